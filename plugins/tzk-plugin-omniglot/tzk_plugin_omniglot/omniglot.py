@@ -1,0 +1,109 @@
+"""Omniglot as a TzK data set: both published ways to divide it, ink bright, resized, with its three labels."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from tzk_core.data.cache import cached_arrays
+from tzk_core.data.images import resize
+from tzk_core.data.protocol import Samples, check_split
+from tzk_core.data.root import cache_root
+from tzk_core.data.splits import cut
+from tzk_core.errors import TzkError, nearest
+
+from tzk_plugin_omniglot.drawings import SIDE, drawings, source_fingerprint
+
+SUBSETS = {
+    "background": ("images_background",),
+    "evaluation": ("images_evaluation",),
+    "all": ("images_background", "images_evaluation"),
+}
+FIRST_TEST_DRAWER = 17
+
+
+class Omniglot:
+    """Handwritten characters (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters, each drawn by 20 people.
+
+    root: the folder that has omniglot-py (its two zips, or extracted folders); default `TZK_DATA`, else a cache folder.
+    size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims is None.
+    split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation alphabets
+        (13,180), whose characters are new; "drawer" tests on the last 4 of each character's 20 drawings.
+    subset: of which alphabets a split by drawer is made: "background", "evaluation" or "all".
+    validation: how many training drawings are set aside by `seed` as the validation split; 0 for none.
+    Label columns: `alphabet` ("Greek"), `character` ("Greek/character01"), `drawer` ("01" to "20"). Images are
+    `(n, 1, size, size)` uint8, ink bright.
+    """
+
+    name = "omniglot"
+    levels: int | None = 256
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        size: int = 32,
+        split: str = "official",
+        subset: str = "background",
+        validation: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        if size < 1:
+            raise TzkError(f"omniglot: size = {size}, expected the side of the images in pixels, at least 1")
+        if split not in ("official", "drawer"):
+            raise TzkError(
+                f"omniglot: split = '{split}', expected 'official' or 'drawer'{nearest(split, ['official', 'drawer'])}"
+            )
+        if subset not in SUBSETS:
+            raise TzkError(
+                f"omniglot: subset = '{subset}', expected 'background', 'evaluation' or 'all'"
+                f"{nearest(subset, list(SUBSETS))}"
+            )
+        if split == "official" and subset != "background":
+            raise TzkError(
+                f"omniglot: subset = '{subset}' has no meaning with split = 'official', which trains on background "
+                "and tests on evaluation: write split = 'drawer', or leave subset out"
+            )
+        self.root, self.size, self.validation, self.seed = root, size, validation, seed
+        self.division, self.subset = split, subset
+        self.shape: tuple[int, ...] = (1, size, size)
+        self.original_dims: int | None = SIDE * SIDE if size == SIDE else None
+
+    def split(self, split: str) -> Samples:
+        """`Samples` of "train", "validation" or "test"; TzkError if the files cannot be had."""
+        check_split(split)
+        if self.division == "official":
+            samples = self._read(("images_evaluation" if split == "test" else "images_background",))
+        else:
+            samples = self._read(SUBSETS[self.subset])
+            last = samples.labels["drawer"].astype(int) >= FIRST_TEST_DRAWER
+            samples = samples.take(np.flatnonzero(last if split == "test" else ~last))
+        if split == "test":
+            return samples
+        train, validation = cut(len(samples), self.validation, self.seed, self.name, self.division, self.subset)
+        return samples.take(train if split == "train" else validation)
+
+    def _read(self, parts: tuple[str, ...]) -> Samples:
+        """These parts, one after the other, each sorted by path."""
+        read = [
+            cached_arrays(
+                cache_root() / f"omniglot-{part}-{source_fingerprint(part, self.root)}-{self.size}.npz",
+                lambda part=part: self._resized(part),  # type: ignore[misc]
+            )
+            for part in parts
+        ]
+        path = np.concatenate([arrays["path"] for arrays in read])
+        alphabet, character, file = (np.array(column) for column in zip(*(p.split("/") for p in path), strict=True))
+        return Samples(
+            T=torch.cat([torch.from_numpy(arrays["T"]) for arrays in read]),
+            labels={
+                "alphabet": alphabet,
+                "character": np.char.add(np.char.add(alphabet, "/"), character),
+                "drawer": np.array([name.removesuffix(".png").split("_")[1] for name in file]),
+            },
+        )
+
+    def _resized(self, part: str) -> dict[str, np.ndarray]:
+        read = drawings(part, self.root)
+        bright = torch.from_numpy(read["ink"] * np.uint8(255))[:, None]
+        return {"T": resize(bright, self.size).numpy(), "path": read["path"]}

@@ -1,0 +1,293 @@
+"""Which knowledge is present in which sample, as the [[knowledge]] tables of a config say it."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tzk_core.data.ordering import natural_key
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError, nearest
+
+EACH = "each"
+Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the values that match
+
+
+@dataclass(frozen=True)
+class ExpandedKnowledge:
+    """One knowledge type, after `digit-{label}` has become digit-0, digit-1, ...
+
+    table: the table it came from, with name, present, unobserved and implies filled in.
+    present, unobserved: conditions; an empty one matches nothing. implies: names of knowledge that contains this.
+    observed: names of the data's characteristics that are its C, in order; empty if C is never observed.
+    """
+
+    name: str
+    table: dict[str, Any]
+    present: Condition
+    unobserved: Condition
+    implies: tuple[str, ...]
+    observed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The knowledge of all data sets' samples.
+
+    presence: data set -> `(n, knowledge)` float32 in {0, 1, nan}, nan where unobserved.
+    characteristics: data set -> knowledge name -> `(n, c)` float32, rows of nan where not supplied.
+    """
+
+    knowledge: tuple[ExpandedKnowledge, ...]
+    presence: dict[str, Tensor]
+    characteristics: dict[str, dict[str, Tensor]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The knowledge types' names, in the order of the columns of `presence`."""
+        return tuple(knowledge.name for knowledge in self.knowledge)
+
+    def of(self, samples_by_dataset: Mapping[str, Samples]) -> Annotation:
+        """The same knowledge on other samples: another split of the same data sets."""
+        return _annotated(self.knowledge, samples_by_dataset)
+
+
+def annotate(
+    knowledge_tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
+) -> Annotation:
+    """Expand the tables (see `expand`) and say which knowledge is present in each of these (training) samples."""
+    return _annotated(tuple(expand(knowledge_tables, samples_by_dataset)), samples_by_dataset)
+
+
+def expand(
+    tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
+) -> list[ExpandedKnowledge]:
+    """The knowledge types that the tables ask for, in their order.
+
+    A table whose `present` says `column = "each"` becomes one knowledge type for each value (for several such columns:
+    each combination) that occurs in these samples, in natural order; its name has `{column}` where the value goes,
+    and so may `implies`. Pass the training split, so that what exists does not depend on other data.
+
+    Raises TzkError for an unknown data set, column, value, characteristic or implied knowledge, and for two knowledge
+    types of one name.
+    """
+    expanded = [knowledge for table in tables for knowledge in _expand_table(table, samples_by_dataset)]
+    names = [knowledge.name for knowledge in expanded]
+    for name in names:
+        if names.count(name) > 1:
+            raise TzkError(f"[[knowledge]]: two knowledge types are called '{name}': give one another name")
+    _check_implications({knowledge.name: knowledge.implies for knowledge in expanded})
+    return expanded
+
+
+def presence(expanded: Sequence[ExpandedKnowledge], dataset_name: str, samples: Samples) -> Tensor:
+    """`(n, knowledge)` float32: 1 where `present` matches, else nan where `unobserved` matches, else 0.
+
+    A condition matches where the data set and every column it names have one of its values. A label that the data
+    leaves empty is not known: where it decides, the knowledge is unobserved.
+    """
+    columns = [_presence_column(knowledge, dataset_name, samples) for knowledge in expanded]
+    return torch.stack(columns, dim=1) if columns else torch.zeros(len(samples), 0)
+
+
+def characteristics_of(
+    expanded: Sequence[ExpandedKnowledge], dataset_name: str, samples: Samples
+) -> dict[str, Tensor]:
+    """knowledge name -> C as observed, `(n, c)` float32, for the knowledge types whose table says `observed`.
+
+    A row is nan where the knowledge is not known to be present, or where the data does not supply all of it.
+    """
+    present = presence(expanded, dataset_name, samples)
+    result = {}
+    for column, knowledge in enumerate(expanded):
+        if not knowledge.observed:
+            continue
+        unknown = torch.full((len(samples),), torch.nan)
+        values = [samples.characteristics.get(name, unknown).float() for name in knowledge.observed]
+        C = torch.stack(values, dim=1)
+        C[(present[:, column] != 1) | C.isnan().any(dim=1)] = torch.nan
+        result[knowledge.name] = C
+    return result
+
+
+def _annotated(
+    knowledge: tuple[ExpandedKnowledge, ...], samples_by_dataset: Mapping[str, Samples]
+) -> Annotation:
+    return Annotation(
+        knowledge,
+        presence={name: presence(knowledge, name, samples) for name, samples in samples_by_dataset.items()},
+        characteristics={
+            name: characteristics_of(knowledge, name, samples) for name, samples in samples_by_dataset.items()
+        },
+    )
+
+
+def _presence_column(knowledge: ExpandedKnowledge, dataset_name: str, samples: Samples) -> Tensor:
+    present, undecided = _match(knowledge.present, dataset_name, samples)
+    unobserved, _ = _match(knowledge.unobserved, dataset_name, samples)
+    column = np.where(unobserved | undecided, np.nan, 0.0)
+    return torch.as_tensor(np.where(present, 1.0, column), dtype=torch.float32)
+
+
+def _match(condition: Condition, dataset_name: str, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Where the condition holds, `(n,)` bool, and where it would hold but for a label that is not known, `(n,)`."""
+    possible = np.full(len(samples), bool(condition))
+    known = np.full(len(samples), True)
+    for column, values in condition.items():
+        if column == "dataset":
+            possible &= dataset_name in values
+        elif column not in samples.labels:
+            possible &= False
+        else:
+            empty = samples.labels[column] == ""
+            known &= ~empty
+            possible &= np.isin(samples.labels[column], values) | empty
+    return possible & known, possible & ~known
+
+
+def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iterator[ExpandedKnowledge]:
+    name = str(table.get("name", ""))
+    where = f"[[knowledge]] '{name}'"
+    present = _condition(table.get("present") or {}, data, f"{where}: present")
+    unobserved = _condition(table.get("unobserved") or {}, data, f"{where}: unobserved")
+    if not present and not unobserved:
+        raise TzkError(
+            f"{where}: nothing says in which samples it is present: write, say, "
+            f"present = {{ dataset = '{next(iter(data), 'mnist')}' }}"
+        )
+    each = [column for column, values in present.items() if values == (EACH,) and column != "dataset"]
+    _check_placeholders(name, each, where)
+    implies = table.get("implies") or ()
+    implies = (implies,) if isinstance(implies, str) else tuple(implies)
+    observed = tuple(table.get("observed") or ())
+    _check_observed(table, observed, data, where)
+    for values in _combinations(each, present, data):
+        filled = present | {column: (value,) for column, value in values.items()}
+        filled_unobserved = {
+            column: (values[column],) if column in values and allowed == (EACH,) else allowed
+            for column, allowed in unobserved.items()
+        }
+        names = dict(name=name.format(**values), implies=[implied.format(**values) for implied in implies])
+        yield ExpandedKnowledge(
+            name=names["name"],  # type: ignore[arg-type]
+            table={**table, **names, "present": filled, "unobserved": filled_unobserved},
+            present=filled,
+            unobserved=filled_unobserved,
+            implies=tuple(names["implies"]),
+            observed=observed,
+        )
+
+
+def _condition(written: Mapping[str, Any], data: Mapping[str, Samples], where: str) -> Condition:
+    """The condition a config wrote, checked against the data: known data sets, columns and values only."""
+    condition = {
+        column: tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
+        for column, values in written.items()
+    }
+    for name in condition.get("dataset", ()):
+        if name not in data:
+            raise TzkError(f"{where}: no data set '{name}': there is {_listed(data)}{nearest(name, list(data))}")
+    eligible = {name: data[name] for name in condition.get("dataset", data)}
+    columns = sorted({column for samples in eligible.values() for column in samples.labels})
+    for column, values in condition.items():
+        if column == "dataset":
+            continue
+        if column not in columns:
+            raise TzkError(
+                f"{where}: no label column '{column}' in {_listed(eligible)}: "
+                f"there is {_listed(columns)}{nearest(column, columns)}"
+            )
+        if values == (EACH,):
+            continue
+        labels = [samples.labels[column] for samples in eligible.values() if column in samples.labels]
+        occurring = sorted(set(np.concatenate(labels).tolist()) - {""}, key=natural_key)
+        for value in values:
+            if value not in occurring:
+                raise TzkError(
+                    f"{where}: no sample of {_listed(eligible)} has {column} = '{value}': "
+                    f"there is {_listed(occurring)}{nearest(value, occurring)}"
+                )
+    return condition
+
+
+def _combinations(
+    each: Sequence[str], present: Condition, data: Mapping[str, Samples]
+) -> Iterator[dict[str, str]]:
+    """Each combination of values of the columns `each` among samples that match the rest of the condition."""
+    if not each:
+        yield {}
+        return
+    rest = {column: values for column, values in present.items() if column not in each}
+    found: set[tuple[str, ...]] = set()
+    for name, samples in data.items():
+        if all(column in samples.labels for column in each):
+            matching = _match(rest, name, samples)[0] if rest else np.full(len(samples), True)
+            columns = [samples.labels[column][matching].tolist() for column in each]
+            found |= set(zip(*columns, strict=True))
+    for values in sorted(found, key=lambda values: tuple(map(natural_key, values))):
+        if all(values):
+            yield dict(zip(each, values, strict=True))
+
+
+def _check_placeholders(name: str, each: Sequence[str], where: str) -> None:
+    try:
+        placeholders = {field for _, field, _, _ in string.Formatter().parse(name) if field is not None}
+    except ValueError as error:
+        raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
+    for column in sorted(placeholders - set(each)):
+        raise TzkError(f"{where}: the name has {{{column}}}, so `present` must say {column} = \"{EACH}\"")
+    for column in sorted(set(each) - placeholders):
+        raise TzkError(
+            f"{where}: `present` says {column} = \"{EACH}\", so the name must say where the value goes, "
+            f"as in '{column}-{{{column}}}'"
+        )
+
+
+def _check_observed(
+    table: Mapping[str, Any], observed: Sequence[str], data: Mapping[str, Samples], where: str
+) -> None:
+    supplied = sorted({name for samples in data.values() for name in samples.characteristics})
+    for name in observed:
+        if name not in supplied:
+            raise TzkError(
+                f"{where}: observed: no data set has a characteristic '{name}': "
+                f"there is {_listed(supplied)}{nearest(name, supplied)}"
+            )
+    count = table.get("characteristics")
+    if observed and count is not None and count != len(observed):
+        raise TzkError(
+            f"{where}: characteristics = {count}, but observed names {len(observed)} of them: "
+            f"expected characteristics = {len(observed)}"
+        )
+
+
+def _check_implications(implies: Mapping[str, Sequence[str]]) -> None:
+    for name, implied in implies.items():
+        for other in implied:
+            if other not in implies:
+                raise TzkError(
+                    f"[[knowledge]] '{name}': implies '{other}', which is not a knowledge type"
+                    f"{nearest(other, list(implies))}"
+                )
+    for name in implies:
+        reached, waiting = set(), list(implies[name])
+        while waiting:
+            other = waiting.pop()
+            if other not in reached:
+                reached.add(other)
+                waiting.extend(implies[other])
+        if name in reached:
+            raise TzkError(f"[[knowledge]] '{name}': implies itself: take `implies` out of one of the circle")
+
+
+def _listed(names: Any, most: int = 12) -> str:
+    names = [f"'{name}'" for name in names]
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return ", ".join(names) if names else "none"

@@ -1,0 +1,177 @@
+"""Batches drawn from several data sets at once, each a function of (seed, step) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from tzk_core.data.dequantise import dequantise
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError
+from tzk_core.observations import Observations
+from tzk_core.random_streams import stream
+
+
+class JointBatches:
+    """An endless sequence of batches in which every data set has its exact share.
+
+    samples: data set -> its samples, all of one shape.
+    presence: data set -> `(n, knowledge)` in {0, 1, nan}, whose columns are `knowledge`.
+    characteristics: data set -> knowledge name -> `(n, c)`, nan where unobserved (see `annotation`).
+    weights: data set -> its share of a batch, to scale; None gives every sample the same chance.
+    levels: grey levels of the data, one for all or by data set; None where values are real.
+
+    Raises TzkError if shapes differ, a data set is empty, or weights do not fit.
+    """
+
+    def __init__(
+        self,
+        samples: Mapping[str, Samples],
+        presence: Mapping[str, Tensor],
+        characteristics: Mapping[str, Mapping[str, Tensor]] | None = None,
+        knowledge: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        batch_size: int = 256,
+        seed: int = 0,
+        levels: int | None | Mapping[str, int | None] = 256,
+    ) -> None:
+        _check_samples(samples)
+        if batch_size < 1:
+            raise TzkError(f"batch_size = {batch_size}, expected at least 1")
+        self.samples = dict(samples)
+        self.presence = dict(presence)
+        self.characteristics = {name: dict((characteristics or {}).get(name, {})) for name in samples}
+        self.knowledge = tuple(knowledge)
+        self.weights = _checked_weights(samples, weights)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.levels = {name: levels[name] if isinstance(levels, Mapping) else levels for name in samples}
+        self._widths = {
+            name: C.shape[1] for columns in self.characteristics.values() for name, C in columns.items()
+        }
+        self._orders: dict[str, dict[int, Tensor]] = {name: {} for name in samples}
+        for name in samples:
+            expected = (len(samples[name]), len(self.knowledge))
+            if tuple(self.presence[name].shape) != expected:
+                raise TzkError(
+                    f"presence of data set '{name}': expected shape {expected} (samples, knowledge); "
+                    f"got {tuple(self.presence[name].shape)}"
+                )
+
+    def batch(self, step: int) -> Observations:
+        """The batch of this step, `batch_size` observations, data set after data set, dequantised.
+
+        Depends on (seed, step) only. Within a data set samples come in a fresh random order each epoch, every one
+        exactly once; an epoch may end within a batch.
+        """
+        positions = self.positions(step)
+        T = []
+        for name, rows in positions.items():
+            noise = stream(self.seed, "dequantise", name, step)
+            T.append(dequantise(self.samples[name].T[rows], noise, self.levels[name]))
+        return Observations(
+            T=torch.cat(T),
+            presence=torch.cat([self.presence[name][rows] for name, rows in positions.items()]),
+            knowledge=self.knowledge,
+            characteristics={
+                knowledge: torch.cat([self._rows_of(knowledge, name, rows) for name, rows in positions.items()])
+                for knowledge in self._widths
+            },
+        )
+
+    def positions(self, step: int) -> dict[str, Tensor]:
+        """data set -> the positions of its samples in the batch of this step, `(m,)` int64; the m sum to batch_size."""
+        before = shares(step * self.batch_size, self.weights)
+        after = shares((step + 1) * self.batch_size, self.weights)
+        return {name: self._in_order(name, before[name], after[name]) for name in self.samples}
+
+    def population(self) -> Tensor:
+        """`(knowledge,)`: the share of samples with each knowledge among those where it is observed, 0 to 1.
+
+        Data sets count by their weights. nan for knowledge that is observed nowhere.
+        """
+        present = torch.zeros(len(self.knowledge), dtype=torch.float64)
+        observed = torch.zeros(len(self.knowledge), dtype=torch.float64)
+        for name, weight in self.weights.items():
+            known = ~self.presence[name].isnan()
+            present += float(weight) * self.presence[name].nan_to_num(0.0).double().mean(dim=0)
+            observed += float(weight) * known.double().mean(dim=0)
+        return (present / observed).float()
+
+    def _rows_of(self, knowledge: str, dataset: str, rows: Tensor) -> Tensor:
+        C = self.characteristics[dataset].get(knowledge)
+        return torch.full((len(rows), self._widths[knowledge]), torch.nan) if C is None else C[rows]
+
+    def _in_order(self, name: str, start: int, stop: int) -> Tensor:
+        """The samples number start .. stop - 1 of the endless sequence of epochs of one data set."""
+        count = len(self.samples[name])
+        pieces = [torch.empty(0, dtype=torch.int64)]
+        while start < stop:
+            epoch, first = divmod(start, count)
+            last = min(count, first + stop - start)
+            pieces.append(self._order(name, epoch)[first:last])
+            start += last - first
+        return torch.cat(pieces)
+
+    def _order(self, name: str, epoch: int) -> Tensor:
+        kept = self._orders[name]
+        if epoch not in kept:
+            for old in [other for other in kept if abs(other - epoch) > 1]:
+                del kept[old]  # a batch touches neighbouring epochs at most, if it is smaller than the data set
+            generator = stream(self.seed, "order", name, epoch)
+            kept[epoch] = torch.randperm(len(self.samples[name]), generator=generator)
+        return kept[epoch]
+
+
+def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
+    """Divide the first `total` samples of a sequence among names by weight; the parts sum to `total`.
+
+    Each name in turn takes its rounded share of what is left. A part never shrinks as `total` grows, and stays
+    within one of the exact share, so that differences of two totals divide what lies between.
+    """
+    left, weight_left, parts = total, sum(weights.values()), {}
+    for name, weight in weights.items():
+        parts[name] = round_half_up(left * weight / weight_left)
+        left, weight_left = left - parts[name], weight_left - weight
+    return parts
+
+
+def round_half_up(value: Fraction) -> int:
+    """The nearest integer; `round` would go to the even one at a half, which is not monotone in equal steps."""
+    return (2 * value.numerator + value.denominator) // (2 * value.denominator)
+
+
+def _checked_weights(
+    samples: Mapping[str, Samples], weights: Mapping[str, float] | None
+) -> dict[str, Fraction]:
+    """Weights that sum to 1, as exact fractions, in the order of `samples`."""
+    if weights is None:
+        weights = {name: len(each) for name, each in samples.items()}
+    if set(weights) != set(samples):
+        raise TzkError(
+            f"weights are given for {sorted(weights)}, the data sets are {sorted(samples)}: "
+            "give a weight to every data set, or to none"
+        )
+    for name, weight in weights.items():
+        if not 0 < weight < float("inf"):
+            raise TzkError(f"data set '{name}': weight = {weight}, expected a number above 0")
+    total = sum(map(Fraction, weights.values()))
+    return {name: Fraction(weights[name]) / total for name in samples}
+
+
+def _check_samples(samples: Mapping[str, Samples]) -> None:
+    if not samples:
+        raise TzkError("no data set: expected at least one")
+    for name, each in samples.items():
+        if len(each) == 0:
+            raise TzkError(f"data set '{name}': no samples to draw from")
+    shapes = {name: tuple(each.T.shape[1:]) for name, each in samples.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
+        raise TzkError(
+            f"data sets that are modelled together must have one shape; got {listed}: "
+            "give them the same size (`size = 32`)"
+        )

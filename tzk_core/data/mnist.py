@@ -1,0 +1,105 @@
+"""MNIST, read by torchvision, from files that may be compressed and read-only."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+
+from tzk_core.data.cache import download, finished, fingerprint
+from tzk_core.data.images import pad, resize
+from tzk_core.data.protocol import Samples, check_split
+from tzk_core.data.root import cache_root, places
+from tzk_core.data.splits import cut
+from tzk_core.errors import TzkError
+
+# md5 of the uncompressed files: the same however they were compressed.
+FILES = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+RAW = Path("MNIST", "raw")
+SIDE = 28
+
+
+class Mnist:
+    """Handwritten digits (LeCun, Cortes and Burges): 60,000 to train on, 10,000 to test on.
+
+    root: the folder that has MNIST/raw (its four idx files, plain or .gz); default `TZK_DATA`, else a cache folder.
+    size: 28 as they are; larger pads with zeros around (32 as in the paper: original_dims stays 784); smaller
+        resizes (antialiased bilinear, original_dims None).
+    validation: how many of the 60,000 are set aside by `seed` as the validation split; 0 for none. (Published
+        figures differ here: 50,000 + 10,000 is as common as training on all 60,000. The test split is the same.)
+    The label column `label` is "0" to "9"; images are `(n, 1, size, size)` uint8, ink bright.
+    """
+
+    name = "mnist"
+    levels: int | None = 256
+
+    def __init__(
+        self, root: str | os.PathLike[str] | None = None, size: int = SIDE, validation: int = 5000, seed: int = 0
+    ) -> None:
+        if size < 1:
+            raise TzkError(f"mnist: size = {size}, expected the side of the images in pixels, at least 1")
+        self.root, self.size, self.validation, self.seed = root, size, validation, seed
+        self.shape: tuple[int, ...] = (1, size, size)
+        self.original_dims: int | None = SIDE * SIDE if size >= SIDE else None
+
+    def split(self, split: str) -> Samples:
+        """`Samples` of "train", "validation" or "test"; TzkError if the files cannot be had."""
+        check_split(split)
+        read = torchvision.datasets.MNIST(str(_ready(self.root)), train=split != "test")
+        images, labels = read.data[:, None], read.targets.numpy()
+        if split != "test":
+            train, validation = cut(len(images), self.validation, self.seed, self.name)
+            chosen = train if split == "train" else validation
+            images, labels = images[torch.as_tensor(chosen)], labels[chosen]
+        images = pad(images, self.size) if self.size >= SIDE else resize(images, self.size)
+        return Samples(T=images.contiguous(), labels={"label": labels.astype(np.str_)})
+
+
+def _ready(root: str | os.PathLike[str] | None) -> Path:
+    """A folder where torchvision finds MNIST/raw with all four files uncompressed; downloads if there is none."""
+    for place in places(root):
+        raw = place / RAW
+        if all((raw / name).is_file() for name in FILES):
+            return place
+        if all((raw / name).is_file() or (raw / f"{name}.gz").is_file() for name in FILES):
+            return _decompressed(raw)
+    return download(
+        lambda folder: torchvision.datasets.MNIST(str(folder), download=True),
+        what="MNIST",
+        put=f"{', '.join(FILES)} (as they are or .gz) into {RAW.as_posix()}",
+        root=root,
+    )
+
+
+def _decompressed(raw: Path) -> Path:
+    """Copy the files of a folder, uncompressed, into the cache; returns the folder to read from."""
+    sources = {name: raw / name if (raw / name).is_file() else raw / f"{name}.gz" for name in FILES}
+    place = cache_root() / f"mnist-{fingerprint(sources.values())}"
+    for name, source in sources.items():
+        target = place / RAW / name
+        if target.is_file():
+            continue
+        with finished(target) as temporary:
+            try:
+                opened = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
+                with opened as packed, temporary.open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+            except (OSError, EOFError) as error:
+                raise TzkError(f"mnist: cannot read {source} ({error}): get this file again") from error
+            if hashlib.md5(temporary.read_bytes(), usedforsecurity=False).hexdigest() != FILES[name]:
+                raise TzkError(
+                    f"mnist: {source} does not hold MNIST (its uncompressed content has another md5 than "
+                    f"{FILES[name]}): get this file again"
+                )
+    return place

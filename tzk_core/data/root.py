@@ -1,0 +1,56 @@
+"""Where data files are looked for, and where copies of them may be written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tzk_core.errors import TzkError
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that data sets are read from: the argument, else `TZK_DATA`, else the platform's cache folder.
+
+    It may be read-only, and need not exist.
+    """
+    chosen = root or os.environ.get("TZK_DATA")
+    return Path(chosen).expanduser() if chosen else _platform_cache()
+
+
+def cache_root() -> Path:
+    """A writable folder for decompressed and processed copies: `TZK_CACHE`, else the platform's cache folder.
+
+    It is created if need be; TzkError if it cannot be written. Everything in it can be deleted at any time.
+    """
+    chosen = os.environ.get("TZK_CACHE")
+    folder = Path(chosen).expanduser() if chosen else _platform_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise TzkError(
+            f"cannot create the cache folder {folder} ({error.strerror}): set TZK_CACHE to a folder you can write"
+        ) from error
+    if not writable:
+        raise TzkError(f"cannot write to the cache folder {folder}: set TZK_CACHE to a folder you can write")
+    return folder
+
+
+def places(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The folders where data files may lie, in the order they are looked at: the data root, then the cache.
+
+    What is downloaded goes to the first of them that can be written.
+    """
+    first, second = data_root(root), cache_root()
+    return [first] if first == second else [first, second]
+
+
+def _platform_cache() -> Path:
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "tzk"
