@@ -1,1 +1,1 @@
-"""Where observations come from: the data set protocol, data sets, and joining several of them into batches."""
+"""Where observations come from: the data set protocol, data sets, and batches of several of them."""

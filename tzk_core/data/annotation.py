@@ -24,7 +24,7 @@ class ExpandedKnowledge:
     """One knowledge type, after `digit-{label}` has become digit-0, digit-1, ...
 
     table: the table it came from, with name, present, unobserved and implies filled in.
-    present, unobserved: conditions; an empty one matches nothing. implies: names of knowledge that contains this.
+    present, unobserved: conditions; an empty one matches nothing. implies: names of what contains it.
     observed: names of the data's characteristics that are its C, in order; empty if C is never observed.
     """
 
@@ -61,7 +61,7 @@ class Annotation:
 def annotate(
     knowledge_tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
 ) -> Annotation:
-    """Expand the tables (see `expand`) and say which knowledge is present in each of these (training) samples."""
+    """Expand the tables (see `expand`) and annotate these (training) samples with their knowledge."""
     return _annotated(tuple(expand(knowledge_tables, samples_by_dataset)), samples_by_dataset)
 
 
@@ -70,12 +70,13 @@ def expand(
 ) -> list[ExpandedKnowledge]:
     """The knowledge types that the tables ask for, in their order.
 
-    A table whose `present` says `column = "each"` becomes one knowledge type for each value (for several such columns:
-    each combination) that occurs in these samples, in natural order; its name has `{column}` where the value goes,
-    and so may `implies`. Pass the training split, so that what exists does not depend on other data.
+    A table whose `present` says `column = "each"` becomes one knowledge type for each value (for several such
+    columns: each combination) that occurs in these samples, in natural order; its name has `{column}` where
+    the value goes, and so may `implies`. Pass the training split, so that what exists does not depend on
+    other data.
 
-    Raises TzkError for an unknown data set, column, value, characteristic or implied knowledge, and for two knowledge
-    types of one name.
+    Raises TzkError for an unknown data set, column, value, characteristic or implied knowledge, and for two
+    knowledge types of one name.
     """
     expanded = [knowledge for table in tables for knowledge in _expand_table(table, samples_by_dataset)]
     names = [knowledge.name for knowledge in expanded]
@@ -89,8 +90,8 @@ def expand(
 def presence(expanded: Sequence[ExpandedKnowledge], dataset_name: str, samples: Samples) -> Tensor:
     """`(n, knowledge)` float32: 1 where `present` matches, else nan where `unobserved` matches, else 0.
 
-    A condition matches where the data set and every column it names have one of its values. A label that the data
-    leaves empty is not known: where it decides, the knowledge is unobserved.
+    A condition matches where the data set and every column it names have one of its values. A label that the
+    data leaves empty is not known: where it decides, the knowledge is unobserved.
     """
     columns = [_presence_column(knowledge, dataset_name, samples) for knowledge in expanded]
     return torch.stack(columns, dim=1) if columns else torch.zeros(len(samples), 0)
@@ -136,7 +137,7 @@ def _presence_column(knowledge: ExpandedKnowledge, dataset_name: str, samples: S
 
 
 def _match(condition: Condition, dataset_name: str, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Where the condition holds, `(n,)` bool, and where it would hold but for a label that is not known, `(n,)`."""
+    """Where the condition holds, `(n,)` bool, and where a label that is not known decides, `(n,)` bool."""
     possible = np.full(len(samples), bool(condition))
     known = np.full(len(samples), True)
     for column, values in condition.items():
@@ -192,7 +193,9 @@ def _condition(written: Mapping[str, Any], data: Mapping[str, Samples], where: s
     }
     for name in condition.get("dataset", ()):
         if name not in data:
-            raise TzkError(f"{where}: no data set '{name}': there is {_listed(data)}{nearest(name, list(data))}")
+            raise TzkError(
+                f"{where}: no data set '{name}': there is {_listed(data)}{nearest(name, list(data))}"
+            )
     eligible = {name: data[name] for name in condition.get("dataset", data)}
     columns = sorted({column for samples in eligible.values() for column in samples.labels})
     for column, values in condition.items():
@@ -241,10 +244,10 @@ def _check_placeholders(name: str, each: Sequence[str], where: str) -> None:
     except ValueError as error:
         raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
     for column in sorted(placeholders - set(each)):
-        raise TzkError(f"{where}: the name has {{{column}}}, so `present` must say {column} = \"{EACH}\"")
+        raise TzkError(f'{where}: the name has {{{column}}}, so `present` must say {column} = "{EACH}"')
     for column in sorted(set(each) - placeholders):
         raise TzkError(
-            f"{where}: `present` says {column} = \"{EACH}\", so the name must say where the value goes, "
+            f'{where}: `present` says {column} = "{EACH}", so the name must say where the value goes, '
             f"as in '{column}-{{{column}}}'"
         )
 

@@ -1,4 +1,4 @@
-"""Files that several processes may make at the same time: each is finished under another name, then renamed."""
+"""Files that several processes may make at once: each is finished under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def finished(path: Path) -> Iterator[Path]:
 def fingerprint(files: Iterable[Path], *parts: object) -> str:
     """16 hex digits that change with the path, size or time of any of these files, or with `parts`.
 
-    For names in the cache: a copy made from another root, or from a file that has changed since, has another name.
+    For names in the cache: a copy made from another root, or from a file that has changed since, has another
+    name.
     """
     digest = hashlib.sha256(repr(parts).encode())
     for file in files:
@@ -57,13 +58,12 @@ def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> d
     return arrays
 
 
-def download(
-    fetch: Callable[[Path], object], what: str, put: str, root: str | os.PathLike[str] | None = None
-) -> Path:
+def download(fetch: Callable[[Path], object], what: str, put: str, root: str | Path | None = None) -> Path:
     """Have `fetch(folder)` download into an empty folder, then move what it got to the first writable place.
 
     what: the name of the data, put: which files a person would put where; both for the error.
-    Returns the place (see `places`). Raises TzkError, saying where was looked and what to do, if it cannot be had.
+    Returns the place (see `places`). Raises TzkError, saying where was looked and what to do, if it cannot be
+    had.
     """
     looked = places(root)
     place = next(filter(_writable, looked))
@@ -75,8 +75,8 @@ def download(
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TzkError(
-                f"{what} was not found in {' or '.join(map(str, looked))}, and could not be downloaded ({reason}). "
-                f"Put {put} there, or set TZK_DATA to the folder that has it"
+                f"{what} was not found in {' or '.join(map(str, looked))}, and could not be downloaded "
+                f"({reason}). Put {put} there, or set TZK_DATA to the folder that has it"
             ) from error
         for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
             target = place / file.relative_to(folder)

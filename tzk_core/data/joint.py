@@ -64,8 +64,8 @@ class JointBatches:
     def batch(self, step: int) -> Observations:
         """The batch of this step, `batch_size` observations, data set after data set, dequantised.
 
-        Depends on (seed, step) only. Within a data set samples come in a fresh random order each epoch, every one
-        exactly once; an epoch may end within a batch.
+        Depends on (seed, step) only. Within a data set samples come in a fresh random order each epoch, every
+        one exactly once; an epoch may end within a batch.
         """
         positions = self.positions(step)
         T = []
@@ -77,13 +77,15 @@ class JointBatches:
             presence=torch.cat([self.presence[name][rows] for name, rows in positions.items()]),
             knowledge=self.knowledge,
             characteristics={
-                knowledge: torch.cat([self._rows_of(knowledge, name, rows) for name, rows in positions.items()])
+                knowledge: torch.cat(
+                    [self._rows_of(knowledge, name, rows) for name, rows in positions.items()]
+                )
                 for knowledge in self._widths
             },
         )
 
     def positions(self, step: int) -> dict[str, Tensor]:
-        """data set -> the positions of its samples in the batch of this step, `(m,)` int64; the m sum to batch_size."""
+        """data set -> its positions in the batch of this step, `(m,)` int64, `batch_size` in all."""
         before = shares(step * self.batch_size, self.weights)
         after = shares((step + 1) * self.batch_size, self.weights)
         return {name: self._in_order(name, before[name], after[name]) for name in self.samples}
@@ -120,7 +122,9 @@ class JointBatches:
         kept = self._orders[name]
         if epoch not in kept:
             for old in [other for other in kept if abs(other - epoch) > 1]:
-                del kept[old]  # a batch touches neighbouring epochs at most, if it is smaller than the data set
+                del kept[
+                    old
+                ]  # a batch touches neighbouring epochs at most, if it is smaller than the data set
             generator = stream(self.seed, "order", name, epoch)
             kept[epoch] = torch.randperm(len(self.samples[name]), generator=generator)
         return kept[epoch]
@@ -129,8 +133,8 @@ class JointBatches:
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
     """Divide the first `total` samples of a sequence among names by weight; the parts sum to `total`.
 
-    Each name in turn takes its rounded share of what is left. A part never shrinks as `total` grows, and stays
-    within one of the exact share, so that differences of two totals divide what lies between.
+    Each name in turn takes its rounded share of what is left. A part never shrinks as `total` grows, and
+    stays within one of the exact share, so that differences of two totals divide what lies between.
     """
     left, weight_left, parts = total, sum(weights.values()), {}
     for name, weight in weights.items():
@@ -140,7 +144,7 @@ def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
 
 
 def round_half_up(value: Fraction) -> int:
-    """The nearest integer; `round` would go to the even one at a half, which is not monotone in equal steps."""
+    """The nearest integer, the upper one at a half, where `round` would go to the even one."""
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 

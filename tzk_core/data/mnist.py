@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 import torchvision
 
-from tzk_core.data.cache import download, finished, fingerprint
+from tzk_core.data.cache import download, fingerprint, finished
 from tzk_core.data.images import pad, resize
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import cache_root, places
@@ -33,11 +32,13 @@ SIDE = 28
 class Mnist:
     """Handwritten digits (LeCun, Cortes and Burges): 60,000 to train on, 10,000 to test on.
 
-    root: the folder that has MNIST/raw (its four idx files, plain or .gz); default `TZK_DATA`, else a cache folder.
+    root: the folder that has MNIST/raw (its four idx files, plain or .gz); default `TZK_DATA`, else a cache
+        folder.
     size: 28 as they are; larger pads with zeros around (32 as in the paper: original_dims stays 784); smaller
         resizes (antialiased bilinear, original_dims None).
     validation: how many of the 60,000 are set aside by `seed` as the validation split; 0 for none. (Published
-        figures differ here: 50,000 + 10,000 is as common as training on all 60,000. The test split is the same.)
+        figures differ here: 50,000 + 10,000 is as common as training on all 60,000. The test split is
+        the same.)
     The label column `label` is "0" to "9"; images are `(n, 1, size, size)` uint8, ink bright.
     """
 
@@ -45,7 +46,11 @@ class Mnist:
     levels: int | None = 256
 
     def __init__(
-        self, root: str | os.PathLike[str] | None = None, size: int = SIDE, validation: int = 5000, seed: int = 0
+        self,
+        root: str | Path | None = None,
+        size: int = SIDE,
+        validation: int = 5000,
+        seed: int = 0,
     ) -> None:
         if size < 1:
             raise TzkError(f"mnist: size = {size}, expected the side of the images in pixels, at least 1")
@@ -66,8 +71,8 @@ class Mnist:
         return Samples(T=images.contiguous(), labels={"label": labels.astype(np.str_)})
 
 
-def _ready(root: str | os.PathLike[str] | None) -> Path:
-    """A folder where torchvision finds MNIST/raw with all four files uncompressed; downloads if there is none."""
+def _ready(root: str | Path | None) -> Path:
+    """The folder whose MNIST/raw has all four files uncompressed; downloads them if there is none."""
     for place in places(root):
         raw = place / RAW
         if all((raw / name).is_file() for name in FILES):
@@ -92,8 +97,8 @@ def _decompressed(raw: Path) -> Path:
             continue
         with finished(target) as temporary:
             try:
-                opened = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
-                with opened as packed, temporary.open("wb") as plain:
+                opener = gzip.open if source.suffix == ".gz" else open
+                with opener(source, "rb") as packed, temporary.open("wb") as plain:
                     shutil.copyfileobj(packed, plain)
             except (OSError, EOFError) as error:
                 raise TzkError(f"mnist: cannot read {source} ({error}): get this file again") from error

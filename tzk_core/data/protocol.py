@@ -30,13 +30,13 @@ class Samples:
     characteristics: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = {f"label column '{name}'": column for name, column in self.labels.items()}
-        columns |= {f"characteristic '{name}'": column for name, column in self.characteristics.items()}
-        for name, column in columns.items():
-            if tuple(column.shape) != (len(self.T),):
+        shapes = {f"label column '{name}'": column.shape for name, column in self.labels.items()}
+        shapes |= {f"characteristic '{name}'": column.shape for name, column in self.characteristics.items()}
+        for name, shape in shapes.items():
+            if tuple(shape) != (len(self.T),):
                 raise TzkError(
                     f"{name}: expected one value for each of the {len(self.T)} samples, "
-                    f"shape ({len(self.T)},); got shape {tuple(column.shape)}"
+                    f"shape ({len(self.T)},); got shape {tuple(shape)}"
                 )
 
     def __len__(self) -> int:
@@ -57,15 +57,16 @@ class Samples:
 class Dataset(Protocol):
     """A source of observations of one fixed shape.
 
-    A class that is registered as a data set MUST have these attributes and `split`; its constructor takes keyword
-    arguments that TOML can write, all with defaults. It MUST give the same samples in the same order whenever it is
-    built with the same arguments, on any file system.
+    A class that is registered as a data set MUST have these attributes and `split`; its constructor takes
+    keyword arguments that TOML can write, all with defaults. It MUST give the same samples in the same order
+    whenever it is built with the same arguments, on any file system.
 
     name: what the data set is called where a person reads it.
     shape: of one observation; images are (channels, height, width).
     levels: number of grey levels of uint8 data (256), or None for real-valued data.
-    original_dims: dimensions of an observation before padding (784 for MNIST padded to 32x32), the product of `shape`
-        where nothing was padded, None where the data was resized so that bits per original pixel have no meaning.
+    original_dims: dimensions of an observation before padding (784 for MNIST padded to 32x32), the product of
+        `shape` where nothing was padded, None where the data was resized so that bits per original pixel have
+        no meaning.
     """
 
     name: str
@@ -81,4 +82,6 @@ class Dataset(Protocol):
 def check_split(split: str) -> None:
     """Raise TzkError unless `split` is one of SPLITS."""
     if split not in SPLITS:
-        raise TzkError(f"no split '{split}': expected 'train', 'validation' or 'test'{nearest(split, SPLITS)}")
+        raise TzkError(
+            f"no split '{split}': expected 'train', 'validation' or 'test'{nearest(split, SPLITS)}"
+        )

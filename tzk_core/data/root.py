@@ -9,8 +9,8 @@ from pathlib import Path
 from tzk_core.errors import TzkError
 
 
-def data_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder that data sets are read from: the argument, else `TZK_DATA`, else the platform's cache folder.
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder that data is read from: the argument, else `TZK_DATA`, else the platform's cache folder.
 
     It may be read-only, and need not exist.
     """
@@ -30,14 +30,15 @@ def cache_root() -> Path:
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
         raise TzkError(
-            f"cannot create the cache folder {folder} ({error.strerror}): set TZK_CACHE to a folder you can write"
+            f"cannot create the cache folder {folder} ({error.strerror}): "
+            "set TZK_CACHE to a folder you can write"
         ) from error
     if not writable:
         raise TzkError(f"cannot write to the cache folder {folder}: set TZK_CACHE to a folder you can write")
     return folder
 
 
-def places(root: str | os.PathLike[str] | None = None) -> list[Path]:
+def places(root: str | Path | None = None) -> list[Path]:
     """The folders where data files may lie, in the order they are looked at: the data root, then the cache.
 
     What is downloaded goes to the first of them that can be written.

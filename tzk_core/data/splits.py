@@ -11,8 +11,8 @@ from tzk_core.random_streams import numpy_stream
 def cut(count: int, validation: int, seed: int, *names: str) -> tuple[np.ndarray, np.ndarray]:
     """Positions `(train, validation)` of `count` samples, each ascending, disjoint, together all of them.
 
-    Depends on (seed, names, count, validation) only. `names` say whose data it is, so that two data sets with one
-    seed are cut independently. Raises TzkError unless 0 <= validation < count.
+    Depends on (seed, names, count, validation) only. `names` say whose data it is, so that two data sets with
+    one seed are cut independently. Raises TzkError unless 0 <= validation < count.
     """
     if not 0 <= validation < max(count, 1):
         raise TzkError(

@@ -1,4 +1,4 @@
-"""Reading the drawings of Omniglot through torchvision, from original or re-packed zips or from extracted folders."""
+"""Reading the drawings of Omniglot through torchvision, from original or re-packed zips, or from folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torchvision
+
 from tzk_core.data.cache import cached_arrays, download, fingerprint
 from tzk_core.data.root import cache_root, places
 from tzk_core.errors import TzkError
@@ -27,13 +28,13 @@ PIXELS = {
 
 
 class Extracted(torchvision.datasets.Omniglot):
-    """torchvision's reader of extracted folders, whatever zip they came from; `_checked` looks at the content."""
+    """torchvision's reader of extracted folders, from whatever zip: the pixels are checked instead."""
 
     def _check_integrity(self) -> bool:
         return True
 
 
-def drawings(part: str, root: str | os.PathLike[str] | None = None) -> dict[str, np.ndarray]:
+def drawings(part: str, root: str | Path | None = None) -> dict[str, np.ndarray]:
     """The drawings of "images_background" or "images_evaluation", sorted by path.
 
     Returns `ink`, `(n, 105, 105)` uint8, 1 where there is ink, and `path`, `(n,)` str, as
@@ -49,13 +50,13 @@ def drawings(part: str, root: str | os.PathLike[str] | None = None) -> dict[str,
     return {"ink": bits.reshape(-1, SIDE, SIDE), "path": kept["path"]}
 
 
-def source_fingerprint(part: str, root: str | os.PathLike[str] | None = None) -> str:
+def source_fingerprint(part: str, root: str | Path | None = None) -> str:
     """Changes with the files that `drawings` would read; for names of what is made from them."""
     source = _source(part, root)
     return fingerprint(sorted(source.rglob("*.png")) if source.is_dir() else [source])
 
 
-def _source(part: str, root: str | os.PathLike[str] | None) -> Path:
+def _source(part: str, root: str | Path | None) -> Path:
     """The zip, or else the extracted folder, of this part; downloads the zip if there is none."""
     for place in places(root):
         for source in (place / FOLDER / f"{part}.zip", place / FOLDER / part):
@@ -71,7 +72,7 @@ def _source(part: str, root: str | os.PathLike[str] | None) -> Path:
 
 
 def _download(part: str, folder: Path) -> None:
-    """The zip alone, by torchvision, which checks the original's md5; it is extracted later, for all sources alike."""
+    """The zip alone, checked against the original's md5; it is extracted later, as any other."""
     name = f"{part}.zip"
     torchvision.datasets.utils.download_url(
         f"{torchvision.datasets.Omniglot.download_url_prefix}/{name}",
@@ -94,7 +95,7 @@ def _read(part: str, source: Path) -> dict[str, np.ndarray]:
 
 
 def _pack(part: str, root: Path, source: Path) -> dict[str, np.ndarray]:
-    """Read the extracted folder below `root` as torchvision lists it, and sort, as its order is the file system's."""
+    """Read the folder below `root` as torchvision lists it, and sort: its order is the file system's."""
     if not (root / FOLDER / part).is_dir():
         raise TzkError(f"omniglot: {source} has no folder {part}: get this file again")
     read = Extracted(str(root), background=part == "images_background")
@@ -102,12 +103,16 @@ def _pack(part: str, root: Path, source: Path) -> dict[str, np.ndarray]:
     paths = [path.replace(os.sep, "/") for path in listed]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     if len(paths) != COUNTS[part]:
-        raise TzkError(f"omniglot: {source} has {len(paths)} drawings, expected {COUNTS[part]}: get this file again")
+        raise TzkError(
+            f"omniglot: {source} has {len(paths)} drawings, expected {COUNTS[part]}: get this file again"
+        )
     paper = np.empty((len(order), SIDE, SIDE), dtype=np.uint8)
     for row, index in enumerate(order):
         grey = np.asarray(read[index][0])
         if grey.shape != (SIDE, SIDE):
-            raise TzkError(f"omniglot: {source}: {paths[index]} is {grey.shape}, expected {SIDE} x {SIDE} pixels")
+            raise TzkError(
+                f"omniglot: {source}: {paths[index]} is {grey.shape}, expected {SIDE} x {SIDE} pixels"
+            )
         paper[row] = grey > 127
     names = [paths[index] for index in order]
     _check_pixels(part, source, names, paper)
@@ -115,9 +120,11 @@ def _pack(part: str, root: Path, source: Path) -> dict[str, np.ndarray]:
 
 
 def _check_pixels(part: str, source: Path, names: list[str], paper: np.ndarray) -> None:
-    """Warn where the pixels are not those of the published set: what is computed from them will not compare."""
+    """Warn where the pixels are not those of the published set: results will not compare."""
     digest = hashlib.md5(usedforsecurity=False)
     for name, pixels in zip(names, paper, strict=True):
         digest.update(f"{part}/{name}".encode() + b"\0" + pixels.tobytes())
     if digest.hexdigest() != PIXELS[part]:
-        warnings.warn(f"omniglot: the drawings in {source} are not pixel for pixel those of Omniglot", stacklevel=2)
+        warnings.warn(
+            f"omniglot: the drawings in {source} are not pixel for pixel those of Omniglot", stacklevel=2
+        )

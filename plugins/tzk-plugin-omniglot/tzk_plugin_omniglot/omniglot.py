@@ -1,18 +1,18 @@
-"""Omniglot as a TzK data set: both published ways to divide it, ink bright, resized, with its three labels."""
+"""Omniglot as a TzK data set: both ways to divide it, ink bright, resized, with its three labels."""
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import numpy as np
 import torch
+
 from tzk_core.data.cache import cached_arrays
 from tzk_core.data.images import resize
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import cache_root
 from tzk_core.data.splits import cut
 from tzk_core.errors import TzkError, nearest
-
 from tzk_plugin_omniglot.drawings import SIDE, drawings, source_fingerprint
 
 SUBSETS = {
@@ -20,20 +20,24 @@ SUBSETS = {
     "evaluation": ("images_evaluation",),
     "all": ("images_background", "images_evaluation"),
 }
+DIVISIONS = ("official", "drawer")
 FIRST_TEST_DRAWER = 17
 
 
 class Omniglot:
-    """Handwritten characters (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters, each drawn by 20 people.
+    """Handwritten characters (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters by 20 drawers.
 
-    root: the folder that has omniglot-py (its two zips, or extracted folders); default `TZK_DATA`, else a cache folder.
-    size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims is None.
-    split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation alphabets
-        (13,180), whose characters are new; "drawer" tests on the last 4 of each character's 20 drawings.
+    root: the folder that has omniglot-py (its two zips, or extracted folders); default `TZK_DATA`, else a
+        cache folder.
+    size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims
+        is None.
+    split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation
+        alphabets (13,180), whose characters are new; "drawer" tests on the last 4 of each character's 20
+        drawings.
     subset: of which alphabets a split by drawer is made: "background", "evaluation" or "all".
     validation: how many training drawings are set aside by `seed` as the validation split; 0 for none.
-    Label columns: `alphabet` ("Greek"), `character` ("Greek/character01"), `drawer` ("01" to "20"). Images are
-    `(n, 1, size, size)` uint8, ink bright.
+    Label columns: `alphabet` ("Greek"), `character` ("Greek/character01"), `drawer` ("01" to "20"). Images
+    are `(n, 1, size, size)` uint8, ink bright.
     """
 
     name = "omniglot"
@@ -41,7 +45,7 @@ class Omniglot:
 
     def __init__(
         self,
-        root: str | os.PathLike[str] | None = None,
+        root: str | Path | None = None,
         size: int = 32,
         split: str = "official",
         subset: str = "background",
@@ -50,9 +54,9 @@ class Omniglot:
     ) -> None:
         if size < 1:
             raise TzkError(f"omniglot: size = {size}, expected the side of the images in pixels, at least 1")
-        if split not in ("official", "drawer"):
+        if split not in DIVISIONS:
             raise TzkError(
-                f"omniglot: split = '{split}', expected 'official' or 'drawer'{nearest(split, ['official', 'drawer'])}"
+                f"omniglot: split = '{split}', expected 'official' or 'drawer'{nearest(split, DIVISIONS)}"
             )
         if subset not in SUBSETS:
             raise TzkError(
@@ -61,8 +65,8 @@ class Omniglot:
             )
         if split == "official" and subset != "background":
             raise TzkError(
-                f"omniglot: subset = '{subset}' has no meaning with split = 'official', which trains on background "
-                "and tests on evaluation: write split = 'drawer', or leave subset out"
+                f"omniglot: subset = '{subset}' has no meaning with split = 'official', which trains on "
+                "background and tests on evaluation: write split = 'drawer', or leave subset out"
             )
         self.root, self.size, self.validation, self.seed = root, size, validation, seed
         self.division, self.subset = split, subset
@@ -80,7 +84,9 @@ class Omniglot:
             samples = samples.take(np.flatnonzero(last if split == "test" else ~last))
         if split == "test":
             return samples
-        train, validation = cut(len(samples), self.validation, self.seed, self.name, self.division, self.subset)
+        train, validation = cut(
+            len(samples), self.validation, self.seed, self.name, self.division, self.subset
+        )
         return samples.take(train if split == "train" else validation)
 
     def _read(self, parts: tuple[str, ...]) -> Samples:
@@ -93,7 +99,9 @@ class Omniglot:
             for part in parts
         ]
         path = np.concatenate([arrays["path"] for arrays in read])
-        alphabet, character, file = (np.array(column) for column in zip(*(p.split("/") for p in path), strict=True))
+        alphabet, character, file = (
+            np.array(column) for column in zip(*(p.split("/") for p in path), strict=True)
+        )
         return Samples(
             T=torch.cat([torch.from_numpy(arrays["T"]) for arrays in read]),
             labels={
