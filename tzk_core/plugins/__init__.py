@@ -1,0 +1,52 @@
+"""Everything a plugin imports (`hookimpl` and the specs) and everything that asks for plugins (`registry`).
+
+Importing it imports neither torch nor nflows, and no plugin. How a plugin is written: `hookspecs.py`.
+"""
+
+from tzk_core.plugins.hookspecs import hookimpl
+from tzk_core.plugins.loader import PluginRecord
+from tzk_core.plugins.registry import (
+    FaultyPlugins,
+    MissingPlugin,
+    NameClash,
+    PartNotLoadable,
+    Registered,
+    Registry,
+    UnknownPart,
+    registry,
+)
+from tzk_core.plugins.specs import (
+    KINDS,
+    Command,
+    Dataset,
+    FaultySpec,
+    FlowLayer,
+    FlowRecipe,
+    Implementation,
+    KnowledgeType,
+    Spec,
+)
+from tzk_core.plugins.validation import GROUP
+
+__all__ = [
+    "GROUP",
+    "KINDS",
+    "Command",
+    "Dataset",
+    "FaultyPlugins",
+    "FaultySpec",
+    "FlowLayer",
+    "FlowRecipe",
+    "Implementation",
+    "KnowledgeType",
+    "MissingPlugin",
+    "NameClash",
+    "PartNotLoadable",
+    "PluginRecord",
+    "Registered",
+    "Registry",
+    "Spec",
+    "UnknownPart",
+    "hookimpl",
+    "registry",
+]

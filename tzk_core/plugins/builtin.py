@@ -1,0 +1,141 @@
+"""The core's own parts and nflows' transforms, registered by the same hooks as anybody's, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from tzk_core.plugins.hookspecs import hookimpl
+from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+
+
+class Core:
+    """The parts of the paper's architecture and the data that the package brings or reads."""
+
+    @hookimpl
+    def tzk_knowledge_types(self) -> Iterable[KnowledgeType]:
+        return [
+            KnowledgeType(name, f"tzk_core.knowledge_types.{target}", summary)
+            for name, target, summary in (
+                ("flow", "flow:FlowKnowledge", "p(z given C): a conditional Gaussian, then flow steps"),
+                ("gaussian", "gaussian:GaussianKnowledge", "p(z given C): a conditional Gaussian"),
+            )
+        ]
+
+    @hookimpl
+    def tzk_datasets(self) -> Iterable[Dataset]:
+        return [
+            Dataset(name, f"tzk_core.data.{target}", summary)
+            for name, target, summary in (
+                ("mnist", "mnist:Mnist", "70,000 handwritten digits, 28x28 or resized"),
+                ("folder", "folder:Folder", "your own folder of images, subfolders as labels"),
+                ("npz", "npz:Npz", "your own arrays of any fixed shape, labels and characteristics"),
+                ("glyph-digits", "glyphs:GlyphDigits", "drawn digits, 16x16, made in code"),
+                (
+                    "glyph-letters",
+                    "glyphs:GlyphLetters",
+                    "letters of an invented alphabet, 16x16, made in code",
+                ),
+                ("two-moons", "toys:TwoMoons", "two crescents in the plane"),
+                ("rings", "toys:Rings", "concentric rings in the plane"),
+            )
+        ]
+
+    @hookimpl
+    def tzk_flow_layers(self) -> Iterable[FlowLayer]:
+        return [
+            FlowLayer(name, f"tzk_core.transforms.{target}", summary)
+            for name, target, summary in (
+                ("symlog", "symlog:SymLog", "sign(x) log(|x| + 1), the paper's non-linearity"),
+                (
+                    "tiled-convolution",
+                    "tiled_convolution:TiledConvolution",
+                    "one invertible matrix for every tile",
+                ),
+                ("affine", "affine:Affine", "a learned scale and shift of each element"),
+                ("squeeze", "squeeze:Squeeze", "space to channels, so that tiles take turns"),
+                ("unsqueeze", "squeeze:Unsqueeze", "channels to space, the inverse of squeeze"),
+                ("logit", "logit:Logit", "from (0, 1) to the reals, as in Real NVP"),
+                ("flatten", "reshape:Flatten", "any shape to one dimension"),
+            )
+        ]
+
+    @hookimpl
+    def tzk_flow_recipes(self) -> Iterable[FlowRecipe]:
+        summary = "steps of tiled convolution, affine and SymLog (Livne & Fleet 2018)"
+        return [FlowRecipe("paper", "tzk_core.recipes.paper:paper", summary)]
+
+
+class Nflows:
+    """The transforms of nflows 0.14 that construct, invert and give the right log-determinant today.
+
+    Tests hold each one to the laws, and every class of nflows to being here or in `LEFT_OUT`.
+    """
+
+    @hookimpl
+    def tzk_flow_layers(self) -> Iterable[FlowLayer]:
+        return [
+            FlowLayer(
+                registered_name(class_name), f"nflows.transforms.{module}:{class_name}", f"nflows: {summary}"
+            )
+            for module, class_name, summary in TRANSFORMS
+        ]
+
+
+def registered_name(class_name: str) -> str:
+    """A class of nflows in kebab-case: "LULinear" is registered as "lu-linear"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", class_name).lower()
+
+
+TRANSFORMS: tuple[tuple[str, str, str], ...] = (
+    ("base", "CompositeTransform", "several transforms, one after the other"),
+    ("base", "InverseTransform", "another transform the other way round"),
+    ("standard", "IdentityTransform", "x -> x"),
+    ("standard", "PointwiseAffineTransform", "a fixed scale and shift"),
+    ("reshape", "SqueezeTransform", "blocks of space to channels; an even factor"),
+    ("permutations", "Permutation", "a given order of features or channels"),
+    ("permutations", "RandomPermutation", "a random fixed order of features or channels"),
+    ("permutations", "ReversePermutation", "features or channels in reverse"),
+    ("lu", "LULinear", "a matrix as LU factors"),
+    ("qr", "QRLinear", "a matrix as Householder reflections and a triangle"),
+    ("svd", "SVDLinear", "a matrix by its singular value decomposition"),
+    ("orthogonal", "HouseholderSequence", "an orthogonal matrix as Householder reflections"),
+    ("conv", "OneByOneConvolution", "an invertible 1x1 convolution (Glow)"),
+    ("normalization", "BatchNorm", "batch normalisation of vectors; inverts in eval mode only"),
+    ("nonlinearities", "Tanh", "tanh(x)"),
+    ("nonlinearities", "LogTanh", "tanh(x) with logarithmic tails"),
+    ("nonlinearities", "Sigmoid", "1 / (1 + exp(-x)); on a GPU with learn_temperature only"),
+    ("nonlinearities", "CauchyCDF", "the Cauchy distribution function"),
+    ("nonlinearities", "CauchyCDFInverse", "the Cauchy quantile function"),
+    ("nonlinearities", "CompositeCDFTransform", "squash, transform in (0, 1), un-squash"),
+    ("nonlinearities", "PiecewiseLinearCDF", "a linear spline for each element"),
+    ("nonlinearities", "PiecewiseQuadraticCDF", "a quadratic spline for each element"),
+    ("nonlinearities", "PiecewiseCubicCDF", "a cubic spline for each element"),
+    ("nonlinearities", "PiecewiseRationalQuadraticCDF", "a rational-quadratic spline for each element"),
+    ("coupling", "AdditiveCouplingTransform", "additive coupling (NICE)"),
+    ("coupling", "AffineCouplingTransform", "affine coupling (Real NVP)"),
+    ("coupling", "PiecewiseLinearCouplingTransform", "coupling by linear splines"),
+    ("coupling", "PiecewiseQuadraticCouplingTransform", "coupling by quadratic splines"),
+    ("coupling", "PiecewiseCubicCouplingTransform", "coupling by cubic splines"),
+    ("coupling", "PiecewiseRationalQuadraticCouplingTransform", "coupling by rational-quadratic splines"),
+    ("autoregressive", "MaskedAffineAutoregressiveTransform", "masked autoregressive flow (MAF)"),
+    ("autoregressive", "MaskedPiecewiseLinearAutoregressiveTransform", "MAF of linear splines"),
+    ("autoregressive", "MaskedPiecewiseQuadraticAutoregressiveTransform", "MAF of quadratic splines"),
+    ("autoregressive", "MaskedPiecewiseCubicAutoregressiveTransform", "MAF of cubic splines"),
+    ("autoregressive", "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", "MAF of rational splines"),
+)
+"""Module of nflows.transforms, class and summary."""
+
+LEFT_OUT: dict[str, str] = {
+    "NaiveLinear": "needs torch.qr and torch.solve, which torch has removed: use 'lu-linear'",
+    "ActNorm": "gives nan on constant channels and on batches of one: use 'affine'",
+    "LeakyReLU": "computes its log-determinant in float32 on the CPU, whatever its input: use 'symlog'",
+    "Logit": "leaves its temperature behind when a model moves to a GPU: use the core's 'logit'",
+    "GatedLinearUnit": "gives a log-determinant of the wrong shape: use 'affine-coupling-transform'",
+    "MultiscaleCompositeTransform": "is not complete after construction: build it in a flow recipe",
+    "AffineTransform": "is deprecated: use 'affine', or 'pointwise-affine-transform' for a fixed one",
+}
+"""Transforms of nflows that are not offered, and why."""
+
+BUILTIN: dict[str, object] = {"tzk": Core(), "nflows": Nflows()}
+"""Plugins that are always there, each by its own name and that of its distribution."""

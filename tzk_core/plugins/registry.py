@@ -1,0 +1,211 @@
+"""What the plugins offer, by kind and name: finding a part, and saying clearly why one cannot be found."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tzk_core.errors import TzkError, nearest
+from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
+from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
+from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
+from tzk_core.plugins.validation import GROUP
+
+
+class UnknownPart(TzkError, LookupError):
+    """No plugin offers a part of this kind and name."""
+
+
+class NameClash(TzkError, LookupError):
+    """Several plugins offer a part of this kind and name."""
+
+
+class PartNotLoadable(TzkError):
+    """A part is registered, but its target cannot be imported."""
+
+
+class MissingPlugin(TzkError):
+    """A distribution that something needs is not installed, or its plugin did not load."""
+
+
+class FaultyPlugins(TzkError):
+    """Under TZK_PLUGINS_STRICT=1: something is wrong with an installed plugin."""
+
+
+_ABSENT = "not installed"
+_LEFT_OUT = {registered_name(name): f"nflows' {name} {why}" for name, why in LEFT_OUT.items()}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A spec and the plugin that offered it."""
+
+    spec: Spec
+    plugin: str
+    distribution: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def qualified_name(self) -> str:
+        """ "plugin/name", which finds it whatever other plugins offer."""
+        return f"{self.plugin}/{self.spec.name}"
+
+    def load(self) -> Any:
+        """Imports the target and returns it. Raises `PartNotLoadable` with the reason."""
+        module, _, attributes = self.spec.target.partition(":")
+        try:
+            return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
+        except (Exception, SystemExit) as error:
+            source = f"plugin {self.plugin!r}, {self.distribution} {self.version}".rstrip()
+            raise PartNotLoadable(
+                f"the {self.spec.kind} {self.name!r} ({source}) cannot be loaded from {self.spec.target!r}:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry:
+    """The plugins of one start of the program and the parts that the working ones offer. Does not change."""
+
+    def __init__(self, loaded: Iterable[Loaded]) -> None:
+        loaded = list(loaded)
+        self._parts: dict[type[Spec], dict[str, list[Registered]]] = {}
+        for plugin in loaded:
+            record = plugin.record
+            for spec in plugin.specs:
+                part = Registered(spec, record.name, record.distribution, record.version)
+                self._parts.setdefault(type(spec), {}).setdefault(spec.name, []).append(part)
+        self.plugins: tuple[PluginRecord, ...] = tuple(self._with_clashes(plugin.record) for plugin in loaded)
+
+    @classmethod
+    def discover(
+        cls, allow: Collection[str] | None = None, strict: bool = False, path: Sequence[str] | None = None
+    ) -> Registry:
+        """Loads the built-in plugins and the installed ones; see `loader.load_all` for `allow` and `path`.
+
+        With `strict`, raises `FaultyPlugins` if one is broken, incompatible or shadowed, or if names clash;
+        plugins that `allow` leaves out on purpose are not faults.
+        """
+        registry = cls(load_all(BUILTIN, allow, path))
+        faults = [str(record) for record in registry.plugins if record.reason and record.state != "disabled"]
+        if strict and faults:
+            raise FaultyPlugins("TZK_PLUGINS_STRICT is set, and " + "; ".join(faults))
+        return registry
+
+    def all(self, kind: type[Spec]) -> list[Registered]:
+        """Every part of a kind, in alphabetical order; those whose names clash are all in it."""
+        return [part for _, parts in sorted(self._parts.get(kind, {}).items()) for part in parts]
+
+    def find(self, kind: type[Spec], name: str) -> Registered:
+        """The part of a kind by its plain name or as "plugin/name". Raises `UnknownPart` or `NameClash`."""
+        parts = self._find_all(kind, name)
+        if not parts:
+            raise UnknownPart(self._unknown(kind, name))
+        if len(parts) > 1:
+            offers = " and ".join(f"{part.distribution} (write {part.qualified_name!r})" for part in parts)
+            raise NameClash(f"the {kind.kind} {name!r} is offered by {offers}: say which one")
+        return parts[0]
+
+    def implementation(self, layer: Registered, device: str) -> Registered | None:
+        """The implementation of a flow layer for a kind of device ("cuda"); None: use the layer itself.
+
+        Raises `NameClash` where several plugins bring one.
+        """
+        parts = [
+            part
+            for part in self.all(Implementation)
+            if isinstance(part.spec, Implementation)
+            and part.spec.device == device
+            and self._find_all(FlowLayer, part.spec.layer) == [layer]
+        ]
+        if len(parts) > 1:
+            offers = " and ".join(f"{part.qualified_name!r} of {part.distribution}" for part in parts)
+            raise NameClash(
+                f"{layer.qualified_name!r} on {device!r} has several implementations, {offers}:"
+                f" name the plugins to use in TZK_PLUGINS"
+            )
+        return parts[0] if parts else None
+
+    def require(self, distributions: Sequence[str], wanted_by: str) -> None:
+        """Raises `MissingPlugin` unless the plugins of these distributions are installed and loaded.
+
+        `wanted_by` says what needs them, such as the name of a config file; it begins the sentence.
+        """
+        problems = {name: self._problem(name) for name in dict.fromkeys(distributions)}
+        faulty = {name: problem for name, problem in problems.items() if problem not in ("", _ABSENT)}
+        sentences = [f"{wanted_by} needs {name!r}, {problem}" for name, problem in faulty.items()]
+        if absent := [name for name, problem in problems.items() if problem == _ABSENT]:
+            listed = " and ".join(repr(name) for name in absent)
+            which = "which is" if len(absent) == 1 else "which are"
+            install = f"pip install {' '.join(absent)}"
+            sentences.insert(0, f"{wanted_by} needs {listed}, {which} not installed: {install}")
+        if sentences:
+            raise MissingPlugin("; ".join(sentences))
+
+    def _problem(self, distribution: str) -> str:
+        """What is wrong with a distribution that is needed, to go on a sentence with; "" if nothing."""
+        wanted = canonical(distribution)
+        records = [record for record in self.plugins if canonical(record.distribution) == wanted]
+        if records:
+            faulty = [f"but its {record}" for record in records if record.state != "ok"]
+            return ", and ".join(faulty)
+        for record in self.plugins:
+            if record.distribution and canonical(record.name) == wanted:
+                return f"which is a plugin, not a distribution: name {record.distribution!r} instead"
+        try:
+            importlib.metadata.distribution(distribution)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            return _ABSENT
+        return f"which is installed but announces no plugin in the group {GROUP!r}"
+
+    def _find_all(self, kind: type[Spec], name: str) -> list[Registered]:
+        plugin, _, plain = name.rpartition("/")
+        return [part for part in self._parts.get(kind, {}).get(plain, []) if plugin in ("", part.plugin)]
+
+    def _unknown(self, kind: type[Spec], name: str) -> str:
+        plugin, _, plain = name.rpartition("/")
+        names = self._parts.get(kind, {})
+        known = [part.qualified_name for part in self.all(kind)] if plugin else list(names)
+        message = f"no {kind.kind} is called {name!r}{nearest(name, known)}"
+        if kind is FlowLayer and plain in _LEFT_OUT:
+            message += f" ({_LEFT_OUT[plain]})"
+        lost = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]
+        if lost:
+            message += "; not available: " + "; ".join(str(record) for record in lost)
+        return message
+
+    def _with_clashes(self, record: PluginRecord) -> PluginRecord:
+        clashes = [
+            f"the {kind.kind} {name!r} is also offered by"
+            f" {', '.join(repr(part.plugin) for part in parts if part.plugin != record.name)}:"
+            f" write '{record.name}/{name}'"
+            for kind, names in self._parts.items()
+            for name, parts in names.items()
+            if len(parts) > 1 and record.name in [part.plugin for part in parts]
+        ]
+        return replace(record, reason="; ".join(clashes)) if clashes and record.state == "ok" else record
+
+
+def registry() -> Registry:
+    """The plugins of this program, looked for once.
+
+    `TZK_PLUGINS=a,b` loads only these installed plugins (names of plugins or distributions; empty: none), and
+    `TZK_PLUGINS_STRICT=1` raises `FaultyPlugins` if anything is wrong with one of them.
+    """
+    return _registry(os.environ.get("TZK_PLUGINS"), os.environ.get("TZK_PLUGINS_STRICT", ""))
+
+
+@functools.cache
+def _registry(listed: str | None, strict: str) -> Registry:
+    if strict not in ("", "0", "1"):
+        raise TzkError(f"the environment variable TZK_PLUGINS_STRICT should be 1 or 0; got {strict!r}")
+    allow = None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
+    return Registry.discover(allow, strict == "1")
