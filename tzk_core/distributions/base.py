@@ -1,0 +1,37 @@
+"""The contract of the densities here: an nflows `Distribution` that samples by a pure function of noise."""
+
+from __future__ import annotations
+
+import torch
+from nflows.distributions.base import Distribution
+from torch import Tensor
+
+
+class Reparametrised(Distribution):
+    """A density over one event of shape `shape`, perhaps given a context.
+
+    Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`; they CAN override
+    `noise`, which is standard Gaussian of shape `shape` here. Inputs are (batch, *shape); a context is (batch, c)
+    or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is evaluated at several
+    contexts, and what depends on the input alone is computed once.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+        """Noise of shape (*size, *shape), on the CPU, for `from_noise`."""
+        return torch.randn(*size, *self.shape, generator=generator)
+
+    def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        """The sample that `noise`, (batch, *shape), stands for; differentiable in everything."""
+        raise NotImplementedError
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        like = next(iter(self.state_dict(keep_vars=True).values()), torch.zeros(()))
+        if context is None:
+            return self.from_noise(self.noise((num_samples,)).to(like))
+        rows = context.repeat_interleave(num_samples, 0)
+        samples = self.from_noise(self.noise((rows.shape[0],)).to(rows), rows)
+        return samples.view(context.shape[0], num_samples, *self.shape)

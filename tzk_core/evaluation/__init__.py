@@ -1,0 +1,1 @@
+"""Likelihoods, information and classification of a trained model on held-out data."""

@@ -1,0 +1,92 @@
+"""A knowledge type K = (κ, C): five distributions over presence, characteristics and the latent (paper, Section 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tzk_core.distributions.base import Reparametrised
+from tzk_core.distributions.conditional import ConditionalGaussian
+from tzk_core.distributions.regressor import Regressor
+from tzk_core.distributions.standard import FittedGaussian
+from tzk_core.transforms.bounds import soft_bound
+
+
+class Knowledge(nn.Module):
+    """κ in {0, 1} says whether the knowledge is present, C in R^c what it is like. Its five distributions:
+
+    p(κ)                 `log_odds`, a buffer: the population that it was fitted on
+    p(C given κ=1)       `characteristics_prior`
+    p(z given C, κ=1)    `latent`, the conditional prior: what a subclass chooses
+    p(κ given z)         `discriminator`, bounded log-odds
+    p(C given z, κ=1)    `characteristics_encoder`
+
+    Every method is a pure function of parameters, z, C and noise, batch in and (batch,) out, without branches on
+    values, so that knowledge types of one structure can be evaluated stacked. C is (batch, c), or (batch, samples, c)
+    to evaluate several for one z. Nothing here mentions T: the Jacobian of f_T cancels in p(T given K)/p(T). With
+    absent knowledge C means nothing, and p(T given κ=0) is the Bayes complement, so it has no distribution of its own.
+
+    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`.
+    """
+
+    log_odds: Tensor
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        latent: Reparametrised,
+        characteristics: int = 2,
+        hidden: int = 70,
+        layers: int = 4,
+        logit_bound: float = 20.0,
+    ) -> None:
+        super().__init__()
+        dims = int(torch.Size(latent_shape).numel())
+        self.latent_shape = tuple(latent_shape)
+        self.characteristics = characteristics
+        self.logit_bound = logit_bound
+        self.latent = latent
+        self.discriminator = Regressor(dims, 1, hidden, layers)
+        self.characteristics_prior = FittedGaussian((characteristics,))
+        self.characteristics_encoder = ConditionalGaussian((characteristics,), dims, hidden, layers, mean_bound=6.0)
+        self.register_buffer("log_odds", torch.zeros(()))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draws every random starting value from `generator`; flows start at the identity whatever it gives."""
+        for module in self.modules():
+            if isinstance(module, Regressor):
+                module.initialise(generator)
+
+    def log_prob_presence(self) -> tuple[Tensor, Tensor]:
+        """log p(κ=0) and log p(κ=1), scalars in nats."""
+        return functional.logsigmoid(-self.log_odds), functional.logsigmoid(self.log_odds)
+
+    def log_prob_presence_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(κ=0 given z) and log p(κ=1 given z), (batch,) each, in nats."""
+        logits = soft_bound(self.discriminator(z.flatten(1)).squeeze(-1), self.logit_bound)
+        return functional.logsigmoid(-logits), functional.logsigmoid(logits)
+
+    def log_prob_characteristics(self, C: Tensor) -> Tensor:
+        """log p(C given κ=1), (batch,) or (batch, samples)."""
+        return self.characteristics_prior.log_prob(C)
+
+    def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
+        """log p(C given z, κ=1), (batch,) or (batch, samples)."""
+        return self.characteristics_encoder.log_prob(C, z.flatten(1))
+
+    def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
+        """log p(z given C, κ=1), (batch,) or (batch, samples)."""
+        return self.latent.log_prob(z, C)
+
+    def encode(self, z: Tensor, noise: Tensor) -> Tensor:
+        """The C that standard Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
+        return self.characteristics_encoder.from_noise(noise, z.flatten(1))
+
+    def imagine(self, noise: Tensor) -> Tensor:
+        """The C that standard Gaussian `noise`, (…, c), stands for under the prior p(C given κ=1)."""
+        return self.characteristics_prior.from_noise(noise)
+
+    def decode(self, C: Tensor, noise: Tensor) -> Tensor:
+        """The z that `noise`, (batch, *latent_shape), stands for under p(z given C, κ=1); C is (batch, c)."""
+        return self.latent.from_noise(noise, C)

@@ -1,0 +1,1 @@
+"""The knowledge types that the core registers."""

@@ -1,0 +1,218 @@
+"""TzK: one shared flow and the knowledge in it (paper, Eq. 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from nflows.distributions.base import Distribution
+from nflows.transforms.base import Transform
+from torch import Tensor, nn
+
+from tzk_core.distributions.base import Reparametrised
+from tzk_core.errors import TzkError, nearest
+from tzk_core.importance import log_prob_present
+from tzk_core.inputs import check_characteristics, check_observations
+from tzk_core.knowledge import Knowledge
+from tzk_core.random_streams import stream
+
+
+class SharedFlow(Distribution):
+    """p(T) by z = f_T^{-1}(T): `transform` takes T to z, `base` is p(z)."""
+
+    def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.transform = transform
+        self.base = base
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    def encode(self, T: Tensor) -> tuple[Tensor, Tensor]:
+        """z, (batch, *latent_shape), and log|det dz/dT|, (batch,)."""
+        return self.transform(T)
+
+    def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        z, logabsdet = self.encode(inputs)
+        return self.base.log_prob(z) + logabsdet
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        return self.transform.inverse(self.base.sample(num_samples))[0]
+
+    @torch.no_grad()
+    def initialise(self, T: Tensor) -> None:
+        """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own."""
+        for layer in _layers(self.transform):
+            if hasattr(layer, "initialise"):
+                layer.initialise(T)
+            T = layer(T)[0]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What one knowledge type says of a batch: p(κ=1 given T), (batch,), and the mean and standard deviation of
+    p(C given T, κ=1), (batch, c) each."""
+
+    presence: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+class TzK(nn.Module):
+    """A shared flow and any number of knowledge types, by name.
+
+    With no knowledge it is the plain flow. All methods take T in the scale of the model, (batch, *shape): images
+    dequantised, in [0, 1]. Log-probabilities are in nats.
+    """
+
+    def __init__(self, flow: SharedFlow, knowledge: Mapping[str, Knowledge] | None = None) -> None:
+        super().__init__()
+        self.flow = flow
+        self.knowledge = nn.ModuleDict()
+        for name, each in (knowledge or {}).items():
+            self.add(name, each)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.flow.shape
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.flow.latent_shape
+
+    def add(self, name: str, knowledge: Knowledge) -> None:
+        """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
+        if name in self.knowledge:
+            raise TzkError(f"this model has a knowledge type {name!r} already: choose another name")
+        if not name or any(letter in "./\\" or ord(letter) < 32 for letter in name):
+            raise TzkError(f"a knowledge type's name is also a file's: {name!r} may not be empty or hold . / or \\")
+        if knowledge.latent_shape != self.latent_shape:
+            raise TzkError(
+                f"knowledge type {name!r} is for a latent of shape {knowledge.latent_shape}; "
+                f"this model's is {self.latent_shape}"
+            )
+        try:
+            self.knowledge[name] = knowledge
+        except KeyError as taken:
+            raise TzkError(f"{name!r} cannot name a knowledge type ({taken.args[0]})") from taken
+
+    def named_knowledge(self) -> Iterator[tuple[str, Knowledge]]:
+        return iter(self.knowledge.items())  # type: ignore[arg-type]
+
+    def find(self, name: str) -> Knowledge:
+        """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
+        if name not in self.knowledge:
+            raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self.knowledge)}")
+        return self.knowledge[name]  # type: ignore[return-value]
+
+    def encode(self, T: Tensor) -> Tensor:
+        """z = f_T^{-1}(T), (batch, *latent_shape)."""
+        check_observations(T, self.shape)
+        return self.flow.encode(T)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """T = f_T(z), (batch, *shape)."""
+        check_observations(z, self.latent_shape, "z")
+        return self.flow.transform.inverse(z)[0]
+
+    def log_prob(
+        self,
+        T: Tensor,
+        knowledge: str | None = None,
+        characteristics: Tensor | None = None,
+        importance_samples: int = 64,
+        seed: int = 0,
+    ) -> Tensor:
+        """log p(T); log p(T given C, κ=1) of one knowledge type; without C the integral over it.
+
+        The integral is the importance-weighted lower bound with `importance_samples` samples from the encoder
+        mixed with the prior; its noise derives from `seed`. Returns (batch,), in nats.
+        """
+        check_observations(T, self.shape)
+        z, logabsdet = self.flow.encode(T)
+        if knowledge is None:
+            return self.flow.base.log_prob(z) + logabsdet
+        kind = self.find(knowledge)
+        if characteristics is not None:
+            check_characteristics(characteristics, T.shape[0], kind.characteristics, knowledge)
+            return kind.log_prob_latent(z, characteristics) + logabsdet
+        generator = stream(seed, "importance", knowledge)
+        return log_prob_present(kind, z, importance_samples, generator) + logabsdet
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        knowledge: str | None = None,
+        characteristics: Tensor | None = None,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> Tensor:
+        """(n, *shape) from p(T), or from p(T given κ=1) of one knowledge type.
+
+        `characteristics`, (c,) or (n, c), fixes C; otherwise it is drawn from its prior. `temperature` scales the
+        noise of z. Without `seed` every call differs.
+        """
+        if n < 1:
+            raise TzkError(f"the number of samples is at least 1; got {n}")
+        like = next(self.parameters())
+        source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", knowledge or "")
+        if knowledge is None:
+            noise = self.flow.base.noise((n,), source).to(like)
+            return self.flow.transform.inverse(self.flow.base.from_noise(temperature * noise))[0]
+        kind = self.find(knowledge)
+        if characteristics is None:
+            C = kind.imagine(kind.characteristics_prior.noise((n,), source).to(like))
+        else:
+            C = torch.as_tensor(characteristics).to(like)
+            C = C.expand(n, -1) if C.dim() == 1 else C
+            check_characteristics(C, n, kind.characteristics, knowledge)
+        z = kind.decode(C, temperature * kind.latent.noise((n,), source).to(like))
+        return self.flow.transform.inverse(z)[0]
+
+    def posterior(self, T: Tensor) -> dict[str, Posterior]:
+        """p(κ given T) and p(C given T, κ=1) of every knowledge type, after encoding T once."""
+        z = self.encode(T)
+        answers = {}
+        for name, kind in self.named_knowledge():
+            mean, log_scale = kind.characteristics_encoder.parameters_of(z.flatten(1))
+            answers[name] = Posterior(kind.log_prob_presence_given(z)[1].exp(), mean, log_scale.exp())
+        return answers
+
+    def conditional(self, name: str) -> Conditional:
+        """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
+        self.find(name)
+        return Conditional(self, name)
+
+
+class Conditional(Distribution):
+    """p(T given κ=1) of one knowledge type; with C as `context`, p(T given C, κ=1). `log_prob` and `sample` as in nflows."""
+
+    def __init__(self, model: TzK, name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.name = name
+
+    def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        return self.model.log_prob(inputs, self.name, context)
+
+    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
+        if context is None:
+            return self.model.sample(num_samples, self.name)
+        samples = self.model.sample(
+            num_samples * context.shape[0], self.name, context.repeat_interleave(num_samples, 0)
+        )
+        return samples.view(context.shape[0], num_samples, *self.model.shape)
+
+
+def _layers(transform: Transform) -> Iterator[Transform]:
+    """The layers of a transform in order; anything but nflows' composite counts as one."""
+    parts = getattr(transform, "_transforms", None)
+    if type(transform).__name__ == "CompositeTransform" and parts is not None:
+        for part in parts:
+            yield from _layers(part)
+    else:
+        yield transform

@@ -1,0 +1,56 @@
+"""One batch of what was observed: T, the presence of each knowledge type and its characteristics, any part missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Observations:
+    """T, κ̄ and C̄ of a batch (paper, Section 2).
+
+    T: (batch, *shape), in the scale of the model (images: dequantised, in [0, 1]).
+    presence: (batch, knowledge) in {0, 1}, or nan where κ was not observed; column i belongs to `knowledge[i]`.
+    characteristics: by knowledge name, (batch, c), nan in the rows where C was not observed; a name that is left
+        out was not observed at all.
+    """
+
+    T: Tensor
+    presence: Tensor
+    knowledge: tuple[str, ...] = ()
+    characteristics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.T.shape[0]
+
+    def present(self, name: str) -> Tensor:
+        """Indices, (n,), of the samples in which the knowledge was seen to be present."""
+        return torch.nonzero(self._column(name) == 1).squeeze(1)
+
+    def absent(self, name: str) -> Tensor:
+        """Indices, (n,), of the samples in which the knowledge was seen to be absent."""
+        return torch.nonzero(self._column(name) == 0).squeeze(1)
+
+    def unobserved(self, name: str) -> Tensor:
+        """Indices, (n,), of the samples for which nobody said whether the knowledge is present."""
+        return torch.nonzero(self._column(name).isnan()).squeeze(1)
+
+    def _column(self, name: str) -> Tensor:
+        return self.presence[:, self.knowledge.index(name)]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Observations:
+        return Observations(
+            self.T.to(device, dtype),
+            self.presence.to(device),
+            self.knowledge,
+            {name: value.to(device, dtype) for name, value in self.characteristics.items()},
+        )
+
+    @classmethod
+    def only(cls, T: Tensor) -> Observations:
+        """Observations without any knowledge: the objective is then maximum likelihood of the flow."""
+        return cls(T, T.new_zeros(T.shape[0], 0))

@@ -1,0 +1,26 @@
+"""Random streams derived from a seed and a name, so that adding one consumer of randomness moves no other's."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def _entropy(seed: int, names: tuple[str | int, ...]) -> int:
+    text = "\0".join([str(seed), *(str(name) for name in names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def stream(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator that depends on `seed` and `names` only.
+
+    Noise is drawn on the CPU and moved, so that a run does not depend on the device that it is on.
+    """
+    return torch.Generator().manual_seed(_entropy(seed, names) >> 1)
+
+
+def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
+    """The same for numpy."""
+    return np.random.Generator(np.random.PCG64(_entropy(seed, names)))

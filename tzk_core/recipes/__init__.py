@@ -1,0 +1,1 @@
+"""Whole shared flows, each a function of the shape of T and a few arguments."""

@@ -1,0 +1,1 @@
+"""Invertible maps, each an nflows `Transform`: `forward(inputs, context) -> outputs, logabsdet` and `inverse`."""

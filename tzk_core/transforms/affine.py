@@ -1,0 +1,53 @@
+"""Element-wise affine map with a scale and a shift for every dimension (paper, Fig. 2a)."""
+
+from __future__ import annotations
+
+import torch
+from nflows.transforms.base import Transform
+from torch import Tensor, nn
+
+from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
+
+
+class Affine(Transform):
+    """y = x exp(s) + t with s, t of the shape of one sample; s is bounded smoothly by `bound` on both sides.
+
+    It starts as the identity. `initialise` sets s and t from data so that every dimension leaves with mean 0 and
+    standard deviation 1; that this was done is kept in the state dict, so that a loaded flow is not initialised again.
+    """
+
+    initialised: Tensor
+
+    def __init__(self, shape: tuple[int, ...], bound: float = 8.0) -> None:
+        super().__init__()
+        self.output_shape = tuple(shape)
+        self.bound = bound
+        self.raw_log_scale = nn.Parameter(torch.zeros(shape))
+        self.shift = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    @property
+    def log_scale(self) -> Tensor:
+        return soft_bound(self.raw_log_scale, self.bound)
+
+    @torch.no_grad()
+    def initialise(self, inputs: Tensor) -> None:
+        """Sets scale and shift from `inputs`, (batch, *shape), unless that was done before.
+
+        A dimension that is constant in `inputs` gets the scale of the smallest deviation allowed, 1e-3.
+        """
+        if self.initialised:
+            return
+        deviation = inputs.std(0, unbiased=False).clamp_min(1e-3)
+        self.raw_log_scale.copy_(soft_bound_inverse(-deviation.log(), self.bound))
+        self.shift.copy_(-inputs.mean(0) * self.log_scale.exp())
+        self.initialised.fill_(True)
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale
+        outputs = torch.addcmul(self.shift, inputs, log_scale.exp())
+        return outputs, log_scale.sum().expand(inputs.shape[0])
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale = self.log_scale
+        return (inputs - self.shift) * torch.exp(-log_scale), -log_scale.sum().expand(inputs.shape[0])

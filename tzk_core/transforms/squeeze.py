@@ -1,0 +1,78 @@
+"""Squeeze and un-squeeze: pixels to channels and back, by every second pixel or by quadrants (paper, Fig. 2)."""
+
+from __future__ import annotations
+
+from nflows.transforms.base import Transform
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+
+
+def _squeeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
+    batch, channels, height, width = inputs.shape
+    if tiling == "strided":
+        cut = inputs.view(batch, channels, height // factor, factor, width // factor, factor)
+        moved = cut.permute(0, 1, 3, 5, 2, 4)
+    else:
+        cut = inputs.view(batch, channels, factor, height // factor, factor, width // factor)
+        moved = cut.permute(0, 1, 2, 4, 3, 5)
+    return moved.reshape(batch, channels * factor**2, height // factor, width // factor)
+
+
+def _unsqueeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
+    batch, channels, height, width = inputs.shape
+    cut = inputs.view(batch, channels // factor**2, factor, factor, height, width)
+    moved = cut.permute(0, 1, 4, 2, 5, 3) if tiling == "strided" else cut.permute(0, 1, 2, 4, 3, 5)
+    return moved.reshape(batch, channels // factor**2, height * factor, width * factor)
+
+
+class Squeeze(Transform):
+    """(c, h, w) to (c f², h/f, w/f), a permutation of the dimensions with log|det| = 0.
+
+    tiling "strided": a channel holds every f-th pixel, as in Real NVP (space to depth).
+    tiling "blocks": a channel holds one of the f×f blocks that the image is cut into, neighbours staying neighbours.
+    """
+
+    def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
+        super().__init__()
+        _check_tiling(tiling)
+        if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
+            raise TzkError(
+                f"squeeze by {factor} expects (channels, height, width) with sides divisible by {factor}; got {tuple(shape)}"
+            )
+        channels, height, width = shape
+        self.output_shape = (channels * factor**2, height // factor, width // factor)
+        self.factor, self.tiling = factor, tiling
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _squeeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _unsqueeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
+
+
+class Unsqueeze(Transform):
+    """(c f², h, w) to (c, h f, w f): the inverse of `Squeeze` with the same factor and tiling."""
+
+    def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
+        super().__init__()
+        _check_tiling(tiling)
+        if len(shape) != 3 or shape[0] % factor**2:
+            raise TzkError(
+                f"unsqueeze by {factor} expects (channels, height, width) with channels divisible by {factor**2}; "
+                f"got {tuple(shape)}"
+            )
+        channels, height, width = shape
+        self.output_shape = (channels // factor**2, height * factor, width * factor)
+        self.factor, self.tiling = factor, tiling
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _unsqueeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _squeeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
+
+
+def _check_tiling(tiling: str) -> None:
+    if tiling not in ("strided", "blocks"):
+        raise TzkError(f"squeeze knows the tilings 'strided' and 'blocks'; got {tiling!r}")
