@@ -1,0 +1,95 @@
+"""Two small sets of drawn glyphs, made in code: digits, and the letters of an invented alphabet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tzk_core.data.protocol import Samples, check_split
+from tzk_core.data.strokes import FACTORS, Factors, Points, arc, render
+from tzk_core.errors import TzkError
+from tzk_core.random_streams import numpy_stream
+
+DIGITS: dict[str, Sequence[Points]] = {
+    "0": [arc(0, 0, 0.6, 0.95, 90, 450, 14)],
+    "1": [[(-0.35, 0.5), (0.1, 0.95), (0.1, -0.95)]],
+    "2": [[*arc(0, 0.45, 0.55, 0.5, 160, -30, 8), (-0.6, -0.95), (0.62, -0.95)]],
+    "3": [[*arc(-0.05, 0.5, 0.5, 0.45, 140, -80, 7), *arc(-0.05, -0.45, 0.6, 0.5, 80, -145, 8)]],
+    "4": [[(0.3, -0.95), (0.3, 0.95), (-0.65, -0.35), (0.7, -0.35)]],
+    "5": [[(0.5, 0.95), (-0.45, 0.95), (-0.5, 0.12), *arc(-0.05, -0.35, 0.6, 0.6, 115, -145, 9)]],
+    "6": [[(0.35, 0.95), (-0.15, 0.6), (-0.5, 0.05), *arc(0.02, -0.42, 0.55, 0.53, 170, 530, 12)]],
+    "7": [[(-0.6, 0.95), (0.6, 0.95), (-0.15, -0.95)]],
+    "8": [arc(0, 0.5, 0.45, 0.45, -90, 270, 11), arc(0, -0.47, 0.58, 0.5, 90, 450, 12)],
+    "9": [[*arc(-0.02, 0.42, 0.52, 0.53, 0, 360, 12), (0.48, 0.1), (0.3, -0.95)]],
+}
+
+LETTERS: dict[str, Sequence[Points]] = {
+    "ha": [[(-0.6, -0.95), (-0.6, 0.95)], [(0.6, -0.95), (0.6, 0.95)], [(-0.6, 0.5), (0.6, -0.5)]],
+    "ka": [[(-0.75, -0.95), (0, 0.95), (0.75, -0.95)], [(0, 0.95), (0, -0.95)]],
+    "mo": [[*arc(0, -0.05, 0.7, 0.85, 60, 380, 12), (0.1, 0.2), (-0.15, -0.15)]],
+    "ro": [arc(0, 0, 0.7, 0.5, 0, 360, 14), [(0, 0.95), (0, -0.95)]],
+    "ti": [[(-0.7, 0.9), (0.7, 0.9)], [(-0.7, -0.9), (0.7, -0.9)], [(0, 0.9), (0, -0.9)]],
+    "zu": [[(0.65, 0.95), (-0.65, 0.4), (0.65, -0.1), (-0.65, -0.6)], [(-0.65, -0.6), (0.65, -0.95)]],
+}
+
+
+class Glyphs:
+    """Drawn glyphs of some classes, in equal numbers, with the true factors that generated each.
+
+    size: side of the images in pixels; `(n, 1, size, size)` uint8, ink bright on exactly 0.
+    train, validation, test: how many samples each split has. Every split is drawn by itself from `seed`.
+    Label column `label`: the class. Characteristics: slant, thickness, scale, shift_x, shift_y, in standard
+    deviations (see `strokes.Factors`); they mean the same in every set of glyphs.
+    """
+
+    name: str
+    strokes: Mapping[str, Sequence[Points]]
+    levels: int | None = 256
+
+    def __init__(
+        self, size: int = 16, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
+    ) -> None:
+        if size < 8:
+            raise TzkError(f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible")
+        self.counts = {"train": train, "validation": validation, "test": test}
+        for split, count in self.counts.items():
+            if count < 0:
+                raise TzkError(f"{self.name}: {split} = {count}, expected a number of samples, at least 0")
+        self.size, self.seed = size, seed
+        self.shape: tuple[int, ...] = (1, size, size)
+        self.original_dims: int | None = size * size
+
+    def split(self, split: str) -> Samples:
+        """`Samples` of "train", "validation" or "test"."""
+        check_split(split)
+        count = self.counts[split]
+        random = numpy_stream(self.seed, self.name, split)
+        names = np.array(list(self.strokes))
+        labels = random.permutation(names[np.arange(count) % len(names)])
+        factors = Factors.draw(count, random)
+        images = np.empty((count, self.size, self.size), dtype=np.uint8)
+        for name, strokes in self.strokes.items():
+            rows = np.flatnonzero(labels == name)
+            chosen = Factors(*(getattr(factors, factor)[rows] for factor in FACTORS))
+            images[rows] = render(strokes, chosen, self.size, random)
+        return Samples(
+            T=torch.from_numpy(images)[:, None],
+            labels={"label": labels},
+            characteristics={factor: torch.from_numpy(getattr(factors, factor)) for factor in FACTORS},
+        )
+
+
+class GlyphDigits(Glyphs):
+    __doc__ = f"The digits 0 to 9, drawn with strokes.\n\n{Glyphs.__doc__}"
+
+    name = "glyph-digits"
+    strokes = DIGITS
+
+
+class GlyphLetters(Glyphs):
+    __doc__ = f"Six letters of an invented alphabet: {', '.join(LETTERS)}.\n\n{Glyphs.__doc__}"
+
+    name = "glyph-letters"
+    strokes = LETTERS
