@@ -1,0 +1,133 @@
+"""samples/*.png of a run: what the model draws, what passes through C, the plane of C, and curves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tzk_core.report import curves, grid, scatter, views
+
+MEMBERS = 20
+"""Of a group of more knowledge types, the first so many are drawn."""
+
+
+def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
+    """Write all pictures of a finished run, from its model and `folder`/metrics.csv to `folder`/samples.
+
+    Images are drawn as grids, two-dimensional data as scatter plots; of data of any other shape there are
+    only the curves. Everything is drawn from the config's seed: the same model gives the same pictures.
+    `results` is the contents of results.json; what it says of a knowledge type stands beside its samples.
+    """
+    samples = folder / "samples"
+    samples.mkdir(parents=True, exist_ok=True)
+    shape = tuple(experiment.model.shape)
+    if len(shape) == 3 and shape[0] in (1, 3):
+        _draw_images(experiment, samples, results)
+    elif shape == (2,):
+        _draw_planar(experiment, samples)
+    if (folder / "metrics.csv").exists():
+        curves.draw(folder / "metrics.csv", samples / "training-curves.png")
+
+
+def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
+    model, seed = experiment.model, experiment.config.seed
+    across = max(4, min(10, 640 // max(model.shape)))  # the pictures of large images hold fewer
+    many = max(4, min(16, 1024 // max(model.shape)))
+    _, tests = views.observations_to_show(experiment, 4 * across)
+
+    grid.save(model.sample(across * across, seed=seed), folder / "samples-prior.png", across)
+    for name in singles(experiment):
+        samples = model.sample(across * across, name, seed=seed)
+        grid.save(samples, folder / f"samples-{file_name(name)}.png", across)
+        if name in tests:
+            _save_pairs(model, {name: tests[name]}, folder / f"reconstructions-{file_name(name)}.png", across)
+        _save_plane(model, name, folder / f"plane-of-C-{file_name(name)}.png", across)
+
+    for group, members in experiment.groups.items():
+        shown = list(members[:MEMBERS])
+        samples = torch.cat([model.sample(across, name, seed=seed) for name in shown])
+        bits = {name: views.bits_per_dim(results, name) for name in shown}
+        labels = [name if bits[name] is None else f"{name}\n{bits[name]:.2f} bits/dim" for name in shown]
+        grid.save(samples, folder / f"samples-{file_name(group)}.png", across, row_labels=labels)
+        pairs = {name: tests[name][:across] for name in shown if name in tests}
+        if pairs:
+            _save_pairs(model, pairs, folder / f"reconstructions-{file_name(group)}.png", across)
+        last = members[-1]  # of the digits the 9, which is also the paper's choice (Fig. 4)
+        large = model.sample(many * many, last, seed=seed)
+        grid.save(large, folder / f"samples-{file_name(last)}-large.png", many)
+        _save_plane(model, last, folder / f"plane-of-C-{file_name(last)}.png", across)
+
+
+def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, across: int) -> None:
+    """Rows of test images, each above what passes through C of the knowledge type that names it."""
+    rows, labels = [], []
+    for name, T in tests.items():
+        through = views.through_characteristics(model, name, T).to(T)
+        for first in range(0, len(T), across):
+            for row in (T[first : first + across], through[first : first + across]):
+                blank = row.new_ones(across - len(row), *row.shape[1:])
+                rows.append(torch.cat([row, blank]))
+            labels += [f"{name}, test", "through C"]
+    grid.save(torch.cat(rows), path, across, row_labels=labels, rows_together=2)
+
+
+def _save_plane(model: Any, name: str, path: Path, side: int) -> None:
+    """The plane of C at even quantiles of its prior, C1 to the right, C2 upwards; only for C in R^2."""
+    if model.knowledge[name].characteristics != 2:
+        return
+    at = (torch.arange(side) + 0.5) / side
+    second, first = torch.meshgrid(at.flip(0), at, indexing="ij")
+    images = views.at_quantiles(model, name, torch.stack([first, second], -1).reshape(-1, 2))
+    labels = [f"{100 * quantile:.0f} %" for quantile in at.tolist()]
+    rows, columns = [f"C2 at {text}" for text in labels[::-1]], [f"C1 at\n{text}" for text in labels]
+    grid.save(images, path, side, row_labels=rows, column_labels=columns)
+
+
+def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
+    model, seed = experiment.model, experiment.config.seed
+    datasets, tests = views.observations_to_show(experiment, 2000)
+    prior = {"": model.sample(sum(map(len, datasets.values())), seed=seed)}
+    scatter.beside(datasets, prior, folder / "samples-prior.png", "prior")
+    for name in singles(experiment):
+        drawn = {name: model.sample(2000, name, seed=seed)}
+        observed = {name: tests[name]} if name in tests else datasets
+        scatter.beside(observed, drawn, folder / f"samples-{file_name(name)}.png", name)
+        _draw_planar_plane(model, name, tests, folder)
+    for group, members in experiment.groups.items():
+        shown = list(members[:MEMBERS])
+        drawn = {name: model.sample(500, name, seed=seed) for name in shown}
+        observed = {name: tests[name][:500] for name in shown if name in tests} or datasets
+        scatter.beside(observed, drawn, folder / f"samples-{file_name(group)}.png", file_name(group))
+        _draw_planar_plane(model, members[-1], tests, folder)
+
+
+def _draw_planar_plane(model: Any, name: str, tests: Mapping[str, torch.Tensor], folder: Path) -> None:
+    if name in tests:
+        T = tests[name][:300]
+        through = views.through_characteristics(model, name, T)
+        scatter.moved(T, through, folder / f"reconstructions-{file_name(name)}.png", f"{name}, through C")
+    if model.knowledge[name].characteristics == 2:
+        fine, coarse = torch.linspace(0.02, 0.98, 97), torch.linspace(0.05, 0.95, 13)
+        held, swept = (part.reshape(-1) for part in torch.meshgrid(coarse, fine, indexing="ij"))
+        lines = [
+            views.at_quantiles(model, name, torch.stack(pair, -1)).reshape(len(coarse), len(fine), 2)
+            for pair in ((swept, held), (held, swept))
+        ]
+        path = folder / f"plane-of-C-{file_name(name)}.png"
+        scatter.net(lines[0], lines[1], path, f"{name}, the plane of C")
+
+
+def singles(experiment: views.Experiment) -> list[str]:
+    """The knowledge types with pictures of their own: those of data sets, then others in no group."""
+    grouped = {name for members in experiment.groups.values() for name in members}
+    others = [name for name in experiment.knowledge_names if name not in grouped]
+    return list(dict.fromkeys([*experiment.dataset_knowledge.values(), *others]))
+
+
+def file_name(knowledge: str) -> str:
+    """A knowledge type or a group, `digit-{label}`, as part of a file name, `digit-all`."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"\{[^}]*\}", "all", knowledge)).strip("-.") or "knowledge"

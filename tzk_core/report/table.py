@@ -1,0 +1,190 @@
+"""results.md: the likelihood table and what is known about each knowledge type, written from results.json."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+KINDS = ("prior", "knowledge", "mixture", "baseline", "published")
+"""The order of likelihood rows within one data set; kinds of one's own come after these."""
+
+DASH = "—"
+
+NOTES = """\
+Lower is better, and units are never compared across columns: bits/image is the whole of -log2 p(T), bits/dim
+divides it by all dimensions modelled, bits/pixel by the pixels of the original data (a dash where these were
+resized). ± is the standard error of bits/image. Rows of kind *baseline* and *published* are no results of
+this model; published ones are quoted in the unit of their source."""
+
+KNOWLEDGE_NOTES = """\
+For each knowledge type K = (κ, C), in nats: the terms of Eq. 4, and the inconsistency g between encoder and
+decoder (Eq. 5), beside its multiplier λ. The gap is what the conditional gains over the prior on the same
+images; a consistent model can gain at most -log p(κ=1), and what goes beyond it measures how badly the shared
+flow fits. The last column is the accuracy of p(κ given T)."""
+
+
+def markdown(results: Mapping[str, Any], command: str) -> str:
+    """Render the contents of `results.json` (format 1) as the text of `results.md`.
+
+    Parts that are missing or empty are left out. Two keys of a knowledge entry are optional: `gap_nats`, the
+    prior's -log p(T) less the conditional's on the same images, and `presence_prior`, p(κ=1). Without
+    `gap_nats` the gap is taken from the rows if a prior row covers as many images of the same data set and
+    split, and is a dash otherwise.
+    """
+    rows = list(results.get("rows", ()))
+    parts = ["# Results", NOTES] if rows else ["# Results"]
+    for (dataset, split), group in _by_dataset(rows).items():
+        heading = f"## Likelihood on {_escape(dataset)}" + (f" ({_escape(split)})" if split else "")
+        parts += [heading, _likelihood(group)]
+    if knowledge := results.get("knowledge"):
+        parts += ["## Knowledge", KNOWLEDGE_NOTES, _knowledge(knowledge, rows)]
+    if classification := results.get("classification"):
+        parts += ["## Classification", _records(classification)]
+    if invertibility := results.get("invertibility"):
+        parts += ["## Invertibility", "\n".join(_bullets(invertibility))]
+    parts += ["## Made by", f"```sh\n{command}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Rows by (data set, split), both in the order they first appear.
+
+    Published rows without a split join the first group of their data set.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: not row.get("split")):
+        dataset = row.get("dataset") or "all data sets"
+        same = next((key for key in groups if key[0] == dataset), None)
+        key = (dataset, row["split"]) if row.get("split") else same or (dataset, "")
+        groups.setdefault(key, []).append(row)
+    return {key: sorted(group, key=_kind_order) for key, group in groups.items()}
+
+
+def _kind_order(row: Mapping[str, Any]) -> int:
+    return KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS)
+
+
+def _likelihood(rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ["model", "kind", "bits/image", "±", "bits/dim", "bits/pixel", "estimate", "images"]
+    cells = []
+    for row in rows:
+        name = _escape(row["name"])
+        cells.append(
+            [
+                f"*{name}*" if row["kind"] in ("baseline", "published") else name,
+                _escape(row["kind"]),
+                _decimals(row.get("bits_per_image"), 1),
+                _decimals(row.get("standard_error"), 1),
+                _decimals(row.get("bits_per_dim"), 3),
+                _decimals(row.get("bits_per_pixel"), 3),
+                _estimate(row),
+                _count(row.get("count")),
+            ]
+        )
+    return _aligned(header, cells, numeric=(2, 3, 4, 5, 7))
+
+
+def _estimate(row: Mapping[str, Any]) -> str:
+    said = row.get("estimate") or row.get("source")
+    samples = row.get("importance_samples")
+    if not said:
+        return DASH
+    plural = "" if samples == 1 else "s"
+    return _escape(said) + (f", {_count(samples)} sample{plural}" if samples else "")
+
+
+def _knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    header = ["knowledge", "I(z;K)", "H(K)", "H(K given T)", "g", "λ", "gap", "-log p(κ=1)", "discriminator"]
+    cells = []
+    for entry in entries:
+        row = next((r for r in rows if r["kind"] == "knowledge" and r.get("knowledge") == entry["name"]), {})
+        presence = entry.get("presence_prior")
+        gap = entry.get("gap_nats")
+        cells.append(
+            [
+                _escape(entry["name"]),
+                _decimals(entry.get("mutual_information"), 2),
+                _decimals(entry.get("entropy"), 2),
+                _decimals(entry.get("conditional_entropy"), 2),
+                _decimals(entry.get("inconsistency_nats", row.get("inconsistency_nats")), 2),
+                _decimals(entry.get("multiplier"), 3),
+                _decimals(_gap(row, rows) if gap is None else gap, 2),
+                _decimals(-math.log(presence) if presence else None, 2),
+                _percent(entry.get("discriminator_accuracy")),
+            ]
+        )
+    return _aligned(header, cells, numeric=range(1, len(header)))
+
+
+def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """By how many nats an image `row` is better than the prior on the same images; None where no row says."""
+    same = ("dataset", "split", "count")
+    for prior in rows:
+        if row and prior["kind"] == "prior" and all(prior.get(key) == row.get(key) for key in same):
+            return (prior["bits_per_image"] - row["bits_per_image"]) * math.log(2)
+    return None
+
+
+def _records(records: Sequence[Mapping[str, Any]]) -> str:
+    """A table of like records whose keys are not fixed by the format: one column a key."""
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    cells = [[_value(key, record.get(key)) for key in keys] for record in records]
+    numbers = [
+        i
+        for i, key in enumerate(keys)
+        if all(isinstance(record.get(key), int | float | None) for record in records)
+    ]
+    return _aligned([_escape(key.replace("_", " ")) for key in keys], cells, numeric=numbers)
+
+
+def _bullets(entries: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in entries.items():
+        words = prefix + _escape(str(key).replace("_", " "))
+        if isinstance(value, Mapping):
+            lines += _bullets(value, words + ", ")
+        else:
+            lines.append(f"- {words}: {_value(key, value)}")
+    return lines
+
+
+def _value(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return _percent(value) if "accuracy" in key or key == "chance" else f"{value:.3g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _count(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_escape(item) for item in value) or DASH
+    return DASH if value is None else _escape(value)
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return DASH if value is None else f"{100 * value:.2f} %"
+
+
+def _count(value: int | None) -> str:
+    return DASH if value is None else f"{value:,}"
+
+
+def _escape(text: Any) -> str:
+    """Text that means itself within a Markdown table."""
+    return re.sub(r"([\\`*<|\[\]])", r"\\\1", " ".join(str(text).split()))
+
+
+def _aligned(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
+    """A Markdown table that is also aligned as plain text; columns in `numeric` to the right."""
+    widths = [max(3, *(len(line[i]) for line in (header, *cells))) for i in range(len(header))]
+
+    def line(texts: Sequence[str]) -> str:
+        sides = (">" if i in numeric else "<" for i in range(len(widths)))
+        padded = (f"{t:{side}{w}}" for t, side, w in zip(texts, sides, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (w - 1) + ":" if i in numeric else "-" * w for i, w in enumerate(widths)]
+    return "\n".join(line(texts) for texts in (header, rule, *cells))

@@ -1,0 +1,78 @@
+"""What the pictures show, as tensors: test observations, what passes through C, the plane of C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Experiment(Protocol):
+    """The part of an experiment that pictures need."""
+
+    config: Any  # .seed, and .datasets, each with a .name
+    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
+    knowledge_names: Sequence[str]
+    groups: Mapping[str, Sequence[str]]
+    """The knowledge types that a table of the config stands for, by its name, say `digit-{label}`."""
+    dataset_knowledge: Mapping[str, str]
+    """For each data set the knowledge type that says no more than "from this data set"."""
+
+    def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
+        """T, (n, *shape), in the scale of the model, and presence, (n, knowledge), in {0, 1, nan}."""
+        ...
+
+
+def observations_to_show(experiment: Experiment, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Up to `count` test observations of each data set, and of each knowledge type where it is present.
+
+    They are spread evenly over the split, so that every run shows the same ones and a split in order of class
+    shows all classes. A knowledge type that is present nowhere in the test split is left out.
+    """
+    by_dataset: dict[str, Tensor] = {}
+    by_knowledge: dict[str, list[Tensor]] = {}
+    for dataset in experiment.config.datasets:
+        T, presence = experiment.samples(dataset.name, "test")
+        by_dataset[dataset.name] = _spread(T, count)
+        for column, name in enumerate(experiment.knowledge_names):
+            present = (presence[:, column] == 1).nonzero().squeeze(1)
+            if len(present):
+                by_knowledge.setdefault(name, []).append(T[_spread(present, count)])
+    return by_dataset, {name: _spread(torch.cat(parts), count) for name, parts in by_knowledge.items()}
+
+
+def _spread(values: Tensor, count: int) -> Tensor:
+    index = torch.linspace(0, len(values) - 1, min(count, len(values)), dtype=torch.float64).round().long()
+    return values[index]
+
+
+@torch.no_grad()
+def through_characteristics(model: Any, name: str, T: Tensor) -> Tensor:
+    """T decoded from the middle of p(z given C, κ=1) at the mean of p(C given T, κ=1), (n, *shape).
+
+    All that is left of T is the C of one knowledge type: c numbers.
+    """
+    knowledge = model.knowledge[name]
+    z = model.encode(T.to(next(model.parameters())))
+    C = knowledge.encode(z, z.new_zeros(len(z), knowledge.characteristics))
+    return model.decode(knowledge.decode(C, torch.zeros_like(z)))
+
+
+@torch.no_grad()
+def at_quantiles(model: Any, name: str, quantiles: Tensor) -> Tensor:
+    """T decoded from the middle of p(z given C, κ=1), C being at `quantiles`, (n, c), of its prior: (n,
+    *shape)."""
+    knowledge = model.knowledge[name]
+    like = next(model.parameters())
+    C = knowledge.imagine(torch.special.ndtri(quantiles.double()).to(like))
+    return model.decode(knowledge.decode(C, like.new_zeros(len(C), *model.latent_shape)))
+
+
+def bits_per_dim(results: Mapping[str, Any], name: str) -> float | None:
+    """Of knowledge type `name` in the contents of results.json, or None."""
+    for row in results.get("rows", ()):
+        if row["kind"] == "knowledge" and row.get("knowledge") == name:
+            return row.get("bits_per_dim")
+    return None
