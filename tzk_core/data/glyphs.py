@@ -52,7 +52,9 @@ class Glyphs:
         self, size: int = 16, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
     ) -> None:
         if size < 8:
-            raise TzkError(f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible")
+            raise TzkError(
+                f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible"
+            )
         self.counts = {"train": train, "validation": validation, "test": test}
         for split, count in self.counts.items():
             if count < 0:

@@ -47,6 +47,17 @@ def places(root: str | Path | None = None) -> list[Path]:
     return [first] if first == second else [first, second]
 
 
+def existing(path: str | Path | None, what: str) -> Path:
+    """An existing path: as written, else below the data root; TzkError, saying where was looked."""
+    if path is None:
+        raise TzkError(f"{what}: `path` is missing: give the file or folder that has the data")
+    looked = [Path(path).expanduser(), data_root() / path]
+    for candidate in looked:
+        if candidate.exists():
+            return candidate
+    raise TzkError(f"{what}: there is neither {looked[0].absolute()} nor {looked[1]}: correct `path`")
+
+
 def _platform_cache() -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"

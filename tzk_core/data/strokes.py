@@ -41,7 +41,7 @@ class Factors:
 def arc(
     x: float, y: float, width: float, height: float, start: float, stop: float, pieces: int = 8
 ) -> list[tuple[float, float]]:
-    """Points on an ellipse around (x, y) of half-axes (width, height), from angle `start` to `stop` in degrees."""
+    """Points on the ellipse around (x, y) of half-axes (width, height), from `start` to `stop` in degrees."""
     angles = np.radians(np.linspace(start, stop, pieces + 1))
     return [(x + width * float(np.cos(angle)), y + height * float(np.sin(angle))) for angle in angles]
 

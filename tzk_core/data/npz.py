@@ -1,0 +1,150 @@
+"""A user's own arrays of any fixed shape, in npz files."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tzk_core.data.protocol import SPLITS, Samples, check_split
+from tzk_core.data.root import existing
+from tzk_core.data.splits import divide
+from tzk_core.errors import TzkError, nearest
+
+LABELS, CHARACTERISTICS = "labels.", "characteristics."
+EXPECTED = "T, labels.NAME and characteristics.NAME"
+
+
+class Npz:
+    """Arrays of one fixed shape, with labels and characteristics, as `numpy.savez` writes them.
+
+    path: an npz file, or a folder with train.npz (and maybe validation.npz and test.npz); looked for as
+        written, then below `TZK_DATA`. A file has these arrays, and no others:
+
+        T                       (n, *shape), uint8 grey levels or floating point
+        labels.NAME             (n,), text or integers; "" where the label is not known
+        characteristics.NAME    (n,), numbers; nan where the value is not known
+
+        numpy.savez("mine.npz", **{"T": T, "labels.kind": kinds, "characteristics.mass": masses})
+
+    levels: number of grey levels if T is uint8 (0 .. levels - 1).
+    validation, test: how many samples to cut from the training samples by `seed`, if there is no file for
+        them; by default a tenth each.
+    Everything is read and checked when the data set is made; TzkError names file and array.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        levels: int = 256,
+        validation: int | None = None,
+        test: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 2 <= levels <= 256:
+            raise TzkError(f"npz: levels = {levels}, expected 2 to 256")
+        source = existing(path, "npz")
+        self.name = source.stem
+        self._parts = {part: _read(file, levels) for part, file in _files(source).items()}
+        self._divided = divide(
+            {part: len(samples) for part, samples in self._parts.items()},
+            validation,
+            test,
+            seed,
+            "npz",
+        )
+        train = self._parts["train"]
+        for part, samples in self._parts.items():
+            if _kind(samples) != _kind(train):
+                raise TzkError(
+                    f"npz: {source}: {part}.npz does not fit train.npz: "
+                    f"expected {_kind(train)}; got {_kind(samples)}"
+                )
+        self.shape: tuple[int, ...] = tuple(train.T.shape[1:])
+        self.levels: int | None = levels if train.T.dtype == torch.uint8 else None
+        self.original_dims: int | None = math.prod(self.shape)
+
+    def split(self, split: str) -> Samples:
+        """`Samples` of "train", "validation" or "test"."""
+        check_split(split)
+        part, rows = self._divided[split]
+        return self._parts[part].take(rows)
+
+
+def _files(source: Path) -> dict[str, Path]:
+    if not source.is_dir():
+        return {"train": source}
+    files = {split: source / f"{split}.npz" for split in SPLITS if (source / f"{split}.npz").is_file()}
+    if "train" not in files:
+        raise TzkError(f"npz: there is no {source / 'train.npz'}: put it there, or give a file as `path`")
+    return files
+
+
+def _read(file: Path, levels: int) -> Samples:
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            if not isinstance(opened, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            arrays = {name: opened[name] for name in opened.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise TzkError(
+            f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
+        ) from error
+    if "T" not in arrays:
+        raise TzkError(f"npz: {file} has no array T, has {', '.join(arrays) or 'none'}; expected {EXPECTED}")
+    T = _observations(arrays.pop("T"), levels, f"npz: {file}: T")
+    labels, characteristics = {}, {}
+    for name, array in arrays.items():
+        where = f"npz: {file}: {name}"
+        if array.shape != (len(T),):
+            raise TzkError(f"{where}: expected shape ({len(T)},), one value a sample of T; got {array.shape}")
+        if name.startswith(LABELS):
+            labels[name.removeprefix(LABELS)] = _column_of_text(array, where)
+        elif name.startswith(CHARACTERISTICS):
+            characteristics[name.removeprefix(CHARACTERISTICS)] = _column_of_numbers(array, where)
+        else:
+            known = ["T", *(prefix + name.rpartition(".")[2] for prefix in (LABELS, CHARACTERISTICS))]
+            raise TzkError(f"{where}: unknown array; expected {EXPECTED}{nearest(name, known)}")
+    return Samples(torch.from_numpy(T), labels, characteristics)
+
+
+def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:
+    if T.ndim < 2 or 0 in T.shape:
+        raise TzkError(f"{where}: expected shape (n, *shape), none of it 0; got {T.shape}")
+    if T.dtype == np.uint8:
+        if T.max() >= levels:
+            raise TzkError(f"{where}: expected grey levels below {levels}; got {T.max()}: correct `levels`")
+        return T
+    if not np.issubdtype(T.dtype, np.floating):
+        raise TzkError(f"{where}: expected uint8 grey levels or floating point; got {T.dtype}: convert it")
+    result = T.astype(np.float32)
+    if not np.isfinite(result).all():
+        first = int(np.flatnonzero(~np.isfinite(result).reshape(len(T), -1).all(axis=1))[0])
+        raise TzkError(f"{where}: expected finite numbers; got nan or infinity, first in sample {first}")
+    return result
+
+
+def _column_of_text(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8")
+    if array.dtype.kind not in "Uiub":
+        raise TzkError(f"{where}: expected text or integers; got {array.dtype}: convert it")
+    return array.astype(np.str_)
+
+
+def _column_of_numbers(array: np.ndarray, where: str) -> torch.Tensor:
+    if array.dtype.kind not in "fiub":
+        raise TzkError(f"{where}: expected numbers; got {array.dtype}: convert it")
+    if np.isinf(array).any():
+        raise TzkError(f"{where}: expected finite numbers, or nan where not known; got infinity")
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _kind(samples: Samples) -> str:
+    """What must agree between the files of one data set, in words."""
+    columns = [LABELS + name for name in sorted(samples.labels)]
+    columns += [CHARACTERISTICS + name for name in sorted(samples.characteristics)]
+    return f"T of {samples.T.dtype}, shape {tuple(samples.T.shape[1:])}; {', '.join(columns) or 'no columns'}"
