@@ -137,5 +137,6 @@ LEFT_OUT: dict[str, str] = {
 }
 """Transforms of nflows that are not offered, and why."""
 
-BUILTIN: dict[str, object] = {"tzk": Core(), "nflows": Nflows()}
+CORE, NFLOWS = Core(), Nflows()
+BUILTIN: dict[str, object] = {"tzk": CORE, "nflows": NFLOWS}
 """Plugins that are always there, each by its own name and that of its distribution."""

@@ -115,7 +115,8 @@ def _installed(path: Sequence[str] | None) -> Iterator[PluginRecord]:
 
 def _load_builtin(name: str, plugin: object) -> Loaded:
     specs = specs_of(plugin, name)
-    record = PluginRecord(name, name, _version_of(name), f"{__package__}.builtin", hooks=tuple(specs))
+    place = f"{type(plugin).__module__}:{type(plugin).__name__}"
+    record = PluginRecord(name, name, _version_of(name), place, hooks=tuple(specs))
     return Loaded(record, _flattened(specs.values()))
 
 

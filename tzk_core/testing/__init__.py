@@ -1,0 +1,21 @@
+"""Conformance checks for authors of plugins: one call in a test holds a part to the laws that the core needs.
+
+    from tzk_core.testing import check_plugin, check_transform
+
+    def test_plugin():
+        check_plugin("my_package.plugin")
+
+    def test_arcsinh():
+        check_transform(ArcSinh(), torch.randn(8, 5))
+
+Each check raises `NotConforming` (an `AssertionError`) that says what was expected and what came. They want
+few and small inputs, and calculate on a copy in float64: the part itself is not changed.
+"""
+
+from tzk_core.testing.dataset import check_dataset
+from tzk_core.testing.expectations import NotConforming
+from tzk_core.testing.knowledge import check_knowledge
+from tzk_core.testing.plugin import check_plugin
+from tzk_core.testing.transform import check_transform
+
+__all__ = ["NotConforming", "check_dataset", "check_knowledge", "check_plugin", "check_transform"]
