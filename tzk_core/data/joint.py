@@ -133,11 +133,12 @@ class JointBatches:
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
     """Divide the first `total` samples of a sequence among names by weight; the parts sum to `total`.
 
-    Each name in turn takes its rounded share of what is left. A part never shrinks as `total` grows, and
-    stays within one of the exact share, so that differences of two totals divide what lies between.
+    Each name in turn, from the heaviest on, takes its rounded share of what is left. So a part never shrinks as
+    `total` grows, and the difference of two totals divides what lies between; and a part stays near its exact
+    share, within 1/2 for two names and within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
     """
     left, weight_left, parts = total, sum(weights.values()), {}
-    for name, weight in weights.items():
+    for name, weight in sorted(weights.items(), key=lambda item: -item[1]):
         parts[name] = round_half_up(left * weight / weight_left)
         left, weight_left = left - parts[name], weight_left - weight
     return parts
