@@ -1,0 +1,37 @@
+# `make demo` runs the quickstart, `make test` the checks. Each makes the virtual environment that it needs;
+# the stamp files in it say what is installed, so that a second call starts at once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := . ./plugins/tzk-plugin-omniglot
+SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
+
+.PHONY: demo test clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/tzk run examples/quickstart.toml
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info plugins/*/build plugins/*/*.egg-info
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	  f"TzK needs Python 3.11 or later, and this is {v[0]}.{v[1]}: name another one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# setuptools packs whatever an earlier build left in build/, modules since removed included: clear it first.
+$(VENV)/demo.stamp: $(VENV)/python.stamp $(SOURCES)
+	rm -rf build plugins/*/build
+	$(BIN)/python -m pip install $(PACKAGES)
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/python.stamp $(SOURCES)
+	rm -rf build plugins/*/build
+	$(BIN)/python -m pip install '.[dev]' ./plugins/*/
+	touch $@
