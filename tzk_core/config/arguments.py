@@ -1,0 +1,122 @@
+"""Checking the arguments that a config gives to registered parts against the parts' constructors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Optional, Union
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+from tzk_core.config.signatures import Signature, signature
+from tzk_core.config.wording import expected, shown
+from tzk_core.errors import TzkError, nearest
+from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec
+
+SUPPLIED: dict[type[Spec], frozenset[str]] = {
+    FlowRecipe: frozenset({"shape"}),
+    FlowLayer: frozenset({"shape"}),
+    Dataset: frozenset(),
+    KnowledgeType: frozenset({"latent_shape", "characteristics"}),
+}
+"""Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""
+
+FILLED_IN = frozenset({"features"})
+"""Arguments that a config may give and that follow from the shape where it does not: those of nflows'
+transforms."""
+
+
+class PartCheck:
+    """A part that a table names, the arguments given to it, and what is wrong with them."""
+
+    def __init__(self, registry: Registry, kind: type[Spec], name: str, own_keys: Sequence[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.own_keys = own_keys
+        self.missing = ""
+        self.signature: Signature | None = None
+        try:
+            self.signature = signature(registry.find(kind, name))
+        except TzkError as error:
+            self.missing = str(error)
+
+    def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(argument, message) for each argument that the part does not take, needs and does not get, or of a
+        wrong type."""
+        if self.signature is None:
+            return
+        taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.kind]}
+        for name, value in arguments.items():
+            if name in taken:
+                if message := type_problem(taken[name].annotation, value):
+                    yield name, message
+            elif not self.signature.open:
+                yield (
+                    name,
+                    f"{self.kind.kind} '{self.name}' takes no such argument"
+                    + (
+                        nearest(name, [*taken, *self.own_keys]) or f" (it takes {', '.join(taken) or 'none'})"
+                    ),
+                )
+        for argument in taken.values():
+            if argument.required and argument.name not in FILLED_IN and argument.name not in arguments:
+                yield (
+                    argument.name,
+                    f"{self.kind.kind} '{self.name}' needs this argument"
+                    + (f" ({argument.annotation})" if argument.annotation else ""),
+                )
+
+    def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with the defaults of those not given, as far as TOML can hold them."""
+        defaults = {
+            argument.name: argument.value
+            for argument in (self.signature.arguments if self.signature else ())
+            if argument.name not in SUPPLIED[self.kind] and _fits_toml(argument.value)
+        }
+        return {**defaults, **arguments}
+
+
+def _fits_toml(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_fits_toml, value))
+    return isinstance(value, bool | int | float | str)
+
+
+_NAMES = {
+    "__builtins__": {},
+    **{t.__name__: t for t in (bool, int, float, str, list, tuple, dict, set, object)},
+    "Any": Any,
+    "Literal": Literal,
+    "Mapping": Mapping,
+    "Optional": Optional,
+    "Path": Path,
+    "Sequence": Sequence,
+    "Union": Union,
+}
+"""The types that a TOML value can have; an annotation with any other name in it is left to the part to
+check."""
+
+
+def type_problem(annotation: str, value: Any) -> str:
+    """What is wrong with a TOML value for an annotation, or "" if nothing is or nobody can tell."""
+    if not annotation:
+        return ""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(eval(annotation, dict(_NAMES)))
+    except (
+        NameError,
+        AttributeError,
+        SyntaxError,
+        TypeError,
+        PydanticSchemaGenerationError,
+        PydanticUndefinedAnnotation,
+    ):
+        return ""
+    try:
+        adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        wanted = " or ".join(dict.fromkeys(expected(detail) for detail in error.errors(include_url=False)))
+        return f"expected {wanted}, got {shown(value)}"
+    return ""

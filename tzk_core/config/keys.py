@@ -1,0 +1,72 @@
+"""What is wrong with each key of a config by itself: its name, its type, its bounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from tzk_core.config.problems import Path, Problems
+from tzk_core.config.schema import ARRAYS, MODELS, Config, own_keys
+from tzk_core.config.wording import expected, shown
+from tzk_core.errors import nearest
+
+
+def check_keys(prepared: Mapping[str, Any], problems: Problems) -> None:
+    """Adds a problem for every unknown or missing key and every value of a wrong type or out of bounds."""
+    try:
+        Config.model_validate_json(as_json(prepared), strict=True)
+        return
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    wanted: dict[Path, list[str]] = {}
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            problems.add(detail["loc"], "unknown key" + _nearest_key(detail["loc"]))
+        elif detail["type"] == "missing":
+            problems.add(detail["loc"], "is required")
+        else:
+            wanted.setdefault(_in_file(detail["loc"], prepared), []).append(expected(detail))
+    for where, alternatives in wanted.items():
+        value = _value(prepared, where)
+        if where in ARRAYS and isinstance(value, Mapping):
+            alternatives = [f"tables that are each headed [[{'.'.join(map(str, where))}]]"]
+        problems.add(where, f"expected {' or '.join(dict.fromkeys(alternatives))}, got {shown(value)}")
+
+
+def as_json(value: Any) -> str:
+    """JSON is what lets pydantic be strict about types and still take an array for a tuple. Dates become
+    strings."""
+    return json.dumps(value, default=str)
+
+
+def _in_file(location: Path, prepared: Mapping[str, Any]) -> Path:
+    """pydantic's location of a wrong value, less what says which type of a union was tried."""
+    value: Any = prepared
+    for depth, step in enumerate(location):
+        if not (
+            isinstance(value, Mapping) and step in value or isinstance(value, list) and isinstance(step, int)
+        ):
+            return location[:depth]
+        value = value[step]  # type: ignore[index]
+    return location
+
+
+def _value(prepared: Mapping[str, Any], path: Path) -> Any:
+    value: Any = prepared
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _nearest_key(path: Path) -> str:
+    """The suggestion for an unknown key: one of the same table, else the only other table that has a key of
+    this name."""
+    table = tuple(step for step in path[:-1] if isinstance(step, str))
+    key = str(path[-1])
+    if table in MODELS and (suggestion := nearest(key, own_keys(MODELS[table]))):
+        return suggestion
+    homes = [".".join(name) for name, model in MODELS.items() if name and key in own_keys(model)]
+    return f"; it belongs in [{homes[0]}]" if len(homes) == 1 else ""

@@ -1,0 +1,187 @@
+"""From a TOML file and overrides to a checked `Config`, or to one error that lists everything wrong."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tzk_core.config.arguments import PartCheck
+from tzk_core.config.keys import as_json, check_keys
+from tzk_core.config.overrides import apply
+from tzk_core.config.problems import ConfigError, Path, Problem, Problems
+from tzk_core.config.rules import Sections, broken_rules
+from tzk_core.config.schema import (
+    Config,
+    DatasetTable,
+    EvaluationTable,
+    FlowTable,
+    KnowledgeTable,
+    LayerTable,
+    ObjectiveTable,
+    PartTable,
+    PublishedTable,
+    Table,
+    own_keys,
+)
+from tzk_core.errors import nearest
+from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config and checks all of it, the arguments of its parts included.
+
+    `overrides` are texts such as "training.steps=100" or "datasets.mnist.size=32", put in before anything is
+    checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
+    the config asks for is not installed, since nothing else can be said before that.
+    """
+    path = FilePath(path)
+    if path.is_dir():
+        raise ConfigError([Problem(str(path), "", "expected a TOML file, got a folder")])
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from None
+    return config_from(raw, source=str(path), overrides=overrides)
+
+
+def config_from(
+    tables: Mapping[str, Any],
+    source: str = "config",
+    overrides: Sequence[str] = (),
+    parts: Registry | None = None,
+) -> Config:
+    """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
+    plugins."""
+    raw, overridden = apply(tables, overrides)
+    parts = parts or registry()
+    if isinstance(wanted := raw.get("plugins"), list) and all(isinstance(name, str) for name in wanted):
+        parts.require(wanted, wanted_by=source)
+    problems = Problems(source, raw, overridden)
+    prepared = _prepared(raw)
+    check_keys(prepared, problems)
+    sections = _sections(prepared, problems)
+    for where, message in broken_rules(sections):
+        problems.add(where, message)
+    for where, table, check in _parts(prepared, parts):
+        if check.missing:
+            problems.add(where + (_naming_key(raw, where),), check.missing)
+        for argument, message in check.problems(table["arguments"]):
+            problems.add((*where, argument), message)
+        table["arguments"] = check.resolved(table["arguments"])
+    problems.check()
+    return Config.model_validate_json(as_json(prepared), strict=True)
+
+
+def _prepared(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables as the models take them: arguments of parts apart, and short forms written out."""
+    prepared = copy.deepcopy(dict(raw))
+    flow = prepared.setdefault("flow", {})
+    tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
+    tables += [
+        (table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)
+    ]
+    tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
+    tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
+    for table, model in tables:
+        if isinstance(table, dict):
+            keys = own_keys(model)
+            table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
+    for table in _tables(prepared.get("datasets")):
+        if isinstance(table.get("name"), str):
+            table.setdefault("type", table["name"])
+    for table in _tables(prepared.get("knowledge")):
+        if isinstance(table.get("implies"), str):
+            table["implies"] = [table["implies"]]
+        if isinstance(observed := table.get("observed"), list) and observed:
+            table.setdefault("characteristics", len(observed))
+    return prepared
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _sections(prepared: Mapping[str, Any], problems: Problems) -> Sections:
+    """The tables that are valid by themselves, so that what fits together is checked even beside faulty
+    ones."""
+    sections = Sections(
+        datasets=_valid_tables(prepared.get("datasets"), DatasetTable),
+        knowledge=_valid_tables(prepared.get("knowledge"), KnowledgeTable),
+        published=_valid_tables(prepared.get("published"), PublishedTable),
+        objective=_valid(prepared.get("objective", {}), ObjectiveTable),
+        evaluation=_valid(prepared.get("evaluation", {}), EvaluationTable),
+    )
+    counts = {"datasets": len(sections.datasets), "knowledge": len(sections.knowledge)}
+    sections.whole = all(
+        isinstance(tables := prepared.get(name, []), list) and len(tables) == count
+        for name, count in counts.items()
+    )
+    flow = prepared["flow"]
+    if isinstance(flow, dict) and "layers" in flow:
+        for key in (["recipe"] if "recipe" in flow else []) + list(flow.get("arguments", {})):
+            problems.add(("flow", key), "a flow of [[flow.layers]] takes no recipe and no arguments of one")
+    return sections
+
+
+def _valid_tables(tables: Any, model: type[AnyTable]) -> dict[int, AnyTable]:
+    found = {i: _valid(table, model) for i, table in enumerate(tables if isinstance(tables, list) else [])}
+    return {i: table for i, table in found.items() if table is not None}
+
+
+def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
+    try:
+        return model.model_validate_json(as_json(table), strict=True)
+    except ValidationError:
+        return None
+
+
+def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
+    """Every table that names a registered part: its path, the table, and the part with its arguments."""
+    flow = prepared["flow"]
+    check: Callable[[type[Spec], str, type[PartTable]], PartCheck] = lambda kind, name, model: PartCheck(  # noqa: E731
+        parts, kind, name, own_keys(model)
+    )
+    if (
+        isinstance(flow, dict)
+        and "layers" not in flow
+        and isinstance(recipe := flow.get("recipe", "paper"), str)
+    ):
+        yield ("flow",), flow, check(FlowRecipe, recipe, FlowTable)
+    arrays: tuple[tuple[Path, Any, type[Spec], type[PartTable], str | None], ...] = (
+        (
+            ("flow", "layers"),
+            flow.get("layers") if isinstance(flow, dict) else None,
+            FlowLayer,
+            LayerTable,
+            None,
+        ),
+        (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
+        (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
+    )
+    for path, tables, kind, model, default in arrays:
+        for index, table in enumerate(tables if isinstance(tables, list) else []):
+            if isinstance(table, dict) and isinstance(name := table.get("type", default), str):
+                yield (*path, index), table, check(kind, name, model)
+
+
+def _naming_key(raw: Mapping[str, Any], where: Path) -> str:
+    """The key that names the part, as the file has it."""
+    if where == ("flow",):
+        return "recipe"
+    return "name" if where[0] == "datasets" and "type" not in raw["datasets"][where[1]] else "type"
+
+
+def _neighbours(path: FilePath) -> str:
+    folder = path.parent
+    return nearest(path.name, [each.name for each in folder.glob("*.toml")]) if folder.is_dir() else ""

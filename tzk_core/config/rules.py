@@ -1,0 +1,203 @@
+"""What must fit together in a config beyond each table by itself: names that refer to names, and limits
+between keys."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from tzk_core.config.problems import Path
+from tzk_core.config.schema import (
+    DatasetTable,
+    EvaluationTable,
+    KnowledgeTable,
+    ObjectiveTable,
+    PublishedTable,
+)
+from tzk_core.errors import nearest
+
+Found = Iterator[tuple[Path, str]]
+
+_UNSAFE = re.compile(r'[<>:"/\\|?*\[\].\x00-\x1f]')
+"""What a knowledge type's name may not hold: it names a file on any system and a module of the model, and is
+globbed."""
+
+
+@dataclass
+class Sections:
+    """The tables of a config that are valid by themselves, by their place; a faulty one is reported and left
+    out."""
+
+    datasets: dict[int, DatasetTable] = field(default_factory=dict)
+    knowledge: dict[int, KnowledgeTable] = field(default_factory=dict)
+    published: dict[int, PublishedTable] = field(default_factory=dict)
+    objective: ObjectiveTable | None = None
+    evaluation: EvaluationTable | None = None
+    whole: bool = True
+    """Whether no table was left out, so that an unknown name is really unknown."""
+
+
+def broken_rules(sections: Sections) -> Found:
+    """(path, message) for every rule that these tables break."""
+    yield from _dataset_names(sections)
+    for index, table in sections.knowledge.items():
+        yield from _knowledge_name(index, table)
+        yield from _conditions(index, table, sections)
+    yield from _distinct_knowledge(sections)
+    yield from _implied(sections)
+    if sections.objective is not None:
+        yield from _multipliers(sections.objective)
+    if sections.evaluation is not None:
+        yield from _globs(sections.evaluation, sections)
+    for index, row in sections.published.items():
+        yield from _published(index, row, sections)
+
+
+def placeholders(name: str) -> list[str]:
+    """The columns that a name such as `digit-{label}` holds. Raises ValueError where its braces do not
+    match."""
+    return [column for _, column, _, _ in string.Formatter().parse(name) if column is not None]
+
+
+def _names(tables: Mapping[int, DatasetTable] | Mapping[int, KnowledgeTable]) -> list[str]:
+    return [table.name for table in tables.values()]
+
+
+def _dataset_names(sections: Sections) -> Found:
+    seen: set[str] = set()
+    for index, table in sections.datasets.items():
+        if table.name in seen:
+            yield (
+                ("datasets", index, "name"),
+                f"two data sets are called '{table.name}': give one another name (and a type)",
+            )
+        seen.add(table.name)
+
+
+def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
+    name = table.name
+    path: Path = ("knowledge", index, "name")
+    try:
+        columns = placeholders(name)
+    except ValueError as error:
+        yield path, f"the name '{name}' has unmatched braces ({error})"
+        return
+    if not name or name != name.strip() or _UNSAFE.search(name) or name.startswith("-") or len(name) > 100:
+        yield (
+            path,
+            f"the name is also a file's: expected one without < > : \" / \\ | ? * [ ] . and edge spaces, "
+            f"got '{name}'",
+        )
+    each = {
+        column
+        for column, value in table.present.items()
+        if value in ("each", ("each",)) and column != "dataset"
+    }
+    for column in sorted(set(columns) - each):
+        yield path, f'the name has {{{column}}}, so present must say {column} = "each"'
+    for column in sorted(each - set(columns)):
+        yield (
+            path,
+            f"present says {column} = \"each\", so the name must hold it, as '{column}-{{{column}}}'",
+        )
+
+
+def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
+    if not table.present and not table.unobserved:
+        yield (
+            ("knowledge", index, "present"),
+            f"nothing says where '{table.name}' is present: write, say, "
+            f'present = {{ dataset = "{next(iter(_names(sections.datasets)), "mnist")}" }}',
+        )
+    for key in ("present", "unobserved"):
+        wanted = getattr(table, key).get("dataset", ())
+        for name in wanted if isinstance(wanted, tuple) else (wanted,):
+            if sections.whole and name not in _names(sections.datasets):
+                yield (
+                    ("knowledge", index, key, "dataset"),
+                    _unknown("data set", str(name), _names(sections.datasets)),
+                )
+    if table.observed and len(table.observed) != table.characteristics:
+        yield (
+            ("knowledge", index, "characteristics"),
+            f"observed names {len(table.observed)}, so expected characteristics = {len(table.observed)}, "
+            f"got {table.characteristics}",
+        )
+
+
+def _distinct_knowledge(sections: Sections) -> Found:
+    seen: dict[str, str] = {}
+    for index, table in sections.knowledge.items():
+        other = seen.setdefault(table.name.casefold(), table.name)
+        if other is not table.name:
+            also = "" if other == table.name else f" (and '{other}': names must differ by more than case)"
+            yield (
+                ("knowledge", index, "name"),
+                f"two knowledge types are called '{table.name}'{also}: rename one",
+            )
+
+
+def _implied(sections: Sections) -> Found:
+    names = _names(sections.knowledge)
+    for index, table in sections.knowledge.items():
+        for name in table.implies:
+            if name == table.name:
+                yield ("knowledge", index, "implies"), f"'{name}' implies itself"
+            elif sections.whole and not any(_could_be(name, each) for each in names):
+                yield ("knowledge", index, "implies"), _unknown("knowledge type", name, names)
+
+
+def _could_be(name: str, written: str) -> bool:
+    """Whether a knowledge type that is written as `written`, perhaps with columns to fill in, may come to be
+    `name`."""
+    if name == written:
+        return True
+    try:
+        parts = [
+            re.escape(text) + (".+" if column is not None else "") for text, column, *_ in _parsed(written)
+        ]
+    except ValueError:
+        return True
+    return re.fullmatch("".join(parts), name) is not None
+
+
+def _parsed(name: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    return list(string.Formatter().parse(name))
+
+
+def _multipliers(objective: ObjectiveTable) -> Found:
+    if objective.multiplier > objective.multiplier_max:
+        yield (
+            ("objective", "multiplier"),
+            f"expected at most multiplier_max = {objective.multiplier_max}, got {objective.multiplier}",
+        )
+
+
+def _globs(evaluation: EvaluationTable, sections: Sections) -> Found:
+    names = _names(sections.knowledge)
+    if not sections.whole or any("{" in name for name in names):
+        return
+    for key in ("partitions", "means"):
+        for group, globs in getattr(evaluation, key).items():
+            for glob in globs:
+                if not any(fnmatchcase(name, glob) for name in names):
+                    yield ("evaluation", key, group), _unknown("knowledge type", glob, names, verb="matches")
+
+
+def _published(index: int, row: PublishedTable, sections: Sections) -> Found:
+    if (row.bits_per_dim is None) == (row.bits_per_pixel is None):
+        yield (
+            ("published", index),
+            "expected one of bits_per_dim and bits_per_pixel, in the unit of the source",
+        )
+    if sections.whole and row.dataset not in _names(sections.datasets):
+        yield ("published", index, "dataset"), _unknown("data set", row.dataset, _names(sections.datasets))
+
+
+def _unknown(what: str, name: str, known: list[str], verb: str = "is called") -> str:
+    return f"no {what} {verb} '{name}'" + (
+        nearest(name, known) or f" (there is {', '.join(known) or 'none'})"
+    )

@@ -1,0 +1,199 @@
+"""The tables and keys of a config as frozen models: what each may hold by itself (`rules.py` says what fits
+together)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Condition = dict[str, str | int | tuple[str | int, ...]]
+"""What samples must be: `dataset`, or a label column, and the value or values it must have; "each" stands for
+one knowledge type for every value of the column."""
+
+
+def _matching(pattern: str, wording: str) -> AfterValidator:
+    """Takes strings that match in full; `wording` says after "expected" what these are."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("expected", wording)
+        return value
+
+    return AfterValidator(check)
+
+
+FileName = Annotated[str, _matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'")]
+"""A name that a folder may have on any system."""
+
+Device = Annotated[str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")]
+
+
+class Table(BaseModel):
+    """A table of the file. Unknown keys are errors; in tables that name a registered part they are its
+    arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PartTable(Table):
+    """A table that names a registered part and holds, beside its own keys, the arguments of the part."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class LayerTable(PartTable):
+    """[[flow.layers]]: one registered layer, core's or plugin's, or any nflows transform by its registered
+    name."""
+
+    type: str
+
+
+class FlowTable(PartTable):
+    """[flow]: the shared flow, by a recipe and its arguments or layer by layer, and the density of its
+    latent."""
+
+    recipe: str = "paper"
+    layers: Annotated[tuple[LayerTable, ...], Field(min_length=1)] | None = None
+    base: Literal["gaussian", "logistic"] = "gaussian"
+
+
+class DatasetTable(PartTable):
+    """[[datasets]]: `name` is what the rest of the file calls it, `type` the registered data set (`name` if
+    not given)."""
+
+    name: FileName
+    type: str
+    weight: Annotated[float, Field(gt=0)] | None = None
+
+
+class KnowledgeTable(PartTable):
+    """[[knowledge]]: one knowledge type, or with a name such as `digit-{label}` one for each value of a label
+    column."""
+
+    name: str
+    type: str = "flow"
+    characteristics: Annotated[int, Field(ge=1)] = 2
+    present: Condition = Field(default_factory=dict)
+    unobserved: Condition = Field(default_factory=dict)
+    observed: tuple[str, ...] = ()
+    implies: tuple[str, ...] = ()
+
+
+class ObjectiveTable(Table):
+    """[objective]: Eq. 3 to 5 of the paper; tolerance in nats."""
+
+    fill_in: Literal["bound", "literal"] = "bound"
+    prior: Literal["full", "paper"] = "full"
+    multiplier: Annotated[float, Field(ge=0)] = 0.1
+    multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45
+    multiplier_rate: Annotated[float, Field(ge=0)] = 0.01
+    tolerance: Annotated[float, Field(ge=0)] = 10.0
+
+
+class TrainingTable(Table):
+    """[training]: lengths are in steps, which makes runs repeatable; `minutes` only caps them."""
+
+    steps: Annotated[int, Field(gt=0)]
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["cosine", "none"] = "cosine"
+    clip: Annotated[float, Field(gt=0)] | None = None
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    log_every: Annotated[int, Field(gt=0)] = 50
+    checkpoint_every: Annotated[int, Field(gt=0)] = 1000
+    initialisation: Annotated[int, Field(gt=0)] = 1024
+
+
+class EvaluationTable(Table):
+    """[evaluation]: `partitions` and `means` map a name to globs over the names of knowledge types."""
+
+    importance_samples: Annotated[int, Field(gt=0)] = 64
+    limit: Annotated[int, Field(gt=0)] | None = None
+    partitions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class PublishedTable(Table):
+    """[[published]]: somebody else's figure, quoted in the unit of its source."""
+
+    name: str
+    dataset: str
+    bits_per_dim: Annotated[float, Field(gt=0)] | None = None
+    bits_per_pixel: Annotated[float, Field(gt=0)] | None = None
+    source: str = ""
+
+
+class Config(Table):
+    """A whole experiment. `load_config` reads and checks one; `to_toml` writes it with every key spelt
+    out."""
+
+    name: FileName
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    plugins: tuple[str, ...] = ()
+    flow: FlowTable = Field(default_factory=FlowTable)
+    datasets: Annotated[tuple[DatasetTable, ...], Field(min_length=1)]
+    knowledge: tuple[KnowledgeTable, ...] = ()
+    objective: ObjectiveTable = Field(default_factory=ObjectiveTable)
+    training: TrainingTable
+    evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
+    published: tuple[PublishedTable, ...] = ()
+
+    def to_toml(self) -> str:
+        """The config as a file that reads back equal; keys without a value are left out, since TOML has
+        none."""
+        return tomli_w.dumps(_written(self))
+
+
+MODELS: dict[tuple[str, ...], type[Table]] = {
+    (): Config,
+    ("flow",): FlowTable,
+    ("flow", "layers"): LayerTable,
+    ("datasets",): DatasetTable,
+    ("knowledge",): KnowledgeTable,
+    ("objective",): ObjectiveTable,
+    ("training",): TrainingTable,
+    ("evaluation",): EvaluationTable,
+    ("published",): PublishedTable,
+}
+"""Every table of the file, by its keys, and the model that it must fit."""
+
+ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("published",)}
+"""The tables that a file may hold several of, written [[so]]."""
+
+
+def own_keys(model: type[Table]) -> list[str]:
+    """The keys that belong to the table itself, as a person writes them in the file."""
+    return [key for key in model.model_fields if key != "arguments"]
+
+
+def _written(table: Table) -> dict[str, Any]:
+    """The table as TOML holds it: the arguments of a part among the table's own keys, nothing that is None or
+    empty."""
+    written: dict[str, Any] = {}
+    for key in own_keys(type(table)):
+        if isinstance(table, FlowTable) and key == "recipe" and table.layers is not None:
+            continue
+        value = _plain(getattr(table, key))
+        if value is not None and value != {} and value != []:
+            written[key] = value
+    if isinstance(table, PartTable):
+        written |= {key: value for key, value in table.arguments.items() if value is not None}
+    return written
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Table):
+        return _written(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

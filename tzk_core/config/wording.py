@@ -1,0 +1,59 @@
+"""How a failed check of pydantic's is said in the words of a TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+
+_TYPES = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "an array",
+    "mapping_type": "a table",
+    "model_attributes_type": "a table",
+    "model_type": "a table",
+    "none_required": "nothing",
+    "path_type": "a path",
+    "set_type": "an array",
+    "string_type": "a string",
+    "tuple_type": "an array",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "a number above {}"),
+    "greater_than_equal": ("ge", "a number of at least {}"),
+    "less_than": ("lt", "a number below {}"),
+    "less_than_equal": ("le", "a number of at most {}"),
+    "literal_error": ("expected", "{}"),
+    "too_short": ("min_length", "at least {}"),
+    "too_long": ("max_length", "at most {}"),
+}
+
+
+def expected(detail: Mapping[str, Any]) -> str:
+    """What one of pydantic's error details wanted, to stand after "expected"."""
+    kind = detail["type"]
+    if kind == "expected":  # one of schema.py's own checks, which is worded already
+        return str(detail["msg"])
+    if kind in _TYPES:
+        return _TYPES[kind]
+    if kind in _BOUNDS:
+        key, wording = _BOUNDS[kind]
+        return wording.format(detail["ctx"][key])
+    return f"something else ({detail['msg']})"
+
+
+def shown(value: Any) -> str:
+    """A value as the file has it, cut where it is long."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        text = "[" + ", ".join(shown(item) for item in value) + "]"
+    else:
+        text = tomli_w.dumps({"v": value})[len("v = ") :].strip()
+    return text if len(text) <= 60 else text[:57] + "..."
