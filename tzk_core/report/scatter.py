@@ -19,12 +19,17 @@ def beside(observed: Mapping[str, Tensor], drawn: Mapping[str, Tensor], path: Pa
     colours = figure.colours([*observed, *drawn])
     for axes, points, text in zip(panels, (observed, drawn), ("test data", f"samples: {title}"), strict=True):
         figure.title(axes, text)
-        for name, values in points.items():
-            x, y = values.detach().cpu().unbind(-1)
-            size = min(16, max(4, 6000 / len(values)))
-            axes.scatter(x, y, s=size, color=colours[name], alpha=0.5, linewidths=0)
+        _points(axes, points, colours)
         _frame(axes, list(observed.values()))
-        _notes(axes, [(name, colours[name]) for name in points][:12] if len(points) > 1 else [])
+    figure.write(page, path)
+
+
+def alone(drawn: Mapping[str, Tensor], path: Path, title: str) -> None:
+    """Samples, (n, 2) by name, and nothing beside them: one colour a name."""
+    page, (axes,) = figure.figure(1, 1, 4.8, 4.8)
+    figure.title(axes, title)
+    _points(axes, drawn, figure.colours([*drawn]))
+    _frame(axes, list(drawn.values()))
     figure.write(page, path)
 
 
@@ -52,6 +57,15 @@ def net(along_first: Tensor, along_second: Tensor, path: Path, title: str) -> No
     _frame(axes, [lines.reshape(-1, 2) for lines in both])
     _notes(axes, (("along C1", figure.COLOURS[0]), ("along C2", figure.COLOURS[1])))
     figure.write(page, path)
+
+
+def _points(axes: Axes, points: Mapping[str, Tensor], colours: Mapping[str, str]) -> None:
+    """Each set of points, (n, 2) by name, in its colour; larger dots where there are few."""
+    for name, values in points.items():
+        x, y = values.detach().cpu().unbind(-1)
+        size = min(16, max(4, 6000 / len(values)))
+        axes.scatter(x, y, s=size, color=colours[name], alpha=0.5, linewidths=0)
+    _notes(axes, [(name, colours[name]) for name in points][:12] if len(points) > 1 else [])
 
 
 def _frame(axes: Axes, points: Sequence[Tensor]) -> None:

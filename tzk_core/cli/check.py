@@ -1,0 +1,41 @@
+"""`tzk check CONFIG`: everything that is wrong with a config, or what it would do. Reads no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tzk_core.cli import output
+
+
+@click.command(name="check")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def command(config: Path, overrides: tuple[str, ...]) -> None:
+    """Check a config and print all that is wrong with it, each with file, table and key; or `ok` and the
+    plan.
+
+    KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. No data is read:
+    `tzk run CONFIG --dry-run` does that too.
+    """
+    from tzk_core.config import load_config  # pydantic, which the other commands do without
+
+    checked = load_config(config, overrides)
+    flow = checked.flow
+    shape = f"{len(flow.layers)} layers" if flow.layers is not None else f"recipe {flow.recipe}"
+    training = checked.training
+    plan = [
+        ("flow", f"{shape}, {flow.base} base"),
+        *(("data sets", _typed(table.name, table.type)) for table in checked.datasets),
+        *(
+            ("knowledge", f"{_typed(table.name, table.type)}, C in R^{table.characteristics}")
+            for table in checked.knowledge
+        ),
+        ("training", f"{output.count(training.steps, 'step')} of {training.batch_size}"),
+    ]
+    output.say(f"{config}: ok\n{output.fields(plan)}")
+
+
+def _typed(name: str, part: str) -> str:
+    return name if name == part else f"{name} ({part})"

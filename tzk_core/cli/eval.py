@@ -1,0 +1,39 @@
+"""`tzk eval RUN`: the likelihood table of a run, computed anew from its folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.run_folder import RunFolder
+
+
+@click.command(name="eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many samples of each data set.")
+@click.option("--json", "as_json", is_flag=True, help="Print what results.json would hold.")
+def command(run: Path, split: str, limit: int | None, as_json: bool) -> None:
+    """Print the likelihood table of a run, computed from the run folder alone; writes nothing."""
+    folder = RunFolder.open(run)
+
+    from tzk_core.config import (
+        load_config,  # these import pydantic and torch, which `tzk --help` does without
+    )
+    from tzk_core.experiment import Experiment
+    from tzk_core.report import table
+
+    experiment = Experiment(load_config(folder.config))
+    experiment.load(folder.path)
+    results = experiment.evaluate(split, limit)
+    if as_json:
+        output.say(json.dumps(results, indent=2))
+        return
+    words = ["tzk", "eval", str(run), "--split", split, *(["--limit", str(limit)] if limit else [])]
+    output.say(table.markdown(results, shlex.join(words)), nl=False)

@@ -1,0 +1,30 @@
+"""What a run will do, said before it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tzk_core.cli import output
+from tzk_core.config import Config
+
+
+def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
+    """The plan as text; `described` is what `Experiment.describe` says of itself."""
+    parameters = dict(described["parameters"])
+    flow = parameters.pop("flow")
+    rows = [("device", f"{described['device']}, {config.dtype}")]
+    rows += [("data", f"{name}: {_splits(splits)}") for name, splits in described["data"].items()]
+    rows.append(("parameters", f"shared flow: {output.count(flow)}"))
+    if parameters:
+        types = output.count(len(parameters), "knowledge type")
+        rows.append(("parameters", f"{types}: {output.count(sum(parameters.values()))}"))
+    cap = f", at most {config.training.minutes:g} minutes" if config.training.minutes else ""
+    rows.append(("training", f"{output.count(described['steps'], 'step')} of {described['batch_size']}{cap}"))
+    rows.append(("run folder", str(folder)))
+    return f"{config.name}\n{output.fields(rows)}"
+
+
+def _splits(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{output.count(number)} {split}" for split, number in splits.items())

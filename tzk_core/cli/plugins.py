@@ -1,0 +1,67 @@
+"""`tzk plugins`: every plugin that was found, what became of it, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.errors import TzkError
+from tzk_core.plugins import KINDS, registry
+
+
+@click.command(name="plugins")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: name, distribution, version, state, hooks, reason."
+)
+@click.option("--load", is_flag=True, help="Import every part as well; exit with 1 if one cannot be.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool, load: bool) -> None:
+    """List the plugins: name, distribution, version, state, hooks and, where something is wrong, the reason.
+
+    A plugin is ok, disabled (by TZK_PLUGINS), broken, incompatible or shadowed. Without --load none of its
+    parts are imported.
+    """
+    records = registry().plugins
+    failures = dict(_not_loadable()) if load else {}
+    if as_json:
+        listed = [dataclasses.asdict(record) for record in records]
+        for record in listed if load else []:
+            record["not_loadable"] = [
+                text for name, text in failures.items() if name.startswith(f"{record['name']}/")
+            ]
+        output.say(json.dumps(listed, indent=2))
+    else:
+        rows = [
+            (
+                r.name,
+                r.distribution,
+                r.version or "-",
+                r.state,
+                ", ".join(h.removeprefix("tzk_") for h in r.hooks) or "-",
+            )
+            for r in records
+        ]
+        output.say(output.columns(("NAME", "DISTRIBUTION", "VERSION", "STATE", "HOOKS"), rows))
+        reasons = [f"{record.name}: {record.reason}" for record in records if record.reason]
+        if reasons or failures:
+            output.say("")
+        for line in [*reasons, *failures.values()]:
+            output.say(line)
+        if load and not failures:
+            output.say(f"\nall {sum(len(registry().all(kind)) for kind in KINDS)} parts can be imported")
+    if failures:
+        ctx.exit(1)
+
+
+def _not_loadable() -> Iterator[tuple[str, str]]:
+    """(plugin/name with its kind, reason) for each part whose target cannot be imported."""
+    for kind in KINDS:
+        for part in registry().all(kind):
+            try:
+                part.load()
+            except TzkError as error:
+                yield f"{part.qualified_name} {kind.kind}", str(error)

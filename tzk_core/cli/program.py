@@ -1,0 +1,98 @@
+"""The program `tzk`: its own commands and those of plugins, each loaded when it is called, and errors as one
+line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.errors import TzkError, nearest
+from tzk_core.plugins import Command, Registered, UnknownPart, registry
+
+OWN_COMMANDS = {
+    "run": "Train and evaluate a config; leave a run folder.",
+    "eval": "Print the likelihood table of a run.",
+    "sample": "Draw samples from a run.",
+    "check": "Say everything that is wrong with a config.",
+    "describe": "Say what a registered part is and takes.",
+    "plugins": "List the plugins and what became of each.",
+}
+"""Name and summary of each command; the module of the same name in this package has it as `command`."""
+
+
+class Program(click.Group):
+    """A group whose help names commands by their summaries alone, so that it loads none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*OWN_COMMANDS, *(name for name, _ in _plugin_commands())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in OWN_COMMANDS:
+            return importlib.import_module(f"tzk_core.cli.{cmd_name}").command
+        try:
+            part = registry().find(Command, cmd_name)
+        except UnknownPart as error:
+            suggestion = nearest(cmd_name, self.list_commands(ctx))
+            raise click.UsageError(
+                f"no command is called {cmd_name!r}{suggestion}" if suggestion else str(error)
+            ) from None
+        command = part.load()
+        if not isinstance(command, click.Command):
+            raise TzkError(
+                f"the command {cmd_name!r} of plugin {part.plugin!r} cannot be run: expected a click command "
+                f"at {part.spec.target!r}, got {type(command).__name__}"
+            )
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(OWN_COMMANDS.items()))
+        try:
+            others = _plugin_commands()
+        except TzkError as error:  # help is what one calls when something is wrong
+            with formatter.section("Commands of plugins"):
+                formatter.write_text(f"not listed: {error}")
+            return
+        if others:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(
+                    [(name, f"{part.spec.summary} ({part.distribution})") for name, part in others]
+                )
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except TzkError as error:
+            output.error(str(error))
+            sys.exit(2)
+
+
+def _plugin_commands() -> list[tuple[str, Registered]]:
+    """What to type for each command of a plugin: its plain name, or plugin/name where two would be called
+    so."""
+    parts = registry().all(Command)
+    names = [*OWN_COMMANDS, *(part.name for part in parts)]
+    return [(part.name if names.count(part.name) == 1 else part.qualified_name, part) for part in parts]
+
+
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"tzk {version('tzk')}")
+        ctx.exit()
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version."
+)
+def main() -> None:
+    """TzK: one flow and any number of knowledge types that condition it.
+
+    `tzk COMMAND --help` says what a command takes.
+    """

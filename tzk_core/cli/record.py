@@ -1,0 +1,101 @@
+"""run.json: what is needed to know, later, how a run came about."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tzk_core.config import Config
+from tzk_core.plugins import registry
+
+PACKAGES = ("tzk", "torch", "torchvision", "nflows", "numpy", "safetensors", "pluggy", "pydantic")
+
+
+def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
+    """The record of a run that begins now. `device` is the one that "auto" came to mean."""
+    import torch  # after the config was checked
+
+    return {
+        "format": 1,
+        "name": config.name,
+        "status": "running",
+        "command": command,
+        "started": _now(),
+        "seed": config.seed,
+        "device": device,
+        "dtype": config.dtype,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "plugins": [
+            {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
+            for plugin in registry().plugins
+            if plugin.state == "ok"
+        ],
+        "git": git_state(Path.cwd()),
+        "hardware": _hardware(torch),
+        "timings": {},
+        "sessions": [],
+    }
+
+
+def begin_session(record: dict[str, Any], command: str) -> None:
+    """Notes that the run begins or goes on."""
+    record["status"] = "running"
+    record["sessions"].append({"command": command, "started": _now()})
+
+
+def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
+    """Adds to the time that a part of the run has taken over all its sessions."""
+    timings = record["timings"]
+    timings[f"{part}_seconds"] = round(timings.get(f"{part}_seconds", 0.0) + seconds, 3)
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit that is checked out where one is and whether files differ from it; None outside of a
+    repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware(torch: Any) -> dict[str, Any]:
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "accelerators": devices,
+    }
+
+
+def _processor() -> str:
+    """The processor's model; Linux has it only here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

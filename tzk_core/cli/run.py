@@ -1,0 +1,184 @@
+"""`tzk run CONFIG`: train a config, evaluate it on test data and leave a run folder."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
+from tzk_core.errors import TzkError
+
+if TYPE_CHECKING:
+    from tzk_core.config import Config
+    from tzk_core.experiment import Experiment
+
+INTERRUPTED = 130
+"""The exit status of a program that Ctrl-C ended."""
+
+
+@click.command(name="run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS."
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+) -> None:
+    """Train a config, evaluate it on test data and leave a run folder.
+
+    KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. An existing folder
+    is never overwritten. Ctrl-C writes a checkpoint, from which --resume goes on as if nothing had happened.
+    """
+    typed = _typed(config, overrides, out, resume)
+    if resume:
+        folder, checked = _opened(config, overrides, out)
+        if folder.finished:
+            output.say(
+                f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}"
+            )
+            return
+    else:
+        folder, checked = _planned(config, overrides, out)
+    try:
+        status = _run(folder, checked, typed, resume, dry_run)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        output.say(
+            f"\ninterrupted before training; nothing was lost{'' if resume else ' and nothing is left'}"
+        )
+    ctx.exit(status)
+
+
+def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[RunFolder, Config]:
+    """The folder that a new run will have, and its config."""
+    from tzk_core.config import load_config  # pydantic, which the other commands do without
+
+    if config.is_dir():
+        raise TzkError(
+            f"{config} is a folder: to go on with the run in it, tzk run {config} --resume; for a new run "
+            f"with the same config, tzk run {config / 'config.toml'}"
+        )
+    checked = load_config(config, overrides)
+    path = out or fresh_path(checked.name)
+    if path.exists():
+        raise TzkError(already_there(path))
+    return RunFolder(path), checked
+
+
+def _opened(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[RunFolder, Config]:
+    """The folder of the run to go on with, and its config, which must be the one that the run began with."""
+    from tzk_core.cli.resume import same_run  # as above
+    from tzk_core.config import load_config
+
+    if out is None and config.name == "config.toml" and RunFolder(config.parent).record.is_file():
+        config = config.parent
+    if out is None and not config.is_dir():
+        raise TzkError(f"which run to --resume: tzk run RUN --resume, or tzk run {config} --resume --out RUN")
+    folder = RunFolder.open(out or config)
+    stored = load_config(folder.config)
+    asked = load_config(folder.config if config.is_dir() else config, overrides)
+    return folder, same_run(stored, asked, folder.path)
+
+
+def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: bool) -> int:
+    """Builds, trains, evaluates and draws; the exit status."""
+    from tzk_core.cli.plan import plan  # these import pydantic, or torch
+    from tzk_core.cli.record import add_seconds, begin_session, new_record
+    from tzk_core.experiment import Experiment
+
+    began = time.monotonic()
+    experiment = Experiment(config)
+    described = experiment.describe()
+    output.say(plan(config, described, folder.path))
+    if dry_run:
+        return 0
+    if not resume:
+        folder = RunFolder.create(folder.path)
+    folder.write(folder.config, config.to_toml())
+    record = folder.read_record() or new_record(config, described["device"], typed)
+    begin_session(record, typed)
+    add_seconds(record, "setup", time.monotonic() - began)
+    folder.write_json(folder.record, record)
+    try:
+        _train_and_report(experiment, folder, record, resume)
+        record["status"] = "finished"
+    except KeyboardInterrupt:
+        record["status"] = "interrupted"
+        output.say(
+            f"\ninterrupted; what was reached is in {folder.path}. To go on:\n  {_resuming(folder.path)}"
+        )
+        return INTERRUPTED
+    except BaseException:
+        record["status"] = "failed"
+        raise
+    finally:
+        folder.write_json(folder.record, record)
+    output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
+    return 0
+
+
+def _train_and_report(
+    experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
+) -> None:
+    from tzk_core.cli import progress  # tqdm, and pictures need matplotlib
+    from tzk_core.report import pictures, table
+
+    with _timed(record, "training"), progress.shown(experiment.config.training.steps) as show:
+        experiment.train(folder.path, resume=resume and folder.checkpoint.exists(), progress=show)
+    with _timed(record, "evaluation"):
+        output.say("evaluating on test data")
+        results = experiment.evaluate("test")
+        folder.write_json(folder.results, results)
+        folder.write(folder.table, table.markdown(results, record["command"]))
+    for row in results["rows"]:
+        if row["kind"] == "prior":
+            output.say(f"  {row['dataset']}, {row['name']}: {row['bits_per_dim']:.3f} bits/dim")
+    with _timed(record, "pictures"):
+        pictures.draw(experiment, folder.path, results)
+
+
+@contextmanager
+def _timed(record: dict[str, Any], part: str) -> Iterator[None]:
+    """Adds the time that its block takes to the record, however the block ends."""
+    from tzk_core.cli.record import add_seconds  # imports pydantic
+
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        add_seconds(record, part, time.monotonic() - began)
+
+
+def _typed(config: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> str:
+    """The command as it can be typed again."""
+    words = [
+        "tzk",
+        "run",
+        str(config),
+        *overrides,
+        *(["--out", str(out)] if out else []),
+        *(["--resume"] if resume else []),
+    ]
+    return shlex.join(words)
+
+
+def _resuming(path: Path) -> str:
+    return shlex.join(["tzk", "run", str(path), "--resume"])
