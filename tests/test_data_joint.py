@@ -169,7 +169,10 @@ def test_characteristics_are_nan_where_not_supplied() -> None:
 
 
 BAD_TABLES = [
-    ({"name": "x", "present": {"dataset": "digit"}}, r"'x': present: no data set 'digit'.*did you mean 'digits'"),
+    (
+        {"name": "x", "present": {"dataset": "digit"}},
+        r"'x': present: no data set 'digit'.*did you mean 'digits'",
+    ),
     ({"name": "x", "present": {"dataset": "digits", "labl": "1"}}, r"no label column 'labl'.*'label'"),
     ({"name": "x", "present": {"dataset": "digits", "hand": "left"}}, r"no label column 'hand' in 'digits'"),
     ({"name": "x", "present": {"dataset": "digits", "label": "3"}}, r"label = '3': there is '1', '2', '10'"),

@@ -90,6 +90,14 @@ class JointBatches:
         after = shares((step + 1) * self.batch_size, self.weights)
         return {name: self._in_order(name, before[name], after[name]) for name in self.samples}
 
+    def sources(self, step: int) -> dict[str, slice]:
+        """data set -> its rows in the batch of this step."""
+        sources, start = {}, 0
+        for name, rows in self.positions(step).items():
+            sources[name] = slice(start, start + len(rows))
+            start += len(rows)
+        return sources
+
     def population(self) -> Tensor:
         """`(knowledge,)`: the share of samples with each knowledge among those where it is observed, 0 to 1.
 
@@ -133,9 +141,9 @@ class JointBatches:
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
     """Divide the first `total` samples of a sequence among names by weight; the parts sum to `total`.
 
-    Each name in turn, from the heaviest on, takes its rounded share of what is left. So a part never shrinks as
-    `total` grows, and the difference of two totals divides what lies between; and a part stays near its exact
-    share, within 1/2 for two names and within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
+    Each name in turn, from the heaviest on, takes its rounded share of what is left. So a part never shrinks
+    as `total` grows, and the difference of two totals divides what lies between; and a part stays near its
+    exact share, within 1/2 for two names, and within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
     """
     left, weight_left, parts = total, sum(weights.values()), {}
     for name, weight in sorted(weights.items(), key=lambda item: -item[1]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def _decompressed(raw: Path) -> Path:
                 opener = gzip.open if source.suffix == ".gz" else open
                 with opener(source, "rb") as packed, temporary.open("wb") as plain:
                     shutil.copyfileobj(packed, plain)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise TzkError(f"mnist: cannot read {source} ({error}): get this file again") from error
             if hashlib.md5(temporary.read_bytes(), usedforsecurity=False).hexdigest() != FILES[name]:
                 raise TzkError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tzk_core.data.cache import UNREADABLE
 from tzk_core.data.protocol import SPLITS, Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
@@ -85,11 +86,11 @@ def _files(source: Path) -> dict[str, Path]:
 
 def _read(file: Path, levels: int) -> Samples:
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not an npz file, or cut short")
         with np.load(file, allow_pickle=False) as opened:
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
             arrays = {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise TzkError(
             f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
         ) from error

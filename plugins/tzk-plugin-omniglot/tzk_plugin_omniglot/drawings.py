@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def _read(part: str, source: Path) -> dict[str, np.ndarray]:
         try:
             with zipfile.ZipFile(source) as packed:
                 packed.extractall(Path(folder, FOLDER))  # checks the CRC of every file
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise TzkError(f"omniglot: cannot read {source} ({error}): get this file again") from error
         return _pack(part, Path(folder), source)
 
