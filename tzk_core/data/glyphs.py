@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import getdoc
 
 import numpy as np
 import torch
@@ -84,14 +85,14 @@ class Glyphs:
 
 
 class GlyphDigits(Glyphs):
-    __doc__ = f"The digits 0 to 9, drawn with strokes.\n\n{Glyphs.__doc__}"
+    __doc__ = f"The digits 0 to 9, drawn with strokes.\n\n{getdoc(Glyphs)}"
 
     name = "glyph-digits"
     strokes = DIGITS
 
 
 class GlyphLetters(Glyphs):
-    __doc__ = f"Six letters of an invented alphabet: {', '.join(LETTERS)}.\n\n{Glyphs.__doc__}"
+    __doc__ = f"Six letters of an invented alphabet: {', '.join(LETTERS)}.\n\n{getdoc(Glyphs)}"
 
     name = "glyph-letters"
     strokes = LETTERS

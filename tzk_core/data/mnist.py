@@ -49,7 +49,7 @@ class Mnist:
     def __init__(
         self,
         root: str | Path | None = None,
-        size: int = SIDE,
+        size: int = 28,
         validation: int = 5000,
         seed: int = 0,
     ) -> None:

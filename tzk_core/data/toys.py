@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import getdoc
+
 import numpy as np
 import torch
 
@@ -53,7 +55,7 @@ class Toy:
 
 
 class TwoMoons(Toy):
-    __doc__ = f"Two half circles, the upper and the lower one, that reach into one another.\n\n{Toy.__doc__}"
+    __doc__ = f"Two half circles, the upper and the lower one, that reach into one another.\n\n{getdoc(Toy)}"
 
     name = "two-moons"
     curves = ("upper", "lower")
@@ -65,7 +67,7 @@ class TwoMoons(Toy):
 
 class Rings(Toy):
     __doc__ = (
-        f"Two circles around the origin, the inner of radius 0.75 and the outer of 1.75.\n\n{Toy.__doc__}"
+        f"Two circles around the origin, the inner of radius 0.75 and the outer of 1.75.\n\n{getdoc(Toy)}"
     )
 
     name = "rings"
