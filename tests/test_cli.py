@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import types
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tzk_core.cli import main, progress
+from tzk_core.cli import interrupts, main, progress
 from tzk_core.plugins import Command, Registry, hookimpl, registry
 
 CONFIG = """
@@ -482,3 +483,23 @@ def test_what_cannot_be_sampled(model: Callable[..., FakeModel]):
     assert "expected numbers with commas between them" in refused("sample", "out", *given, "a,b")
     assert "expected -o to name a .png or .npz file" in refused("sample", "out", "-o", "a.jpg")
     assert "there is no folder nowhere" in refused("sample", "out", "-o", "nowhere/a.png")
+
+
+# --- Ctrl-C ---
+
+
+def test_an_interrupt_waits_for_the_end_of_a_step():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred() as check:
+        check()
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+        check()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second interrupt was put off as well")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from pathlib import Path
 
 import click
@@ -35,36 +37,45 @@ def command(name: str) -> None:
 
 
 def _described(part: Registered) -> str:
-    from tzk_core.config.signatures import signature  # what is needed to list parts is not needed for this
-
     heading = f"{part.name}: {part.spec.kind}. {part.spec.summary}"
     origin = [("plugin", part.plugin), ("from", f"{part.distribution} {part.version}".rstrip())]
-    for extra in ("layer", "device"):
-        if value := getattr(part.spec, extra, ""):
-            origin.append((extra, value))
+    origin += [
+        (extra, getattr(part.spec, extra)) for extra in ("layer", "device") if hasattr(part.spec, extra)
+    ]
     origin.append(("target", part.spec.target))
     if isinstance(part.spec, Command):
         return "\n".join([heading, output.fields([*origin, ("usage", f"tzk {part.name} --help")])])
     try:
-        taken = signature(part)
+        return "\n".join([heading, *_read(part, origin)])
     except TzkError as error:
         return "\n".join([heading, output.fields(origin), "", str(error)])
-    origin.append(("source", _short(taken.file)))
-    lines = [heading, output.fields(origin)]
-    if taken.arguments or taken.open:
-        rows = [
-            (a.name, a.annotation or "-", "required" if a.required else f"= {a.default}")
-            for a in taken.arguments
-        ] + ([("...", "-", "any other keyword")] if taken.open else [])
-        lines += [
-            "",
-            "\n".join(
-                f"  {line}" for line in output.columns(("ARGUMENT", "TYPE", "DEFAULT"), rows).splitlines()
-            ),
-        ]
-    if taken.docstring:
-        lines += ["", "\n".join(f"  {line}".rstrip() for line in taken.docstring.splitlines())]
-    return "\n".join(lines)
+
+
+def _read(part: Registered, origin: list[tuple[str, str]]) -> list[str]:
+    """Where a part is from, what it takes and its documentation. Raises TzkError if it cannot be imported."""
+    from tzk_core.config.arguments import SUPPLIED  # pydantic, which the other commands do without
+    from tzk_core.config.signatures import signature
+
+    taken = signature(part)
+    supplied = SUPPLIED.get(type(part.spec), frozenset())
+    rows = [
+        (
+            argument.name,
+            argument.annotation or "-",
+            "given by tzk"
+            if argument.name in supplied
+            else f"= {argument.default}"
+            if argument.default
+            else "required",
+        )
+        for argument in taken.arguments
+    ] + ([("...", "-", "any other keyword")] if taken.open else [])
+    lines = [output.fields([*origin, ("source", _short(taken.file))])]
+    if rows:
+        lines += ["", textwrap.indent(output.columns(("ARGUMENT", "TYPE", "DEFAULT"), rows), "  ")]
+    if documentation := taken.docstring or inspect.getdoc(part.load()):
+        lines += ["", textwrap.indent(documentation, "  ")]
+    return lines
 
 
 def _short(file: str) -> str:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from tzk_core.cli import output
 
+if TYPE_CHECKING:
+    from tzk_core.training.trainer import Progress
+
 SECONDS_BETWEEN_LINES = 10.0
-
-
-class Progress(Protocol):
-    """What training says after a step: how many of `steps` are done, and the current bits per dim by data
-    set."""
-
-    step: int
-    steps: int
-    seconds_left: float | None
-    bits_per_dim: Mapping[str, float]
 
 
 @contextmanager
@@ -37,10 +30,8 @@ def shown(steps: int) -> Iterator[Callable[[Progress], None]]:
         ) as bar:
 
             def show(progress: Progress) -> None:
-                bar.n = progress.step
                 bar.set_postfix_str(_said(progress), refresh=False)
-                bar.update(0)
-                bar.refresh()
+                bar.update(progress.step - bar.n)
 
             yield show
     else:
@@ -63,5 +54,4 @@ def lines(clock: Callable[[], float]) -> Callable[[Progress], None]:
 
 def _said(progress: Progress) -> str:
     bits = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
-    left = "" if progress.seconds_left is None else f"{output.duration(progress.seconds_left)} left"
-    return ", ".join(part for part in (left, f"bits/dim {bits}" if bits else "") if part)
+    return f"{output.duration(progress.seconds_left)} left" + (f", bits/dim {bits}" if bits else "")

@@ -18,6 +18,7 @@ from tzk_core.errors import TzkError
 if TYPE_CHECKING:
     from tzk_core.config import Config
     from tzk_core.experiment import Experiment
+    from tzk_core.training.trainer import Progress
 
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended."""
@@ -138,11 +139,18 @@ def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: b
 def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
-    from tzk_core.cli import progress  # tqdm, and pictures need matplotlib
+    from tzk_core.cli import interrupts, progress  # pictures need matplotlib
     from tzk_core.report import pictures, table
 
-    with _timed(record, "training"), progress.shown(experiment.config.training.steps) as show:
-        experiment.train(folder.path, resume=resume and folder.checkpoint.exists(), progress=show)
+    steps = experiment.config.training.steps
+    with _timed(record, "training"), progress.shown(steps) as show, interrupts.deferred() as check:
+
+        def after_step(progress: Progress) -> None:
+            show(progress)
+            check()
+
+        experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
+        check()
     with _timed(record, "evaluation"):
         output.say("evaluating on test data")
         results = experiment.evaluate("test")

@@ -24,7 +24,6 @@ class RunFolder:
         self.record = path / "run.json"
         self.results = path / "results.json"
         self.table = path / "results.md"
-        self.checkpoint = path / "checkpoint"
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -49,8 +48,13 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run got to its end; the results are written last but for pictures and the record."""
+        """Whether the run got to its end."""
         return self.read_record().get("status") == "finished"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from; the old one counts, should a kill have left no other."""
+        return any((self.path / name).is_dir() for name in ("checkpoint", "checkpoint.old"))
 
     def read_record(self) -> dict[str, Any]:
         """run.json, or nothing if there is none yet. Raises TzkError if it cannot be read."""

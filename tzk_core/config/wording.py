@@ -15,6 +15,7 @@ _TYPES = {
     "int_from_float": "a whole number",
     "int_type": "a whole number",
     "list_type": "an array",
+    "missing": "one more item",
     "mapping_type": "a table",
     "model_attributes_type": "a table",
     "model_type": "a table",
@@ -30,8 +31,8 @@ _BOUNDS = {
     "less_than": ("lt", "a number below {}"),
     "less_than_equal": ("le", "a number of at most {}"),
     "literal_error": ("expected", "{}"),
-    "too_short": ("min_length", "at least {}"),
-    "too_long": ("max_length", "at most {}"),
+    "too_short": ("min_length", "{} or more items"),
+    "too_long": ("max_length", "{} or fewer items"),
 }
 
 
