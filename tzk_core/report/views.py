@@ -14,11 +14,19 @@ class Experiment(Protocol):
 
     config: Any  # .seed, and .datasets, each with a .name
     model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
-    knowledge_names: Sequence[str]
-    groups: Mapping[str, Sequence[str]]
-    """The knowledge types that a table of the config stands for, by its name, say `digit-{label}`."""
-    dataset_knowledge: Mapping[str, str]
-    """For each data set the knowledge type that says no more than "from this data set"."""
+
+    @property
+    def knowledge_names(self) -> Sequence[str]: ...
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The knowledge types that a table of the config stands for, by its name, say `digit-{label}`."""
+        ...
+
+    @property
+    def dataset_knowledge(self) -> Mapping[str, str]:
+        """For each data set the knowledge type that says no more than "from this data set"."""
+        ...
 
     def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
         """T, (n, *shape), in the scale of the model, and presence, (n, knowledge), in {0, 1, nan}."""
