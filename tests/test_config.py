@@ -171,9 +171,6 @@ def test_several_problems_make_one_error_with_a_line_each():
             "[training] learning_rate: expected a finite number, got inf",
         ),
         (
-            ("steps = 100", "steps = 100\naverage = 1.0"),
-            "[training] average: expected a number below 1.0, got 1.0",
-        ),
         (("steps = 100", "steps = 100\ndecay = 'cos'"), "[training] decay: expected 'cosine' or 'none'"),
         (
             ('name = "joint"', 'name = "joint"\ndevice = "gpu"'),

@@ -10,6 +10,7 @@ from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import FittedGaussian
+from tzk_core.parts import Part
 from tzk_core.transforms.bounds import soft_bound
 
 
@@ -27,8 +28,13 @@ class Knowledge(nn.Module):
     to evaluate several for one z. Nothing here mentions T: the Jacobian of f_T cancels in p(T given K)/p(T). With
     absent knowledge C means nothing, and p(T given κ=0) is the Bayes complement, so it has no distribution of its own.
 
-    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`.
+    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`, and when the names
+    or meanings of their parameters change, raise `state_version` and override `upgrade`.
+
+    `implies` names knowledge that contains this one (a digit is in "mnist").
     """
+
+    state_version = 1
 
     log_odds: Tensor
 
@@ -46,6 +52,8 @@ class Knowledge(nn.Module):
         self.latent_shape = tuple(latent_shape)
         self.characteristics = characteristics
         self.logit_bound = logit_bound
+        self.part: Part | None = None  # None: built in Python, so a checkpoint cannot build it again
+        self.implies: tuple[str, ...] = ()
         self.latent = latent
         self.discriminator = Regressor(dims, 1, hidden, layers)
         self.characteristics_prior = FittedGaussian((characteristics,))
@@ -57,6 +65,11 @@ class Knowledge(nn.Module):
         for module in self.modules():
             if isinstance(module, Regressor):
                 module.initialise(generator)
+
+    @staticmethod
+    def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
+        """The state dict of an older `version` as this one reads it."""
+        return state
 
     def log_prob_presence(self) -> tuple[Tensor, Tensor]:
         """log p(κ=0) and log p(κ=1), scalars in nats."""

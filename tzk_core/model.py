@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from nflows.distributions.base import Distribution
@@ -15,6 +16,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.importance import log_prob_present
 from tzk_core.inputs import check_characteristics, check_observations
 from tzk_core.knowledge import Knowledge
+from tzk_core.parts import FlowParts
 from tzk_core.random_streams import stream
 
 
@@ -26,6 +28,7 @@ class SharedFlow(Distribution):
         self.shape = tuple(shape)
         self.transform = transform
         self.base = base
+        self.parts: FlowParts | None = None  # None: built in Python, so a checkpoint cannot build it again
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -72,6 +75,7 @@ class TzK(nn.Module):
         super().__init__()
         self.flow = flow
         self.knowledge = nn.ModuleDict()
+        self.opaque: dict[str, Any] = {}  # knowledge whose plugin is not installed, by name: saved back as it came
         for name, each in (knowledge or {}).items():
             self.add(name, each)
 
@@ -85,7 +89,7 @@ class TzK(nn.Module):
 
     def add(self, name: str, knowledge: Knowledge) -> None:
         """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
-        if name in self.knowledge:
+        if name in self.knowledge or name in self.opaque:
             raise TzkError(f"this model has a knowledge type {name!r} already: choose another name")
         if not name or any(letter in "./\\" or ord(letter) < 32 for letter in name):
             raise TzkError(f"a knowledge type's name is also a file's: {name!r} may not be empty or hold . / or \\")
@@ -104,6 +108,8 @@ class TzK(nn.Module):
 
     def find(self, name: str) -> Knowledge:
         """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
+        if name in self.opaque:
+            raise TzkError(self.opaque[name].reason)
         if name not in self.knowledge:
             raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self.knowledge)}")
         return self.knowledge[name]  # type: ignore[return-value]

@@ -24,15 +24,15 @@ class Wording:
     fill_in: "bound": a variable filled in from q contributes log M - log q, which is bounded; "literal": log M, as
         the paper words it, which grows without limit as the encoder narrows.
     prior: "paper": the decoder divides by p(T) of present knowledge, so that every knowledge present takes away
-        from the weight of log p(T), (½ - λ s) each; "whole": the same value, but no gradient through that division,
+        from the weight of log p(T), (½ - λ s) each; "full": the same value, but no gradient through that division,
         Jacobian included, so that the weight of log p(T) stays 1 whatever is present.
     """
 
     fill_in: str = "bound"
-    prior: str = "whole"
+    prior: str = "full"
 
     def __post_init__(self) -> None:
-        for key, known in (("fill_in", ("bound", "literal")), ("prior", ("whole", "paper"))):
+        for key, known in (("fill_in", ("bound", "literal")), ("prior", ("full", "paper"))):
             if getattr(self, key) not in known:
                 raise TzkError(f"objective.{key} is one of {', '.join(known)}; got {getattr(self, key)!r}")
 
@@ -87,7 +87,7 @@ def mental_capacity(
     z, logabsdet = model.flow.encode(observations.T)
     log_prob_z = model.flow.base.log_prob(z)
     log_prob_T = log_prob_z + logabsdet
-    # log p(z) as the decoder divides by it. "whole" takes the gradient of log p(T) out and leaves that of the
+    # log p(z) as the decoder divides by it. "full" takes the gradient of log p(T) out and leaves that of the
     # Jacobian in, which then balances log p(z given C): detaching log p(z) alone would let f_T shrink z without cost.
     divisor = log_prob_z if wording.prior == "paper" else log_prob_T.detach() - logabsdet
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,3 +26,14 @@ def stream(seed: int, *names: str | int) -> torch.Generator:
 def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
     """The same for numpy."""
     return np.random.Generator(np.random.PCG64(_entropy(seed, names)))
+
+
+@contextmanager
+def seeded(seed: int, *names: str | int) -> Iterator[None]:
+    """Within it torch's global generator depends on `seed` and `names` only; afterwards it is as it was before.
+
+    For constructors that draw their own starting values, as nflows' and torch's do.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_entropy(seed, names) >> 1)
+        yield

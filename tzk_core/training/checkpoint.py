@@ -1,0 +1,224 @@
+"""Checkpoints: one file a knowledge type, a manifest with hashes, replaced as a whole (DESIGN of a run folder).
+
+    checkpoint/
+      manifest.json  core.safetensors  knowledge/NAME.safetensors  trainer.pt
+
+A checkpoint is written beside the last one and renamed. The one moment between two renames in which there is none by
+the name is repaired by the next reader, so that a kill at any time leaves the last good one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from tzk_core.build import rebuild_flow, rebuild_knowledge
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.parts import FlowParts, Part
+from tzk_core.plugins import KnowledgeType, MissingPlugin, PartNotLoadable, UnknownPart, registry
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class OpaqueKnowledge:
+    """A knowledge type whose plugin is not installed: its file and its entry of the manifest, kept as they came."""
+
+    file: bytes
+    entry: Mapping[str, Any]
+    reason: str
+
+
+def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None) -> None:
+    """Writes the model, and the state of its training if given, as `folder`, replacing what was there as a whole."""
+    folder = Path(folder)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "knowledge").mkdir(parents=True)
+    core = core_hash(model.flow)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "core": {
+            "hash": core,
+            "parts": model.flow.parts.to_json() if model.flow.parts else None,
+            **_write(fresh, "core.safetensors", save_tensors(_tensors(model.flow))),
+        },
+        "knowledge": {},
+    }
+    for name, kind in model.named_knowledge():
+        entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
+        metadata = {"tzk": json.dumps({"name": name, **entry})}
+        file = save_tensors(_tensors(kind), metadata=metadata)
+        manifest["knowledge"][name] = {**entry, **_write(fresh, f"knowledge/{name}.safetensors", file)}
+    for name, opaque in model.opaque.items():
+        manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, f"knowledge/{name}.safetensors", opaque.file)}
+    if trainer is not None:
+        torch.save(dict(trainer), fresh / "trainer.pt")
+        manifest["trainer"] = {"file": "trainer.pt", "sha256": _sha256((fresh / "trainer.pt").read_bytes())}
+    _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+    _replace(folder, fresh)
+
+
+def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
+    """The model of a checkpoint, on the CPU. Raises `TzkError` naming a file that is missing, truncated or altered.
+
+    A shared flow that was built in Python, not by names, has to be given as `flow`, with weights of any value. A
+    knowledge type whose plugin is missing is kept in `model.opaque`; a missing part of the flow is an error that says
+    which distribution to install.
+    """
+    folder, manifest = Path(folder), read_manifest(folder)
+    if flow is None:
+        if manifest["core"]["parts"] is None:
+            raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
+        flow = _rebuilt_flow(FlowParts.from_json(manifest["core"]["parts"]), folder)
+    _load_state(flow, _read(folder, manifest["core"]), folder / manifest["core"]["file"])
+    model = TzK(flow)
+    for name, entry in manifest["knowledge"].items():
+        kind = load_knowledge(name, entry, _read(folder, entry), model.latent_shape, folder / entry["file"])
+        if isinstance(kind, OpaqueKnowledge):
+            model.opaque[name] = kind
+        else:
+            model.add(name, kind)
+    return model
+
+
+def load_knowledge(
+    name: str, entry: Mapping[str, Any], file: bytes, latent_shape: tuple[int, ...], where: Path
+) -> Knowledge | OpaqueKnowledge:
+    """The knowledge type in `file`, or, where its plugin does not work here, the file as it is and why."""
+    if entry["part"] is None:
+        return OpaqueKnowledge(file, dict(entry), f"knowledge type {name!r} was built in Python, not by a name")
+    part = Part.from_json(entry["part"])
+    try:
+        registry().find(KnowledgeType, part.qualified_name).load()
+    except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
+        reason = f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})"
+        return OpaqueKnowledge(file, dict(entry), reason)
+    kind = rebuild_knowledge(part, latent_shape, name=name)
+    state = _parse(file, where)
+    if part.state_version != kind.state_version:
+        state = kind.upgrade(state, part.state_version)
+    _load_state(kind, state, where)
+    kind.implies = tuple(entry["implies"])
+    return kind
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """The state of the training at this checkpoint. Raises `TzkError` if there is none."""
+    manifest = read_manifest(folder)
+    if "trainer" not in manifest:
+        raise TzkError(f"{folder} holds a model without the state of its training: it cannot be resumed")
+    path = Path(folder) / manifest["trainer"]["file"]
+    _checked(path, manifest["trainer"]["sha256"])
+    return torch.load(path, weights_only=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint, after repairing an interrupted replacement."""
+    folder = Path(folder)
+    _repair(folder)
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
+    except ValueError as error:
+        raise TzkError(f"{path} is damaged ({error})") from None
+    if manifest.get("format") != FORMAT:
+        raise TzkError(f"{path} has format {manifest.get('format')}; this version of TzK reads format {FORMAT}")
+    return manifest
+
+
+def core_hash(flow: SharedFlow) -> str:
+    """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing."""
+    digest = hashlib.sha256(json.dumps(flow.parts.to_json() if flow.parts else None, sort_keys=True).encode())
+    digest.update(repr((flow.shape, flow.latent_shape, type(flow.base).__name__)).encode())
+    for name, tensor in sorted(_tensors(flow).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _rebuilt_flow(parts: FlowParts, folder: Path) -> SharedFlow:
+    try:
+        return rebuild_flow(parts)
+    except (UnknownPart, PartNotLoadable) as error:
+        missing = [part for part in (parts.recipe, *parts.layers) if part is not None]
+        wanted = ", ".join(sorted({f"{part.distribution} {part.version}" for part in missing}))
+        raise TzkError(f"the shared flow in {folder} was built with {wanted}: install that ({error})") from error
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor] | bytes, where: Path) -> None:
+    tensors = _parse(state, where) if isinstance(state, bytes) else state
+    module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TzkError(f"{where} does not fit the model: {error}") from error
+
+
+def _parse(file: bytes, where: Path) -> dict[str, Tensor]:
+    try:
+        return load_tensors(file)
+    except Exception as error:
+        raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
+
+
+def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
+    path = folder / name
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"file": name, "sha256": _sha256(content)}
+
+
+def _read(folder: Path, entry: Mapping[str, Any]) -> bytes:
+    return _checked(folder / entry["file"], entry["sha256"])
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise TzkError(f"{path} is missing from the checkpoint") from None
+    if _sha256(content) != sha256:
+        raise TzkError(f"{path} is truncated or altered: its sha256 is not that of the manifest")
+    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    """Puts `fresh` in the place of `folder`; see `_repair` for a kill between the two renames."""
+    last = folder.with_name(folder.name + ".old")
+    shutil.rmtree(last, ignore_errors=True)
+    if folder.exists():
+        folder.rename(last)
+    fresh.rename(folder)
+    shutil.rmtree(last, ignore_errors=True)
+
+
+def _repair(folder: Path) -> None:
+    last = folder.with_name(folder.name + ".old")
+    if not folder.exists() and last.exists():
+        last.rename(folder)

@@ -1,0 +1,106 @@
+"""The Python interface without a config: train a model on tensors, save it, open it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+from tzk_core.inputs import check_observations
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.observations import Observations
+from tzk_core.random_streams import stream
+from tzk_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tzk_core.training.settings import Settings
+from tzk_core.training.trainer import Progress, Trainer
+
+
+def fit(
+    model: TzK,
+    T: Tensor,
+    presence: Mapping[str, Tensor] | None = None,
+    characteristics: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> Trainer:
+    """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1].
+
+    presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
+    characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
+    `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in `presence`,
+    p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
+    """
+    check_observations(T, model.shape)
+    presence = dict(presence or {})
+    for name, column in presence.items():
+        model.find(name)
+        values = column[~column.isnan()] if column.is_floating_point() else column
+        if tuple(column.shape) != (len(T),) or not ((values == 0) | (values == 1)).all():
+            raise TzkError(
+                f"presence of {name!r} is expected as ({len(T)},) of 0, 1 and nan; got {tuple(column.shape)} {column.dtype}"
+            )
+    for name, C in (characteristics or {}).items():
+        expected = (len(T), model.find(name).characteristics)
+        if tuple(C.shape) != expected:
+            raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
+    options = Settings(**settings)
+    batches = _Batches(T, presence, dict(characteristics or {}), options.batch_size, seed)
+    with torch.no_grad():
+        for name, column in presence.items():
+            kind = model.find(name)
+            kind.log_odds.copy_(torch.logit(column.float().nanmean(), eps=1e-6).nan_to_num(0.0))
+            if name in batches.characteristics:
+                kind.characteristics_prior.fit(batches.characteristics[name].to(kind.log_odds))
+        rows = torch.randperm(len(T), generator=stream(seed, "initialisation"))[: options.initialisation]
+        model.flow.initialise(T[rows].to(next(model.parameters())))
+    trainer = Trainer(model, batches, options, seed, levels=None)
+    trainer.run(progress=progress)
+    return trainer
+
+
+def save(model: TzK, path: str | Path) -> None:
+    """Writes the model as a checkpoint folder, replacing one that is there as a whole."""
+    save_checkpoint(model, Path(path))
+
+
+def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
+    """The model of a run folder, or of a checkpoint folder, on the CPU.
+
+    Raises `TzkError` naming what is missing, damaged or not installed. A shared flow that was built in Python has to
+    be given as `flow`.
+    """
+    path = Path(path)
+    if not path.exists() and not path.with_name(path.name + ".old").exists():
+        raise TzkError(f"there is no run or checkpoint at {path}")
+    inside = path / "checkpoint"
+    run = inside.exists() or inside.with_name("checkpoint.old").exists()
+    return load_checkpoint(inside if run else path, flow)
+
+
+class _Batches:
+    """Batches of one tensor, every epoch in a fresh order; a batch depends on (seed, step) alone."""
+
+    def __init__(
+        self, T: Tensor, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor], size: int, seed: int
+    ) -> None:
+        self.T, self.characteristics, self.seed = T, characteristics, seed
+        self.size = min(size, len(T))
+        self.knowledge = tuple(presence)
+        columns = [column.to(torch.float32) for column in presence.values()]
+        self.presence = torch.stack(columns, 1) if columns else torch.zeros(len(T), 0)
+
+    def batch(self, step: int) -> Observations:
+        each = len(self.T) // self.size
+        epoch, number = divmod(step, each)
+        order = torch.randperm(len(self.T), generator=stream(self.seed, "order", epoch))
+        rows = order[number * self.size : (number + 1) * self.size]
+        given = {name: C[rows] for name, C in self.characteristics.items()}
+        return Observations(self.T[rows], self.presence[rows], self.knowledge, given)
+
+    def sources(self, step: int) -> dict[str, slice]:
+        return {"T": slice(0, self.size)}

@@ -1,0 +1,42 @@
+"""How a model is trained: lengths, rates and the wording of the objective."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from tzk_core.objective import Wording
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Adam (Kingma & Ba) with linear warm-up and, by default, a cosine decay to zero.
+
+    steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
+    clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
+    multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
+    initialisation: how many samples the data-dependent initialisation of the shared flow sees.
+    """
+
+    steps: int
+    minutes: float | None = None
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    warmup: int = 0
+    decay: str = "cosine"
+    clip: float | None = None
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    initialisation: int = 4096
+    wording: Wording = field(default_factory=Wording)
+    multiplier: float = 0.1
+    multiplier_max: float = 0.45
+    multiplier_rate: float = 1e-3
+    tolerance: float = 10.0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        warm = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.decay == "none":
+            return self.learning_rate * warm
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -1,0 +1,195 @@
+"""The training loop: batches in, Eq. 5 maximised, checkpoints and a log out."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+from tzk_core.model import TzK
+from tzk_core.objective import Capacity, Multipliers, mental_capacity
+from tzk_core.observations import Observations
+from tzk_core.random_streams import stream
+from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
+from tzk_core.training.settings import Settings
+from tzk_core.units import bits_per_dim
+
+
+class Batches(Protocol):
+    """Where observations come from: a batch depends on its step alone, so that a run can be resumed anywhere."""
+
+    def batch(self, step: int) -> Observations: ...
+
+    def sources(self, step: int) -> Mapping[str, slice]:
+        """Data set -> its rows in the batch of this step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a step: the bits are of log p(T), by data set, averaged since the last line of the log."""
+
+    step: int
+    steps: int
+    seconds: float
+    seconds_left: float
+    bits_per_dim: dict[str, float]
+
+
+class Trainer:
+    """Trains a model in place. The state after a step depends on model, batches, settings and seed only.
+
+    `levels`: grey levels of the data, for the bits in the log; None for real-valued data.
+    """
+
+    def __init__(
+        self, model: TzK, batches: Batches, settings: Settings, seed: int = 0, levels: int | None = 256
+    ) -> None:
+        self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
+        self.step = 0
+        self.seconds = 0.0
+        self.multipliers = Multipliers(
+            {name: settings.multiplier for name, _ in model.named_knowledge()},
+            settings.tolerance,
+            settings.multiplier_rate,
+            settings.multiplier_max,
+        )
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=settings.learning_rate, fused=True)
+        self._like = trained[0]
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        # A step takes ten times as long once numbers become denormal.
+        torch.set_flush_denormal(True)
+
+    def advance(self) -> Capacity:
+        """One step. Raises `TzkError` if the objective or its gradient is not finite; the model is then as before."""
+        observations = self.batches.batch(self.step).to(self._like.device, self._like.dtype)
+        capacity = mental_capacity(
+            self.model, observations, self._noise, self.multipliers.values, self.settings.wording
+        )
+        dims = observations.T[0].numel()
+        self.optimizer.zero_grad(set_to_none=True)
+        (-capacity.value / dims).backward()
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        )
+        if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
+            raise TzkError(
+                f"training diverged at step {self.step}: objective {capacity.value.item()}, gradient norm {norm.item()}. "
+                "The last checkpoint is sound; go on from it with a lower training.learning_rate or a training.clip"
+            )
+        if self.settings.clip is not None and norm > self.settings.clip:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(self.settings.clip / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(self.step)
+        self.optimizer.step()
+        self.multipliers.ascend(capacity.inconsistency)
+        self._count(capacity)
+        self.step += 1
+        return capacity
+
+    def run(self, folder: Path | None = None, progress: Callable[[Progress], None] | None = None) -> None:
+        """Trains to the end, or to the cap in minutes, from wherever it is.
+
+        With `folder`, writes metrics.csv and checkpoints there, the last one at the end. On KeyboardInterrupt a
+        checkpoint is written before the exception goes on.
+        """
+        settings, started = self.settings, time.monotonic() - self.seconds
+        first, begun = self.step, time.monotonic()
+        try:
+            while self.step < settings.steps:
+                self.advance()
+                self.seconds = time.monotonic() - started
+                due = self.step % settings.log_every == 0 or self.step == settings.steps
+                pace = (time.monotonic() - begun) / (self.step - first)
+                if progress:
+                    left = pace * (settings.steps - self.step)
+                    progress(Progress(self.step, settings.steps, self.seconds, left, self._bits()))
+                if due and folder:
+                    self._log(Path(folder) / "metrics.csv")
+                if self.step % settings.checkpoint_every == 0 and folder:
+                    self.save(folder)
+                if settings.minutes is not None and self.seconds > 60 * settings.minutes:
+                    break
+        except KeyboardInterrupt:
+            if folder:
+                self.save(folder)
+            raise
+        if folder:
+            self.save(folder)
+
+    def save(self, folder: Path) -> None:
+        """Writes folder/checkpoint with everything that is needed to go on."""
+        save_checkpoint(self.model, Path(folder) / "checkpoint", self._state())
+
+    def resume(self, folder: Path) -> None:
+        """Takes weights, optimiser, multipliers and step from folder/checkpoint. The settings have to be the same."""
+        saved = load_checkpoint(Path(folder) / "checkpoint", flow=self.model.flow)
+        self.model.load_state_dict(saved.state_dict())
+        state = load_trainer(Path(folder) / "checkpoint")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.multipliers.values = dict(state["multipliers"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "optimizer": self.optimizer.state_dict(),
+            "multipliers": dict(self.multipliers.values),
+            "sums": dict(self._sums),
+            "counts": dict(self._counts),
+        }
+
+    def _noise(self, name: str, count: int) -> Tensor:
+        characteristics = self.model.find(name).characteristics
+        return torch.randn(count, characteristics, generator=stream(self.seed, "noise", name, self.step))
+
+    def _count(self, capacity: Capacity) -> None:
+        """Adds a step to the sums of the next line of the log."""
+        dims = torch.Size(self.model.shape).numel()
+        values = {"objective": capacity.value, "prior_weight": capacity.prior_weight}
+        for name, rows in self.batches.sources(self.step).items():
+            if len(capacity.log_prob_T[rows]):
+                values[f"bits_per_dim/{name}"] = bits_per_dim(capacity.log_prob_T[rows].mean(), dims, self.levels)
+        values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
+        values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0.0) + float(value.detach())
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def _bits(self) -> dict[str, float]:
+        prefix = "bits_per_dim/"
+        return {
+            key.removeprefix(prefix): self._sums[key] / self._counts[key] for key in self._sums if key.startswith(prefix)
+        }
+
+    def _log(self, path: Path) -> None:
+        """Appends the averages since the last line; columns are those of all knowledge types, whatever this line has."""
+        names = [name for name, _ in self.model.named_knowledge()]
+        sources = self.batches.sources(self.step)
+        columns = ["step", "seconds", "learning_rate", "objective", "prior_weight"]
+        columns += [f"bits_per_dim/{name}" for name in sources]
+        columns += [f"{what}/{name}" for what in ("conditional", "inconsistency", "multiplier") for name in names]
+        row: dict[str, float | int | str] = {key: total / self._counts[key] for key, total in self._sums.items()}
+        row |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
+        row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": self.settings.rate(self.step - 1)}
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            if fresh:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+        self._sums, self._counts = {}, {}
