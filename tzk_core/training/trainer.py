@@ -112,14 +112,16 @@ class Trainer:
                 self.advance()
                 self.seconds = time.monotonic() - started
                 due = self.step % settings.log_every == 0 or self.step == settings.steps
-                pace = (time.monotonic() - begun) / (self.step - first)
-                if progress:
-                    left = pace * (settings.steps - self.step)
-                    progress(Progress(self.step, settings.steps, self.seconds, left, self._bits()))
+                left = (time.monotonic() - begun) / (self.step - first) * (settings.steps - self.step)
+                if settings.minutes is not None:
+                    left = min(left, max(0.0, 60 * settings.minutes - self.seconds))
+                reached = Progress(self.step, settings.steps, self.seconds, left, self._bits())
                 if due and folder:
                     self._log(Path(folder) / "metrics.csv")
                 if self.step % settings.checkpoint_every == 0 and folder:
                     self.save(folder)
+                if progress:  # last, so that an interrupt from here finds the step logged
+                    progress(reached)
                 if settings.minutes is not None and self.seconds > 60 * settings.minutes:
                     break
         except KeyboardInterrupt:

@@ -1,0 +1,180 @@
+"""A whole tiny run from the command line: what it leaves, that it resumes exactly, and what reads it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tzk_core.cli import main, progress
+
+CONFIG = """
+name = "glyphs"
+
+[flow]
+steps = 2
+tile = 4
+
+[[datasets]]
+name = "digits"
+type = "glyph-digits"
+train = 300
+validation = 20
+test = 60
+
+[[datasets]]
+name = "letters"
+type = "glyph-letters"
+train = 200
+validation = 20
+test = 40
+
+[[knowledge]]
+name = "digits"
+type = "gaussian"
+present = { dataset = "digits" }
+
+[[knowledge]]
+name = "digit-{label}"
+type = "gaussian"
+hidden = 8
+present = { dataset = "digits", label = "each" }
+implies = "digits"
+
+[training]
+steps = 6
+batch_size = 32
+log_every = 2
+initialisation = 64
+
+[evaluation]
+importance_samples = 4
+partitions = { digits = ["digit-*"] }
+means = { "mean digit" = ["digit-*"] }
+"""
+
+
+def tzk(*words: object) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "glyphs.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A finished run."""
+    result = tzk("run", folder / "glyphs.toml", "seed=1", "--out", folder / "whole")
+    assert result.exit_code == 0, result.output
+    return folder / "whole"
+
+
+def results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def test_the_run_folder_is_whole(run: Path):
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    pictures = {name for name in names if name.startswith("samples/")}
+    knowledge = {
+        f"checkpoint/knowledge/{name}.safetensors" for name in ["digits", *(f"digit-{i}" for i in range(10))]
+    }
+    assert names - pictures - knowledge == {
+        "config.toml",
+        "run.json",
+        "metrics.csv",
+        "results.json",
+        "results.md",
+        "checkpoint/manifest.json",
+        "checkpoint/core.safetensors",
+        "checkpoint/trainer.pt",
+    }
+    assert knowledge <= names
+    assert {"samples/samples-prior.png", "samples/training-curves.png"} <= pictures
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert len(metrics(run)) == 3
+
+
+def test_the_results_have_every_kind_of_row(run: Path):
+    rows = results(run)["rows"]
+    assert {row["kind"] for row in rows} == {"prior", "knowledge", "mixture", "baseline"}
+    assert {row["dataset"] for row in rows if row["kind"] == "prior"} == {"digits", "letters"}
+    assert all(row["bits_per_dim"] > 0 for row in rows)
+
+
+def test_an_existing_folder_is_refused(run: Path, folder: Path):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    result = tzk("run", folder / "glyphs.toml", "--out", run)
+    assert result.exit_code == 2
+    assert "is there already" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """The rows of the log without what depends on the clock."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    run: Path, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
+):
+    def lines_until_interrupt(clock: Any) -> Any:
+        def show(progress: Any) -> None:
+            if progress.step == step:
+                signal.raise_signal(signal.SIGINT)
+
+        return show
+
+    parts = folder / f"in-parts-{step}"
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "lines", lines_until_interrupt)
+        result = tzk("run", folder / "glyphs.toml", "seed=1", "--out", parts)
+    assert result.exit_code == 130, result.output
+    assert f"tzk run {parts} --resume" in result.stdout
+    assert not (parts / "results.json").exists()
+
+    result = tzk("run", parts, "--resume")
+    assert result.exit_code == 0, result.output
+    assert results(parts) == results(run)
+    assert metrics(parts) == metrics(run)
+    for file in (run / "checkpoint").rglob("*.safetensors"):
+        assert (
+            parts / "checkpoint" / file.relative_to(run / "checkpoint")
+        ).read_bytes() == file.read_bytes(), file
+
+
+def test_the_same_numbers_are_evaluated_from_the_folder_alone(run: Path):
+    assert json.loads(tzk("eval", run, "--json").stdout) == results(run)
+    table = tzk("eval", run, "--split", "validation", "--limit", 10)
+    assert table.exit_code == 0
+    assert "bits/dim" in table.stdout
+
+
+def test_samples_from_the_prior_and_given_knowledge(run: Path, tmp_path: Path):
+    first, second, third = (tmp_path / f"{i}.png" for i in range(3))
+    assert tzk("sample", run, "-n", 4, "-o", first).exit_code == 0
+    given = ["sample", run, "--knowledge", "digit-7", "-n", 4, "--characteristics", "1.5,-0.3", "-o"]
+    assert tzk(*given, second).exit_code == 0
+    assert tzk(*given, third).exit_code == 0
+    assert Image.open(first).size == Image.open(second).size
+    assert second.read_bytes() == third.read_bytes() != first.read_bytes()
+    result = tzk("sample", run, "--knowledge", "digit-11")
+    assert result.exit_code == 2
+    assert "did you mean 'digit-1'" in result.stderr
