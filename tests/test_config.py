@@ -171,6 +171,9 @@ def test_several_problems_make_one_error_with_a_line_each():
             "[training] learning_rate: expected a finite number, got inf",
         ),
         (
+            ("steps = 100", "steps = 100\nwarmup = -1"),
+            "[training] warmup: expected a number of at least 0, got -1",
+        ),
         (("steps = 100", "steps = 100\ndecay = 'cos'"), "[training] decay: expected 'cosine' or 'none'"),
         (
             ('name = "joint"', 'name = "joint"\ndevice = "gpu"'),
