@@ -1,0 +1,89 @@
+"""Small random models and batches, and the formulas of the objective for one knowledge type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.knowledge import Knowledge
+from tzk_core.model import TzK
+from tzk_core.objective import Noise, Wording
+from tzk_core.observations import Observations
+
+NAN = math.nan
+WORDINGS = [Wording(fill_in, prior) for fill_in in ("bound", "literal") for prior in ("full", "paper")]
+LAYERS = [
+    {"type": "tiled-convolution", "initialisation": "orthogonal"},
+    {"type": "affine"},
+    {"type": "symlog"},
+] * 2
+
+
+def steady(value: float = 0.5, c: int = 2) -> Noise:
+    """The same noise for every sample, so that a law by hand need not know in which order it is drawn."""
+    return lambda name, count: torch.full((count, c), value, dtype=torch.float64)
+
+
+def small(kinds: Sequence[str] = ("gaussian",), seed: int = 0, dims: int = 3, spread: float = 0.3) -> TzK:
+    """A model with random parameters, in float64: a flow of two steps and knowledge types "k0", "k1", ..."""
+    model = TzK(build_flow((dims,), layers=LAYERS, seed=seed))
+    for i, kind in enumerate(kinds):
+        model.add(f"k{i}", build_knowledge(kind, (dims,), seed, f"k{i}", hidden=6, layers=3))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += spread * torch.randn(parameter.shape, generator=generator)
+        for number, (_, kind) in enumerate(model.named_knowledge()):
+            kind.log_odds.fill_(0.4 * number - 1)
+            kind.characteristics_prior.mean_.fill_(0.2 * number)
+            kind.characteristics_prior.scale.fill_(1 + 0.1 * number)
+    return model.double()
+
+
+def batch(
+    presence: Sequence[Sequence[float]], seed: int = 1, dims: int = 3, observed: Sequence[str] = ()
+) -> Observations:
+    """Random T for a table of presence, one row a sample, and random C for the types `observed`."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.tensor(presence, dtype=torch.float64)
+    T = torch.randn(len(table), dims, generator=generator, dtype=torch.float64)
+    names = tuple(f"k{i}" for i in range(table.shape[1]))
+    C = {name: torch.randn(len(table), 2, generator=generator, dtype=torch.float64) for name in observed}
+    return Observations(T, table, names, C)
+
+
+def gradients(value: Tensor, module: nn.Module) -> dict[str, Tensor]:
+    """By parameter, d value / d parameter; zero where value does not depend on it."""
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return {
+        n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)
+    }
+
+
+def assert_equal_gradients(value: Tensor, expected: Tensor, module: nn.Module) -> None:
+    wanted = gradients(expected, module)
+    for name, gradient in gradients(value, module).items():
+        torch.testing.assert_close(
+            gradient, wanted[name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def sides(
+    kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """What a present knowledge type adds to log p_enc and log p_dec, by DESIGN's formulas; log_ratio is
+    log p(z given C) - log p(z)."""
+    encoder = kind.log_prob_presence_given(z)[1] + kind.log_prob_characteristics_given(C, z) - log_q
+    decoder = kind.log_prob_presence()[1] + kind.log_prob_characteristics(C) + log_ratio - log_q
+    return encoder, decoder
+
+
+def absent(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
+    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement."""
+    log_absent = kind.log_prob_presence_given(z)[0]
+    return log_absent, log_absent

@@ -1,0 +1,379 @@
+"""The objective, Eq. 3 and 5, against formulas written by hand for random models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+from models import NAN, WORDINGS, absent, assert_equal_gradients, batch, gradients, sides, small, steady
+from torch import Tensor
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.errors import TzkError
+from tzk_core.model import TzK
+from tzk_core.objective import Capacity, Multipliers, Wording, mental_capacity
+from tzk_core.observations import Observations
+
+# With no knowledge
+
+
+@pytest.mark.parametrize(
+    "named", [False, True], ids=["no knowledge in the model", "knowledge in the model only"]
+)
+@pytest.mark.parametrize("wording", WORDINGS, ids=str)
+def test_without_knowledge_it_is_maximum_likelihood_bit_for_bit(wording: Wording, named: bool) -> None:
+    model = small(["flow"] if named else []).float()
+    T = torch.randn(7, 3)
+    likelihood = model.flow.log_prob(T)
+    expected = gradients(likelihood.mean(), model)
+    capacity = mental_capacity(model, Observations.only(T), steady(), wording=wording)
+    assert torch.equal(capacity.value, likelihood.mean())
+    assert torch.equal(capacity.log_capacity, likelihood)
+    assert torch.equal(capacity.log_prob_T, likelihood)
+    assert capacity.prior_weight == 1
+    assert not capacity.inconsistency and not capacity.conditional
+    for name, gradient in gradients(capacity.value, model).items():
+        assert torch.equal(gradient, expected[name]), name
+
+
+# Equation 3 by hand
+
+
+MIXED = [[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("wording", WORDINGS, ids=str)
+def test_equation_3_with_everything_observed(wording: Wording, seed: int) -> None:
+    model = small(["gaussian", "flow", "gaussian"], seed)
+    seen = batch(MIXED, seed, observed=["k0", "k1", "k2"])
+    z, logabsdet = model.flow.encode(seen.T)
+    log_prob_z = model.flow.base.log_prob(z)
+    encoder = decoder = log_prob_z + logabsdet
+    for column, (name, kind) in enumerate(model.named_knowledge()):
+        C, present = seen.characteristics[name], seen.presence[:, column] == 1
+        enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, 0.0)
+        not_enc, not_dec = absent(kind, z)
+        encoder, decoder = (
+            encoder + torch.where(present, enc, not_enc),
+            decoder + torch.where(present, dec, not_dec),
+        )
+    capacity = mental_capacity(model, seen, steady(), wording=wording)
+    torch.testing.assert_close(capacity.log_capacity, 0.5 * (encoder + decoder))
+    torch.testing.assert_close(capacity.value, (0.5 * (encoder + decoder)).mean())
+
+
+@pytest.mark.parametrize("fill_in", ["bound", "literal"])
+def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
+    """Some rows of C observed, others not: log q leaves both sides where C was filled in, and only there."""
+    model, seen = small(), batch([[1], [1], [0], [1]], observed=["k0"])
+    seen.characteristics["k0"][1:] = NAN
+    kind = model.find("k0")
+    z, logabsdet = model.flow.encode(seen.T)
+    log_prob_z = model.flow.base.log_prob(z)
+    drawn = kind.encode(z, torch.full((4, 2), 0.5))
+    C = torch.cat([seen.characteristics["k0"][:1], drawn[1:]])
+    log_q = kind.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
+    log_q = torch.cat([torch.zeros(1), log_q[1:]])
+    enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
+    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z)[0])
+    capacity = mental_capacity(model, seen, steady(), wording=Wording(fill_in))
+    torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + added)
+    torch.testing.assert_close(capacity.inconsistency["k0"], (dec - enc)[[0, 1, 3]].abs().mean())
+    ratio = kind.log_prob_latent(z, C) - log_prob_z
+    torch.testing.assert_close(capacity.conditional["k0"], ratio[[0, 1, 3]].mean())
+
+
+# Equation 5: consistency, multipliers and the weight of the prior
+
+
+def test_equation_5_subtracts_each_inconsistency_with_its_multiplier() -> None:
+    model, seen = small(["gaussian", "gaussian"]), batch([[1, 1], [0, 1], [1, 0]], observed=["k0", "k1"])
+    free = mental_capacity(model, seen, steady())
+    bound = mental_capacity(model, seen, steady(), {"k0": 0.2, "k1": 0.4})
+    # g is a mean over the samples in which the knowledge is present, two of three in both columns
+    penalty = (0.2 * free.inconsistency["k0"] + 0.4 * free.inconsistency["k1"]) * 2 / 3
+    torch.testing.assert_close(bound.value, free.value - penalty)
+    torch.testing.assert_close(bound.inconsistency, free.inconsistency)
+    torch.testing.assert_close(bound.log_capacity, free.log_capacity)
+
+
+@pytest.mark.parametrize("observed", [(), ("k0",)], ids=["C filled in", "C observed"])
+def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed: Sequence[str]) -> None:
+    model, seen = small(), batch([[1]] * 6, observed=observed)
+    kind = model.find("k0")
+    z, logabsdet = model.flow.encode(seen.T)
+    log_prob_z = model.flow.base.log_prob(z)
+    C = seen.characteristics["k0"] if observed else kind.encode(z, torch.full((6, 2), 0.5))
+    log_q = 0.0 if observed else kind.log_prob_characteristics_given(C, z)
+    enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
+    capacity = mental_capacity(model, seen, steady(), {"k0": 0.5})
+    torch.testing.assert_close(capacity.value, (log_prob_z + logabsdet + torch.minimum(enc, dec)).mean())
+
+
+def weighted(
+    model: TzK, seen: Observations, multipliers: Mapping[str, float], prior: str
+) -> tuple[Tensor, Tensor]:
+    """The objective with constant weights in the place of its absolute values and of its division by p(T):
+    w log p(T) + Σ_i (½ + λ_i s_i) a_i + (½ - λ_i s_i) b_i, b_i = log p(κ) + log p(C) + log p(T given C),
+    w = 1 - Σ_i (½ - λ_i s_i) for the paper's wording, w = 1 for "full". Also the mean of w."""
+    z, logabsdet = model.flow.encode(seen.T)
+    log_prob_z = model.flow.base.log_prob(z)
+    weight, rest = torch.ones_like(log_prob_z), torch.zeros_like(log_prob_z)
+    for column, (name, kind) in enumerate(model.named_knowledge()):
+        present = seen.presence[:, column] == 1
+        filled_in = name not in seen.characteristics
+        C = kind.encode(z, torch.full((len(z), 2), 0.5)) if filled_in else seen.characteristics[name]
+        log_q = kind.log_prob_characteristics_given(C, z) if filled_in else 0.0
+        enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
+        _, with_jacobian = sides(kind, z, C, kind.log_prob_latent(z, C) + logabsdet, log_q)
+        tilt = multipliers.get(name, 0.0) * (dec - enc).sign().detach()
+        rest = rest + torch.where(
+            present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(kind, z))
+        )
+        weight = weight - torch.where(present, 0.5 - tilt, 0.0)
+    weight = weight if prior == "paper" else torch.ones_like(weight)
+    return (weight * (log_prob_z + logabsdet) + rest).mean(), weight.mean()
+
+
+@pytest.mark.parametrize("prior", ["full", "paper"])
+@pytest.mark.parametrize("observed", [("k0", "k1"), ("k1",)], ids=["C observed", "C partly filled in"])
+@pytest.mark.parametrize("seed", range(2))
+def test_weight_of_the_prior_in_the_gradient(seed: int, observed: Sequence[str], prior: str) -> None:
+    model = small(["gaussian", "gaussian"], seed)
+    seen = batch([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]], seed, observed=observed)
+    multipliers = {"k0": 0.1, "k1": 0.45}
+    capacity = mental_capacity(model, seen, steady(), multipliers, Wording(prior=prior))
+    expected, weight = weighted(model, seen, multipliers, prior)
+    assert_equal_gradients(capacity.value, expected, model)
+    torch.testing.assert_close(capacity.prior_weight, weight)
+
+
+def test_both_priors_have_one_value_and_different_gradients() -> None:
+    model, seen = small(["gaussian", "flow"]), batch([[1, 1], [1, 0], [NAN, 1]])
+    full, paper = (
+        mental_capacity(model, seen, steady(), {"k0": 0.2}, Wording(prior=prior))
+        for prior in ("full", "paper")
+    )
+    torch.testing.assert_close(full.value, paper.value)
+    torch.testing.assert_close(full.log_capacity, paper.log_capacity)
+    torch.testing.assert_close(full.inconsistency, paper.inconsistency)
+    assert full.prior_weight == 1
+    flow = model.flow
+    assert any(
+        not torch.allclose(a, b)
+        for a, b in zip(
+            gradients(full.value, flow).values(), gradients(paper.value, flow).values(), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_without_multipliers_every_knowledge_present_takes_half_of_the_prior_in_the_paper(count: int) -> None:
+    """Pitfall 1: a data set and a digit leave the prior with weight 0, a third pushes it down."""
+    model, seen = small(["gaussian"] * count), batch([[1] * count] * 4)
+    capacity = mental_capacity(model, seen, steady(), wording=Wording(prior="paper"))
+    assert capacity.prior_weight.item() == pytest.approx(1 - count / 2)
+
+
+def test_detaching_the_prior_alone_would_shrink_z() -> None:
+    """Pitfall 1: at the flow's optimum, with p(z given C) = p(z), nothing may pull at the scale of f_T.
+
+    With log p(z) merely detached ½ log p(z given C) gains from smaller z and no Jacobian pays: the gradient
+    towards the log-scale of z is -½ E |z|² = -½ dims instead of 0.
+    """
+    model = TzK(build_flow((3,), layers=[{"type": "affine"}])).double()
+    model.add("k0", build_knowledge("gaussian", (3,), name="k0").double())
+    T = torch.randn(64, 3, dtype=torch.float64)
+    model.flow.initialise(T)  # z then has mean 0 and standard deviation 1: the maximum of its likelihood
+    scale = model.flow.transform._transforms[0].raw_log_scale
+    seen = Observations(T, torch.ones(64, 1), ("k0",), {"k0": torch.randn(64, 2, dtype=torch.float64)})
+
+    def pull(value: Tensor) -> float:
+        derivative = torch.autograd.grad(value, scale, retain_graph=True)[0]
+        return derivative.sum().item()
+
+    z, logabsdet = model.flow.encode(T)
+    log_prob_z = model.flow.base.log_prob(z)
+    ratio = model.find("k0").log_prob_latent(z, seen.characteristics["k0"]) - log_prob_z.detach()
+    # d raw / d log-scale is 1 up to the soft bound of the affine map
+    slope = (torch.autograd.grad(logabsdet.mean(), scale, retain_graph=True)[0].sum() / 3).item()
+    assert pull((log_prob_z + logabsdet + 0.5 * ratio).mean()) == pytest.approx(-0.5 * 3 * slope)
+    for prior in ("full", "paper"):
+        objective = mental_capacity(model, seen, steady(), wording=Wording(prior=prior)).value
+        # the discriminator and the encoder start neutral, so that only the densities of z pull
+        assert pull(objective) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_multipliers_ascend_where_the_tolerance_is_exceeded_and_stay_below_one_half() -> None:
+    multipliers = Multipliers({"loose": 0.1, "tight": 0.1, "met": 0.1}, tolerance=10.0, rate=0.01)
+    multipliers.ascend({"loose": 15.0, "tight": 5.0, "met": torch.tensor(10.0)})
+    assert multipliers.values == pytest.approx({"loose": 0.105, "tight": 0.095, "met": 0.1})
+    for _ in range(100):
+        multipliers.ascend({"loose": 1e6, "tight": 0.0, "new": 1e6})
+    assert multipliers.values == pytest.approx({"loose": 0.45, "tight": 0.0, "met": 0.1, "new": 0.45})
+    before = dict(multipliers.values)
+    multipliers.ascend({"loose": 1e6})
+    assert multipliers.values == before, "an unmentioned knowledge type keeps its multiplier; the bound holds"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"maximum": 0.5}, {"maximum": -0.1}, {"tolerance": 0.0}, {"tolerance": -1.0}]
+)
+def test_multipliers_that_make_no_sense_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(TzkError, match="expected"):
+        Multipliers({}, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"fill_in": "bond"}, {"prior": "half"}])
+def test_wordings_that_do_not_exist_are_refused(arguments: dict[str, str]) -> None:
+    with pytest.raises(TzkError, match="is one of"):
+        Wording(**arguments)
+
+
+def test_absent_knowledge_is_consistent_by_construction() -> None:
+    """However wrong a model is: κ = 0 adds log p(κ=0 given z) to both sides, and nothing to g."""
+    model = small(["gaussian", "gaussian"])
+    seen = batch([[0, 1], [0, 0], [0, 1]])
+    capacity = mental_capacity(model, seen, steady(), {"k0": 0.4})
+    assert float(capacity.inconsistency.get("k0", 0.0)) == 0.0
+    z, _ = model.flow.encode(seen.T)
+    only = Observations(seen.T, seen.presence[:, 1:], ("k1",))
+    without = mental_capacity(model, only, steady())
+    complement = model.find("k0").log_prob_presence_given(z)[0]
+    torch.testing.assert_close(capacity.log_capacity, without.log_capacity + complement)
+    torch.testing.assert_close(capacity.value, without.value + complement.mean())
+    both = batch([[1, 1], [0, 0], [1, 1]])
+    some = Observations(both.T[[0, 2]], both.presence[[0, 2]], both.knowledge)
+    torch.testing.assert_close(
+        mental_capacity(model, both, steady()).inconsistency,
+        mental_capacity(model, some, steady()).inconsistency,
+    )
+
+
+# What is missing is filled in
+
+
+@pytest.mark.parametrize("prior", ["full", "paper"])
+def test_a_missing_kappa_is_summed_over(prior: str) -> None:
+    """log p_enc sums to log p(T), log p_dec to the log of both branches, in value and in gradient."""
+    model, seen = small(), batch([[NAN]] * 5)
+    kind = model.find("k0")
+    z, logabsdet = model.flow.encode(seen.T)
+    log_prob_z = model.flow.base.log_prob(z)
+    log_prob_T = log_prob_z + logabsdet
+    C = kind.encode(z, torch.full((5, 2), 0.5))
+    log_absent = absent(kind, z)[1]
+    log_q = kind.log_prob_characteristics_given(C, z)
+    divisor = log_prob_z if prior == "paper" else (log_prob_T.detach() - logabsdet)
+    _, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)
+    decoder = torch.log(dec.exp() + log_absent.exp())
+    capacity = mental_capacity(model, seen, steady(), {"k0": 0.3}, Wording(prior=prior))
+    torch.testing.assert_close(capacity.log_capacity, log_prob_T + 0.5 * decoder)
+    torch.testing.assert_close(capacity.inconsistency["k0"], decoder.abs().mean())
+    assert_equal_gradients(capacity.value, (log_prob_T + 0.5 * decoder - 0.3 * decoder.abs()).mean(), model)
+    for name, parameter in model.named_parameters():
+        assert torch.autograd.grad(capacity.value, parameter, retain_graph=True)[0].abs().sum() > 0, name
+
+
+def test_a_missing_kappa_in_the_paper_s_wording_is_an_expectation() -> None:
+    model, seen = small(), batch([[NAN]] * 5)
+    known = {
+        kappa: mental_capacity(
+            model,
+            Observations(seen.T, torch.full((5, 1), float(kappa)), seen.knowledge),
+            steady(),
+            wording=Wording("literal"),
+        ).log_capacity
+        for kappa in (0, 1)
+    }
+    z, _ = model.flow.encode(seen.T)
+    share = [each.exp() for each in model.find("k0").log_prob_presence_given(z)]
+    capacity = mental_capacity(model, seen, steady(), wording=Wording("literal"))
+    torch.testing.assert_close(capacity.log_capacity, share[0] * known[0] + share[1] * known[1])
+
+
+def test_encoder_and_discriminator_train_when_characteristics_are_never_observed() -> None:
+    """Otherwise nothing would ever train them in unsupervised C."""
+    model, seen = small(["flow"]), batch([[1], [0], [1], [NAN]])
+    value = mental_capacity(model, seen, steady(), {"k0": 0.1}).value
+    for name, gradient in gradients(value, model).items():
+        assert gradient.abs().sum() > 0, name
+
+
+# Several knowledge types, in any order
+
+
+MANY = [
+    [1, 0, NAN, 1, 1],
+    [0, 0, 1, NAN, 0],
+    [1, 1, 0, 0, 1],
+    [NAN, NAN, NAN, 1, 0],
+    [0, 1, 0, 1, 1],
+    [1, 0, 0, 0, 0],
+]
+KINDS = ["gaussian", "flow", "gaussian", "flow", "gaussian"]
+
+
+def assert_same(one: Capacity, other: Capacity, order: Tensor | None = None) -> None:
+    order = torch.arange(len(one.log_prob_T)) if order is None else order
+    torch.testing.assert_close(one.value, other.value)
+    torch.testing.assert_close(one.log_capacity[order], other.log_capacity)
+    torch.testing.assert_close(one.log_prob_T[order], other.log_prob_T)
+    torch.testing.assert_close(one.prior_weight, other.prior_weight)
+    for mine, its in ((one.inconsistency, other.inconsistency), (one.conditional, other.conditional)):
+        assert set(mine) == set(its)
+        for name in mine:
+            torch.testing.assert_close(mine[name], its[name])
+
+
+@pytest.mark.parametrize("wording", WORDINGS, ids=str)
+def test_neither_the_order_of_samples_nor_that_of_knowledge_matters(wording: Wording) -> None:
+    model, seen = small(KINDS), batch(MANY, observed=["k0", "k1"])
+    multipliers = {f"k{i}": 0.1 * i for i in range(5)}
+    straight = mental_capacity(model, seen, steady(), multipliers, wording)
+
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    C = {name: values[order] for name, values in seen.characteristics.items()}
+    shuffled = Observations(seen.T[order], seen.presence[order], seen.knowledge, C)
+    assert_same(straight, mental_capacity(model, shuffled, steady(), multipliers, wording), order)
+
+    columns = [4, 1, 0, 3, 2]
+    names = tuple(f"k{i}" for i in columns)
+    renamed = Observations(seen.T, seen.presence[:, columns], names, seen.characteristics)
+    turned = mental_capacity(model, renamed, steady(), multipliers, wording)
+    assert_same(straight, turned)
+    assert_equal_gradients(turned.value, straight.value, model)
+
+
+@pytest.mark.parametrize("wording", WORDINGS, ids=str)
+def test_knowledge_types_add_up(wording: Wording) -> None:
+    """log M - log p(T) of several is the sum of each by itself, whatever is evaluated together."""
+    model, seen = small(KINDS), batch(MANY, observed=["k0", "k1"])
+
+    def noise(name: str, count: int) -> Tensor:
+        return torch.randn(count, 2, generator=torch.Generator().manual_seed(int(name[1:])))
+
+    multipliers = {f"k{i}": 0.08 * i for i in range(5)}
+    together = mental_capacity(model, seen, noise, multipliers, wording)
+    capacities, value = [], together.log_prob_T.mean()
+    for column, name in enumerate(seen.knowledge):
+        only = Observations(seen.T, seen.presence[:, [column]], (name,), seen.characteristics)
+        alone = mental_capacity(model, only, noise, multipliers, wording)
+        torch.testing.assert_close(alone.inconsistency[name], together.inconsistency[name])
+        torch.testing.assert_close(alone.conditional[name], together.conditional[name])
+        capacities.append(alone.log_capacity - alone.log_prob_T)
+        value = value + alone.value - alone.log_prob_T.mean()
+    torch.testing.assert_close(together.log_capacity, together.log_prob_T + sum(capacities))
+    torch.testing.assert_close(together.value, value)
+    assert_equal_gradients(together.value, value, model)
+
+
+def test_knowledge_that_observations_do_not_mention_takes_no_part() -> None:
+    model = small(["gaussian", "gaussian"])
+    seen = batch([[1], [0], [1]])
+    value = mental_capacity(model, seen, steady()).value
+    assert all((g == 0).all() for g in gradients(value, model.find("k1")).values())
+    with pytest.raises(TzkError, match="k9"):
+        mental_capacity(model, Observations(seen.T, seen.presence, ("k9",)), steady())
