@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,6 +62,10 @@ class Knowledge(nn.Module):
         self.characteristics_prior = FittedGaussian((characteristics,))
         self.characteristics_encoder = ConditionalGaussian((characteristics,), dims, hidden, layers, mean_bound=6.0)
         self.register_buffer("log_odds", torch.zeros(()))
+
+    def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(self, *arguments): by way of a call, `torch.func` can put other parameters in the place of these."""
+        return function(self, *arguments)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draws every random starting value from `generator`; flows start at the identity whatever it gives."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
+from tzk_core.stacking import Routed, Stack, route, stacks
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -35,21 +37,6 @@ class Wording:
         for key, known in (("fill_in", ("bound", "literal")), ("prior", ("full", "paper"))):
             if getattr(self, key) not in known:
                 raise TzkError(f"objective.{key} is one of {', '.join(known)}; got {getattr(self, key)!r}")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one knowledge type adds to the objective in the samples in which it is present or unobserved.
-
-    encoder: (n,), its log p_enc(K given T), decoder: (n,), its log p_dec(T, K) - log p(T), both less log q of what
-    was filled in; conditional: (n,), log p(z given C) - log p(z), how much better than the prior it tells T;
-    rows: (n,), which samples these are.
-    """
-
-    rows: Tensor
-    encoder: Tensor
-    decoder: Tensor
-    conditional: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,93 +81,95 @@ def mental_capacity(
     log_capacity = log_prob_T
     penalty = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
-    inconsistency, conditional = {}, {}
-    for name in observations.knowledge:
-        kind = model.find(name)
-        presence = kind.log_prob_presence_given(z)
+    inconsistency: dict[str, Tensor] = {}
+    conditional: dict[str, Tensor] = {}
+    for stack in stacks({name: model.find(name) for name in observations.knowledge}):
+        columns = [observations.knowledge.index(name) for name in stack.names]
+        presence = observations.presence[:, columns].T
+        log_absent, log_present = stack(Knowledge.log_prob_presence_given, z, shared=[0])
         # both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction
-        absent = observations.absent(name)
-        log_capacity = log_capacity.index_add(0, absent, presence[0].index_select(0, absent))
-        evidence = [
-            gather(kind, name, z, divisor, presence, rows, observations, noise, wording)
-            for rows, gather in ((observations.present(name), _present), (observations.unobserved(name), _unobserved))
-            if len(rows)
-        ]
-        gaps = []
-        multiplier = (multipliers or {}).get(name, 0.0)
-        for each in evidence:
-            gap = each.decoder - each.encoder
-            log_capacity = log_capacity.index_add(0, each.rows, 0.5 * (each.encoder + each.decoder))
-            penalty = penalty.index_add(0, each.rows, multiplier * gap.abs())
-            gaps.append(gap.detach())
+        log_capacity = log_capacity + torch.where(presence == 0, log_absent, 0.0).sum(0)
+        possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in zip(stack.names, presence, strict=True)}
+        for routed in route(possible):
+            of = [stack.names.index(name) for name in routed.names]
+            encoder, decoder, ratio = stack.select(routed.names)(
+                partial(_present, literal=wording.fill_in == "literal"),
+                routed.take(z),
+                routed.take(divisor),
+                log_present[of].gather(1, routed.rows),
+                _padded(noise, routed, possible).to(z),
+                _observed(observations, stack, routed, z),
+            )
+            known = presence[of].gather(1, routed.rows) == 1
+            encoder, decoder = _with_unknown(
+                known, encoder, decoder, log_absent[of].gather(1, routed.rows), log_present[of].gather(1, routed.rows), wording
+            )
+            rows, gap = routed.rows[routed.real], decoder - encoder
+            factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in routed.names])[:, None]
+            log_capacity = log_capacity.index_add(0, rows, 0.5 * (encoder + decoder)[routed.real])
+            penalty = penalty.index_add(0, rows, (factors * gap.abs())[routed.real])
             if wording.prior == "paper":
-                weight = weight.index_add(0, each.rows, multiplier * gap.detach().sign() - 0.5)
-        if gaps:
-            inconsistency[name] = torch.cat(gaps).abs().mean()
-            conditional[name] = evidence[0].conditional.detach().mean()
+                lost = 0.5 - factors * gap.detach().sign()
+                weight = weight.index_add(0, rows, -lost[routed.real])
+            for number, name in enumerate(routed.names):
+                inconsistency[name] = gap[number][routed.real[number]].detach().abs().mean()
+                if (seen := known[number] & routed.real[number]).any():
+                    conditional[name] = ratio[number][seen].detach().mean()
     return Capacity(
-        (log_capacity - penalty).mean(),
-        log_prob_T,
-        log_capacity,
-        inconsistency,
-        conditional,
-        weight.mean(),
+        (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
     )
 
 
 def _present(
     kind: Knowledge,
-    name: str,
     z: Tensor,
     divisor: Tensor,
-    presence: tuple[Tensor, Tensor],
-    rows: Tensor,
-    observations: Observations,
-    noise: Noise,
-    wording: Wording,
-) -> Evidence:
-    """κ = 1, with C as observed or as its encoder fills it in."""
-    z, divisor = z.index_select(0, rows), divisor.index_select(0, rows)
-    given = noise(name, len(rows)).to(z)
-    C = kind.encode(z, given)
-    observed = observations.characteristics.get(name)
-    if observed is None:
-        filled_in = torch.ones(len(rows), dtype=torch.bool, device=z.device)
-    else:
-        filled_in = observed[rows].isnan().any(1)
-        C = torch.where(filled_in[:, None], C, observed[rows])
+    log_present: Tensor,
+    noise: Tensor,
+    observed: Tensor | None,
+    literal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """κ = 1, with C as observed or as its encoder fills it in: log p_enc(K given T), log p_dec(T, K) - log p(T), both
+    less log q of what was filled in, and log p(z given C) - log p(z); (n,) each."""
+    C = kind.encode(z, noise)
+    filled_in = torch.ones_like(log_present, dtype=torch.bool)
+    if observed is not None:
+        filled_in = observed.isnan().any(1)
+        C = torch.where(filled_in[:, None], C, observed)
     encoded = kind.log_prob_characteristics_given(C, z)
-    # log q of a filled-in C; the encoder's own log p(C given z) cancels against it in the bound
-    log_q = torch.where(filled_in, encoded, 0.0) if wording.fill_in == "bound" else torch.zeros_like(encoded)
+    # the encoder's own log p(C given z) cancels against log q of a C that it filled in
+    log_q = torch.zeros_like(encoded) if literal else torch.where(filled_in, encoded, 0.0)
     ratio = kind.log_prob_latent(z, C) - divisor
-    encoder = presence[1].index_select(0, rows) + encoded - log_q
+    encoder = log_present + encoded - log_q
     decoder = kind.log_prob_presence()[1] + kind.log_prob_characteristics(C) + ratio - log_q
-    return Evidence(rows, encoder, decoder, ratio)
+    return encoder, decoder, ratio
 
 
-def _unobserved(
-    kind: Knowledge,
-    name: str,
-    z: Tensor,
-    divisor: Tensor,
-    presence: tuple[Tensor, Tensor],
-    rows: Tensor,
-    observations: Observations,
-    noise: Noise,
-    wording: Wording,
-) -> Evidence:
-    """κ missing: both branches summed exactly. The encoder's sum to 1; the decoder's are log-sum-exp'd in the bound.
-
-    The paper's wording takes the expectation under p(κ given z) instead.
-    """
-    present = _present(kind, name, z, divisor, presence, rows, observations, noise, wording)
-    log_absent, log_present = (each.index_select(0, rows) for each in presence)
+def _with_unknown(
+    known: Tensor, encoder: Tensor, decoder: Tensor, log_absent: Tensor, log_present: Tensor, wording: Wording
+) -> tuple[Tensor, Tensor]:
+    """Encoder and decoder where κ is missing: both branches summed exactly. The encoder's sum to 1; the decoder's are
+    log-sum-exp'd. The paper's wording takes the expectation under p(κ given z) instead."""
     if wording.fill_in == "bound":
-        decoder = torch.logaddexp(present.decoder, log_absent)
-        return Evidence(rows, torch.zeros_like(decoder), decoder, present.conditional)
-    encoder = log_present.exp() * present.encoder + log_absent.exp() * log_absent
-    decoder = log_present.exp() * present.decoder + log_absent.exp() * log_absent
-    return Evidence(rows, encoder, decoder, present.conditional)
+        return torch.where(known, encoder, 0.0), torch.where(known, decoder, torch.logaddexp(decoder, log_absent))
+    expected = [log_present.exp() * each + log_absent.exp() * log_absent for each in (encoder, decoder)]
+    return torch.where(known, encoder, expected[0]), torch.where(known, decoder, expected[1])
+
+
+def _padded(noise: Noise, routed: Routed, possible: Mapping[str, Tensor]) -> Tensor:
+    """The noise of every routed sample, (k, m, c), zeros where there is padding."""
+    drawn = [noise(name, len(possible[name])) for name in routed.names]
+    return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
+
+
+def _observed(observations: Observations, stack: Stack, routed: Routed, z: Tensor) -> Tensor | None:
+    """C as observed, (k, m, c), nan where it was not; None if it was observed for none of these."""
+    given = observations.characteristics
+    if not any(name in given for name in routed.names):
+        return None
+    missing = torch.full((len(z), stack.characteristics), torch.nan)
+    columns = [given.get(name, missing).to(z).index_select(0, rows) for name, rows in zip(routed.names, routed.rows, strict=True)]
+    return torch.stack(columns)
 
 
 @dataclass
