@@ -29,7 +29,8 @@ class Reparametrised(Distribution):
         raise NotImplementedError
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        like = next(iter(self.state_dict(keep_vars=True).values()), torch.zeros(()))
+        state = self.state_dict(keep_vars=True).values()
+        like = next((value for value in state if value.is_floating_point()), torch.zeros(()))
         if context is None:
             return self.from_noise(self.noise((num_samples,)).to(like))
         rows = context.repeat_interleave(num_samples, 0)

@@ -7,6 +7,7 @@ import math
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
 
+from tzk_core.errors import TzkError
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound_inverse
 from tzk_core.transforms.logit import Logit
@@ -34,6 +35,8 @@ def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03
     """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
     scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
     0.35; `tests/test_recipes.py` measures both."""
+    if steps < 1:
+        raise TzkError(f"a flow has at least one step; got {steps}")
     parts = _steps(shape, steps, tile, "identity")
     affine = [part for part in parts if isinstance(part, Affine)]
     quantiles = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
+from tzk_core.transforms.layer import Layer
 
 
-class Affine(Transform):
+class Affine(Layer):
     """y = x exp(s) + t with s, t of the shape of one sample; s is bounded smoothly by `bound` on both sides.
 
     It starts as the identity. `initialise` sets s and t from data so that every dimension leaves with mean 0 and

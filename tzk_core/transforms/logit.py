@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor
 from torch.nn import functional
 
 from tzk_core.errors import TzkError
+from tzk_core.transforms.layer import Layer
 
 
-class Logit(Transform):
+class Logit(Layer):
     """y = logit(α + (1 - 2α) x) for x in [0, 1], element by element.
 
     Real NVP takes α = 0.05. A small α, 1e-6, leaves the spike of the background spread out instead of pressed
@@ -21,8 +21,8 @@ class Logit(Transform):
 
     def __init__(self, shape: tuple[int, ...], alpha: float = 1e-6) -> None:
         super().__init__()
-        if not 0 < alpha < 0.5:
-            raise TzkError(f"logit expects 0 < alpha < 0.5; got {alpha}")
+        if not 1e-7 <= alpha < 0.5:
+            raise TzkError(f"logit expects 1e-7 <= alpha < 0.5, below which float32 rounds 1 - alpha to 1; got {alpha}")
         self.output_shape = tuple(shape)
         self.alpha = alpha
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from nflows.transforms.base import Transform
 from torch import Tensor
 
+from tzk_core.transforms.layer import Layer
 
-class Flatten(Transform):
+
+class Flatten(Layer):
     """(c, h, w) to (c h w,), as most nflows transforms expect; log|det| = 0."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:

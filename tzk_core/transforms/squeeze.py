@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.transforms.layer import Layer
 
 
 def _squeeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
@@ -26,7 +26,7 @@ def _unsqueeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
     return moved.reshape(batch, channels // factor**2, height * factor, width * factor)
 
 
-class Squeeze(Transform):
+class Squeeze(Layer):
     """(c, h, w) to (c f², h/f, w/f), a permutation of the dimensions with log|det| = 0.
 
     tiling "strided": a channel holds every f-th pixel, as in Real NVP (space to depth).
@@ -35,7 +35,7 @@ class Squeeze(Transform):
 
     def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
         super().__init__()
-        _check_tiling(tiling)
+        _check(factor, tiling)
         if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
             raise TzkError(
                 f"squeeze by {factor} expects (channels, height, width) with sides divisible by {factor}; got {tuple(shape)}"
@@ -51,12 +51,12 @@ class Squeeze(Transform):
         return _unsqueeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
 
 
-class Unsqueeze(Transform):
+class Unsqueeze(Layer):
     """(c f², h, w) to (c, h f, w f): the inverse of `Squeeze` with the same factor and tiling."""
 
     def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
         super().__init__()
-        _check_tiling(tiling)
+        _check(factor, tiling)
         if len(shape) != 3 or shape[0] % factor**2:
             raise TzkError(
                 f"unsqueeze by {factor} expects (channels, height, width) with channels divisible by {factor**2}; "
@@ -73,6 +73,8 @@ class Unsqueeze(Transform):
         return _squeeze(inputs, self.factor, self.tiling), inputs.new_zeros(inputs.shape[0])
 
 
-def _check_tiling(tiling: str) -> None:
+def _check(factor: int, tiling: str) -> None:
+    if factor < 1:
+        raise TzkError(f"squeeze expects a factor of at least 1; got {factor}")
     if tiling not in ("strided", "blocks"):
         raise TzkError(f"squeeze knows the tilings 'strided' and 'blocks'; got {tiling!r}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor
+
+from tzk_core.transforms.layer import Layer
 
 
 class _SymLog(torch.autograd.Function):
@@ -32,7 +33,7 @@ class _SymLog(torch.autograd.Function):
         return towards * outputs.abs().neg_().exp_()
 
 
-class SymLog(Transform):
+class SymLog(Layer):
     """y = sign(x) log(|x| + 1), element by element; log|det| = -Σ log(|x| + 1) = -Σ |y|.
 
     Its inverse grows exponentially. On a latent of a few dimensions several in a row explode when sampled; on a

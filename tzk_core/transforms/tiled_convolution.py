@@ -6,15 +6,15 @@ import functools
 import math
 
 import torch
-from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
+from tzk_core.transforms.layer import Layer
 
 
-class TiledConvolution(Transform):
+class TiledConvolution(Layer):
     """Cuts (channels, height, width) into tiles and multiplies each, as a vector, by one shared invertible matrix.
 
     A tile spans `tile`×`tile` places and `channels` channels (None: all of them), so that the matrix is d×d with
@@ -41,6 +41,8 @@ class TiledConvolution(Transform):
         super().__init__()
         image = (shape[0], 1, 1) if len(shape) == 1 else tuple(shape)
         span = image[0] if channels is None else channels
+        if span < 1 or tile < 1:
+            raise TzkError(f"a tile of tiled-convolution spans at least 1 place and 1 channel; got {tile} and {span}")
         if len(image) != 3 or image[0] % span or image[1] % tile or image[2] % tile:
             raise TzkError(
                 f"tiled-convolution expects (channels, height, width) divisible by its tile "
@@ -128,4 +130,5 @@ class TiledConvolution(Transform):
 @functools.cache
 def _below_diagonal(dims: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Ones below the diagonal, (dims, dims). A product with it takes a tenth of the time of `tril` on a CPU."""
-    return torch.ones(dims, dims, device=device, dtype=dtype).tril(-1)
+    with torch.inference_mode(False):  # training may come after an evaluation in inference mode, and needs it
+        return torch.ones(dims, dims, device=device, dtype=dtype).tril(-1)
