@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +24,11 @@ from tzk_core.plugins import FlowLayer, FlowRecipe, KnowledgeType, Spec, registr
 from tzk_core.random_streams import seeded, stream
 
 BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
-CALLABLES = ("nflows.", "torch.nn.")
-"""Where a `{ callable = "module:name" }` in the arguments of a layer may point."""
+CALLABLES = ("nflows", "torch.nn")
+"""Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
+
+TENSORS = ("permutation",)
+"""Arguments of nflows' constructors that want a tensor, which TOML writes as a list."""
 
 
 def build_flow(
@@ -38,8 +42,9 @@ def build_flow(
     """The shared flow over observations of shape `shape`, from a registered recipe or a list of registered layers.
 
     `arguments` are the recipe's. A layer is a table with its registered name as `type` and its arguments beside it;
-    nflows transforms take their constructor's, `features` being filled in where it is left out. Random starting
-    values derive from `seed`. Raises `TzkError` for names and arguments that do not fit.
+    nflows transforms take their constructor's, `features` being filled in where it is left out, and a layer inside
+    another is such a table again. Random starting values derive from `seed`. Raises `TzkError` for names and
+    arguments that do not fit.
     """
     if base not in BASES:
         raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
@@ -58,16 +63,13 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
         if parts.recipe is not None:
             transform = _call(FlowRecipe, parts.recipe, parts.shape)
         else:
-            transform, shape = CompositeTransform([]), parts.shape
-            for part in parts.layers:
-                layer = _call(FlowLayer, part, shape)
-                transform._transforms.append(layer)
-                shape = output_shape(layer, shape)
+            transform = CompositeTransform(_layers(parts.layers, parts.shape))
     latent_shape = output_shape(transform, parts.shape)
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")
     flow = SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape))
-    flow.parts = parts
+    recipe = _today(FlowRecipe, parts.recipe) if parts.recipe else None
+    flow.parts = replace(parts, recipe=recipe, layers=tuple(_today(FlowLayer, part) for part in parts.layers))
     return flow
 
 
@@ -110,8 +112,28 @@ def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _part(kind: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
+    """The part with all its arguments written down: other defaults in a later version do not change a saved model."""
     found = registry().find(kind, name)
-    return Part(found.name, found.plugin, found.distribution, found.version, dict(arguments))
+    target = found.load()
+    parameters = inspect.signature(target).parameters.values()
+    defaults = {each.name: each.default for each in parameters if isinstance(each.default, bool | int | float | str)}
+    given = {key: _with_parts(value) for key, value in arguments.items()} if kind is FlowLayer else dict(arguments)
+    state_version = getattr(target, "state_version", 1)
+    part = Part(found.name, found.plugin, found.distribution, found.version, {**defaults, **given}, state_version)
+    try:
+        json.dumps(part.to_json())
+    except (TypeError, ValueError) as error:
+        raise TzkError(
+            f"{kind.kind} {name!r}: arguments are texts, numbers, lists and tables, as in TOML, so that a checkpoint can "
+            f"hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
+        ) from error
+    return part
+
+
+def _today(kind: type[Spec], part: Part) -> Part:
+    """The part as what is installed writes it: a state that was read is an upgraded one."""
+    target = registry().find(kind, part.qualified_name).load()
+    return replace(part, state_version=getattr(target, "state_version", 1))
 
 
 def _part_of_table(table: Mapping[str, Any]) -> Part:
@@ -123,34 +145,73 @@ def _part_of_table(table: Mapping[str, Any]) -> Part:
     return _part(FlowLayer, name, arguments)
 
 
+def _with_parts(value: Any) -> Any:
+    """An argument of a layer with parts in the place of tables that describe layers."""
+    if isinstance(value, Mapping):
+        if "type" in value:
+            return _part_of_table(value)
+        return {key: _with_parts(each) for key, each in value.items()}
+    return [_with_parts(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
+    """Layers one after the other, each for the shape that comes out of the one before."""
+    layers = []
+    for part in parts:
+        layers.append(_call(FlowLayer, part, shape))
+        shape = output_shape(layers[-1], shape)
+    return layers
+
+
 def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     """Calls a part's target with the shape, or with the constructor's own arguments where it takes no shape (nflows)."""
     target = registry().find(kind, part.qualified_name).load()
-    arguments = {key: _resolve(value) for key, value in part.arguments.items()}
     parameters = inspect.signature(target).parameters
-    positional: tuple[Any, ...] = (shape,) if next(iter(parameters), "") in ("shape", "latent_shape") else ()
-    if "features" in parameters and not positional:
+    arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
+    first = next(iter(parameters), "")
+    if first in ("shape", "latent_shape"):
+        if first in arguments:
+            raise TzkError(f"{kind.kind} {part.name!r}: {first} follows from what comes before it; leave it out")
+        arguments = {first: shape} | arguments
+    elif "features" in parameters:
         arguments.setdefault("features", math.prod(shape))
     try:
-        return target(*positional, **arguments)
-    except (TypeError, ValueError) as error:
-        raise TzkError(f"{kind.kind} {part.name!r}: {error}") from error
+        for name in set(TENSORS) & set(arguments) & set(parameters):
+            arguments[name] = torch.as_tensor(arguments[name])
+            if arguments[name].sort().values.tolist() != list(range(len(arguments[name]))):
+                raise ValueError(f"{name} is expected as an order of 0 to n - 1; got {part.arguments[name]}")
+        made = target(**arguments)
+    except TzkError:
+        raise
+    except Exception as error:  # plugins and nflows raise, and assert, whatever they like
+        raise TzkError(f"{kind.kind} {part.name!r}: {error or type(error).__name__}") from error
+    if kind is FlowLayer and not hasattr(made, "arguments"):
+        made.arguments = arguments  # for `implementations`, as the core's own layers keep them
+    return made
 
 
-def _resolve(value: Any) -> Any:
+def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
     """Arguments as TOML writes them: `{ callable = "nflows.nn.nets:ResidualNet", ... }` is a function with some of its
-    arguments given. Only modules under nflows and torch.nn can be named, so that opening a model runs nothing else."""
+    arguments given. Only modules under nflows and torch.nn can be named, so that opening a model runs nothing else.
+    Parts are layers for `shape`; in a list, one after the other."""
+    if isinstance(value, Part):
+        return _call(FlowLayer, value, shape)
     if isinstance(value, Mapping) and "callable" in value:
         given = dict(value)
         target = given.pop("callable")
-        module, _, attribute = target.partition(":")
-        if not module.startswith(CALLABLES) or not attribute:
+        module, _, attribute = str(target).partition(":")
+        if not any(module == each or module.startswith(each + ".") for each in CALLABLES) or not attribute:
             raise TzkError(f"a callable is written 'module:name' with a module under nflows or torch.nn; got {target!r}")
         try:
             function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise TzkError(f"there is no callable {target!r}: {error}") from error
-        return functools.partial(function, **{key: _resolve(each) for key, each in given.items()}) if given else function
+        if not callable(function):
+            raise TzkError(f"{target!r} cannot be called: it is a {type(function).__name__}")
+        resolved = {key: _resolve(each, shape) for key, each in given.items()}
+        return functools.partial(function, **resolved) if resolved else function
     if isinstance(value, list | tuple):
-        return type(value)(_resolve(each) for each in value)
+        if value and all(isinstance(each, Part) for each in value):
+            return _layers(value, shape)
+        return type(value)(_resolve(each, shape) for each in value)
     return value

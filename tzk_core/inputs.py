@@ -8,9 +8,11 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 
 
-def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T") -> None:
-    """Raises `TzkError` unless T is a finite, floating, non-empty (batch, *shape)."""
+def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T", like: Tensor | None = None) -> None:
+    """Raises `TzkError` unless T is a finite, floating, non-empty (batch, *shape), of type and device of `like`."""
     expected = "(batch, " + ", ".join(map(str, shape)) + ")"
+    if not isinstance(T, Tensor):
+        raise TzkError(f"{what} is expected as a torch tensor {expected}; got {type(T).__name__}: torch.as_tensor")
     if T.dim() != len(shape) + 1 or tuple(T.shape[1:]) != tuple(shape):
         raise TzkError(f"{what} is expected as {expected}; got {tuple(T.shape)}")
     if T.shape[0] == 0:
@@ -20,9 +22,25 @@ def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T") -> No
             f"{what} is expected in floating point; got {T.dtype}. "
             "Dequantise grey levels first: tzk_core.data.dequantise.dequantise"
         )
+    if like is not None and (T.dtype, T.device) != (like.dtype, like.device):
+        raise TzkError(
+            f"{what} is {T.dtype} on {T.device} and the model {like.dtype} on {like.device}: "
+            f"convert one of them, {what}.to({like.dtype}) or model.to({T.dtype})"
+            if T.device == like.device
+            else f"{what} is on {T.device} and the model on {like.device}: move one of them"
+        )
     if not torch.isfinite(T).all():
         row = int((~torch.isfinite(T.flatten(1)).all(1)).nonzero()[0])
         raise TzkError(f"{what} holds nan or infinity, first in row {row}")
+
+
+def check_domain(logabsdet: Tensor, what: str = "T") -> None:
+    """Raises `TzkError` where encoding found no finite log-determinant, (batch,): outside the domain of the flow."""
+    if not torch.isfinite(logabsdet).all():
+        row = int((~torch.isfinite(logabsdet)).nonzero()[0])
+        raise TzkError(
+            f"{what} is outside the domain of the flow, first in row {row}. Images are expected in [0, 1], dequantised"
+        )
 
 
 def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.errors import TzkError, nearest
+from tzk_core.implementations import use_implementations
 from tzk_core.importance import log_prob_present
-from tzk_core.inputs import check_characteristics, check_observations
+from tzk_core.inputs import check_characteristics, check_domain, check_observations
 from tzk_core.knowledge import Knowledge
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import stream
@@ -43,15 +46,20 @@ class SharedFlow(Distribution):
         return self.base.log_prob(z) + logabsdet
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        return self.transform.inverse(self.base.sample(num_samples))[0]
+        noise = self.base.noise((num_samples,)).to(_like(self))
+        return self.transform.inverse(self.base.from_noise(noise))[0]
 
     @torch.no_grad()
     def initialise(self, T: Tensor) -> None:
-        """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own."""
+        """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own.
+
+        Raises `TzkError` if T is outside the domain of a layer, before anything is set from it.
+        """
         for layer in _layers(self.transform):
             if hasattr(layer, "initialise"):
                 layer.initialise(T)
-            T = layer(T)[0]
+            T, logabsdet = layer(T)
+            check_domain(logabsdet)
 
 
 @dataclass(frozen=True)
@@ -116,12 +124,11 @@ class TzK(nn.Module):
 
     def encode(self, T: Tensor) -> Tensor:
         """z = f_T^{-1}(T), (batch, *latent_shape)."""
-        check_observations(T, self.shape)
-        return self.flow.encode(T)[0]
+        return self._encode(T)[0]
 
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape)."""
-        check_observations(z, self.latent_shape, "z")
+        check_observations(z, self.latent_shape, "z", _like(self))
         return self.flow.transform.inverse(z)[0]
 
     def log_prob(
@@ -134,17 +141,18 @@ class TzK(nn.Module):
     ) -> Tensor:
         """log p(T); log p(T given C, κ=1) of one knowledge type; without C the integral over it.
 
-        The integral is the importance-weighted lower bound with `importance_samples` samples from the encoder
+        `characteristics` is (c,) or (batch, c). The integral is the importance-weighted lower bound with `importance_samples` samples from the encoder
         mixed with the prior; its noise derives from `seed`. Returns (batch,), in nats.
         """
-        check_observations(T, self.shape)
-        z, logabsdet = self.flow.encode(T)
-        if knowledge is None:
+        if importance_samples < 1:
+            raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
+        kind = self._given(knowledge, characteristics)
+        z, logabsdet = self._encode(T)
+        if kind is None or knowledge is None:
             return self.flow.base.log_prob(z) + logabsdet
-        kind = self.find(knowledge)
         if characteristics is not None:
-            check_characteristics(characteristics, T.shape[0], kind.characteristics, knowledge)
-            return kind.log_prob_latent(z, characteristics) + logabsdet
+            C = _rows(characteristics, T.shape[0], kind, knowledge, z)
+            return kind.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", knowledge)
         return log_prob_present(kind, z, importance_samples, generator) + logabsdet
 
@@ -164,18 +172,18 @@ class TzK(nn.Module):
         """
         if n < 1:
             raise TzkError(f"the number of samples is at least 1; got {n}")
-        like = next(self.parameters())
+        if not 0 <= temperature < math.inf:
+            raise TzkError(f"the temperature is finite and at least 0; got {temperature}")
+        kind = self._given(knowledge, characteristics)
+        like = _like(self)
         source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", knowledge or "")
-        if knowledge is None:
+        if kind is None or knowledge is None:
             noise = self.flow.base.noise((n,), source).to(like)
             return self.flow.transform.inverse(self.flow.base.from_noise(temperature * noise))[0]
-        kind = self.find(knowledge)
         if characteristics is None:
             C = kind.imagine(kind.characteristics_prior.noise((n,), source).to(like))
         else:
-            C = torch.as_tensor(characteristics).to(like)
-            C = C.expand(n, -1) if C.dim() == 1 else C
-            check_characteristics(C, n, kind.characteristics, knowledge)
+            C = _rows(characteristics, n, kind, knowledge, like)
         z = kind.decode(C, temperature * kind.latent.noise((n,), source).to(like))
         return self.flow.transform.inverse(z)[0]
 
@@ -192,6 +200,25 @@ class TzK(nn.Module):
         """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
         self.find(name)
         return Conditional(self, name)
+
+    def _encode(self, T: Tensor) -> tuple[Tensor, Tensor]:
+        """z and log|det dz/dT| of what a user passes."""
+        check_observations(T, self.shape, like=_like(self))
+        z, logabsdet = self.flow.encode(T)
+        check_domain(logabsdet)
+        return z, logabsdet
+
+    def _given(self, knowledge: str | None, characteristics: Tensor | None) -> Knowledge | None:
+        """The knowledge type that is asked for; characteristics of none are an error."""
+        if knowledge is None and characteristics is not None:
+            raise TzkError("characteristics are those of a knowledge type: say which, knowledge=...")
+        return None if knowledge is None else self.find(knowledge)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:
+        """Whatever moves a model to another device goes through here, and layers then take what plugins bring for it."""
+        super()._apply(fn, recurse)
+        use_implementations(self, _like(self).device.type)
+        return self
 
 
 class Conditional(Distribution):
@@ -212,6 +239,20 @@ class Conditional(Distribution):
             num_samples * context.shape[0], self.name, context.repeat_interleave(num_samples, 0)
         )
         return samples.view(context.shape[0], num_samples, *self.model.shape)
+
+
+def _like(module: nn.Module) -> Tensor:
+    """A tensor of the type and on the device of the module."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+
+
+def _rows(characteristics: Tensor, n: int, kind: Knowledge, name: str, like: Tensor) -> Tensor:
+    """C, (n, c), from (c,) or (n, c)."""
+    C = torch.as_tensor(characteristics).to(like)
+    C = C.expand(n, -1) if C.dim() == 1 else C
+    check_characteristics(C, n, kind.characteristics, name)
+    return C
 
 
 def _layers(transform: Transform) -> Iterator[Transform]:

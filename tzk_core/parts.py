@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part and the arguments that it was called with; who registered it says what to install."""
+    """A registered part and the arguments that it was called with, which can be layers, parts again; who registered it
+    says what to install."""
 
     name: str
     plugin: str
@@ -23,11 +24,36 @@ class Part:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Part:
-        return cls(**written)
+        arguments = {key: _parts_in(value) for key, value in written["arguments"].items()}
+        return cls(**{**written, "arguments": arguments})
+
+    def within(self) -> Iterator[Part]:
+        """The part itself and those in its arguments."""
+        yield self
+        yield from _within(self.arguments)
 
     @property
     def qualified_name(self) -> str:
         return f"{self.plugin}/{self.name}"
+
+
+_KEYS = {each.name for each in fields(Part)}
+
+
+def _parts_in(value: Any) -> Any:
+    """An argument as it was before it was written as JSON."""
+    if isinstance(value, Mapping):
+        restored = {key: _parts_in(each) for key, each in value.items()}
+        return Part(**restored) if set(restored) == _KEYS else restored
+    return [_parts_in(each) for each in value] if isinstance(value, list) else value
+
+
+def _within(value: Any) -> Iterator[Part]:
+    if isinstance(value, Part):
+        yield from value.within()
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(each)
 
 
 @dataclass(frozen=True)

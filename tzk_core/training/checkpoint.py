@@ -10,6 +10,7 @@ the name is repaired by the next reader, so that a kill at any time leaves the l
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -28,7 +29,15 @@ from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.parts import FlowParts, Part
-from tzk_core.plugins import KnowledgeType, MissingPlugin, PartNotLoadable, UnknownPart, registry
+from tzk_core.plugins import (
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    MissingPlugin,
+    PartNotLoadable,
+    UnknownPart,
+    registry,
+)
 
 FORMAT = 1
 
@@ -45,6 +54,7 @@ class OpaqueKnowledge:
 def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None) -> None:
     """Writes the model, and the state of its training if given, as `folder`, replacing what was there as a whole."""
     folder = Path(folder)
+    _repair(folder)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "knowledge").mkdir(parents=True)
@@ -66,8 +76,9 @@ def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None 
     for name, opaque in model.opaque.items():
         manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, f"knowledge/{name}.safetensors", opaque.file)}
     if trainer is not None:
-        torch.save(dict(trainer), fresh / "trainer.pt")
-        manifest["trainer"] = {"file": "trainer.pt", "sha256": _sha256((fresh / "trainer.pt").read_bytes())}
+        state = io.BytesIO()
+        torch.save(dict(trainer), state)
+        manifest["trainer"] = _write(fresh, "trainer.pt", state.getvalue())
     _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
     _replace(folder, fresh)
 
@@ -80,11 +91,16 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     which distribution to install.
     """
     folder, manifest = Path(folder), read_manifest(folder)
+    parts = FlowParts.from_json(manifest["core"]["parts"]) if manifest["core"]["parts"] else None
+    where = folder / manifest["core"]["file"]
+    state = _parse(_read(folder, manifest["core"]), where)
+    if parts is not None:
+        state = upgraded_flow(parts, state, folder)
     if flow is None:
-        if manifest["core"]["parts"] is None:
+        if parts is None:
             raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
-        flow = _rebuilt_flow(FlowParts.from_json(manifest["core"]["parts"]), folder)
-    _load_state(flow, _read(folder, manifest["core"]), folder / manifest["core"]["file"])
+        flow = rebuild_flow(parts)
+    _load_state(flow, state, where)
     model = TzK(flow)
     for name, entry in manifest["knowledge"].items():
         kind = load_knowledge(name, entry, _read(folder, entry), model.latent_shape, folder / entry["file"])
@@ -108,8 +124,11 @@ def load_knowledge(
         reason = f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})"
         return OpaqueKnowledge(file, dict(entry), reason)
     kind = rebuild_knowledge(part, latent_shape, name=name)
+    if part.state_version > kind.state_version:
+        reason = f"knowledge type {name!r} was written by {part.distribution} {part.version}: install that or a later one"
+        return OpaqueKnowledge(file, dict(entry), reason)
     state = _parse(file, where)
-    if part.state_version != kind.state_version:
+    if part.state_version < kind.state_version:
         state = kind.upgrade(state, part.state_version)
     _load_state(kind, state, where)
     kind.implies = tuple(entry["implies"])
@@ -123,7 +142,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
         raise TzkError(f"{folder} holds a model without the state of its training: it cannot be resumed")
     path = Path(folder) / manifest["trainer"]["file"]
     _checked(path, manifest["trainer"]["sha256"])
-    return torch.load(path, weights_only=True)
+    return torch.load(path, map_location="cpu", weights_only=True)  # one written on a GPU opens without
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -137,14 +156,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
     except ValueError as error:
         raise TzkError(f"{path} is damaged ({error})") from None
-    if manifest.get("format") != FORMAT:
-        raise TzkError(f"{path} has format {manifest.get('format')}; this version of TzK reads format {FORMAT}")
+    written = manifest.get("format") if isinstance(manifest, dict) else None
+    if written != FORMAT:
+        raise TzkError(f"{path} has format {written}; this version of TzK reads format {FORMAT}")
+    try:
+        entries = [manifest["core"], *manifest["knowledge"].values()]
+        damaged = any(not {"file", "sha256"} <= set(entry) for entry in entries)
+    except (KeyError, TypeError, AttributeError):
+        damaged = True
+    if damaged:
+        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes")
     return manifest
 
 
 def core_hash(flow: SharedFlow) -> str:
-    """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing."""
-    digest = hashlib.sha256(json.dumps(flow.parts.to_json() if flow.parts else None, sort_keys=True).encode())
+    """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing.
+
+    Which version of a distribution they were built with does not matter.
+    """
+    parts = _without_versions(flow.parts.to_json()) if flow.parts else None
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     digest.update(repr((flow.shape, flow.latent_shape, type(flow.base).__name__)).encode())
     for name, tensor in sorted(_tensors(flow).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -152,21 +183,49 @@ def core_hash(flow: SharedFlow) -> str:
     return digest.hexdigest()
 
 
-def _rebuilt_flow(parts: FlowParts, folder: Path) -> SharedFlow:
-    try:
-        return rebuild_flow(parts)
-    except (UnknownPart, PartNotLoadable) as error:
-        missing = [part for part in (parts.recipe, *parts.layers) if part is not None]
-        wanted = ", ".join(sorted({f"{part.distribution} {part.version}" for part in missing}))
-        raise TzkError(f"the shared flow in {folder} was built with {wanted}: install that ({error})") from error
+def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The state dict of a shared flow as the installed versions of its parts read it.
+
+    Raises `TzkError` naming the distributions to install where parts are missing, or older than what wrote the state.
+    """
+    outer = [("transform.", parts.recipe)] if parts.recipe else []
+    outer += [(f"transform._transforms.{index}.", part) for index, part in enumerate(parts.layers)]
+    missing: dict[str, str] = {}
+    for prefix, whole in outer:
+        for part in whole.within():
+            try:
+                target = registry().find(FlowRecipe if part is parts.recipe else FlowLayer, part.qualified_name).load()
+            except (UnknownPart, PartNotLoadable) as error:
+                missing[f"{part.distribution} {part.version}"] = str(error)
+                continue
+            version = getattr(target, "state_version", 1)
+            if part.state_version > version:
+                missing[f"{part.distribution} {part.version}"] = f"the installed {part.name!r} is older"
+            elif part.state_version < version and part is whole:
+                own = {key.removeprefix(prefix): state.pop(key) for key in list(state) if key.startswith(prefix)}
+                upgraded = target.upgrade(own, part.state_version)
+                state |= {prefix + key: tensor for key, tensor in upgraded.items()}
+    if missing:
+        raise TzkError(
+            f"the shared flow in {folder} was built with {' and '.join(sorted(missing))}: install that "
+            f"({'; '.join(missing.values())})"
+        )
+    return state
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
-def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor] | bytes, where: Path) -> None:
-    tensors = _parse(state, where) if isinstance(state, bytes) else state
+def _without_versions(value: Any) -> Any:
+    if isinstance(value, dict):
+        left_out = {"distribution", "version", "state_version"}
+        kept = set(value) - left_out if left_out < set(value) else set(value)
+        return {key: _without_versions(value[key]) for key in kept}
+    return [_without_versions(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
     try:
         module.load_state_dict(tensors)

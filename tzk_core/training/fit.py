@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tzk_core.errors import TzkError
+from tzk_core.errors import TzkError, nearest
 from tzk_core.inputs import check_observations
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
@@ -48,7 +49,10 @@ def fit(
         expected = (len(T), model.find(name).characteristics)
         if tuple(C.shape) != expected:
             raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
-    options = Settings(**settings)
+    options = _settings(settings)
+    like = next(model.parameters(), None)
+    if like is None:
+        raise TzkError("this model has no parameters: there is nothing to train")
     batches = _Batches(T, presence, dict(characteristics or {}), options.batch_size, seed)
     with torch.no_grad():
         for name, column in presence.items():
@@ -57,7 +61,7 @@ def fit(
             if name in batches.characteristics:
                 kind.characteristics_prior.fit(batches.characteristics[name].to(kind.log_odds))
         rows = torch.randperm(len(T), generator=stream(seed, "initialisation"))[: options.initialisation]
-        model.flow.initialise(T[rows].to(next(model.parameters())))
+        model.flow.initialise(T[rows].to(like))
     trainer = Trainer(model, batches, options, seed, levels=None)
     trainer.run(progress=progress)
     return trainer
@@ -80,6 +84,16 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
     inside = path / "checkpoint"
     run = inside.exists() or inside.with_name("checkpoint.old").exists()
     return load_checkpoint(inside if run else path, flow)
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    known = [each.name for each in fields(Settings)]
+    for name in given:
+        if name not in known:
+            raise TzkError(f"training has no setting {name!r}{nearest(name, known)}")
+    if "steps" not in given:
+        raise TzkError("say how long to train: fit(model, T, steps=...)")
+    return Settings(**given)
 
 
 class _Batches:

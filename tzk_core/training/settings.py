@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from tzk_core.errors import TzkError, nearest
 from tzk_core.objective import Wording
 
 
@@ -33,6 +34,15 @@ class Settings:
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3
     tolerance: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("cosine", "none"):
+            raise TzkError(f"decay is one of cosine, none; got {self.decay!r}{nearest(self.decay, ('cosine', 'none'))}")
+        for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
+            if getattr(self, key) < least:
+                raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
+        if not self.learning_rate > 0:
+            raise TzkError(f"learning_rate is expected above 0; got {self.learning_rate}")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
