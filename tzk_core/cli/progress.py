@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,10 +23,15 @@ def shown(steps: int) -> Iterator[Callable[[Progress], None]]:
     if sys.stderr.isatty():
         from tqdm import tqdm  # not needed for lines
 
+        size = (
+            shutil.get_terminal_size()
+        )  # of a terminal of size 0, as in a container, tqdm would draw nothing
+
         with tqdm(
             total=steps,
             unit="step",
-            dynamic_ncols=True,
+            ncols=size.columns,
+            nrows=size.lines,
             bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
         ) as bar:
 
