@@ -1,14 +1,16 @@
-"""Small random models and batches, and the formulas of the objective for one knowledge type."""
+"""Small random models and data, and the formulas of the objective for one knowledge type."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tzk_core.build import build_flow, build_knowledge
+from tzk_core.evaluation.likelihood import Held
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.objective import Noise, Wording
@@ -84,6 +86,23 @@ def sides(
 
 
 def absent(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
-    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement."""
-    log_absent = kind.log_prob_presence_given(z)[0]
-    return log_absent, log_absent
+    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement, in the
+    decoder with a discriminator that is not the decoder's to train."""
+    frozen = {name: value.detach() for name, value in kind.named_parameters()}
+    complement = torch.func.functional_call(kind, frozen, (Knowledge.log_prob_presence_given, z))[0]
+    return kind.log_prob_presence_given(z)[0], complement
+
+
+def held_out(
+    T: Tensor, presence: Sequence[Sequence[float]] | Tensor = (), names: Sequence[str] = (), **more: Any
+) -> Held:
+    given: dict[str, Any] = {
+        "dataset": "toy",
+        "split": "test",
+        "characteristics": {},
+        "levels": None,
+        "original_dims": None,
+        "share": 1.0,
+    }
+    table = torch.as_tensor(presence) if len(presence) else torch.zeros(len(T), 0)
+    return Held(T=T, presence=table.float(), knowledge=tuple(names), **{**given, **more})

@@ -78,6 +78,7 @@ def mental_capacity(
     # Jacobian in, which then balances log p(z given C): detaching log p(z) alone would let f_T shrink z without cost.
     divisor = log_prob_z if wording.prior == "paper" else log_prob_T.detach() - logabsdet
 
+    literal = wording.fill_in == "literal"
     log_capacity = log_prob_T
     penalty = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
@@ -87,13 +88,15 @@ def mental_capacity(
         columns = [observations.knowledge.index(name) for name in stack.names]
         presence = observations.presence[:, columns].T
         log_absent, log_present = stack(Knowledge.log_prob_presence_given, z, shared=[0])
-        # both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction
-        log_capacity = log_capacity + torch.where(presence == 0, log_absent, 0.0).sum(0)
+        # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
+        # the decoder's side the discriminator is not the decoder's to train: else it would be taught absence twice.
+        complement, _ = stack.frozen()(Knowledge.log_prob_presence_given, z, shared=[0])
+        log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
         possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in zip(stack.names, presence, strict=True)}
         for routed in route(possible):
             of = [stack.names.index(name) for name in routed.names]
             encoder, decoder, ratio = stack.select(routed.names)(
-                partial(_present, literal=wording.fill_in == "literal"),
+                partial(_present, literal=literal),
                 routed.take(z),
                 routed.take(divisor),
                 log_present[of].gather(1, routed.rows),
@@ -101,9 +104,8 @@ def mental_capacity(
                 _observed(observations, stack, routed, z),
             )
             known = presence[of].gather(1, routed.rows) == 1
-            encoder, decoder = _with_unknown(
-                known, encoder, decoder, log_absent[of].gather(1, routed.rows), log_present[of].gather(1, routed.rows), wording
-            )
+            posterior = [each[of].gather(1, routed.rows) for each in (log_absent, log_present, complement)]
+            encoder, decoder = _with_unknown(known, encoder, decoder, *posterior, literal=literal)
             rows, gap = routed.rows[routed.real], decoder - encoder
             factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in routed.names])[:, None]
             log_capacity = log_capacity.index_add(0, rows, 0.5 * (encoder + decoder)[routed.real])
@@ -146,14 +148,21 @@ def _present(
 
 
 def _with_unknown(
-    known: Tensor, encoder: Tensor, decoder: Tensor, log_absent: Tensor, log_present: Tensor, wording: Wording
+    known: Tensor,
+    encoder: Tensor,
+    decoder: Tensor,
+    log_absent: Tensor,
+    log_present: Tensor,
+    complement: Tensor,
+    literal: bool,
 ) -> tuple[Tensor, Tensor]:
     """Encoder and decoder where κ is missing: both branches summed exactly. The encoder's sum to 1; the decoder's are
     log-sum-exp'd. The paper's wording takes the expectation under p(κ given z) instead."""
-    if wording.fill_in == "bound":
-        return torch.where(known, encoder, 0.0), torch.where(known, decoder, torch.logaddexp(decoder, log_absent))
-    expected = [log_present.exp() * each + log_absent.exp() * log_absent for each in (encoder, decoder)]
-    return torch.where(known, encoder, expected[0]), torch.where(known, decoder, expected[1])
+    if not literal:
+        return torch.where(known, encoder, 0.0), torch.where(known, decoder, torch.logaddexp(decoder, complement))
+    encoder_expected = log_present.exp() * encoder + log_absent.exp() * log_absent
+    decoder_expected = log_present.exp() * decoder + log_absent.exp() * complement
+    return torch.where(known, encoder, encoder_expected), torch.where(known, decoder, decoder_expected)
 
 
 def _padded(noise: Noise, routed: Routed, possible: Mapping[str, Tensor]) -> Tensor:

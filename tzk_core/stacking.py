@@ -24,7 +24,7 @@ class Stack:
         self._first = next(iter(kinds.values()))
         states = [_state(kind) for kind in kinds.values()]
         self._alone = len(states) == 1
-        self._state = {} if self._alone else {key: torch.stack([state[key] for state in states]) for key in states[0]}
+        self._state = states[0] if self._alone else {key: torch.stack([s[key] for s in states]) for key in states[0]}
 
     @property
     def characteristics(self) -> int:
@@ -33,28 +33,32 @@ class Stack:
 
     def select(self, names: Sequence[str]) -> Stack:
         """The stack of some of these knowledge types, in the order of `names`."""
-        if list(names) == list(self.names):
+        if tuple(names) == self.names:
             return self
-        chosen = Stack.__new__(Stack)
         index = [self.names.index(name) for name in names]
-        chosen.names, chosen._first, chosen._alone = tuple(names), self._first, False
-        chosen._state = {key: value[index] for key, value in self._state.items()}
-        return chosen
+        return self._with({key: value[index] for key, value in self._state.items()}, names)
+
+    def frozen(self) -> Stack:
+        """The same knowledge types with parameters that receive no gradient; what they are evaluated at still does."""
+        return self._with({key: value.detach() for key, value in self._state.items()}, self.names)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, shared: Sequence[int] = ()) -> Any:
         """function(knowledge type, *arguments), with a leading dimension for the knowledge types in every tensor of
-        `arguments`, but for those at the positions `shared`, and in every tensor of the result."""
-        given = range(len(arguments))
-        if self._alone:
-            own = [a if i in shared or a is None else a.squeeze(0) for i, a in zip(given, arguments, strict=True)]
-            result = function(self._first, *own)
-            return tuple(each.unsqueeze(0) for each in result)
-        dims = tuple(None if i in shared or a is None else 0 for i, a in zip(given, arguments, strict=True))
+        `arguments`, but for those at the positions `shared`, and in every tensor of the tuple that it returns."""
+        mapped = [argument is not None and i not in shared for i, argument in enumerate(arguments)]
 
         def one(state: dict[str, Tensor], *own: Any) -> Any:
             return functional_call(self._first, state, (function, *own))
 
-        return vmap(one, in_dims=(0, *dims))(self._state, *arguments)
+        if self._alone:
+            own = [each.squeeze(0) if own else each for own, each in zip(mapped, arguments, strict=True)]
+            return tuple(each.unsqueeze(0) for each in one(self._state, *own))
+        return vmap(one, in_dims=(0, *(0 if own else None for own in mapped)))(self._state, *arguments)
+
+    def _with(self, state: dict[str, Tensor], names: Sequence[str]) -> Stack:
+        other = Stack.__new__(Stack)
+        other.names, other._first, other._alone, other._state = tuple(names), self._first, self._alone, state
+        return other
 
 
 def stacks(kinds: Mapping[str, Knowledge]) -> Iterator[Stack]:
