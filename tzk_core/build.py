@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.base import Transform
 
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
@@ -22,6 +22,7 @@ from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
 from tzk_core.random_streams import seeded, stream
+from tzk_core.transforms.composite import Composite
 
 BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
 CALLABLES = ("nflows", "torch.nn")
@@ -63,7 +64,7 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
         if parts.recipe is not None:
             transform = _call(FlowRecipe, parts.recipe, parts.shape)
         else:
-            transform = CompositeTransform(_layers(parts.layers, parts.shape))
+            transform = Composite(_layers(parts.layers, parts.shape))
     latent_shape = output_shape(transform, parts.shape)
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")

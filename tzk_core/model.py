@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from nflows.distributions.base import Distribution
-from nflows.transforms.base import Transform
+from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor, nn
 
 from tzk_core.distributions.base import Reparametrised
@@ -257,9 +257,8 @@ def _rows(characteristics: Tensor, n: int, kind: Knowledge, name: str, like: Ten
 
 def _layers(transform: Transform) -> Iterator[Transform]:
     """The layers of a transform in order; anything but nflows' composite counts as one."""
-    parts = getattr(transform, "_transforms", None)
-    if type(transform).__name__ == "CompositeTransform" and parts is not None:
-        for part in parts:
+    if isinstance(transform, CompositeTransform):
+        for part in transform._transforms:
             yield from _layers(part)
     else:
         yield transform

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.base import Transform
 
 from tzk_core.errors import TzkError
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound_inverse
+from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
@@ -28,7 +29,7 @@ def paper(
     The paper takes 10 steps and 16×16 tiles on 32×32 images, and the logit of Real NVP (alpha = 0.05).
     `initialisation` is that of the tiled convolutions, "identity" or "orthogonal".
     """
-    return CompositeTransform([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation)])
+    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation)])
 
 
 def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03) -> Transform:
@@ -46,7 +47,7 @@ def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03
     with torch.no_grad():
         for part, scale in ((affine[0], gain), (affine[-1], 1 / values.std().item())):
             part.raw_log_scale.fill_(soft_bound_inverse(torch.tensor(math.log(scale)), part.bound).item())
-    return CompositeTransform(parts)
+    return Composite(parts)
 
 
 def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str) -> list[Transform]:
