@@ -179,6 +179,8 @@ class Experiment:
             observed = [columns[name] for columns in self.annotation.characteristics.values() if name in columns]
             if observed:
                 kind.characteristics_prior.fit(torch.cat(observed).to(kind.log_odds))
+        if not self.config.training.initialisation:
+            return
         parts = []
         for dataset, samples in self._split("train").items():
             share = float(self.batches.weights[dataset])

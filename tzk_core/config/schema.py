@@ -106,7 +106,7 @@ class TrainingTable(Table):
     clip: Annotated[float, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 50
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
-    initialisation: Annotated[int, Field(gt=0)] = 4096
+    initialisation: Annotated[int, Field(ge=0)] = 4096
 
 
 class EvaluationTable(Table):

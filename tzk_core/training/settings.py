@@ -16,7 +16,7 @@ class Settings:
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
-    initialisation: how many samples the data-dependent initialisation of the shared flow sees.
+    initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
     steps: int
