@@ -62,22 +62,16 @@ def gradients(value: Tensor, module: nn.Module) -> dict[str, Tensor]:
     """By parameter, d value / d parameter; zero where value does not depend on it."""
     names, parameters = zip(*module.named_parameters(), strict=True)
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return {
-        n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)
-    }
+    return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
 
 
 def assert_equal_gradients(value: Tensor, expected: Tensor, module: nn.Module) -> None:
     wanted = gradients(expected, module)
     for name, gradient in gradients(value, module).items():
-        torch.testing.assert_close(
-            gradient, wanted[name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def sides(
-    kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def sides(kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tensor | float) -> tuple[Tensor, Tensor]:
     """What a present knowledge type adds to log p_enc and log p_dec, by DESIGN's formulas; log_ratio is
     log p(z given C) - log p(z)."""
     encoder = kind.log_prob_presence_given(z)[1] + kind.log_prob_characteristics_given(C, z) - log_q
@@ -86,8 +80,8 @@ def sides(
 
 
 def absent(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
-    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement, in the
-    decoder with a discriminator that is not the decoder's to train."""
+    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement, the
+    decoder's with a discriminator that is not its to train."""
     frozen = {name: value.detach() for name, value in kind.named_parameters()}
     complement = torch.func.functional_call(kind, frozen, (Knowledge.log_prob_presence_given, z))[0]
     return kind.log_prob_presence_given(z)[0], complement

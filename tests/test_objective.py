@@ -18,9 +18,7 @@ from tzk_core.observations import Observations
 # With no knowledge
 
 
-@pytest.mark.parametrize(
-    "named", [False, True], ids=["no knowledge in the model", "knowledge in the model only"]
-)
+@pytest.mark.parametrize("named", [False, True], ids=["no knowledge in the model", "knowledge in the model only"])
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
 def test_without_knowledge_it_is_maximum_likelihood_bit_for_bit(wording: Wording, named: bool) -> None:
     model = small(["flow"] if named else []).float()
@@ -112,9 +110,7 @@ def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed:
     torch.testing.assert_close(capacity.value, (log_prob_z + logabsdet + torch.minimum(enc, dec)).mean())
 
 
-def weighted(
-    model: TzK, seen: Observations, multipliers: Mapping[str, float], prior: str
-) -> tuple[Tensor, Tensor]:
+def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], prior: str) -> tuple[Tensor, Tensor]:
     """The objective with constant weights in the place of its absolute values and of its division by p(T):
     w log p(T) + Σ_i (½ + λ_i s_i) a_i + (½ - λ_i s_i) b_i, b_i = log p(κ) + log p(C) + log p(T given C),
     w = 1 - Σ_i (½ - λ_i s_i) for the paper's wording, w = 1 for "full". Also the mean of w."""
@@ -153,8 +149,7 @@ def test_weight_of_the_prior_in_the_gradient(seed: int, observed: Sequence[str],
 def test_both_priors_have_one_value_and_different_gradients() -> None:
     model, seen = small(["gaussian", "flow"]), batch([[1, 1], [1, 0], [NAN, 1]])
     full, paper = (
-        mental_capacity(model, seen, steady(), {"k0": 0.2}, Wording(prior=prior))
-        for prior in ("full", "paper")
+        mental_capacity(model, seen, steady(), {"k0": 0.2}, Wording(prior=prior)) for prior in ("full", "paper")
     )
     torch.testing.assert_close(full.value, paper.value)
     torch.testing.assert_close(full.log_capacity, paper.log_capacity)
@@ -163,9 +158,7 @@ def test_both_priors_have_one_value_and_different_gradients() -> None:
     flow = model.flow
     assert any(
         not torch.allclose(a, b)
-        for a, b in zip(
-            gradients(full.value, flow).values(), gradients(paper.value, flow).values(), strict=True
-        )
+        for a, b in zip(gradients(full.value, flow).values(), gradients(paper.value, flow).values(), strict=True)
     )
 
 
@@ -218,9 +211,7 @@ def test_multipliers_ascend_where_the_tolerance_is_exceeded_and_stay_below_one_h
     assert multipliers.values == before, "an unmentioned knowledge type keeps its multiplier; the bound holds"
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"maximum": 0.5}, {"maximum": -0.1}, {"tolerance": 0.0}, {"tolerance": -1.0}]
-)
+@pytest.mark.parametrize("arguments", [{"maximum": 0.5}, {"maximum": -0.1}, {"tolerance": 0.0}, {"tolerance": -1.0}])
 def test_multipliers_that_make_no_sense_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(TzkError, match="expected"):
         Multipliers({}, **arguments)

@@ -77,11 +77,7 @@ def test_the_two_sides_of_equation_4_agree(world: World) -> None:
         return 0.5 * math.log(2 * math.pi * math.e * deviation**2)
 
     share = world.share
-    entropy_K = (
-        -share * math.log(share)
-        - (1 - share) * math.log1p(-share)
-        + share * entropy_of_gaussian(world.spread)
-    )
+    entropy_K = -share * math.log(share) - (1 - share) * math.log1p(-share) + share * entropy_of_gaussian(world.spread)
     entropy_K_given_T = sum(-(p_z * each.exp() * each).sum() for each in given)
     entropy_K_given_T += share * entropy_of_gaussian(world.spread * world.residue)
     right = -entropy_T + 0.5 * (information - entropy_K - entropy_K_given_T)
@@ -108,22 +104,26 @@ def test_mental_capacity_integrates_to_at_most_the_root_of_the_decoder(world: Wo
     model = world.model(perturb)
     capacity, weights, _ = joint(world, model)
     kind = model.find("it")
-    complement = (
-        world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None])[0].exp()
-    ).sum()
+    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None])[0].exp()).sum()
     decoder = kind.log_prob_presence()[1].exp() + complement
     assert (weights * capacity.log_capacity.exp()).sum() < decoder.sqrt() - 1e-4
 
 
-PARTS = ["flow", "latent", "discriminator", "characteristics_encoder"]
+PULLED = pytest.mark.xfail(
+    strict=True, reason='with prior = "full" the decoder\'s log p(κ=0 given z) still pulls z towards absence'
+)
+PARTS = [
+    pytest.param(part, prior, marks=PULLED if (part, prior) == ("flow", "full") else ())
+    for prior in ("full", "paper")
+    for part in ("flow", "latent", "discriminator", "characteristics_encoder")
+]
 
 
-@pytest.mark.parametrize("prior", ["full", "paper"])
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("part", "prior"), PARTS)
 def test_the_true_joint_is_a_stationary_point(world: World, part: str, prior: str) -> None:
-    """Of the mental capacity expected under it, as the truth is of any likelihood. The Bayes complement makes that no
-    matter of course: the decoder is normalised only where the discriminator is calibrated, and trained on both sides
-    absence would count twice and presence once."""
+    """Of the mental capacity expected under it, as the truth is of any likelihood. The Bayes complement makes that
+    no matter of course: the decoder is normalised only where the discriminator is calibrated, and were it trained
+    on both sides, absence would count twice and presence once."""
     model = world.model()
     capacity, weights, log_p = joint(world, model, Wording(prior=prior))
     expected = (weights * log_p.exp() * capacity.log_capacity).sum()
@@ -136,9 +136,7 @@ def test_inconsistency_is_the_mean_gap_between_encoder_and_decoder(world: World)
     """A latent that is off by 0.3 in the mean is off by this much in log p_dec, in closed form."""
     model = world.model(wrong_latent)
     z, C = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([0.1, 1.0, -0.5])
-    seen = Observations(
-        torch.sinh(z)[:, None].double(), torch.ones(3, 1), ("it",), {"it": C[:, None].double()}
-    )
+    seen = Observations(torch.sinh(z)[:, None].double(), torch.ones(3, 1), ("it",), {"it": C[:, None].double()})
     distance = z - world.present - world.slope * (C - world.centre)
     gap = (distance**2 - (distance - 0.3) ** 2) / (2 * world.residue**2)
     expected = gap.abs().mean().double()
@@ -172,9 +170,7 @@ def marginal(world: World, model: TzK, z: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("noise", [-1.5, 0.0, 2.0])
-def test_with_an_exact_encoder_a_filled_in_C_gives_the_marginal_whatever_the_noise(
-    world: World, noise: float
-) -> None:
+def test_with_an_exact_encoder_a_filled_in_C_gives_the_marginal_whatever_the_noise(world: World, noise: float) -> None:
     """The encoder of C is exact; the two sides still disagree over κ, so that the marginal is not p(T, κ)."""
 
     def perturb(kind: Knowledge) -> None:
@@ -222,13 +218,14 @@ def test_the_fill_in_rule_is_bounded_where_the_paper_s_wording_is_not(world: Wor
     assert (literal[-1] > top + 2).all()
 
 
-@pytest.mark.parametrize("prior", ["full", "paper"])
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("part", "prior"), PARTS)
 def test_without_labels_nothing_pulls_at_the_truth(world: World, part: str, prior: str) -> None:
     """A missing κ says nothing of how common it is: it may not teach that knowledge is absent."""
     model = world.model()
     seen = Observations(torch.sinh(Z)[:, None], torch.full((len(Z), 1), NAN), ("it",))
-    capacity = mental_capacity(model, seen, steady(1.3, 1), wording=Wording(prior=prior)).log_capacity
+    nodes, weights = hermite(25)
+    each = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(prior=prior)) for n in nodes]
+    capacity = sum(weight * one.log_capacity for weight, one in zip(weights, each, strict=True))
     expected = (world.log_prob_z(Z).exp() * Z_STEP * capacity).sum()
     module = model.flow if part == "flow" else getattr(model.find("it"), part)
     for name, gradient in gradients(expected, module).items():
@@ -246,9 +243,7 @@ def test_the_bound_trains_its_encoder_towards_the_posterior(world: World) -> Non
         bias = model.find("it").characteristics_encoder.regressor.bias
         with torch.no_grad():
             bias[1] += math.log(narrow)
-        values = [
-            mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)).value for n in nodes
-        ]
+        values = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)).value for n in nodes]
         value = sum(w * v for w, v in zip(weights, values, strict=True))
         return torch.autograd.grad(value, bias)[0][1].item()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from nflows.transforms import Transform
+from nflows.transforms import CompositeTransform, Transform
 from torch import Tensor, nn
 
 from tzk_core.distributions.base import Reparametrised
@@ -15,6 +15,7 @@ from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.transforms.affine import Affine
 
 UNBOUNDED = 1e9  # a soft bound so wide that it is the identity to rounding
 
@@ -126,7 +127,8 @@ class World:
         kind = self.knowledge()
         with torch.no_grad():
             perturb(kind)
-        return TzK(SharedFlow((1,), Arcsinh(), base), {"it": kind})
+        transform = CompositeTransform([Affine((1,)).double(), Arcsinh()])  # the affine map starts as the identity
+        return TzK(SharedFlow((1,), transform, base), {"it": kind})
 
 
 def linear(weight: list[float], bias: list[float]) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Which member of a partition a sample belongs to: the Bayes posterior of p(T given K), and the discriminators."""
+"""Which member of a partition a sample belongs to: by Bayes from p(T given K), and by the discriminators."""
 
 from __future__ import annotations
 

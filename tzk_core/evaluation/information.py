@@ -1,4 +1,4 @@
-"""What a knowledge type knows, on held-out data: the terms of Eq. 4, its inconsistency and its discriminator."""
+"""What a knowledge type knows of held-out data: the terms of Eq. 4, consistency, its discriminator."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Information:
 
 @torch.no_grad()
 def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
-    """`Information` of every knowledge type over these splits, data sets weighed as in the training population."""
+    """`Information` of every knowledge type; data sets weigh as they do in the training population."""
     gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge()}
     like = next(model.parameters())
     for each in held:
@@ -75,7 +75,8 @@ def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 51
             z, _ = model.flow.encode(each.T[rows].to(like))
             log_prob_z = model.flow.base.log_prob(z)
             for name, info in gathered.items():
-                _gather(model, each, rows, name, info, z, log_prob_z, weight, stream(seed, "information", name, number))
+                generator = stream(seed, "information", name, number)
+                _gather(model, each, rows, name, info, z, log_prob_z, weight, generator)
     return gathered
 
 

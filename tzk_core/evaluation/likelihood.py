@@ -18,7 +18,7 @@ class Held:
     """One split of one data set, as it is evaluated.
 
     T: (n, *shape), dequantised. presence: (n, knowledge) in {0, 1, nan}, columns named `knowledge`.
-    characteristics: by knowledge, (n, c), nan where not observed. levels and original_dims: see `data.protocol`.
+    characteristics: by knowledge, (n, c), nan where not observed. levels, original_dims: see `data.protocol`.
     share: of the training population, which p(κ) was fitted on.
     """
 
@@ -39,8 +39,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-densities of one held-out split, in nats: log p(T), (n,), and by knowledge type log p(T given κ=1) of the
-    samples `rows[name]`, (m,)."""
+    """Log-densities of one held-out split, in nats.
+
+    prior: (n,), log p(T). given: by knowledge type, (m,), log p(T given κ=1) of its samples `rows[name]`.
+    """
 
     held: Held
     prior: Tensor
@@ -102,7 +104,10 @@ def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dic
 
 
 def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any]:
-    """The average over knowledge types of each one's mean on its own samples: the paper's "digit conditional"."""
+    """The mean over knowledge types of each one's mean on its own samples: the paper's "digit conditional".
+
+    The standard error is that of independent means: of their average.
+    """
     rows = [row(scores.held, member, "knowledge", scores.own(member)) for member in members]
     error = math.sqrt(sum((each["standard_error"] or 0.0) ** 2 for each in rows)) / len(rows)
     bits = sum(each["bits_per_image"] for each in rows) / len(rows)
@@ -112,8 +117,9 @@ def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any
 
 
 def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor:
-    """log Σ_k w_k p(T given κ^k=1), (n,), over a partition; every member must have been evaluated on every sample."""
-    return torch.logsumexp(torch.stack([scores.given[name] + weight for name, weight in log_weights.items()]), 0)
+    """log Σ_k w_k p(T given κ^k=1), (n,), over a partition whose members were evaluated on every sample."""
+    weighted = [scores.given[name] + weight for name, weight in log_weights.items()]
+    return torch.logsumexp(torch.stack(weighted), 0)
 
 
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
@@ -123,9 +129,9 @@ def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> 
 
 
 def covers(held: Held, members: Sequence[str]) -> bool:
-    """Whether every sample has exactly one of these knowledge types: whether they partition this data set."""
-    columns = [held.knowledge.index(name) for name in members]
-    return bool((held.presence[:, columns].nan_to_num(0.5).sum(1) == 1).all())
+    """Whether these knowledge types partition the data set: each sample is known to have just one."""
+    presence = held.presence[:, [held.knowledge.index(name) for name in members]]
+    return bool((presence.sum(1) == 1).all())  # a presence that is not known makes the sum nan
 
 
 def _bound(scores: Scores) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole of results.json: the likelihood table, what each knowledge type knows, classification, invertibility."""
+"""The whole of results.json: likelihoods, what each knowledge type knows, classification, invertibility."""
 
 from __future__ import annotations
 
@@ -34,36 +34,44 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything that is reported about a model on held-out data.
 
-    train: by data set, the training images in grey levels, (n, *shape), for the histogram baseline. partitions and
-    means: by title, names of knowledge types. published: rows of others. multipliers: λ at the end of training.
+    train: by data set, the training images in grey levels, (n, *shape), for the histogram baseline.
+    partitions and means: by title, names of knowledge types. published: rows of others. multipliers: λ at the
+    end of training. Raises `TzkError` for a partition that partitions no data set.
+
+    The result is results.json: "rows", each with the keys of `likelihood.make_row`; "knowledge", of each type
+    the terms of Eq. 4 in nats (see `Information`), `inconsistency_nats` over all data sets, accuracy of the
+    discriminator, plain and balanced between present and absent, `multiplier`, `presence_prior` p(κ=1), and
+    `gap_nats`, the mean of log p(T given κ=1) - log p(T) where it is present; "classification", one entry for
+    each partition of each data set in which several of its members occur; "invertibility", with its unit.
     """
-    was_training = model.training
-    model.eval()
-    weights = {title: _log_weights(model, members) for title, members in partitions.items()}
-    info = information(model, held, seed)
-    rows: list[dict[str, Any]] = []
-    classified: list[dict[str, Any]] = []
-    gaps: dict[str, list[Tensor]] = {}
-    covered: set[str] = set()
-    for each in held:
-        here = {title: members for title, members in weights.items() if likelihood.covers(each, list(members))}
-        covered |= set(here)
-        everywhere = {name for members in here.values() for name in members}
-        scores = score(model, each, importance_samples, everywhere, seed)
-        rows += _model_rows(scores, info, here, means)
-        rows += _baseline_rows(each, train[each.dataset])
-        classified += [
-            classification(model, scores, title, members) for title, members in here.items() if _several(each, members)
-        ]
-        for name in scores.given:
-            if len(present := each.rows(name)):
-                gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])
+    covered = {
+        each.dataset: [title for title, members in partitions.items() if likelihood.covers(each, members)]
+        for each in held
+    }
     for title in partitions:
-        if title not in covered:
+        if not any(title in titles for titles in covered.values()):
             raise TzkError(
                 f"[evaluation.partitions] {title!r} partitions no data set: "
                 "it needs exactly one of its knowledge types present in each sample of one"
             )
+    weights = {title: _log_weights(model, members) for title, members in partitions.items()}
+    was_training = model.training
+    model.eval()
+    info = information(model, held, seed)
+    rows: list[dict[str, Any]] = []
+    classified: list[dict[str, Any]] = []
+    gaps: dict[str, list[Tensor]] = {}
+    for each in held:
+        here = {title: weights[title] for title in covered[each.dataset]}
+        everywhere = {name for members in here.values() for name in members}
+        scores = score(model, each, importance_samples, everywhere, seed)
+        rows += _model_rows(scores, info, here, means)
+        rows += _baseline_rows(each, train[each.dataset])
+        several = {title: members for title, members in here.items() if _several(each, members)}
+        classified += [classification(model, scores, title, members) for title, members in several.items()]
+        for name in scores.given:
+            if len(present := each.rows(name)):
+                gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])
     rows += [_published_row(each) for each in published]
     model.train(was_training)
     return {
@@ -113,7 +121,8 @@ def _baseline_rows(held: Held, train: Tensor) -> list[dict[str, Any]]:
     levels = (held.T * held.levels).floor().clamp(0, held.levels - 1)
     bits = histogram_bits(train, levels, held.levels)
     error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
-    return [likelihood.make_row(held, "per-pixel histogram", "baseline", bits.mean().item(), len(bits), error)]
+    mean, name = bits.mean().item(), "per-pixel histogram"
+    return [likelihood.make_row(held, name, "baseline", mean, len(bits), error)]
 
 
 def _log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
@@ -128,7 +137,11 @@ def _several(held: Held, members: Mapping[str, float]) -> bool:
 
 
 def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:
-    empty = dict.fromkeys(
-        ("knowledge", "split", "count", "bits_per_image", "importance_samples", "standard_error", "inconsistency_nats")
+    """A row of somebody else's: the unit in which it was published, and null in the others."""
+    row = dict.fromkeys(
+        ("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim")
+        + ("bits_per_pixel", "estimate", "importance_samples", "standard_error", "inconsistency_nats")
     )
-    return {"kind": "published", "estimate": f"published: {table['source']}", **empty, **table}
+    source = table.get("source")
+    quoted = {key: table.get(key) for key in ("name", "dataset", "bits_per_dim", "bits_per_pixel")}
+    return row | quoted | {"kind": "published", "estimate": f"published: {source}" if source else "published"}

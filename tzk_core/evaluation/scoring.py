@@ -21,7 +21,7 @@ def score(
     seed: int = 0,
     chunk: int = 256,
 ) -> Scores:
-    """Encodes each sample once; a knowledge type is evaluated where it is present, those in `everywhere` on all samples."""
+    """Encodes each sample once; knowledge is scored where it is present, that of `everywhere` always."""
     like = next(model.parameters())
     prior = []
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
@@ -52,7 +52,7 @@ def score(
 
 @torch.no_grad()
 def invertibility(model: TzK, held: Held, count: int = 512) -> float:
-    """The largest error, in grey levels, of f_T(f_T^{-1}(T)) over `count` samples (in units of T without levels)."""
+    """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them."""
     like = next(model.parameters())
     T = held.T[:count].to(like)
     return (model.decode(model.encode(T)) - T).abs().max().item() * (held.levels or 1)

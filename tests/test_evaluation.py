@@ -1,0 +1,355 @@
+"""What is reported about a model, against brute force."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from models import NAN, held_out, small
+from torch import Tensor, nn
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.data.dequantise import dequantise
+from tzk_core.errors import TzkError
+from tzk_core.evaluation.baseline import histogram_bits, uniform_bits
+from tzk_core.evaluation.likelihood import (
+    Held,
+    Scores,
+    covers,
+    knowledge_row,
+    mean_row,
+    mixture_log_prob,
+    mixture_row,
+    prior_row,
+    row,
+)
+from tzk_core.evaluation.results import evaluate
+from tzk_core.evaluation.scoring import invertibility, score
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+from tzk_core.units import bits_per_dim, bits_per_image
+
+# Units
+
+
+def test_a_uniform_density_is_eight_bits_per_dim_exactly() -> None:
+    images = held_out(torch.rand(3, 1, 32, 32), levels=256, original_dims=784)
+    uniform = row(images, "uniform", "prior", torch.zeros(3))  # density 1 on the unit cube
+    assert uniform["bits_per_dim"] == 8.0
+    assert uniform["bits_per_image"] == 8192.0 == uniform_bits(1024)
+    assert uniform["bits_per_pixel"] == 8192 / 784
+    assert uniform["standard_error"] == 0.0 and uniform["count"] == 3
+
+
+def test_a_logit_under_a_logistic_base_is_uniform() -> None:
+    """By the whole way from grey levels: p(T) = 1 - 2α inside the unit interval, the rest lies outside."""
+    flow = build_flow((1, 4, 4), layers=[{"type": "logit", "alpha": 1e-3}, {"type": "affine"}], base="logistic")
+    T = dequantise(torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8), stream(0, "test")).double()
+    scored = prior_row(score(TzK(flow.double()).double(), held_out(T, levels=256), 1))
+    assert scored["bits_per_dim"] == pytest.approx(8 - math.log2(1 - 2e-3), abs=1e-12)
+
+
+def test_bits_in_three_units() -> None:
+    log_prob = torch.tensor([-100.0, -140.0])
+    padded = row(held_out(torch.rand(2, 1, 4, 4), levels=16, original_dims=9), "p", "prior", log_prob)
+    bits = [16 * 4 + 100 / math.log(2), 16 * 4 + 140 / math.log(2)]
+    assert padded["bits_per_image"] == pytest.approx(sum(bits) / 2)
+    assert padded["bits_per_dim"] == pytest.approx(sum(bits) / 2 / 16)
+    assert padded["bits_per_pixel"] == pytest.approx(sum(bits) / 2 / 9)
+    resized = row(held_out(torch.rand(2, 1, 4, 4), levels=16), "p", "prior", log_prob)
+    assert resized["bits_per_pixel"] is None
+    real = row(held_out(torch.rand(2, 3)), "p", "prior", log_prob)
+    assert real["bits_per_image"] == pytest.approx(120 / math.log(2))
+    assert bits_per_image(-math.log(2), 3, None) == pytest.approx(1)
+    assert bits_per_dim(0.0, 7, 256) == 8.0
+
+
+def test_standard_error() -> None:
+    log_prob = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    values = [-float(each) / math.log(2) for each in log_prob]
+    mean = sum(values) / 50
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 49)
+    held = held_out(torch.rand(50, 2))
+    assert row(held, "p", "prior", log_prob)["standard_error"] == pytest.approx(deviation / math.sqrt(50))
+    assert row(held, "p", "prior", log_prob[:1])["standard_error"] is None
+
+
+# The histogram
+
+
+def test_histogram_equals_brute_force() -> None:
+    generator = torch.Generator().manual_seed(0)
+    train = torch.randint(0, 4, (7, 1, 2, 3), generator=generator, dtype=torch.uint8)
+    test = torch.randint(0, 4, (5, 1, 2, 3), generator=generator, dtype=torch.uint8)
+    expected = []
+    for image in test.flatten(1).tolist():
+        bits = 0.0
+        for place, level in enumerate(image):
+            count = sum(other[place] == level for other in train.flatten(1).tolist())
+            bits -= math.log2((count + 0.1) / (7 + 4 * 0.1))
+        expected.append(bits)
+    assert histogram_bits(train, test, levels=4).tolist() == pytest.approx(expected)
+
+
+def test_histogram_of_many_images_takes_them_all() -> None:
+    """It is a probability: over all 4² images of two pixels it sums to 1."""
+    train = torch.randint(0, 4, (30, 2), generator=torch.Generator().manual_seed(0))
+    every = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    assert (2 ** -histogram_bits(train, every, levels=4)).sum().item() == pytest.approx(1)
+    many = every.repeat(100, 1)
+    assert torch.equal(histogram_bits(train, many, levels=4), histogram_bits(train, every, levels=4).repeat(100))
+
+
+# Rows over several knowledge types
+
+
+def scores(held: Held, given: Tensor) -> Scores:
+    """Scores with `given`, (knowledge, n), on every sample."""
+    rows = torch.arange(len(held.T))
+    names = held.knowledge
+    return Scores(
+        held,
+        given.mean(0),
+        dict.fromkeys(names, rows),
+        dict(zip(names, given, strict=True)),
+        importance_samples=8,
+    )
+
+
+def three() -> Scores:
+    held = held_out(torch.rand(4, 2), [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], ["a", "b", "c"])
+    return scores(held, torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double())
+
+
+def test_mixture_equals_brute_force() -> None:
+    scored = three()
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    expected = [
+        math.log(sum(weight * math.exp(scored.given[name][i]) for name, weight in weights.items())) for i in range(4)
+    ]
+    logs = {name: math.log(weight) for name, weight in weights.items()}
+    assert mixture_log_prob(scored, logs).tolist() == pytest.approx(expected)
+    mixed = mixture_row(scored, "mixture", logs)
+    assert mixed["bits_per_image"] == pytest.approx(-sum(expected) / 4 / math.log(2))
+    assert mixed["kind"] == "mixture" and mixed["knowledge"] == "a, b, c" and mixed["importance_samples"] == 8
+
+
+def test_a_knowledge_row_takes_the_samples_that_have_it() -> None:
+    scored = three()
+    mine = knowledge_row(scored, "a", 1.5)
+    assert mine["bits_per_image"] == pytest.approx(-(scored.given["a"][:2].mean().item()) / math.log(2))
+    assert mine["count"] == 2 and mine["inconsistency_nats"] == 1.5 and mine["knowledge"] == "a"
+
+
+def test_the_mean_row_averages_classes_and_not_samples() -> None:
+    scored = three()
+    given = scored.given
+    each = [given["a"][:2].mean(), given["b"][2], given["c"][3]]
+    mean = mean_row(scored, "mean", ["a", "b", "c"])
+    assert mean["bits_per_image"] == pytest.approx(-sum(float(e) for e in each) / 3 / math.log(2))
+    assert mean["count"] == 4
+    alone = knowledge_row(scored, "a", None)["standard_error"]
+    assert mean["standard_error"] == pytest.approx(alone / 3)  # the classes with one sample have none
+
+
+@pytest.mark.parametrize(
+    ("presence", "expected"),
+    [
+        ([[1, 0], [0, 1]], True),
+        ([[1, 0], [1, 0]], True),
+        ([[1, 1], [0, 1]], False),
+        ([[0, 0], [0, 1]], False),
+        ([[NAN, 0], [0, 1]], False),
+        ([[NAN, NAN], [0, 1]], False),
+        ([[1, NAN], [0, 1]], False),
+    ],
+)
+def test_a_partition_has_exactly_one_member_in_each_sample(presence: list[list[float]], expected: bool) -> None:
+    assert covers(held_out(torch.rand(2, 2), presence, ["a", "b"]), ["a", "b"]) is expected
+
+
+# The whole
+
+
+ROW = {
+    *("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim"),
+    *("bits_per_pixel", "estimate", "importance_samples", "standard_error", "inconsistency_nats"),
+}
+KNOWLEDGE = {
+    *("name", "mutual_information", "entropy", "conditional_entropy", "discriminator_accuracy", "multiplier"),
+    *("inconsistency_nats", "discriminator_balanced_accuracy", "presence_prior", "gap_nats"),
+}
+CLASSIFICATION = {
+    *("partition", "dataset", "split", "count", "bayes_accuracy", "discriminator_accuracy", "disagreement"),
+}
+SHAPE = (1, 2, 2)
+NAMES = ["digits", "letters", "digit-0", "digit-1"]
+
+
+def images(count: int, name: str) -> Tensor:
+    return torch.randint(0, 256, (count, *SHAPE), generator=stream(0, name), dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[TzK, list[Held], dict[str, Tensor]]:
+    """A small untrained model of two data sets, one of them with two classes."""
+    model = TzK(build_flow(SHAPE, layers=[{"type": "logit"}, {"type": "affine"}]))
+    for name, share in zip(NAMES, (0.6, 0.4, 0.2, 0.4), strict=True):
+        model.add(name, build_knowledge("gaussian", SHAPE, name=name, hidden=6))
+        model.find(name).log_odds.fill_(math.log(share / (1 - share)))
+    model.flow.initialise(dequantise(images(100, "start"), stream(0, "noise")))
+    held = []
+    for dataset, count, share in (("digits", 12, 0.6), ("letters", 9, 0.4)):
+        labels = torch.arange(count) % 2
+        digit = float(dataset == "digits")
+        presence = torch.stack([torch.full((count,), digit), torch.full((count,), 1 - digit)], 1)
+        presence = torch.cat([presence, digit * nn.functional.one_hot(labels, 2)], 1)
+        T = dequantise(images(count, dataset), stream(0, "noise", dataset))
+        dims = 3 if dataset == "digits" else None
+        held.append(held_out(T, presence, NAMES, dataset=dataset, levels=256, original_dims=dims, share=share))
+    return model, held, {name: images(20, f"train {name}") for name in ("digits", "letters")}
+
+
+def evaluated(parts: tuple[TzK, list[Held], dict[str, Tensor]], **changes: Any) -> dict[str, Any]:
+    model, held, train = parts
+    given: dict[str, Any] = {
+        "partitions": {"data sets": NAMES[:2], "classes": NAMES[2:]},
+        "means": {"mean class": NAMES[2:]},
+        "published": [
+            {
+                "name": "X",
+                "dataset": "digits",
+                "bits_per_dim": 5.14,
+                "bits_per_pixel": None,
+                "source": "a paper",
+            }
+        ],
+        "multipliers": {"digits": 0.2},
+        "importance_samples": 4,
+    }
+    return evaluate(model, held, train, **{**given, **changes})
+
+
+def test_results_have_the_format_of_the_design(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+    results = evaluated(parts)
+    assert results == json.loads(json.dumps(results, allow_nan=False))
+    assert set(results) == {"format", "rows", "knowledge", "classification", "invertibility"}
+    assert results["format"] == 1
+    assert all(set(each) == ROW for each in results["rows"])
+    assert {each["kind"] for each in results["rows"]} == {
+        "prior",
+        "knowledge",
+        "mixture",
+        "baseline",
+        "published",
+    }
+    assert [each["name"] for each in results["knowledge"]] == NAMES
+    assert all(set(each) == KNOWLEDGE for each in results["knowledge"])
+    assert all(set(each) == CLASSIFICATION for each in results["classification"])
+    assert set(results["invertibility"]) == {"max_abs_error", "unit", "dtype"}
+    assert [each["multiplier"] for each in results["knowledge"]] == [0.2, None, None, None]
+    shares = [each["presence_prior"] for each in results["knowledge"]]
+    assert shares == pytest.approx([0.6, 0.4, 0.2, 0.4])
+
+
+def test_results_have_a_row_for_everything(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+    rows = [(each["dataset"], each["kind"], each["name"]) for each in evaluated(parts)["rows"]]
+    assert rows == [
+        ("digits", "prior", "prior"),
+        ("digits", "knowledge", "digits"),
+        ("digits", "knowledge", "digit-0"),
+        ("digits", "knowledge", "digit-1"),
+        ("digits", "knowledge", "mean class"),
+        ("digits", "mixture", "data sets"),
+        ("digits", "mixture", "classes"),
+        ("digits", "baseline", "per-pixel histogram"),
+        ("letters", "prior", "prior"),
+        ("letters", "knowledge", "letters"),
+        ("letters", "mixture", "data sets"),
+        ("letters", "baseline", "per-pixel histogram"),
+        ("digits", "published", "X"),
+    ]
+
+
+def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+    results = evaluated(parts)
+    for each in results["rows"]:
+        bound = each["kind"] in ("knowledge", "mixture")
+        assert (each["importance_samples"] == 4) is bound
+        if each["kind"] == "published":
+            assert each["estimate"] == "published: a paper" and each["bits_per_dim"] == 5.14
+            assert each["bits_per_image"] is None and each["bits_per_pixel"] is None
+            continue
+        assert each["estimate"] == ("importance-weighted bound" if bound else "exact")
+        assert each["bits_per_dim"] == pytest.approx(each["bits_per_image"] / 4)
+        if each["dataset"] == "digits":
+            assert each["bits_per_pixel"] == pytest.approx(each["bits_per_image"] / 3)
+        else:
+            assert each["bits_per_pixel"] is None
+        assert each["standard_error"] > 0
+        single = each["kind"] == "knowledge" and each["name"] != "mean class"
+        assert (each["inconsistency_nats"] is not None) is single
+    assert [(each["partition"], each["dataset"]) for each in results["classification"]] == [("classes", "digits")]
+    assert results["invertibility"]["unit"] == "grey levels" and results["invertibility"]["dtype"] == "float32"
+    assert results["invertibility"]["max_abs_error"] < 1e-2
+
+
+def test_results_agree_with_the_model(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+    """Prior, histogram, mixture weights and gap from their definitions."""
+    model, held, train = parts
+    results = evaluated(parts)
+    rows = {(each["dataset"], each["name"]): each for each in results["rows"]}
+    with torch.no_grad():
+        prior = model.log_prob(held[0].T).double()
+    bits = 4 * 8 - prior.mean().item() / math.log(2)
+    assert rows["digits", "prior"]["bits_per_image"] == pytest.approx(bits)
+    histogram = histogram_bits(train["digits"], images(12, "digits")).mean().item()
+    assert rows["digits", "per-pixel histogram"]["bits_per_image"] == pytest.approx(histogram)
+    # Untrained, p(T given C) does not depend on C nor on the class: every conditional is the same, and so is
+    # any mixture of them whose weights sum to 1.
+    for name in ("digits", "mean class", "data sets", "classes"):
+        assert rows["digits", name]["bits_per_image"] == pytest.approx(bits, abs=1e-4), name
+    assert results["knowledge"][0]["gap_nats"] == pytest.approx(0, abs=1e-4)
+
+
+def test_evaluation_repeats_and_leaves_the_model_as_it_was(
+    parts: tuple[TzK, list[Held], dict[str, Tensor]],
+) -> None:
+    model = parts[0]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    model.train()
+    assert evaluated(parts) == evaluated(parts)
+    assert model.training
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("members", [["digits"], ["digits", "digit-0"], ["letters", "digit-0"]])
+def test_what_partitions_no_data_set_is_refused(
+    parts: tuple[TzK, list[Held], dict[str, Tensor]], members: list[str]
+) -> None:
+    refused: Callable[[], Any] = lambda: evaluated(parts, partitions={"odd": members})  # noqa: E731
+    if members == ["digits"]:  # one knowledge type is a partition of the data set that has it throughout
+        assert any(each["name"] == "odd" for each in refused()["rows"])
+    elif "letters" in members:  # and so it is beside others that never occur there
+        assert [each["dataset"] for each in refused()["rows"] if each["name"] == "odd"] == ["letters"]
+    else:
+        with pytest.raises(TzkError, match="'odd' partitions no data set"):
+            refused()
+
+
+def test_data_without_grey_levels_have_no_histogram() -> None:
+    model = small(["gaussian"])
+    T = torch.randn(6, 3, dtype=torch.float64)
+    results = evaluate(model, [held_out(T, torch.ones(6, 1), ["k0"])], {"toy": T}, {}, {}, [], {}, 2)
+    assert {each["kind"] for each in results["rows"]} == {"prior", "knowledge"}
+    assert results["invertibility"] == {
+        "max_abs_error": invertibility(model, held_out(T)),
+        "unit": "the data's",
+        "dtype": "float64",
+    }
