@@ -51,8 +51,10 @@ def score(
 
 
 @torch.no_grad()
-def invertibility(model: TzK, held: Held, count: int = 512) -> float:
-    """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them."""
-    like = next(model.parameters())
+def invertibility(model: TzK, held: Held, count: int = 512) -> tuple[float, float]:
+    """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them: by `encode`
+    and `decode`, and by the flow in the model's own type alone."""
+    like, transform = next(model.parameters()), model.flow.transform
     T = held.T[:count].to(like)
-    return (model.decode(model.encode(T)) - T).abs().max().item() * (held.levels or 1)
+    trips = model.decode(model.encode(T)), transform.inverse(transform(T)[0])[0]
+    return tuple((there_and_back - T).abs().max().item() * (held.levels or 1) for there_and_back in trips)
