@@ -56,5 +56,6 @@ def invertibility(model: TzK, held: Held, count: int = 512) -> tuple[float, floa
     and `decode`, and by the flow in the model's own type alone."""
     like, transform = next(model.parameters()), model.flow.transform
     T = held.T[:count].to(like)
-    trips = model.decode(model.encode(T)), transform.inverse(transform(T)[0])[0]
-    return tuple((there_and_back - T).abs().max().item() * (held.levels or 1) for there_and_back in trips)
+    unit = held.levels or 1
+    exact, single = model.decode(model.encode(T)), transform.inverse(transform(T)[0])[0]
+    return unit * (exact - T).abs().max().item(), unit * (single - T).abs().max().item()
