@@ -79,12 +79,12 @@ def sides(kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tenso
     return encoder, decoder
 
 
-def absent(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
+def absent(kind: Knowledge, z: Tensor, prior: str = "full") -> tuple[Tensor, Tensor]:
     """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement, the
-    decoder's with a discriminator that is not its to train."""
+    decoder's with a discriminator that is not its to train, and with prior = "full" z neither."""
     frozen = {name: value.detach() for name, value in kind.named_parameters()}
     complement = torch.func.functional_call(kind, frozen, (Knowledge.log_prob_presence_given, z))[0]
-    return kind.log_prob_presence_given(z)[0], complement
+    return kind.log_prob_presence_given(z)[0], complement if prior == "paper" else complement.detach()
 
 
 def held_out(

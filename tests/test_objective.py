@@ -126,7 +126,7 @@ def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], p
         _, with_jacobian = sides(kind, z, C, kind.log_prob_latent(z, C) + logabsdet, log_q)
         tilt = multipliers.get(name, 0.0) * (dec - enc).sign().detach()
         rest = rest + torch.where(
-            present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(kind, z))
+            present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(kind, z, prior))
         )
         weight = weight - torch.where(present, 0.5 - tilt, 0.0)
     weight = weight if prior == "paper" else torch.ones_like(weight)
@@ -255,7 +255,7 @@ def test_a_missing_kappa_is_summed_over(prior: str) -> None:
     log_prob_z = model.flow.base.log_prob(z)
     log_prob_T = log_prob_z + logabsdet
     C = kind.encode(z, torch.full((5, 2), 0.5))
-    log_absent = absent(kind, z)[1]
+    log_absent = absent(kind, z, prior)[1]
     log_q = kind.log_prob_characteristics_given(C, z)
     divisor = log_prob_z if prior == "paper" else (log_prob_T.detach() - logabsdet)
     _, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)

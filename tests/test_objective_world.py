@@ -109,11 +109,8 @@ def test_mental_capacity_integrates_to_at_most_the_root_of_the_decoder(world: Wo
     assert (weights * capacity.log_capacity.exp()).sum() < decoder.sqrt() - 1e-4
 
 
-PULLED = pytest.mark.xfail(
-    strict=True, reason='with prior = "full" the decoder\'s log p(κ=0 given z) still pulls z towards absence'
-)
 PARTS = [
-    pytest.param(part, prior, marks=PULLED if (part, prior) == ("flow", "full") else ())
+    (part, prior)
     for prior in ("full", "paper")
     for part in ("flow", "latent", "discriminator", "characteristics_encoder")
 ]

@@ -1,8 +1,8 @@
-"""The objective: mental capacity under a consistency constraint, any part of the observation missing (paper, Eq. 3 to 5)."""
+"""The objective: mental capacity under a consistency constraint, whatever part of K is missing (paper, Eq. 3 to 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,8 @@ class Wording:
         the paper words it, which grows without limit as the encoder narrows.
     prior: "paper": the decoder divides by p(T) of present knowledge, so that every knowledge present takes away
         from the weight of log p(T), (½ - λ s) each; "full": the same value, but no gradient through that division,
-        Jacobian included, so that the weight of log p(T) stays 1 whatever is present.
+        Jacobian included, so that the weight of log p(T) stays 1 whatever is present. In both the true joint is a
+        stationary point.
     """
 
     fill_in: str = "bound"
@@ -85,33 +86,38 @@ def mental_capacity(
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
     for stack in stacks({name: model.find(name) for name in observations.knowledge}):
-        columns = [observations.knowledge.index(name) for name in stack.names]
-        presence = observations.presence[:, columns].T
+        presence = _presence(observations, stack.names)
         log_absent, log_present = stack(Knowledge.log_prob_presence_given, z, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
-        # the decoder's side the discriminator is not the decoder's to train: else it would be taught absence twice.
-        complement, _ = stack.frozen()(Knowledge.log_prob_presence_given, z, shared=[0])
+        # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
+        # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
+        # neither may this, or f_T makes absent samples look more absent without end.
+        if wording.prior == "paper":
+            complement, _ = stack.frozen()(Knowledge.log_prob_presence_given, z, shared=[0])
+        else:
+            complement = log_absent.detach()
         log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
         possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in zip(stack.names, presence, strict=True)}
         for routed in route(possible):
             of = [stack.names.index(name) for name in routed.names]
+            known, absent, present, whole = (
+                each[of].gather(1, routed.rows) for each in (presence == 1, log_absent, log_present, complement)
+            )
             encoder, decoder, ratio = stack.select(routed.names)(
                 partial(_present, literal=literal),
                 routed.take(z),
                 routed.take(divisor),
-                log_present[of].gather(1, routed.rows),
+                present,
                 _padded(noise, routed, possible).to(z),
                 _observed(observations, stack, routed, z),
             )
-            known = presence[of].gather(1, routed.rows) == 1
-            posterior = [each[of].gather(1, routed.rows) for each in (log_absent, log_present, complement)]
-            encoder, decoder = _with_unknown(known, encoder, decoder, *posterior, literal=literal)
+            encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
             rows, gap = routed.rows[routed.real], decoder - encoder
             factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in routed.names])[:, None]
             log_capacity = log_capacity.index_add(0, rows, 0.5 * (encoder + decoder)[routed.real])
             penalty = penalty.index_add(0, rows, (factors * gap.abs())[routed.real])
             if wording.prior == "paper":
-                lost = 0.5 - factors * gap.detach().sign()
+                lost = share.detach() * (0.5 - factors * gap.detach().sign())
                 weight = weight.index_add(0, rows, -lost[routed.real])
             for number, name in enumerate(routed.names):
                 inconsistency[name] = gap[number][routed.real[number]].detach().abs().mean()
@@ -155,14 +161,28 @@ def _with_unknown(
     log_present: Tensor,
     complement: Tensor,
     literal: bool,
-) -> tuple[Tensor, Tensor]:
-    """Encoder and decoder where κ is missing: both branches summed exactly. The encoder's sum to 1; the decoder's are
-    log-sum-exp'd. The paper's wording takes the expectation under p(κ given z) instead."""
-    if not literal:
-        return torch.where(known, encoder, 0.0), torch.where(known, decoder, torch.logaddexp(decoder, complement))
-    encoder_expected = log_present.exp() * encoder + log_absent.exp() * log_absent
-    decoder_expected = log_present.exp() * decoder + log_absent.exp() * complement
-    return torch.where(known, encoder, encoder_expected), torch.where(known, decoder, decoder_expected)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoder and decoder where κ may be missing, and the share of the branch κ = 1 in the decoder.
+
+    Both branches are summed exactly: the encoder's sum to 1, the decoder's are log-sum-exp'd. The paper's wording takes
+    the expectation under p(κ given z) instead.
+    """
+    if literal:
+        share = log_present.exp()
+        one_side = [share * each + log_absent.exp() * other for each, other in ((encoder, log_absent), (decoder, complement))]
+    else:
+        share = torch.sigmoid(decoder - complement)
+        one_side = [torch.zeros_like(encoder), torch.logaddexp(decoder, complement)]
+    return torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1]), share.masked_fill(known, 1)
+
+
+def _presence(observations: Observations, names: Sequence[str]) -> Tensor:
+    """κ of these knowledge types, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
+    presence = observations.presence[:, [observations.knowledge.index(name) for name in names]].T.clone()
+    for row, name in zip(presence, names, strict=True):
+        if name in observations.characteristics:
+            row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
+    return presence
 
 
 def _padded(noise: Noise, routed: Routed, possible: Mapping[str, Tensor]) -> Tensor:
