@@ -33,6 +33,7 @@ from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.symlog import SymLog
 
 Table = dict[str, Any]
+pytestmark = pytest.mark.filterwarnings("ignore:torch.triangular_solve")  # nflows calls it
 
 
 def flow_of(*layers: Table, shape: tuple[int, ...] = (4,), seed: int = 0) -> TzK:
@@ -83,7 +84,6 @@ NESTED: list[Table] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:torch.triangular_solve")
 def test_layers_inside_layers() -> None:
     model = flow_of(*NESTED).double()
     x = 0.3 * torch.randn(3, 4, dtype=torch.float64)
@@ -95,9 +95,7 @@ def test_layers_inside_layers() -> None:
 
 def test_a_nested_list_hands_shapes_on() -> None:
     inside = [{"type": "flatten"}, {"type": "lu-linear"}]
-    model = flow_of(
-        {"type": "composite-transform", "transforms": inside}, {"type": "affine"}, shape=(1, 2, 2)
-    )
+    model = flow_of({"type": "composite-transform", "transforms": inside}, {"type": "affine"}, shape=(1, 2, 2))
     assert model.latent_shape == (4,)
     assert model.encode(torch.randn(3, 1, 2, 2)).shape == (3, 4)
 
@@ -134,9 +132,7 @@ def test_a_knowledge_type_starts_by_its_name_alone() -> None:
         return torch.cat([p.flatten() for p in build_knowledge("gaussian", (4,), seed, name).parameters()])
 
     assert torch.equal(weights(0, "a"), weights(0, "a"))
-    assert not torch.equal(weights(0, "a"), weights(0, "b")) and not torch.equal(
-        weights(0, "a"), weights(1, "a")
-    )
+    assert not torch.equal(weights(0, "a"), weights(0, "b")) and not torch.equal(weights(0, "a"), weights(1, "a"))
 
 
 @pytest.mark.parametrize(
@@ -169,10 +165,10 @@ def test_what_does_not_fit_is_said(layer: Table, words: str) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("os:system", "module under nflows or torch.nn; got 'os:system'"),
-        ("torch.nnevil:run", "module under nflows or torch.nn; got 'torch.nnevil:run'"),
-        ("nflowsevil:run", "module under nflows or torch.nn"),
-        ("torch:save", "module under nflows or torch.nn"),
+        ("os:system", "its module under nflows or torch.nn; got 'os:system'"),
+        ("torch.nnevil:run", "its module under nflows or torch.nn; got 'torch.nnevil:run'"),
+        ("nflowsevil:run", "its module under nflows or torch.nn"),
+        ("torch:save", "its module under nflows or torch.nn"),
         ("nflows.nn.nets", "is written 'module:name'"),
         ("nflows.nn.nets:ResidualNot", "there is no callable"),
         ("nflows.nn.nothing:ResidualNet", "there is no callable"),
@@ -297,9 +293,7 @@ def test_another_device_leaves_the_model_as_it_is(offered: list[Implementation])
 
 def test_what_is_wrong_with_an_implementation_is_said(offered: list[Implementation]) -> None:
     offered[:] = [spec("affine", "OtherAffine")]
-    with pytest.raises(
-        TzkError, match=r"'fused/fused-affine' \(tzk-plugin-fused 1.0\) has the parameters .*more"
-    ):
+    with pytest.raises(TzkError, match=r"'fused/fused-affine' \(tzk-plugin-fused 1.0\) has the parameters .*more"):
         use_implementations(model_of_the_paper(), "cpu")
     offered[:] = [spec("affine", "Nowhere")]
     with pytest.raises(PartNotLoadable, match="'fused-affine'"):

@@ -125,8 +125,8 @@ def _part(kind: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
         json.dumps(part.to_json())
     except (TypeError, ValueError) as error:
         raise TzkError(
-            f"{kind.kind} {name!r}: arguments are texts, numbers, lists and tables, as in TOML, so that a checkpoint can "
-            f"hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
+            f"{kind.kind} {name!r}: arguments are texts, numbers, lists and tables, as in TOML, so that a checkpoint "
+            f"can hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
         ) from error
     return part
 
@@ -165,7 +165,7 @@ def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
 
 
 def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
-    """Calls a part's target with the shape, or with the constructor's own arguments where it takes no shape (nflows)."""
+    """Calls a part's target with the shape, or with its own arguments alone where it takes no shape (nflows)."""
     target = registry().find(kind, part.qualified_name).load()
     parameters = inspect.signature(target).parameters
     arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
@@ -202,7 +202,7 @@ def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
         target = given.pop("callable")
         module, _, attribute = str(target).partition(":")
         if not any(module == each or module.startswith(each + ".") for each in CALLABLES) or not attribute:
-            raise TzkError(f"a callable is written 'module:name' with a module under nflows or torch.nn; got {target!r}")
+            raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
         try:
             function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:

@@ -38,9 +38,8 @@ def check_domain(logabsdet: Tensor, what: str = "T") -> None:
     """Raises `TzkError` where encoding found no finite log-determinant, (batch,): outside the domain of the flow."""
     if not torch.isfinite(logabsdet).all():
         row = int((~torch.isfinite(logabsdet)).nonzero()[0])
-        raise TzkError(
-            f"{what} is outside the domain of the flow, first in row {row}. Images are expected in [0, 1], dequantised"
-        )
+        hint = ". Images are expected in [0, 1], dequantised" if what == "T" else ", and has no finite T"
+        raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 
 
 def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None:

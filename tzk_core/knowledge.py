@@ -100,7 +100,7 @@ class Knowledge(nn.Module):
         return self.latent.log_prob(z, C)
 
     def encode(self, z: Tensor, noise: Tensor) -> Tensor:
-        """The C that standard Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
+        """The C that Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
         return self.characteristics_encoder.from_noise(noise, z.flatten(1))
 
     def imagine(self, noise: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class TzK(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape)."""
         check_observations(z, self.latent_shape, "z", _like(self))
-        return _in_double(InverseTransform(self.flow.transform), z)
+        return _in_double(InverseTransform(self.flow.transform), z, "z")
 
     def log_prob(
         self,
@@ -146,8 +146,9 @@ class TzK(nn.Module):
     ) -> Tensor:
         """log p(T); log p(T given C, κ=1) of one knowledge type; without C the integral over it.
 
-        `characteristics` is (c,) or (batch, c). The integral is the importance-weighted lower bound with `importance_samples` samples from the encoder
-        mixed with the prior; its noise derives from `seed`. Returns (batch,), in nats.
+        `characteristics` is (c,) or (batch, c). The integral is the importance-weighted lower bound with
+        `importance_samples` samples from the encoder mixed with the prior; its noise derives from `seed`. Returns
+        (batch,), in nats.
         """
         if importance_samples < 1:
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
@@ -220,14 +221,14 @@ class TzK(nn.Module):
         return None if knowledge is None else self.find(knowledge)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:
-        """Whatever moves a model to another device goes through here, and layers then take what plugins bring for it."""
+        """Whatever moves a model to another device goes through here; layers then take what plugins bring for it."""
         super()._apply(fn, recurse)
         use_implementations(self, _like(self).device.type)
         return self
 
 
 class Conditional(Distribution):
-    """p(T given κ=1) of one knowledge type; with C as `context`, p(T given C, κ=1). `log_prob` and `sample` as in nflows."""
+    """p(T given κ=1) of one knowledge type; with C as `context`, p(T given C, κ=1). Used as any of nflows'."""
 
     def __init__(self, model: TzK, name: str) -> None:
         super().__init__()
@@ -252,14 +253,14 @@ def _like(module: nn.Module) -> Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
 
 
-def _in_double(transform: Transform, inputs: Tensor) -> Tensor:
-    """The outputs of a transform computed in float64, in the type of `inputs`."""
+def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:
+    """The outputs of a transform computed in float64, in the type of `inputs`; `what` names them in errors."""
     if inputs.device.type == "mps":  # which has no float64
         return transform(inputs)[0]
     state = itertools.chain(transform.named_parameters(), transform.named_buffers())
     double = {name: each.double() if each.is_floating_point() else each for name, each in state}
     outputs, logabsdet = torch.func.functional_call(transform, double, (inputs.double(),))
-    check_domain(logabsdet)
+    check_domain(logabsdet, what)
     return outputs.to(inputs.dtype)
 
 

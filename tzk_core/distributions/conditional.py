@@ -58,7 +58,7 @@ class ConditionalGaussian(Reparametrised):
 
 
 class ConditionalFlow(Reparametrised):
-    """p(z given C) = p_base(g(z) given C) |det ∂g/∂z|, with g a transform that does not depend on C (paper, Section 3)."""
+    """p(z given C) = p_base(g(z) given C) |det ∂g/∂z|, g being a transform that knows no C (paper, Section 3)."""
 
     def __init__(self, transform: Transform, base: Reparametrised, shape: tuple[int, ...]) -> None:
         super().__init__(shape)

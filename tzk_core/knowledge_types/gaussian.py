@@ -7,7 +7,7 @@ from tzk_core.knowledge import Knowledge
 
 
 class GaussianKnowledge(Knowledge):
-    """N(μ(C), σ²(C)) in the latent; over a random C an infinite mixture of Gaussians, cheap and enough for few dimensions."""
+    """N(μ(C), σ²(C)) in the latent; over a random C a mixture of infinitely many: enough for few dimensions."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The paper's shared flow: steps of tiled invertible convolution, element-wise affine map and SymLog (Section 3, Fig. 2)."""
+"""The paper's shared flow: steps of tiled convolution, element-wise affine map and SymLog (Section 3, Fig. 2)."""
 
 from __future__ import annotations
 

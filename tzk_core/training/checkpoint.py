@@ -125,7 +125,8 @@ def load_knowledge(
         return OpaqueKnowledge(file, dict(entry), reason)
     kind = rebuild_knowledge(part, latent_shape, name=name)
     if part.state_version > kind.state_version:
-        reason = f"knowledge type {name!r} was written by {part.distribution} {part.version}: install that or a later one"
+        written = f"{part.distribution} {part.version}"
+        reason = f"knowledge type {name!r} was written by {written}: install that or a later one"
         return OpaqueKnowledge(file, dict(entry), reason)
     state = _parse(file, where)
     if part.state_version < kind.state_version:

@@ -33,8 +33,8 @@ def fit(
 
     presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
     characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
-    `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in `presence`,
-    p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
+    `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in
+    `presence`, p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
     """
     check_observations(T, model.shape)
     presence = dict(presence or {})
@@ -43,7 +43,8 @@ def fit(
         values = column[~column.isnan()] if column.is_floating_point() else column
         if tuple(column.shape) != (len(T),) or not ((values == 0) | (values == 1)).all():
             raise TzkError(
-                f"presence of {name!r} is expected as ({len(T)},) of 0, 1 and nan; got {tuple(column.shape)} {column.dtype}"
+                f"presence of {name!r} is expected as ({len(T)},) of 0, 1 and nan; "
+                f"got {tuple(column.shape)} {column.dtype}"
             )
     for name, C in (characteristics or {}).items():
         expected = (len(T), model.find(name).characteristics)

@@ -38,7 +38,8 @@ class Squeeze(Layer):
         _check(factor, tiling)
         if len(shape) != 3 or shape[1] % factor or shape[2] % factor:
             raise TzkError(
-                f"squeeze by {factor} expects (channels, height, width) with sides divisible by {factor}; got {tuple(shape)}"
+                f"squeeze by {factor} expects (channels, height, width) with sides divisible by {factor}; "
+                f"got {tuple(shape)}"
             )
         channels, height, width = shape
         self.output_shape = (channels * factor**2, height // factor, width // factor)
