@@ -101,6 +101,7 @@ class TrainingTable(Table):
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=0)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = None

@@ -14,6 +14,7 @@ class Settings:
     """Adam (Kingma & Ba) with linear warm-up and, by default, a cosine decay to zero.
 
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
+    beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
@@ -23,6 +24,7 @@ class Settings:
     minutes: float | None = None
     batch_size: int = 256
     learning_rate: float = 3e-3
+    beta2: float = 0.999
     warmup: int = 0
     decay: str = "cosine"
     clip: float | None = None

@@ -62,7 +62,9 @@ class Trainer:
             settings.multiplier_max,
         )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=settings.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(
+            trained, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True
+        )
         self._like = trained[0]
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
