@@ -1,0 +1,93 @@
+"""The examples: every config is valid, the quickstart leaves a whole run folder, the script in Python runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tzk_core.config import load_config
+from tzk_core.plugins import MissingPlugin
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+CONFIGS = sorted(EXAMPLES.glob("*.toml"))
+
+
+def installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def run(*command: str) -> str:
+    """What a Python program prints; fails with what it complained of."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_or_says_what_to_install(path: Path) -> None:
+    missing = [name for name in tomllib.loads(path.read_text()).get("plugins", []) if not installed(name)]
+    if missing:
+        with pytest.raises(MissingPlugin, match=f"pip install {missing[0]}"):
+            load_config(path, [])
+    else:
+        assert load_config(path, []).name == path.stem
+
+
+def test_quickstart_needs_nothing_but_the_core() -> None:
+    assert load_config(EXAMPLES / "quickstart.toml", []).plugins == ()
+
+
+def test_a_few_steps_of_quickstart_leave_a_whole_run_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
+    small = [f"datasets.{i}.{split}={n}" for i in (0, 1) for split, n in (("train", 200), ("test", 60))]
+    quickstart = str(EXAMPLES / "quickstart.toml")
+    program = "from tzk_core.cli import main; main()"
+    run("-c", program, "run", quickstart, *short, *small, "--out", str(folder))
+
+    for name in ("config.toml", "run.json", "metrics.csv", "results.json", "results.md"):
+        assert (folder / name).stat().st_size > 0, name
+    checkpoint = folder / "checkpoint"
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "manifest.json",
+        "core.safetensors",
+        "knowledge",
+        "trainer.pt",
+    }
+    knowledge = {path.stem for path in (checkpoint / "knowledge").iterdir()}
+    letters = {f"letter-{name}" for name in ("ha", "ka", "mo", "ro", "ti", "zu")}
+    assert knowledge == {"digits", "letters", *(f"digit-{digit}" for digit in range(10)), *letters}
+
+    pictures = {path.name for path in (folder / "samples").iterdir()}
+    for name in ("prior", "digits", "letters", "digit-all", "letter-all"):
+        assert f"samples-{name}.png" in pictures
+    for name in ("digits", "letters", "digit-all", "letter-all"):
+        assert f"reconstructions-{name}.png" in pictures
+    assert "training-curves.png" in pictures
+
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    kinds = {(row["dataset"], row["kind"]) for row in rows}
+    assert kinds == {
+        (data, kind) for data in ("digits", "letters") for kind in ("prior", "knowledge", "mixture", "baseline")
+    }
+
+
+def test_the_toys_run_and_draw_their_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "toys.png"
+    printed = run(str(EXAMPLES / "toys.py"), "--steps", "3", "--plot", str(picture))
+    assert "log p(T) on test data" in printed
+    assert min(Image.open(picture).size) > 300
