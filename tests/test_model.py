@@ -64,7 +64,8 @@ def test_log_prob_given_c_is_that_of_the_knowledge_with_the_jacobian_of_the_flow
 ) -> None:
     C = torch.randn(5, 2, dtype=torch.float64)
     z, logabsdet = model.flow.encode(T)
-    expected = model.find(name).latent.log_prob(z, C) + logabsdet
+    kind = model.find(name)
+    expected = kind.latent.log_prob(z, kind.characteristics_prior.standardise(C)) + logabsdet
     assert torch.equal(model.log_prob(T, name, C), expected)
     torch.testing.assert_close(model.log_prob(T, name, C[0]), model.log_prob(T, name, C[:1].expand(5, 2)))
     torch.testing.assert_close(model.log_prob(T, name, [0.5, 1]), model.log_prob(T, name, torch.tensor([0.5, 1.0])))

@@ -123,6 +123,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, s
         assert same(optimizers[0][key], moments)
 
 
+def test_lines_of_the_log_after_the_checkpoint_are_taken_out(tmp_path: Path) -> None:
+    """A kill, unlike Ctrl-C, leaves a log that is ahead of the last checkpoint."""
+    killed = trainer(steps=12, log_every=2, checkpoint_every=4)
+    with pytest.raises(RuntimeError, match="killed"):
+        killed.run(tmp_path, stopping_with(RuntimeError("killed"), at=7))
+    assert [row["step"] for row in metrics(tmp_path)] == ["2", "4", "6"]
+    again = trainer(steps=12, log_every=2, checkpoint_every=4)
+    again.resume(tmp_path)
+    again.run(tmp_path)
+    assert [row["step"] for row in metrics(tmp_path)] == ["2", "4", "6", "8", "10", "12"]
+
+
+def stopping_with(error: Exception, at: int) -> Any:
+    def stop(progress: Progress) -> None:
+        if progress.step == at:
+            raise error
+
+    return stop
+
+
 def test_the_checkpoint_at_the_end_is_the_model(tmp_path: Path) -> None:
     one = trainer()
     one.run(tmp_path)

@@ -109,13 +109,10 @@ class World:
         lean = self.present - self.absent
         odds = math.log(self.share / (1 - self.share)) if self.share < 1 else 40.0
         kind.discriminator = linear([lean], [odds - 0.5 * (self.present**2 - self.absent**2)])
-        gain, deviation = self.slope * self.spread**2, self.spread * self.residue
-        kind.characteristics_encoder.regressor = linear(
-            [gain, 0.0], [self.centre - gain * self.present, math.log(deviation)]
-        )
-        kind.latent.regressor = linear(
-            [self.slope, 0.0], [self.present - self.slope * self.centre, math.log(self.residue)]
-        )
+        # of the standardised C, (C - centre) / spread, which is what both regressors see
+        gain = self.slope * self.spread
+        kind.characteristics_encoder.regressor = linear([gain, 0.0], [-gain * self.present, math.log(self.residue)])
+        kind.latent.regressor = linear([gain, 0.0], [self.present, math.log(self.residue)])
         kind.characteristics_prior.mean_.fill_(self.centre)
         kind.characteristics_prior.scale.fill_(self.spread)
         kind.log_odds.fill_(odds)

@@ -26,6 +26,7 @@ class Knowledge(nn.Module):
     p(κ given z)         `discriminator`, bounded log-odds
     p(C given z, κ=1)    `characteristics_encoder`
 
+    Encoder and conditional prior see C standardised by its prior, so that observed characteristics may have any unit.
     Every method is a pure function of parameters, z, C and noise, batch in and (batch,) out, without branches on
     values, so that knowledge types of one structure can be evaluated stacked. C is (batch, c), or (batch, samples, c)
     to evaluate several for one z. Nothing here mentions T: the Jacobian of f_T cancels in p(T given K)/p(T). With
@@ -93,15 +94,21 @@ class Knowledge(nn.Module):
 
     def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
         """log p(C given z, κ=1), (batch,) or (batch, samples)."""
-        return self.characteristics_encoder.log_prob(C, z.flatten(1))
+        prior = self.characteristics_prior
+        return self.characteristics_encoder.log_prob(prior.standardise(C), z.flatten(1)) - prior.scale.log().sum()
+
+    def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of p(C given z, κ=1), (batch, c) each."""
+        mean, log_scale = self.characteristics_encoder.parameters_of(z.flatten(1))
+        return self.imagine(mean), self.characteristics_prior.scale * log_scale.exp()
 
     def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
         """log p(z given C, κ=1), (batch,) or (batch, samples)."""
-        return self.latent.log_prob(z, C)
+        return self.latent.log_prob(z, self.characteristics_prior.standardise(C))
 
     def encode(self, z: Tensor, noise: Tensor) -> Tensor:
         """The C that Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
-        return self.characteristics_encoder.from_noise(noise, z.flatten(1))
+        return self.imagine(self.characteristics_encoder.from_noise(noise, z.flatten(1)))
 
     def imagine(self, noise: Tensor) -> Tensor:
         """The C that standard Gaussian `noise`, (…, c), stands for under the prior p(C given κ=1)."""
@@ -109,4 +116,4 @@ class Knowledge(nn.Module):
 
     def decode(self, C: Tensor, noise: Tensor) -> Tensor:
         """The z that `noise`, (batch, *latent_shape), stands for under p(z given C, κ=1); C is (batch, c)."""
-        return self.latent.from_noise(noise, C)
+        return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))

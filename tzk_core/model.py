@@ -198,8 +198,7 @@ class TzK(nn.Module):
         z = self.encode(T)
         answers = {}
         for name, kind in self.named_knowledge():
-            mean, log_scale = kind.characteristics_encoder.parameters_of(z.flatten(1))
-            answers[name] = Posterior(kind.log_prob_presence_given(z)[1].exp(), mean, log_scale.exp())
+            answers[name] = Posterior(kind.log_prob_presence_given(z)[1].exp(), *kind.characteristics_given(z))
         return answers
 
     def conditional(self, name: str) -> Conditional:

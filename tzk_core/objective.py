@@ -87,13 +87,13 @@ def mental_capacity(
     conditional: dict[str, Tensor] = {}
     for stack in stacks({name: model.find(name) for name in observations.knowledge}):
         presence = _presence(observations, stack.names)
-        log_absent, log_present = stack(Knowledge.log_prob_presence_given, z, shared=[0])
+        log_absent, log_present = stack(_presence_given, z, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
         # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
         # neither may this, or f_T makes absent samples look more absent without end.
         if wording.prior == "paper":
-            complement, _ = stack.frozen()(Knowledge.log_prob_presence_given, z, shared=[0])
+            complement, _ = stack.frozen()(_presence_given, z, shared=[0])
         else:
             complement = log_absent.detach()
         log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
@@ -126,6 +126,10 @@ def mental_capacity(
     return Capacity(
         (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
     )
+
+
+def _presence_given(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
+    return kind.log_prob_presence_given(z)
 
 
 def _present(
@@ -169,11 +173,13 @@ def _with_unknown(
     """
     if literal:
         share = log_present.exp()
-        one_side = [share * each + log_absent.exp() * other for each, other in ((encoder, log_absent), (decoder, complement))]
+        absent = log_absent.exp()
+        one_side = [share * encoder + absent * log_absent, share * decoder + absent * complement]
     else:
         share = torch.sigmoid(decoder - complement)
         one_side = [torch.zeros_like(encoder), torch.logaddexp(decoder, complement)]
-    return torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1]), share.masked_fill(known, 1)
+    encoder, decoder = torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1])
+    return encoder, decoder, share.masked_fill(known, 1)
 
 
 def _presence(observations: Observations, names: Sequence[str]) -> Tensor:
@@ -197,8 +203,8 @@ def _observed(observations: Observations, stack: Stack, routed: Routed, z: Tenso
     if not any(name in given for name in routed.names):
         return None
     missing = torch.full((len(z), stack.characteristics), torch.nan)
-    columns = [given.get(name, missing).to(z).index_select(0, rows) for name, rows in zip(routed.names, routed.rows, strict=True)]
-    return torch.stack(columns)
+    columns = (given.get(name, missing).to(z) for name in routed.names)
+    return torch.stack([each.index_select(0, rows) for each, rows in zip(columns, routed.rows, strict=True)])
 
 
 @dataclass

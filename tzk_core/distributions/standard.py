@@ -59,9 +59,12 @@ class FittedGaussian(Reparametrised):
             self.mean_.copy_(observed.mean(0))
             self.scale.copy_(observed.std(0, unbiased=False).clamp_min(1e-3))
 
+    def standardise(self, values: Tensor) -> Tensor:
+        """Values, (…, c), less the mean, over the scale."""
+        return (values - self.mean_) / self.scale
+
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        standard = (inputs - self.mean_) / self.scale
-        return (-0.5 * (standard.square() + LOG_2PI) - self.scale.log()).sum(-1)
+        return (-0.5 * (self.standardise(inputs).square() + LOG_2PI) - self.scale.log()).sum(-1)
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return self.mean_ + self.scale * noise

@@ -62,6 +62,8 @@ class Trainer:
             settings.multiplier_max,
         )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self.optimizer = torch.optim.Adam(
             trained, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True
         )
@@ -85,8 +87,9 @@ class Trainer:
         )
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise TzkError(
-                f"training diverged at step {self.step}: objective {capacity.value.item()}, gradient norm {norm.item()}. "
-                "The last checkpoint is sound; go on from it with a lower training.learning_rate or a training.clip"
+                f"training diverged at step {self.step}: objective {capacity.value.item()}, "
+                f"gradient norm {norm.item()}. The last checkpoint is sound; go on from it with a lower "
+                "training.learning_rate or a training.clip"
             )
         if self.settings.clip is not None and norm > self.settings.clip:
             for group in self.optimizer.param_groups:
@@ -138,14 +141,20 @@ class Trainer:
         save_checkpoint(self.model, Path(folder) / "checkpoint", self._state())
 
     def resume(self, folder: Path) -> None:
-        """Takes weights, optimiser, multipliers and step from folder/checkpoint. The settings have to be the same."""
+        """Takes weights, optimiser, multipliers and step from folder/checkpoint. The settings have to be the same.
+
+        Lines of metrics.csv that come after that checkpoint, as a kill may leave them, are taken out.
+        """
         saved = load_checkpoint(Path(folder) / "checkpoint", flow=self.model.flow)
+        for opaque in saved.opaque.values():
+            raise TzkError(f"{folder} cannot be resumed: {opaque.reason}")
         self.model.load_state_dict(saved.state_dict())
         state = load_trainer(Path(folder) / "checkpoint")
         self.optimizer.load_state_dict(state["optimizer"])
         self.multipliers.values = dict(state["multipliers"])
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        _keep_until(Path(folder) / "metrics.csv", self.step)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -176,12 +185,11 @@ class Trainer:
 
     def _bits(self) -> dict[str, float]:
         prefix = "bits_per_dim/"
-        return {
-            key.removeprefix(prefix): self._sums[key] / self._counts[key] for key in self._sums if key.startswith(prefix)
-        }
+        means = {key: total / self._counts[key] for key, total in self._sums.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): mean for key, mean in means.items()}
 
     def _log(self, path: Path) -> None:
-        """Appends the averages since the last line; columns are those of all knowledge types, whatever this line has."""
+        """Appends the averages since the last line; columns are of all knowledge types, whatever this line has."""
         names = [name for name, _ in self.model.named_knowledge()]
         sources = self.batches.sources(self.step)
         columns = ["step", "seconds", "learning_rate", "objective", "prior_weight"]
@@ -189,7 +197,8 @@ class Trainer:
         columns += [f"{what}/{name}" for what in ("conditional", "inconsistency", "multiplier") for name in names]
         row: dict[str, float | int | str] = {key: total / self._counts[key] for key, total in self._sums.items()}
         row |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
-        row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": self.settings.rate(self.step - 1)}
+        rate = self.settings.rate(self.step - 1)
+        row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": rate}
         fresh = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
@@ -197,3 +206,15 @@ class Trainer:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
         self._sums, self._counts = {}, {}
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Takes the lines of a log after `step` out."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *lines = list(csv.reader(file)) or [[]]
+    kept = [line for line in lines if int(line[0]) <= step]
+    if len(kept) < len(lines):
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *kept])
