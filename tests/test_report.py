@@ -63,9 +63,10 @@ class Blobs(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         return z + (0.5 if len(self.shape) == 3 else 0)
 
-    def sample(self, n: int, knowledge: str | None = None, seed: int = 0, **_: Any) -> Tensor:
+    def sample(self, n: int, knowledge: str | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         C, noise = torch.randn(n, 2, generator=generator), torch.randn(n, *self.shape, generator=generator)
+        noise = temperature * noise
         if knowledge is None:
             return self.decode(0.3 * noise)
         kind: Any = self.knowledge[knowledge]
@@ -87,7 +88,11 @@ def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), grouped: bool = True) 
         return torch.cat(T), torch.cat(presence)
 
     return SimpleNamespace(
-        config=SimpleNamespace(seed=0, datasets=[SimpleNamespace(name=name) for name in singles]),
+        config=SimpleNamespace(
+            seed=0,
+            datasets=[SimpleNamespace(name=name) for name in singles],
+            pictures=SimpleNamespace(temperature=1.0),
+        ),
         model=model,
         knowledge_names=names,
         groups={"digit-{label}": DIGITS} if grouped else {},
@@ -268,6 +273,21 @@ def test_pictures_of_images(tmp_path: Path) -> None:
     before = {name: path.read_bytes() for name, path in files.items()}
     pictures.draw(blob_experiment(), tmp_path, some_results())
     assert {name: path.read_bytes() for name, path in files.items()} == before
+
+
+def test_a_temperature_other_than_1_is_drawn_and_said_below_the_samples(tmp_path: Path) -> None:
+    experiment = blob_experiment(grouped=False)
+    pictures.draw(experiment, tmp_path / "warm", {})
+    experiment.config.pictures.temperature = 0.25
+    pictures.draw(experiment, tmp_path / "cold", {})
+    warm, cold = (
+        np.asarray(Image.open(tmp_path / run / "samples" / "samples-prior.png")) for run in ("warm", "cold")
+    )
+    added = len(cold) - len(warm)
+    assert added > 8 and (cold[-added:] < 128).any(), "the caption"
+    assert warm[: len(warm) - 8].std() > 0 and not np.array_equal(warm, cold[: len(warm)])
+    plane = [(tmp_path / run / "samples" / "plane-of-C-mnist.png").read_bytes() for run in ("warm", "cold")]
+    assert plane[0] == plane[1], "what is not sampled has no temperature"
 
 
 def test_pictures_of_planar_data(tmp_path: Path) -> None:

@@ -206,10 +206,24 @@ def test_progress_counts_to_the_end() -> None:
 
 def test_the_rate_warms_up_and_decays_as_a_cosine() -> None:
     settings = Settings(steps=100, learning_rate=2.0, warmup=4)
-    assert [settings.rate(step) for step in (0, 1)] == pytest.approx([0.4, 0.8], rel=1e-2)
-    assert settings.rate(50) == pytest.approx(1.0) and settings.rate(99) < 1e-3
+    assert [settings.schedule(step) for step in (0, 1)] == pytest.approx([0.2, 0.4], rel=1e-2)
+    assert settings.schedule(50) == pytest.approx(0.5) and settings.schedule(99) < 1e-3
     constant = Settings(steps=100, learning_rate=2.0, decay="none")
-    assert {constant.rate(step) for step in range(100)} == {2.0}
+    assert {constant.schedule(step) for step in range(100)} == {1.0}
+
+
+def test_knowledge_types_may_have_a_learning_rate_of_their_own() -> None:
+    before = state(made())
+    moved = {}
+    for rate in (None, 1e-9):
+        done = trainer(learning_rate=1e-2, knowledge_learning_rate=rate)
+        done.run()
+        after = state(done.model)
+        for part in ("flow", "knowledge"):
+            keys = [key for key in after if key.startswith(part) and after[key].is_floating_point()]
+            moved[part, rate] = max(float((after[key] - before[key]).abs().max()) for key in keys)
+    assert moved["flow", None] > 1e-3 and moved["flow", 1e-9] > 1e-3 and moved["knowledge", None] > 1e-3
+    assert 0 < moved["knowledge", 1e-9] < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -221,6 +235,7 @@ def test_the_rate_warms_up_and_decays_as_a_cosine() -> None:
         ({"steps": -1}, "steps is expected to be at least 0; got -1"),
         ({"steps": 3, "batch_size": 0}, "batch_size is expected to be at least 1"),
         ({"steps": 3, "learning_rate": 0.0}, "learning_rate is expected above 0"),
+        ({"steps": 3, "knowledge_learning_rate": 0.0}, "knowledge_learning_rate is expected above 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor
+from torch.func import functional_call, vmap
 
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
@@ -103,6 +104,44 @@ def test_few_samples_and_many_give_the_same(name: str) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("batch", [3, 40])
+def test_several_stacked_are_each_alone_with_their_gradients(name: str, batch: int) -> None:
+    """As knowledge types of one structure are evaluated: parameters stacked, `torch.func.vmap` over them."""
+    several = [perturbed(TRANSFORMS[name][0](), scale).double() for scale in (0.1, 0.2, 0.05)]
+    x = torch.stack([inputs_of(name, batch, seed) for seed in range(3)]).double()
+    states = [dict(each.named_parameters()) | dict(each.named_buffers()) for each in several]
+    stacked = {key: torch.stack([state[key] for state in states]).detach() for key in states[0]}
+    trained = {key: stacked[key].requires_grad_() for key, _ in several[0].named_parameters()}
+
+    together = vmap(lambda state, own: functional_call(several[0], state, (own,)))(stacked, x.requires_grad_())
+    weights = [torch.linspace(-1, 1, each[0].numel(), dtype=torch.float64).view(each[0].shape) for each in together]
+    loss = sum((values * weight).sum() for values, weight in zip(together, weights, strict=True))
+    gradients = torch.autograd.grad(loss, [x, *trained.values()])
+    for number, each in enumerate(several):
+        own = x[number].detach().requires_grad_()
+        alone = each(own)
+        for values, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(values[number], one)
+        loss = sum((values * weight).sum() for values, weight in zip(alone, weights, strict=True))
+        expected = torch.autograd.grad(loss, [own, *(dict(each.named_parameters())[key] for key in trained)])
+        for gradient, one in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient[number], one)
+
+
+@pytest.mark.parametrize("name", ["symlog", "2x2 tiles, orthogonal", "a matrix", "paper"])
+def test_second_derivatives(name: str) -> None:
+    """The hand-written gradients can be differentiated again."""
+    transform = perturbed(TRANSFORMS[name][0](), 0.1).double()
+    parameters = dict(transform.named_parameters())
+
+    def outputs(x: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(transform, dict(zip(parameters, values, strict=True)), (x,))
+
+    x = inputs_of(name, batch=2).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(outputs, (x, *parameters.values()), atol=1e-4, fast_mode=True)
+
+
+@EVERY
 def test_outputs_have_the_shape_that_it_says(name: str) -> None:
     transform = TRANSFORMS[name][0]()
     outputs, logabsdet = transform(inputs_of(name))
@@ -167,6 +206,21 @@ def test_symlog_keeps_tiny_and_huge_values_in_float32() -> None:
 
 
 # Affine
+
+
+def test_the_inverse_of_symlog_is_finite_however_far_out() -> None:
+    x, logabsdet = SymLog((3,), bound=30.0).inverse(torch.tensor([[1e4, -1e30, 29.0]]))
+    assert x.isfinite().all() and logabsdet.isfinite().all()
+    assert x[0, 0] == -x[0, 1] > 1e12 and x[0, 2] == pytest.approx(math.exp(29) - 1)
+    assert logabsdet.item() == pytest.approx(30 + 30 + 29)
+
+
+@pytest.mark.parametrize("far", [3.0, 30.0, 1e4])
+def test_samples_of_the_paper_are_finite_and_in_range_however_far_out(far: float) -> None:
+    flow = perturbed(paper(IMAGE, steps=10, tile=2), 0.3)
+    images, logabsdet = flow.inverse(far * torch.randn(64, *IMAGE, generator=torch.Generator().manual_seed(3)))
+    assert images.isfinite().all() and logabsdet.isfinite().all()
+    assert ((images >= -2e-6) & (images <= 1 + 2e-6)).all()
 
 
 def test_affine_initialised_from_data_standardises_it_once() -> None:

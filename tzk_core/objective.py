@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import Routed, Stack, route, stacks
+from tzk_core.stacking import Rectangle, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -85,8 +85,12 @@ def mental_capacity(
     weight = torch.ones_like(log_prob_T)
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
-    for stack in stacks({name: model.find(name) for name in observations.knowledge}):
-        presence = _presence(observations, stack.names)
+    kinds = {name: model.find(name) for name in observations.knowledge}
+    presence_of = dict(zip(kinds, _presence(observations), strict=True))
+    possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in presence_of.items()}
+    for rectangle in rectangles(kinds, possible):
+        names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
+        presence = torch.stack([presence_of[name] for name in names])
         log_absent, log_present = stack(_presence_given, z, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
@@ -97,32 +101,31 @@ def mental_capacity(
         else:
             complement = log_absent.detach()
         log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
-        possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in zip(stack.names, presence, strict=True)}
-        for routed in route(possible):
-            of = [stack.names.index(name) for name in routed.names]
-            known, absent, present, whole = (
-                each[of].gather(1, routed.rows) for each in (presence == 1, log_absent, log_present, complement)
-            )
-            encoder, decoder, ratio = stack.select(routed.names)(
-                partial(_present, literal=literal),
-                routed.take(z),
-                routed.take(divisor),
-                present,
-                _padded(noise, routed, possible).to(z),
-                _observed(observations, stack, routed, z),
-            )
-            encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
-            rows, gap = routed.rows[routed.real], decoder - encoder
-            factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in routed.names])[:, None]
-            log_capacity = log_capacity.index_add(0, rows, 0.5 * (encoder + decoder)[routed.real])
-            penalty = penalty.index_add(0, rows, (factors * gap.abs())[routed.real])
-            if wording.prior == "paper":
-                lost = share.detach() * (0.5 - factors * gap.detach().sign())
-                weight = weight.index_add(0, rows, -lost[routed.real])
-            for number, name in enumerate(routed.names):
-                inconsistency[name] = gap[number][routed.real[number]].detach().abs().mean()
-                if (seen := known[number] & routed.real[number]).any():
-                    conditional[name] = ratio[number][seen].detach().mean()
+        if not rows.numel():
+            continue
+        known, absent, present, whole = (
+            each.gather(1, rows) for each in (presence == 1, log_absent, log_present, complement)
+        )
+        encoder, decoder, ratio = stack(
+            partial(_present, literal=literal),
+            rectangle.take(z),
+            rectangle.take(divisor),
+            present,
+            _padded(noise, rectangle).to(z),
+            _observed(observations, rectangle, z),
+        )
+        encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
+        gap, into = decoder - encoder, rows[real]
+        factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
+        log_capacity = log_capacity.index_add(0, into, 0.5 * (encoder + decoder)[real])
+        penalty = penalty.index_add(0, into, (factors * gap.abs())[real])
+        if wording.prior == "paper":
+            lost = share.detach() * (0.5 - factors * gap.detach().sign())
+            weight = weight.index_add(0, into, -lost[real])
+        for number, name in enumerate(names):
+            inconsistency[name] = gap[number][real[number]].detach().abs().mean()
+            if (seen := known[number] & real[number]).any():
+                conditional[name] = ratio[number][seen].detach().mean()
     return Capacity(
         (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
     )
@@ -182,29 +185,30 @@ def _with_unknown(
     return encoder, decoder, share.masked_fill(known, 1)
 
 
-def _presence(observations: Observations, names: Sequence[str]) -> Tensor:
-    """κ of these knowledge types, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
-    presence = observations.presence[:, [observations.knowledge.index(name) for name in names]].T.clone()
-    for row, name in zip(presence, names, strict=True):
+def _presence(observations: Observations) -> Tensor:
+    """κ, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
+    presence = observations.presence.T.clone()
+    for row, name in zip(presence, observations.knowledge, strict=True):
         if name in observations.characteristics:
             row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
     return presence
 
 
-def _padded(noise: Noise, routed: Routed, possible: Mapping[str, Tensor]) -> Tensor:
-    """The noise of every routed sample, (k, m, c), zeros where there is padding."""
-    drawn = [noise(name, len(possible[name])) for name in routed.names]
+def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
+    """The noise of every sample of a rectangle, (k, m, c), zeros where there is padding."""
+    counts = rectangle.real.sum(1).tolist()
+    drawn = [noise(name, count) for name, count in zip(rectangle.names, counts, strict=True)]
     return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
 
 
-def _observed(observations: Observations, stack: Stack, routed: Routed, z: Tensor) -> Tensor | None:
+def _observed(observations: Observations, rectangle: Rectangle, z: Tensor) -> Tensor | None:
     """C as observed, (k, m, c), nan where it was not; None if it was observed for none of these."""
     given = observations.characteristics
-    if not any(name in given for name in routed.names):
+    if not any(name in given for name in rectangle.names):
         return None
-    missing = torch.full((len(z), stack.characteristics), torch.nan)
-    columns = (given.get(name, missing).to(z) for name in routed.names)
-    return torch.stack([each.index_select(0, rows) for each, rows in zip(columns, routed.rows, strict=True)])
+    missing = torch.full((len(z), rectangle.stack.characteristics), torch.nan)
+    columns = (given.get(name, missing).to(z) for name in rectangle.names)
+    return torch.stack([each.index_select(0, rows) for each, rows in zip(columns, rectangle.rows, strict=True)])
 
 
 @dataclass

@@ -101,6 +101,7 @@ class TrainingTable(Table):
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=0)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"
@@ -117,6 +118,12 @@ class EvaluationTable(Table):
     limit: Annotated[int, Field(gt=0)] | None = None
     partitions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class PicturesTable(Table):
+    """[pictures]: how samples/ is drawn; `temperature` scales the noise."""
+
+    temperature: Annotated[float, Field(ge=0)] = 1.0
 
 
 class PublishedTable(Table):
@@ -144,6 +151,7 @@ class Config(Table):
     objective: ObjectiveTable = Field(default_factory=ObjectiveTable)
     training: TrainingTable
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
+    pictures: PicturesTable = Field(default_factory=PicturesTable)
     published: tuple[PublishedTable, ...] = ()
 
     def to_toml(self) -> str:
@@ -161,6 +169,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("objective",): ObjectiveTable,
     ("training",): TrainingTable,
     ("evaluation",): EvaluationTable,
+    ("pictures",): PicturesTable,
     ("published",): PublishedTable,
 }
 """Every table of the file, by its keys, and the model that it must fit."""

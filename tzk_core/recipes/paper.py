@@ -64,7 +64,7 @@ def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str) -
         parts += [
             TiledConvolution(inner, **mixing, initialisation=initialisation, seed=step),
             Affine(inner),
-            SymLog(inner),
+            SymLog(inner, bound=30.0),  # leaves room for the matrices between several
         ]
         if strided:
             parts.append(Unsqueeze(inner))

@@ -25,6 +25,7 @@ def save(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     rows_together: int = 0,
+    caption: str = "",
     limit: int = 300_000,
 ) -> None:
     """Write `images` row by row as a PNG at `path`; the folder must exist.
@@ -39,6 +40,7 @@ def save(
         row_labels: text to the left of each row; a newline starts a second line.
         column_labels: text above each column.
         rows_together: after this many rows comes a wider gap, so that pairs can be seen as pairs; 0 is none.
+        caption: text below the grid.
         limit: the largest size of the file in bytes. Noise does not compress: where the file would be larger,
             fewer grey levels are used (64, 32, 16), then a smaller scale, then half the resolution.
 
@@ -57,7 +59,7 @@ def save(
 
     for levels, side in _fidelities(scale):
         quantised = _quantised(pixels, levels)
-        page = _page(quantised, columns, side, padding, row_labels, column_labels, rows_together)
+        page = _page(quantised, columns, side, padding, row_labels, column_labels, rows_together, caption)
         encoded = _png(page, levels)
         if len(encoded) <= limit:
             break
@@ -96,6 +98,7 @@ def _page(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     rows_together: int,
+    caption: str,
 ) -> Image.Image:
     """Lay out `(n, H, W)` or `(n, H, W, 3)` grey levels; every length below is in pixels of the file."""
     height, width = (side * scale for side in pixels.shape[1:3])
@@ -120,7 +123,9 @@ def _page(
 
     last_x, last_y = corner(rows - 1, columns - 1)
     mode = "RGB" if pixels.ndim == 4 else "L"
-    page = Image.new(mode, (last_x + width + margin, last_y + height + margin), "white")
+    right, bottom = last_x + width + margin, last_y + height + margin
+    below = extent(caption)[1] + margin if caption else 0
+    page = Image.new(mode, (max(right, extent(caption)[0] + 2 * margin), bottom + below), "white")
     for i, image in enumerate(pixels):
         page.paste(Image.fromarray(image.repeat(scale, 0).repeat(scale, 1)), corner(*divmod(i, columns)))
 
@@ -131,4 +136,5 @@ def _page(
     for column, text in enumerate(column_labels[:columns]):
         middle = corner(0, column)[0] + width // 2
         draw.multiline_text((middle, top - margin), text, fill=INK, font=font, anchor="md", align="center")
+    draw.multiline_text((margin, bottom), caption, fill=INK, font=font)
     return page

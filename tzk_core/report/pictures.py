@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +35,45 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 
 
 def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
-    model, seed = experiment.model, experiment.config.seed
+    model = experiment.model
+    sample, caption = _sampler(experiment)
     across = max(4, min(10, 640 // max(model.shape)))  # the pictures of large images hold fewer
     many = max(4, min(16, 1024 // max(model.shape)))
     _, tests = views.observations_to_show(experiment, 4 * across)
 
-    grid.save(model.sample(across * across, seed=seed), folder / "samples-prior.png", across)
+    grid.save(sample(across * across), folder / "samples-prior.png", across, caption=caption)
     for name in singles(experiment):
-        samples = model.sample(across * across, name, seed=seed)
-        grid.save(samples, folder / f"samples-{file_name(name)}.png", across)
+        samples = sample(across * across, name)
+        grid.save(samples, folder / f"samples-{file_name(name)}.png", across, caption=caption)
         if name in tests:
             _save_pairs(model, {name: tests[name]}, folder / f"reconstructions-{file_name(name)}.png", across)
         _save_plane(model, name, folder / f"plane-of-C-{file_name(name)}.png", across)
 
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
-        samples = torch.cat([model.sample(across, name, seed=seed) for name in shown])
+        samples = torch.cat([sample(across, name) for name in shown])
         bits = {name: views.bits_per_dim(results, name) for name in shown}
         labels = [name if bits[name] is None else f"{name}\n{bits[name]:.2f} bits/dim" for name in shown]
-        grid.save(samples, folder / f"samples-{file_name(group)}.png", across, row_labels=labels)
+        path = folder / f"samples-{file_name(group)}.png"
+        grid.save(samples, path, across, row_labels=labels, caption=caption)
         pairs = {name: tests[name][:across] for name in shown if name in tests}
         if pairs:
             _save_pairs(model, pairs, folder / f"reconstructions-{file_name(group)}.png", across)
         last = members[-1]  # of the digits the 9, which is also the paper's choice (Fig. 4)
-        large = model.sample(many * many, last, seed=seed)
-        grid.save(large, folder / f"samples-{file_name(last)}-large.png", many)
+        large = sample(many * many, last)
+        grid.save(large, folder / f"samples-{file_name(last)}-large.png", many, caption=caption)
         _save_plane(model, last, folder / f"plane-of-C-{file_name(last)}.png", across)
+
+
+def _sampler(experiment: views.Experiment) -> tuple[Callable[..., torch.Tensor], str]:
+    """The model's `sample` at the config's seed and temperature, and what to say of a temperature other than 1."""
+    temperature = experiment.config.pictures.temperature
+    sample = partial(experiment.model.sample, seed=experiment.config.seed, temperature=temperature)
+    return sample, "" if temperature == 1 else f"samples at temperature {temperature:g}"
+
+
+def _titled(name: str, caption: str) -> str:
+    return f"{name}, {caption.removeprefix('samples ')}" if caption else name
 
 
 def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, across: int) -> None:
@@ -88,20 +102,22 @@ def _save_plane(model: Any, name: str, path: Path, side: int) -> None:
 
 
 def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
-    model, seed = experiment.model, experiment.config.seed
+    model = experiment.model
+    sample, caption = _sampler(experiment)
     datasets, tests = views.observations_to_show(experiment, 2000)
-    prior = {"": model.sample(sum(map(len, datasets.values())), seed=seed)}
-    scatter.beside(datasets, prior, folder / "samples-prior.png", "prior")
+    prior = {"": sample(sum(map(len, datasets.values())))}
+    scatter.beside(datasets, prior, folder / "samples-prior.png", _titled("prior", caption))
     for name in singles(experiment):
-        drawn = {name: model.sample(2000, name, seed=seed)}
+        drawn = {name: sample(2000, name)}
         observed = {name: tests[name]} if name in tests else datasets
-        scatter.beside(observed, drawn, folder / f"samples-{file_name(name)}.png", name)
+        scatter.beside(observed, drawn, folder / f"samples-{file_name(name)}.png", _titled(name, caption))
         _draw_planar_plane(model, name, tests, folder)
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
-        drawn = {name: model.sample(500, name, seed=seed) for name in shown}
+        drawn = {name: sample(500, name) for name in shown}
         observed = {name: tests[name][:500] for name in shown if name in tests} or datasets
-        scatter.beside(observed, drawn, folder / f"samples-{file_name(group)}.png", file_name(group))
+        path = folder / f"samples-{file_name(group)}.png"
+        scatter.beside(observed, drawn, path, _titled(file_name(group), caption))
         _draw_planar_plane(model, members[-1], tests, folder)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 class Experiment(Protocol):
     """The part of an experiment that pictures need."""
 
-    config: Any  # .seed, and .datasets, each with a .name
+    config: Any  # .seed, .pictures.temperature, and .datasets, each with a .name
     model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
 
     @property

@@ -14,6 +14,8 @@ class Settings:
     """Adam (Kingma & Ba) with linear warm-up and, by default, a cosine decay to zero.
 
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
+    knowledge_learning_rate: that of the knowledge types, where it is not the shared flow's. A knowledge type sees only
+        the samples in which it is present, so its gradient is noisier: a tenth is a good start.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
@@ -24,6 +26,7 @@ class Settings:
     minutes: float | None = None
     batch_size: int = 256
     learning_rate: float = 3e-3
+    knowledge_learning_rate: float | None = None
     beta2: float = 0.999
     warmup: int = 0
     decay: str = "cosine"
@@ -43,12 +46,14 @@ class Settings:
         for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
-        if not self.learning_rate > 0:
-            raise TzkError(f"learning_rate is expected above 0; got {self.learning_rate}")
+        for key in ("learning_rate", "knowledge_learning_rate"):
+            rate = getattr(self, key)
+            if rate is not None and not rate > 0:
+                raise TzkError(f"{key} is expected above 0; got {rate}")
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+    def schedule(self, step: int) -> float:
+        """The share of its learning rate that a step takes."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
         if self.decay == "none":
-            return self.learning_rate * warm
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            return warm
+        return warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -61,13 +61,18 @@ class Trainer:
             settings.multiplier_rate,
             settings.multiplier_max,
         )
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trained:
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "rate": rate}
+            for module, rate in (
+                (model.flow, settings.learning_rate),
+                (model.knowledge, settings.knowledge_learning_rate or settings.learning_rate),
+            )
+        ]
+        groups = [group for group in groups if group["params"]]
+        if not groups:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
-        self.optimizer = torch.optim.Adam(
-            trained, lr=settings.learning_rate, betas=(0.9, settings.beta2), fused=True
-        )
-        self._like = trained[0]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, settings.beta2), fused=True)
+        self._like = groups[0]["params"][0]
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         # A step takes ten times as long once numbers become denormal.
@@ -97,7 +102,7 @@ class Trainer:
                     if parameter.grad is not None:
                         parameter.grad.mul_(self.settings.clip / norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(self.step)
+            group["lr"] = group["rate"] * self.settings.schedule(self.step)
         self.optimizer.step()
         self.multipliers.ascend(capacity.inconsistency)
         self._count(capacity)
@@ -197,7 +202,7 @@ class Trainer:
         columns += [f"{what}/{name}" for what in ("conditional", "inconsistency", "multiplier") for name in names]
         row: dict[str, float | int | str] = {key: total / self._counts[key] for key, total in self._sums.items()}
         row |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
-        rate = self.settings.rate(self.step - 1)
+        rate = self.settings.learning_rate * self.settings.schedule(self.step - 1)
         row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": rate}
         fresh = not path.exists()
         with path.open("a", newline="") as file:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nflows.transforms.base import Transform
+from torch import Tensor
 
 
 class Layer(Transform):
@@ -22,6 +23,13 @@ class Layer(Transform):
         super().__init_subclass__(**options)
         if "__init__" in cls.__dict__:
             cls.__init__ = _keeping_arguments(cls.__init__)  # type: ignore[method-assign]
+
+
+def leading(info: Any, in_dims: tuple[int | None, ...], given: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """For the `vmap` rule of an autograd function that takes any leading dimensions: every tensor with the mapped
+    dimension in front."""
+    for each, at in zip(given, in_dims, strict=False):
+        yield each.expand(info.batch_size, *each.shape) if at is None else each.movedim(at, 0)
 
 
 def _keeping_arguments(init: Callable[..., None]) -> Callable[..., None]:
