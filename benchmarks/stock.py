@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from tzk_core import TzK
 from tzk_core.transforms.affine import Affine
+from tzk_core.transforms.squeeze import Unsqueeze
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 
 ALPHA, TILE, STEPS, KNOWLEDGE_STEPS, HIDDEN = 1e-6, 16, 10, 4, 70
@@ -219,5 +220,10 @@ def _take_transform(target: nn.Module, source: nn.Module) -> None:
     maps = [part for part in target.modules() if isinstance(part, ElementwiseAffine)]
     affine = [part for part in source.modules() if isinstance(part, Affine)]
     for one, other in zip(maps, affine, strict=True):
-        one.log_scale.copy_(other.log_scale)
-        one.shift.copy_(other.shift)
+        one.log_scale.copy_(as_image(other.log_scale, one.shift.shape))
+        one.shift.copy_(as_image(other.shift, one.shift.shape))
+
+
+def as_image(values: Tensor, shape: torch.Size) -> Tensor:
+    """`values` where they are in the image, if they are those of its tiles, one a channel."""
+    return values if values.shape == shape else Unsqueeze(tuple(values.shape), 2, "blocks")(values[None])[0][0]

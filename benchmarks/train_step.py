@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from stock import StockTzK
+from stock import StockTzK, as_image
 from torch import Tensor
 
 from tzk_core import Observations, TzK, build_flow, build_knowledge
@@ -94,7 +94,9 @@ def compare(model: TzK, observations: Observations) -> dict[str, float]:
     theirs.backward()
     difference = {"objective": abs(ours.item() / theirs.item() - 1)}
     for title, pairs in stock.alike(model).items():
-        gradients = [(a.grad, b.grad) for a, b in pairs if a.grad is not None and b.grad is not None]
+        gradients = [
+            (as_image(a.grad, b.shape), b.grad) for a, b in pairs if a.grad is not None and b.grad is not None
+        ]
         scale = max(float(b.norm()) for _, b in gradients)
         difference[title] = max(float((a - b).norm()) for a, b in gradients) / scale
     if max(difference.values()) > 1e-9:

@@ -389,6 +389,21 @@ def test_knowledge_without_its_plugin_stays_byte_for_byte(tmp_path: Path, offere
     assert_same(model, load_checkpoint(tmp_path / "again"))
 
 
+def test_knowledge_of_another_shared_flow_is_not_mixed_in(tmp_path: Path) -> None:
+    """A file copied from a run with the same architecture and other weights fits by its shapes and means nothing."""
+    model, other = made(), made(seed=1)
+    for each, folder in ((model, "c"), (other, "other")):
+        save_checkpoint(each, tmp_path / folder)
+    manifest, theirs = (json.loads((tmp_path / folder / "manifest.json").read_text()) for folder in ("c", "other"))
+    manifest["knowledge"]["a"] = theirs["knowledge"]["a"]
+    (tmp_path / "c/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "c/knowledge/a.safetensors").write_bytes((tmp_path / "other/knowledge/a.safetensors").read_bytes())
+    loaded = load_checkpoint(tmp_path / "c")
+    assert list(loaded.opaque) == ["a"] and [name for name, _ in loaded.named_knowledge()] == ["digit 7"]
+    with pytest.raises(TzkError, match="'a' was trained with another shared flow than the one in"):
+        loaded.log_prob(of(model), "a")
+
+
 def test_a_missing_part_of_the_flow_names_the_one_distribution_to_install(tmp_path: Path, offered: list[Spec]) -> None:
     inside = {"type": "inverse-transform", "transform": {"type": "versioned-layer"}}
     for number, layer in enumerate((inside, {"type": "versioned-layer"})):

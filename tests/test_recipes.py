@@ -14,6 +14,7 @@ from tzk_core.recipes.paper import flow_steps, paper
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.layer import Layer
 from tzk_core.transforms.logit import Logit
+from tzk_core.transforms.reshape import Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
@@ -28,16 +29,32 @@ def test_the_paper_takes_10_steps_of_16x16_tiles_on_32x32_images() -> None:
     step = [TiledConvolution, Affine, SymLog]
     assert [type(layer) for layer in layers_of(flow)] == [
         Logit,
-        *(step + [Squeeze, *step, Unsqueeze]) * 5,
-        Affine,
+        *[Squeeze, *step],
+        *[Rearrangement, *step] * 9,
+        *[Unsqueeze, Affine],
     ]
     for layer in layers_of(flow):
         if isinstance(layer, TiledConvolution):
             assert layer.tile == (1, 16, 16) and layer.weight().shape == (256, 256)
+            assert layer.tiles == (4, 1, 1), "a tile is a channel"
     step_parameters = 256 * 256 + 256 + 2 * 1024
     assert sum(p.numel() for p in flow.parameters()) == 10 * step_parameters + 2 * 1024
     z, logabsdet = flow(torch.rand(2, 1, 32, 32))
     assert z.shape == (2, 1, 32, 32) and logabsdet.shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 4)])
+def test_the_first_step_mixes_neighbours(shape: tuple[int, ...]) -> None:
+    """Those of a tile, whether the image is squeezed for it or, as where it is not square, cut by the convolution."""
+    tile = 4 if shape[1] == shape[2] else 2
+    one_step = paper(shape, steps=1, tile=tile, initialisation="orthogonal").double()
+    x = torch.rand(1, *shape, dtype=torch.float64, requires_grad=True)
+    for row, column in ((0, 0), (5, 3), (7, 2)):
+        (gradient,) = torch.autograd.grad(one_step(x)[0][0, 0, row, column], x)
+        rows, columns = row // tile * tile, column // tile * tile
+        expected = torch.zeros(shape, dtype=torch.bool)
+        expected[0, rows : rows + tile, columns : columns + tile] = True
+        assert torch.equal(gradient[0] != 0, expected)
 
 
 def test_two_steps_carry_every_pixel_to_every_dimension() -> None:

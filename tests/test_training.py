@@ -271,6 +271,14 @@ def test_fit_repeats_by_seed() -> None:
     assert same(state(models[0]), state(models[1])) and not same(state(models[0]), state(models[2]))
 
 
+def test_fit_leaves_the_shared_flow_where_it_is_if_told_to() -> None:
+    model = made()
+    fit(model, DATA, steps=1, learning_rate=1e-12, initialisation=0)
+    affine = [value for key, value in model.state_dict().items() if key.endswith("initialised")]
+    assert affine and not any(affine)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
 def test_fit_takes_shares_and_observed_characteristics() -> None:
     model = made()
     C = torch.randn(96, 2) * 3 + 1

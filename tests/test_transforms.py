@@ -21,7 +21,7 @@ from tzk_core.testing import check_transform
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.logit import Logit
-from tzk_core.transforms.reshape import Flatten
+from tzk_core.transforms.reshape import Flatten, Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
@@ -42,6 +42,10 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "squeeze by 4": (lambda: Squeeze(IMAGE, 4), IMAGE),
     "unsqueeze": (lambda: Unsqueeze((8, 2, 2)), (8, 2, 2)),
     "unsqueeze from blocks": (lambda: Unsqueeze((8, 2, 2), 2, "blocks"), (8, 2, 2)),
+    "blocks to strides": (
+        lambda: Rearrangement((8, 2, 2), [Unsqueeze((8, 2, 2), 2, "blocks"), Squeeze(IMAGE)]),
+        (8, 2, 2),
+    ),
     "1x1 tiles": (lambda: TiledConvolution((4, 2, 2)), (4, 2, 2)),
     "1x1 tiles, orthogonal": (lambda: TiledConvolution((4, 2, 2), initialisation="orthogonal"), (4, 2, 2)),
     "2x2 tiles of a channel": (lambda: TiledConvolution(IMAGE, 2, 1), IMAGE),
@@ -128,7 +132,7 @@ def test_several_stacked_are_each_alone_with_their_gradients(name: str, batch: i
             torch.testing.assert_close(gradient[number], one)
 
 
-@pytest.mark.parametrize("name", ["symlog", "2x2 tiles, orthogonal", "a matrix", "paper"])
+@pytest.mark.parametrize("name", ["symlog", "blocks to strides", "2x2 tiles, orthogonal", "a matrix", "paper"])
 def test_second_derivatives(name: str) -> None:
     """The hand-written gradients can be differentiated again."""
     transform = perturbed(TRANSFORMS[name][0](), 0.1).double()
@@ -344,6 +348,17 @@ def test_squeeze_against_index_arithmetic(factor: int, tiling: str) -> None:
             (h * factor + i, w * factor + j) if tiling == "strided" else (i * high + h, j * wide + w)
         )
         assert torch.equal(squeezed[:, (c * factor + i) * factor + j, h, w], x[:, c, row, column])
+
+
+def test_a_rearrangement_is_its_layers_one_after_the_other() -> None:
+    layers = [Unsqueeze((8, 2, 2), 2, "blocks"), Squeeze(IMAGE), Flatten((8, 2, 2))]
+    x = inputs_of("blocks to strides")
+    expected = x
+    for layer in layers:
+        expected = layer(expected)[0]
+    together = Rearrangement((8, 2, 2), layers)
+    assert together.output_shape == (32,) and not together.state_dict()
+    assert torch.equal(together(x)[0], expected)
 
 
 @pytest.mark.parametrize("tiling", ["strided", "blocks"])

@@ -132,7 +132,7 @@ class TzK(nn.Module):
         return _in_double(self.flow.transform, T)
 
     def decode(self, z: Tensor) -> Tensor:
-        """T = f_T(z), (batch, *shape)."""
+        """T = f_T(z), (batch, *shape). Where SymLog's inverse would overflow, T is where it saturates."""
         check_observations(z, self.latent_shape, "z", _like(self))
         return _in_double(InverseTransform(self.flow.transform), z, "z")
 

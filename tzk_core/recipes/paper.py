@@ -12,6 +12,7 @@ from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound_inverse
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.logit import Logit
+from tzk_core.transforms.reshape import Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
@@ -52,20 +53,38 @@ def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03
 
 def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str) -> list[Transform]:
     """On images every second step sees every second pixel: tiles of neighbours and tiles of strided pixels take turns,
-    so that information reaches all dimensions. A vector is one tile of all its dimensions."""
+    so that information reaches all dimensions. A vector is one tile of all its dimensions.
+
+    A step works on the image squeezed, so that a tile is a channel; between two steps goes one rearrangement.
+    """
     image = len(shape) == 3
     parts: list[Transform] = []
+    moves: list[Transform] = []
+    inner = tuple(shape)
     for step in range(steps):
-        strided = image and step % 2 == 1
-        if strided:
-            parts.append(Squeeze(shape))
-        inner = parts[-1].output_shape if strided else shape
+        squeeze = _squeeze(shape, tile, strided=step % 2 == 1) if image else None
+        if squeeze is not None:
+            moves.append(squeeze)
+        parts += _joined(inner, moves)
+        inner = squeeze.output_shape if squeeze is not None else tuple(shape)
         mixing = {"tile": tile, "channels": 1} if image else {}
         parts += [
             TiledConvolution(inner, **mixing, initialisation=initialisation, seed=step),
             Affine(inner),
             SymLog(inner, bound=30.0),  # leaves room for the matrices between several
         ]
-        if strided:
-            parts.append(Unsqueeze(inner))
-    return [*parts, Affine(shape)]
+        moves = [Unsqueeze(inner, squeeze.factor, squeeze.tiling)] if squeeze is not None else []
+    return [*parts, *_joined(inner, moves), Affine(shape)]
+
+
+def _squeeze(shape: tuple[int, ...], tile: int, strided: bool) -> Squeeze | None:
+    """What brings an image to where a step works; None if it is there already, or cannot be cut into such tiles."""
+    if strided:
+        return Squeeze(shape)
+    _, height, width = shape
+    cuts = height // tile
+    return Squeeze(shape, cuts, "blocks") if height == width == cuts * tile and cuts > 1 else None
+
+
+def _joined(shape: tuple[int, ...], moves: list[Transform]) -> list[Transform]:
+    return [Rearrangement(shape, moves)] if len(moves) > 1 else moves

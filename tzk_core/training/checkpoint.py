@@ -44,7 +44,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class OpaqueKnowledge:
-    """A knowledge type whose plugin is not installed: its file and its entry of the manifest, kept as they came."""
+    """A knowledge type that cannot be used here, most often since its plugin is not installed: its file and its entry
+    of the manifest, kept as they came."""
 
     file: bytes
     entry: Mapping[str, Any]
@@ -103,7 +104,12 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     _load_state(flow, state, where)
     model = TzK(flow)
     for name, entry in manifest["knowledge"].items():
-        kind = load_knowledge(name, entry, _read(folder, entry), model.latent_shape, folder / entry["file"])
+        file = _read(folder, entry)
+        if entry["core"] != manifest["core"]["hash"]:
+            reason = f"knowledge type {name!r} was trained with another shared flow than the one in {folder}"
+            model.opaque[name] = OpaqueKnowledge(file, dict(entry), reason)
+            continue
+        kind = load_knowledge(name, entry, file, model.latent_shape, folder / entry["file"])
         if isinstance(kind, OpaqueKnowledge):
             model.opaque[name] = kind
         else:
@@ -161,8 +167,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if written != FORMAT:
         raise TzkError(f"{path} has format {written}; this version of TzK reads format {FORMAT}")
     try:
-        entries = [manifest["core"], *manifest["knowledge"].values()]
-        damaged = any(not {"file", "sha256"} <= set(entry) for entry in entries)
+        knowledge = manifest["knowledge"].values()
+        damaged = not {"file", "sha256", "hash", "parts"} <= set(manifest["core"])
+        damaged |= any(not {"file", "sha256", "core", "part", "implies"} <= set(entry) for entry in knowledge)
     except (KeyError, TypeError, AttributeError):
         damaged = True
     if damaged:

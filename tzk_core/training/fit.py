@@ -61,8 +61,9 @@ def fit(
             kind.log_odds.copy_(torch.logit(column.float().nanmean(), eps=1e-6).nan_to_num(0.0))
             if name in batches.characteristics:
                 kind.characteristics_prior.fit(batches.characteristics[name].to(kind.log_odds))
-        rows = torch.randperm(len(T), generator=stream(seed, "initialisation"))[: options.initialisation]
-        model.flow.initialise(T[rows].to(like))
+        if options.initialisation:
+            rows = torch.randperm(len(T), generator=stream(seed, "initialisation"))[: options.initialisation]
+            model.flow.initialise(T[rows].to(like))
     trainer = Trainer(model, batches, options, seed, levels=None)
     trainer.run(progress=progress)
     return trainer

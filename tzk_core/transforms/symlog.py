@@ -18,7 +18,7 @@ class _SymLog(torch.autograd.Function):
     def forward(inputs: Tensor, dims: int) -> tuple[Tensor, Tensor]:
         magnitude = inputs.abs().log1p_()
         logabsdet = -magnitude.flatten(-dims).sum(-1)
-        return torch.copysign(magnitude, inputs), logabsdet
+        return magnitude.copysign_(inputs), logabsdet
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
