@@ -226,6 +226,17 @@ def test_knowledge_types_may_have_a_learning_rate_of_their_own() -> None:
     assert 0 < moved["knowledge", 1e-9] < 1e-6
 
 
+def test_elementwise_scales_and_shifts_of_the_shared_flow_may_learn_at_a_multiple() -> None:
+    before = dict(made().named_parameters())
+    done = trainer(learning_rate=1e-2, elementwise_rate=1e-4)
+    done.run()
+    moved = {key: (value - before[key]).abs().max().item() for key, value in done.model.named_parameters()}
+    slow = {key for key in moved if key.startswith("flow") and key.endswith(("raw_log_scale", "shift"))}
+    assert slow and all(0 < moved[key] < 1e-4 for key in slow)
+    trained = {key for key, value in done.model.named_parameters() if value.grad is not None}
+    assert all(moved[key] > 1e-3 for key in trained - slow if "flow" in key or "latent.transform" in key)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -235,6 +246,7 @@ def test_knowledge_types_may_have_a_learning_rate_of_their_own() -> None:
         ({"steps": -1}, "steps is expected to be at least 0; got -1"),
         ({"steps": 3, "batch_size": 0}, "batch_size is expected to be at least 1"),
         ({"steps": 3, "learning_rate": 0.0}, "learning_rate is expected above 0"),
+        ({"steps": 3, "elementwise_rate": 0.0}, "elementwise_rate is expected above 0"),
         ({"steps": 3, "knowledge_learning_rate": 0.0}, "knowledge_learning_rate is expected above 0"),
     ],
 )

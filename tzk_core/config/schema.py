@@ -102,6 +102,7 @@ class TrainingTable(Table):
     batch_size: Annotated[int, Field(gt=0)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"

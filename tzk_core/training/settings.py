@@ -16,6 +16,8 @@ class Settings:
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
     knowledge_learning_rate: that of the knowledge types, where it is not the shared flow's. A knowledge type sees only
         the samples in which it is present, so its gradient is noisier: a tenth is a good start.
+    elementwise_rate: multiple of the rate at which the shared flow's element-wise scales and shifts learn. They have
+        further to go than the entries of a matrix, and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
@@ -27,6 +29,7 @@ class Settings:
     batch_size: int = 256
     learning_rate: float = 3e-3
     knowledge_learning_rate: float | None = None
+    elementwise_rate: float = 1.0
     beta2: float = 0.999
     warmup: int = 0
     decay: str = "cosine"
@@ -46,7 +49,7 @@ class Settings:
         for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
-        for key in ("learning_rate", "knowledge_learning_rate"):
+        for key in ("learning_rate", "knowledge_learning_rate", "elementwise_rate"):
             rate = getattr(self, key)
             if rate is not None and not rate > 0:
                 raise TzkError(f"{key} is expected above 0; got {rate}")

@@ -61,14 +61,7 @@ class Trainer:
             settings.multiplier_rate,
             settings.multiplier_max,
         )
-        groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "rate": rate}
-            for module, rate in (
-                (model.flow, settings.learning_rate),
-                (model.knowledge, settings.knowledge_learning_rate or settings.learning_rate),
-            )
-        ]
-        groups = [group for group in groups if group["params"]]
+        groups = _groups(model, settings)
         if not groups:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, settings.beta2), fused=True)
@@ -211,6 +204,23 @@ class Trainer:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
         self._sums, self._counts = {}, {}
+
+
+def _groups(model: TzK, settings: Settings) -> list[dict[str, Any]]:
+    """What is trained, by the learning rate at which it is."""
+    by_rate: dict[float, list[Tensor]] = {}
+    seen: set[int] = set()
+    for part, rate, multiple in (
+        (model.flow, settings.learning_rate, settings.elementwise_rate),
+        (model.knowledge, settings.knowledge_learning_rate or settings.learning_rate, 1.0),
+    ):
+        for module in part.modules():
+            own = rate * (multiple if getattr(module, "elementwise", False) else 1.0)
+            for parameter in module.parameters(recurse=False):
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    by_rate.setdefault(own, []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -16,6 +16,7 @@ class Affine(Layer):
     standard deviation 1; that this was done is kept in the state dict, so that a loaded flow is not initialised again.
     """
 
+    elementwise = True
     initialised: Tensor
 
     def __init__(self, shape: tuple[int, ...], bound: float = 8.0) -> None:

@@ -15,9 +15,11 @@ class Layer(Transform):
     """An nflows `Transform` that keeps the arguments of its constructor, by name, in `arguments`.
 
     From them another implementation of the layer can be built in its place (`tzk_core.implementations`).
+    `elementwise` says that each of its parameters belongs to one dimension, which training may give a rate of its own.
     """
 
     arguments: Mapping[str, Any]
+    elementwise = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
