@@ -21,13 +21,13 @@ class Stack:
     is alone is evaluated as it is.
     """
 
-    def __init__(self, kinds: Mapping[str, Knowledge], states: Sequence[Mapping[str, Tensor]] | None = None) -> None:
+    def __init__(self, kinds: Mapping[str, Knowledge], states: Sequence[Mapping[str, Tensor]]) -> None:
         self.names = tuple(kinds)
         self._first = next(iter(kinds.values()))
-        states = states or [_state(kind) for kind in kinds.values()]
         self._alone = len(states) == 1
-        self._state: Mapping[str, Tensor] = (
-            states[0] if self._alone else {key: torch.stack([state[key] for state in states]) for key in states[0]}
+        self._frozen = False
+        self._state = (
+            dict(states[0]) if self._alone else {key: torch.stack([each[key] for each in states]) for key in states[0]}
         )
 
     @property
@@ -38,6 +38,7 @@ class Stack:
     def frozen(self) -> Stack:
         """The same knowledge types with parameters that receive no gradient; what they are evaluated at still does."""
         other = copy.copy(self)
+        other._frozen = True
         other._state = {key: value.detach() for key, value in self._state.items()}
         return other
 
@@ -46,12 +47,13 @@ class Stack:
         `arguments`, but for those at the positions `shared`, and in every tensor of the tuple that it returns."""
         mapped = [argument is not None and i not in shared for i, argument in enumerate(arguments)]
 
-        def one(state: Mapping[str, Tensor], *own: Any) -> Any:
-            return functional_call(self._first, dict(state), (function, *own))
+        def one(state: dict[str, Tensor], *own: Any) -> Any:
+            return functional_call(self._first, state, (function, *own))
 
         if self._alone:
             own = [each.squeeze(0) if own else each for own, each in zip(mapped, arguments, strict=True)]
-            return tuple(each.unsqueeze(0) for each in one(self._state, *own))
+            found = one(self._state, *own) if self._frozen else function(self._first, *own)
+            return tuple(each.unsqueeze(0) for each in found)
         return vmap(one, in_dims=(0, *(0 if own else None for own in mapped)))(self._state, *arguments)
 
 
