@@ -235,10 +235,16 @@ def _without_versions(value: Any) -> Any:
 
 def _load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise TzkError(f"{where} does not fit the model: {error}") from error
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    wrong = [key for key in expected if found.get(key) != expected[key]] + [key for key in found if key not in expected]
+    if wrong:
+        shapes = [shapes.get(wrong[0], "no such tensor") for shapes in (expected, found)]
+        raise TzkError(
+            f"{where} does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}, expected as "
+            f"{shapes[0]}, found as {shapes[1]}. It was written for another model, or by another version of its parts"
+        )
+    module.load_state_dict(tensors)
 
 
 def _parse(file: bytes, where: Path) -> dict[str, Tensor]:
