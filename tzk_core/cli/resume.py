@@ -12,6 +12,7 @@ from tzk_core.errors import TzkError
 MAY_CHANGE = (
     ("device",),
     ("evaluation",),
+    ("pictures",),
     ("published",),
     ("training", "minutes"),
     ("training", "checkpoint_every"),
