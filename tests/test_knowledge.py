@@ -64,6 +64,9 @@ def test_it_starts_knowing_nothing(name: str) -> None:
     torch.testing.assert_close(kind.log_prob_characteristics_given(C, z), normal(C))
     assert torch.equal(kind.log_prob_latent(z, C), kind.log_prob_latent(z, far))
     torch.testing.assert_close(kind.log_prob_latent(z, C), normal(z), rtol=0, atol=0.3)
+    many = torch.randn(2000, *kind.latent_shape, generator=source)
+    cost = (normal(many) - kind.log_prob_latent(many, C[:1].expand(2000, -1))).mean()
+    assert abs(cost) < 0.005 * many[0].numel(), "on average a few thousandths of a nat a dimension, whatever was drawn"
 
 
 @EVERY
