@@ -209,9 +209,6 @@ def test_symlog_keeps_tiny_and_huge_values_in_float32() -> None:
     torch.testing.assert_close(SymLog((4,)).inverse(outputs)[0], x, rtol=1e-4, atol=0.0)
 
 
-# Affine
-
-
 def test_the_inverse_of_symlog_is_finite_however_far_out() -> None:
     x, logabsdet = SymLog((3,), bound=30.0).inverse(torch.tensor([[1e4, -1e30, 29.0]]))
     assert x.isfinite().all() and logabsdet.isfinite().all()
@@ -225,6 +222,9 @@ def test_samples_of_the_paper_are_finite_and_in_range_however_far_out(far: float
     images, logabsdet = flow.inverse(far * torch.randn(64, *IMAGE, generator=torch.Generator().manual_seed(3)))
     assert images.isfinite().all() and logabsdet.isfinite().all()
     assert ((images >= -2e-6) & (images <= 1 + 2e-6)).all()
+
+
+# Affine
 
 
 def test_affine_initialised_from_data_standardises_it_once() -> None:
