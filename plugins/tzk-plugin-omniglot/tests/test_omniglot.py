@@ -122,6 +122,13 @@ def test_drawer_split_tests_on_the_last_four_drawings(source: Path) -> None:
         assert len(set(test.labels["character"])) == characters
 
 
+def test_how_many_drawers_are_test_can_be_said(source: Path) -> None:
+    data = Omniglot(split="drawer", test_drawers=10, validation=0)
+    train, test = data.split("train"), data.split("test")
+    assert set(train.labels["drawer"]) == {f"{drawer:02}" for drawer in range(1, 11)}
+    assert set(test.labels["drawer"]) == {f"{drawer:02}" for drawer in range(11, 21)}
+
+
 @pytest.mark.parametrize("split", ["official", "drawer"])
 def test_validation_is_cut_from_training_by_seed(source: Path, split: str) -> None:
     def rows(part: str, **arguments: int) -> list[bytes]:
@@ -201,6 +208,7 @@ def test_absent_without_a_network_says_where_and_what(
         ({"subset": "evaluation"}, "has no meaning with split = 'official'"),
         ({"split": "drawer", "subset": "both"}, "subset = 'both', expected"),
         ({"size": 0}, "size = 0"),
+        ({"split": "drawer", "test_drawers": 20}, "test_drawers = 20, expected 1 to 19"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:

@@ -21,7 +21,7 @@ SUBSETS = {
     "all": ("images_background", "images_evaluation"),
 }
 DIVISIONS = ("official", "drawer")
-FIRST_TEST_DRAWER = 17
+DRAWERS = 20
 
 
 class Omniglot:
@@ -32,8 +32,8 @@ class Omniglot:
     size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims
         is None.
     split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation
-        alphabets (13,180), whose characters are new; "drawer" tests on the last 4 of each character's 20
-        drawings.
+        alphabets (13,180), whose characters are new; "drawer" tests on the last `test_drawers` of each
+        character's 20 drawings.
     subset: of which alphabets a split by drawer is made: "background", "evaluation" or "all".
     validation: how many training drawings are set aside by `seed` as the validation split; 0 for none.
     Label columns: `alphabet` ("Greek"), `character` ("Greek/character01"), `drawer` ("01" to "20"). Images
@@ -51,6 +51,7 @@ class Omniglot:
         subset: str = "background",
         validation: int = 1000,
         seed: int = 0,
+        test_drawers: int = 4,
     ) -> None:
         if size < 1:
             raise TzkError(f"omniglot: size = {size}, expected the side of the images in pixels, at least 1")
@@ -68,7 +69,10 @@ class Omniglot:
                 f"omniglot: subset = '{subset}' has no meaning with split = 'official', which trains on "
                 "background and tests on evaluation: write split = 'drawer', or leave subset out"
             )
+        if not 0 < test_drawers < DRAWERS:
+            raise TzkError(f"omniglot: test_drawers = {test_drawers}, expected 1 to {DRAWERS - 1} of {DRAWERS}")
         self.root, self.size, self.validation, self.seed = root, size, validation, seed
+        self.test_drawers = test_drawers
         self.division, self.subset = split, subset
         self.shape: tuple[int, ...] = (1, size, size)
         self.original_dims: int | None = SIDE * SIDE if size == SIDE else None
@@ -80,7 +84,7 @@ class Omniglot:
             samples = self._read(("images_evaluation" if split == "test" else "images_background",))
         else:
             samples = self._read(SUBSETS[self.subset])
-            last = samples.labels["drawer"].astype(int) >= FIRST_TEST_DRAWER
+            last = samples.labels["drawer"].astype(int) > DRAWERS - self.test_drawers
             samples = samples.take(np.flatnonzero(last if split == "test" else ~last))
         if split == "test":
             return samples
