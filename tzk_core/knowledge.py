@@ -32,8 +32,9 @@ class Knowledge(nn.Module):
     to evaluate several for one z. Nothing here mentions T: the Jacobian of f_T cancels in p(T given K)/p(T). With
     absent knowledge C means nothing, and p(T given κ=0) is the Bayes complement, so it has no distribution of its own.
 
-    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`, and when the names
-    or meanings of their parameters change, raise `state_version` and override `upgrade`.
+    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`
+    and `start`, and when the names or meanings of their parameters change, raise `state_version` and override
+    `upgrade`.
 
     `implies` names knowledge that contains this one (a digit is in "mnist").
     """
@@ -73,6 +74,13 @@ class Knowledge(nn.Module):
         for module in self.modules():
             if isinstance(module, Regressor):
                 module.initialise(generator)
+
+    def start(self, z: Tensor, reference: Tensor) -> None:
+        """A start in closed form for knowledge that is added to a trained model; here there is none.
+
+        z, (n, *latent_shape), are latents in which the knowledge is present. `reference`, (m, *latent_shape), are
+        latents of what contains it, and may be none, m = 0: then the shared prior is all that it is known to be in.
+        """
 
     @staticmethod
     def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:

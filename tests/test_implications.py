@@ -1,0 +1,48 @@
+"""What `implies` says, followed to its end."""
+
+from __future__ import annotations
+
+import pytest
+from models import small
+
+from tzk_core.errors import TzkError
+from tzk_core.implications import implied_by, most_specific
+from tzk_core.model import TzK
+
+
+def nested() -> TzK:
+    """k0 in k1, k1 in k2, k3 in k1 and in something that was removed, k4 by itself."""
+    model = small(["gaussian"] * 5)
+    for name, implies in {"k0": ("k1",), "k1": ("k2",), "k3": ("k1", "gone")}.items():
+        model.find(name).implies = implies
+    return model
+
+
+def test_implications_are_followed_to_their_end() -> None:
+    assert implied_by(nested(), "k0") == {"k1", "k2"}
+    assert implied_by(nested(), "k3") == {"k1", "k2", "gone"}
+    assert implied_by(nested(), "k4") == set()
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["k2", "k0", "k1"], ["k0"]),
+        (["k2", "k4"], ["k2", "k4"]),
+        (["k0", "k3", "k1", "k0"], ["k0", "k3"]),
+        ([], []),
+    ],
+)
+def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kept: list[str]) -> None:
+    assert most_specific(nested(), names) == kept
+
+
+def test_a_circle_ends() -> None:
+    model = nested()
+    model.find("k2").implies = ("k0",)
+    assert implied_by(model, "k0") == {"k0", "k1", "k2"}
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(TzkError, match="no knowledge type 'k9'"):
+        most_specific(nested(), ["k9"])
