@@ -194,8 +194,8 @@ class Experiment:
         training, objective = self.config.training, self.config.objective
         return Settings(
             **training.model_dump(),
-            wording=Wording(objective.fill_in, objective.prior),
-            **objective.model_dump(exclude={"fill_in", "prior"}),
+            wording=Wording(objective.fill_in, objective.prior, objective.unlabelled),
+            **objective.model_dump(exclude={"fill_in", "prior", "unlabelled"}),
         )
 
     def _split(self, split: str) -> dict[str, Samples]:

@@ -1,4 +1,4 @@
-"""The objective: mental capacity under a consistency constraint, whatever part of K is missing (paper, Eq. 3 to 5)."""
+"""The objective: mental capacity under a consistency constraint, whatever is missing of T and K (paper, Eq. 3 to 5)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tzk_core.dreams import LatentNoise, Latents, latents
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
@@ -29,13 +30,17 @@ class Wording:
         from the weight of log p(T), (½ - λ s) each; "full": the same value, but no gradient through that division,
         Jacobian included, so that the weight of log p(T) stays 1 whatever is present. In both the true joint is a
         stationary point.
+    unlabelled: "sum": a missing κ is summed over, exactly; "skip": such a sample takes no part in the knowledge type,
+        which then learns from labels alone.
     """
 
     fill_in: str = "bound"
     prior: str = "full"
+    unlabelled: str = "sum"
 
     def __post_init__(self) -> None:
-        for key, known in (("fill_in", ("bound", "literal")), ("prior", ("full", "paper"))):
+        choices = {"fill_in": ("bound", "literal"), "prior": ("full", "paper"), "unlabelled": ("sum", "skip")}
+        for key, known in choices.items():
             if getattr(self, key) not in known:
                 raise TzkError(f"objective.{key} is one of {', '.join(known)}; got {getattr(self, key)!r}")
 
@@ -45,11 +50,14 @@ class Capacity:
     """The objective on one batch, in nats.
 
     value: scalar, the mean of log M - Σ λ_i |log p_enc - log p_dec|, to be maximised (Eq. 5).
-    log_prob_T: (batch,), log p(T). log_capacity: (batch,), log M (Eq. 3).
+    log_prob_T: (batch,), log p(T), nan where T is missing. log_capacity: (batch,), log M (Eq. 3) less log q of what
+        was filled in.
     inconsistency: by knowledge, g_i over the samples in which i is not known to be absent (elsewhere it is 0).
     conditional: by knowledge, the mean log p(z given C) - log p(z) of the samples in which it is present, C from its
         encoder where it was not observed.
     prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording.
+
+    Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
     """
 
     value: Tensor
@@ -66,32 +74,47 @@ def mental_capacity(
     noise: Noise,
     multipliers: Mapping[str, float] | None = None,
     wording: Wording = Wording(),
+    latent_noise: LatentNoise | None = None,
+    fixed_flow: bool = False,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
-    `noise` gives the one reparametrised sample of every C that was not observed. A knowledge type that the
-    observations do not mention takes no part. Multipliers default to 0.
+    `noise` gives the one reparametrised sample of every C that was not observed, `latent_noise` that of every T. In the
+    terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
+    reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
+    default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
     """
-    z, logabsdet = model.flow.encode(observations.T)
+    literal = wording.fill_in == "literal"
+    kinds = {name: model.find(name) for name in observations.knowledge}
+    presence_of = dict(zip(kinds, _presence(observations), strict=True))
+    batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
+    z, drawn = batch.z, batch.drawn
     log_prob_z = model.flow.base.log_prob(z)
-    log_prob_T = log_prob_z + logabsdet
+    log_prob_T = log_prob_z + batch.logabsdet
     # log p(z) as the decoder divides by it. "full" takes the gradient of log p(T) out and leaves that of the
     # Jacobian in, which then balances log p(z given C): detaching log p(z) alone would let f_T shrink z without cost.
-    divisor = log_prob_z if wording.prior == "paper" else log_prob_T.detach() - logabsdet
+    # What was drawn keeps it: there log p(z) has nothing but the sample to move, and -½ KL wants its whole pull.
+    divisor = log_prob_z
+    if wording.prior == "full":
+        divisor = _where(drawn, log_prob_z, log_prob_T.detach() - batch.logabsdet)
 
-    literal = wording.fill_in == "literal"
-    log_capacity = log_prob_T
+    log_capacity = log_prob_T if literal else log_prob_T - batch.log_q
     penalty = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
-    kinds = {name: model.find(name) for name in observations.knowledge}
-    presence_of = dict(zip(kinds, _presence(observations), strict=True))
-    possible = {name: torch.nonzero(row != 0).squeeze(1) for name, row in presence_of.items()}
+    skipped = wording.unlabelled == "skip"
+    possible = {
+        name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
+    }
     for rectangle in rectangles(kinds, possible):
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
         presence = torch.stack([presence_of[name] for name in names])
         log_absent, log_present = stack(_presence_given, z, shared=[0])
+        if drawn is not None:
+            frozen_absent, frozen_present = stack.frozen()(_presence_given, z, shared=[0])
+            log_absent = torch.where(drawn, frozen_absent, log_absent)
+            log_present = torch.where(drawn, frozen_present, log_present)
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
         # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
@@ -99,7 +122,7 @@ def mental_capacity(
         if wording.prior == "paper":
             complement, _ = stack.frozen()(_presence_given, z, shared=[0])
         else:
-            complement = log_absent.detach()
+            complement = _where(drawn, log_absent, log_absent.detach())
         log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
         if not rows.numel():
             continue
@@ -112,23 +135,32 @@ def mental_capacity(
             rectangle.take(divisor),
             present,
             _padded(noise, rectangle).to(z),
-            _observed(observations, rectangle, z),
+            _observed(batch, rectangle),
         )
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
         gap, into = decoder - encoder, rows[real]
         factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
         log_capacity = log_capacity.index_add(0, into, 0.5 * (encoder + decoder)[real])
-        penalty = penalty.index_add(0, into, (factors * gap.abs())[real])
+        data = real if drawn is None else real & ~drawn[rows]
+        penalty = penalty.index_add(0, rows[data], (factors * gap.abs())[data])
         if wording.prior == "paper":
             lost = share.detach() * (0.5 - factors * gap.detach().sign())
             weight = weight.index_add(0, into, -lost[real])
         for number, name in enumerate(names):
-            inconsistency[name] = gap[number][real[number]].detach().abs().mean()
-            if (seen := known[number] & real[number]).any():
+            if data[number].any():
+                inconsistency[name] = gap[number][data[number]].detach().abs().mean()
+            if (seen := known[number] & data[number]).any():
                 conditional[name] = ratio[number][seen].detach().mean()
+    if drawn is not None:
+        log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
     return Capacity(
         (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
     )
+
+
+def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:
+    """`then` for samples that were drawn, `otherwise` for those that were observed."""
+    return otherwise if drawn is None else torch.where(drawn, then, otherwise)
 
 
 def _presence_given(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,9 +233,9 @@ def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
 
 
-def _observed(observations: Observations, rectangle: Rectangle, z: Tensor) -> Tensor | None:
-    """C as observed, (k, m, c), nan where it was not; None if it was observed for none of these."""
-    given = observations.characteristics
+def _observed(batch: Latents, rectangle: Rectangle) -> Tensor | None:
+    """C as observed, or as T was drawn from it, (k, m, c), nan where it was neither; None if it never was."""
+    z, given = batch.z, batch.characteristics
     if not any(name in given for name in rectangle.names):
         return None
     missing = torch.full((len(z), rectangle.stack.characteristics), torch.nan)

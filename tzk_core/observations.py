@@ -13,7 +13,7 @@ from torch import Tensor
 class Observations:
     """T, κ̄ and C̄ of a batch (paper, Section 2).
 
-    T: (batch, *shape), in the scale of the model (images: dequantised, in [0, 1]).
+    T: (batch, *shape), in the scale of the model (images: dequantised, in [0, 1]); a row of nan was not observed.
     presence: (batch, knowledge) in {0, 1}, or nan where κ was not observed; column i belongs to `knowledge[i]`.
     characteristics: by knowledge name, (batch, c), nan in the rows where C was not observed; a name that is left
         out was not observed at all.
@@ -38,6 +38,11 @@ class Observations:
     def unobserved(self, name: str) -> Tensor:
         """Indices, (n,), of the samples for which nobody said whether the knowledge is present."""
         return torch.nonzero(self._column(name).isnan()).squeeze(1)
+
+    def missing(self) -> Tensor | None:
+        """Where T was not observed, (batch,) bool; None if it was everywhere."""
+        missing = self.T.flatten(1).isnan().all(1)
+        return missing if missing.any() else None
 
     def _column(self, name: str) -> Tensor:
         return self.presence[:, self.knowledge.index(name)]

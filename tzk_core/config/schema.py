@@ -88,6 +88,8 @@ class ObjectiveTable(Table):
 
     fill_in: Literal["bound", "literal"] = "bound"
     prior: Literal["full", "paper"] = "full"
+    unlabelled: Literal["sum", "skip"] = "sum"
+    dreams: Annotated[float, Field(ge=0, lt=1)] = 0.0
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45
     multiplier_rate: Annotated[float, Field(ge=0)] = 1e-3

@@ -29,14 +29,17 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> Trainer:
-    """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1].
+    """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1]. A row of nan is a T
+    that was not observed: it is drawn anew in every step, by the knowledge that is present in it.
 
     presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
     characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
     `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in
     `presence`, p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
     """
-    check_observations(T, model.shape)
+    fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
+    seen = T[~T.flatten(1).isnan().all(1)] if fits else T
+    check_observations(seen if len(seen) else T, model.shape)
     presence = dict(presence or {})
     for name, column in presence.items():
         model.find(name)
@@ -62,8 +65,8 @@ def fit(
             if name in batches.characteristics:
                 kind.characteristics_prior.fit(batches.characteristics[name].to(kind.log_odds))
         if options.initialisation:
-            rows = torch.randperm(len(T), generator=stream(seed, "initialisation"))[: options.initialisation]
-            model.flow.initialise(T[rows].to(like))
+            rows = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
+            model.flow.initialise(seen[rows].to(like))
     trainer = Trainer(model, batches, options, seed, levels=None)
     trainer.run(progress=progress)
     return trainer

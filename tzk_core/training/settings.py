@@ -20,6 +20,7 @@ class Settings:
         further to go than the entries of a matrix, and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
+    dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
@@ -38,6 +39,7 @@ class Settings:
     checkpoint_every: int = 1000
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
+    dreams: float = 0.0
     multiplier: float = 0.1
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3
@@ -53,6 +55,8 @@ class Settings:
             rate = getattr(self, key)
             if rate is not None and not rate > 0:
                 raise TzkError(f"{key} is expected above 0; got {rate}")
+        if not 0 <= self.dreams < 1:
+            raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
 
     def schedule(self, step: int) -> float:
         """The share of its learning rate that a step takes."""

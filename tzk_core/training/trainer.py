@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,9 +74,14 @@ class Trainer:
 
     def advance(self) -> Capacity:
         """One step. Raises `TzkError` if the objective or its gradient is not finite; the model is then as before."""
-        observations = self.batches.batch(self.step).to(self._like.device, self._like.dtype)
+        observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         capacity = mental_capacity(
-            self.model, observations, self._noise, self.multipliers.values, self.settings.wording
+            self.model,
+            observations,
+            self._noise,
+            self.multipliers.values,
+            self.settings.wording,
+            self._latent_noise,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -168,13 +174,30 @@ class Trainer:
         characteristics = self.model.find(name).characteristics
         return torch.randn(count, characteristics, generator=stream(self.seed, "noise", name, self.step))
 
+    def _latent_noise(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        source = stream(self.seed, "latent noise", name, self.step)
+        if not name:
+            return torch.empty(count, 0), self.model.flow.base.noise((count,), source)
+        kind = self.model.find(name)
+        return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
+
+    def _dreaming(self, observations: Observations) -> Observations:
+        """The batch with its share of T hidden; over the steps the shares come to `dreams` exactly."""
+        share, size = self.settings.dreams, len(observations)
+        hidden = math.floor((self.step + 1) * share * size) - math.floor(self.step * share * size)
+        if not hidden:
+            return observations
+        rows = torch.randperm(size, generator=stream(self.seed, "dreams", self.step))[:hidden]
+        return replace(observations, T=observations.T.index_fill(0, rows, torch.nan))
+
     def _count(self, capacity: Capacity) -> None:
         """Adds a step to the sums of the next line of the log."""
         dims = torch.Size(self.model.shape).numel()
         values = {"objective": capacity.value, "prior_weight": capacity.prior_weight}
         for name, rows in self.batches.sources(self.step).items():
-            if len(capacity.log_prob_T[rows]):
-                values[f"bits_per_dim/{name}"] = bits_per_dim(capacity.log_prob_T[rows].mean(), dims, self.levels)
+            log_prob_T = capacity.log_prob_T[rows]
+            if len(log_prob_T := log_prob_T[~log_prob_T.isnan()]):
+                values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
         for key, value in values.items():
