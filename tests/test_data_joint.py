@@ -303,9 +303,31 @@ def test_population_counts_data_sets_by_weight_and_leaves_out_the_unobserved() -
     batches = JointBatches(
         DATA, annotation.presence, knowledge=annotation.names, weights={"digits": 3.0, "letters": 1.0}
     )
-    two = (0.75 * 2 / 7) / (0.75 * 6 / 7 + 0.25)
+    two = 0.75 * 2 / 6 + 0.25 * 0  # of seven digits one has no label
     expected = torch.tensor([0.75, 0.6, torch.nan, two])
     torch.testing.assert_close(batches.population(), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("kept", [1, 4, 20])
+def test_hidden_labels_do_not_move_the_population(kept: int) -> None:
+    """Ten of a thousand labels beside a data set that is known to be without say the same share as all of them."""
+    samples = {"digits": marked(1000, 0), "letters": marked(500, 4000), "unknown": marked(300, 6000)}
+    presence = {
+        "digits": torch.full((1000, 1), torch.nan),
+        "letters": torch.zeros(500, 1),
+        "unknown": torch.full((300, 1), torch.nan),
+    }
+    presence["digits"][: 5 * kept] = torch.tensor([1.0, 0, 0, 0, 0]).repeat(kept)[:, None]
+    batches = JointBatches(samples, presence, knowledge=("seven",))
+    assert batches.population().item() == pytest.approx(0.2 * 1000 / 1500)
+
+
+def test_the_population_is_the_share_of_a_batch_where_everything_is_observed() -> None:
+    samples = {"a": marked(40, 0), "b": marked(25, 1000)}
+    presence = {name: torch.rand(len(samples[name]), 3, generator=stream(0, name)).round() for name in samples}
+    batches = JointBatches(samples, presence, knowledge=("x", "y", "z"), weights={"a": 2, "b": 1}, batch_size=60)
+    drawn = torch.cat([batches.batch(step).presence for step in range(10)])  # ten epochs of a, eight of b
+    torch.testing.assert_close(batches.population(), drawn.mean(0))
 
 
 def test_what_does_not_fit_together_is_refused() -> None:

@@ -99,17 +99,20 @@ class JointBatches:
         return sources
 
     def population(self) -> Tensor:
-        """`(knowledge,)`: the share of samples with each knowledge among those where it is observed, 0 to 1.
+        """`(knowledge,)`: the share of samples with each knowledge, 0 to 1; nan for knowledge that is observed nowhere.
 
-        Data sets count by their weights. nan for knowledge that is observed nowhere.
+        The share within each data set, among its samples in which the knowledge is observed, averaged by the data sets'
+        weights over those that have any such sample: a hundred labels of one data set say as much of its share as
+        sixty thousand.
         """
         present = torch.zeros(len(self.knowledge), dtype=torch.float64)
-        observed = torch.zeros(len(self.knowledge), dtype=torch.float64)
+        total = torch.zeros(len(self.knowledge), dtype=torch.float64)
         for name, weight in self.weights.items():
-            known = ~self.presence[name].isnan()
-            present += float(weight) * self.presence[name].nan_to_num(0.0).double().mean(dim=0)
-            observed += float(weight) * known.double().mean(dim=0)
-        return (present / observed).float()
+            observed = (~self.presence[name].isnan()).sum(dim=0)
+            share = self.presence[name].nan_to_num(0.0).double().sum(dim=0) / observed.clamp_min(1)
+            present += float(weight) * share
+            total += float(weight) * (observed > 0)
+        return (present / total).float()
 
     def _rows_of(self, knowledge: str, dataset: str, rows: Tensor) -> Tensor:
         C = self.characteristics[dataset].get(knowledge)
