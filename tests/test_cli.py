@@ -52,6 +52,7 @@ class FakeExperiment:
             "parameters": {"flow": 1234, "moons": 56},
             "data": {"moons": {"train": 1000, "test": 200}},
             "steps": self.config.training.steps,
+            "kept": {},
             "batch_size": self.config.training.batch_size,
         }
 
@@ -305,6 +306,33 @@ def test_a_dry_run_leaves_nothing(here: Path, experiment: type[FakeExperiment]):
     assert "1 knowledge type: 56" in result.stdout
     assert [path.name for path in here.iterdir()] == ["small.toml"]
     assert experiment.calls == []
+
+
+def test_the_plan_says_how_many_samples_keep_their_label_and_their_c(
+    here: Path, experiment: type[FakeExperiment], monkeypatch: pytest.MonkeyPatch
+):
+    described = experiment.describe
+
+    def describe(self: FakeExperiment) -> dict[str, Any]:
+        tables = {"digit-{label}": (1000, 55000, 250, 55000), "even": (1, 1, 0, 0)}
+        keys = ("labelled", "labels", "characterised", "characteristics")
+        return described(self) | {
+            "kept": {table: dict(zip(keys, numbers, strict=True)) for table, numbers in tables.items()}
+        }
+
+    monkeypatch.setattr(experiment, "describe", describe)
+    result = tzk("run", "small.toml", "--dry-run")
+    assert "labels      digit-{label}: kept in 1,000 of 55,000 training samples" in result.stdout
+    assert "C           digit-{label}: kept in 250 of 55,000 training samples" in result.stdout
+    assert "labels      even: kept in 1 of 1 training sample\n" in result.stdout
+    assert result.stdout.count("  C  ") == 1
+
+
+def test_check_says_what_is_kept(here: Path):
+    result = tzk("check", "small.toml", "knowledge.moons.labelled=1000")
+    assert "moons (gaussian), C in R^2, labels kept in 1,000\n" in result.stdout
+    result = tzk("check", "small.toml", "knowledge.moons.labelled=0.125")
+    assert "labels kept in 12.5 %" in result.stdout
 
 
 def test_a_faulty_config_leaves_nothing(here: Path, experiment: type[FakeExperiment]):

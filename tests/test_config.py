@@ -142,7 +142,7 @@ batchsize = 12
         "a.toml: [[datasets]] \"mnist\" colour: data set 'mnist' takes no such argument",
         "a.toml: [[datasets]] \"two-moon\" name: no data set is called 'two-moon'; did you mean 'two-moons'?",
         "a.toml: [[knowledge]] \"mnist\" charateristics: knowledge type 'flow' takes no such argument; "
-        "did you mean 'characteristics'?",
+        "did you mean 'characteristics'",
         'a.toml: [[knowledge]] "moons" characteristics: expected a number of at least 1, got 0',
         "a.toml: [objective] multiplier_max: expected a number below 0.5, got 0.5",
         "a.toml: [training] steps: expected a number above 0, got 0",
@@ -225,6 +225,26 @@ def test_several_problems_make_one_error_with_a_line_each():
             ),
             "observed names 1, so expected characteristics = 1, got 2",
         ),
+        *(
+            (
+                ('implies = "mnist"', f"labelled = {amount}"),
+                '[[knowledge]] "digit-{label}" labelled: expected a number of samples, at least 1, or a share of '
+                f"them above 0 and up to 1.0, got {amount}",
+            )
+            for amount in ("0", "-1", "0.0", "1.5", "nan", "true", '"many"', "[100]")
+        ),
+        (
+            ('implies = "mnist"', 'observed = ["slant"]\ncharacterised = 0'),
+            '"digit-{label}" characterised: expected a number of samples, at least 1',
+        ),
+        (
+            ('implies = "mnist"', "labelled = 100\ncharacterised = 10"),
+            '"digit-{label}" characterised: nothing is to be hidden where no C is observed',
+        ),
+        (
+            ('implies = "mnist"', 'observed = ["slant"]\nlabelled = 100\ncharacterised = 101'),
+            '"digit-{label}" characterised: C is kept where the label is, so expected at most labelled = 100, got 101',
+        ),
         (
             ("[training]", "[objective]\nmultiplier = 0.46\n[training]"),
             "[objective] multiplier: expected at most",
@@ -283,6 +303,17 @@ def test_globs_must_match_where_the_names_are_static():
 def test_observed_characteristics_give_their_number():
     text = JOINT.replace('implies = "mnist"', 'observed = ["slant"]')
     assert config_from(tables(text)).knowledge[1].characteristics == 1
+
+
+@pytest.mark.parametrize(("written", "value"), [("1", 1), ("100", 100), ("1.0", 1.0), ("0.25", 0.25)])
+def test_an_amount_is_a_number_of_samples_or_a_share_and_is_written_as_such(written: str, value: int | float):
+    text = JOINT.replace('implies = "mnist"', f'observed = ["slant"]\ncharacterised = {written}')
+    config = config_from(tables(text), overrides=[f"knowledge.digit-{{label}}.labelled={written}"])
+    again = config_from(tables(config.to_toml()))
+    for amount in (config.knowledge[1].labelled, again.knowledge[1].labelled, again.knowledge[1].characterised):
+        assert amount == value and type(amount) is type(value)
+    assert again == config
+    assert config.knowledge[0].labelled is None and config.to_toml().count("labelled") == 1
 
 
 def test_a_faulty_table_does_not_make_others_look_unknown():

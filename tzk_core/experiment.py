@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.config import Config, KnowledgeTable
-from tzk_core.data.annotation import Annotation, annotate
+from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
+from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
@@ -46,7 +48,10 @@ class Experiment:
         }
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
-        self.annotation: Annotation = annotate([_annotated(table) for table in config.knowledge], self._split("train"))
+        train = self._split("train")
+        whole = annotate([_annotated(table) for table in config.knowledge], train)
+        # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
+        self.annotation, self.kept = hide(whole, train, config.seed)
         self.model = self._build().to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
 
@@ -86,6 +91,7 @@ class Experiment:
                 name: {split: len(self._split(split)[name]) for split in ("train", "validation", "test")}
                 for name in self.datasets
             },
+            "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,
             "batch_size": self.config.training.batch_size,
         }
@@ -243,9 +249,9 @@ class Experiment:
 
 
 def _annotated(table: KnowledgeTable) -> dict[str, Any]:
-    """The keys of a table that say where the knowledge is; `pattern` keeps the name as written."""
-    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics")
-    return {key: getattr(table, key) for key in keys} | {"pattern": table.name}
+    """The keys of a table that say where the knowledge is, and where that is known."""
+    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
+    return {key: getattr(table, key) for key in keys}
 
 
 def _device(name: str) -> torch.device:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tzk_core.cli import output
+
+if TYPE_CHECKING:
+    from tzk_core.config import KnowledgeTable
 
 
 @click.command(name="check")
@@ -29,7 +33,7 @@ def command(config: Path, overrides: tuple[str, ...]) -> None:
         ("flow", f"{shape}, {flow.base} base"),
         *(("data sets", _typed(table.name, table.type)) for table in checked.datasets),
         *(
-            ("knowledge", f"{_typed(table.name, table.type)}, C in R^{table.characteristics}")
+            ("knowledge", f"{_typed(table.name, table.type)}, C in R^{table.characteristics}{_kept(table)}")
             for table in checked.knowledge
         ),
         ("training", f"{output.count(training.steps, 'step')} of {training.batch_size}"),
@@ -39,3 +43,13 @@ def command(config: Path, overrides: tuple[str, ...]) -> None:
 
 def _typed(name: str, part: str) -> str:
     return name if name == part else f"{name} ({part})"
+
+
+def _kept(table: KnowledgeTable) -> str:
+    """What is kept where the table hides the rest: `, labels kept in 1,000`, or in 10 % for a share."""
+    amounts = (("labels", table.labelled), ("C", table.characterised))
+    return "".join(
+        f", {what} kept in {output.count(amount) if isinstance(amount, int) else f'{100 * amount:g} %'}"
+        for what, amount in amounts
+        if amount is not None
+    )

@@ -16,6 +16,10 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
     flow = parameters.pop("flow")
     rows = [("device", f"{described['device']}, {config.dtype}")]
     rows += [("data", f"{name}: {_splits(splits)}") for name, splits in described["data"].items()]
+    for table, kept in described["kept"].items():
+        rows.append(("labels", f"{table}: {_of(kept['labelled'], kept['labels'])}"))
+        if kept["characteristics"]:
+            rows.append(("C", f"{table}: {_of(kept['characterised'], kept['characteristics'])}"))
     rows.append(("parameters", f"shared flow: {output.count(flow)}"))
     if parameters:
         types = output.count(len(parameters), "knowledge type")
@@ -28,3 +32,7 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
 
 def _splits(splits: Mapping[str, int]) -> str:
     return ", ".join(f"{output.count(number)} {split}" for split, number in splits.items())
+
+
+def _of(kept: int, all_of_them: int) -> str:
+    return f"kept in {output.count(kept)} of {output.count(all_of_them, 'training sample')}"

@@ -46,6 +46,7 @@ def broken_rules(sections: Sections) -> Found:
     for index, table in sections.knowledge.items():
         yield from _knowledge_name(index, table)
         yield from _conditions(index, table, sections)
+        yield from _characterised(index, table)
     yield from _distinct_knowledge(sections)
     yield from _implied(sections)
     if sections.objective is not None:
@@ -125,6 +126,21 @@ def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
             ("knowledge", index, "characteristics"),
             f"observed names {len(table.observed)}, so expected characteristics = {len(table.observed)}, "
             f"got {table.characteristics}",
+        )
+
+
+def _characterised(index: int, table: KnowledgeTable) -> Found:
+    path: Path = ("knowledge", index, "characterised")
+    if table.characterised is None:
+        return
+    if not table.observed:
+        yield path, "nothing is to be hidden where no C is observed: name characteristics of the data in observed"
+    both = isinstance(table.labelled, int) and isinstance(table.characterised, int)
+    if both and table.characterised > table.labelled:  # type: ignore[operator]
+        yield (
+            path,
+            f"C is kept where the label is, so expected at most labelled = {table.labelled}, "
+            f"got {table.characterised}",
         )
 
 

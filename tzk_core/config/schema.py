@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 Condition = dict[str, str | int | tuple[str | int, ...]]
@@ -28,6 +28,18 @@ def _matching(pattern: str, wording: str) -> AfterValidator:
 
 FileName = Annotated[str, _matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'")]
 """A name that a folder may have on any system."""
+
+def _amount(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole and value >= 1 or isinstance(value, float) and 0 < value <= 1):
+        raise PydanticCustomError(
+            "expected", "a number of samples, at least 1, or a share of them above 0 and up to 1.0"
+        )
+    return value
+
+
+Amount = Annotated[int | float, BeforeValidator(_amount)]
+"""How many samples: 100 is a number of them, 0.1 a share; 1 is one sample, 1.0 all."""
 
 Device = Annotated[str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")]
 
@@ -72,7 +84,10 @@ class DatasetTable(PartTable):
 
 class KnowledgeTable(PartTable):
     """[[knowledge]]: one knowledge type, or with a name such as `digit-{label}` one for each value of a label
-    column."""
+    column.
+
+    `labelled`: how many training samples keep their label, of the data sets that it can be present in, and
+    `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`)."""
 
     name: str
     type: str = "flow"
@@ -80,6 +95,8 @@ class KnowledgeTable(PartTable):
     present: Condition = Field(default_factory=dict)
     unobserved: Condition = Field(default_factory=dict)
     observed: tuple[str, ...] = ()
+    labelled: Amount | None = None
+    characterised: Amount | None = None
     implies: tuple[str, ...] = ()
 
 

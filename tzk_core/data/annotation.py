@@ -23,7 +23,8 @@ Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the val
 class ExpandedKnowledge:
     """One knowledge type, after `digit-{label}` has become digit-0, digit-1, ...
 
-    table: the table it came from, with name, present, unobserved and implies filled in.
+    table: the table it came from, with name, present, unobserved and implies filled in, and `pattern`, the name as
+        written.
     present, unobserved: conditions; an empty one matches nothing. implies: names of what contains it.
     observed: names of the data's characteristics that are its C, in order; empty if C is never observed.
     """
@@ -61,7 +62,8 @@ class Annotation:
 def annotate(
     knowledge_tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
 ) -> Annotation:
-    """Expand the tables (see `expand`) and annotate these (training) samples with their knowledge."""
+    """Expand the tables (see `expand`) and annotate these (training) samples with their knowledge, all of it: what the
+    tables hide, `hiding.hide` takes out."""
     return _annotated(tuple(expand(knowledge_tables, samples_by_dataset)), samples_by_dataset)
 
 
@@ -177,7 +179,7 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
         names = dict(name=name.format(**values), implies=[implied.format(**values) for implied in implies])
         yield ExpandedKnowledge(
             name=names["name"],  # type: ignore[arg-type]
-            table={**table, **names, "present": filled, "unobserved": filled_unobserved},
+            table={**table, **names, "pattern": name, "present": filled, "unobserved": filled_unobserved},
             present=filled,
             unobserved=filled_unobserved,
             implies=tuple(names["implies"]),
