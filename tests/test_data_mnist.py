@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from tzk_core.data import cache, mnist, root
 from tzk_core.data.images import pad, resize
+from tzk_core.data.ink import slant, thickness
 from tzk_core.data.mnist import Mnist
 from tzk_core.data.splits import cut, divide
 from tzk_core.errors import TzkError
@@ -106,6 +107,16 @@ def test_size_pads_or_resizes(source: Path) -> None:
     assert torch.equal(T[..., 2:30, 2:30], plain.split("test").T)
     assert T.sum() == plain.split("test").T.sum()
     assert small.split("test").T.shape[1:] == small.shape == (1, 14, 14)
+
+
+def test_characteristics_are_those_of_the_originals_whatever_the_size(source: Path) -> None:
+    plain = Mnist().split("test")
+    assert set(plain.characteristics) == {"slant", "thickness"}
+    np.testing.assert_array_equal(plain.characteristics["slant"], slant(plain.T[:, 0].numpy()))
+    np.testing.assert_array_equal(plain.characteristics["thickness"], thickness(plain.T[:, 0].numpy()))
+    for size in (14, 32):
+        for name, values in Mnist(size=size).split("test").characteristics.items():
+            assert torch.equal(values, plain.characteristics[name])
 
 
 def test_validation_is_cut_by_seed(source: Path) -> None:
@@ -297,4 +308,8 @@ def test_the_real_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     # The counts of 0 to 9 among the test digits, as published.
     counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert [int((test.labels["label"] == str(digit)).sum()) for digit in range(10)] == counts
+    for name, mean, deviation in (("slant", 0.1, 0.3), ("thickness", 2.6, 0.6)):  # as documented
+        values = train.characteristics[name]
+        assert round(values.mean().item(), 1) == mean and round(values.std().item(), 1) == deviation
+        assert not values.isnan().any()
     assert ((test.T > 0).float().mean((0, 1))[:2] == 0).all() and test.T.max() == 255
