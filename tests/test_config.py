@@ -313,7 +313,7 @@ def test_an_amount_is_a_number_of_samples_or_a_share_and_is_written_as_such(writ
     for amount in (config.knowledge[1].labelled, again.knowledge[1].labelled, again.knowledge[1].characterised):
         assert amount == value and type(amount) is type(value)
     assert again == config
-    assert config.knowledge[0].labelled is None and config.to_toml().count("labelled") == 1
+    assert config.knowledge[0].labelled is None and config.to_toml().count("\nlabelled") == 1
 
 
 def test_a_faulty_table_does_not_make_others_look_unknown():
