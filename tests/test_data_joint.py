@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data import dequantise as dequantise_module
 from tzk_core.data.annotation import annotate, characteristics_of, expand, presence
 from tzk_core.data.dequantise import dequantise
@@ -15,6 +16,7 @@ from tzk_core.data.joint import JointBatches, shares
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
+from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
 
@@ -110,6 +112,30 @@ def test_each_over_two_columns_makes_the_combinations_that_occur() -> None:
     expanded = expand([hand, table], DATA)
     assert [k.name for k in expanded] == ["left", "right", "left-a", "left-b", "right-a", "right-b"]
     assert expanded[4].implies == ("right",)
+
+
+def test_what_no_name_can_hold_is_a_dash_in_names_and_stays_in_conditions() -> None:
+    label = ["Greek/character24", "Greek/character3", "v1.5", "a:b*?", ""]
+    tables = [
+        {"name": "character-{label}", "present": {"dataset": "x", "label": "each"}},
+        {"name": "again {label}", "present": {"dataset": "x", "label": "each"}, "implies": "character-{label}"},
+    ]
+    data = {"x": marked(5, 0, label=label)}
+    annotation = annotate(tables, data)
+    names = ["Greek-character3", "Greek-character24", "a-b--", "v1-5"]
+    assert annotation.names == (*(f"character-{name}" for name in names), *(f"again {name}" for name in names))
+    model = TzK(build_flow((2,), layers=[{"type": "affine"}]))
+    for each in annotation.knowledge:
+        model.add(each.name, build_knowledge("gaussian", (2,), hidden=2, layers=2))
+    assert annotation.knowledge[5].implies == ("character-Greek-character24",)
+    column = annotation.names.index("character-Greek-character24")
+    assert annotation.presence["x"][:4, column].tolist() == [1, 0, 0, 0]
+
+
+def test_labels_that_only_differ_by_what_no_name_can_hold_are_refused() -> None:
+    table = {"name": "c-{label}", "present": {"dataset": "x", "label": "each"}}
+    with pytest.raises(TzkError, match=r"label = 'a-b' and label = 'a/b' would both be called 'c-a-b'.*rename one"):
+        expand([table], {"x": marked(3, 0, label=["a/b", "c", "a-b"])})
 
 
 def test_presence_is_one_nan_or_zero_as_written() -> None:

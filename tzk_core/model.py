@@ -19,6 +19,7 @@ from tzk_core.implementations import use_implementations
 from tzk_core.importance import log_prob_present
 from tzk_core.inputs import check_characteristics, check_domain, check_observations
 from tzk_core.knowledge import Knowledge
+from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import stream
 
@@ -99,7 +100,7 @@ class TzK(nn.Module):
         """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
         if name in self.knowledge or name in self.opaque:
             raise TzkError(f"this model has a knowledge type {name!r} already: choose another name")
-        if not name or any(letter in "./\\" or ord(letter) < 32 for letter in name):
+        if not is_file_name(name):
             raise TzkError(f"a knowledge type's name is also a file's: {name!r} may not be empty or hold . / or \\")
         if knowledge.latent_shape != self.latent_shape:
             raise TzkError(

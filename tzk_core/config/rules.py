@@ -18,12 +18,9 @@ from tzk_core.config.schema import (
     PublishedTable,
 )
 from tzk_core.errors import nearest
+from tzk_core.names import UNSAFE
 
 Found = Iterator[tuple[Path, str]]
-
-_UNSAFE = re.compile(r'[<>:"/\\|?*\[\].\x00-\x1f]')
-"""What a knowledge type's name may not hold: it names a file on any system and a module of the model, and is
-globbed."""
 
 
 @dataclass
@@ -86,7 +83,7 @@ def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
     except ValueError as error:
         yield path, f"the name '{name}' has unmatched braces ({error})"
         return
-    if not name or name != name.strip() or _UNSAFE.search(name) or name.startswith("-") or len(name) > 100:
+    if not name or name != name.strip() or UNSAFE.search(name) or name.startswith("-") or len(name) > 100:
         yield (
             path,
             f"the name is also a file's: expected one without < > : \" / \\ | ? * [ ] . and edge spaces, "

@@ -14,6 +14,7 @@ from torch import Tensor
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
+from tzk_core.names import STAND_IN, in_a_name
 
 EACH = "each"
 Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the values that match
@@ -74,8 +75,8 @@ def expand(
 
     A table whose `present` says `column = "each"` becomes one knowledge type for each value (for several such
     columns: each combination) that occurs in these samples, in natural order; its name has `{column}` where
-    the value goes, and so may `implies`. Pass the training split, so that what exists does not depend on
-    other data.
+    the value goes, and so may `implies`. What no name can hold, such as the "/" of "Greek/character24", is
+    "-" there. Pass the training split, so that what exists does not depend on other data.
 
     Raises TzkError for an unknown data set, column, value, characteristic or implied knowledge, and for two
     knowledge types of one name.
@@ -170,13 +171,15 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
     implies = (implies,) if isinstance(implies, str) else tuple(implies)
     observed = tuple(table.get("observed") or ())
     _check_observed(table, observed, data, where)
-    for values in _combinations(each, present, data):
+    combinations = list(_combinations(each, present, data))
+    _check_distinct_names(name, combinations, where)
+    for values in combinations:
         filled = present | {column: (value,) for column, value in values.items()}
         filled_unobserved = {
             column: (values[column],) if column in values and allowed == (EACH,) else allowed
             for column, allowed in unobserved.items()
         }
-        names = dict(name=name.format(**values), implies=[implied.format(**values) for implied in implies])
+        names = dict(name=_filled(name, values), implies=[_filled(implied, values) for implied in implies])
         yield ExpandedKnowledge(
             name=names["name"],  # type: ignore[arg-type]
             table={**table, **names, "pattern": name, "present": filled, "unobserved": filled_unobserved},
@@ -270,6 +273,24 @@ def _check_observed(
             f"{where}: characteristics = {count}, but observed names {len(observed)} of them: "
             f"expected characteristics = {len(observed)}"
         )
+
+
+def _check_distinct_names(name: str, combinations: Sequence[Mapping[str, str]], where: str) -> None:
+    """That what becomes of labels within a name leaves the names of one table distinct."""
+    first: dict[str, Mapping[str, str]] = {}
+    for values in combinations:
+        filled = _filled(name, values)
+        if (other := first.setdefault(filled, values)) is not values:
+            one, two = (" and ".join(f"{key} = '{value}'" for key, value in each.items()) for each in (other, values))
+            raise TzkError(
+                f"{where}: {one} and {two} would both be called '{filled}' (what no name can hold is '{STAND_IN}' in "
+                "it): rename one of the labels, or write a table for each value, with a name of its own"
+            )
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """`digit-{label}` with the values of a label column in it, as far as a name can hold them."""
+    return text.format(**{column: in_a_name(value) for column, value in values.items()})
 
 
 def _check_implications(implies: Mapping[str, Sequence[str]]) -> None:
