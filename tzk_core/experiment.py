@@ -57,9 +57,10 @@ class Experiment:
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
-        return self.annotation.names
+        """The knowledge types that the config says where to find and that the model has: what can be evaluated."""
+        return tuple(name for name in self.annotation.names if name in self.model.knowledge)
 
-    @cached_property
+    @property
     def groups(self) -> dict[str, list[str]]:
         """The knowledge types of each table with a `{column}` in its name, by that name."""
         groups: dict[str, list[str]] = {}
@@ -70,15 +71,16 @@ class Experiment:
                     start, stop = pattern.index("{"), pattern.index("}")
                     pattern = pattern[:start] + "*" + pattern[stop + 1 :]
                 groups[table.name] = [name for name in self.knowledge_names if fnmatchcase(name, pattern)]
-        return groups
+        return {pattern: members for pattern, members in groups.items() if members}
 
-    @cached_property
+    @property
     def dataset_knowledge(self) -> dict[str, str]:
         """Data set -> the knowledge type that is present in it and nowhere else, whatever the labels."""
         return {
             each.present["dataset"][0]: each.name
             for each in self.annotation.knowledge
             if set(each.present) == {"dataset"} and len(each.present["dataset"]) == 1
+            and each.name in self.knowledge_names
         }
 
     def describe(self) -> dict[str, Any]:
@@ -123,17 +125,21 @@ class Experiment:
         """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
         limit = limit or self.config.evaluation.limit
         held = [self._held(name, split, limit) for name in self.datasets]
-        return evaluate(
+        partitions, notes = self._whole(self.config.evaluation.partitions, "mixture")
+        means, more_notes = self._whole(self.config.evaluation.means, "mean")
+        results = evaluate(
             self.model,
             held,
             {name: samples.T for name, samples in self._split("train").items()},
-            self._expanded(self.config.evaluation.partitions),
-            self._expanded(self.config.evaluation.means),
+            partitions,
+            means,
             [table.model_dump() for table in self.config.published],
             self.multipliers,
             self.config.evaluation.importance_samples,
             self.config.seed,
         )
+        notes = [*self._differences(), *notes, *more_notes]
+        return results | {"notes": notes} if notes else results
 
     def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
         """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}."""
@@ -148,7 +154,7 @@ class Experiment:
             train,
             self.annotation.presence,
             self.annotation.characteristics,
-            self.knowledge_names,
+            self.annotation.names,
             given or None,
             training.batch_size,
             self.config.seed,
@@ -178,7 +184,7 @@ class Experiment:
     def _initialise(self) -> None:
         """Fits p(κ) to the training population and p(C) to observed characteristics, and starts the shared flow from
         one large batch of its own."""
-        for name, share in zip(self.knowledge_names, self.batches.population().tolist(), strict=True):
+        for name, share in zip(self.annotation.names, self.batches.population().tolist(), strict=True):
             kind = self.model.find(name)
             odds = 0.0 if math.isnan(share) else math.log(max(share, 1e-6) / max(1 - share, 1e-6))
             kind.log_odds.fill_(odds)
@@ -218,27 +224,52 @@ class Experiment:
             source = stream(self.config.seed, "limit", dataset, split)
             samples = samples.take(torch.randperm(len(samples), generator=source)[:limit].sort().values)
         annotation = self.annotation.of({dataset: samples})
+        names = self.knowledge_names
+        columns = [annotation.names.index(name) for name in names]
         return Held(
             dataset,
             split,
             dequantise(samples.T, stream(self.config.seed, "evaluation", dataset, split), self.levels),
-            annotation.presence[dataset],
-            self.knowledge_names,
-            annotation.characteristics[dataset],
+            annotation.presence[dataset][:, columns],
+            names,
+            {name: C for name, C in annotation.characteristics[dataset].items() if self._takes(name, C)},
             self.levels,
             self.datasets[dataset].original_dims,
             float(self.batches.weights[dataset]),
         )
 
-    def _expanded(self, globs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Names of knowledge types for globs; each glob has to match something."""
-        expanded = {}
+    def _takes(self, name: str, C: Tensor) -> bool:
+        """Whether the model has this knowledge with as many characteristics as the data supply; one that came from
+        elsewhere may have others."""
+        return name in self.knowledge_names and self.model.find(name).characteristics == C.shape[1]
+
+    def _whole(self, globs: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
+        """Names of knowledge types for globs, each of which has to match something; and a sentence for each title that
+        is left out, since the model lacks some of its members and the rest would be another figure."""
+        expanded, notes = {}, []
         for title, patterns in globs.items():
-            members = [name for name in self.knowledge_names if any(fnmatchcase(name, each) for each in patterns)]
+            members = [name for name in self.annotation.names if any(fnmatchcase(name, each) for each in patterns)]
             if not members:
                 raise TzkError(f"[evaluation] {title!r}: no knowledge type matches {', '.join(patterns)}")
-            expanded[title] = members
-        return expanded
+            if gone := [name for name in members if name not in self.model.knowledge]:
+                whole = f"the config has it over {len(members)} knowledge types, and this model lacks {', '.join(gone)}"
+                notes.append(f"The {what} {title!r} is left out: {whole}.")
+            else:
+                expanded[title] = members
+        return expanded, notes
+
+    def _differences(self) -> list[str]:
+        """A sentence for each way in which the knowledge of the model is not that of the config."""
+        notes, opaque = [], self.model.opaque
+        if gone := [name for name in self.annotation.names if name not in self.knowledge_names and name not in opaque]:
+            notes.append(f"Knowledge types of the config that this model does not have any more: {', '.join(gone)}.")
+        if others := [name for name, _ in self.model.named_knowledge() if name not in self.knowledge_names]:
+            notes.append(
+                "Knowledge types of this model that are not evaluated, since no [[knowledge]] of the config says in "
+                f"which samples they are present: {', '.join(others)}."
+            )
+        notes += [f"Not evaluated: {each.reason}." for each in opaque.values()]
+        return notes
 
     def _common(self, attribute: str, meaning: str) -> Any:
         values = {name: getattr(dataset, attribute) for name, dataset in self.datasets.items()}

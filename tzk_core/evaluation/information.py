@@ -65,8 +65,10 @@ class Information:
 
 @torch.no_grad()
 def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
-    """`Information` of every knowledge type; data sets weigh as they do in the training population."""
-    gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge()}
+    """`Information` of every knowledge type that any of `held` knows of; data sets weigh as they do in the training
+    population."""
+    known = {name for each in held for name in each.knowledge}
+    gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge() if name in known}
     like = next(model.parameters())
     for each in held:
         weight = each.share / len(each.T)
@@ -75,6 +77,8 @@ def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 51
             z, _ = model.flow.encode(each.T[rows].to(like))
             log_prob_z = model.flow.base.log_prob(z)
             for name, info in gathered.items():
+                if name not in each.knowledge:
+                    continue
                 generator = stream(seed, "information", name, number)
                 _gather(model, each, rows, name, info, z, log_prob_z, weight, generator)
     return gathered

@@ -38,6 +38,8 @@ def evaluate(
     partitions and means: by title, names of knowledge types. published: rows of others. multipliers: λ at the
     end of training. Raises `TzkError` for a partition that partitions no data set.
 
+    Knowledge types that no `held` knows of, as importing may have brought them, take no part.
+
     The result is results.json: "rows", each with the keys of `likelihood.make_row`; "knowledge", of each type
     the terms of Eq. 4 in nats (see `Information`), `inconsistency_nats` over all data sets, accuracy of the
     discriminator, plain and balanced between present and absent, `multiplier`, `presence_prior` p(κ=1), and
@@ -85,7 +87,7 @@ def evaluate(
                 "presence_prior": model.find(name).log_prob_presence()[1].exp().item(),
                 "gap_nats": torch.cat(gaps[name]).mean().item() if name in gaps else None,
             }
-            for name, _ in model.named_knowledge()
+            for name in info
         ],
         "classification": classified,
         "invertibility": {

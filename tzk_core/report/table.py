@@ -28,13 +28,15 @@ flow fits. The last column is the accuracy of p(κ given T)."""
 def markdown(results: Mapping[str, Any], command: str) -> str:
     """Render the contents of `results.json` (format 1) as the text of `results.md`.
 
-    Parts that are missing or empty are left out. Two keys of a knowledge entry are optional: `gap_nats`, the
-    prior's -log p(T) less the conditional's on the same images, and `presence_prior`, p(κ=1). Without
-    `gap_nats` the gap is taken from the rows if a prior row covers as many images of the same data set and
-    split, and is a dash otherwise.
+    Parts that are missing or empty are left out; "notes" are sentences that a reader has to know. Two keys of a
+    knowledge entry are optional: `gap_nats`, the prior's -log p(T) less the conditional's on the same images, and
+    `presence_prior`, p(κ=1). Without `gap_nats` the gap is taken from the rows if a prior row covers as many images
+    of the same data set and split, and is a dash otherwise.
     """
     rows = list(results.get("rows", ()))
     parts = ["# Results", NOTES] if rows else ["# Results"]
+    if notes := results.get("notes"):
+        parts.append("\n".join(f"- {_escape(note)}" for note in notes))
     for (dataset, split), group in _by_dataset(rows).items():
         heading = f"## Likelihood on {_escape(dataset)}" + (f" ({_escape(split)})" if split else "")
         parts += [heading, _likelihood(group)]
