@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tzk_core.training.fit import fit as fit
     from tzk_core.training.fit import load as load
     from tzk_core.training.fit import save as save
+    from tzk_core.training.knowledge_files import export_knowledge as export_knowledge
+    from tzk_core.training.knowledge_files import import_knowledge as import_knowledge
+    from tzk_core.training.knowledge_files import list_knowledge as list_knowledge
+    from tzk_core.training.knowledge_files import remove_knowledge as remove_knowledge
 
 _HOME = {
     "build_flow": "tzk_core.build",
@@ -35,6 +39,10 @@ _HOME = {
     "fit": "tzk_core.training.fit",
     "load": "tzk_core.training.fit",
     "save": "tzk_core.training.fit",
+    "export_knowledge": "tzk_core.training.knowledge_files",
+    "import_knowledge": "tzk_core.training.knowledge_files",
+    "list_knowledge": "tzk_core.training.knowledge_files",
+    "remove_knowledge": "tzk_core.training.knowledge_files",
 }
 
 __all__ = sorted(_HOME)

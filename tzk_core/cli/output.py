@@ -14,6 +14,11 @@ def error(message: str) -> None:
     click.echo(f"error: {message}", err=True)
 
 
+def warning(message: str) -> None:
+    """What went well and should be known all the same, on stderr."""
+    click.echo(f"warning: {message}", err=True)
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of text, its columns as wide as their longest cell."""
     widths = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]

@@ -17,6 +17,7 @@ OWN_COMMANDS = {
     "run": "Train and evaluate a config; leave a run folder.",
     "eval": "Print the likelihood table of a run.",
     "sample": "Draw samples from a run.",
+    "knowledge": "List, export, import and remove the knowledge types of a run.",
     "check": "Say everything that is wrong with a config.",
     "describe": "Say what a registered part is and takes.",
     "plugins": "List the plugins and what became of each.",

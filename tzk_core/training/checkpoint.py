@@ -14,7 +14,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tzk_core.build import rebuild_flow, rebuild_knowledge
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import (
     FlowLayer,
@@ -40,6 +42,7 @@ from tzk_core.plugins import (
 )
 
 FORMAT = 1
+CORE = "core.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,34 +57,54 @@ class OpaqueKnowledge:
 
 def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None) -> None:
     """Writes the model, and the state of its training if given, as `folder`, replacing what was there as a whole."""
-    folder = Path(folder)
-    _repair(folder)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "knowledge").mkdir(parents=True)
     core = core_hash(model.flow)
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "core": {
-            "hash": core,
-            "parts": model.flow.parts.to_json() if model.flow.parts else None,
-            **_write(fresh, "core.safetensors", save_tensors(_tensors(model.flow))),
-        },
-        "knowledge": {},
-    }
-    for name, kind in model.named_knowledge():
-        entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-        metadata = {"tzk": json.dumps({"name": name, **entry})}
-        file = save_tensors(_tensors(kind), metadata=metadata)
-        manifest["knowledge"][name] = {**entry, **_write(fresh, f"knowledge/{name}.safetensors", file)}
-    for name, opaque in model.opaque.items():
-        manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, f"knowledge/{name}.safetensors", opaque.file)}
-    if trainer is not None:
-        state = io.BytesIO()
-        torch.save(dict(trainer), state)
-        manifest["trainer"] = _write(fresh, "trainer.pt", state.getvalue())
-    _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
-    _replace(folder, fresh)
+    with _replacing(Path(folder)) as fresh:
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "core": {
+                "hash": core,
+                "parts": model.flow.parts.to_json() if model.flow.parts else None,
+                **_write(fresh, CORE, save_tensors(_tensors(model.flow))),
+            },
+            "knowledge": {},
+        }
+        for name, kind in model.named_knowledge():
+            entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
+            metadata = {"tzk": json.dumps({"name": name, **entry})}
+            file = save_tensors(_tensors(kind), metadata=metadata)
+            manifest["knowledge"][name] = {**entry, **_write(fresh, _file_of(name), file)}
+        for name, opaque in model.opaque.items():
+            manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, _file_of(name), opaque.file)}
+        if trainer is not None:
+            state = io.BytesIO()
+            torch.save(dict(trainer), state)
+            manifest["trainer"] = _write(fresh, "trainer.pt", state.getvalue())
+        _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def copy_checkpoint(
+    source: Path,
+    folder: Path,
+    without: Collection[str] = (),
+    more: Mapping[str, tuple[Mapping[str, Any], bytes]] | None = None,
+) -> None:
+    """Writes the checkpoint `source` as `folder`, which may be the same, with other knowledge in it.
+
+    without: names of knowledge to leave out. more: by name, the entry and the file of knowledge to put in. All other
+    files stay as they are, byte for byte, but for the state of the training, which no longer fits and is left out.
+    Raises `TzkError` naming a file that is missing, truncated or altered; then nothing has changed.
+    """
+    manifest = read_manifest(source)
+    manifest.pop("trainer", None)
+    with _replacing(Path(folder)) as fresh:
+        manifest["core"] |= _write(fresh, CORE, read_file(source, manifest["core"]))
+        for name in without:
+            del manifest["knowledge"][name]
+        for name, entry in manifest["knowledge"].items():
+            _write(fresh, _file_of(name), read_file(source, entry))
+        for name, (entry, file) in (more or {}).items():
+            manifest["knowledge"][name] = {**entry, **_write(fresh, _file_of(name), file)}
+        _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
@@ -94,7 +117,7 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     folder, manifest = Path(folder), read_manifest(folder)
     parts = FlowParts.from_json(manifest["core"]["parts"]) if manifest["core"]["parts"] else None
     where = folder / manifest["core"]["file"]
-    state = _parse(_read(folder, manifest["core"]), where)
+    state = _parse(read_file(folder, manifest["core"]), where)
     if parts is not None:
         state = upgraded_flow(parts, state, folder)
     if flow is None:
@@ -104,7 +127,7 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     _load_state(flow, state, where)
     model = TzK(flow)
     for name, entry in manifest["knowledge"].items():
-        file = _read(folder, entry)
+        file = read_file(folder, entry)
         if entry["core"] != manifest["core"]["hash"]:
             reason = f"knowledge type {name!r} was trained with another shared flow than the one in {folder}"
             model.opaque[name] = OpaqueKnowledge(file, dict(entry), reason)
@@ -152,6 +175,16 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)  # one written on a GPU opens without
 
 
+def checkpoint_in(path: str | Path) -> Path:
+    """The checkpoint folder of a run folder, or `path` itself. Raises `TzkError` if nothing is there."""
+    path = Path(path)
+    if not path.exists() and not path.with_name(path.name + ".old").exists():
+        raise TzkError(f"there is no run or checkpoint at {path}")
+    inside = path / "checkpoint"
+    run = inside.exists() or inside.with_name("checkpoint.old").exists()
+    return inside if run else path
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, after repairing an interrupted replacement."""
     folder = Path(folder)
@@ -167,9 +200,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if written != FORMAT:
         raise TzkError(f"{path} has format {written}; this version of TzK reads format {FORMAT}")
     try:
-        knowledge = manifest["knowledge"].values()
+        knowledge = manifest["knowledge"].items()
         damaged = not {"file", "sha256", "hash", "parts"} <= set(manifest["core"])
-        damaged |= any(not {"file", "sha256", "core", "part", "implies"} <= set(entry) for entry in knowledge)
+        damaged |= any(not {"file", "sha256", "core", "part", "implies"} <= set(entry) for _, entry in knowledge)
+        damaged = damaged or any(not is_file_name(name) or entry["file"] != _file_of(name) for name, entry in knowledge)
     except (KeyError, TypeError, AttributeError):
         damaged = True
     if damaged:
@@ -254,6 +288,10 @@ def _parse(file: bytes, where: Path) -> dict[str, Tensor]:
         raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
 
 
+def _file_of(name: str) -> str:
+    return f"knowledge/{name}.safetensors"
+
+
 def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
     path = folder / name
     with path.open("wb") as file:
@@ -263,7 +301,8 @@ def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
     return {"file": name, "sha256": _sha256(content)}
 
 
-def _read(folder: Path, entry: Mapping[str, Any]) -> bytes:
+def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
+    """The file that an entry of the manifest names. Raises `TzkError` if it is missing, truncated or altered."""
     return _checked(folder / entry["file"], entry["sha256"])
 
 
@@ -281,8 +320,19 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _replace(folder: Path, fresh: Path) -> None:
-    """Puts `fresh` in the place of `folder`; see `_repair` for a kill between the two renames."""
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A fresh folder, which takes the place of `folder` once the block is through; see `_repair` for a kill between
+    the two renames."""
+    _repair(folder)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "knowledge").mkdir(parents=True)
+    try:
+        yield fresh
+    except (Exception, KeyboardInterrupt):
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     last = folder.with_name(folder.name + ".old")
     shutil.rmtree(last, ignore_errors=True)
     if folder.exists():

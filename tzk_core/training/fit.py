@@ -15,7 +15,7 @@ from tzk_core.inputs import check_observations
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tzk_core.training.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
 
@@ -83,12 +83,7 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
     Raises `TzkError` naming what is missing, damaged or not installed. A shared flow that was built in Python has to
     be given as `flow`.
     """
-    path = Path(path)
-    if not path.exists() and not path.with_name(path.name + ".old").exists():
-        raise TzkError(f"there is no run or checkpoint at {path}")
-    inside = path / "checkpoint"
-    run = inside.exists() or inside.with_name("checkpoint.old").exists()
-    return load_checkpoint(inside if run else path, flow)
+    return load_checkpoint(checkpoint_in(path), flow)
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
