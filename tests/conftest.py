@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from extra_plugin import offered
+
+__all__ = ["offered"]
 
 
 @pytest.fixture(autouse=True)

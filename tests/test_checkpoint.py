@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from extra_plugin import OFFERED, Versioned, VersionedLayer
+from kills import Killed, killing
 from torch import Tensor
 
 import tzk_core
-from tzk_core import build, implementations
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
 from tzk_core.knowledge_types.gaussian import GaussianKnowledge
 from tzk_core.model import SharedFlow, TzK
-from tzk_core.plugins import FlowLayer, KnowledgeType, PluginRecord, Registry, Spec
-from tzk_core.plugins.builtin import BUILTIN
-from tzk_core.plugins.loader import Loaded, load_all
+from tzk_core.plugins import Spec
 from tzk_core.training import checkpoint
 from tzk_core.training.checkpoint import core_hash, load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.transforms.affine import Affine
@@ -243,36 +239,6 @@ def tiny(seed: int) -> TzK:
     return model
 
 
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it and no line after it runs."""
-
-
-def killing(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """Kills what runs in the place of the `moment`-th thing that changes the disk."""
-    done: list[str] = []
-
-    def wrapped(name: str, original: Any) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
-            if len(done) == moment:
-                raise Killed
-            done.append(name)
-            return original(*arguments, **named)
-
-        return call
-
-    def rmtree(folder: Path, ignore_errors: bool = False) -> None:
-        """File by file, so that a kill can come within."""
-        for path in sorted(Path(folder).rglob("*"), reverse=True):
-            (path.rmdir if path.is_dir() else path.unlink)()
-        if Path(folder).exists():
-            Path(folder).rmdir()
-
-    for name in ("rename", "mkdir", "unlink", "rmdir"):
-        monkeypatch.setattr(Path, name, wrapped(name, getattr(Path, name)))
-    monkeypatch.setattr(os, "fsync", wrapped("fsync", lambda file: None))
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-
-
 @pytest.mark.parametrize("earlier", [0, 1])
 def test_a_kill_at_any_moment_leaves_the_last_good_one(tmp_path: Path, earlier: int) -> None:
     """Then the next save, killed anywhere too, and so on: whatever opens is a whole checkpoint of one of the models.
@@ -327,49 +293,6 @@ def assert_opens(run: Path, T: Tensor, known: list[Tensor], expected: bool) -> N
 
 
 # plugins that are missing, older, newer
-
-
-class Versioned(GaussianKnowledge):
-    """A knowledge type of a plugin, whose second version calls its latent by another name."""
-
-    state_version = 2
-
-    @staticmethod
-    def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
-        assert version == 1
-        return {key.replace("old_latent.", "latent."): value for key, value in state.items()}
-
-
-class VersionedLayer(Affine):
-    """A flow layer of a plugin, whose second version calls its shift by another name."""
-
-    state_version = 2
-
-    @staticmethod
-    def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
-        assert version == 1
-        return {"shift" if key == "offset" else key: value for key, value in state.items()}
-
-
-OFFERED: list[Spec] = [
-    KnowledgeType("versioned", f"{__name__}:Versioned", "of a test"),
-    FlowLayer("versioned-layer", f"{__name__}:VersionedLayer", "of a test"),
-]
-
-
-@pytest.fixture
-def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Spec]]:
-    """What the installed plugin `extra`, of the distribution tzk-plugin-extra, offers; clear it to uninstall it."""
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    specs = list(OFFERED)
-
-    def registry() -> Registry:
-        record = PluginRecord("extra", "tzk-plugin-extra", "1.5", "extra", "ok", ("tzk_knowledge_types",), "")
-        return Registry([*load_all(BUILTIN, []), *([Loaded(record, tuple(specs))] if specs else [])])
-
-    for module in (build, checkpoint, implementations):
-        monkeypatch.setattr(module, "registry", registry)
-    yield specs
 
 
 def test_knowledge_without_its_plugin_stays_byte_for_byte(tmp_path: Path, offered: list[Spec]) -> None:

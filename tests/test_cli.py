@@ -110,7 +110,9 @@ def refused(*words: object) -> str:
 # --- starting ---
 
 
-@pytest.mark.parametrize("words", [["--help"], ["plugins"], ["run", "--help"], ["sample", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["plugins"], ["run", "--help"], ["sample", "--help"], ["knowledge", "import", "--help"]]
+)
 def test_nothing_heavy_is_imported_to_say_what_there_is(words: list[str]):
     code = (
         "import sys; from tzk_core.cli import main; main(sys.argv[1:], standalone_mode=False);"

@@ -13,6 +13,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tzk_core.cli import main, progress
+from tzk_core.config import load_config
+from tzk_core.experiment import Experiment
+from tzk_core.report import pictures
 
 CONFIG = """
 name = "glyphs"
@@ -178,3 +181,65 @@ def test_samples_from_the_prior_and_given_knowledge(run: Path, tmp_path: Path):
     result = tzk("sample", run, "--knowledge", "digit-11")
     assert result.exit_code == 2
     assert "did you mean 'digit-1'" in result.stderr
+
+
+def test_what_knowledge_was_removed_is_left_out_of_the_table_and_said(run: Path, tmp_path: Path):
+    assert tzk("knowledge", "remove", run, "digit-3", "--out", tmp_path / "less").exit_code == 0
+    reduced, whole = json.loads(tzk("eval", tmp_path / "less", "--json").stdout), results(run)
+    rows_of = [{(row["name"], row["kind"]) for row in table["rows"]} for table in (whole, reduced)]
+    gone = {("digit-3", "knowledge"), ("mean digit", "knowledge"), ("digits", "mixture")}
+    assert rows_of[0] - rows_of[1] == gone and rows_of[1] < rows_of[0]
+    listed = [{each["name"] for each in table["knowledge"]} for table in (whole, reduced)]
+    assert listed[0] - listed[1] == {"digit-3"}
+    assert reduced["classification"] == [] != whole["classification"]
+    for name in ("prior", "digits"):
+        rows = [
+            [row for row in table["rows"] if row["name"] == name and row["kind"] != "mixture"]
+            for table in (whole, reduced)
+        ]
+        assert rows[0] == rows[1] != []
+    printed = " ".join(tzk("eval", tmp_path / "less").stdout.split())
+    assert "this model does not have any more: digit-3." in printed
+    assert "The mixture 'digits' is left out: the config has it over 10 knowledge types" in printed
+    assert "The mean 'mean digit' is left out" in printed
+    result = tzk("sample", tmp_path / "less", "--knowledge", "digit-3", "-o", tmp_path / "3.png")
+    assert result.exit_code == 2 and "no knowledge type 'digit-3'" in result.stderr
+
+
+def test_what_comes_back_is_evaluated_as_if_it_had_never_gone(run: Path, tmp_path: Path):
+    """And what comes by a name that the config does not know takes no part in the table, which says so."""
+    less, file = tmp_path / "less", tmp_path / "digit-3.safetensors"
+    assert tzk("knowledge", "export", run, "digit-3", "-o", file).exit_code == 0
+    assert tzk("knowledge", "remove", run, "digit-3", "--out", less).exit_code == 0
+    assert tzk("knowledge", "import", less, file).exit_code == 0
+    evaluated = [json.loads(tzk("eval", less, "--json").stdout)]
+    assert tzk("knowledge", "import", less, file, "--as", "three").exit_code == 0
+    evaluated.append(json.loads(tzk("eval", less, "--json").stdout))
+    (note,) = evaluated[1].pop("notes")
+    assert note.endswith(": three.") and "not evaluated" in note
+    expected = results(run)
+    for each in expected["knowledge"]:
+        each["multiplier"] = None  # the state of the training, which holds it, does not come along
+    expected["rows"].sort(key=str)
+    for each in evaluated:
+        each["rows"].sort(key=str)  # it is the last in its model
+        assert each["rows"] == expected["rows"]
+        assert {entry["name"]: entry for entry in each["knowledge"]} == {
+            entry["name"]: entry for entry in expected["knowledge"]
+        }
+    for folder in (run, less):
+        drawn = tmp_path / f"{folder.name}.png"
+        assert tzk("sample", folder, "--knowledge", "digit-3", "-n", 4, "-o", drawn).exit_code == 0
+    assert (tmp_path / "less.png").read_bytes() == (tmp_path / f"{run.name}.png").read_bytes()
+    assert tzk("sample", less, "--knowledge", "three", "-n", 4, "-o", tmp_path / "three.png").exit_code == 0
+
+
+def test_pictures_are_of_the_knowledge_that_is_left(run: Path, tmp_path: Path):
+    digits = [f"digit-{i}" for i in range(10)]
+    assert tzk("knowledge", "remove", run, *digits, "--out", tmp_path / "less").exit_code == 0
+    experiment = Experiment(load_config(tmp_path / "less/config.toml"))
+    experiment.load(tmp_path / "less")
+    assert experiment.groups == {} and experiment.knowledge_names == ("digits",)
+    pictures.draw(experiment, tmp_path / "less", {})
+    drawn = {path.name for path in (tmp_path / "less/samples").iterdir()}
+    assert "samples-digits.png" in drawn and not any("digit-" in name for name in drawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,5 +229,6 @@ def _write_whole(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         partial.rename(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none
+            partial.unlink()
         raise TzkError(f"{path} cannot be written: {error.strerror}") from None
