@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tzk_core.dreams import LatentNoise, Latents, latents
 from tzk_core.errors import TzkError
+from tzk_core.exclusive import Candidate, Undecided
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
@@ -107,6 +108,8 @@ def mental_capacity(
     possible = {
         name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
     }
+    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in observations.exclusive]
+    group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
     for rectangle in rectangles(kinds, possible):
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
         presence = torch.stack([presence_of[name] for name in names])
@@ -137,6 +140,13 @@ def mental_capacity(
             _padded(noise, rectangle).to(z),
             _observed(batch, rectangle),
         )
+        for number, name in enumerate(names):
+            if name in group_of:
+                at = real[number] & group_of[name].candidate(name)[rows[number]]
+                odds, prior = present[number, at] - absent[number, at], kinds[name].log_prob_presence()[1]
+                sides = odds, prior.expand(odds.shape), decoder[number, at]
+                group_of[name].add(name, Candidate(*sides, (multipliers or {}).get(name, 0.0)))
+                real[number] &= ~at
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
         gap, into = decoder - encoder, rows[real]
         factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
@@ -151,6 +161,13 @@ def mental_capacity(
                 inconsistency[name] = gap[number][data[number]].detach().abs().mean()
             if (seen := known[number] & data[number]).any():
                 conditional[name] = ratio[number][seen].detach().mean()
+    for group in dict.fromkeys(group_of.values()):
+        decoder, owed, lost = group.summed()
+        into = torch.nonzero(group.rows).squeeze(1)
+        log_capacity = log_capacity.index_add(0, into, 0.5 * decoder)
+        penalty = penalty.index_add(0, into, owed if drawn is None else torch.where(drawn[into], 0.0, owed))
+        if wording.prior == "paper":
+            weight = weight.index_add(0, into, -lost)
     if drawn is not None:
         log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
     return Capacity(

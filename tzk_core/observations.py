@@ -17,12 +17,15 @@ class Observations:
     presence: (batch, knowledge) in {0, 1}, or nan where κ was not observed; column i belongs to `knowledge[i]`.
     characteristics: by knowledge name, (batch, c), nan in the rows where C was not observed; a name that is left
         out was not observed at all.
+    exclusive: groups of knowledge types of which every sample has exactly one, such as the ten digits. It matters where
+        nobody said which.
     """
 
     T: Tensor
     presence: Tensor
     knowledge: tuple[str, ...] = ()
     characteristics: Mapping[str, Tensor] = field(default_factory=dict)
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return self.T.shape[0]
@@ -53,6 +56,7 @@ class Observations:
             self.presence.to(device),
             self.knowledge,
             {name: value.to(device, dtype) for name, value in self.characteristics.items()},
+            self.exclusive,
         )
 
     @classmethod
