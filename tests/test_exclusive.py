@@ -31,7 +31,7 @@ def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates:
         C = kind.encode(z, torch.full((1, 2), 0.5, dtype=torch.float64))
         log_q = kind.log_prob_characteristics_given(C, z)
         _, decoder = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)
-        no, yes = kind.log_prob_presence_given(z)
+        no, yes = kind.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
         odds.append((yes - no).squeeze())
         weighted.append(decoder.squeeze())
         weights.append(kind.log_prob_presence()[1].exp())

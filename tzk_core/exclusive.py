@@ -14,8 +14,8 @@ from torch.nn import functional
 class Candidate:
     """What one knowledge type says of the samples of which it may be the one; (n,) each.
 
-    log_odds: log p(κ=1 given z) - log p(κ=0 given z). log_prior: log p(κ=1). decoder: log p_dec(T, K) - log p(T) with
-    κ = 1, less log q of a C that was filled in, log p(κ=1) included. multiplier: its λ.
+    log_odds: log p(κ=1 given z) - log p(κ=0 given z), at a z that takes no gradient. log_prior: log p(κ=1).
+    decoder: log p_dec(T, K) - log p(T) with κ = 1, less log q of a C that was filled in. multiplier: its λ.
     """
 
     log_odds: Tensor

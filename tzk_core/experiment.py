@@ -150,6 +150,10 @@ class Experiment:
     def batches(self) -> JointBatches:
         train, training = self._split("train"), self.config.training
         given = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
+        exclusive = [names for title, names in self._by_table().items() if self._table(title).exclusive]
+        hiding = [name for title, names in self._by_table().items() if self._table(title).labelled for name in names]
+        columns = [self.knowledge_names.index(name) for name in hiding]
+        labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(
             train,
             self.annotation.presence,
@@ -159,15 +163,27 @@ class Experiment:
             training.batch_size,
             self.config.seed,
             self.levels,
+            exclusive,
+            labelled if training.labelled_share else None,
+            training.labelled_share or 0.5,
         )
+
+    def _by_table(self) -> dict[str, list[str]]:
+        """The knowledge types of each table, by its name as written."""
+        names: dict[str, list[str]] = {}
+        for each in self.annotation.knowledge:
+            names.setdefault(each.table["pattern"], []).append(each.name)
+        return names
+
+    def _table(self, pattern: str) -> KnowledgeTable:
+        return next(table for table in self.config.knowledge if table.name == pattern)
 
     def _build(self) -> TzK:
         flow = self.config.flow
         layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
         model = TzK(build_flow(self.shape, flow.recipe, layers, flow.base, self.config.seed, **flow.arguments))
-        tables = {table.name: table for table in self.config.knowledge}
         for each in self.annotation.knowledge:
-            table = tables[each.table["pattern"]]
+            table = self._table(each.table["pattern"])
             knowledge = build_knowledge(
                 table.type,
                 model.latent_shape,
@@ -205,7 +221,7 @@ class Experiment:
     def _settings(self) -> Settings:
         training, objective = self.config.training, self.config.objective
         return Settings(
-            **training.model_dump(),
+            **training.model_dump(exclude={"labelled_share"}),
             wording=Wording(objective.fill_in, objective.prior, objective.unlabelled),
             **objective.model_dump(exclude={"fill_in", "prior", "unlabelled"}),
         )

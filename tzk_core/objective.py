@@ -140,13 +140,17 @@ def mental_capacity(
             _padded(noise, rectangle).to(z),
             _observed(batch, rectangle),
         )
-        for number, name in enumerate(names):
-            if name in group_of:
-                at = real[number] & group_of[name].candidate(name)[rows[number]]
-                odds, prior = present[number, at] - absent[number, at], kinds[name].log_prob_presence()[1]
-                sides = odds, prior.expand(odds.shape), decoder[number, at]
-                group_of[name].add(name, Candidate(*sides, (multipliers or {}).get(name, 0.0)))
-                real[number] &= ~at
+        if not group_of.keys().isdisjoint(names):
+            # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
+            guess_absent, guess_present = stack(_presence_given, z.detach(), shared=[0])
+            odds = (guess_present - guess_absent).gather(1, rows)
+            for number, name in enumerate(names):
+                if name in group_of:
+                    at = real[number] & group_of[name].candidate(name)[rows[number]]
+                    prior = kinds[name].log_prob_presence()[1].expand(int(at.sum()))
+                    factor = (multipliers or {}).get(name, 0.0)
+                    group_of[name].add(name, Candidate(odds[number, at], prior, decoder[number, at], factor))
+                    real[number] &= ~at
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
         gap, into = decoder - encoder, rows[real]
         factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]

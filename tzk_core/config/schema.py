@@ -87,7 +87,8 @@ class KnowledgeTable(PartTable):
     column.
 
     `labelled`: how many training samples keep their label, of the data sets that it can be present in, and
-    `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`)."""
+    `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`).
+    `exclusive`: where nobody says which of the table's knowledge types is present, exactly one is."""
 
     name: str
     type: str = "flow"
@@ -97,6 +98,7 @@ class KnowledgeTable(PartTable):
     observed: tuple[str, ...] = ()
     labelled: Amount | None = None
     characterised: Amount | None = None
+    exclusive: bool = False
     implies: tuple[str, ...] = ()
 
 
@@ -119,6 +121,7 @@ class TrainingTable(Table):
     steps: Annotated[int, Field(gt=0)]
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=0)] = 256
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
     elementwise_rate: Annotated[float, Field(gt=0)] = 1.0

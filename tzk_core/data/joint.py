@@ -23,6 +23,9 @@ class JointBatches:
     characteristics: data set -> knowledge name -> `(n, c)`, nan where unobserved (see `annotation`).
     weights: data set -> its share of a batch, to scale; None gives every sample the same chance.
     levels: grey levels of the data, one for all or by data set; None where values are real.
+    exclusive: groups of knowledge of which every sample has exactly one (see `Observations`).
+    favoured: data set -> `(n,)` bool, samples that have a share of their own in what is drawn from the data set,
+        `favoured_share`, above 0 and below 1: the few labelled ones among many.
 
     Raises TzkError if shapes differ, a data set is empty, or weights do not fit.
     """
@@ -37,6 +40,9 @@ class JointBatches:
         batch_size: int = 256,
         seed: int = 0,
         levels: int | None | Mapping[str, int | None] = 256,
+        exclusive: Sequence[Sequence[str]] = (),
+        favoured: Mapping[str, Tensor] | None = None,
+        favoured_share: float = 0.5,
     ) -> None:
         _check_samples(samples)
         if batch_size < 1:
@@ -45,6 +51,7 @@ class JointBatches:
         self.presence = dict(presence)
         self.characteristics = {name: dict((characteristics or {}).get(name, {})) for name in samples}
         self.knowledge = tuple(knowledge)
+        self.exclusive = tuple(tuple(group) for group in exclusive)
         self.weights = _checked_weights(samples, weights)
         self.batch_size = batch_size
         self.seed = seed
@@ -52,7 +59,10 @@ class JointBatches:
         self._widths = {
             name: C.shape[1] for columns in self.characteristics.values() for name, C in columns.items()
         }
-        self._orders: dict[str, dict[int, Tensor]] = {name: {} for name in samples}
+        self._parts = {
+            name: _parts(len(each), (favoured or {}).get(name), favoured_share) for name, each in samples.items()
+        }
+        self._orders: dict[tuple[str, str], dict[int, Tensor]] = {}
         for name in samples:
             expected = (len(samples[name]), len(self.knowledge))
             if tuple(self.presence[name].shape) != expected:
@@ -82,13 +92,14 @@ class JointBatches:
                 )
                 for knowledge in self._widths
             },
+            exclusive=self.exclusive,
         )
 
     def positions(self, step: int) -> dict[str, Tensor]:
         """data set -> its positions in the batch of this step, `(m,)` int64, `batch_size` in all."""
         before = shares(step * self.batch_size, self.weights)
         after = shares((step + 1) * self.batch_size, self.weights)
-        return {name: self._in_order(name, before[name], after[name]) for name in self.samples}
+        return {name: self._drawn(name, before[name], after[name]) for name in self.samples}
 
     def sources(self, step: int) -> dict[str, slice]:
         """data set -> its rows in the batch of this step."""
@@ -118,27 +129,43 @@ class JointBatches:
         C = self.characteristics[dataset].get(knowledge)
         return torch.full((len(rows), self._widths[knowledge]), torch.nan) if C is None else C[rows]
 
-    def _in_order(self, name: str, start: int, stop: int) -> Tensor:
-        """The samples number start .. stop - 1 of the endless sequence of epochs of one data set."""
-        count = len(self.samples[name])
+    def _drawn(self, name: str, start: int, stop: int) -> Tensor:
+        """The positions number start .. stop - 1 of all that is ever drawn from one data set, part after part."""
+        parts = self._parts[name]
+        weights = {part: weight for part, (_, weight) in parts.items()}
+        before, after = shares(start, weights), shares(stop, weights)
+        return torch.cat([rows[self._in_order(name, p, before[p], after[p])] for p, (rows, _) in parts.items()])
+
+    def _in_order(self, name: str, part: str, start: int, stop: int) -> Tensor:
+        """The samples number start .. stop - 1 of the endless sequence of epochs of one part of a data set."""
+        count = len(self._parts[name][part][0])
         pieces = [torch.empty(0, dtype=torch.int64)]
         while start < stop:
             epoch, first = divmod(start, count)
             last = min(count, first + stop - start)
-            pieces.append(self._order(name, epoch)[first:last])
+            pieces.append(self._order(name, part, epoch, count)[first:last])
             start += last - first
         return torch.cat(pieces)
 
-    def _order(self, name: str, epoch: int) -> Tensor:
-        kept = self._orders[name]
+    def _order(self, name: str, part: str, epoch: int, count: int) -> Tensor:
+        kept = self._orders.setdefault((name, part), {})
         if epoch not in kept:
             for old in [other for other in kept if abs(other - epoch) > 1]:
-                del kept[
-                    old
-                ]  # a batch touches neighbouring epochs at most, if it is smaller than the data set
-            generator = stream(self.seed, "order", name, epoch)
-            kept[epoch] = torch.randperm(len(self.samples[name]), generator=generator)
+                # a batch touches neighbouring epochs at most, if it is smaller than the data set
+                del kept[old]
+            names = (name, part) if part else (name,)
+            kept[epoch] = torch.randperm(count, generator=stream(self.seed, "order", *names, epoch))
         return kept[epoch]
+
+
+def _parts(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple[Tensor, Fraction]]:
+    """The parts that a data set is drawn from: by name, their positions, and the share of each."""
+    if favoured is None or favoured.all() or not favoured.any():
+        return {"": (torch.arange(count), Fraction(1))}
+    if not 0 < share < 1:
+        raise TzkError(f"favoured samples are expected to have a share above 0 and below 1; got {share}")
+    chosen, others = torch.nonzero(favoured).squeeze(1), torch.nonzero(~favoured).squeeze(1)
+    return {"favoured": (chosen, Fraction(share)), "others": (others, 1 - Fraction(share))}
 
 
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
