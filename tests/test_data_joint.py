@@ -371,3 +371,40 @@ def test_what_does_not_fit_together_is_refused() -> None:
         JointBatches({"a": a}, {"a": none}, knowledge=("k",))
     with pytest.raises(TzkError, match=r"label column 'label': .*shape \(3,\); got shape \(2,\)"):
         Samples(a.T, labels={"label": np.array(["x", "y"])})
+
+
+# --- a share of their own for a few
+
+
+def favouring(share: float, chosen: list[int], batch_size: int = 4) -> JointBatches:
+    mask = torch.zeros(7, dtype=torch.bool)
+    mask[chosen] = True
+    samples = {"digits": DATA["digits"], "letters": DATA["letters"]}
+    presence = {name: torch.zeros(len(each), 0) for name, each in samples.items()}
+    weights = {"digits": 1.0, "letters": 1.0}
+    favoured = {"favoured": {"digits": mask}, "favoured_share": share}
+    return JointBatches(samples, presence, None, (), weights, batch_size, **favoured)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
+def test_favoured_samples_have_their_exact_share_of_their_data_set(share: float) -> None:
+    batches = favouring(share, [1, 4])
+    drawn = torch.cat([batches.positions(step)["digits"] for step in range(100)])
+    assert len(drawn) == 200, "the data set's own share of the batch is as it was"
+    assert abs(int(((drawn == 1) | (drawn == 4)).sum()) - 200 * share) <= 1
+    counts = torch.bincount(drawn, minlength=7)
+    for part in ([1, 4], [0, 2, 3, 5, 6]):
+        assert counts[part].max() - counts[part].min() <= 1, "within a part every sample comes once an epoch"
+
+
+def test_favouring_all_or_none_changes_nothing() -> None:
+    plain = favouring(0.5, [])
+    whole = favouring(0.5, list(range(7)))
+    for step in range(5):
+        assert torch.equal(plain.positions(step)["digits"], whole.positions(step)["digits"])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_nothing_or_all_is_refused(share: float) -> None:
+    with pytest.raises(TzkError, match="favoured"):
+        favouring(share, [1])
