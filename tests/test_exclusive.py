@@ -9,6 +9,9 @@ import torch
 from models import NAN, assert_equal_gradients, batch, gradients, sides, small, steady
 from torch import Tensor
 
+from tzk_core.config import config_from
+from tzk_core.config.problems import ConfigError
+from tzk_core.experiment import Experiment
 from tzk_core.model import TzK
 from tzk_core.objective import Wording, mental_capacity
 from tzk_core.observations import Observations
@@ -113,6 +116,30 @@ def test_the_constraint_teaches_discriminators_without_labels() -> None:
         part = model.find(name).discriminator
         assert all((g == 0).all() for g in gradients(free.value, part).values())
         assert any((g != 0).any() for g in gradients(bound.value, part).values())
+
+
+def test_a_config_says_which_knowledge_is_exclusive_and_how_often_labelled_samples_come() -> None:
+    table = {"name": "digit-{label}", "present": {"dataset": "digits", "label": "each"}, "type": "gaussian"}
+    sizes = {"train": 200, "validation": 20, "test": 20, "size": 8}
+    tables = {
+        "name": "few",
+        "flow": {"layers": [{"type": "logit"}, {"type": "affine"}]},
+        "datasets": [{"name": "digits", "type": "glyph-digits", **sizes}],
+        "knowledge": [{**table, "labelled": 20, "exclusive": True}],
+        "training": {"steps": 1, "batch_size": 40, "labelled_share": 0.3},
+    }
+    experiment = Experiment(config_from(tables))
+    seen = experiment.batches.batch(0)
+    assert seen.exclusive == (tuple(f"digit-{i}" for i in range(10)),)
+    assert int((~seen.presence.isnan().any(1)).sum()) == 12
+    assert experiment.batches.population().tolist() == pytest.approx([0.1] * 10)
+
+
+def test_one_knowledge_type_excludes_nothing() -> None:
+    lone = {"name": "digits", "present": {"dataset": "digits"}, "exclusive": True}
+    data = [{"name": "digits", "type": "glyph-digits"}]
+    with pytest.raises(ConfigError, match="'digits' is one knowledge type"):
+        config_from({"name": "few", "datasets": data, "knowledge": [lone], "training": {"steps": 1}})
 
 
 def test_literal_and_skipped_samples_know_no_groups() -> None:

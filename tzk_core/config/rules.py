@@ -44,6 +44,7 @@ def broken_rules(sections: Sections) -> Found:
         yield from _knowledge_name(index, table)
         yield from _conditions(index, table, sections)
         yield from _characterised(index, table)
+        yield from _exclusive(index, table)
     yield from _distinct_knowledge(sections)
     yield from _implied(sections)
     if sections.objective is not None:
@@ -139,6 +140,19 @@ def _characterised(index: int, table: KnowledgeTable) -> Found:
             f"C is kept where the label is, so expected at most labelled = {table.labelled}, "
             f"got {table.characterised}",
         )
+
+
+def _exclusive(index: int, table: KnowledgeTable) -> Found:
+    if table.exclusive and "each" not in [one for value in table.present.values() for one in _values(value)]:
+        yield (
+            ("knowledge", index, "exclusive"),
+            f"'{table.name}' is one knowledge type, and says by exclusive that it is present wherever nobody knows: "
+            'expected a table of several, as in present = { dataset = "mnist", label = "each" }',
+        )
+
+
+def _values(value: str | int | tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _distinct_knowledge(sections: Sections) -> Found:
