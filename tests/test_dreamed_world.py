@@ -174,9 +174,10 @@ def test_dreams_alone_teach_knowledge_the_truth_of_a_fixed_discriminator(world: 
     # z ~ N(0, I) instead of N(half, I), and C independent of it on both sides
     away = -0.25 * world.half.square().sum()
     assert abs(start.mean() - away) < 4 * start.std() / math.sqrt(2000) < -0.5 * away
-    for step in range(300):
+    steps = 200
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 0.05 * (1 - step / 300)
+            group["lr"] = 0.05 * (1 - step / steps)
         values = above(128)
         with torch.no_grad():
             assert values.mean() < 6 * values.std() / math.sqrt(128)

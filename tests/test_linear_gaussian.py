@@ -85,6 +85,7 @@ def trained(
     hide_C: float = 0.0,
     together: bool = False,
     fill_in: str = "bound",
+    steps: int = 400,
 ) -> TzK:
     """An untrained model fitted to samples of the world, these shares of which are hidden: independently, or κ and C
     `together`."""
@@ -93,7 +94,7 @@ def trained(
     kappa = torch.where(hidden(hide_kappa, 1), NAN, kappa)
     C = torch.where(hidden(hide_C, 1 if together else 2)[:, None], NAN, C)
     model = world.untrained()
-    settings = {"steps": 400, "batch_size": 256, "learning_rate": 0.1, "beta2": 0.99, "wording": Wording(fill_in)}
+    settings = {"steps": steps, "batch_size": 256, "learning_rate": 0.1, "beta2": 0.99, "wording": Wording(fill_in)}
     fit(model, T, {"it": kappa}, {"it": C} if hide_C < 1 else None, **settings)
     return model
 
@@ -131,7 +132,7 @@ def test_semi_supervised_training_reaches_the_truth(world: LinearGaussian) -> No
 
 def test_in_the_literal_wording_it_does_not(world: LinearGaussian) -> None:
     """Pitfall 2: a missing κ collapses to hard assignments, and the discriminator with it."""
-    gaps = shortfall(world, trained(world, hide_kappa=0.9, hide_C=0.9, together=True, fill_in="literal"))
+    gaps = shortfall(world, trained(world, hide_kappa=0.9, hide_C=0.9, together=True, fill_in="literal", steps=150))
     assert gaps["κ given T"] > 10 * A_TENTH["κ given T"]
 
 
@@ -141,7 +142,7 @@ def test_with_C_never_observed_training_reaches_the_truth_of_T_and_kappa(world: 
 
 def test_in_the_literal_wording_an_unobserved_C_ruins_its_knowledge(world: LinearGaussian) -> None:
     """Pitfall 2: C is a name for T as exact as the bounds allow, and p(T given κ=1) is full of holes."""
-    gaps = shortfall(world, trained(world, hide_C=1, fill_in="literal"))
+    gaps = shortfall(world, trained(world, hide_C=1, fill_in="literal", steps=150))
     assert gaps["T given κ=1"] > 10
 
 
@@ -154,7 +155,7 @@ def test_with_any_part_missing_at_random_training_reaches_the_truth(world: Linea
 def test_with_no_knowledge_ever_observed_it_is_maximum_likelihood_of_T(world: LinearGaussian) -> None:
     """Nothing says then what "present" means, so that p(T) is all that can be asked for. The bound is reached where
     p(T given κ=1) is p(T) too: as near as the Gaussian with the moments of T comes to it."""
-    model = trained(world, hide_kappa=1, hide_C=1)
+    model = trained(world, hide_kappa=1, hide_C=1, steps=300)
     gaps = shortfall(world, model)
     assert gaps["T"] < SUPERVISED["T"]
     assert gaps["T given κ=1"] > 0.3
