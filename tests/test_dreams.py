@@ -185,6 +185,21 @@ def test_a_share_of_every_batch_is_dreamed() -> None:
     assert trainer.advance().log_prob_T.isnan().sum() == 2
 
 
+def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
+    model, empty = small().float(), dreaming(batch([[1]] * 4), 0, 1, 2, 3).to("cpu", torch.float32)
+
+    class Dreams:
+        def batch(self, step: int) -> Observations:
+            return empty
+
+        def sources(self, step: int) -> dict[str, slice]:
+            return {"a": slice(0, 4)}
+
+    trainer = Trainer(model, Dreams(), Settings(steps=1), levels=None)
+    assert trainer.advance().prior_weight.isnan()
+    assert list(trainer._sums) == ["objective"]
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_shares_that_make_no_sense_are_refused(share: float) -> None:
     with pytest.raises(TzkError, match="dreams"):

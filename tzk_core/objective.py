@@ -56,7 +56,8 @@ class Capacity:
     inconsistency: by knowledge, g_i over the samples in which i is not known to be absent (elsewhere it is 0).
     conditional: by knowledge, the mean log p(z given C) - log p(z) of the samples in which it is present, C from its
         encoder where it was not observed.
-    prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording.
+    prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording; nan
+        where every T is missing.
 
     Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
     """

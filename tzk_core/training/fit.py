@@ -39,7 +39,9 @@ def fit(
     """
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
     seen = T[~T.flatten(1).isnan().all(1)] if fits else T
-    check_observations(seen if len(seen) else T, model.shape)
+    if fits and len(T) and not len(seen):
+        raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
+    check_observations(seen, model.shape)
     presence = dict(presence or {})
     for name, column in presence.items():
         model.find(name)

@@ -193,7 +193,9 @@ class Trainer:
     def _count(self, capacity: Capacity) -> None:
         """Adds a step to the sums of the next line of the log."""
         dims = torch.Size(self.model.shape).numel()
-        values = {"objective": capacity.value, "prior_weight": capacity.prior_weight}
+        values = {"objective": capacity.value}
+        if not capacity.prior_weight.isnan():  # as it is in a batch without any T
+            values["prior_weight"] = capacity.prior_weight
         for name, rows in self.batches.sources(self.step).items():
             log_prob_T = capacity.log_prob_T[rows]
             if len(log_prob_T := log_prob_T[~log_prob_T.isnan()]):
