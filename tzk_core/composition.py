@@ -1,4 +1,4 @@
-"""Several knowledge types at once, with "and" and "not": p(z) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), normalised."""
+"""Several knowledge types at once, "and" and "not": p(z) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), normalised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Names = str | Sequence[str] | None
 Side = Literal["decoder", "encoder"]
 
-LEAST_EFFECTIVE = 20.0  # ancestors: fewer say little of what a composition looks like
 CHUNK = 256  # particles that are evaluated together, which bounds the memory
 
 
@@ -49,8 +48,8 @@ class Composition:
     leads: it stays p(z given K), and the particles start as its own samples.
 
     Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`.
-    `characteristics` fixes C, (c,), of some present members; of the others it is integrated out. `temperature` scales
-    the noise of z of the member that leads; scores want 1.
+    `characteristics` fixes C, (c,), of some present members, by name; of the others it is integrated out.
+    `temperature` scales the noise of z of the member that leads; scores want 1.
 
     Raises `TzkError` for unknown names, with the nearest, and for members that contradict one another.
     """
@@ -60,7 +59,7 @@ class Composition:
         model: TzK,
         knowledge: Names,
         without: Names = (),
-        characteristics: Mapping[str, Tensor] | None = None,
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
         side: Side = "decoder",
         temperature: float = 1.0,
     ) -> None:
@@ -70,12 +69,7 @@ class Composition:
         self.side = side
         self.temperature = temperature
         present, self.without = members(model, knowledge, without)
-        if not isinstance(characteristics, Mapping | None):
-            raise TzkError(
-                "characteristics of several knowledge types are expected by name, as in "
-                f"characteristics={{{(present or ('a',))[0]!r}: ...}}; got {type(characteristics).__name__}"
-            )
-        given = characteristics or {}
+        given = _by_name(characteristics, present)
         self.characteristics = {name: self._fixed(name, C, knowledge, present) for name, C in given.items()}
         # whatever leads, the limit is the same; the narrowest leaves the least to the weights
         self.knowledge = tuple(
@@ -110,18 +104,14 @@ class Composition:
 
     @torch.no_grad()
     def populate(
-        self,
-        seed: int = 0,
-        settings: Tempering | None = None,
-        importance_samples: int = 16,
-        least_effective: float = LEAST_EFFECTIVE,
+        self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8
     ) -> Population:
         """Particles of the composition, in the noise of the member that leads and, for every integral over C, of
         `importance_samples` samples of it.
 
         These integrals enter the weights by unbiased estimates whose noise moves with the particles, so that they cost
-        no exactness (a pseudo-marginal chain; Andrieu & Roberts 2009). Raises `TzkError` if fewer than
-        `least_effective` ancestors are effective.
+        no exactness (a pseudo-marginal chain; Andrieu & Roberts 2009). Raises `TzkError`, as `temper` does, if too
+        few particles are behind what it finds.
         """
         settings = settings or Tempering()
         generator = stream(seed, "composition", *self.knowledge, "without", *self.without)
@@ -131,20 +121,13 @@ class Composition:
             parts = [self._log_weight(rows, sizes) for rows in noise.split(CHUNK)]
             return torch.cat(parts)
 
-        hint = (
-            f"take more particles ({settings.particles}), leave out a member, or, if these exclude one another, expect "
-            "no such sample"
-        )
         try:
-            population = temper(log_weight, sum(sizes), settings, generator, self.model.like)
+            return temper(log_weight, sum(sizes), settings, generator, self.model.like)
         except TzkError as error:
-            raise TzkError(f"{self}: {error}; {hint}") from error
-        if population.effective < least_effective:
             raise TzkError(
-                f"{self}: {population.effective:.1f} of {settings.particles} particles are effective ancestors of what was "
-                f"found, in {population.steps} steps; at least {least_effective:g} are expected: {hint}"
-            )
-        return population
+                f"{self}: {error}. Take more particles than {settings.particles}, leave out a member, or, if these "
+                "exclude one another, expect no such sample"
+            ) from error
 
     @torch.no_grad()
     def sample(self, n: int, population: Population | None = None, seed: int = 0) -> Tensor:
@@ -242,6 +225,17 @@ class Composition:
                 total = total + log_prob_present_from(kind, z, samples) - log_prior
         usable = torch.isfinite(total) & torch.isfinite(log_prior)
         return torch.where(usable, total, -math.inf)
+
+
+def _by_name(characteristics: Tensor | Mapping[str, Tensor] | None, present: Sequence[str]) -> Mapping[str, Tensor]:
+    if characteristics is None or isinstance(characteristics, Mapping):
+        return characteristics or {}
+    if len(present) != 1:
+        raise TzkError(
+            "characteristics of one of several knowledge types are expected by its name, as in "
+            f"characteristics={{{(*present, 'name')[0]!r}: ...}}; got {type(characteristics).__name__}"
+        )
+    return {present[0]: characteristics}
 
 
 def listed(names: Names) -> tuple[str, ...]:

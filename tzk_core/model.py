@@ -239,7 +239,7 @@ class TzK(nn.Module):
         characteristics: Tensor | Mapping[str, Tensor] | None,
         temperature: float = 1.0,
     ) -> Composition | tuple[str | None, Tensor | None]:
-        """What is asked for: several knowledge types, or one at most and its C. Characteristics of none are an error."""
+        """What is asked for: a composition, or one knowledge type at most and its C; C of none is an error."""
         present, absent = members(self, knowledge, without)
         if characteristics is not None and not present:
             raise TzkError("characteristics are those of a knowledge type: say which, knowledge=...")
@@ -248,8 +248,7 @@ class TzK(nn.Module):
             composition = Composition(self, knowledge, without, characteristics, temperature=temperature)
             if several:
                 return composition
-            C = composition.characteristics.get(present[0])
-            characteristics = None if C is None else C[0]
+            characteristics = next((C[0] for C in composition.characteristics.values()), None)
         return (present[0] if present else None), characteristics
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:

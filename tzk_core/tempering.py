@@ -22,13 +22,15 @@ class Tempering:
     """How carefully to follow the weight.
 
     particles: how many. moves: Metropolis moves of each after every step. keep: the share of the particles that a step
-    may leave effective; it makes the steps as long as that allows. most_steps: where to give up.
+    may leave effective; it makes the steps as long as that allows. most_steps: where to give up. least_effective: so
+    few ancestors say little of what there is, and are refused.
     """
 
     particles: int = 1024
     moves: int = 8
     keep: float = 0.5
     most_steps: int = 100
+    least_effective: float = 20.0
 
     def __post_init__(self) -> None:
         if self.particles < 2 or self.moves < 1 or self.most_steps < 1 or not 0 < self.keep < 1:
@@ -67,7 +69,8 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
     the particles are resampled, systematically, and moved (Del Moral, Doucet & Jasra 2006). The standard error is
     that of one run, from how the weight is shared among the first particles (Lee & Whiteley 2018).
 
-    `like` says type and device. Raises `TzkError` if the weight is zero everywhere or the steps do not get there.
+    `like` says type and device. Raises `TzkError` if the weight is zero everywhere, the steps do not get to its whole,
+    or fewer ancestors than `least_effective` are effective; ancestors only become fewer, so that it does so early.
     """
     count = settings.particles
     noise = torch.randn(count, dims, generator=generator).to(like)
@@ -76,23 +79,29 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
     importance = _effective(value)
     exponent, log_normaliser, reach, steps = 0.0, 0.0, 1.0, 0
     while exponent < 1:
-        if steps == settings.most_steps or not (value > -math.inf).any():
+        if steps == settings.most_steps or importance == 0:
             raise TzkError(
-                f"nothing was found that has all of this: after {steps} steps of tempering {exponent:.1%} of the way "
-                f"were done, by {count} particles"
+                f"{steps} steps of tempering went {exponent:.1%} of the way with {count} particles"
+                + (", and none of them has any weight" if importance == 0 else "")
             )
         step = _step(value, 1 - exponent, settings.keep)
         exponent, steps = (1.0 if step == 1 - exponent else exponent + step), steps + 1
         log_normaliser += (torch.logsumexp(step * value, 0) - math.log(count)).item()
         share = torch.softmax((step * value).double(), 0)
         shares = torch.zeros_like(share).index_add_(0, family, share)
+        squares = shares.square().sum().item()
+        left = len(family.unique()) if exponent < 1 else 1 / squares
+        if left < settings.least_effective:
+            raise TzkError(
+                f"{left:.3g} of {count} particles are effective ancestors of what {steps} steps of tempering found, "
+                f"{exponent:.1%} of the way; at least {settings.least_effective:g} are expected"
+            )
         chosen = systematic(share, count, generator)
         noise, value, family = noise[chosen], value[chosen], family[chosen]
         for _ in range(settings.moves):
             noise, value, accepted = move(log_weight, noise, value, exponent, reach, generator)
             acceptance = accepted.double().mean().item()
             reach = min(1.0, reach * math.exp(acceptance - AIM))
-    squares = shares.square().sum().item()
     variance = 1 - (count / (count - 1)) ** steps * (1 - squares)
     return Population(
         noise,
@@ -126,7 +135,8 @@ def move(
 
 def systematic(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` indices, each as often as its share, (n,), says, rounded up or down by one common random number."""
-    places = (torch.arange(count, dtype=torch.float64) + torch.rand((), generator=generator, dtype=torch.float64)) / count
+    start = torch.rand((), generator=generator, dtype=torch.float64)
+    places = (torch.arange(count, dtype=torch.float64) + start) / count
     return torch.searchsorted(share.double().cumsum(0), places.to(share.device)).clamp_max(len(share) - 1)
 
 

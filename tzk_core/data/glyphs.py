@@ -85,15 +85,18 @@ class Glyphs:
             images[rows] = render(strokes, chosen, self.size, random)
         return Samples(
             T=torch.from_numpy(images)[:, None],
-            labels={"label": labels}
-            | {f"{factor}_class": _classes(getattr(factors, factor), names) for factor, names in FACTOR_CLASSES.items()},
+            labels={"label": labels, **_factor_classes(factors)},
             characteristics={factor: torch.from_numpy(getattr(factors, factor)) for factor in FACTORS},
         )
 
 
-def _classes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The name of the class that each value of a factor lies in: below, within or above the middle one."""
-    return np.array(names)[np.digitize(values, [-CLASS_EDGE, CLASS_EDGE])]
+def _factor_classes(factors: Factors) -> dict[str, np.ndarray]:
+    """Label column -> the name of the class that each glyph's factor lies in: below, within or above the middle one."""
+    edges = [-CLASS_EDGE, CLASS_EDGE]
+    return {
+        f"{factor}_class": np.array(names)[np.digitize(getattr(factors, factor), edges)]
+        for factor, names in FACTOR_CLASSES.items()
+    }
 
 
 class GlyphDigits(Glyphs):

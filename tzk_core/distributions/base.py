@@ -13,9 +13,9 @@ class Reparametrised(Distribution):
     """A density over one event of shape `shape`, perhaps given a context.
 
     Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`; they CAN override
-    `noise`, which is standard Gaussian of shape `shape` here, and with it `from_gaussian`. Inputs are (batch, *shape); a context is (batch, c)
-    or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is evaluated at several
-    contexts, and what depends on the input alone is computed once.
+    `noise`, which is standard Gaussian of shape `shape` here, and with it `from_gaussian`. Inputs are (batch, *shape);
+    a context is (batch, c) or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is
+    evaluated at several contexts, and what depends on the input alone is computed once.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
