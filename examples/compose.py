@@ -3,8 +3,8 @@
     tzk run examples/compose.toml --out runs/compose
     python examples/compose.py runs/compose [--number 512] [--temperature 1]
 
-The judges never see the model: kernel ridge regressions, in closed form, from the pixels of drawn digits of another seed
-to their class, thickness and slant. What they make of test glyphs, whose factors are known, is printed first.
+The judges never see the model: kernel ridge regressions, in closed form, from the pixels of drawn digits of another
+seed to their class, thickness and slant. What they make of test glyphs, whose factors are known, is printed first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def row(name: str, judged: Judged) -> str:
     right = {"is 3": digit == 3, "thick": thickness > CLASS_EDGE, "upright": slant.abs() < CLASS_EDGE}
     shares = [*right.values(), torch.stack(list(right.values())).all(0)]
     cells = [f"{share.double().mean():>6.0%}" for share in shares]
-    return " | ".join([f"| {name:<44}", *cells, f"{thickness.mean():>9.2f}", f"{slant.abs().mean():>7.2f} |"])
+    return " | ".join([f"| {name:<44}", *cells, f"{thickness.mean():.2f}", f"{slant.abs().mean():.2f} |"])
 
 
 def main() -> None:
@@ -76,20 +76,22 @@ def main() -> None:
     print(f"judges on test glyphs: {(digit == known).double().mean():.1%} of the classes right, thickness within")
     print(f"{errors[0]:.2f} and slant within {errors[1]:.2f} standard deviations (root mean square)\n")
 
-    print(f"| {'':<44} |   is 3 |  thick | upright |   all | thickness | |slant| |".replace("|slant|", "abs(slant)"))
+    print(f"| {'':<44} |   is 3 |  thick | upright |    all | mean thickness | mean abs. slant |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     print(row("test glyphs of a 3", judge(images[known == 3])))
     for name in KNOWLEDGE:
         drawn = model.sample(options.number, name, temperature=options.temperature, seed=0)
         print(row(f"samples of {name}", judge(drawn)))
+    notes = []
     for side in ("decoder", "encoder"):
         composition = Composition(model, KNOWLEDGE, WITHOUT, side=side, temperature=options.temperature)
         population = composition.populate(seed=0)
         print(row(f"{composition} ({side})", judge(composition.sample(options.number, population))), flush=True)
-        print(
-            f"  effective sample size {population.effective:.0f} of {len(population.noise)}, {population.steps} steps, "
-            f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f}"
+        notes.append(
+            f"{side}: effective sample size {population.effective:.0f} of {len(population.noise)} after "
+            f"{population.steps} steps, log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
         )
+    print("", *notes, sep="\n")
 
 
 if __name__ == "__main__":
