@@ -87,10 +87,10 @@ def main() -> None:
         composition = Composition(model, KNOWLEDGE, WITHOUT, side=side, temperature=options.temperature)
         population = composition.populate(seed=0)
         print(row(f"{composition} ({side})", judge(composition.sample(options.number, population))), flush=True)
-        notes.append(
-            f"{side}: effective sample size {population.effective:.0f} of {len(population.noise)} after "
-            f"{population.steps} steps, log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
-        )
+        effective = f"effective sample size {population.effective:.0f} of {len(population.noise)}"
+        normaliser = f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
+        agreement = ", ".join(f"{name} {share:.0%}" for name, share in composition.agreement(population).items())
+        notes.append(f"{side}: {effective} after {population.steps} steps, {normaliser}; discriminators: {agreement}")
     print("", *notes, sep="\n")
 
 

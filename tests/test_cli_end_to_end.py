@@ -251,7 +251,8 @@ def test_samples_given_several_knowledge_types(run: Path, tmp_path: Path, monkey
     nested = tzk(*given, "--without", "digit-3", "--characteristics", "digit-7=1.5,-0.3", "--particles", 64)
     assert nested.exit_code == 0, nested.output
     assert "digit-7 and not digit-3" in nested.stdout
-    for word in ("effective sample size", "of 64 particles", "tempering", "ancestors", "acceptance", "log normaliser"):
+    told = ("effective sample size", "of 64 particles", "tempering", "ancestors", "acceptance", "log normaliser")
+    for word in (*told, "on digit-7", "on not digit-3"):
         assert word in nested.stdout
     assert nested.stdout.endswith("digits-and-digit-7-not-digit-3.png\n")
     assert Image.open("digits-and-digit-7-not-digit-3.png").size[0] > 16

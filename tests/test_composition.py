@@ -241,6 +241,18 @@ def test_fixed_characteristics_on_the_side_of_the_encoder() -> None:
     torch.testing.assert_close(*ratios, rtol=0, atol=1e-6)
 
 
+def test_agreement_is_the_mean_of_the_discriminators() -> None:
+    composition = Composition(model_of(a=A, b=B, c=C), ["a", "b"], ["c"])
+    population = composition.populate(settings=Tempering(400))
+    z = latents(composition, population).sum(1)
+    expected = {
+        "a": torch.sigmoid(A.lean * z + A.odds).mean(),
+        "b": torch.sigmoid(B.lean * z + B.odds).mean(),
+        "c": torch.sigmoid(-C.lean * z - C.odds).mean(),
+    }
+    assert composition.agreement(population) == pytest.approx({name: each.item() for name, each in expected.items()})
+
+
 # which members count
 
 

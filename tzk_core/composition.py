@@ -143,6 +143,17 @@ class Composition:
         z = self._latent(population.noise[chosen])
         return self.model.flow.transform.inverse(z)[0]
 
+    @torch.no_grad()
+    def agreement(self, population: Population) -> dict[str, float]:
+        """By member the mean of p(κ=1 given z) over the particles, of absent ones p(κ=0 given z): what discriminators
+        make of them, which on the side of the decoder have no say in what is present."""
+        parts = [self._latent(rows) for rows in population.noise.split(CHUNK)]
+        wanted = {name: 1 for name in self.knowledge} | {name: 0 for name in self.without}
+        return {
+            name: torch.cat([self.model.find(name).log_prob_presence_given(z)[side].exp() for z in parts]).mean().item()
+            for name, side in wanted.items()
+        }
+
     def __str__(self) -> str:
         absent = [f"not {name}" for name in self.without]
         return " and ".join([*self.knowledge, *absent])

@@ -179,6 +179,10 @@ def _compose(
         ("ancestors", f"{population.ancestors:,} distinct"),
         ("acceptance", f"{population.acceptance:.0%} of the last moves"),
         ("log normaliser", f"{population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"),
+        *(
+            ("discriminators agree", f"{share:.0%} on {'not ' if name in composition.without else ''}{name}")
+            for name, share in composition.agreement(population).items()
+        ),
     ]
     return composition.sample(number, population, seed), output.fields(rows) + "\n"
 
