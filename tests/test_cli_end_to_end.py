@@ -243,3 +243,27 @@ def test_pictures_are_of_the_knowledge_that_is_left(run: Path, tmp_path: Path):
     pictures.draw(experiment, tmp_path / "less", {})
     drawn = {path.name for path in (tmp_path / "less/samples").iterdir()}
     assert "samples-digits.png" in drawn and not any("digit-" in name for name in drawn)
+
+
+def test_samples_given_several_knowledge_types(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["sample", run, "--knowledge", "digits", "--knowledge", "digit-7", "-n", 4]
+    nested = tzk(*given, "--without", "digit-3", "--characteristics", "digit-7=1.5,-0.3", "--particles", 64)
+    assert nested.exit_code == 0, nested.output
+    assert "digit-7 and not digit-3" in nested.stdout
+    told = ("effective sample size", "of 64 particles", "tempering", "ancestors", "acceptance", "log normaliser")
+    for word in (*told, "on digit-7", "on not digit-3"):
+        assert word in nested.stdout
+    assert nested.stdout.endswith("digits-and-digit-7-not-digit-3.png\n")
+    assert Image.open("digits-and-digit-7-not-digit-3.png").size[0] > 16
+
+    alone = tzk(*given)
+    assert "digit-7 is all that counts: it implies the rest" in alone.stdout
+    assert tzk("sample", run, "--knowledge", "digit-7", "-n", 4).exit_code == 0
+    assert Path("digits-and-digit-7.png").read_bytes() == Path("digit-7.png").read_bytes()
+
+    weighed = tzk("sample", run, "--without", "digit-3", "--side", "encoder", "--particles", 64, "-n", 4)
+    assert weighed.stdout.endswith("prior-not-digit-3.png\n"), weighed.output
+    refused = tzk("sample", run, "--knowledge", "digit-7", "--without", "digits", "-o", "none.png")
+    assert refused.exit_code == 2 and "'digit-7' implies 'digits'" in refused.stderr
+    assert not Path("none.png").exists()

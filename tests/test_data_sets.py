@@ -120,6 +120,18 @@ def test_glyph_classes_are_balanced() -> None:
     assert list(DIGITS) == [str(digit) for digit in range(10)]
 
 
+@pytest.mark.parametrize("made", [GlyphDigits, GlyphLetters])
+def test_factors_are_labels_too(made: Callable[..., Any]) -> None:
+    """A third of a Gaussian beyond half a deviation on either side, and never against the factor itself."""
+    samples = made(train=4000).split("train")
+    for factor, classes in (("slant", ("left", "upright", "right")), ("thickness", ("thin", "normal", "thick"))):
+        names, values = samples.labels[f"{factor}_class"], samples.characteristics[factor].numpy()
+        low, middle, high = (values[names == name] for name in classes)
+        assert low.max() < -0.5 <= middle.min() <= middle.max() < 0.5 <= high.min()
+        shares = np.array([len(low), len(middle), len(high)]) / 4000
+        assert np.abs(shares - [0.3085, 0.383, 0.3085]).max() < 4.5 * 0.5 / np.sqrt(4000)
+
+
 def test_the_number_of_training_glyphs_moves_no_other_split() -> None:
     small, large = GlyphDigits(train=50), GlyphDigits(train=70)
     assert torch.equal(small.split("test").T, large.split("test").T)

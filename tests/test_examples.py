@@ -91,3 +91,16 @@ def test_the_toys_run_and_draw_their_picture(tmp_path: Path) -> None:
     printed = run(str(EXAMPLES / "toys.py"), "--steps", "3", "--plot", str(picture))
     assert "log p(T) on test data" in printed
     assert min(Image.open(picture).size) > 300
+
+
+def test_a_composition_is_judged(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
+    small = ["datasets.0.train=200", "datasets.0.test=60"]
+    program = "from tzk_core.cli import main; main()"
+    run("-c", program, "run", str(EXAMPLES / "compose.toml"), *short, *small, "--out", str(folder))
+    printed = run(str(EXAMPLES / "compose.py"), str(folder), "--number", "16", "--glyphs", "300")
+    assert "of the classes right" in printed
+    for side in ("decoder", "encoder"):
+        assert f"digit-3 and thick and not slanted ({side})" in printed
+        assert f"{side}: effective sample size" in printed

@@ -6,7 +6,7 @@ import pytest
 from models import small
 
 from tzk_core.errors import TzkError
-from tzk_core.implications import implied_by, most_specific
+from tzk_core.implications import implied_by, least_specific, most_specific
 from tzk_core.model import TzK
 
 
@@ -35,6 +35,20 @@ def test_implications_are_followed_to_their_end() -> None:
 )
 def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kept: list[str]) -> None:
     assert most_specific(nested(), names) == kept
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["k2", "k0", "k1"], ["k2"]),
+        (["k4", "k2", "k4"], ["k4", "k2"]),
+        (["k0", "k3"], ["k0", "k3"]),
+        (["k0", "k3", "k1"], ["k1"]),
+        ([], []),
+    ],
+)
+def test_the_least_specific_are_those_that_imply_no_other(names: list[str], kept: list[str]) -> None:
+    assert least_specific(nested(), names) == kept
 
 
 def test_a_circle_ends() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tzk_core.build import build_flow as build_flow
     from tzk_core.build import build_knowledge as build_knowledge
+    from tzk_core.composition import Composition as Composition
     from tzk_core.errors import TzkError as TzkError
     from tzk_core.knowledge import Knowledge as Knowledge
     from tzk_core.model import SharedFlow as SharedFlow
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOME = {
     "build_flow": "tzk_core.build",
     "build_knowledge": "tzk_core.build",
+    "Composition": "tzk_core.composition",
     "TzkError": "tzk_core.errors",
     "Knowledge": "tzk_core.knowledge",
     "SharedFlow": "tzk_core.model",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from tzk_core.model import TzK
+if TYPE_CHECKING:
+    from tzk_core.model import TzK  # which composes knowledge, and so needs what is here
 
 
 def implied_by(model: TzK, name: str) -> set[str]:
@@ -31,3 +33,12 @@ def most_specific(model: TzK, names: Iterable[str]) -> list[str]:
     distinct = list(dict.fromkeys(names))
     implied = set().union(*(implied_by(model, name) for name in distinct)) if distinct else set()
     return [name for name in distinct if name not in implied]
+
+
+def least_specific(model: TzK, names: Iterable[str]) -> list[str]:
+    """`names` without those that imply others among them, in their order, each once: the dual of `most_specific`.
+
+    What is not in "mnist" is no digit of it, so that not "mnist" says all of not "mnist" and not the digit.
+    """
+    distinct = list(dict.fromkeys(names))
+    return [name for name in distinct if implied_by(model, name).isdisjoint(distinct)]

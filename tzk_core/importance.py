@@ -19,9 +19,21 @@ def log_prob_present(
     and the rest from the encoder, each weighed by the density of the whole mixture (Veach & Guibas' balance
     heuristic), so that a narrow encoder costs at most log(1/prior_share) nats and its estimate stays unbiased.
     """
-    batch = z.shape[0]
+    return log_prob_present_from(kind, z, draw(kind, z, samples, generator), prior_share)
+
+
+def draw(kind: Knowledge, z: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Standard Gaussian noise for `log_prob_present_from`, (batch, samples, c)."""
+    return torch.randn(z.shape[0], samples, kind.characteristics, generator=generator).to(z)
+
+
+def log_prob_present_from(kind: Knowledge, z: Tensor, noise: Tensor, prior_share: float = 0.125) -> Tensor:
+    """The same as a function of the standard Gaussian `noise`, (batch, samples, c), that its samples of C stand for.
+
+    The mean of its exponential over the noise is p(z given κ=1), whatever the number of samples.
+    """
+    samples = noise.shape[1]
     from_prior = samples if samples == 1 else min(samples - 1, max(1, round(prior_share * samples)))
-    noise = torch.randn(batch, samples, kind.characteristics, generator=generator).to(z)
     C = torch.cat([kind.imagine(noise[:, :from_prior]), kind.encode(z, noise[:, from_prior:])], 1)
     log_prior = kind.log_prob_characteristics(C)
     log_share_prior = math.log(from_prior / samples)

@@ -50,3 +50,11 @@ def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None
         )
     if not torch.isfinite(C).all():
         raise TzkError(f"characteristics of knowledge type {name!r} hold nan or infinity")
+
+
+def characteristics_rows(characteristics: Tensor, n: int, length: int, name: str, like: Tensor) -> Tensor:
+    """C, (n, length), from (length,) or (n, length), of type and device of `like`; else raises `TzkError`."""
+    C = torch.as_tensor(characteristics).to(like)
+    C = C.expand(n, -1) if C.dim() == 1 else C
+    check_characteristics(C, n, length, name)
+    return C

@@ -13,11 +13,12 @@ from nflows.distributions.base import Distribution
 from nflows.transforms.base import CompositeTransform, InverseTransform, Transform
 from torch import Tensor, nn
 
+from tzk_core.composition import Composition, Names, members
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.errors import TzkError, nearest
 from tzk_core.implementations import use_implementations
 from tzk_core.importance import log_prob_present
-from tzk_core.inputs import check_characteristics, check_domain, check_observations
+from tzk_core.inputs import characteristics_rows, check_domain, check_observations
 from tzk_core.knowledge import Knowledge
 from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
@@ -96,6 +97,11 @@ class TzK(nn.Module):
     def latent_shape(self) -> tuple[int, ...]:
         return self.flow.latent_shape
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the model's type, on its device."""
+        return _like(self)
+
     def add(self, name: str, knowledge: Knowledge) -> None:
         """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
         if name in self.knowledge or name in self.opaque:
@@ -140,57 +146,69 @@ class TzK(nn.Module):
     def log_prob(
         self,
         T: Tensor,
-        knowledge: str | None = None,
-        characteristics: Tensor | None = None,
+        knowledge: Names = None,
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
         importance_samples: int = 64,
         seed: int = 0,
+        without: Names = (),
     ) -> Tensor:
         """log p(T); log p(T given C, κ=1) of one knowledge type; without C the integral over it.
 
         `characteristics` is (c,) or (batch, c). The integral is the importance-weighted lower bound with
         `importance_samples` samples from the encoder mixed with the prior; its noise derives from `seed`. Returns
-        (batch,), in nats.
+        (batch,), in nats. Several names of knowledge, or names of knowledge `without` which, are a `Composition`, with
+        characteristics by name: its normaliser is estimated at every call, which a `Composition` can spare.
         """
         if importance_samples < 1:
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
-        kind = self._given(knowledge, characteristics)
-        z, logabsdet = self._encode(T)
-        if kind is None or knowledge is None:
+        given = self._given(knowledge, without, characteristics)
+        if isinstance(given, Composition):
+            return given.score(T, None, importance_samples, seed).log_prob
+        name, C = given
+        z, logabsdet = self.encode_with_logabsdet(T)
+        if name is None:
             return self.flow.base.log_prob(z) + logabsdet
-        if characteristics is not None:
-            C = _rows(characteristics, T.shape[0], kind, knowledge, z)
+        kind = self.find(name)
+        if C is not None:
+            C = characteristics_rows(C, T.shape[0], kind.characteristics, name, z)
             return kind.log_prob_latent(z, C) + logabsdet
-        generator = stream(seed, "importance", knowledge)
+        generator = stream(seed, "importance", name)
         return log_prob_present(kind, z, importance_samples, generator) + logabsdet
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
-        knowledge: str | None = None,
-        characteristics: Tensor | None = None,
+        knowledge: Names = None,
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
         temperature: float = 1.0,
         seed: int | None = None,
+        without: Names = (),
     ) -> Tensor:
         """(n, *shape) from p(T), or from p(T given κ=1) of one knowledge type.
 
         `characteristics`, (c,) or (n, c), fixes C; otherwise it is drawn from its prior. `temperature` scales the
-        noise of z. Without `seed` every call differs.
+        noise of z. Without `seed` every call differs. Several names of knowledge, or names of knowledge `without`
+        which, are a `Composition`, with characteristics by name; it says more of how good its samples are.
         """
         if n < 1:
             raise TzkError(f"the number of samples is at least 1; got {n}")
         if not 0 <= temperature < math.inf:
             raise TzkError(f"the temperature is finite and at least 0; got {temperature}")
-        kind = self._given(knowledge, characteristics)
+        given = self._given(knowledge, without, characteristics, temperature)
+        if isinstance(given, Composition):
+            return given.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
+        name, C = given
         like = _like(self)
-        source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", knowledge or "")
-        if kind is None or knowledge is None:
+        source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name or "")
+        if name is None:
             noise = self.flow.base.noise((n,), source).to(like)
             return self.flow.transform.inverse(self.flow.base.from_noise(temperature * noise))[0]
-        if characteristics is None:
+        kind = self.find(name)
+        if C is None:
             C = kind.imagine(kind.characteristics_prior.noise((n,), source).to(like))
         else:
-            C = _rows(characteristics, n, kind, knowledge, like)
+            C = characteristics_rows(C, n, kind.characteristics, name, like)
         z = kind.decode(C, temperature * kind.latent.noise((n,), source).to(like))
         return self.flow.transform.inverse(z)[0]
 
@@ -207,18 +225,31 @@ class TzK(nn.Module):
         self.find(name)
         return Conditional(self, name)
 
-    def _encode(self, T: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log|det dz/dT| of what a user passes."""
+    def encode_with_logabsdet(self, T: Tensor) -> tuple[Tensor, Tensor]:
+        """z, (batch, *latent_shape), and log|det dz/dT|, (batch,), in the model's own type: what densities are of."""
         check_observations(T, self.shape, like=_like(self))
         z, logabsdet = self.flow.encode(T)
         check_domain(logabsdet)
         return z, logabsdet
 
-    def _given(self, knowledge: str | None, characteristics: Tensor | None) -> Knowledge | None:
-        """The knowledge type that is asked for; characteristics of none are an error."""
-        if knowledge is None and characteristics is not None:
+    def _given(
+        self,
+        knowledge: Names,
+        without: Names,
+        characteristics: Tensor | Mapping[str, Tensor] | None,
+        temperature: float = 1.0,
+    ) -> Composition | tuple[str | None, Tensor | None]:
+        """What is asked for: a composition, or one knowledge type at most and its C; C of none is an error."""
+        present, absent = members(self, knowledge, without)
+        if characteristics is not None and not present:
             raise TzkError("characteristics are those of a knowledge type: say which, knowledge=...")
-        return None if knowledge is None else self.find(knowledge)
+        several = bool(absent) or len(present) > 1
+        if several or isinstance(characteristics, Mapping):
+            composition = Composition(self, knowledge, without, characteristics, temperature=temperature)
+            if several:
+                return composition
+            characteristics = next((C[0] for C in composition.characteristics.values()), None)
+        return (present[0] if present else None), characteristics
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:
         """Whatever moves a model to another device goes through here; layers then take what plugins bring for it."""
@@ -262,14 +293,6 @@ def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:
     outputs, logabsdet = torch.func.functional_call(transform, double, (inputs.double(),))
     check_domain(logabsdet, what)
     return outputs.to(inputs.dtype)
-
-
-def _rows(characteristics: Tensor, n: int, kind: Knowledge, name: str, like: Tensor) -> Tensor:
-    """C, (n, c), from (c,) or (n, c)."""
-    C = torch.as_tensor(characteristics).to(like)
-    C = C.expand(n, -1) if C.dim() == 1 else C
-    check_characteristics(C, n, kind.characteristics, name)
-    return C
 
 
 def _layers(transform: Transform) -> Iterator[Transform]:

@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from tzk_core.cli import output
 from tzk_core.cli.run_folder import RunFolder
-from tzk_core.errors import TzkError
+from tzk_core.errors import TzkError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tzk_core.model import TzK
 
-class Numbers(click.ParamType):
-    """Numbers with commas between them."""
 
-    name = "numbers"
+class Characteristics(click.ParamType):
+    """Numbers with commas between them, perhaps those of a name: (name or "", numbers)."""
+
+    name = "[name=]numbers"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
+    ) -> tuple[str, tuple[float, ...]]:
+        name, _, written = str(value).rpartition("=")
         try:
-            numbers = tuple(float(text) for text in str(value).split(","))
+            numbers = tuple(float(text) for text in written.split(","))
         except ValueError:
             self.fail(
-                f"expected numbers with commas between them, such as 1.5,-0.3; got {value!r}", param, ctx
+                f"expected numbers with commas between them, such as 1.5,-0.3 or digit-7=1.5,-0.3; got {value!r}",
+                param,
+                ctx,
             )
         if not all(map(math.isfinite, numbers)):
             self.fail(f"expected finite numbers, got {value!r}", param, ctx)
-        return numbers
+        return name, numbers
 
 
 @click.command(name="sample")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--knowledge", help="A knowledge type, such as digit-7; without it the prior is drawn from.")
+@click.option(
+    "--knowledge", multiple=True, help="A knowledge type, such as digit-7; several are all meant. None: the prior."
+)
+@click.option("--without", multiple=True, help="A knowledge type that is to be absent; may be given several times.")
 @click.option(
     "-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="How many samples."
 )
@@ -48,7 +56,20 @@ class Numbers(click.ParamType):
     "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scales the noise."
 )
 @click.option(
-    "--characteristics", type=Numbers(), help="C of the knowledge, such as 1.5,-0.3; drawn if not given."
+    "--characteristics",
+    multiple=True,
+    type=Characteristics(),
+    help="C of the knowledge, such as 1.5,-0.3, or of one of several, digit-7=1.5,-0.3; drawn if not given.",
+)
+@click.option(
+    "--side",
+    type=click.Choice(["decoder", "encoder"]),
+    default="decoder",
+    show_default=True,
+    help="Of several: weigh by p(z given K)/p(z), or by p(K given z)/p(K).",
+)
+@click.option(
+    "--particles", type=click.IntRange(min=2), default=1024, show_default=True, help="Of several: how many to weigh."
 )
 @click.option(
     "-o",
@@ -59,16 +80,20 @@ class Numbers(click.ParamType):
 )
 def command(
     run: Path,
-    knowledge: str | None,
+    knowledge: tuple[str, ...],
+    without: tuple[str, ...],
     number: int,
     seed: int,
     temperature: float,
-    characteristics: tuple[float, ...] | None,
+    characteristics: tuple[tuple[str, tuple[float, ...]], ...],
+    side: Literal["decoder", "encoder"],
+    particles: int,
     file: Path | None,
 ) -> None:
     """Draw samples from a run into a picture: a grid of images, or a scatter plot of points in the plane.
 
-    Any data goes into an .npz file, as the array `T` of shape (n, *shape).
+    Several --knowledge are all present, every --without is absent: then it also prints how many particles
+    are behind the samples. Any data goes into an .npz file, as the array `T` of shape (n, *shape).
     """
     import torch  # not needed to say what the command takes
 
@@ -76,32 +101,95 @@ def command(
 
     folder = RunFolder.open(run)
     model = tzk_core.load(folder.path)
-    C = None
-    if characteristics is not None:
-        C = torch.tensor(characteristics, dtype=next(model.parameters()).dtype).expand(number, -1)
-        if knowledge is None:
-            raise TzkError(
-                "--characteristics needs --knowledge: they are characteristics of a knowledge type"
-            )
-        expected = model.find(knowledge).characteristics
-        if len(characteristics) != expected:
-            raise TzkError(
-                f"{knowledge} has {expected} characteristics; got {len(characteristics)} by --characteristics"
-            )
+    C = _by_name(model, knowledge, characteristics)
+    title = _title(knowledge, without)
     drawable = len(model.shape) == 3 and model.shape[0] in (1, 3) or tuple(model.shape) == (2,)
-    file = file or Path(f"{knowledge or 'prior'}{'.png' if drawable else '.npz'}")
+    file = file or Path(f"{title}{'.png' if drawable else '.npz'}")
     if file.suffix not in (".png", ".npz"):
         raise TzkError(f"expected -o to name a .png or .npz file, got {file}")
     if file.suffix == ".png" and not drawable:
         raise TzkError(f"samples of shape {tuple(model.shape)} are no picture: name an .npz file with -o")
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
-    with torch.no_grad():
-        samples = model.sample(
-            number, knowledge=knowledge, characteristics=C, temperature=temperature, seed=seed
-        )
-    _write(samples, file, knowledge or "prior")
-    output.say(str(file))
+    if len(knowledge) > 1 or without:
+        samples, found = _compose(model, knowledge, without, C, side, temperature, number, particles, seed)
+    else:
+        name, found = (*knowledge, None)[0], ""
+        fixed = C[name].expand(number, -1) if name in C else None
+        with torch.no_grad():
+            samples = model.sample(
+                number, knowledge=name, characteristics=fixed, temperature=temperature, seed=seed
+            )
+    _write(samples, file, title)
+    output.say(found + str(file))
+
+
+def _by_name(
+    model: TzK, knowledge: tuple[str, ...], given: tuple[tuple[str, tuple[float, ...]], ...]
+) -> dict[str, Tensor]:
+    """C as --characteristics says, by the name of the knowledge type; checked, so that errors name the option."""
+    import torch  # not needed to say what the command takes
+
+    found: dict[str, Tensor] = {}
+    for written, numbers in given:
+        if not knowledge:
+            raise TzkError("--characteristics needs --knowledge: they are characteristics of a knowledge type")
+        if not written and len(knowledge) > 1:
+            example = f"{knowledge[0]}={','.join(map(str, numbers))}"
+            raise TzkError(f"--characteristics of one of several knowledge types takes its name: {example}")
+        name = written or knowledge[0]
+        if name not in knowledge:
+            raise TzkError(
+                f"--characteristics of {name!r}, which --knowledge does not name{nearest(name, knowledge)}"
+            )
+        if name in found:
+            raise TzkError(f"--characteristics of {name!r} are given twice: which ones?")
+        expected = model.find(name).characteristics
+        if len(numbers) != expected:
+            raise TzkError(f"{name} has {expected} characteristics; got {len(numbers)} by --characteristics")
+        found[name] = torch.tensor(numbers, dtype=next(model.parameters()).dtype)
+    return found
+
+
+def _compose(
+    model: TzK,
+    knowledge: tuple[str, ...],
+    without: tuple[str, ...],
+    C: dict[str, Tensor],
+    side: Literal["decoder", "encoder"],
+    temperature: float,
+    number: int,
+    particles: int,
+    seed: int,
+) -> tuple[Tensor, str]:
+    """Samples of a composition, and what to say of the particles that they come from."""
+    from tzk_core.composition import Composition  # these import torch, which `tzk --help` does without
+    from tzk_core.tempering import Tempering
+
+    composition = Composition(model, knowledge, without, C, side, temperature)
+    if len(composition.knowledge) < 2 and not composition.without:
+        samples = model.sample(number, knowledge, C or None, temperature, seed)
+        return samples, f"{composition} is all that counts: it implies the rest\n"
+    population = composition.populate(seed, Tempering(particles=max(number, particles)))
+    rows = [
+        ("members", str(composition)),
+        ("effective sample size", f"{population.effective:.0f} of {len(population.noise):,} particles"),
+        ("in one step", f"{population.importance:.0f}, had they been weighed at once"),
+        ("tempering", output.count(population.steps, "step")),
+        ("ancestors", f"{population.ancestors:,} distinct"),
+        ("acceptance", f"{population.acceptance:.0%} of the last moves"),
+        ("log normaliser", f"{population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"),
+        *(
+            ("discriminators agree", f"{share:.0%} on {'not ' if name in composition.without else ''}{name}")
+            for name, share in composition.agreement(population).items()
+        ),
+    ]
+    return composition.sample(number, population, seed), output.fields(rows) + "\n"
+
+
+def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
+    """`digit-3-and-thick-not-slanted`; `prior` where nothing is asked for."""
+    return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
 def _write(samples: Tensor, file: Path, title: str) -> None:

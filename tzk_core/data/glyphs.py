@@ -36,13 +36,19 @@ LETTERS: dict[str, Sequence[Points]] = {
 }
 
 
+FACTOR_CLASSES = {"slant": ("left", "upright", "right"), "thickness": ("thin", "normal", "thick")}
+CLASS_EDGE = 0.5  # standard deviations: 31 % of glyphs lie below the middle class, 38 % in it, 31 % above
+
+
 class Glyphs:
     """Drawn glyphs of some classes, in equal numbers, with the true factors that generated each.
 
     size: side of the images in pixels; `(n, 1, size, size)` uint8, ink bright on exactly 0.
     train, validation, test: how many samples each split has. Every split is drawn by itself from `seed`.
     Label column `label`: the class. Characteristics: slant, thickness, scale, shift_x, shift_y, in standard
-    deviations (see `strokes.Factors`); they mean the same in every set of glyphs.
+    deviations (see `strokes.Factors`); they mean the same in every set of glyphs. Two factors are label columns too,
+    the middle class within half a standard deviation: `slant_class`, which is left, upright or right, and
+    `thickness_class`, which is thin, normal or thick.
     """
 
     name: str
@@ -69,8 +75,8 @@ class Glyphs:
         check_split(split)
         count = self.counts[split]
         random = numpy_stream(self.seed, self.name, split)
-        names = np.array(list(self.strokes))
-        labels = random.permutation(names[np.arange(count) % len(names)])
+        known = np.array(list(self.strokes))
+        labels = random.permutation(known[np.arange(count) % len(known)])
         factors = Factors.draw(count, random)
         images = np.empty((count, self.size, self.size), dtype=np.uint8)
         for name, strokes in self.strokes.items():
@@ -79,9 +85,18 @@ class Glyphs:
             images[rows] = render(strokes, chosen, self.size, random)
         return Samples(
             T=torch.from_numpy(images)[:, None],
-            labels={"label": labels},
+            labels={"label": labels, **_factor_classes(factors)},
             characteristics={factor: torch.from_numpy(getattr(factors, factor)) for factor in FACTORS},
         )
+
+
+def _factor_classes(factors: Factors) -> dict[str, np.ndarray]:
+    """Label column -> the name of the class that each glyph's factor lies in: below, within or above the middle one."""
+    edges = [-CLASS_EDGE, CLASS_EDGE]
+    return {
+        f"{factor}_class": np.array(names)[np.digitize(getattr(factors, factor), edges)]
+        for factor, names in FACTOR_CLASSES.items()
+    }
 
 
 class GlyphDigits(Glyphs):

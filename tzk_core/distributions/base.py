@@ -6,14 +6,16 @@ import torch
 from nflows.distributions.base import Distribution
 from torch import Tensor
 
+from tzk_core.errors import TzkError
+
 
 class Reparametrised(Distribution):
     """A density over one event of shape `shape`, perhaps given a context.
 
     Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`; they CAN override
-    `noise`, which is standard Gaussian of shape `shape` here. Inputs are (batch, *shape); a context is (batch, c)
-    or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is evaluated at several
-    contexts, and what depends on the input alone is computed once.
+    `noise`, which is standard Gaussian of shape `shape` here, and with it `from_gaussian`. Inputs are (batch, *shape);
+    a context is (batch, c) or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is
+    evaluated at several contexts, and what depends on the input alone is computed once.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -23,6 +25,19 @@ class Reparametrised(Distribution):
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """Noise of shape (*size, *shape), on the CPU, for `from_noise`."""
         return torch.randn(*size, *self.shape, generator=generator)
+
+    def from_gaussian(self, noise: Tensor) -> Tensor:
+        """The noise of this density that standard Gaussian noise, (batch, *shape), stands for, element by element.
+
+        Markov chains move in Gaussian noise, whatever that of a density is. Raises `TzkError` where a subclass has
+        noise of its own and does not say.
+        """
+        if type(self).noise is not Reparametrised.noise:
+            raise TzkError(
+                f"{type(self).__name__} has noise of its own, so that it cannot be composed: expected it to override "
+                "`from_gaussian` beside `noise`"
+            )
+        return noise
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         """The sample that `noise`, (batch, *shape), stands for; differentiable in everything."""

@@ -73,6 +73,9 @@ class ConditionalFlow(Reparametrised):
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return self.base.noise(size, generator)
 
+    def from_gaussian(self, noise: Tensor) -> Tensor:
+        return self.base.from_gaussian(noise)
+
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return self.transform.inverse(self.base.from_noise(noise, context))[0]
 

@@ -33,6 +33,9 @@ class StandardLogistic(Reparametrised):
         uniform = torch.rand(*size, *self.shape, generator=generator, dtype=torch.float64)
         return torch.logit(uniform, eps=1e-12).to(torch.get_default_dtype())
 
+    def from_gaussian(self, noise: Tensor) -> Tensor:
+        return torch.special.log_ndtr(noise) - torch.special.log_ndtr(-noise)  # the logit of Φ(noise), far out too
+
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return noise
 

@@ -1,0 +1,423 @@
+"""Several knowledge types at once are the product that the formula says: against closed forms and quadrature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from models import small
+from nflows.transforms import CompositeTransform
+from torch import Tensor, nn
+from worlds import UNBOUNDED, Arcsinh, World, grid, linear
+
+from tzk_core.composition import Composition
+from tzk_core.distributions.base import Reparametrised
+from tzk_core.distributions.conditional import ConditionalGaussian
+from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.random_streams import stream
+from tzk_core.tempering import Population, Tempering
+
+
+@dataclass
+class Known:
+    """z given C, κ=1 ~ N(mean + slope C, diag deviation²) with C in R, so that z given κ=1 is Gaussian; κ given z is
+    logistic. The encoder of C knows nothing: integrals over C rest on its prior."""
+
+    mean: Sequence[float]
+    deviation: Sequence[float]
+    slope: Sequence[float]
+    lean: float = 0.0
+    odds: float = -1.0
+    implies: tuple[str, ...] = field(default=())
+
+    def knowledge(self) -> Knowledge:
+        dims = len(self.mean)
+        latent = ConditionalGaussian((dims,), 1, mean_bound=UNBOUNDED, log_scale_bound=UNBOUNDED)
+        kind = Knowledge((dims,), latent, 1, hidden=4, layers=2, logit_bound=UNBOUNDED).double()
+        kind.latent.regressor = linear(
+            [*self.slope, *[0.0] * dims], [*self.mean, *(math.log(each) for each in self.deviation)]
+        )
+        kind.discriminator = nn.Linear(dims, 1).double()
+        with torch.no_grad():
+            kind.discriminator.weight.fill_(self.lean)
+            kind.discriminator.bias.fill_(self.odds)
+        kind.log_odds.fill_(self.odds)
+        kind.implies = self.implies
+        return kind
+
+    def given(self, C: float | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of z given κ=1, and C where one is given."""
+        mean, slope = (torch.tensor(each, dtype=torch.float64) for each in (self.mean, self.slope))
+        diagonal = torch.diag(torch.tensor(self.deviation, dtype=torch.float64).square())
+        return (mean, diagonal + slope[:, None] * slope) if C is None else (mean + slope * C, diagonal)
+
+    def log_prob_absent(self, z: Tensor) -> Tensor:
+        """log p(κ=0 given z)/p(κ=0), by hand."""
+        return -torch.log1p(torch.exp(self.lean * z.sum(-1) + self.odds)) + math.log1p(math.exp(self.odds))
+
+
+A = Known([0.8, -0.3], [0.6, 0.7], [0.4, -0.3], odds=-2.0)
+B = Known([-0.2, 0.9], [0.8, 0.5], [0.2, 0.5], lean=1.5)
+C = Known([0.5, 0.5], [0.7, 0.9], [-0.3, 0.1], lean=-1.0, odds=0.5)
+
+
+def model_of(base: Reparametrised | None = None, **known: Known) -> TzK:
+    dims = len(next(iter(known.values())).mean)
+    flow = SharedFlow((dims,), CompositeTransform([Arcsinh()]), base or StandardGaussian((dims,)))
+    return TzK(flow, {name: each.knowledge() for name, each in known.items()}).double()
+
+
+def product(*factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, float]:
+    """Mean, covariance and log-normaliser of p(z) Π p(z given K)/p(z), by completing the square; p(z) is N(0, I)."""
+    dims = len(factors[0][0])
+    precision = (1 - len(factors)) * torch.eye(dims, dtype=torch.float64)
+    pull, constant = torch.zeros(dims, dtype=torch.float64), 0.0
+    for mean, covariance in factors:
+        inverse = torch.linalg.inv(covariance)
+        precision, pull = precision + inverse, pull + inverse @ mean
+        constant += 0.5 * (torch.logdet(inverse) - mean @ inverse @ mean).item()
+    covariance = torch.linalg.inv(precision)
+    log_normaliser = constant + 0.5 * (pull @ covariance @ pull + torch.logdet(covariance)).item()
+    return covariance @ pull, covariance, log_normaliser
+
+
+def latents(composition: Composition, population: Population) -> Tensor:
+    """z of all particles, by way of T."""
+    return composition.model.encode(composition.sample(len(population.noise), population))
+
+
+def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, effective: float) -> None:
+    """Mean and covariance within 4.5 standard errors of as many independent samples as are effective."""
+    deviation = covariance.diagonal().sqrt()
+    assert ((z.mean(0) - mean).abs() < 4.5 * deviation / math.sqrt(effective)).all()
+    scale = torch.outer(deviation, deviation)
+    error = (covariance.square() + scale.square()).sqrt() / math.sqrt(effective)
+    assert ((torch.cov(z.T) - covariance).abs() < 4.5 * error).all()
+
+
+# "and"
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
+def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
+    known = {"a": A, "b": B, "c": C}
+    composition = Composition(model_of(**known), names)
+    mean, covariance, log_normaliser = product(*(known[name].given() for name in names))
+    population = composition.populate(settings=Tempering(2048))
+    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
+
+
+def test_one_sample_of_c_is_as_exact_as_many() -> None:
+    """The estimate of an integral over C is unbiased, so that its noise takes nothing from the limit."""
+    composition = Composition(model_of(a=A, b=B), ["a", "b"])
+    mean, covariance, log_normaliser = product(A.given(), B.given())
+    population = composition.populate(settings=Tempering(2048), importance_samples=1)
+    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
+
+
+@pytest.mark.parametrize("fixed", [{"a": 0.7}, {"b": -1.2}, {"a": 0.7, "b": -1.2}])
+def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str, float]) -> None:
+    given = {name: torch.tensor([value]) for name, value in fixed.items()}
+    composition = Composition(model_of(a=A, b=B), ["a", "b"], characteristics=given)
+    mean, covariance, log_normaliser = product(A.given(fixed.get("a")), B.given(fixed.get("b")))
+    population = composition.populate(settings=Tempering(2048))
+    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
+
+
+def test_scores_are_the_density_of_the_product() -> None:
+    composition = Composition(model := model_of(a=A, b=B), ["a", "b"])
+    mean, covariance, log_normaliser = product(A.given(), B.given())
+    z = mean + 0.5 * torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
+    T, jacobian = torch.sinh(z), -0.5 * torch.log1p(torch.sinh(z).square()).sum(1)
+    expected = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z) + jacobian
+    population = composition.populate(settings=Tempering(4096))
+    scores = composition.score(T, population, importance_samples=4000)
+    assert scores.standard_error == population.standard_error < 0.05
+    torch.testing.assert_close(scores.log_prob, expected, rtol=0, atol=4 * scores.standard_error + 0.05)
+    exact = expected + log_normaliser - model.log_prob(T)
+    torch.testing.assert_close(scores.log_ratio, exact, rtol=0, atol=0.05)
+
+
+def test_the_ratio_is_the_sum_of_what_the_model_says_of_each_member() -> None:
+    model, T = model_of(a=A, b=B, c=C), torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
+    prior = model.log_prob(T)
+    expected = sum(model.log_prob(T, name) - prior for name in ("a", "b")) + C.log_prob_absent(torch.asinh(T))
+    scores = Composition(model, ["a", "b"], ["c"]).score(T)
+    torch.testing.assert_close(scores.log_ratio, expected)
+    torch.testing.assert_close(scores.log_prob, prior + expected - scores.log_normaliser)
+    assert torch.equal(model.log_prob(T, ["a", "b"], without="c"), scores.log_prob)
+
+
+def test_scores_integrate_to_one() -> None:
+    model = model_of(a=Known([0.9], [0.6], [0.3]), b=Known([-0.1], [0.7], [0.3], lean=1.0))
+    z, weights = grid(-6, 6, 601)
+    jacobian = 0.5 * torch.log1p(torch.sinh(z).square())
+    for names, without in ((["a", "b"], []), (["a"], ["b"]), ([], ["b"])):
+        scores = Composition(model, names, without).score(torch.sinh(z)[:, None], importance_samples=256)
+        total = ((scores.log_prob + jacobian).exp() * weights).sum().log().item()
+        assert abs(total) < 4 * scores.standard_error + 0.01
+
+
+# "not"
+
+
+@pytest.mark.parametrize("base", [StandardGaussian((2,)), StandardLogistic((2,))])
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "c"]])
+def test_absence_against_quadrature(base: Reparametrised, names: list[str]) -> None:
+    known = {"a": A, "c": C}
+    composition = Composition(model_of(base, a=A, b=B, c=C), names, ["b"])
+    nodes, weights = grid(-16, 16, 401)
+    z = torch.cartesian_prod(nodes, nodes)
+    log_base = base.log_prob(z)
+    density = (1 - len(names)) * log_base + B.log_prob_absent(z) + torch.outer(weights, weights).flatten().log()
+    for name in names:
+        density = density + torch.distributions.MultivariateNormal(*known[name].given()).log_prob(z)
+    log_normaliser = torch.logsumexp(density, 0).item()
+    share = (density - log_normaliser).exp()
+    mean = share @ z
+    covariance = (z - mean).T @ (share[:, None] * (z - mean))
+    population = composition.populate(settings=Tempering(2048))
+    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
+    found = latents(composition, population)
+    error = covariance.diagonal().sqrt() / math.sqrt(population.effective)
+    assert ((found.mean(0) - mean).abs() < 4.5 * error).all()
+    assert ((found.var(0) / covariance.diagonal() - 1).abs() < 4.5 * math.sqrt(3.2 / population.effective)).all()
+    assert (mean - share.new_zeros(2)).norm() > 0.1, "or absence moves nothing"
+
+
+def test_gaussian_noise_becomes_the_noise_of_a_density() -> None:
+    noise = torch.tensor([-30.0, -3.0, 0.0, 1.0, 8.0, 30.0], dtype=torch.float64)
+    logistic = StandardLogistic((6,)).from_gaussian(noise)
+    expected = torch.special.ndtr(noise[1:4]).logit()
+    torch.testing.assert_close(logistic[1:4], expected)
+    assert logistic.isfinite().all() and (logistic.diff() > 0).all() and logistic[0] == -logistic[-1]
+    assert torch.equal(StandardGaussian((6,)).from_gaussian(noise), noise)
+
+
+def test_noise_of_its_own_has_to_come_from_gaussian_noise() -> None:
+    class Uniform(StandardGaussian):
+        def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+            return torch.rand(*size, *self.shape, generator=generator)
+
+    model = model_of(Uniform((2,)), a=A)
+    with pytest.raises(TzkError, match="Uniform has noise of its own.*override `from_gaussian`"):
+        model.sample(3, without="a")
+
+
+# encoder and decoder
+
+
+def test_in_a_consistent_model_encoder_and_decoder_say_the_same() -> None:
+    world, lead = World(), Known([0.5], [0.7], [0.3], odds=-5.0)
+    model = world.model()
+    model.add("lead", lead.knowledge())
+    z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
+    sides = [Composition(model, ["it", "lead"], [], None, side) for side in ("decoder", "encoder")]
+    assert sides[0].knowledge == ("lead", "it"), "the rarest leads"
+    ratios = [each.log_ratio(z, importance_samples=20000) for each in sides]
+    torch.testing.assert_close(*ratios, rtol=0, atol=0.01)
+    found = [each.populate(settings=Tempering(4096)) for each in sides]
+    error = math.hypot(*(each.standard_error for each in found))
+    assert abs(found[0].log_normaliser - found[1].log_normaliser) < 4 * error < 0.2
+
+
+def test_fixed_characteristics_on_the_side_of_the_encoder() -> None:
+    world, lead = World(), Known([0.5], [0.7], [0.3], odds=-5.0)
+    model = world.model()
+    model.add("lead", lead.knowledge())
+    z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
+    given = {"it": torch.tensor([0.9]), "lead": torch.tensor([0.2])}
+    ratios = [Composition(model, ["it", "lead"], [], given, side).log_ratio(z) for side in ("decoder", "encoder")]
+    torch.testing.assert_close(*ratios, rtol=0, atol=1e-6)
+
+
+def test_agreement_is_the_mean_of_the_discriminators() -> None:
+    composition = Composition(model_of(a=A, b=B, c=C), ["a", "b"], ["c"])
+    population = composition.populate(settings=Tempering(400))
+    z = latents(composition, population).sum(1)
+    expected = {
+        "a": torch.sigmoid(A.lean * z + A.odds).mean(),
+        "b": torch.sigmoid(B.lean * z + B.odds).mean(),
+        "c": torch.sigmoid(-C.lean * z - C.odds).mean(),
+    }
+    assert composition.agreement(population) == pytest.approx({name: each.item() for name, each in expected.items()})
+
+
+# which members count
+
+
+def nested() -> TzK:
+    model = model_of(whole=B, part=A, other=C)
+    model.find("part").implies = ("whole",)
+    return model
+
+
+def test_what_is_implied_is_counted_once() -> None:
+    model = nested()
+    T = torch.randn(4, 2, generator=stream(0), dtype=torch.float64)
+    for extra in (["whole"], ["whole", "part", "whole"]):
+        several = ["part", "other", *extra]
+        assert torch.equal(model.sample(5, several, seed=3), model.sample(5, ["part", "other"], seed=3))
+        assert torch.equal(model.log_prob(T, several), model.log_prob(T, ["part", "other"]))
+    assert torch.equal(model.sample(5, ["part", "whole"], seed=3), model.sample(5, "part", seed=3))
+    assert torch.equal(model.log_prob(T, ["whole", "part"]), model.log_prob(T, "part"))
+
+
+def test_not_the_whole_says_not_the_part() -> None:
+    model = nested()
+    both = Composition(model, ["other"], ["part", "whole"])
+    assert both.without == ("whole",) and str(both) == "other and not whole"
+    both = Composition(model, ["whole"], ["part"])
+    assert (both.knowledge, both.without) == (("whole",), ("part",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"knowledge": ["a", "b"], "without": ["b"]}, "'b' is asked for and excluded at once"),
+        ({"knowledge": "part", "without": "whole"}, "'part' implies 'whole', so that nothing is 'part' without"),
+        ({"knowledge": ["a", "digit_3"]}, "no knowledge type 'digit_3'; did you mean 'digit-3'"),
+        ({"knowledge": ["a", "b"], "without": ["digit3"]}, "no knowledge type 'digit3'; did you mean 'digit-3'"),
+        ({"without": "digit3"}, "did you mean 'digit-3'"),
+        ({"knowledge": ["a", "b"], "characteristics": torch.zeros(1)}, r"its name, as in characteristics=\{'a': ...}"),
+        ({"knowledge": ["a", "b"], "characteristics": {"a": torch.zeros(3)}}, r"'a' are expected as \(1, 1\); got"),
+        ({"knowledge": ["a", "b"], "characteristics": {"a": torch.tensor([math.nan])}}, "'a' hold nan or infinity"),
+        ({"knowledge": ["a", "b"], "characteristics": {"c": torch.zeros(1)}}, "no knowledge type 'c'"),
+        ({"knowledge": ["a"], "characteristics": {"b": torch.zeros(1)}}, "'b', which is not among the knowledge"),
+        ({"knowledge": ["a"], "without": "b", "characteristics": {"b": torch.zeros(1)}}, "'b', which is not among"),
+        ({"knowledge": ["part", "whole"], "characteristics": {"whole": torch.zeros(1)}}, "'whole', which others imply"),
+        ({"without": "a", "characteristics": {"a": torch.zeros(1)}}, "say which, knowledge=..."),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_is_computed(
+    asked: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(a=A, b=B, part=A, whole=B)
+    model.find("part").implies = ("whole",)
+    model.add("digit-3", C.knowledge())
+    monkeypatch.setattr(model.flow, "encode", lambda T: pytest.fail("computed"))
+    monkeypatch.setattr(Composition, "populate", lambda *given, **more: pytest.fail("computed"))
+    for ask in (lambda: model.sample(3, **asked), lambda: model.log_prob(torch.zeros(2, 2).double(), **asked)):
+        with pytest.raises(TzkError, match=words):
+            ask()
+
+
+def test_other_bad_input() -> None:
+    model = model_of(a=A, b=B)
+    composition = Composition(model, ["a", "b"], temperature=0.5)
+    with pytest.raises(TzkError, match="scores are those of temperature 1; this composition is of 0.5"):
+        composition.score(torch.zeros(2, 2).double())
+    with pytest.raises(TzkError, match="'decoder' or the 'encoder'; got 'both'"):
+        Composition(model, ["a", "b"], side="both")  # type: ignore[arg-type]
+    with pytest.raises(TzkError, match="T holds nan or infinity, first in row 1"):
+        model.log_prob(torch.tensor([[0.0, 0.0], [math.nan, 0.0]]).double(), ["a", "b"])
+
+
+# refusal
+
+
+def test_members_that_exclude_one_another_are_refused() -> None:
+    far = {name: Known([side * 30.0], [0.3], [0.0]) for name, side in (("left", -1), ("right", 1))}
+    with pytest.raises(TzkError, match=r"left and right: .* particles are effective .* if these exclude one another"):
+        model_of(**far).sample(4, ["left", "right"], seed=0)
+
+
+def test_too_few_effective_particles_are_refused_with_their_number() -> None:
+    composition = Composition(model_of(a=A, b=B), ["a", "b"])
+    found = composition.populate(settings=Tempering(64, moves=1, least_effective=0)).effective
+    words = rf"a and b: {found:.3g} of 64 particles are effective .* at least 60 are expected. Take more particles"
+    with pytest.raises(TzkError, match=words):
+        composition.populate(settings=Tempering(64, moves=1, least_effective=60))
+
+
+# randomness
+
+
+def test_a_seed_and_the_names_decide_the_samples() -> None:
+    model = model_of(a=A, b=B, c=C)
+    first = model.sample(6, ["a", "b"], seed=1, without=["c"])
+    assert first.shape == (6, 2) and first.isfinite().all() and first.dtype == torch.float64
+    torch.rand(5)
+    assert torch.equal(model.sample(6, ("b", "a"), seed=1, without="c"), first)
+    assert not torch.equal(model.sample(6, ["a", "b"], seed=2, without=["c"]), first)
+    free = model.sample(6, ["a", "b"], without=["c"])
+    assert not torch.equal(model.sample(6, ["a", "b"], without=["c"]), free)
+    assert len(first.unique(dim=0)) == 6, "particles are taken once where there are enough"
+
+
+def test_as_many_samples_as_are_asked_for() -> None:
+    model = model_of(a=A, b=B)
+    assert model.sample(1500, ["a", "b"], seed=0).shape == (1500, 2)
+    population = Composition(model, ["a", "b"]).populate(settings=Tempering(128))
+    assert Composition(model, ["a", "b"]).sample(300, population).shape == (300, 2)
+
+
+def test_one_name_is_what_it_was() -> None:
+    model = small(("gaussian", "flow"), spread=0.02)
+    T, C = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    for name in ("k0", "k1"):
+        source = stream(7, "sample", name)
+        kind = model.find(name)
+        drawn = kind.imagine(kind.characteristics_prior.noise((4,), source).double())
+        z = kind.decode(drawn, kind.latent.noise((4,), source).double())
+        assert torch.equal(model.sample(4, [name], seed=7), model.flow.transform.inverse(z)[0])
+        assert torch.equal(model.sample(4, name, seed=7), model.sample(4, [name, name], seed=7))
+        assert torch.equal(model.log_prob(T, [name]), model.log_prob(T, name))
+        assert torch.equal(model.log_prob(T, [name], {name: C}), model.log_prob(T, name, C))
+        assert torch.equal(model.sample(4, (name,), {name: C}, seed=0), model.sample(4, name, C, seed=0))
+    assert torch.equal(model.sample(4, [], seed=0), model.sample(4, seed=0))
+    assert torch.equal(model.log_prob(T, []), model.log_prob(T))
+
+
+def test_temperature_scales_the_noise_of_the_member_that_leads() -> None:
+    """At temperature 0 of a leader whose mean moves with C in one direction, all latents lie on that line."""
+    model = model_of(a=A, b=B)
+    z = model.encode(model.sample(50, ["a", "b"], temperature=0.0, seed=0))
+    mean, slope = (torch.tensor(each, dtype=torch.float64) for each in (A.mean, A.slope))
+    along = (z - mean) @ slope / slope.square().sum()
+    torch.testing.assert_close(z, mean + along[:, None] * slope)
+    assert along.std() > 0.2
+
+
+def test_gradients_reach_the_parameters_through_scores() -> None:
+    model = small(("gaussian", "gaussian", "gaussian"), spread=0.1)
+    model.log_prob(torch.randn(3, 3).double(), ["k0", "k1"], without=["k2"]).sum().backward()
+    left = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert not any(name.startswith("flow.") for name in left)
+    assert all("discriminator" in name for name in left if "k2" not in name)
+    assert not any("k2.discriminator" in name for name in left)
+
+
+# the posterior
+
+
+def test_the_posterior_encodes_once() -> None:
+    model = small(("gaussian", "flow", "gaussian"))
+    calls: list[int] = []
+    model.flow.transform.register_forward_hook(lambda *given: calls.append(1))
+    answers = model.posterior(torch.randn(4, 3).double())
+    assert len(calls) == 1 and list(answers) == ["k0", "k1", "k2"]
+    assert all(each.presence.shape == (4,) and each.mean.shape == (4, 2) for each in answers.values())
+
+
+@pytest.mark.parametrize(
+    ("T", "words"),
+    [
+        (torch.zeros(0, 3).double(), "T is an empty batch"),
+        (torch.tensor([[0.0, 0, 0], [0, math.nan, 0]]).double(), "T holds nan or infinity, first in row 1"),
+        (torch.full((1, 3), math.inf).double(), "T holds nan or infinity, first in row 0"),
+    ],
+)
+def test_the_posterior_of_what_cannot_be_encoded(T: Tensor, words: str) -> None:
+    with pytest.raises(TzkError, match=words):
+        small().posterior(T)

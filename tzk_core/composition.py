@@ -1,0 +1,269 @@
+"""Several knowledge types at once, "and" and "not": p(z) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), normalised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+from tzk_core.implications import implied_by, least_specific, most_specific
+from tzk_core.importance import log_prob_present, log_prob_present_from
+from tzk_core.inputs import characteristics_rows
+from tzk_core.knowledge import Knowledge
+from tzk_core.random_streams import stream
+from tzk_core.tempering import Population, Tempering, systematic, temper
+
+if TYPE_CHECKING:
+    from tzk_core.model import TzK  # which delegates to what is here
+
+Names = str | Sequence[str] | None
+Side = Literal["decoder", "encoder"]
+
+CHUNK = 256  # particles that are evaluated together, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Scores:
+    """log_prob: log p(T given the composition), (batch,), in nats. log_ratio: log of its unnormalised ratio to p(T),
+    (batch,), without error but for the integrals over C. log_normaliser, and the standard error of that, which all of
+    `log_prob` share."""
+
+    log_prob: Tensor
+    log_ratio: Tensor
+    log_normaliser: float
+    standard_error: float
+
+
+class Composition:
+    """p(T given all of `knowledge` present and all of `without` absent).
+
+    It is proportional to p(T) times a ratio for each member: p(z given K)/p(z), and p(κ=0 given z)/p(κ=0) for absence,
+    which is the Bayes complement. With side = "encoder" present knowledge enters as p(κ=1 given z)/p(κ=1) too, which in
+    a consistent model is the same and never exceeds the bound of the discriminator. The member that is the rarest
+    leads: it stays p(z given K), and the particles start as its own samples.
+
+    Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`.
+    `characteristics` fixes C, (c,), of some present members, by name; of the others it is integrated out.
+    `temperature` scales the noise of z of the member that leads; scores want 1.
+
+    Raises `TzkError` for unknown names, with the nearest, and for members that contradict one another.
+    """
+
+    def __init__(
+        self,
+        model: TzK,
+        knowledge: Names,
+        without: Names = (),
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        side: Side = "decoder",
+        temperature: float = 1.0,
+    ) -> None:
+        if side not in ("decoder", "encoder"):
+            raise TzkError(f"a composition takes the ratios of the 'decoder' or the 'encoder'; got {side!r}")
+        self.model = model
+        self.side = side
+        self.temperature = temperature
+        present, self.without = members(model, knowledge, without)
+        given = _by_name(characteristics, present)
+        self.characteristics = {name: self._fixed(name, C, knowledge, present) for name, C in given.items()}
+        # whatever leads, the limit is the same; the narrowest leaves the least to the weights
+        self.knowledge = tuple(
+            sorted(present, key=lambda name: (name not in given, model.find(name).log_odds.item(), name))
+        )
+
+    def log_ratio(self, z: Tensor, importance_samples: int = 64, seed: int = 0) -> Tensor:
+        """log of the product of all ratios at z, (batch, *latent_shape): (batch,), in nats."""
+        total = torch.zeros(len(z)).to(z)
+        for name in self.knowledge:
+            generator = stream(seed, "importance", name)
+            lead = name == self.knowledge[0]
+            total = total + self._ratio(name, z, importance_samples, generator, "decoder" if lead else self.side)
+        return total + self._absence(z)
+
+    def score(
+        self, T: Tensor, population: Population | None = None, importance_samples: int = 64, seed: int = 0
+    ) -> Scores:
+        """log p(T given the composition) of T, (batch, *shape), with the standard error of its normaliser.
+
+        The normaliser is that of `population`, for many batches to share one; without it one is made from `seed`. No
+        gradient goes through it. The integrals over C are importance-weighted bounds as in `TzK.log_prob`.
+        """
+        if self.temperature != 1:
+            raise TzkError(f"scores are those of temperature 1; this composition is of {self.temperature}")
+        z, logabsdet = self.model.encode_with_logabsdet(T)
+        log_ratio = self.log_ratio(z, importance_samples, seed)
+        if population is None:
+            population = self.populate(seed=seed)
+        log_prob = self.model.flow.base.log_prob(z) + log_ratio + logabsdet - population.log_normaliser
+        return Scores(log_prob, log_ratio, population.log_normaliser, population.standard_error)
+
+    @torch.no_grad()
+    def populate(
+        self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8
+    ) -> Population:
+        """Particles of the composition, in the noise of the member that leads and, for every integral over C, of
+        `importance_samples` samples of it.
+
+        These integrals enter the weights by unbiased estimates whose noise moves with the particles, so that they cost
+        no exactness (a pseudo-marginal chain; Andrieu & Roberts 2009). Raises `TzkError`, as `temper` does, if too
+        few particles are behind what it finds.
+        """
+        settings = settings or Tempering()
+        generator = stream(seed, "composition", *self.knowledge, "without", *self.without)
+        sizes = self._sizes(importance_samples)
+
+        def log_weight(noise: Tensor) -> Tensor:
+            parts = [self._log_weight(rows, sizes) for rows in noise.split(CHUNK)]
+            return torch.cat(parts)
+
+        try:
+            return temper(log_weight, sum(sizes), settings, generator, self.model.like)
+        except TzkError as error:
+            raise TzkError(
+                f"{self}: {error}. Take more particles than {settings.particles}, leave out a member, or, if these "
+                "exclude one another, expect no such sample"
+            ) from error
+
+    @torch.no_grad()
+    def sample(self, n: int, population: Population | None = None, seed: int = 0) -> Tensor:
+        """(n, *shape): particles of `population`, each at most once where there are enough, decoded; without it one is
+        made from `seed`, as large as n at least."""
+        if population is None:
+            default = Tempering()
+            population = self.populate(seed, replace(default, particles=max(n, default.particles)))
+        count = len(population.noise)
+        generator = stream(seed, "choice", *self.knowledge, "without", *self.without)
+        chosen = systematic(torch.full((count,), 1 / count), n, generator)
+        chosen = chosen[torch.randperm(n, generator=generator)].to(population.noise.device)
+        z = self._latent(population.noise[chosen])
+        return self.model.flow.transform.inverse(z)[0]
+
+    @torch.no_grad()
+    def agreement(self, population: Population) -> dict[str, float]:
+        """By member the mean of p(κ=1 given z) over the particles, of absent ones p(κ=0 given z): what discriminators
+        make of them, which on the side of the decoder have no say in what is present."""
+        parts = [self._latent(rows) for rows in population.noise.split(CHUNK)]
+        wanted = {name: 1 for name in self.knowledge} | {name: 0 for name in self.without}
+        return {
+            name: torch.cat([self.model.find(name).log_prob_presence_given(z)[side].exp() for z in parts]).mean().item()
+            for name, side in wanted.items()
+        }
+
+    def __str__(self) -> str:
+        absent = [f"not {name}" for name in self.without]
+        return " and ".join([*self.knowledge, *absent])
+
+    def _fixed(self, name: str, C: Tensor, knowledge: Names, present: Sequence[str]) -> Tensor:
+        """C of a member, (1, c), as the model has numbers."""
+        kind = self.model.find(name)
+        if name not in present:
+            implied = name in listed(knowledge)
+            why = "which others imply, and so say all that it does" if implied else "which is not among the knowledge"
+            raise TzkError(f"characteristics are given of {name!r}, {why}: leave them out")
+        return characteristics_rows(C, 1, kind.characteristics, name, self.model.like)
+
+    def _ratio(self, name: str, z: Tensor, samples: int, generator: torch.Generator, side: Side) -> Tensor:
+        """log p(z given K)/p(z) of one present member, (batch,), or what the encoder says it is."""
+        kind, C = self.model.find(name), self.characteristics.get(name)
+        if side == "encoder":
+            return self._encoder(kind, C, z)
+        if C is not None:
+            return kind.log_prob_latent(z, C.expand(len(z), -1)) - self.model.flow.base.log_prob(z)
+        return log_prob_present(kind, z, samples, generator) - self.model.flow.base.log_prob(z)
+
+    def _encoder(self, kind: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
+        """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""
+        ratio = kind.log_prob_presence_given(z)[1] - kind.log_prob_presence()[1]
+        if C is None:
+            return ratio
+        rows = C.expand(len(z), -1)
+        return ratio + kind.log_prob_characteristics_given(rows, z) - kind.log_prob_characteristics(rows)
+
+    def _absence(self, z: Tensor) -> Tensor:
+        """Σ log p(κ=0 given z)/p(κ=0) of the absent members, (batch,)."""
+        total = torch.zeros(len(z)).to(z)
+        for name in self.without:
+            kind = self.model.find(name)
+            total = total + kind.log_prob_presence_given(z)[0] - kind.log_prob_presence()[0]
+        return total
+
+    def _sizes(self, samples: int) -> list[int]:
+        """How much noise a particle has: for z, for C of the member that leads, and for each integral over C."""
+        sizes = [math.prod(self.model.latent_shape)]
+        for name in self.knowledge:
+            free = name not in self.characteristics
+            if name == self.knowledge[0]:
+                sizes.append(self.model.find(name).characteristics if free else 0)
+            elif self.side == "decoder":
+                sizes.append(samples * self.model.find(name).characteristics if free else 0)
+        return sizes
+
+    def _latent(self, noise: Tensor) -> Tensor:
+        """The z of particles, (n, *latent_shape), from the first of their noise."""
+        dims = math.prod(self.model.latent_shape)
+        gaussian = noise[:, :dims].reshape(-1, *self.model.latent_shape)
+        if not self.knowledge:
+            base = self.model.flow.base
+            return base.from_noise(self.temperature * base.from_gaussian(gaussian))
+        lead = self.model.find(self.knowledge[0])
+        if self.knowledge[0] in self.characteristics:
+            C = self.characteristics[self.knowledge[0]].expand(len(noise), -1)
+        else:
+            C = lead.imagine(noise[:, dims : dims + lead.characteristics])
+        return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
+
+    def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
+        """log of the ratios of all members but the one that leads, (n,); -inf where z is beyond what p(z) can say."""
+        z = self._latent(noise)
+        log_prior = self.model.flow.base.log_prob(z)
+        total = self._absence(z)
+        parts: Iterator[Tensor] = iter(noise.split(list(sizes), 1)[2:])
+        for name in self.knowledge[1:]:
+            kind, C = self.model.find(name), self.characteristics.get(name)
+            if self.side == "encoder":
+                total = total + self._encoder(kind, C, z)
+                continue
+            own = next(parts)
+            if C is not None:
+                total = total + kind.log_prob_latent(z, C.expand(len(z), -1)) - log_prior
+            else:
+                samples = own.view(len(z), -1, kind.characteristics)
+                total = total + log_prob_present_from(kind, z, samples) - log_prior
+        usable = torch.isfinite(total) & torch.isfinite(log_prior)
+        return torch.where(usable, total, -math.inf)
+
+
+def _by_name(characteristics: Tensor | Mapping[str, Tensor] | None, present: Sequence[str]) -> Mapping[str, Tensor]:
+    if characteristics is None or isinstance(characteristics, Mapping):
+        return characteristics or {}
+    if len(present) != 1:
+        raise TzkError(
+            "characteristics of one of several knowledge types are expected by its name, as in "
+            f"characteristics={{{(*present, 'name')[0]!r}: ...}}; got {type(characteristics).__name__}"
+        )
+    return {present[0]: characteristics}
+
+
+def listed(names: Names) -> tuple[str, ...]:
+    """One name, several or none, as a tuple."""
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def members(model: TzK, knowledge: Names, without: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The knowledge that counts, present and absent, each once; what others say already is left out.
+
+    Raises `TzkError` for unknown names and for contradictions: absent knowledge that is asked for too, or implied.
+    """
+    present, absent = most_specific(model, listed(knowledge)), least_specific(model, listed(without))
+    for name in listed(knowledge):
+        for other in listed(without):
+            if other == name:
+                raise TzkError(f"{name!r} is asked for and excluded at once: leave out one of the two")
+            if other in implied_by(model, name):
+                raise TzkError(f"{name!r} implies {other!r}, so that nothing is {name!r} without {other!r}")
+    return tuple(present), tuple(sorted(absent))
