@@ -19,9 +19,15 @@ def log_prob_present(
     and the rest from the encoder, each weighed by the density of the whole mixture (Veach & Guibas' balance
     heuristic), so that a narrow encoder costs at most log(1/prior_share) nats and its estimate stays unbiased.
     """
-    batch = z.shape[0]
+    noise = torch.randn(len(z), samples, kind.characteristics, generator=generator)
+    return log_prob_present_at(kind, z, noise, prior_share)
+
+
+def log_prob_present_at(kind: Knowledge, z: Tensor, noise: Tensor, prior_share: float = 0.125) -> Tensor:
+    """The bound of `log_prob_present` with Gaussian `noise`, (batch, samples, c), that stands for the samples."""
+    samples = noise.shape[1]
+    noise = noise.to(z)
     from_prior = samples if samples == 1 else min(samples - 1, max(1, round(prior_share * samples)))
-    noise = torch.randn(batch, samples, kind.characteristics, generator=generator).to(z)
     C = torch.cat([kind.imagine(noise[:, :from_prior]), kind.encode(z, noise[:, from_prior:])], 1)
     log_prior = kind.log_prob_characteristics(C)
     log_share_prior = math.log(from_prior / samples)
