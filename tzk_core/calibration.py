@@ -51,10 +51,13 @@ class Calibration:
         return chosen
 
 
-def calibration(folder: Path, config: Config, importance_samples: int, seed: int) -> Calibration:
+def calibration(
+    folder: Path, config: Config, importance_samples: int, seed: int, limit: int | None = None
+) -> Calibration:
     """The `Calibration` of a run: the one kept in its folder, if it was made from this very model, these tables of the
-    config, number of importance samples and seed; else it is computed, and kept if the folder can be written.
+    config, number of importance samples, seed and limit; else it is computed, and kept if the folder can be written.
 
+    limit: at most so many validation samples of each data set, chosen by the config's seed; all by default.
     Raises `TzkError` if the data cannot be had, or no data set has a validation split.
     """
     manifest = read_manifest(folder / "checkpoint")
@@ -66,16 +69,19 @@ def calibration(folder: Path, config: Config, importance_samples: int, seed: int
         "present": [table.model_dump(mode="json") for table in config.knowledge],
         "importance_samples": importance_samples,
         "seed": seed,
+        "limit": limit,
     }
     kept = _kept(folder / KEPT, json.dumps(made_from, sort_keys=True))
     if kept is not None:
         return kept
-    computed = _computed(folder, config, importance_samples, seed)
+    computed = _computed(folder, config, importance_samples, seed, limit)
     _keep(folder / KEPT, json.dumps(made_from, sort_keys=True), computed)
     return computed
 
 
-def _computed(folder: Path, config: Config, importance_samples: int, seed: int) -> Calibration:
+def _computed(
+    folder: Path, config: Config, importance_samples: int, seed: int, limit: int | None
+) -> Calibration:
     try:
         experiment = Experiment(config)
         experiment.load(folder)
@@ -89,7 +95,7 @@ def _computed(folder: Path, config: Config, importance_samples: int, seed: int) 
     for name, samples in splits.items():
         if not len(samples):
             continue
-        T, presence = experiment.samples(name, "validation")
+        T, presence = experiment.samples(name, "validation", limit)
         found[name] = evidence(experiment.model, T, None, importance_samples, seed, experiment.levels)
         columns = [_column(presence, experiment.knowledge_names, each) for each in found[name].knowledge]
         present[name] = torch.stack(columns, 1) if columns else torch.zeros(len(T), 0, dtype=torch.bool)
@@ -113,9 +119,10 @@ def _kept(file: Path, made_from: str) -> Calibration | None:
         names, knowledge = [str(name) for name in kept["datasets"]], tuple(map(str, kept["knowledge"]))
         found, present = {}, {}
         for i, name in enumerate(names):
-            arrays = {key.partition(".")[2]: torch.from_numpy(kept[key]) for key in kept.files if key.startswith(f"{i}.")}
-            present[name] = arrays.pop("present")
-            found[name] = Evidence(knowledge, **arrays)
+            own = [key for key in kept.files if key.startswith(f"{i}.")]
+            tensors = {key.partition(".")[2]: torch.from_numpy(kept[key]) for key in own}
+            present[name] = tensors.pop("present")
+            found[name] = Evidence(knowledge, **tensors)
         return Calibration(found, present)
     return None
 
@@ -129,6 +136,7 @@ def _keep(file: Path, made_from: str, computed: Calibration) -> None:
     }
     for i, (name, each) in enumerate(computed.evidence.items()):
         tensors = {key: value for key, value in vars(each).items() if isinstance(value, Tensor)}
-        arrays |= {f"{i}.{key}": value.numpy() for key, value in (tensors | {"present": computed.present[name]}).items()}
+        tensors["present"] = computed.present[name]
+        arrays |= {f"{i}.{key}": value.numpy() for key, value in tensors.items()}
     with contextlib.suppress(OSError), finished(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

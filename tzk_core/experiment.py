@@ -139,9 +139,9 @@ class Experiment:
         notes = [*self._differences(), *notes, *more_notes]
         return results | {"notes": notes} if notes else results
 
-    def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
-        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}."""
-        held = self._held(dataset, split, None)
+    def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}; `limit` as in `evaluate`."""
+        held = self._held(dataset, split, limit)
         return held.T, held.presence
 
     @cached_property

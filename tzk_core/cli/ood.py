@@ -33,6 +33,13 @@ FORMAT = 1
     help="The share of the run's validation data below the threshold.",
 )
 @click.option(
+    "--validation",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="At most so many validation samples of each data set choose the threshold.",
+)
+@click.option(
     "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -46,6 +53,7 @@ def command(
     limit: int | None,
     knowledge: tuple[str, ...],
     false_alarms: float,
+    validation: int,
     importance_samples: int | None,
     as_json: bool,
     written: Path | None,
@@ -82,7 +90,7 @@ def command(
                 f"this model's data are of shape {experiment.shape} with {experiment.levels}"
             )
     samples = importance_samples or config.evaluation.importance_samples
-    validation = calibration(folder.path, config, samples, seed).inside(names)
+    chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
 
     def gathered(name: str, dataset: Any) -> Evidence:
         chosen = limited(dataset.split(split), name, split, limit, seed)
@@ -96,7 +104,7 @@ def command(
         "run": config.name,
         "split": split,
         "inside": {name: len(each) for name, each in inside.items()},
-        "validation": {name: len(each) for name, each in validation.items()},
+        "validation": {name: len(each) for name, each in chosen_on.items()},
         "knowledge": list(names),
         "false_alarms": false_alarms,
         "importance_samples": samples,
@@ -105,11 +113,12 @@ def command(
     }
     for name, dataset in others.items():
         found = gathered(name, dataset)
-        rows = detections(model, names, validation, joined, found, false_alarms)
+        rows = detections(model, names, chosen_on, joined, found, false_alarms)
         report["outside"].append({"dataset": name, "count": len(found), "statistics": rows})
     words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
     words += [word for name in knowledge for word in ("--knowledge", name)]
-    words += ["--false-alarms", f"{false_alarms:g}", "--importance-samples", str(samples)]
+    words += ["--false-alarms", f"{false_alarms:g}", "--validation", str(validation)]
+    words += ["--importance-samples", str(samples)]
     text = _markdown(report, shlex.join(words))
     if written is not None:
         (written / "ood.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -138,8 +147,8 @@ def _markdown(report: dict[str, Any], command: str) -> str:
         "Area: the probability that a statistic is larger for an image of this run's data than for one from outside;\n"
         "0.5 says nothing, and below it images from outside look more like the run's than its own. ± is its standard\n"
         f"error. {share} of the validation images ({validation}) lie below each threshold; detected is the share\n"
-        "from outside below it, false alarms that of the run's own images, which it was not chosen on. No statistic has\n"
-        "seen anything from outside.",
+        "from outside below it, false alarms that of the run's own images, which it was not chosen on. No statistic\n"
+        "has seen anything from outside.",
     ]
     for each in report["outside"]:
         header = ["statistic", "what it is", "area", "±", f"detected at {share}", "false alarms"]

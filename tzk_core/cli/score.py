@@ -30,8 +30,8 @@ FORMAT = 1
 @click.option(
     "--statistic",
     metavar="NAME",
-    help="What is compared with the threshold: best (the default), ratio, mixture, presence, likelihood, typicality or "
-    "complexity.",
+    help="What is compared with the threshold: best (the default), ratio, mixture, presence, joint, likelihood, "
+    "typicality or complexity; `tzk ood` says of each what it is.",
 )
 @click.option(
     "--false-alarms",
@@ -41,6 +41,13 @@ FORMAT = 1
     help="The share of the run's validation images that the threshold wrongly calls none of them.",
 )
 @click.option("--threshold", type=float, help="A threshold of your own; the run's data are not needed then.")
+@click.option(
+    "--validation",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="At most so many validation samples of each data set choose the threshold.",
+)
 @click.option(
     "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
 )
@@ -55,6 +62,7 @@ def command(
     statistic: str | None,
     false_alarms: float,
     threshold: float | None,
+    validation: int,
     importance_samples: int | None,
     seed: int,
     as_json: bool,
@@ -97,8 +105,8 @@ def command(
     for name in names:
         model.find(name)
     if threshold is None:
-        validation = calibration(folder.path, config, samples, seed).inside(names)
-        novelty = Novelty.chosen(model, names, validation, false_alarms, statistic)
+        chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
+        novelty = Novelty.chosen(model, names, chosen_on, false_alarms, statistic)
     else:
         novelty = Novelty.given(model, names, threshold, statistic)
     found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)

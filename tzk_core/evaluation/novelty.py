@@ -101,5 +101,5 @@ def _statistic(name: str | None, knowledge: Sequence[str]) -> str:
 def _values(evidence: Evidence, reference: Reference, statistic: str) -> Tensor:
     found = statistics(evidence, reference)
     if statistic not in found:
-        raise TzkError(f"{statistic!r} needs grey levels, and this model's data are real-valued: take another statistic")
+        raise TzkError(f"{statistic!r} needs grey levels, and this model's data have none: take another statistic")
     return found[statistic]

@@ -101,8 +101,8 @@ class Omniglot:
             return resize((image <= 127).to(torch.uint8)[None] * 255, self.size)[0]
         if tuple(image.shape) != self.shape:
             raise TzkError(
-                f"omniglot: {name} is {image.shape[2]} x {image.shape[1]} pixels, expected {SIDE} x {SIDE} with dark ink, "
-                f"as Omniglot's are, or {self.size} x {self.size} with bright ink, as the model sees them"
+                f"omniglot: {name} is {image.shape[2]} x {image.shape[1]} pixels, expected {SIDE} x {SIDE} with dark "
+                f"ink, as Omniglot's are, or {self.size} x {self.size} with bright ink, as the model sees them"
             )
         return image
 
