@@ -165,6 +165,8 @@ def test_what_it_was_chosen_on_is_kept_for_the_same_model_only(run: Path, images
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     (copy / KEPT).unlink(missing_ok=True)
+    refused("score", copy, images, "--statistic", "nothing")
+    assert not (copy / KEPT).exists()
     first = scored(copy, images)
     assert (copy / KEPT).is_file()
     time = (copy / KEPT).stat().st_mtime_ns

@@ -61,7 +61,7 @@ def command(
     """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml, by several statistics.
 
     Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of another run will do. Thresholds are
-    chosen on the run's validation data, and no statistic has seen anything from outside.
+    chosen on the run's validation data, and no statistic is fitted to anything from outside.
     """
     folder = RunFolder.open(run)
     if written is not None and not written.is_dir():
@@ -148,7 +148,7 @@ def _markdown(report: dict[str, Any], command: str) -> str:
         "0.5 says nothing, and below it images from outside look more like the run's than its own. ± is its standard\n"
         f"error. {share} of the validation images ({validation}) lie below each threshold; detected is the share\n"
         "from outside below it, false alarms that of the run's own images, which it was not chosen on. No statistic\n"
-        "has seen anything from outside.",
+        "is fitted to anything from outside.",
     ]
     for each in report["outside"]:
         header = ["statistic", "what it is", "area", "±", f"detected at {share}", "false alarms"]

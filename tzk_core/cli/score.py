@@ -90,7 +90,7 @@ def command(
     from tzk_core.config import load_config
     from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
-    from tzk_core.evaluation.novelty import Novelty
+    from tzk_core.evaluation.novelty import Novelty, usable
     from tzk_core.experiment import chosen_device, datasets_of
     from tzk_core.plugins import registry
 
@@ -104,12 +104,13 @@ def command(
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
+    statistic = usable(statistic, names)
+    found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)
     if threshold is None:
         chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
         novelty = Novelty.chosen(model, names, chosen_on, false_alarms, statistic)
     else:
         novelty = Novelty.given(model, names, threshold, statistic)
-    found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)
     verdicts = novelty.verdicts(found)
     report: dict[str, Any] = {
         "format": FORMAT,

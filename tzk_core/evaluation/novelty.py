@@ -54,7 +54,7 @@ class Novelty:
         validation: by data set, evidence about `knowledge` of samples in which some of it is present. Raises `TzkError`
         for an unknown statistic, or one that cannot be had of this evidence.
         """
-        statistic = _statistic(statistic, knowledge)
+        statistic = usable(statistic, knowledge)
         reference = Reference.of(model, knowledge, validation)
         joined = Evidence.joined(list(validation.values()))
         values = _values(joined, reference, statistic)
@@ -64,7 +64,7 @@ class Novelty:
     @classmethod
     def given(cls, model: TzK, knowledge: Sequence[str], threshold: float, statistic: str | None = None) -> Novelty:
         """With a threshold of the user's own, no data needed; raises `TzkError` for a statistic that needs some."""
-        statistic = _statistic(statistic, knowledge)
+        statistic = usable(statistic, knowledge)
         if statistic in NEED_DATA:
             raise TzkError(f"{statistic!r} needs validation data: leave --threshold out, or take another statistic")
         return cls(statistic, threshold, Reference.of(model, knowledge, {}))
@@ -89,7 +89,8 @@ class Novelty:
         }
 
 
-def _statistic(name: str | None, knowledge: Sequence[str]) -> str:
+def usable(name: str | None, knowledge: Sequence[str]) -> str:
+    """The statistic of this name, None being the default; TzkError if there is none, or it needs more knowledge."""
     name = name or (DEFAULT if knowledge else WITHOUT_KNOWLEDGE)
     check_statistic(name)
     if name in NEED_KNOWLEDGE and not knowledge:

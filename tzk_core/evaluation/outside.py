@@ -19,7 +19,7 @@ def detections(
     outside: Evidence,
     false_alarms: float = 0.05,
 ) -> list[dict[str, Any]]:
-    """One row for each statistic, from evidence about `knowledge`; no statistic has seen anything from outside.
+    """One row for each statistic, from evidence about `knowledge`; no statistic is fitted to anything from outside.
 
     "area" is the probability that the statistic is larger inside than outside, with "standard_error"; "threshold" is
     the one below which the share `false_alarms` of validation data lie; "detected" is the share outside that lies below
