@@ -42,10 +42,8 @@ class Experiment:
     def __init__(self, config: Config) -> None:
         registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
         self.config = config
-        self.device = _device(config.device)
-        self.datasets: dict[str, Dataset] = {
-            table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
-        }
+        self.device = chosen_device(config.device)
+        self.datasets: dict[str, Dataset] = datasets_of(config)
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         train = self._split("train")
@@ -141,9 +139,9 @@ class Experiment:
         notes = [*self._differences(), *notes, *more_notes]
         return results | {"notes": notes} if notes else results
 
-    def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
-        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}."""
-        held = self._held(dataset, split, None)
+    def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}; `limit` as in `evaluate`."""
+        held = self._held(dataset, split, limit)
         return held.T, held.presence
 
     @cached_property
@@ -233,12 +231,7 @@ class Experiment:
         return kept[split]
 
     def _held(self, dataset: str, split: str, limit: int | None) -> Held:
-        samples = self._split(split)[dataset]
-        if not len(samples):
-            raise TzkError(f"the {split} split of data set {dataset!r} is empty")
-        if limit is not None and limit < len(samples):
-            source = stream(self.config.seed, "limit", dataset, split)
-            samples = samples.take(torch.randperm(len(samples), generator=source)[:limit].sort().values)
+        samples = limited(self._split(split)[dataset], dataset, split, limit, self.config.seed)
         annotation = self.annotation.of({dataset: samples})
         names = self.knowledge_names
         columns = [annotation.names.index(name) for name in names]
@@ -295,19 +288,37 @@ class Experiment:
         return next(iter(values.values()))
 
 
-def _annotated(table: KnowledgeTable) -> dict[str, Any]:
-    """The keys of a table that say where the knowledge is, and where that is known."""
-    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
-    return {key: getattr(table, key) for key in keys}
+def datasets_of(config: Config) -> dict[str, Dataset]:
+    """The data sets of a config by the names that it gives them; most read no data before a split is asked for."""
+    return {
+        table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
+    }
 
 
-def _device(name: str) -> torch.device:
+def limited(samples: Samples, name: str, split: str, limit: int | None, seed: int) -> Samples:
+    """At most `limit` samples of a split, chosen by seed, in their order; raises `TzkError` if the split is empty."""
+    if not len(samples):
+        raise TzkError(f"the {split} split of data set {name!r} is empty")
+    if limit is None or limit >= len(samples):
+        return samples
+    order = torch.randperm(len(samples), generator=stream(seed, "limit", name, split))
+    return samples.take(order[:limit].sort().values)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a config names; "auto" is a CUDA device where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise TzkError('device = "cuda", but torch finds no CUDA device here: write device = "auto" or "cpu"')
     return device
+
+
+def _annotated(table: KnowledgeTable) -> dict[str, Any]:
+    """The keys of a table that say where the knowledge is, and where that is known."""
+    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
+    return {key: getattr(table, key) for key in keys}
 
 
 def _count(module: torch.nn.Module) -> int:

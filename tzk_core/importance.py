@@ -32,7 +32,7 @@ def log_prob_present_from(kind: Knowledge, z: Tensor, noise: Tensor, prior_share
 
     The mean of its exponential over the noise is p(z given κ=1), whatever the number of samples.
     """
-    samples = noise.shape[1]
+    samples, noise = noise.shape[1], noise.to(z)
     from_prior = samples if samples == 1 else min(samples - 1, max(1, round(prior_share * samples)))
     C = torch.cat([kind.imagine(noise[:, :from_prior]), kind.encode(z, noise[:, from_prior:])], 1)
     log_prior = kind.log_prob_characteristics(C)

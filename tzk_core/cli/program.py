@@ -17,6 +17,8 @@ OWN_COMMANDS = {
     "run": "Train and evaluate a config; leave a run folder.",
     "eval": "Print the likelihood table of a run.",
     "sample": "Draw samples from a run.",
+    "score": "Say which knowledge images show, or that they show none.",
+    "ood": "Tell a run's data from other data: areas under ROC curves.",
     "knowledge": "List, export, import and remove the knowledge types of a run.",
     "check": "Say everything that is wrong with a config.",
     "describe": "Say what a registered part is and takes.",

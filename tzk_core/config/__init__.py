@@ -1,6 +1,6 @@
 """Reading, overriding and checking the TOML file that describes an experiment."""
 
-from tzk_core.config.loading import config_from, load_config
+from tzk_core.config.loading import config_from, load_config, read_toml
 from tzk_core.config.problems import ConfigError, Problem
 from tzk_core.config.schema import (
     Config,
@@ -28,4 +28,5 @@ __all__ = [
     "TrainingTable",
     "config_from",
     "load_config",
+    "read_toml",
 ]

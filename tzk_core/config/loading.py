@@ -41,18 +41,22 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
     checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
     the config asks for is not installed, since nothing else can be said before that.
     """
+    return config_from(read_toml(path), source=str(path), overrides=overrides)
+
+
+def read_toml(path: FilePath | str) -> dict[str, Any]:
+    """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
     if path.is_dir():
         raise ConfigError([Problem(str(path), "", "expected a TOML file, got a folder")])
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from None
-    return config_from(raw, source=str(path), overrides=overrides)
 
 
 def config_from(

@@ -8,20 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from tzk_core.data.images import resize
+from tzk_core.data.images import COLOURS, SUFFIXES, open_image, read_image, resize
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import SPLITS, Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
 from tzk_core.errors import TzkError, nearest
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-COLOURS = {"grey": "L", "rgb": "RGB"}
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
-DEEP_MODES = frozenset(["I", "F", "I;16", "I;16B", "I;16L", "I;16N"])
 
 
 class Folder:
@@ -68,7 +62,7 @@ class Folder:
             seed,
             "folder",
         )
-        with _open(self._first()) as image:
+        with open_image(self._first(), "folder") as image:
             width, height = image.size
         self.shape: tuple[int, ...] = (len(COLOURS[colour]), size or height, size or width)
         self.original_dims: int | None = math.prod(self.shape) if size is None else None
@@ -85,23 +79,19 @@ class Folder:
         named = {"label": np.array(["" if label == "." else label for label in labels], dtype=np.str_)}
         return Samples(T=T, labels=named if self._is_labelled() else {})
 
-    def _read(self, file: Path) -> Tensor:
-        with _open(file) as image:
-            if image.mode in DEEP_MODES:
-                raise TzkError(f"folder: {file} has more than 8 bits a pixel ({image.mode}): convert it")
-            try:
-                pixels = np.array(image.convert(COLOURS[self.colour]))
-            except UNREADABLE as error:
-                raise _unreadable(file, error) from error
-        T = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        """An image as its file has it, uint8 (c, h, w), as `split` gives it; TzkError calls it `name`."""
         if self.size is not None:
-            T = resize(T[None], self.size)[0]
-        elif tuple(T.shape) != self.shape:
+            image = resize(image[None], self.size)[0]
+        elif tuple(image.shape) != self.shape:
             raise TzkError(
-                f"folder: {file} is {T.shape[2]} x {T.shape[1]} pixels, but {self._first()} is "
+                f"folder: {name} is {image.shape[2]} x {image.shape[1]} pixels, but {self._first()} is "
                 f"{self.shape[2]} x {self.shape[1]}: give a `size` to which all are resized"
             )
-        return 255 - T if self.invert else T
+        return 255 - image if self.invert else image
+
+    def _read(self, file: Path) -> Tensor:
+        return self.prepare(read_image(file, self.colour, "folder"), str(file))
 
     def _first(self) -> Path:
         return self._files["train"][0]
@@ -121,7 +111,7 @@ def _files_by_part(folder: Path) -> dict[str, list[Path]]:
             f"folder: {folder} has a folder {' and '.join(own)} but no folder train: "
             f"put the training images into {folder / 'train'}"
         )
-    parts = {part: _images(folder / part) for part in own} if own else {"train": _images(folder)}
+    parts = {part: images_below(folder / part) for part in own} if own else {"train": images_below(folder)}
     for part, files in parts.items():
         if not files:
             where = folder / part if own else folder
@@ -129,21 +119,11 @@ def _files_by_part(folder: Path) -> dict[str, list[Path]]:
     return parts
 
 
-def _images(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """The files below a folder whose names are those of images, in natural order; hidden ones are left alone."""
     images = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = (Path(parent, name) for name in files if not name.startswith("."))
         images += [file for file in shown if file.suffix.lower() in SUFFIXES]
     return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
-
-
-def _open(file: Path) -> Image.Image:
-    try:
-        return Image.open(file)
-    except UNREADABLE as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> TzkError:
-    return TzkError(f"folder: cannot read the image {file} ({error}): replace or remove it")

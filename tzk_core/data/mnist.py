@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from torch import Tensor
 
 from tzk_core.data.cache import download, fingerprint, finished
 from tzk_core.data.images import pad, resize
@@ -75,12 +76,25 @@ class Mnist:
             images, labels = images[torch.as_tensor(chosen)], labels[chosen]
         ink = images[:, 0].numpy()
         characteristics = {"slant": slant(ink), "thickness": thickness(ink)}
-        images = pad(images, self.size) if self.size >= SIDE else resize(images, self.size)
         return Samples(
-            T=images.contiguous(),
+            T=self._sized(images).contiguous(),
             labels={"label": labels.astype(np.str_)},
             characteristics={name: torch.from_numpy(values) for name, values in characteristics.items()},
         )
+
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        """An image of 28 x 28 pixels, uint8 (1, h, w), as `split` gives it; TzkError calls it `name`."""
+        if tuple(image.shape) == self.shape:
+            return image
+        if tuple(image.shape) != (1, SIDE, SIDE):
+            raise TzkError(
+                f"mnist: {name} is {image.shape[2]} x {image.shape[1]} pixels, expected {SIDE} x {SIDE} as MNIST's are"
+                + (f", or {self.size} x {self.size} as the model sees them" if self.size != SIDE else "")
+            )
+        return self._sized(image[None])[0]
+
+    def _sized(self, images: Tensor) -> Tensor:
+        return pad(images, self.size) if self.size >= SIDE else resize(images, self.size)
 
 
 def _ready(root: str | Path | None) -> Path:

@@ -84,16 +84,25 @@ def _files(source: Path) -> dict[str, Path]:
     return files
 
 
+def read_observations(file: Path, shape: tuple[int, ...], levels: int | None) -> torch.Tensor:
+    """The array T of an npz file, (n, *shape), uint8 below `levels` or float32; other arrays in it are left alone.
+
+    Raises TzkError if it cannot be read, has no T, is of another shape, or holds nan or infinity.
+    """
+    arrays = _arrays(file)
+    if "T" not in arrays:
+        raise TzkError(f"npz: {file} has no array T, has {', '.join(arrays) or 'none'}: write it as T=...")
+    T = arrays["T"]
+    if T.ndim != len(shape) + 1 or T.shape[1:] != shape or not len(T):
+        expected = ", ".join(map(str, ("n", *shape)))
+        raise TzkError(f"npz: {file}: T: expected shape ({expected}), n at least 1; got {T.shape}")
+    if levels is None and T.dtype == np.uint8:
+        raise TzkError(f"npz: {file}: T: expected floating point, as the data of this model are; got uint8")
+    return torch.from_numpy(_observations(T, levels or 256, f"npz: {file}: T"))
+
+
 def _read(file: Path, levels: int) -> Samples:
-    try:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not an npz file, or cut short")
-        with np.load(file, allow_pickle=False) as opened:
-            arrays = {name: opened[name] for name in opened.files}
-    except UNREADABLE as error:
-        raise TzkError(
-            f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
-        ) from error
+    arrays = _arrays(file)
     if "T" not in arrays:
         raise TzkError(f"npz: {file} has no array T, has {', '.join(arrays) or 'none'}; expected {EXPECTED}")
     T = _observations(arrays.pop("T"), levels, f"npz: {file}: T")
@@ -110,6 +119,18 @@ def _read(file: Path, levels: int) -> Samples:
             known = ["T", *(prefix + name.rpartition(".")[2] for prefix in (LABELS, CHARACTERISTICS))]
             raise TzkError(f"{where}: unknown array; expected {EXPECTED}{nearest(name, known)}")
     return Samples(torch.from_numpy(T), labels, characteristics)
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not an npz file, or cut short")
+        with np.load(file, allow_pickle=False) as opened:
+            return {name: opened[name] for name in opened.files}
+    except UNREADABLE as error:
+        raise TzkError(
+            f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
+        ) from error
 
 
 def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:

@@ -67,6 +67,10 @@ class Dataset(Protocol):
     original_dims: dimensions of an observation before padding (784 for MNIST padded to 32x32), the product of
         `shape` where nothing was padded, None where the data was resized so that bits per original pixel have
         no meaning.
+
+    It CAN have `prepare(image: Tensor, name: str) -> Tensor`, which takes an image as a file has it, uint8
+    (c, h, w), to what `split` gives, uint8 of `shape`, and raises TzkError, calling it `name`, where that cannot
+    be. Without it images from outside have to be of `shape` already.
     """
 
     name: str

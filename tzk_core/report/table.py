@@ -85,7 +85,7 @@ def _likelihood(rows: Sequence[Mapping[str, Any]]) -> str:
                 _count(row.get("count")),
             ]
         )
-    return _aligned(header, cells, numeric=(2, 3, 4, 5, 7))
+    return aligned(header, cells, numeric=(2, 3, 4, 5, 7))
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ def _knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str,
                 _percent(entry.get("discriminator_accuracy")),
             ]
         )
-    return _aligned(header, cells, numeric=range(1, len(header)))
+    return aligned(header, cells, numeric=range(1, len(header)))
 
 
 def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -138,7 +138,7 @@ def _records(records: Sequence[Mapping[str, Any]]) -> str:
         for i, key in enumerate(keys)
         if all(isinstance(record.get(key), int | float | None) for record in records)
     ]
-    return _aligned([_escape(key.replace("_", " ")) for key in keys], cells, numeric=numbers)
+    return aligned([_escape(key.replace("_", " ")) for key in keys], cells, numeric=numbers)
 
 
 def _bullets(entries: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -179,7 +179,7 @@ def _escape(text: Any) -> str:
     return re.sub(r"([\\`*<|\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
-def _aligned(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
+def aligned(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
     """A Markdown table that is also aligned as plain text; columns in `numeric` to the right."""
     widths = [max(3, *(len(line[i]) for line in (header, *cells))) for i in range(len(header))]
 

@@ -19,6 +19,7 @@ from PIL import Image
 from tzk_plugin_omniglot import drawings, tzk_datasets
 from tzk_plugin_omniglot.omniglot import Omniglot
 
+from tzk_core.data.reading import read_all
 from tzk_core.errors import TzkError
 
 SIDE = 105
@@ -110,6 +111,19 @@ def test_resizing_keeps_the_mean_grey(source: Path) -> None:
     assert small.shape == (40, 1, 32, 32)
     assert (small.mean((1, 2, 3)) - large.mean((1, 2, 3))).abs().max() < 1
     assert ((small > 0) & (small < 255)).any()
+
+
+def test_a_drawing_from_outside_is_read_as_its_split_has_it(source: Path, tmp_path: Path) -> None:
+    dataset = Omniglot(size=32, validation=0)
+    for i, T in enumerate(dataset.split("test").T[:3]):
+        name = f"images_evaluation/Cc/character01/{len(ALPHABETS['images_background']) * 2 + 1:04}_{i + 1:02}.png"
+        (tmp_path / "drawing.png").write_bytes(imitation()["images_evaluation"][name])
+        assert torch.equal(read_all(tmp_path / "drawing.png", {"omniglot": dataset}).T[0], T)
+        Image.fromarray(T[0].numpy()).save(tmp_path / "resized.png")
+        assert torch.equal(read_all(tmp_path / "resized.png", {"omniglot": dataset}).T[0], T)
+    Image.new("L", (28, 28)).save(tmp_path / "other.png")
+    with pytest.raises(TzkError, match=r"other\.png is 28 x 28 pixels, expected 105 x 105 with dark ink"):
+        read_all(tmp_path / "other.png", {"omniglot": dataset})
 
 
 def test_drawer_split_tests_on_the_last_four_drawings(source: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tzk_core.data.cache import cached_arrays
 from tzk_core.data.images import resize
@@ -92,6 +93,18 @@ class Omniglot:
             len(samples), self.validation, self.seed, self.name, self.division, self.subset
         )
         return samples.take(train if split == "train" else validation)
+
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        """A drawing as Omniglot has it, uint8 (1, 105, 105) with dark ink, as `split` gives it; TzkError calls it
+        `name`."""
+        if tuple(image.shape) == (1, SIDE, SIDE):
+            return resize((image <= 127).to(torch.uint8)[None] * 255, self.size)[0]
+        if tuple(image.shape) != self.shape:
+            raise TzkError(
+                f"omniglot: {name} is {image.shape[2]} x {image.shape[1]} pixels, expected {SIDE} x {SIDE} with dark "
+                f"ink, as Omniglot's are, or {self.size} x {self.size} with bright ink, as the model sees them"
+            )
+        return image
 
     def _read(self, parts: tuple[str, ...]) -> Samples:
         """These parts, one after the other, each sorted by path."""

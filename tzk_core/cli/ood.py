@@ -1,0 +1,169 @@
+"""`tzk ood RUN OUTSIDE.toml`: how well a run tells its own data from others, beside plain likelihood."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.run_folder import RunFolder
+from tzk_core.errors import TzkError
+
+if TYPE_CHECKING:
+    from tzk_core.config import Config
+
+FORMAT = 1
+
+
+@click.command(name="ood")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("outside", metavar="OUTSIDE.toml", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(min=2), help="Only so many samples of each data set.")
+@click.option("--knowledge", multiple=True, metavar="NAME", help="Of these knowledge types only; by default of all.")
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="The share of the run's validation data below the threshold.",
+)
+@click.option(
+    "--validation",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="At most so many validation samples of each data set choose the threshold.",
+)
+@click.option(
+    "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "-o", "--output", "written", type=click.Path(path_type=Path), help="A folder to write ood.json and ood.md to."
+)
+def command(
+    run: Path,
+    outside: Path,
+    split: str,
+    limit: int | None,
+    knowledge: tuple[str, ...],
+    false_alarms: float,
+    validation: int,
+    importance_samples: int | None,
+    as_json: bool,
+    written: Path | None,
+) -> None:
+    """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml, by several statistics.
+
+    Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of another run will do. Thresholds are
+    chosen on the run's validation data, and no statistic is fitted to anything from outside.
+    """
+    folder = RunFolder.open(run)
+    if written is not None and not written.is_dir():
+        raise TzkError(f"-o is expected to name a folder that is there; {written} is none")
+
+    from tzk_core.calibration import calibration  # these import torch
+    from tzk_core.config import load_config
+    from tzk_core.data.dequantise import dequantise
+    from tzk_core.evaluation.evidence import Evidence, evidence
+    from tzk_core.evaluation.outside import detections
+    from tzk_core.experiment import Experiment, datasets_of, limited
+    from tzk_core.random_streams import stream
+
+    config = load_config(folder.config)
+    others = datasets_of(_datasets_only(outside))
+    experiment = Experiment(config)
+    experiment.load(folder.path)
+    model, seed = experiment.model, config.seed
+    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
+    for name in names:
+        model.find(name)
+    for name, dataset in others.items():
+        if (tuple(dataset.shape), dataset.levels) != (experiment.shape, experiment.levels):
+            raise TzkError(
+                f"{outside}: data set {name!r} is of shape {tuple(dataset.shape)} with {dataset.levels} grey levels; "
+                f"this model's data are of shape {experiment.shape} with {experiment.levels}"
+            )
+    samples = importance_samples or config.evaluation.importance_samples
+    chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
+
+    def gathered(name: str, dataset: Any) -> Evidence:
+        chosen = limited(dataset.split(split), name, split, limit, seed)
+        T = dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
+        return evidence(model, T, names, samples, seed, experiment.levels)
+
+    inside = {name: gathered(name, dataset) for name, dataset in experiment.datasets.items()}
+    joined = Evidence.joined(list(inside.values()))
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "run": config.name,
+        "split": split,
+        "inside": {name: len(each) for name, each in inside.items()},
+        "validation": {name: len(each) for name, each in chosen_on.items()},
+        "knowledge": list(names),
+        "false_alarms": false_alarms,
+        "importance_samples": samples,
+        "seed": seed,
+        "outside": [],
+    }
+    for name, dataset in others.items():
+        found = gathered(name, dataset)
+        rows = detections(model, names, chosen_on, joined, found, false_alarms)
+        report["outside"].append({"dataset": name, "count": len(found), "statistics": rows})
+    words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
+    words += [word for name in knowledge for word in ("--knowledge", name)]
+    words += ["--false-alarms", f"{false_alarms:g}", "--validation", str(validation)]
+    words += ["--importance-samples", str(samples)]
+    text = _markdown(report, shlex.join(words))
+    if written is not None:
+        (written / "ood.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (written / "ood.md").write_text(text, encoding="utf-8")
+    output.say(json.dumps(report, indent=2) if as_json else text, nl=as_json)
+
+
+def _datasets_only(file: Path) -> Config:
+    """A config of the data sets in a file, and of nothing else in it; `ConfigError` as `load_config` raises it."""
+    from tzk_core.config import config_from, read_toml
+
+    raw = read_toml(file)
+    kept: dict[str, Any] = {"name": "outside", "training": {"steps": 1}}
+    kept |= {key: raw[key] for key in ("plugins", "datasets") if key in raw}
+    return config_from(kept, source=str(file))
+
+
+def _markdown(report: dict[str, Any], command: str) -> str:
+    from tzk_core.report.table import aligned
+
+    inside = ", ".join(f"{output.count(number)} of {name}" for name, number in report["inside"].items())
+    validation = ", ".join(f"{output.count(number)} of {name}" for name, number in report["validation"].items())
+    share = f"{100 * report['false_alarms']:g} %"
+    parts = [
+        "# Out of distribution",
+        "Area: the probability that a statistic is larger for an image of this run's data than for one from outside;\n"
+        "0.5 says nothing, and below it images from outside look more like the run's than its own. ± is its standard\n"
+        f"error. {share} of the validation images ({validation}) lie below each threshold; detected is the share\n"
+        "from outside below it, false alarms that of the run's own images, which it was not chosen on. No statistic\n"
+        "is fitted to anything from outside.",
+    ]
+    for each in report["outside"]:
+        header = ["statistic", "what it is", "area", "±", f"detected at {share}", "false alarms"]
+        rows = [
+            [
+                row["statistic"],
+                row["meaning"],
+                f"{row['area']:.4f}",
+                "—" if row["standard_error"] is None else f"{row['standard_error']:.4f}",
+                f"{100 * row['detected']:.1f} %",
+                f"{100 * row['false_alarms']:.1f} %",
+            ]
+            for row in each["statistics"]
+        ]
+        outside = f"{each['dataset']} ({output.count(each['count'])}, {report['split']})"
+        parts += [f"## {inside} against {outside}", aligned(header, rows, range(2, len(header)))]
+    parts += ["## Made by", f"```sh\n{command}\n```"]
+    return "\n\n".join(parts) + "\n"

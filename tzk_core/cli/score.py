@@ -1,0 +1,213 @@
+"""`tzk score RUN FILE_OR_FOLDER`: how likely images are, which knowledge they show, and whether they show none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.run_folder import RunFolder
+from tzk_core.errors import TzkError
+
+if TYPE_CHECKING:
+    from tzk_core.data.reading import Read
+    from tzk_core.evaluation.evidence import Evidence
+    from tzk_core.evaluation.novelty import Verdicts
+
+FORMAT = 1
+
+
+@click.command(name="score")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option("--knowledge", multiple=True, metavar="NAME", help="Of these knowledge types only; by default of all.")
+@click.option("--like", metavar="DATASET", help="Read images as this data set of the run; needed where several differ.")
+@click.option(
+    "--statistic",
+    metavar="NAME",
+    help="What is compared with the threshold: best (the default), ratio, mixture, presence, joint, likelihood, "
+    "typicality or complexity; `tzk ood` says of each what it is.",
+)
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="The share of the run's validation images that the threshold wrongly calls none of them.",
+)
+@click.option("--threshold", type=float, help="A threshold of your own; the run's data are not needed then.")
+@click.option(
+    "--validation",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="At most so many validation samples of each data set choose the threshold.",
+)
+@click.option(
+    "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same scores.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
+def command(
+    run: Path,
+    path: Path,
+    knowledge: tuple[str, ...],
+    like: str | None,
+    statistic: str | None,
+    false_alarms: float,
+    threshold: float | None,
+    validation: int,
+    importance_samples: int | None,
+    seed: int,
+    as_json: bool,
+    table: Path | None,
+) -> None:
+    """Say of each image how likely it is and which knowledge type it shows best, or that it shows none of them.
+
+    FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file with
+    an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it. Images are
+    padded, resized or inverted as the data sets of the run do it. Grey levels get uniform noise that derives from
+    --seed and the image alone, so that an image has one score whatever is scored beside it.
+
+    An image is none of them if its statistic lies below a threshold, chosen so that --false-alarms is the share of
+    validation images with knowledge that do; the run folder keeps what that takes. Files of a folder that cannot be
+    read are listed, and the exit status is then 1.
+    """
+    folder = RunFolder.open(run)
+    if threshold is not None and not math.isfinite(threshold):
+        raise TzkError(f"--threshold is expected to be a finite number; got {threshold}")
+    if table is not None and not table.parent.is_dir():
+        raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
+
+    import tzk_core  # not needed to say what the command takes
+    from tzk_core.calibration import calibration
+    from tzk_core.config import load_config
+    from tzk_core.data.reading import read_all
+    from tzk_core.evaluation.evidence import dequantised, evidence
+    from tzk_core.evaluation.novelty import Novelty, usable
+    from tzk_core.experiment import chosen_device, datasets_of
+    from tzk_core.plugins import registry
+
+    config = load_config(folder.config)
+    registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+    datasets = datasets_of(config)
+    read = read_all(path, datasets, like)
+    levels = next(iter(datasets.values())).levels
+    model = tzk_core.load(folder.path).to(chosen_device(config.device))
+    samples = importance_samples or config.evaluation.importance_samples
+    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
+    for name in names:
+        model.find(name)
+    statistic = usable(statistic, names)
+    found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)
+    if threshold is None:
+        chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
+        novelty = Novelty.chosen(model, names, chosen_on, false_alarms, statistic)
+    else:
+        novelty = Novelty.given(model, names, threshold, statistic)
+    verdicts = novelty.verdicts(found)
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "run": str(run),
+        "knowledge": list(names),
+        "importance_samples": samples,
+        "seed": seed,
+        **novelty.to_json(),
+        "images": _images(read, found, verdicts, levels),
+        "unreadable": [{"file": str(file), "reason": reason} for file, reason in read.unreadable.items()],
+    }
+    if table is not None:
+        _write(table, report["images"])
+    output.say(json.dumps(report, indent=2, allow_nan=False) if as_json else _text(report))
+    for each in report["unreadable"]:
+        output.error(each["reason"])
+    if report["unreadable"]:
+        click.get_current_context().exit(1)
+
+
+def _images(read: Read, found: Evidence, verdicts: Verdicts, levels: int | None) -> list[dict[str, Any]]:
+    """One entry an image, in the order of the files; what is not finite is null."""
+    from tzk_core.units import bits_per_dim  # imports torch
+
+    dims = read.T[0].numel()
+    bits = bits_per_dim(found.log_prob.double(), dims, levels).tolist()
+    best = found.log_ratio.argmax(1).tolist() if found.knowledge else [None] * len(found)
+    ratios, presences = found.log_ratio.tolist(), found.log_presence.exp().tolist()
+    images = []
+    for i, column in enumerate(best):
+        none = bool(verdicts.none[i])
+        entry = {
+            "file": str(read.files[i]),
+            "row": read.rows[i],
+            "log_prob": _number(found.log_prob[i].item()),
+            "bits_per_dim": _number(bits[i]),
+            "none": none,
+            "knowledge": None if column is None or none else found.knowledge[column],
+            "best": None if column is None else found.knowledge[column],
+            "log_ratio": None if column is None else _number(ratios[i][column]),
+            "presence": None if column is None else _number(presences[i][column]),
+            "statistic": _number(verdicts.values[i].item()),
+            "p_value": None if verdicts.p_value is None else verdicts.p_value[i].item(),
+            "each": {
+                name: {"log_ratio": _number(ratios[i][j]), "presence": _number(presences[i][j])}
+                for j, name in enumerate(found.knowledge)
+            },
+        }
+        images.append(entry)
+    return images
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(file: Path, images: list[dict[str, Any]]) -> None:
+    """A line an image, without what is said of each knowledge type that is not the best."""
+    fields = [key for key in images[0] if key != "each"]
+    try:
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fields, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(images)
+    except OSError as error:
+        raise TzkError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _text(report: dict[str, Any]) -> str:
+    """A table for people, and below it what "none of them" means."""
+    statistic, limit = report["statistic"], report["threshold"]
+    header = ["file", "bits/dim", "log p(T)", "knowledge", "log ratio", "p(κ=1)", statistic["name"], "p-value"]
+    cells = []
+    for each in report["images"]:
+        row = "" if each["row"] is None else f"[{each['row']}]"
+        best = each["best"] or "-"
+        none = "out of distribution" if each["best"] is None else f"none of them ({best})"
+        cells.append(
+            [
+                each["file"] + row,
+                _decimals(each["bits_per_dim"], 3),
+                _decimals(each["log_prob"], 1),
+                none if each["none"] else best,
+                _decimals(each["log_ratio"], 1),
+                _decimals(each["presence"], 3),
+                _decimals(each["statistic"], 3),
+                _decimals(each["p_value"], 4),
+            ]
+        )
+    said = f'None of them: {statistic["name"]}, {statistic["meaning"]}, below {limit["value"]:.6g}'
+    if limit["false_alarms"] is not None:
+        counts = ", ".join(f"{output.count(number)} of {name}" for name, number in limit["validation"].items())
+        said += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
+    number = sum(each["none"] for each in report["images"])
+    said += f".\n{output.count(number)} of {output.count(len(report['images']), 'image')} are none of them."
+    return output.columns(header, cells) + "\n\n" + said
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

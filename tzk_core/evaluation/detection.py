@@ -1,0 +1,99 @@
+"""Statistics for out-of-distribution detection, each large where an observation is in distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError, nearest
+from tzk_core.evaluation.evidence import Evidence
+from tzk_core.implications import most_specific
+from tzk_core.model import TzK
+
+STATISTICS = {
+    "likelihood": "log p(T)",
+    "typicality": "minus the distance of log p(T) from its mean on validation data, in standard deviations",
+    "complexity": "log p(T) plus the length of T compressed without loss (Serrà et al. 2020)",
+    "ratio": "the largest log p(z given K) - log p(z)",
+    "best": "the largest log p(T given K)",
+    "mixture": "log of the mean of p(T given K) over knowledge types, weighed by p(κ=1)",
+    "presence": "the largest log p(κ=1 given T)",
+    "joint": "typicality of log p(T), ratio and length together, by Mahalanobis distance",
+}
+"""By name, what each is."""
+
+NEED_KNOWLEDGE = ("ratio", "best", "mixture", "presence", "joint")
+NEED_DATA = ("typicality", "joint")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What statistics need to know besides an observation's own evidence, from the model and in-distribution data.
+
+    log_weights: by knowledge type, of the mixture; they sum to 1. moments: by data set, mean and covariance of
+    what `_features` measures on its validation split, (features,) and (features, features); empty where no data are at
+    hand, and then there is neither `typicality` nor `joint`.
+    """
+
+    log_weights: Mapping[str, float]
+    moments: Mapping[str, tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, model: TzK, knowledge: Sequence[str], validation: Mapping[str, Evidence]) -> Reference:
+        """The mixture is over the most specific of `knowledge`, which the others contain, by their share p(κ=1)."""
+        specific = most_specific(model, knowledge)
+        weights = [model.find(name).log_prob_presence()[1].item() for name in specific]
+        total = torch.tensor(weights, dtype=torch.float64).logsumexp(0).item() if weights else 0.0
+        moments = {}
+        for name, each in validation.items():
+            features = _features(each)
+            moments[name] = (features.mean(0), features.T.cov(correction=0).reshape(2 * features.shape[1:]))
+        return cls({name: each - total for name, each in zip(specific, weights, strict=True)}, moments)
+
+
+def statistics(evidence: Evidence, reference: Reference) -> dict[str, Tensor]:
+    """By name, as in `STATISTICS`, (n,) each; those that can be had of this evidence."""
+    found = {"likelihood": evidence.log_prob.double()}
+    log_prob, log_ratio = found["likelihood"], evidence.log_ratio.double()
+    if evidence.code_length is not None:
+        found["complexity"] = log_prob + evidence.code_length.double()
+    if evidence.knowledge:
+        weighted = [log_ratio[:, evidence.knowledge.index(name)] + w for name, w in reference.log_weights.items()]
+        found["ratio"] = log_ratio.max(1).values
+        found["best"] = log_prob + found["ratio"]
+        found["mixture"] = log_prob + torch.stack(weighted).logsumexp(0)
+        found["presence"] = evidence.log_presence.double().max(1).values
+    if reference.moments:
+        features = _features(evidence)
+        found["typicality"] = _typicality(features[:, :1], [(m[:1], c[:1, :1]) for m, c in reference.moments.values()])
+        if evidence.knowledge:
+            found["joint"] = _typicality(features, list(reference.moments.values()))
+    return {name: found[name] for name in STATISTICS if name in found}
+
+
+def _features(evidence: Evidence) -> Tensor:
+    """(n, features): log p(T); with knowledge the best log ratio; of grey levels their length."""
+    columns = [evidence.log_prob]
+    columns += [evidence.log_ratio.max(1).values] if evidence.knowledge else []
+    columns += [evidence.code_length] if evidence.code_length is not None else []
+    return torch.stack([column.double() for column in columns], 1)
+
+
+def _typicality(features: Tensor, moments: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Minus the Mahalanobis distance, (n,), from the nearest of several means, each in its own covariance."""
+    distances = []
+    for mean, covariance in moments:
+        inverse = torch.linalg.pinv(covariance, hermitian=True)
+        away = features - mean
+        distances.append(((away @ inverse) * away).sum(1).clamp_min(0).sqrt())
+    return -torch.stack(distances).min(0).values
+
+
+def check_statistic(name: str) -> None:
+    """Raises `TzkError` with the nearest names unless there is a statistic of this name."""
+    if name not in STATISTICS:
+        known = nearest(name, STATISTICS) or f" (there is {', '.join(STATISTICS)})"
+        raise TzkError(f"no statistic is called {name!r}{known}")

@@ -1,0 +1,45 @@
+"""How well statistics tell the data of a model from other data: areas under ROC curves, detections at a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tzk_core.evaluation.detection import STATISTICS, Reference, statistics
+from tzk_core.evaluation.evidence import Evidence
+from tzk_core.evaluation.roc import roc_area, threshold
+from tzk_core.model import TzK
+
+
+def detections(
+    model: TzK,
+    knowledge: Sequence[str],
+    validation: Mapping[str, Evidence],
+    inside: Evidence,
+    outside: Evidence,
+    false_alarms: float = 0.05,
+) -> list[dict[str, Any]]:
+    """One row for each statistic, from evidence about `knowledge`; no statistic is fitted to anything from outside.
+
+    "area" is the probability that the statistic is larger inside than outside, with "standard_error"; "threshold" is
+    the one below which the share `false_alarms` of validation data lie; "detected" is the share outside that lies below
+    it, and "false_alarms" that inside, on data that the threshold was not chosen on.
+    """
+    reference = Reference.of(model, knowledge, validation)
+    chosen_on = statistics(Evidence.joined(list(validation.values())), reference)
+    here, there = statistics(inside, reference), statistics(outside, reference)
+    rows = []
+    for name in here:
+        area, limit = roc_area(here[name], there[name]), threshold(chosen_on[name], false_alarms)
+        rows.append(
+            {
+                "statistic": name,
+                "meaning": STATISTICS[name],
+                "area": area.area,
+                "standard_error": area.standard_error,
+                "threshold": limit,
+                "detected": (there[name] < limit).double().mean().item(),
+                "false_alarms": (here[name] < limit).double().mean().item(),
+            }
+        )
+    return rows

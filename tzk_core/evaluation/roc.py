@@ -1,0 +1,75 @@
+"""Telling two samples apart by one statistic: the ROC curve and its area, a threshold at a rate of false alarms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+
+
+@dataclass(frozen=True)
+class Area:
+    """The area under a ROC curve, 0 to 1, and its standard error."""
+
+    area: float
+    standard_error: float | None
+
+
+def roc_area(inside: Tensor, outside: Tensor) -> Area:
+    """The probability that the statistic, large where in distribution, is larger `inside` than `outside`, ties counting
+    half (Mann and Whitney), for (m,) and (n,) values.
+
+    The standard error is that of DeLong, DeLong and Clarke-Pearson (1988): the sum of the variances of the shares of
+    one sample that each value of the other exceeds. None where one sample has a single value.
+    """
+    inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
+    exceeded = _share_below(inside, outside)  # by each inside value, of the outside ones
+    exceeding = 1 - _share_below(outside, inside)
+    area = exceeded.mean().item()
+    if len(inside) < 2 or len(outside) < 2:
+        return Area(area, None)
+    return Area(area, math.sqrt((exceeded.var() / len(inside) + exceeding.var() / len(outside)).item()))
+
+
+def roc_curve(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
+    """False alarms and detections, (k,) each, shares in 0 to 1 that do not decrease, from (0, 0) to (1, 1).
+
+    Outside is what is to be detected: at a threshold t a value below t raises the alarm. One point for every distinct
+    value, so that ties make one slanted line, whose area is the half that `roc_area` counts.
+    """
+    inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
+    thresholds = torch.cat([inside, outside]).unique()
+    samples = (inside.sort().values, outside.sort().values)
+    alarms, detections = (torch.searchsorted(each, thresholds, right=True).double() / len(each) for each in samples)
+    start = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([start, alarms]), torch.cat([start, detections])
+
+
+def threshold(inside: Tensor, false_alarms: float) -> float:
+    """The largest value of (n,) `inside` below which at most the share `false_alarms` of them lie.
+
+    Without ties these are exactly ⌊false_alarms · n⌋ of them. Raises `TzkError` unless 0 <= false_alarms < 1.
+    """
+    if not 0 <= false_alarms < 1:
+        raise TzkError(f"the share of false alarms is at least 0 and below 1; got {false_alarms}")
+    inside = _checked(inside, "inside").sort().values
+    return inside[int(math.floor(false_alarms * len(inside) + 1e-9))].item()
+
+
+def _share_below(values: Tensor, others: Tensor) -> Tensor:
+    """For each of `values`, the share of `others` below it, equal ones counting half."""
+    ordered = others.sort().values
+    below, not_above = (torch.searchsorted(ordered, values, right=right).double() for right in (False, True))
+    return (below + not_above) / (2 * len(others))
+
+
+def _checked(values: Tensor, what: str) -> Tensor:
+    if values.dim() != 1 or not len(values):
+        raise TzkError(f"values {what} are expected as (n,), n at least 1; got {tuple(values.shape)}")
+    if values.isnan().any():
+        raise TzkError(f"values {what} hold nan, first at {int(values.isnan().nonzero()[0])}")
+    return values.double()
