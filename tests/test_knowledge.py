@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from tzk_core.build import build_knowledge
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge_types.few_shot import FewShotKnowledge
 from tzk_core.knowledge_types.flow import FlowKnowledge
 from tzk_core.knowledge_types.gaussian import GaussianKnowledge
 from tzk_core.testing import check_knowledge
@@ -25,6 +26,8 @@ KNOWLEDGE: dict[str, Callable[[], Knowledge]] = {
     "flow of images": lambda: FlowKnowledge(IMAGE, characteristics=3, steps=2, tile=2, hidden=8),
     "gaussian": lambda: GaussianKnowledge((3,), hidden=8),
     "gaussian of images": lambda: GaussianKnowledge(IMAGE, characteristics=1, hidden=8),
+    "few-shot": lambda: FewShotKnowledge((3,), hidden=8),
+    "few-shot of images": lambda: FewShotKnowledge(IMAGE, characteristics=3, hidden=8),
 }
 EVERY = pytest.mark.parametrize("name", KNOWLEDGE)
 

@@ -93,6 +93,30 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, na
     return knowledge
 
 
+@torch.no_grad()
+def start_from(kind: Knowledge, other: Knowledge) -> None:
+    """Starts `kind` from the weights of `other`, of the same structure: knowledge from what it is part of.
+
+    Everything is copied but p(κ), which belongs to the population that it was fitted on. Raises `TzkError`, before
+    anything is copied, if type, arguments or shapes differ.
+    """
+    if type(kind) is not type(other):
+        raise TzkError(
+            f"knowledge starts from knowledge of its own type; got {type(kind).__name__} from {type(other).__name__}"
+        )
+    state, given = kind.state_dict(), other.state_dict()
+    arguments = [{} if each.part is None else dict(each.part.arguments) for each in (kind, other)]
+    differ = [key for key in sorted({*arguments[0], *arguments[1]}) if arguments[0].get(key) != arguments[1].get(key)]
+    differ += [key for key in sorted({*state, *given}) if key not in state or key not in given]
+    differ += [key for key in state if key in given and state[key].shape != given[key].shape]
+    if differ:
+        raise TzkError(
+            f"knowledge starts from knowledge of the same structure; these differ in {', '.join(differ[:3])}"
+            f"{' and more' if len(differ) > 3 else ''}: give both the same arguments"
+        )
+    kind.load_state_dict({**given, "log_odds": state["log_odds"]})
+
+
 def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of one output: what the layer says, or else what comes out of zeros of `shape`."""
     said = getattr(transform, "output_shape", None)

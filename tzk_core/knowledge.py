@@ -75,11 +75,12 @@ class Knowledge(nn.Module):
             if isinstance(module, Regressor):
                 module.initialise(generator)
 
-    def start(self, z: Tensor, reference: Tensor) -> None:
+    def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """A start in closed form for knowledge that is added to a trained model; here there is none.
 
         z, (n, *latent_shape), are latents in which the knowledge is present. `reference`, (m, *latent_shape), are
         latents of what contains it, and may be none, m = 0: then the shared prior is all that it is known to be in.
+        `groups`, (m,) integers, say which of the reference are of one class, where that is known.
         """
 
     @staticmethod

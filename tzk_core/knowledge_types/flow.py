@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
 from tzk_core.knowledge import Knowledge
-from tzk_core.recipes.paper import flow_steps
+from tzk_core.recipes.paper import flow_steps, start_steps
+
+LEAST = 256
+"""The fewest latents that a flow starts from: the means and deviations of fewer would be those of an accident."""
 
 
 class FlowKnowledge(Knowledge):
@@ -12,6 +17,8 @@ class FlowKnowledge(Knowledge):
 
     On a latent that is an image the steps mix tiles of `tile`×`tile`, on a vector all of its dimensions.
     """
+
+    latent: ConditionalFlow
 
     def __init__(
         self,
@@ -25,3 +32,11 @@ class FlowKnowledge(Knowledge):
         transform = flow_steps(latent_shape, steps, tile)
         base = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
         super().__init__(latent_shape, ConditionalFlow(transform, base, latent_shape), characteristics, hidden, layers)
+
+    def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
+        """Starts the flow steps from z, (n, *latent_shape), where they are `LEAST` or more; the reference is not used.
+
+        From fewer the steps stay at the identity, or where the knowledge that they were copied from left them.
+        """
+        if len(z) >= LEAST:
+            start_steps(self.latent.transform, z)

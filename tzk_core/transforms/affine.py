@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -37,10 +39,15 @@ class Affine(Layer):
 
         A dimension that is constant in `inputs` gets the scale of the smallest deviation allowed, 1e-3.
         """
-        if self.initialised:
-            return
-        deviation = inputs.std(0, unbiased=False).clamp_min(1e-3)
-        self.raw_log_scale.copy_(soft_bound_inverse(-deviation.log(), self.bound))
+        if not self.initialised:
+            self.standardise(inputs)
+
+    @torch.no_grad()
+    def standardise(self, inputs: Tensor, deviation: float = 1.0) -> None:
+        """Sets scale and shift so that every dimension of `inputs` leaves with mean 0 and standard deviation
+        `deviation`, whatever was done before."""
+        came = inputs.std(0, unbiased=False).clamp_min(1e-3)
+        self.raw_log_scale.copy_(soft_bound_inverse(math.log(deviation) - came.log(), self.bound))
         self.shift.copy_(-inputs.mean(0) * self.log_scale.exp())
         self.initialised.fill_(True)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
+from tzk_core.moments import shrunk_covariance
 from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.layer import Layer, leading
@@ -104,6 +105,24 @@ class TiledConvolution(Layer):
         self.sign.copy_(upper.diagonal().sign())
         self.raw_log_diagonal.copy_(soft_bound_inverse(upper.diagonal().abs().log(), self.bound))
         self.triangles.copy_(lower.tril(-1) + upper.triu(1))
+
+    @torch.no_grad()
+    def whiten(self, inputs: Tensor) -> None:
+        """Sets W so that the elements of a tile leave uncorrelated and as large as they came, on average over the tiles
+        of `inputs`, (batch, *shape), centred: W is the inverse square root of their covariance, its mean variance 1.
+
+        Of all whitening matrices the symmetric one is the closest to the identity (Kessy, Lewin and Strimmer 2018). The
+        covariance is shrunk, so that few samples give a W close to a diagonal.
+        """
+        tiles = self._to_tiles(inputs - inputs.mean(0)).double()
+        covariance = shrunk_covariance(tiles / tiles.square().mean().sqrt().clamp_min(1e-6))
+        variances, axes = torch.linalg.eigh(covariance)
+        root = torch.linalg.cholesky(axes * variances.rsqrt() @ axes.T)  # W = R Rᵀ = (R / r) (r Rᵀ), r its diagonal
+        diagonal = root.diagonal()
+        self.permutation.copy_(torch.arange(len(diagonal)))
+        self.sign.fill_(1)
+        self.raw_log_diagonal.copy_(soft_bound_inverse(2 * diagonal.log(), self.bound))
+        self.triangles.copy_((root / diagonal).tril(-1) + (root * diagonal).T.triu(1))
 
     @property
     def log_diagonal(self) -> Tensor:

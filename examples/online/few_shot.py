@@ -1,0 +1,298 @@
+"""What a few drawings of a new character are worth: held-out bits and 20-way classification of the type `few-shot`.
+
+    python examples/online/few_shot.py runs/mnist [--knowledge omniglot] [--json few-shot.json]
+
+The model need not have seen a character, or Omniglot, before. The closed form takes the drawings of the background
+alphabets as the reference, its classes being the characters; the figures are of the evaluation alphabets. All drawings
+are encoded once, and everything else is in z. With --choose the figures are of five background alphabets, kept out of
+the reference, for several settings of the type: that is how its defaults were chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tzk_plugin_omniglot.omniglot import Omniglot
+
+import tzk_core
+from tzk_core.data.dequantise import dequantise
+from tzk_core.data.images import resize
+from tzk_core.data.root import places
+from tzk_core.importance import log_prob_present
+from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.random_streams import numpy_stream, stream
+from tzk_core.units import bits_per_dim
+
+WAYS, DRAWINGS, LEVELS = 20, 20, 256
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Encoded drawings: pixels and z, (n, d), log|det dz/dT|, (n,), and their labels."""
+
+    pixels: Tensor
+    z: Tensor
+    logabsdet: Tensor
+    alphabet: np.ndarray
+    character: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Drawings:
+        return Drawings(
+            self.pixels[rows], self.z[rows], self.logabsdet[rows], self.alphabet[rows], self.character[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Positions of drawings: support, (ways, k), and queries, (q,), with the way that each is of, (q,)."""
+
+    support: np.ndarray
+    queries: np.ndarray
+    answers: np.ndarray
+
+
+@torch.no_grad()
+def encode(model: tzk_core.TzK, images: Tensor, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    parts = [model.flow.encode(T) for T in dequantise(images, stream(seed, "few-shot", name), LEVELS).split(512)]
+    return torch.cat([z for z, _ in parts]).flatten(1), torch.cat([logabsdet for _, logabsdet in parts])
+
+
+def read(model: tzk_core.TzK, split: str, seed: int) -> Drawings:
+    samples = Omniglot(size=model.shape[-1], validation=0).split(split)
+    z, logabsdet = encode(model, samples.T, seed, split)
+    pixels = samples.T.flatten(1).float() / (LEVELS - 1)
+    return Drawings(pixels, z, logabsdet, samples.labels["alphabet"], samples.labels["character"])
+
+
+def episodes(drawings: Drawings, shots: int, count: int, seed: int, asked: int = 5) -> Iterator[Episode]:
+    """`count` tasks: 20 characters of one alphabet, `shots` drawings of each as support and `asked` as queries."""
+    source = numpy_stream(seed, "episodes", shots)
+    within = {name: np.unique(drawings.character[drawings.alphabet == name]) for name in np.unique(drawings.alphabet)}
+    alphabets = [name for name, characters in within.items() if len(characters) >= WAYS]
+    rows = {name: np.flatnonzero(drawings.character == name) for name in np.unique(drawings.character)}
+    for number in range(count):
+        characters = source.permutation(within[alphabets[number % len(alphabets)]])[:WAYS]
+        chosen = np.stack([source.permutation(rows[name])[: shots + asked] for name in characters])
+        yield Episode(chosen[:, :shots], chosen[:, shots:].ravel(), np.arange(WAYS).repeat(asked))
+
+
+def gaussian(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """log N(y; mean, diag variance), (q, classes), in nats."""
+    precision = 1 / variance
+    squares = y.square() @ precision.T - 2 * y @ (mean * precision).T + (mean.square() * precision).sum(1)
+    return -0.5 * (squares + (2 * math.pi * variance).log().sum(1))
+
+
+class FewShot:
+    """The type `few-shot` for many classes at once: p(z given κ=1) of each is a Gaussian in the same coordinates."""
+
+    def __init__(self, hierarchy: Hierarchy, drawings: Drawings, trust: float) -> None:
+        self.hierarchy, self.trust = hierarchy, trust
+        self.y = hierarchy.whiten(drawings.z)
+        self.volume = float(torch.linalg.slogdet(hierarchy.matrix).logabsdet) + drawings.logabsdet.double()
+
+    def log_prob(self, episode: Episode) -> Tensor:
+        """log p(T given κ=1) of the queries for each class, (q, ways)."""
+        found = [predict(self.hierarchy, self.y[rows], self.trust) for rows in episode.support]
+        mean, variance = (torch.stack(each) for each in zip(*found, strict=True))
+        return gaussian(self.y[episode.queries], mean, variance) + self.volume[episode.queries, None]
+
+    def reference(self, rows: np.ndarray) -> Tensor:
+        """The same for a class of which nothing was seen, (q,)."""
+        variance = self.hierarchy.within * (1 + self.hierarchy.between)
+        mean = torch.zeros_like(variance)
+        return gaussian(self.y[rows], mean[None], variance[None]).squeeze(1) + self.volume[rows]
+
+
+def neighbour(values: Tensor) -> Callable[[Episode], Tensor]:
+    """The negative distance of a query to the nearest of a class's drawings, (q, ways)."""
+
+    def score(episode: Episode) -> Tensor:
+        distances = torch.cdist(values[episode.queries], values[episode.support.ravel()])
+        return -distances.view(len(episode.queries), *episode.support.shape).amin(2)
+
+    return score
+
+
+def summary(values: list[float]) -> tuple[float, float]:
+    """Mean and standard error over episodes."""
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(np.mean(values)), error
+
+
+def accuracy(scores: Tensor, episode: Episode) -> float:
+    return float((scores.argmax(1).numpy() == episode.answers).mean())
+
+
+def measure(few: FewShot, drawings: Drawings, shots: int, count: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Accuracies, and bits/dim on the queries, each with its standard error over episodes."""
+    pixels, latents = neighbour(drawings.pixels), neighbour(drawings.z)
+    found: dict[str, list[float]] = {}
+    for episode in episodes(drawings, shots, count, seed):
+        log_prob = few.log_prob(episode)
+        own = log_prob[torch.arange(len(log_prob)), torch.from_numpy(episode.answers)]
+        reference = few.reference(episode.queries)
+        for name, value in (
+            ("accuracy, few-shot", accuracy(log_prob, episode)),
+            ("accuracy, nearest in z", accuracy(latents(episode), episode)),
+            ("accuracy, nearest in pixels", accuracy(pixels(episode), episode)),
+            ("bits/dim, few-shot", bits(own, drawings)),
+            ("bits/dim, the reference", bits(reference, drawings)),
+            ("bits/image gained on the reference", float((own - reference).mean() / math.log(2))),
+        ):
+            found.setdefault(name, []).append(value)
+    return {name: summary(values) for name, values in found.items()}
+
+
+def bits(log_prob: Tensor, drawings: Drawings) -> float:
+    return float(bits_per_dim(log_prob.mean(), drawings.z.shape[1], LEVELS))
+
+
+@torch.no_grad()
+def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, seed: int) -> dict[str, float]:
+    """bits/dim of all drawings under p(T) and under knowledge of the model."""
+    z = drawings.z.view(-1, *model.latent_shape)
+    found = {"p(T)": bits(model.flow.base.log_prob(z) + drawings.logabsdet, drawings)}
+    for name in names:
+        source = stream(seed, "importance", name)
+        parts = [log_prob_present(model.find(name), part, 16, source) for part in z.split(256)]
+        found[f"p(T given {name})"] = bits(torch.cat(parts) + drawings.logabsdet, drawings)
+    return found
+
+
+def trained(
+    model: tzk_core.TzK, drawings: Drawings, shots: int, characters: int, steps: int, rate: float, seed: int
+) -> tuple[float, float]:
+    """bits/dim of the other drawings of `characters` after training a `flow` on `shots`, from the identity."""
+    names = numpy_stream(seed, "trained").permutation(np.unique(drawings.character))[:characters]
+    found = []
+    for name in names:
+        rows = np.flatnonzero(drawings.character == name)
+        z = drawings.z[rows].view(-1, *model.latent_shape)
+        kind = tzk_core.build_knowledge("flow", model.latent_shape, seed, str(name))
+        optimizer = torch.optim.Adam(kind.latent.parameters(), lr=rate)
+        C = torch.zeros(len(rows), kind.characteristics)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (-kind.log_prob_latent(z[:shots], C[:shots]).mean() / z[0].numel()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            log_prob = kind.log_prob_latent(z[shots:], C[shots:]) + drawings.logabsdet[rows][shots:]
+        found.append(bits(log_prob, drawings))
+    return summary(found)
+
+
+def official_runs(model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, seed: int) -> dict[str, tuple[float, float]]:
+    """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015), one drawing of each of 20 characters, if
+    `all_runs.zip` is beside the data; the standard error is over runs."""
+    found = [place / "omniglot-py" / "all_runs.zip" for place in places()]
+    path = next((each for each in found if each.exists()), None)
+    if path is None:
+        return {}
+    scores: dict[str, list[float]] = {}
+    with zipfile.ZipFile(path) as archive:
+        names = {name[name.index("run") :] if "run" in name else name: name for name in archive.namelist()}
+        names = {name.removeprefix("runs/"): where for name, where in names.items()}
+        for run in sorted({name.split("/")[0] for name in names if name.startswith("run") and "/" in name}):
+            lines = archive.read(names[f"{run}/class_labels.txt"]).decode().split()
+            pairs = list(zip(lines[::2], lines[1::2], strict=True))
+            classes = sorted({training for _, training in pairs})
+            pictures = [archive.read(names[each]) for each in (*classes, *(item for item, _ in pairs))]
+            ink = [255 * (np.asarray(Image.open(io.BytesIO(each)).convert("L")) == 0) for each in pictures]
+            images = resize(torch.from_numpy(np.stack(ink).astype(np.uint8))[:, None], model.shape[-1])
+            z, logabsdet = encode(model, images, seed, run)
+            none = np.full(len(z), "")
+            drawings = Drawings(images.flatten(1).float() / (LEVELS - 1), z, logabsdet, none, none)
+            ways = len(classes)
+            answers = np.array([classes.index(training) for _, training in pairs])
+            episode = Episode(np.arange(ways)[:, None], np.arange(ways, len(z)), answers)
+            for name, score in (
+                ("few-shot", FewShot(hierarchy, drawings, trust).log_prob),
+                ("nearest in z", neighbour(z)),
+                ("nearest in pixels", neighbour(drawings.pixels)),
+            ):
+                scores.setdefault(name, []).append(accuracy(score(episode), episode))
+    return {name: summary(values) for name, values in scores.items()}
+
+
+def table(title: str, columns: list[str], rows: dict[str, list[tuple[float, float] | float]]) -> None:
+    def cell(value: tuple[float, float] | float) -> str:
+        return f"{value[0]:.4f} ± {value[1]:.4f}" if isinstance(value, tuple) else f"{value:.4f}"
+
+    print(f"\n| {title} | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
+    for name, values in rows.items():
+        print(f"| {name} | {' | '.join(cell(value) for value in values)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder, its model being for Omniglot's size")
+    parser.add_argument("--knowledge", action="append", default=[], help="knowledge of the model to compare with")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="drawings that are given")
+    parser.add_argument("--episodes", type=int, default=200, help="classification tasks (default: %(default)s)")
+    parser.add_argument("--directions", type=int, default=20, help="of the type (default: %(default)s)")
+    parser.add_argument("--trust", type=float, default=100.0, help="of the type (default: %(default)s)")
+    parser.add_argument("--choose", action="store_true", help="try settings of the type on background alphabets")
+    parser.add_argument("--flows", type=int, default=0, help="characters to train a `flow` on (default: %(default)s)")
+    parser.add_argument("--flow-steps", type=int, default=100, help="its gradient steps (default: %(default)s)")
+    parser.add_argument("--flow-rate", type=float, default=5e-4, help="its learning rate (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    model, seed = tzk_core.load(options.run), options.seed
+    background = read(model, "train", seed)
+    columns = [f"{shots} drawing{'s' if shots > 1 else ''}" for shots in options.shots]
+    if options.choose:
+        names = numpy_stream(seed, "choose").permutation(np.unique(background.alphabet))
+        large = [name for name in names if len(np.unique(background.character[background.alphabet == name])) >= WAYS]
+        kept = np.isin(background.alphabet, large[:5])
+        reference, drawings = background.of(np.flatnonzero(~kept)), background.of(np.flatnonzero(kept))
+        settings = [(directions, 100.0) for directions in (10, 20, 50)] + [(20, 30.0), (20, 1000.0)]
+    else:
+        reference, drawings = background, read(model, "test", seed)
+        settings = [(options.directions, options.trust)]
+    groups = torch.from_numpy(np.unique(reference.character, return_inverse=True)[1])
+
+    figures = {}
+    for directions, trust in settings:
+        hierarchy = estimate(reference.z, groups, directions, trust)
+        few = FewShot(hierarchy, drawings, trust)
+        by_shots = [measure(few, drawings, shots, options.episodes, seed) for shots in options.shots]
+        rows = {name: [each[name] for each in by_shots] for name in by_shots[0]}
+        figures[f"directions = {directions}, trust = {trust:g}"] = rows
+        if not options.choose and options.flows:
+            rows["bits/dim, a trained flow"] = [
+                trained(model, drawings, shots, options.flows, options.flow_steps, options.flow_rate, seed)
+                for shots in options.shots
+            ]
+        table(f"directions = {directions}, trust = {trust:g}", columns, rows)
+    if options.choose:
+        results = {"few-shot": figures}
+    else:
+        others = of_the_model(model, options.knowledge, drawings, seed)
+        table("bits/dim, all drawings", ["the model"], {name: [value] for name, value in others.items()})
+        runs = official_runs(model, hierarchy, trust, seed)
+        if runs:
+            table("the 20 official runs", ["accuracy"], {name: [value] for name, value in runs.items()})
+        else:
+            print("\nThe 20 official runs are left out: there is no omniglot-py/all_runs.zip beside the data.")
+        results = {"few-shot": figures, "model": others, "official runs": runs}
+    if options.json:
+        options.json.write_text(json.dumps({"run": options.run.name, "seed": seed, **results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

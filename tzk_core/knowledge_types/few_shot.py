@@ -1,0 +1,100 @@
+"""The knowledge type `few-shot`: a Gaussian in closed form from 1 to 20 samples, C being its factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tzk_core.distributions.conditional import ConditionalFlow
+from tzk_core.distributions.factors import FactorGaussian
+from tzk_core.distributions.standard import LOG_2PI
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.transforms.whitening import Whitening
+
+
+class FewShotKnowledge(Knowledge):
+    """p(z given κ=1) is the posterior predictive of a Gaussian hierarchy of classes, shrunk towards the reference.
+
+    `start` finds it in closed form; training can go on from there and need not. C is what samples of one class differ
+    in most: the `characteristics` directions of the largest variance in z, of which C explains all but `unexplained`.
+    As C is linear, p(C given z, κ=1) is exact, and so is the integral over C, `log_prob_present`.
+
+    directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
+    one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
+    """
+
+    latent: ConditionalFlow
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, ...],
+        characteristics: int = 2,
+        directions: int = 20,
+        trust: float = 100.0,
+        share: float = 0.1,
+        unexplained: float = 0.1,
+        hidden: int = 70,
+        layers: int = 4,
+    ) -> None:
+        if directions < 1 or trust <= 0 or not 0 < share < 1 or not 0 < unexplained <= 1:
+            raise TzkError(
+                "few-shot expects directions of at least 1, trust above 0, share in (0, 1) and unexplained in (0, 1]; "
+                f"got {directions}, {trust}, {share} and {unexplained}"
+            )
+        latent = ConditionalFlow(Whitening(latent_shape), FactorGaussian(latent_shape, characteristics), latent_shape)
+        super().__init__(latent_shape, latent, characteristics, hidden, layers)
+        del self.characteristics_encoder  # the exact posterior of the factors is in its place
+        self.directions, self.trust = directions, trust
+        self.share, self.unexplained = share, unexplained
+
+    def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
+        self.condition(estimate(reference, groups, self.directions, self.trust), z)
+
+    @torch.no_grad()
+    def condition(self, hierarchy: Hierarchy, z: Tensor) -> None:
+        """The start from z, (n, *latent_shape), with a hierarchy that `hierarchy.estimate` found: once for many types.
+
+        Raises `TzkError` if z is empty.
+        """
+        if not len(z):
+            raise TzkError("few-shot starts from at least one latent in which the knowledge is present; got none")
+        mean, variance = predict(hierarchy, hierarchy.whiten(z), self.trust, self.share)
+        reach = variance * hierarchy.inverse.square().sum(0)
+        factors = torch.arange(min(self.characteristics, len(reach)), device=reach.device)
+        chosen = reach.argsort(descending=True, stable=True)[: len(factors)]
+        loading = variance.new_zeros(len(variance), self.characteristics)
+        loading[chosen, factors] = ((1 - self.unexplained) * variance[chosen]).sqrt()
+        noise = variance.index_fill(0, chosen, 0.0).index_add(0, chosen, self.unexplained * variance[chosen])
+        self.latent.transform.set(hierarchy.centre, hierarchy.matrix)
+        self.latent.base.set(mean, noise, loading)
+
+    def log_prob_present(self, z: Tensor) -> Tensor:
+        """log p(z given κ=1), the integral over C, (batch,), in nats, exactly for C ~ N(0, I)."""
+        y, logabsdet = self.latent.transform(z)
+        return self.latent.base.log_prob_marginal(y) + logabsdet
+
+    def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
+        prior = self.characteristics_prior
+        mean, root = self._posterior(z)
+        standard = prior.standardise(C)
+        standard = (standard - (mean.unsqueeze(1) if standard.dim() > mean.dim() else mean)) @ root
+        log_volume = root.diagonal().log().sum() - prior.scale.log().sum()
+        return -0.5 * (standard.square() + LOG_2PI).sum(-1) + log_volume
+
+    def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        mean, root = self._posterior(z)
+        identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
+        deviation = torch.linalg.solve_triangular(root, identity, upper=False).square().sum(0).sqrt()
+        return self.imagine(mean), self.characteristics_prior.scale * deviation.expand_as(mean)
+
+    def encode(self, z: Tensor, noise: Tensor) -> Tensor:
+        mean, root = self._posterior(z)
+        rows = torch.linalg.solve_triangular(root, noise.reshape(-1, noise.shape[-1]), upper=False, left=False)
+        scaled = rows.view(noise.shape)
+        return self.imagine((mean.unsqueeze(1) if scaled.dim() > mean.dim() else mean) + scaled)
+
+    def _posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of the standardised C given z, (batch, c), and the Cholesky factor of its precision, (c, c)."""
+        return self.latent.base.posterior(self.latent.transform(z)[0])
