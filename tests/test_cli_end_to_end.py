@@ -138,7 +138,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
 def test_a_resumed_run_is_the_uninterrupted_one(
     run: Path, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ):
-    def lines_until_interrupt(clock: Any) -> Any:
+    def lines_until_interrupt(clock: Any, said: Any = None) -> Any:
         def show(progress: Any) -> None:
             if progress.step == step:
                 signal.raise_signal(signal.SIGINT)

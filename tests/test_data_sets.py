@@ -16,7 +16,7 @@ from PIL import Image
 
 from tzk_core.data import folder as folder_module
 from tzk_core.data.folder import Folder
-from tzk_core.data.glyphs import DIGITS, LETTERS, GlyphDigits, GlyphLetters
+from tzk_core.data.glyphs import DIGITS, LETTERS, GlyphDigits, GlyphLetters, GlyphSigns
 from tzk_core.data.npz import Npz
 from tzk_core.data.protocol import SPLITS, Dataset
 from tzk_core.data.strokes import FACTORS, Factors, render
@@ -27,6 +27,7 @@ COUNTS = {"train": 60, "validation": 12, "test": 24}
 MADE: dict[str, Callable[..., Any]] = {
     "glyph-digits": GlyphDigits,
     "glyph-letters": GlyphLetters,
+    "glyph-signs": GlyphSigns,
     "two-moons": TwoMoons,
     "rings": Rings,
 }
@@ -103,7 +104,7 @@ def test_splits_of_every_data_set_are_disjoint(dataset: Callable[..., Dataset]) 
 
 
 def test_glyphs_have_an_empty_ground_and_smooth_ink() -> None:
-    for data in (GlyphDigits(), GlyphLetters()):
+    for data in (GlyphDigits(), GlyphLetters(), GlyphSigns()):
         T = data.split("train").T
         assert T.shape == (4000, 1, 16, 16)
         assert (T == 0).float().mean() > 0.6  # the ground
@@ -144,7 +145,7 @@ def test_glyphs_are_quick() -> None:
 
 
 def test_nearest_class_mean_recognises_glyphs() -> None:
-    for data in (GlyphDigits(), GlyphLetters()):
+    for data in (GlyphDigits(), GlyphLetters(), GlyphSigns()):
         train, test = data.split("train"), data.split("test")
         names = sorted(data.strokes)
         means = torch.stack(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tzk_core.config import load_config
+from tzk_core.config import Base, Config, config_from, load_addition, load_config
+from tzk_core.config.merging import merged
 from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,42 @@ def test_every_config_is_valid_or_says_what_to_install(path: Path) -> None:
             load_config(path, [])
     else:
         assert load_config(path, []).name == path.stem
+
+
+ADDITIONS = [("quickstart", "online/quickstart"), ("online/mnist", "online/omniglot")]
+ADDITIONS += [("online/omniglot", "online/alphabet"), ("online/alphabet", "online/character")]
+
+
+def run_config(name: str) -> Config:
+    """The config of the run that this example leaves: its own, or for a spec that of the whole."""
+    for before, spec in ADDITIONS:
+        if spec == name and name != "online/quickstart":
+            base = run_config(before)
+            return merged(base, load_addition(EXAMPLES / f"{name}.toml", Base(base, known(base))))
+    return load_config(EXAMPLES / f"{name}.toml", [])
+
+
+def known(config: Config) -> tuple[str, ...]:
+    return tuple(table.name for table in config.knowledge)
+
+
+@pytest.mark.parametrize(("run_name", "spec"), ADDITIONS)
+def test_every_spec_fits_the_run_that_it_is_for(run_name: str, spec: str) -> None:
+    if "omniglot" in (EXAMPLES / f"{spec}.toml").read_text() and not installed("tzk-plugin-omniglot"):
+        pytest.skip("tzk-plugin-omniglot is not installed")
+    base = run_config(run_name)
+    addition = load_addition(EXAMPLES / f"{spec}.toml", Base(base, known(base)))
+    whole = merged(base, addition)
+    assert config_from(tomllib.loads(whole.to_toml())) == whole
+
+
+def test_the_showcase_adds_up_to_what_is_trained_at_once() -> None:
+    if not installed("tzk-plugin-omniglot"):
+        pytest.skip("tzk-plugin-omniglot is not installed")
+    step_by_step = run_config("online/character")
+    at_once = load_config(EXAMPLES / "online/joint.toml", [])
+    assert step_by_step.datasets == at_once.datasets and step_by_step.knowledge == at_once.knowledge
+    assert step_by_step.flow == at_once.flow and step_by_step.objective == at_once.objective
 
 
 def test_quickstart_needs_nothing_but_the_core() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tzk_core.model import SharedFlow as SharedFlow
     from tzk_core.model import TzK as TzK
     from tzk_core.observations import Observations as Observations
+    from tzk_core.training.add import add as add
     from tzk_core.training.fit import fit as fit
     from tzk_core.training.fit import load as load
     from tzk_core.training.fit import save as save
@@ -38,6 +39,7 @@ _HOME = {
     "SharedFlow": "tzk_core.model",
     "TzK": "tzk_core.model",
     "Observations": "tzk_core.observations",
+    "add": "tzk_core.training.add",
     "fit": "tzk_core.training.fit",
     "load": "tzk_core.training.fit",
     "save": "tzk_core.training.fit",

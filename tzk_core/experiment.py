@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -23,7 +23,7 @@ from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.results import evaluate
-from tzk_core.model import TzK
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective import Wording
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
@@ -36,10 +36,13 @@ from tzk_core.training.trainer import Progress, Trainer
 class Experiment:
     """What a config describes, with the data loaded and the model built; nothing is trained or written yet.
 
+    `flow`, if given, is taken in the place of the one that the config describes, and `known` are knowledge types that
+    exist elsewhere and may be implied: so one can be of knowledge that is added to a trained model.
+
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, flow: SharedFlow | None = None, known: Collection[str] = ()) -> None:
         registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
         self.config = config
         self.device = chosen_device(config.device)
@@ -47,10 +50,10 @@ class Experiment:
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         train = self._split("train")
-        whole = annotate([_annotated(table) for table in config.knowledge], train)
+        whole = annotate([annotated(table) for table in config.knowledge], train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
-        self.model = self._build().to(self.device, getattr(torch, config.dtype))
+        self.model = self._build(flow).to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
 
     @property
@@ -59,16 +62,18 @@ class Experiment:
         return tuple(name for name in self.annotation.names if name in self.model.knowledge)
 
     @property
+    def train_samples(self) -> dict[str, Samples]:
+        """The training split of every data set."""
+        return self._split("train")
+
+    @property
     def groups(self) -> dict[str, list[str]]:
         """The knowledge types of each table with a `{column}` in its name, by that name."""
-        groups: dict[str, list[str]] = {}
-        for table in self.config.knowledge:
-            if "{" in table.name:
-                pattern = table.name
-                while "{" in pattern:
-                    start, stop = pattern.index("{"), pattern.index("}")
-                    pattern = pattern[:start] + "*" + pattern[stop + 1 :]
-                groups[table.name] = [name for name in self.knowledge_names if fnmatchcase(name, pattern)]
+        groups = {
+            table.name: [name for name in self.knowledge_names if fnmatchcase(name, glob(table.name))]
+            for table in self.config.knowledge
+            if "{" in table.name
+        }
         return {pattern: members for pattern, members in groups.items() if members}
 
     @property
@@ -176,10 +181,12 @@ class Experiment:
     def _table(self, pattern: str) -> KnowledgeTable:
         return next(table for table in self.config.knowledge if table.name == pattern)
 
-    def _build(self) -> TzK:
+    def _build(self, shared: SharedFlow | None) -> TzK:
         flow = self.config.flow
         layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
-        model = TzK(build_flow(self.shape, flow.recipe, layers, flow.base, self.config.seed, **flow.arguments))
+        model = TzK(
+            shared or build_flow(self.shape, flow.recipe, layers, flow.base, self.config.seed, **flow.arguments)
+        )
         for each in self.annotation.knowledge:
             table = self._table(each.table["pattern"])
             knowledge = build_knowledge(
@@ -286,6 +293,20 @@ class Experiment:
             listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
             raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
         return next(iter(values.values()))
+
+
+def glob(name: str) -> str:
+    """`digit-*` for `digit-{label}`: what the knowledge types that it stands for look like."""
+    while "{" in name:
+        start, stop = name.index("{"), name.index("}")
+        name = name[:start] + "*" + name[stop + 1 :]
+    return name
+
+
+def annotated(table: KnowledgeTable) -> dict[str, Any]:
+    """The keys of a table that say where the knowledge is, and where that is known."""
+    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
+    return {key: getattr(table, key) for key in keys}
 
 
 def datasets_of(config: Config) -> dict[str, Dataset]:

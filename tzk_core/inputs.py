@@ -42,6 +42,18 @@ def check_domain(logabsdet: Tensor, what: str = "T") -> None:
         raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 
 
+def check_presence(presence: Tensor, batch: int, name: str) -> None:
+    """Raises `TzkError` unless the presence of a knowledge type is (batch,) of 0, 1 and nan, nan being not known."""
+    expected = f"presence of {name!r} is expected as ({batch},) of 0, 1 and nan"
+    if not isinstance(presence, Tensor) or tuple(presence.shape) != (batch,):
+        got = f"{tuple(presence.shape)} {presence.dtype}" if isinstance(presence, Tensor) else type(presence).__name__
+        raise TzkError(f"{expected}; got {got}")
+    known = presence[~presence.isnan()] if presence.is_floating_point() else presence
+    if not ((known == 0) | (known == 1)).all():
+        wrong = known[(known != 0) & (known != 1)][0].item()
+        raise TzkError(f"{expected}; got {wrong:g} among them")
+
+
 def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None:
     """Raises `TzkError` unless C is a finite (batch, length)."""
     if C.dim() != 2 or tuple(C.shape) != (batch, length):

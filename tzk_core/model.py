@@ -104,6 +104,11 @@ class TzK(nn.Module):
 
     def add(self, name: str, knowledge: Knowledge) -> None:
         """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
+        self.check_addition(name, knowledge)
+        self.knowledge[name] = knowledge
+
+    def check_addition(self, name: str, knowledge: Knowledge) -> None:
+        """Raises the `TzkError` that `add` would."""
         if name in self.knowledge or name in self.opaque:
             raise TzkError(f"this model has a knowledge type {name!r} already: choose another name")
         if not is_file_name(name):
@@ -114,7 +119,7 @@ class TzK(nn.Module):
                 f"this model's is {self.latent_shape}"
             )
         try:
-            self.knowledge[name] = knowledge
+            nn.ModuleDict({name: knowledge})
         except KeyError as taken:
             raise TzkError(f"{name!r} cannot name a knowledge type ({taken.args[0]})") from taken
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED = 130
+"""The exit status of a program that Ctrl-C ended."""
+
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,16 @@ def new_folder(path: Path) -> Iterator[RunFolder]:
     unfinished = path.with_name(path.name + ".partial")
     if unfinished.exists():
         raise TzkError(f"{unfinished} is there, left by a command that was killed or at work right now: delete it")
+    missing = [folder for folder in path.parents if not folder.exists()]
     partial = RunFolder.create(unfinished)
     try:
         yield partial
+        if path.exists():
+            raise TzkError(already_there(path))
         partial.path.rename(path)
     except BaseException:
         shutil.rmtree(partial.path, ignore_errors=True)
+        for made in missing:
+            with suppress(OSError):  # somebody else may have put something there meanwhile
+                made.rmdir()
         raise

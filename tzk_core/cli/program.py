@@ -15,6 +15,7 @@ from tzk_core.plugins import Command, Registered, UnknownPart, registry
 
 OWN_COMMANDS = {
     "run": "Train and evaluate a config; leave a run folder.",
+    "add": "Add knowledge to a trained run; leave a new run folder.",
     "eval": "Print the likelihood table of a run.",
     "sample": "Draw samples from a run.",
     "score": "Say which knowledge images show, or that they show none.",

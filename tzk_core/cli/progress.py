@@ -17,9 +17,15 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 
 
+MOST = 3
+"""Of more knowledge types than these a line says the number only."""
+
+
 @contextmanager
-def shown(steps: int) -> Iterator[Callable[[Progress], None]]:
-    """A function to call with each `Progress`, within a training of `steps` steps."""
+def shown(steps: int, said: Callable[[Progress], str] | None = None) -> Iterator[Callable[[Progress], None]]:
+    """A function to call with each `Progress`, within a training of `steps` steps. `said` words what is known
+    after a step: by default how many bits the data sets take."""
+    said = said or _said
     if sys.stderr.isatty():
         from tqdm import tqdm  # not needed for lines
 
@@ -36,16 +42,19 @@ def shown(steps: int) -> Iterator[Callable[[Progress], None]]:
         ) as bar:
 
             def show(progress: Progress) -> None:
-                bar.set_postfix_str(_said(progress), refresh=False)
+                bar.set_postfix_str(said(progress), refresh=False)
                 bar.update(progress.step - bar.n)
 
             yield show
     else:
-        yield lines(time.monotonic)
+        yield lines(time.monotonic, said)
 
 
-def lines(clock: Callable[[], float]) -> Callable[[Progress], None]:
+def lines(
+    clock: Callable[[], float], said: Callable[[Progress], str] | None = None
+) -> Callable[[Progress], None]:
     """Prints a line at the first call, at the last step, and at most every ten seconds between."""
+    said = said or _said
     last: float | None = None
 
     def show(progress: Progress) -> None:
@@ -53,7 +62,7 @@ def lines(clock: Callable[[], float]) -> Callable[[Progress], None]:
         now = clock()
         if last is None or progress.step >= progress.steps or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            output.say(f"step {progress.step:,} of {progress.steps:,}, {_said(progress)}")
+            output.say(f"step {progress.step:,} of {progress.steps:,}, {said(progress)}")
 
     return show
 
@@ -61,3 +70,11 @@ def lines(clock: Callable[[], float]) -> Callable[[Progress], None]:
 def _said(progress: Progress) -> str:
     bits = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
     return f"{output.duration(progress.seconds_left)} left" + (f", bits/dim {bits}" if bits else "")
+
+
+def gains(progress: Progress) -> str:
+    """The same where knowledge alone is trained: what each of at most MOST types says beyond the prior."""
+    nats = [f"{name} {value:+.1f}" for name, value in list(progress.nats.items())[:MOST]]
+    more = [f"{len(progress.nats) - MOST} more"] if len(progress.nats) > MOST else []
+    said = f", nats over the prior: {', '.join(nats + more)}" if nats else ""
+    return f"{output.duration(progress.seconds_left)} left{said}"

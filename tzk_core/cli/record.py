@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,16 @@ def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
     """Adds to the time that a part of the run has taken over all its sessions."""
     timings = record["timings"]
     timings[f"{part}_seconds"] = round(timings.get(f"{part}_seconds", 0.0) + seconds, 3)
+
+
+@contextmanager
+def timed(record: dict[str, Any], part: str) -> Iterator[None]:
+    """Adds the time that its block takes to the record, however the block ends."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        add_seconds(record, part, time.monotonic() - began)
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tzk_core.cli import output
+from tzk_core.cli.interrupts import INTERRUPTED
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from tzk_core.config import Config
     from tzk_core.experiment import Experiment
     from tzk_core.training.trainer import Progress
-
-INTERRUPTED = 130
-"""The exit status of a program that Ctrl-C ended."""
-
 
 @click.command(name="run")
 @click.argument("config", type=click.Path(path_type=Path))
@@ -140,10 +136,11 @@ def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
     from tzk_core.cli import interrupts, progress  # pictures need matplotlib
+    from tzk_core.cli.record import timed
     from tzk_core.report import pictures, table
 
     steps = experiment.config.training.steps
-    with _timed(record, "training"), progress.shown(steps) as show, interrupts.deferred() as check:
+    with timed(record, "training"), progress.shown(steps) as show, interrupts.deferred() as check:
 
         def after_step(progress: Progress) -> None:
             show(progress)
@@ -151,7 +148,7 @@ def _train_and_report(
 
         experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
         check()
-    with _timed(record, "evaluation"):
+    with timed(record, "evaluation"):
         output.say("evaluating on test data")
         results = experiment.evaluate("test")
         folder.write_json(folder.results, results)
@@ -159,20 +156,8 @@ def _train_and_report(
     for row in results["rows"]:
         if row["kind"] == "prior":
             output.say(f"  {row['dataset']}, {row['name']}: {row['bits_per_dim']:.3f} bits/dim")
-    with _timed(record, "pictures"):
+    with timed(record, "pictures"):
         pictures.draw(experiment, folder.path, results)
-
-
-@contextmanager
-def _timed(record: dict[str, Any], part: str) -> Iterator[None]:
-    """Adds the time that its block takes to the record, however the block ends."""
-    from tzk_core.cli.record import add_seconds  # imports pydantic
-
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        add_seconds(record, part, time.monotonic() - began)
 
 
 def _typed(config: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> str:

@@ -1,8 +1,18 @@
 """Reading, overriding and checking the TOML file that describes an experiment."""
 
-from tzk_core.config.loading import config_from, load_config, read_toml
+from tzk_core.config.loading import (
+    addition_from,
+    config_from,
+    load_addition,
+    load_config,
+    load_run_config,
+    read_toml,
+)
 from tzk_core.config.problems import ConfigError, Problem
+from tzk_core.config.rules import Base
 from tzk_core.config.schema import (
+    AddingTable,
+    Addition,
     Config,
     DatasetTable,
     EvaluationTable,
@@ -15,6 +25,9 @@ from tzk_core.config.schema import (
 )
 
 __all__ = [
+    "AddingTable",
+    "Addition",
+    "Base",
     "Config",
     "ConfigError",
     "DatasetTable",
@@ -26,7 +39,10 @@ __all__ = [
     "Problem",
     "PublishedTable",
     "TrainingTable",
+    "addition_from",
     "config_from",
+    "load_addition",
     "load_config",
+    "load_run_config",
     "read_toml",
 ]

@@ -9,22 +9,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from tzk_core.config.problems import Path, Problems
-from tzk_core.config.schema import ARRAYS, MODELS, Config, own_keys
+from tzk_core.config.schema import ARRAYS, MODELS, Table, own_keys
 from tzk_core.config.wording import expected, shown
 from tzk_core.errors import nearest
 
 
-def check_keys(prepared: Mapping[str, Any], problems: Problems) -> None:
+def check_keys(
+    prepared: Mapping[str, Any], problems: Problems, models: Mapping[tuple[str, ...], type[Table]] = MODELS
+) -> None:
     """Adds a problem for every unknown or missing key and every value of a wrong type or out of bounds."""
     try:
-        Config.model_validate_json(as_json(prepared), strict=True)
+        models[()].model_validate_json(as_json(prepared), strict=True)
         return
     except ValidationError as error:
         details = error.errors(include_url=False)
     wanted: dict[Path, list[str]] = {}
     for detail in details:
         if detail["type"] == "extra_forbidden":
-            problems.add(detail["loc"], "unknown key" + _nearest_key(detail["loc"]))
+            problems.add(detail["loc"], _unknown_key(detail["loc"], models))
         elif detail["type"] == "missing":
             problems.add(detail["loc"], "is required")
         else:
@@ -61,12 +63,14 @@ def _value(prepared: Mapping[str, Any], path: Path) -> Any:
     return value
 
 
-def _nearest_key(path: Path) -> str:
-    """The suggestion for an unknown key: one of the same table, else the only other table that has a key of
-    this name."""
+def _unknown_key(path: Path, models: Mapping[tuple[str, ...], type[Table]]) -> str:
+    """What to say of an unknown key: the nearest of the same table, else the only other table that has a key of this
+    name. One that a config has and a spec has not is the run's."""
     table = tuple(step for step in path[:-1] if isinstance(step, str))
     key = str(path[-1])
-    if table in MODELS and (suggestion := nearest(key, own_keys(MODELS[table]))):
-        return suggestion
-    homes = [".".join(name) for name, model in MODELS.items() if name and key in own_keys(model)]
-    return f"; it belongs in [{homes[0]}]" if len(homes) == 1 else ""
+    if models is not MODELS and key in own_keys(MODELS.get(table, Table)):
+        return "is no part of a spec, which says what is added: all else stays as the run has it"
+    if table in models and (suggestion := nearest(key, own_keys(models[table]))):
+        return "unknown key" + suggestion
+    homes = [".".join(name) for name, model in models.items() if name and key in own_keys(model)]
+    return "unknown key" + (f"; it belongs in [{homes[0]}]" if len(homes) == 1 else "")

@@ -14,8 +14,11 @@ from tzk_core.config.arguments import PartCheck
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
 from tzk_core.config.problems import ConfigError, Path, Problem, Problems
-from tzk_core.config.rules import Sections, broken_rules
+from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
+    ADDITION_MODELS,
+    MODELS,
+    Addition,
     Config,
     DatasetTable,
     EvaluationTable,
@@ -44,6 +47,16 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
     return config_from(read_toml(path), source=str(path), overrides=overrides)
 
 
+def load_run_config(path: FilePath | str) -> Config:
+    """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
+    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True)
+
+
+def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> Addition:
+    """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
+    return addition_from(read_toml(path), base, str(path), overrides)
+
+
 def read_toml(path: FilePath | str) -> dict[str, Any]:
     """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
@@ -67,30 +80,56 @@ def config_from(
 ) -> Config:
     """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
     plugins."""
+    return _checked(Config, MODELS, tables, source, overrides, parts)
+
+
+def addition_from(
+    tables: Mapping[str, Any],
+    base: Base,
+    source: str = "spec",
+    overrides: Sequence[str] = (),
+    parts: Registry | None = None,
+) -> Addition:
+    """The same for the tables of a spec."""
+    return _checked(Addition, ADDITION_MODELS, tables, source, overrides, parts, base)
+
+
+def _checked(
+    whole: type[AnyTable],
+    models: Mapping[tuple[str, ...], type[Table]],
+    tables: Mapping[str, Any],
+    source: str,
+    overrides: Sequence[str] = (),
+    parts: Registry | None = None,
+    base: Base | None = None,
+    lenient: bool = False,
+) -> AnyTable:
     raw, overridden = apply(tables, overrides)
     parts = parts or registry()
-    if isinstance(wanted := raw.get("plugins"), list) and all(isinstance(name, str) for name in wanted):
+    wanted = None if lenient else raw.get("plugins")
+    if isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
         parts.require(wanted, wanted_by=source)
     problems = Problems(source, raw, overridden)
-    prepared = _prepared(raw)
-    check_keys(prepared, problems)
-    sections = _sections(prepared, problems)
-    for where, message in broken_rules(sections):
-        problems.add(where, message)
+    prepared = _prepared(raw, models)
+    check_keys(prepared, problems, models)
     for where, table, check in _parts(prepared, parts):
+        if check.missing and lenient:
+            continue
         if check.missing:
             problems.add(where + (_naming_key(raw, where),), check.missing)
         for argument, message in check.problems(table["arguments"]):
             problems.add((*where, argument), message)
         table["arguments"] = check.resolved(table["arguments"])
+    for where, message in broken_rules(_sections(prepared, problems, base)):
+        problems.add(where, message)
     problems.check()
-    return Config.model_validate_json(as_json(prepared), strict=True)
+    return whole.model_validate_json(as_json(prepared), strict=True)
 
 
-def _prepared(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:
     """The tables as the models take them: arguments of parts apart, and short forms written out."""
     prepared = copy.deepcopy(dict(raw))
-    flow = prepared.setdefault("flow", {})
+    flow = prepared.setdefault("flow", {}) if ("flow",) in models else prepared.get("flow")
     tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
     tables += [
         (table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)
@@ -116,7 +155,7 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _sections(prepared: Mapping[str, Any], problems: Problems) -> Sections:
+def _sections(prepared: Mapping[str, Any], problems: Problems, base: Base | None) -> Sections:
     """The tables that are valid by themselves, so that what fits together is checked even beside faulty
     ones."""
     sections = Sections(
@@ -125,13 +164,14 @@ def _sections(prepared: Mapping[str, Any], problems: Problems) -> Sections:
         published=_valid_tables(prepared.get("published"), PublishedTable),
         objective=_valid(prepared.get("objective", {}), ObjectiveTable),
         evaluation=_valid(prepared.get("evaluation", {}), EvaluationTable),
+        base=base,
     )
     counts = {"datasets": len(sections.datasets), "knowledge": len(sections.knowledge)}
     sections.whole = all(
         isinstance(tables := prepared.get(name, []), list) and len(tables) == count
         for name, count in counts.items()
     )
-    flow = prepared["flow"]
+    flow = prepared.get("flow")
     if isinstance(flow, dict) and "layers" in flow:
         for key in (["recipe"] if "recipe" in flow else []) + list(flow.get("arguments", {})):
             problems.add(("flow", key), "a flow of [[flow.layers]] takes no recipe and no arguments of one")
@@ -152,7 +192,7 @@ def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
 
 def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
     """Every table that names a registered part: its path, the table, and the part with its arguments."""
-    flow = prepared["flow"]
+    flow = prepared.get("flow")
     check: Callable[[type[Spec], str, type[PartTable]], PartCheck] = lambda kind, name, model: PartCheck(  # noqa: E731
         parts, kind, name, own_keys(model)
     )

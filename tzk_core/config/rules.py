@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from tzk_core.config.problems import Path
 from tzk_core.config.schema import (
+    Config,
     DatasetTable,
     EvaluationTable,
     KnowledgeTable,
@@ -23,10 +24,18 @@ from tzk_core.names import UNSAFE
 Found = Iterator[tuple[Path, str]]
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a spec adds to: the config of a run, and the names of all knowledge types in its checkpoint."""
+
+    config: Config
+    knowledge: tuple[str, ...]
+
+
 @dataclass
 class Sections:
-    """The tables of a config that are valid by themselves, by their place; a faulty one is reported and left
-    out."""
+    """The tables of a config, or of a spec that adds to `base`, that are valid by themselves, by their place; a faulty
+    one is reported and left out."""
 
     datasets: dict[int, DatasetTable] = field(default_factory=dict)
     knowledge: dict[int, KnowledgeTable] = field(default_factory=dict)
@@ -35,6 +44,18 @@ class Sections:
     evaluation: EvaluationTable | None = None
     whole: bool = True
     """Whether no table was left out, so that an unknown name is really unknown."""
+    base: Base | None = None
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Of the file and of what it adds to."""
+        older = [table.name for table in self.base.config.datasets] if self.base else []
+        return list(dict.fromkeys([*_names(self.datasets), *older]))
+
+    @property
+    def knowledge_names(self) -> list[str]:
+        """The same of knowledge types; those of the file as they are written there."""
+        return [*_names(self.knowledge), *(self.base.knowledge if self.base else ())]
 
 
 def broken_rules(sections: Sections) -> Found:
@@ -47,6 +68,8 @@ def broken_rules(sections: Sections) -> Found:
         yield from _exclusive(index, table)
     yield from _distinct_knowledge(sections)
     yield from _implied(sections)
+    if sections.base is not None:
+        yield from _added(sections, sections.base)
     if sections.objective is not None:
         yield from _multipliers(sections.objective)
     if sections.evaluation is not None:
@@ -109,15 +132,15 @@ def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
         yield (
             ("knowledge", index, "present"),
             f"nothing says where '{table.name}' is present: write, say, "
-            f'present = {{ dataset = "{next(iter(_names(sections.datasets)), "mnist")}" }}',
+            f'present = {{ dataset = "{next(iter(sections.dataset_names), "mnist")}" }}',
         )
     for key in ("present", "unobserved"):
         wanted = getattr(table, key).get("dataset", ())
         for name in wanted if isinstance(wanted, tuple) else (wanted,):
-            if sections.whole and name not in _names(sections.datasets):
+            if sections.whole and name not in sections.dataset_names:
                 yield (
                     ("knowledge", index, key, "dataset"),
-                    _unknown("data set", str(name), _names(sections.datasets)),
+                    _unknown("data set", str(name), sections.dataset_names),
                 )
     if table.observed and len(table.observed) != table.characteristics:
         yield (
@@ -168,13 +191,60 @@ def _distinct_knowledge(sections: Sections) -> Found:
 
 
 def _implied(sections: Sections) -> Found:
-    names = _names(sections.knowledge)
+    names = sections.knowledge_names
     for index, table in sections.knowledge.items():
         for name in table.implies:
             if name == table.name:
                 yield ("knowledge", index, "implies"), f"'{name}' implies itself"
             elif sections.whole and not any(_could_be(name, each) for each in names):
                 yield ("knowledge", index, "implies"), _unknown("knowledge type", name, names)
+
+
+def _added(sections: Sections, base: Base) -> Found:
+    """What a spec may not do to what it adds to."""
+    named = [table.name for table in base.config.knowledge]  # though its knowledge may have been removed
+    older = {name.casefold(): name for name in (*named, *base.knowledge)}
+    for index, knowledge in sections.knowledge.items():
+        if other := older.get(knowledge.name.casefold()):
+            also = "" if other == knowledge.name else f" (as '{other}': names must differ by more than case)"
+            yield (
+                ("knowledge", index, "name"),
+                f"the run has a knowledge type '{knowledge.name}' already{also}: choose another name",
+            )
+    weighted = any(table.weight is not None for table in base.config.datasets)
+    known = {table.name: table for table in base.config.datasets}
+    for index, dataset in sections.datasets.items():
+        if dataset.name in known:
+            for key, ours, theirs in _differing(dataset, known[dataset.name]):
+                yield (
+                    ("datasets", index, key),
+                    f"the run has a data set '{dataset.name}' with {key} = {theirs!r}, got {ours!r}: give it another "
+                    "name (and a type), or the run's arguments",
+                )
+        elif weighted != (dataset.weight is not None):
+            wanted = "have a weight each: give this one too" if weighted else "have no weights: leave it out"
+            yield ("datasets", index, "weight"), f"the data sets of the run {wanted}"
+    for key in ("partitions", "means"):
+        if sections.evaluation is not None:
+            for title, globs in getattr(sections.evaluation, key).items():
+                theirs = getattr(base.config.evaluation, key).get(title, globs)
+                if theirs != globs:
+                    yield (
+                        ("evaluation", key, title),
+                        f"the run has '{title}' already, of {', '.join(theirs)}: choose another title",
+                    )
+
+
+def _differing(ours: DatasetTable, theirs: DatasetTable) -> Iterator[tuple[str, object, object]]:
+    """(key, ours, theirs) for each difference of two data set tables of one name."""
+    if ours.type != theirs.type:
+        yield "type", ours.type, theirs.type
+        return
+    if ours.weight is not None and ours.weight != theirs.weight:
+        yield "weight", ours.weight, theirs.weight
+    for key in dict.fromkeys([*ours.arguments, *theirs.arguments]):
+        if ours.arguments.get(key) != theirs.arguments.get(key):
+            yield key, ours.arguments.get(key), theirs.arguments.get(key)
 
 
 def _could_be(name: str, written: str) -> bool:

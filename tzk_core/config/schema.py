@@ -115,21 +115,26 @@ class ObjectiveTable(Table):
     tolerance: Annotated[float, Field(gt=0)] = 10.0
 
 
-class TrainingTable(Table):
-    """[training]: lengths are in steps, which makes runs repeatable; `minutes` only caps them."""
+class StepsTable(Table):
+    """What any [training] holds: lengths are in steps, which makes runs repeatable; `minutes` only caps them."""
 
     steps: Annotated[int, Field(gt=0)]
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=0)] = 256
-    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 50
+
+
+class TrainingTable(StepsTable):
+    """[training]: of a whole model, from the start."""
+
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
     initialisation: Annotated[int, Field(ge=0)] = 4096
 
@@ -159,9 +164,16 @@ class PublishedTable(Table):
     source: str = ""
 
 
-class Config(Table):
-    """A whole experiment. `load_config` reads and checks one; `to_toml` writes it with every key spelt
-    out."""
+class Whole(Table):
+    """A whole file. `to_toml` writes it with every key spelt out."""
+
+    def to_toml(self) -> str:
+        """The file, as it reads back equal; keys without a value are left out, since TOML has none."""
+        return tomli_w.dumps(_written(self))
+
+
+class Config(Whole):
+    """A whole experiment. `load_config` reads and checks one."""
 
     name: FileName
     seed: Annotated[int, Field(ge=0)] = 0
@@ -177,10 +189,28 @@ class Config(Table):
     pictures: PicturesTable = Field(default_factory=PicturesTable)
     published: tuple[PublishedTable, ...] = ()
 
-    def to_toml(self) -> str:
-        """The config as a file that reads back equal; keys without a value are left out, since TOML has
-        none."""
-        return tomli_w.dumps(_written(self))
+
+class AddingTable(StepsTable):
+    """[training] of a spec: only new knowledge is trained. The share of a batch in which it is present, and what it is
+    told from (see `training.negatives`)."""
+
+    present_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    own_samples: Annotated[int, Field(ge=0)] = 4096
+    own_types: Annotated[int, Field(ge=0)] = 16
+
+
+class Addition(Whole):
+    """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
+
+    name: FileName
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Device | None = None
+    plugins: tuple[str, ...] = ()
+    datasets: tuple[DatasetTable, ...] = ()
+    knowledge: Annotated[tuple[KnowledgeTable, ...], Field(min_length=1)]
+    training: AddingTable
+    evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
+    pictures: PicturesTable | None = None
 
 
 MODELS: dict[tuple[str, ...], type[Table]] = {
@@ -196,6 +226,13 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("published",): PublishedTable,
 }
 """Every table of the file, by its keys, and the model that it must fit."""
+
+ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
+    (): Addition,
+    ("training",): AddingTable,
+    **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
+}
+"""The same of a spec."""
 
 ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("published",)}
 """The tables that a file may hold several of, written [[so]]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,22 +61,27 @@ class Annotation:
 
 
 def annotate(
-    knowledge_tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
+    knowledge_tables: Sequence[Mapping[str, Any]],
+    samples_by_dataset: Mapping[str, Samples],
+    known: Collection[str] = (),
 ) -> Annotation:
     """Expand the tables (see `expand`) and annotate these (training) samples with their knowledge, all of it: what the
     tables hide, `hiding.hide` takes out."""
-    return _annotated(tuple(expand(knowledge_tables, samples_by_dataset)), samples_by_dataset)
+    return _annotated(tuple(expand(knowledge_tables, samples_by_dataset, known)), samples_by_dataset)
 
 
 def expand(
-    tables: Sequence[Mapping[str, Any]], samples_by_dataset: Mapping[str, Samples]
+    tables: Sequence[Mapping[str, Any]],
+    samples_by_dataset: Mapping[str, Samples],
+    known: Collection[str] = (),
 ) -> list[ExpandedKnowledge]:
     """The knowledge types that the tables ask for, in their order.
 
     A table whose `present` says `column = "each"` becomes one knowledge type for each value (for several such
     columns: each combination) that occurs in these samples, in natural order; its name has `{column}` where
     the value goes, and so may `implies`. What no name can hold, such as the "/" of "Greek/character24", is
-    "-" there. Pass the training split, so that what exists does not depend on other data.
+    "-" there. Pass the training split, so that what exists does not depend on other data. `known` are names
+    of knowledge that exists elsewhere, and that `implies` may name too.
 
     Raises TzkError for an unknown data set, column, value, characteristic or implied knowledge, and for two
     knowledge types of one name.
@@ -86,7 +91,7 @@ def expand(
     for name in names:
         if names.count(name) > 1:
             raise TzkError(f"[[knowledge]]: two knowledge types are called '{name}': give one another name")
-    _check_implications({knowledge.name: knowledge.implies for knowledge in expanded})
+    _check_implications({knowledge.name: knowledge.implies for knowledge in expanded}, known)
     return expanded
 
 
@@ -293,13 +298,13 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
     return text.format(**{column: in_a_name(value) for column, value in values.items()})
 
 
-def _check_implications(implies: Mapping[str, Sequence[str]]) -> None:
+def _check_implications(implies: Mapping[str, Sequence[str]], known: Collection[str]) -> None:
     for name, implied in implies.items():
         for other in implied:
-            if other not in implies:
+            if other not in implies and other not in known:
                 raise TzkError(
                     f"[[knowledge]] '{name}': implies '{other}', which is not a knowledge type"
-                    f"{nearest(other, list(implies))}"
+                    f"{nearest(other, [*implies, *known])}"
                 )
     for name in implies:
         reached, waiting = set(), list(implies[name])
@@ -307,7 +312,7 @@ def _check_implications(implies: Mapping[str, Sequence[str]]) -> None:
             other = waiting.pop()
             if other not in reached:
                 reached.add(other)
-                waiting.extend(implies[other])
+                waiting.extend(implies.get(other, ()))
         if name in reached:
             raise TzkError(f"[[knowledge]] '{name}': implies itself: take `implies` out of one of the circle")
 

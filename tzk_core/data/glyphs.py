@@ -1,4 +1,4 @@
-"""Two small sets of drawn glyphs, made in code: digits, and the letters of an invented alphabet."""
+"""Small sets of drawn glyphs, made in code: digits, the letters of an invented alphabet, and signs."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ LETTERS: dict[str, Sequence[Points]] = {
     "ro": [arc(0, 0, 0.7, 0.5, 0, 360, 14), [(0, 0.95), (0, -0.95)]],
     "ti": [[(-0.7, 0.9), (0.7, 0.9)], [(-0.7, -0.9), (0.7, -0.9)], [(0, 0.9), (0, -0.9)]],
     "zu": [[(0.65, 0.95), (-0.65, 0.4), (0.65, -0.1), (-0.65, -0.6)], [(-0.65, -0.6), (0.65, -0.95)]],
+}
+
+SIGNS: dict[str, Sequence[Points]] = {
+    "arrow": [[(-0.8, 0), (0.8, 0)], [(0.25, 0.6), (0.8, 0), (0.25, -0.6)]],
+    "hash": [
+        [(-0.35, 0.9), (-0.35, -0.9)],
+        [(0.35, 0.9), (0.35, -0.9)],
+        [(-0.8, 0.35), (0.8, 0.35)],
+        [(-0.8, -0.35), (0.8, -0.35)],
+    ],
+    "plus": [[(-0.8, 0), (0.8, 0)], [(0, 0.8), (0, -0.8)]],
+    "sun": [arc(0, 0, 0.8, 0.8, 0, 360, 14), arc(0, 0, 0.1, 0.1, 0, 360, 6)],
+    "times": [[(-0.7, 0.7), (0.7, -0.7)], [(-0.7, -0.7), (0.7, 0.7)]],
 }
 
 
@@ -111,3 +124,10 @@ class GlyphLetters(Glyphs):
 
     name = "glyph-letters"
     strokes = LETTERS
+
+
+class GlyphSigns(Glyphs):
+    __doc__ = f"Five signs: {', '.join(SIGNS)}.\n\n{getdoc(Glyphs)}"
+
+    name = "glyph-signs"
+    strokes = SIGNS

@@ -37,6 +37,7 @@ class Core:
                     "glyphs:GlyphLetters",
                     "letters of an invented alphabet, 16x16, made in code",
                 ),
+                ("glyph-signs", "glyphs:GlyphSigns", "five signs, 16x16, made in code"),
                 ("two-moons", "toys:TwoMoons", "two crescents in the plane"),
                 ("rings", "toys:Rings", "concentric rings in the plane"),
             )

@@ -69,9 +69,7 @@ def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None 
             "knowledge": {},
         }
         for name, kind in model.named_knowledge():
-            entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-            metadata = {"tzk": json.dumps({"name": name, **entry})}
-            file = save_tensors(_tensors(kind), metadata=metadata)
+            entry, file = knowledge_file(name, kind, core)
             manifest["knowledge"][name] = {**entry, **_write(fresh, _file_of(name), file)}
         for name, opaque in model.opaque.items():
             manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, _file_of(name), opaque.file)}
@@ -253,6 +251,12 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
             f"({'; '.join(missing.values())})"
         )
     return state
+
+
+def knowledge_file(name: str, kind: Knowledge, core: str) -> tuple[dict[str, Any], bytes]:
+    """What the manifest says of a knowledge type, but for its file, and the file."""
+    entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
+    return entry, save_tensors(_tensors(kind), metadata={"tzk": json.dumps({"name": name, **entry})})
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:

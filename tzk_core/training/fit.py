@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.inputs import check_observations
+from tzk_core.inputs import check_observations, check_presence
+from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
@@ -45,30 +46,21 @@ def fit(
     presence = dict(presence or {})
     for name, column in presence.items():
         model.find(name)
-        values = column[~column.isnan()] if column.is_floating_point() else column
-        if tuple(column.shape) != (len(T),) or not ((values == 0) | (values == 1)).all():
-            raise TzkError(
-                f"presence of {name!r} is expected as ({len(T)},) of 0, 1 and nan; "
-                f"got {tuple(column.shape)} {column.dtype}"
-            )
+        check_presence(column, len(T), name)
     for name, C in (characteristics or {}).items():
         expected = (len(T), model.find(name).characteristics)
         if tuple(C.shape) != expected:
             raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
-    options = _settings(settings)
+    options = settings_from(settings, "fit(model, T, steps=...)")
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")
     batches = _Batches(T, presence, dict(characteristics or {}), options.batch_size, seed)
-    with torch.no_grad():
-        for name, column in presence.items():
-            kind = model.find(name)
-            kind.log_odds.copy_(torch.logit(column.float().nanmean(), eps=1e-6).nan_to_num(0.0))
-            if name in batches.characteristics:
-                kind.characteristics_prior.fit(batches.characteristics[name].to(kind.log_odds))
-        if options.initialisation:
-            rows = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
-            model.flow.initialise(seen[rows].to(like))
+    for name, column in presence.items():
+        fit_priors(model.find(name), column.float().nanmean(), batches.characteristics.get(name))
+    if options.initialisation:
+        rows = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
+        model.flow.initialise(seen[rows].to(like))
     trainer = Trainer(model, batches, options, seed, levels=None)
     trainer.run(progress=progress)
     return trainer
@@ -88,14 +80,27 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
     return load_checkpoint(checkpoint_in(path), flow)
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
-    known = [each.name for each in fields(Settings)]
+def settings_from(given: Mapping[str, Any], call: str, left_out: Mapping[str, str] | None = None) -> Settings:
+    """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
+    left_out = left_out or {}
+    known = [each.name for each in fields(Settings) if each.name not in left_out]
     for name in given:
+        if name in left_out:
+            raise TzkError(f"{call} takes no setting {name!r}: {left_out[name]}")
         if name not in known:
             raise TzkError(f"training has no setting {name!r}{nearest(name, known)}")
     if "steps" not in given:
-        raise TzkError("say how long to train: fit(model, T, steps=...)")
+        raise TzkError(f"say how long to train: {call}")
     return Settings(**given)
+
+
+@torch.no_grad()
+def fit_priors(kind: Knowledge, share: Tensor, observed: Tensor | None) -> None:
+    """Sets p(κ=1) of a knowledge type to `share`, one half where it is nan, and p(C given κ=1) to the moments of
+    `observed`, (n, c), rows of nan being unobserved; None leaves p(C) as it is."""
+    kind.log_odds.copy_(torch.logit(share, eps=1e-6).nan_to_num(0.0))
+    if observed is not None:
+        kind.characteristics_prior.fit(observed.to(kind.log_odds))
 
 
 class _Batches:

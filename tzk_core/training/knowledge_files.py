@@ -17,6 +17,7 @@ from tzk_core.training.checkpoint import (
     OpaqueKnowledge,
     checkpoint_in,
     copy_checkpoint,
+    knowledge_file,
     load_checkpoint,
     load_knowledge,
     read_file,
@@ -36,6 +37,12 @@ class Changed:
     knowledge: tuple[str, ...]
     core: str
     warnings: tuple[str, ...]
+
+
+def extend_checkpoint(source: Path, folder: Path, added: Mapping[str, Knowledge]) -> None:
+    """Writes the checkpoint `source` as `folder` with more knowledge in it; all else is copied byte for byte."""
+    core = read_manifest(source)["core"]["hash"]
+    copy_checkpoint(source, folder, more={name: knowledge_file(name, kind, core) for name, kind in added.items()})
 
 
 def list_knowledge(run: str | Path, flow: SharedFlow | None = None) -> list[dict[str, Any]]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Multipliers, mental_capacity
+from tzk_core.objective import Capacity, Multipliers, Noise, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
@@ -35,34 +35,45 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after a step: the bits are of log p(T), by data set, averaged since the last line of the log."""
+    """What is known after a step, averaged since the last line of the log: the bits are of log p(T), by data set; the
+    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present."""
 
     step: int
     steps: int
     seconds: float
     seconds_left: float
     bits_per_dim: dict[str, float]
+    nats: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
     """Trains a model in place. The state after a step depends on model, batches, settings and seed only.
 
-    `levels`: grey levels of the data, for the bits in the log; None for real-valued data.
+    `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
+    types that are trained, all else being held as it is, the shared flow included; None trains everything.
     """
 
     def __init__(
-        self, model: TzK, batches: Batches, settings: Settings, seed: int = 0, levels: int | None = 256
+        self,
+        model: TzK,
+        batches: Batches,
+        settings: Settings,
+        seed: int = 0,
+        levels: int | None = 256,
+        trained: Sequence[str] | None = None,
     ) -> None:
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
+        self.fixed_flow = trained is not None
+        self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
         self.step = 0
         self.seconds = 0.0
         self.multipliers = Multipliers(
-            {name: settings.multiplier for name, _ in model.named_knowledge()},
+            dict.fromkeys(self.trained, settings.multiplier),
             settings.tolerance,
             settings.multiplier_rate,
             settings.multiplier_max,
         )
-        groups = _groups(model, settings)
+        groups = _groups([] if self.fixed_flow else [model.flow], [model.find(name) for name in self.trained], settings)
         if not groups:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, settings.beta2), fused=True)
@@ -78,10 +89,11 @@ class Trainer:
         capacity = mental_capacity(
             self.model,
             observations,
-            self._noise,
+            self.noise_of(self.step),
             self.multipliers.values,
             self.settings.wording,
             self._latent_noise,
+            self.fixed_flow,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -108,12 +120,18 @@ class Trainer:
         self.step += 1
         return capacity
 
-    def run(self, folder: Path | None = None, progress: Callable[[Progress], None] | None = None) -> None:
+    def run(
+        self,
+        folder: Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        checkpoints: bool = True,
+    ) -> None:
         """Trains to the end, or to the cap in minutes, from wherever it is.
 
-        With `folder`, writes metrics.csv and checkpoints there, the last one at the end. On KeyboardInterrupt a
-        checkpoint is written before the exception goes on.
+        With `folder`, writes metrics.csv and, unless told not to, checkpoints there, the last one at the end. On
+        KeyboardInterrupt a checkpoint is written before the exception goes on.
         """
+        saved_to = folder if checkpoints else None
         settings, started = self.settings, time.monotonic() - self.seconds
         first, begun = self.step, time.monotonic()
         try:
@@ -124,21 +142,22 @@ class Trainer:
                 left = (time.monotonic() - begun) / (self.step - first) * (settings.steps - self.step)
                 if settings.minutes is not None:
                     left = min(left, max(0.0, 60 * settings.minutes - self.seconds))
-                reached = Progress(self.step, settings.steps, self.seconds, left, self._bits())
+                means = self._means("bits_per_dim"), self._means("conditional")
+                reached = Progress(self.step, settings.steps, self.seconds, left, *means)
                 if due and folder:
                     self._log(Path(folder) / "metrics.csv")
-                if self.step % settings.checkpoint_every == 0 and folder:
-                    self.save(folder)
+                if self.step % settings.checkpoint_every == 0 and saved_to:
+                    self.save(saved_to)
                 if progress:  # last, so that an interrupt from here finds the step logged
                     progress(reached)
                 if settings.minutes is not None and self.seconds > 60 * settings.minutes:
                     break
         except KeyboardInterrupt:
-            if folder:
-                self.save(folder)
+            if saved_to:
+                self.save(saved_to)
             raise
-        if folder:
-            self.save(folder)
+        if saved_to:
+            self.save(saved_to)
 
     def save(self, folder: Path) -> None:
         """Writes folder/checkpoint with everything that is needed to go on."""
@@ -170,9 +189,14 @@ class Trainer:
             "counts": dict(self._counts),
         }
 
-    def _noise(self, name: str, count: int) -> Tensor:
-        characteristics = self.model.find(name).characteristics
-        return torch.randn(count, characteristics, generator=stream(self.seed, "noise", name, self.step))
+    def noise_of(self, step: int) -> Noise:
+        """The noise that fills in the characteristics of this step."""
+
+        def noise(name: str, count: int) -> Tensor:
+            characteristics = self.model.find(name).characteristics
+            return torch.randn(count, characteristics, generator=stream(self.seed, "noise", name, step))
+
+        return noise
 
     def _latent_noise(self, name: str, count: int) -> tuple[Tensor, Tensor]:
         source = stream(self.seed, "latent noise", name, self.step)
@@ -206,18 +230,19 @@ class Trainer:
             self._sums[key] = self._sums.get(key, 0.0) + float(value.detach())
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def _bits(self) -> dict[str, float]:
-        prefix = "bits_per_dim/"
+    def _means(self, of: str) -> dict[str, float]:
+        """The averages since the last line, by what is behind the slash."""
+        prefix = f"{of}/"
         means = {key: total / self._counts[key] for key, total in self._sums.items() if key.startswith(prefix)}
         return {key.removeprefix(prefix): mean for key, mean in means.items()}
 
     def _log(self, path: Path) -> None:
         """Appends the averages since the last line; columns are of all knowledge types, whatever this line has."""
-        names = [name for name, _ in self.model.named_knowledge()]
         sources = self.batches.sources(self.step)
         columns = ["step", "seconds", "learning_rate", "objective", "prior_weight"]
         columns += [f"bits_per_dim/{name}" for name in sources]
-        columns += [f"{what}/{name}" for what in ("conditional", "inconsistency", "multiplier") for name in names]
+        nats = ("conditional", "inconsistency", "multiplier")
+        columns += [f"{what}/{name}" for what in nats for name in self.trained]
         row: dict[str, float | int | str] = {key: total / self._counts[key] for key, total in self._sums.items()}
         row |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
         rate = self.settings.learning_rate * self.settings.schedule(self.step - 1)
@@ -231,14 +256,13 @@ class Trainer:
         self._sums, self._counts = {}, {}
 
 
-def _groups(model: TzK, settings: Settings) -> list[dict[str, Any]]:
+def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Settings) -> list[dict[str, Any]]:
     """What is trained, by the learning rate at which it is."""
     by_rate: dict[float, list[Tensor]] = {}
     seen: set[int] = set()
-    for part, rate, multiple in (
-        (model.flow, settings.learning_rate, settings.elementwise_rate),
-        (model.knowledge, settings.knowledge_learning_rate or settings.learning_rate, 1.0),
-    ):
+    knowledge_rate = settings.knowledge_learning_rate or settings.learning_rate
+    parts = [(flow, settings.learning_rate, settings.elementwise_rate) for flow in flows]
+    for part, rate, multiple in parts + [(kind, knowledge_rate, 1.0) for kind in kinds]:
         for module in part.modules():
             own = rate * (multiple if getattr(module, "elementwise", False) else 1.0)
             for parameter in module.parameters(recurse=False):

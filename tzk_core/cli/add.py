@@ -1,0 +1,161 @@
+"""`tzk add RUN SPEC`: add knowledge to a trained model, train nothing else, and leave a new run folder."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.interrupts import INTERRUPTED
+from tzk_core.cli.lineage import extended, new_folder
+from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
+from tzk_core.errors import TzkError
+
+if TYPE_CHECKING:
+    from tzk_core.addition import Adding
+    from tzk_core.config import Addition, Base
+
+
+@click.command(name="add")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS."
+)
+@click.pass_context
+def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Add the knowledge types of SPEC to the trained model of RUN, in a new run folder; RUN stays as it is.
+
+    SPEC has [[datasets]], [[knowledge]], [training] and [evaluation] as a config has; data sets and knowledge of
+    RUN may be named in it. Only what is new is trained. At the end everything older is compared, before and
+    after, bit for bit, and a difference is an error. What fails, or is interrupted, leaves nothing.
+    """
+    parent = RunFolder.open(run)
+    if not parent.has_checkpoint:
+        raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
+    base, addition = _read(parent, spec, overrides)
+    path = out or fresh_path(addition.name)
+    if path.exists():
+        raise TzkError(already_there(path))
+    words = ["tzk", "add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
+    try:
+        _add(parent, base, addition, path, shlex.join(words))
+    except KeyboardInterrupt:
+        output.say(f"\ninterrupted; {run} is as it was, and nothing else is left")
+        ctx.exit(INTERRUPTED)
+
+
+def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, Addition]:
+    from tzk_core.config import Base, load_addition, load_run_config  # these import pydantic, or torch
+    from tzk_core.training.checkpoint import read_manifest
+
+    names = tuple(read_manifest(parent.path / "checkpoint")["knowledge"])
+    base = Base(load_run_config(parent.config), names)
+    return base, load_addition(spec, base, overrides)
+
+
+def _add(parent: RunFolder, base: Base, addition: Addition, path: Path, typed: str) -> None:
+    """Trains, evaluates, draws and compares, all in a folder that gets its name when it is whole."""
+    from tzk_core.addition import Adding  # as above; pictures need matplotlib
+    from tzk_core.cli import before_after, progress
+    from tzk_core.cli.record import begin_session, new_record, timed
+    from tzk_core.config.merging import merged
+    from tzk_core.report import pictures, table
+    from tzk_core.training.checkpoint import read_manifest
+    from tzk_core.training.knowledge_files import extend_checkpoint
+
+    began = time.monotonic()
+    adding = Adding(addition, base, parent.path / "checkpoint")
+    output.say(_plan(adding, parent, path))
+    with new_folder(path) as folder:
+        config = merged(base.config, addition)
+        record = new_record(config, str(adding.experiment.device), typed)
+        record["seed"] = addition.seed
+        begin_session(record, typed)
+        record["timings"]["setup_seconds"] = round(time.monotonic() - began, 3)
+        with timed(record, "training"), progress.shown(addition.training.steps, progress.gains) as show:
+            adding.train(folder.path, show)
+        new = {name: adding.model.find(name) for name in adding.names}
+        extend_checkpoint(parent.path / "checkpoint", folder.path / "checkpoint", new)
+        folder.write(folder.config, config.to_toml())
+        folder.write(folder.path / "addition.toml", addition.to_toml())
+        with timed(record, "evaluation"):
+            output.say("evaluating on test data")
+            results = adding.evaluate()
+            folder.write_json(folder.results, results)
+            folder.write(folder.table, table.markdown(results, typed))
+        output.say(_reached(results))
+        with timed(record, "pictures"):
+            pictures.draw(adding.experiment, folder.path, results)
+        with timed(record, "comparison"):
+            compared = before_after.compare(parent.path, folder.path, adding.probes(), addition.seed)
+        core = read_manifest(folder.path / "checkpoint")["core"]["hash"]
+        record["lineage"] = extended(parent, "add", adding.names, core, typed)
+        record["status"] = "finished"
+        folder.write_json(folder.record, record)
+    output.say(f"before and after, from {parent.path} and {path}:\n{compared}")
+    output.say(f"results: {path / folder.table.name}\nsamples: {path / 'samples'}")
+
+
+def _plan(adding: Adding, parent: RunFolder, path: Path) -> str:
+    """What is frozen, what is trained and on what, said before it is done."""
+    model, training = adding.model, adding.addition.training
+    described = adding.experiment.describe()
+    sizes = dict(described["parameters"])
+    flow = sizes.pop("flow")
+    older = sum(p.numel() for _, kind in model.named_knowledge() for p in kind.parameters())
+    rows = [("device", described["device"])]
+    rows += [
+        ("data", f"{name}: {', '.join(f'{output.count(n)} {split}' for split, n in splits.items())}")
+        for name, splits in described["data"].items()
+    ]
+    rows.append(("frozen", f"shared flow: {output.count(flow, 'parameter')}"))
+    rows.append(
+        ("frozen", f"{output.count(len(model.knowledge), 'knowledge type')}: {output.count(older, 'parameter')}")
+    )
+    if model.opaque:
+        kept = output.count(len(model.opaque), "knowledge type")
+        rows.append(("carried over", f"{kept} that cannot be used here: {', '.join(model.opaque)}"))
+    shown = list(sizes.items())[:SHOWN]
+    rows += [("trained", f"{name}: {output.count(size, 'parameter')}") for name, size in shown]
+    if len(sizes) > SHOWN:
+        rest = list(sizes.values())[SHOWN:]
+        kinds = output.count(len(rest), "more knowledge type")
+        rows.append(("trained", f"{kinds}: {output.count(sum(rest), 'parameter')}"))
+    if training.own_samples:
+        rows.append(("told from", f"{output.count(training.own_samples)} samples of the model's own"))
+    cap = f", at most {training.minutes:g} minutes" if training.minutes else ""
+    rows.append(("training", f"{output.count(training.steps, 'step')} of {training.batch_size}{cap}"))
+    rows.append(("run folder", str(path)))
+    return f"{adding.addition.name}, added to {parent.path}\n{output.fields(rows)}"
+
+
+SHOWN = 6
+"""Of more new knowledge types than these the plan says the number only."""
+
+
+def _reached(results: dict[str, Any]) -> str:
+    """The likelihoods of the new knowledge, with the gap to the prior and the inconsistency, in nats."""
+    gaps = {entry["name"]: entry["gap_nats"] for entry in results["knowledge"]}
+    rows = [
+        (
+            row["dataset"],
+            row["name"],
+            f"{row['bits_per_dim']:.3f}",
+            "" if row["kind"] == "prior" else _nats(gaps.get(row["knowledge"])),
+            _nats(row["inconsistency_nats"]),
+        )
+        for row in results["rows"]
+        if row["kind"] in ("prior", "knowledge")
+    ]
+    return output.columns(("DATA SET", "MODEL", "BITS/DIM", "NATS OVER PRIOR", "INCONSISTENCY"), rows)
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,54 @@
+"""What becomes of the config of a run when a spec adds to it, and the part of it that adding needs."""
+
+from __future__ import annotations
+
+from tzk_core.config.schema import Addition, Config, DatasetTable, TrainingTable
+
+
+def merged(config: Config, addition: Addition) -> Config:
+    """The config of the whole, as if all had been there from the start: everything of the run, and what is added."""
+    evaluation, more = config.evaluation, addition.evaluation
+    titles = {
+        key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")
+    }
+    return config.model_copy(
+        update={
+            "name": addition.name,
+            "plugins": tuple(dict.fromkeys([*config.plugins, *addition.plugins])),
+            "datasets": _datasets(config, addition),
+            "knowledge": (*config.knowledge, *addition.knowledge),
+            "evaluation": evaluation.model_copy(update=titles),
+        }
+    )
+
+
+def narrowed(config: Config, addition: Addition) -> Config:
+    """A config of the new knowledge alone, with the data sets that the spec repeats, adds, or names; a condition that
+    names no data set speaks of all."""
+    named = {table.name for table in addition.datasets}
+    everything = _datasets(config, addition)
+    for table in addition.knowledge:
+        for condition in (table.present, table.unobserved):
+            if condition:
+                wanted = condition.get("dataset", tuple(each.name for each in everything))
+                named |= {str(name) for name in (wanted if isinstance(wanted, tuple) else (wanted,))}
+    training = addition.training
+    return config.model_copy(
+        update={
+            "name": addition.name,
+            "seed": addition.seed,
+            "device": addition.device or config.device,
+            "plugins": addition.plugins,
+            "datasets": tuple(table for table in everything if table.name in named),
+            "knowledge": addition.knowledge,
+            "training": TrainingTable(steps=training.steps, batch_size=training.batch_size),
+            "evaluation": addition.evaluation,
+            "pictures": addition.pictures or config.pictures,
+            "published": (),
+        }
+    )
+
+
+def _datasets(config: Config, addition: Addition) -> tuple[DatasetTable, ...]:
+    older = {table.name for table in config.datasets}
+    return (*config.datasets, *(table for table in addition.datasets if table.name not in older))

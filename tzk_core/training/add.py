@@ -1,0 +1,122 @@
+"""The Python interface to adding knowledge online: tensors in, a model that knows more out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError, nearest
+from tzk_core.inputs import check_observations, check_presence
+from tzk_core.knowledge import Knowledge
+from tzk_core.model import TzK
+from tzk_core.training.fit import settings_from
+from tzk_core.training.growth import Report, grow
+from tzk_core.training.negatives import Negatives, Source
+from tzk_core.training.trainer import Progress
+
+_OFF = "the consistency constraint is off while the shared flow, which cannot follow, stays as it is"
+_FIXED = "the shared flow stays as it is"
+_ALL_OR_NOTHING = "all is added at the end, or nothing is"
+LEFT_OUT = {
+    "multiplier": _OFF,
+    "multiplier_max": _OFF,
+    "multiplier_rate": _OFF,
+    "tolerance": _OFF,
+    "initialisation": _FIXED,
+    "elementwise_rate": _FIXED,
+    "dreams": _FIXED,
+    "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
+    "checkpoint_every": _ALL_OR_NOTHING,
+}
+"""Settings of a whole training that mean nothing here, and why."""
+
+
+def add(
+    model: TzK,
+    knowledge: Mapping[str, Knowledge],
+    T: Tensor,
+    presence: Mapping[str, Tensor],
+    characteristics: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    negatives: Negatives | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> Report:
+    """Adds knowledge types to a trained model, in place, training them and nothing else.
+
+        model = tzk_core.load("runs/quickstart-...")
+        tzk_core.add(model, {"signs": build_knowledge("flow", model.latent_shape)}, T, {"signs": presence}, steps=300)
+        tzk_core.save(model, "with-signs")
+
+    T: (n, *shape), in floating point; images dequantised, in [0, 1].
+    presence: by new knowledge type (n,) in {0, 1, nan}, nan where it is not known. It may also say where older
+        knowledge is present that a new type implies: a closed-form start may begin from that.
+    characteristics: by new type, (n, c), rows of nan where not observed.
+    negatives: what the new types are told from besides the samples of T in which they are absent; by default the
+        model's own samples, as `Negatives()` has them.
+    settings: those of `training.settings.Settings` that concern knowledge; `steps` has to be given.
+
+    All or nothing: whatever is raised, KeyboardInterrupt included, the model has the knowledge types that it had.
+    Raises `TzkError` for what does not fit, before anything is trained, and if what is older has changed afterwards.
+    """
+    if not knowledge:
+        raise TzkError("there is no knowledge to add: expected {name: Knowledge}")
+    for name, kind in knowledge.items():
+        if not isinstance(kind, Knowledge):
+            raise TzkError(f"knowledge type {name!r} is expected as a Knowledge; got {type(kind).__name__}")
+        model.check_addition(name, kind)
+    check_observations(T, model.shape)
+    containing = _check_names(model, knowledge, presence, characteristics or {})
+    for name, column in presence.items():
+        check_presence(column, len(T), name)
+    for name, C in (characteristics or {}).items():
+        expected = (len(T), knowledge[name].characteristics)
+        if tuple(C.shape) != expected or C.isinf().any():
+            got = f"{tuple(C.shape)}" + (", with infinity in it" if C.isinf().any() else "")
+            raise TzkError(f"characteristics of {name!r} are expected as {expected}, finite or nan; got {got}")
+    options = settings_from(settings, "add(model, knowledge, T, presence, steps=...)", LEFT_OUT)
+    source = Source(
+        Samples(T.detach().cpu()),
+        torch.stack([presence[name].detach().cpu().float() for name in knowledge], 1),
+        {name: C.detach().cpu() for name, C in (characteristics or {}).items()},
+        {name: presence[name].detach().cpu().float() for name in containing},
+    )
+    return grow(model, knowledge, {"T": source}, options, negatives or Negatives(), seed, progress=progress)
+
+
+def _check_names(
+    model: TzK,
+    knowledge: Mapping[str, Knowledge],
+    presence: Mapping[str, Tensor],
+    characteristics: Mapping[str, Tensor],
+) -> list[str]:
+    """The older knowledge types in `presence`; `TzkError` where names do not fit."""
+    for name in knowledge:
+        if name not in presence:
+            raise TzkError(f"presence does not say where {name!r} is present{nearest(name, presence)}")
+    implied = {name for kind in knowledge.values() for name in kind.implies}
+    older = [name for name in presence if name not in knowledge]
+    for name in older:
+        if name not in model.knowledge:
+            raise TzkError(
+                f"presence: there is no knowledge type {name!r}{nearest(name, [*knowledge, *model.knowledge])}"
+            )
+        if name not in implied:
+            raise TzkError(
+                f"presence: {name!r} is in the model already, stays as it is, and is implied by nothing that is added: "
+                "leave it out"
+            )
+    for name in characteristics:
+        if name not in knowledge:
+            known = [*knowledge, *model.knowledge]
+            what = "is in the model already and stays as it is" if name in model.knowledge else "is not added"
+            raise TzkError(f"characteristics: {name!r} {what}{'' if name in known else nearest(name, known)}")
+    for name, kind in knowledge.items():
+        for other in kind.implies:
+            if other not in (known := [*knowledge, *model.knowledge, *model.opaque]):
+                raise TzkError(f"{name!r} implies {other!r}, which is no knowledge type{nearest(other, known)}")
+    return older
