@@ -7,12 +7,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tzk_core.config import Addition, Base, KnowledgeTable
 from tzk_core.config.merging import narrowed
 from tzk_core.data.annotation import annotate
-from tzk_core.errors import TzkError
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError, nearest
 from tzk_core.experiment import Experiment, annotated, glob
 from tzk_core.implications import implied_by
 from tzk_core.model import TzK
@@ -76,6 +78,7 @@ class Adding:
             folder,
             progress,
             self.experiment.batches.exclusive,
+            {name: table.start for name, table in self._tables().items() if table.start},
         )
 
     def evaluate(self) -> dict[str, Any]:
@@ -103,11 +106,31 @@ class Adding:
                 annotation.presence[name],
                 annotation.characteristics[name],
                 containing.get(name, {}),
+                {new: self._groups(samples, table) for new, table in self._tables().items() if table.groups},
                 self.experiment.levels,
                 weights[name],
             )
             for name, samples in train.items()
         }
+
+    def _tables(self) -> dict[str, KnowledgeTable]:
+        """The table of each new knowledge type."""
+        tables = {table.name: table for table in self.addition.knowledge}
+        return {each.name: tables[each.table["pattern"]] for each in self.experiment.annotation.knowledge}
+
+    def _groups(self, samples: Samples, table: KnowledgeTable) -> torch.Tensor:
+        """The class of each sample, (n,), by the label column that the table names; -1 where there is none."""
+        columns = {column for each in self.experiment.train_samples.values() for column in each.labels}
+        if table.groups not in columns:
+            raise TzkError(
+                f"[[knowledge]] {table.name!r}: groups = {table.groups!r} is no label column of the data"
+                f"{nearest(table.groups or '', columns) or '; there is ' + (', '.join(sorted(columns)) or 'none')}"
+            )
+        labels = samples.labels.get(table.groups)
+        if labels is None:
+            return torch.full((len(samples),), -1)
+        _, classes = np.unique(labels, return_inverse=True)
+        return torch.from_numpy(np.where(labels == "", -1, classes.reshape(-1)))
 
     def _containing(self) -> dict[str, dict[str, torch.Tensor]]:
         """By data set, where the older knowledge is present that the new implies, as the run's own tables say."""

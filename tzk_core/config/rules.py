@@ -68,6 +68,7 @@ def broken_rules(sections: Sections) -> Found:
         yield from _exclusive(index, table)
     yield from _distinct_knowledge(sections)
     yield from _implied(sections)
+    yield from _starts(sections)
     if sections.base is not None:
         yield from _added(sections, sections.base)
     if sections.objective is not None:
@@ -198,6 +199,13 @@ def _implied(sections: Sections) -> Found:
                 yield ("knowledge", index, "implies"), f"'{name}' implies itself"
             elif sections.whole and not any(_could_be(name, each) for each in names):
                 yield ("knowledge", index, "implies"), _unknown("knowledge type", name, names)
+
+
+def _starts(sections: Sections) -> Found:
+    names = sections.knowledge_names
+    for index, table in sections.knowledge.items():
+        if table.start is not None and sections.whole and not any(_could_be(table.start, each) for each in names):
+            yield ("knowledge", index, "start"), _unknown("knowledge type", table.start, names)
 
 
 def _added(sections: Sections, base: Base) -> Found:

@@ -88,7 +88,9 @@ class KnowledgeTable(PartTable):
 
     `labelled`: how many training samples keep their label, of the data sets that it can be present in, and
     `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`).
-    `exclusive`: where nobody says which of the table's knowledge types is present, exactly one is."""
+    `exclusive`: where nobody says which of the table's knowledge types is present, exactly one is.
+    `start` and `groups` matter where knowledge is added to a trained model: the knowledge type of the same structure
+    whose weights it starts from, and the label column that says which samples of what contains it are of one class."""
 
     name: str
     type: str = "flow"
@@ -100,6 +102,8 @@ class KnowledgeTable(PartTable):
     characterised: Amount | None = None
     exclusive: bool = False
     implies: tuple[str, ...] = ()
+    start: str | None = None
+    groups: str | None = None
 
 
 class ObjectiveTable(Table):
@@ -122,6 +126,7 @@ class StepsTable(Table):
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(gt=0)] = 256
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[int, Field(ge=0)] = 0
     decay: Literal["cosine", "none"] = "cosine"
@@ -134,7 +139,6 @@ class TrainingTable(StepsTable):
 
     labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
     initialisation: Annotated[int, Field(ge=0)] = 4096
 

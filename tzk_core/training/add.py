@@ -27,7 +27,6 @@ LEFT_OUT = {
     "multiplier_rate": _OFF,
     "tolerance": _OFF,
     "initialisation": _FIXED,
-    "elementwise_rate": _FIXED,
     "dreams": _FIXED,
     "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
     "checkpoint_every": _ALL_OR_NOTHING,
@@ -43,6 +42,8 @@ def add(
     characteristics: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     negatives: Negatives | None = None,
+    start: Mapping[str, str] | None = None,
+    groups: Mapping[str, Tensor] | None = None,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> Report:
@@ -58,6 +59,10 @@ def add(
     characteristics: by new type, (n, c), rows of nan where not observed.
     negatives: what the new types are told from besides the samples of T in which they are absent; by default the
         model's own samples, as `Negatives()` has them.
+    start: by new type the older one, of the same structure, whose weights it starts from (an alphabet from all
+        drawings).
+    groups: by new type (n,) integers, the class of each sample, below 0 where it is not known: `few-shot` learns from
+        them what samples of one class have in common.
     settings: those of `training.settings.Settings` that concern knowledge; `steps` has to be given.
 
     All or nothing: whatever is raised, KeyboardInterrupt included, the model has the knowledge types that it had.
@@ -78,14 +83,23 @@ def add(
         if tuple(C.shape) != expected or C.isinf().any():
             got = f"{tuple(C.shape)}" + (", with infinity in it" if C.isinf().any() else "")
             raise TzkError(f"characteristics of {name!r} are expected as {expected}, finite or nan; got {got}")
+    for key, given in (("start", start), ("groups", groups)):
+        for name in given or {}:
+            if name not in knowledge:
+                raise TzkError(f"{key}: {name!r} is not added{nearest(name, knowledge)}")
+    for name, labels in (groups or {}).items():
+        if tuple(labels.shape) != (len(T),) or labels.is_floating_point():
+            raise TzkError(f"groups of {name!r} are expected as ({len(T)},) integers; got {tuple(labels.shape)}")
     options = settings_from(settings, "add(model, knowledge, T, presence, steps=...)", LEFT_OUT)
     source = Source(
         Samples(T.detach().cpu()),
         torch.stack([presence[name].detach().cpu().float() for name in knowledge], 1),
         {name: C.detach().cpu() for name, C in (characteristics or {}).items()},
         {name: presence[name].detach().cpu().float() for name in containing},
+        {name: labels.detach().cpu() for name, labels in (groups or {}).items()},
     )
-    return grow(model, knowledge, {"T": source}, options, negatives or Negatives(), seed, progress=progress)
+    negatives = negatives or Negatives()
+    return grow(model, knowledge, {"T": source}, options, negatives, seed, progress=progress, start=start)
 
 
 def _check_names(

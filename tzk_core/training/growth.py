@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tzk_core.build import start_from
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.joint import JointBatches
 from tzk_core.errors import TzkError
@@ -61,13 +62,15 @@ def grow(
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     exclusive: Sequence[Sequence[str]] = (),
+    start: Mapping[str, str] | None = None,
 ) -> Report:
     """Trains `knowledge` on `sources`, whose presence has its names as columns, and adds it to `model`.
 
     The new types are trained in a model of their own with the same shared flow, which is encoded with and not
     trained: what is older is out of reach, and no step knows how many older types there are. Whatever is raised
     meanwhile, the model has the knowledge types that it had. `folder` receives metrics.csv. `exclusive`: groups of
-    new knowledge of which a sample has exactly one where nobody says which. Raises `TzkError`, before anything is
+    new knowledge of which a sample has exactly one where nobody says which. `start`: by new knowledge, the older type
+    whose weights it starts from, in the place of a start in closed form. Raises `TzkError`, before anything is
     trained, for names, shapes and samples that do not fit; afterwards, if something older has changed.
     """
     names = tuple(knowledge)
@@ -77,7 +80,7 @@ def grow(
     probes = _probes(sources, seed).to(_like(model, knowledge))
     before = fingerprints(model, probes, seed)
     with evaluating(model.flow):  # a layer that counts its batches, as batch norm does, would change
-        trainer = prepared(model, knowledge, sources, settings, negatives, seed, exclusive)
+        trainer = prepared(model, knowledge, sources, settings, negatives, seed, exclusive, start)
         trainer.run(folder, progress, checkpoints=False)
         inconsistency, gain = _last(trainer)
     try:
@@ -101,6 +104,7 @@ def prepared(
     negatives: Negatives,
     seed: int = 0,
     exclusive: Sequence[Sequence[str]] = (),
+    start: Mapping[str, str] | None = None,
 ) -> Trainer:
     """What trains `knowledge`, in a model of its own with the shared flow of `model`: data gathered, closed-form start
     made, no step taken. Arguments as of `grow`."""
@@ -108,13 +112,15 @@ def prepared(
     alone = TzK(model.flow)
     for name, kind in knowledge.items():
         alone.add(name, kind.to(like.device, like.dtype))
+    for name, other in (start or {}).items():
+        start_from(alone.find(name), model.find(other))
     kinds_of_data = {source.levels for source in sources.values()}
     if len(kinds_of_data) > 1:
         raise TzkError(f"samples that are added together have one number of grey levels; got {kinds_of_data}")
     (levels,) = kinds_of_data
     own = own_samples(model, negatives, seed, levels, _bounds(sources))
     batches = balanced(sources, own, tuple(knowledge), negatives, settings.batch_size, seed, levels, exclusive)
-    _start(model, alone, knowledge, batches, sources, like, seed)
+    _start(model, alone, knowledge, batches, sources, like, seed, start or {})
     # the constraint is off: it would have the conditionals alone follow a flow that cannot follow them
     free = replace(settings, multiplier=0.0, multiplier_max=0.0, multiplier_rate=0.0)
     return Trainer(alone, batches, free, seed, levels, trained=tuple(knowledge))
@@ -160,16 +166,25 @@ def _start(
     sources: Mapping[str, Source],
     like: Tensor,
     seed: int,
+    started: Collection[str],
 ) -> None:
-    """p(κ) of the population that is trained on, p(C) of what was observed, then each one's own closed-form start."""
+    """p(κ) of the population that is trained on, p(C) of what was observed, then the closed-form start of each but
+    those that are `started`."""
     everything = TzK(model.flow, {**dict(model.named_knowledge()), **knowledge})
     for column, (share, (name, kind)) in enumerate(zip(batches.population(), knowledge.items(), strict=True)):
         seen = [source.characteristics[name] for source in sources.values() if name in source.characteristics]
         fit_priors(kind, share, torch.cat(seen) if seen else None)
+        if name in started:
+            continue
         of = {title: source.presence[:, column] == 1 for title, source in sources.items()}
         inside = {title: _inside(source, implied_by(everything, name), knowledge) for title, source in sources.items()}
-        z = _latents(alone, sources, of, like, stream(seed, "start", name))
-        kind.start(z, _latents(alone, sources, inside, like, stream(seed, "start, reference", name)))
+        grouped = all(name in source.groups for source in sources.values())
+        if grouped:  # a class that is not known is no class
+            inside = {title: rows & (sources[title].groups[name] >= 0) for title, rows in inside.items()}
+        z, _ = _latents(alone, sources, of, like, stream(seed, "start", name))
+        reference, places = _latents(alone, sources, inside, like, stream(seed, "start, reference", name))
+        groups = [sources[title].groups[name][rows] for title, rows in places] if grouped else []
+        kind.start(z, reference, torch.cat(groups).to(like.device) if groups else None)
 
 
 def _inside(source: Source, implied: set[str], knowledge: Mapping[str, Knowledge]) -> Tensor:
@@ -188,20 +203,22 @@ def _latents(
     like: Tensor,
     generator: torch.Generator,
     chunk: int = 512,
-) -> Tensor:
-    """z of the chosen samples, (at most STARTED_FROM, *latent_shape), the data sets in proportion."""
+) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """z of the chosen samples, (at most STARTED_FROM, *latent_shape), the data sets in proportion, and which these are,
+    in their order: data sets with positions in them."""
     total = sum(int(rows.sum()) for rows in chosen.values())
-    encoded = [torch.empty(0, *alone.latent_shape).to(like)]
+    encoded, places = [torch.empty(0, *alone.latent_shape).to(like)], []
     for title, mask in chosen.items():
         rows = torch.nonzero(mask).squeeze(1)
         share = len(rows) if total <= STARTED_FROM else len(rows) * STARTED_FROM // total
         rows = rows[torch.randperm(len(rows), generator=generator)[:share]]
+        places.append((title, rows))
         for part in rows.split(chunk) if len(rows) else ():
             T = dequantise(sources[title].samples.T[part], generator, sources[title].levels)
             z, logabsdet = alone.flow.encode(T.to(like))
             check_domain(logabsdet)
             encoded.append(z)
-    return torch.cat(encoded)
+    return torch.cat(encoded), places
 
 
 @torch.no_grad()

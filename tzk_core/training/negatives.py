@@ -48,14 +48,18 @@ class Source:
     """Samples to add knowledge from.
 
     presence: (n, new knowledge) in {0, 1, nan}. characteristics: by new knowledge, (n, c), nan where not observed.
-    containing: by older knowledge that the new implies, (n,) in {0, 1, nan}. levels: grey levels, None where values are
-    real. weight: the data set's, to scale; None for the number of its samples.
+    containing: by older knowledge that the new implies, (n,) in {0, 1, nan}.
+    groups: by new knowledge, (n,) integers, the class of each sample, below 0 where it is not known, for a closed-form
+        start that asks what samples of one class have in common.
+    levels: grey levels, None where values are real. weight: the data set's, to scale; None for the number of its
+        samples.
     """
 
     samples: Samples
     presence: Tensor
     characteristics: Mapping[str, Tensor] = field(default_factory=dict)
     containing: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
     levels: int | None = None
     weight: float | None = None
 

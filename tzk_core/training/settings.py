@@ -16,8 +16,9 @@ class Settings:
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
     knowledge_learning_rate: that of the knowledge types, where it is not the shared flow's. A knowledge type sees only
         the samples in which it is present, so its gradient is noisier: a tenth is a good start.
-    elementwise_rate: multiple of the rate at which the shared flow's element-wise scales and shifts learn. They have
-        further to go than the entries of a matrix, and a step of one moves one dimension only.
+    elementwise_rate: multiple of the rate at which the shared flow's element-wise scales and shifts learn, and those of
+        knowledge that is added to a flow which stays as it is. They have further to go than the entries of a matrix,
+        and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.

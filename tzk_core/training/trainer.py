@@ -261,8 +261,9 @@ def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Se
     by_rate: dict[float, list[Tensor]] = {}
     seen: set[int] = set()
     knowledge_rate = settings.knowledge_learning_rate or settings.learning_rate
+    alone = 1.0 if flows else settings.elementwise_rate
     parts = [(flow, settings.learning_rate, settings.elementwise_rate) for flow in flows]
-    for part, rate, multiple in parts + [(kind, knowledge_rate, 1.0) for kind in kinds]:
+    for part, rate, multiple in parts + [(kind, knowledge_rate, alone) for kind in kinds]:
         for module in part.modules():
             own = rate * (multiple if getattr(module, "elementwise", False) else 1.0)
             for parameter in module.parameters(recurse=False):
