@@ -177,7 +177,7 @@ def test_an_end_between_two_additions_takes_the_first_out_again(monkeypatch: pyt
 class Failing(type(new())):  # type: ignore[misc]
     """A knowledge type whose closed-form start fails."""
 
-    def start(self, z: Tensor, reference: Tensor) -> None:
+    def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         raise RuntimeError("singular")
 
 
@@ -336,7 +336,7 @@ def test_p_of_presence_and_of_observed_characteristics_are_fitted() -> None:
 class Recording(type(new())):  # type: ignore[misc]
     """Keeps what its closed-form start was given."""
 
-    def start(self, z: Tensor, reference: Tensor) -> None:
+    def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         self.given = z, reference
 
 
