@@ -84,6 +84,26 @@ def test_a_closed_form_start_is_told_the_classes_of_what_contains_it(monkeypatch
         assert classes[row] == group and containing[row] == 1
 
 
+def test_what_it_is_built_on_is_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within k0 within k1: the reference of knowledge that is built on k1 is all of k1."""
+    model, kind = old(), new("few-shot", directions=2, steps=4)
+    model.find("k0").implies, kind.implies = ("k1",), ("k0",)
+    outer, inner = (torch.arange(60) < 50).float(), (torch.arange(60) < 30).float()
+    seen: list[int] = []
+    monkeypatch.setattr(kind, "start", lambda z, reference, groups=None: seen.append(len(reference)))
+    presence = {"new": PRESENT, "k0": inner}
+    tzk_core.add(model, {"new": kind}, T, presence, **QUICK)
+    again = new("few-shot", directions=2, steps=4)
+    again.implies = ("k0", "k1")
+    monkeypatch.setattr(again, "start", lambda z, reference, groups=None: seen.append(len(reference)))
+    presence = {"newer": PRESENT, "k0": inner, "k1": outer}
+    tzk_core.add(model, {"newer": again}, T, presence, start={"newer": "k1"}, **QUICK)
+    assert seen == [30, 50]
+    steps = again.latent.transform._transforms[0].state_dict()
+    given = model.find("k1").latent.transform.state_dict()
+    assert all(torch.allclose(value, given[key], atol=1e-6) for key, value in steps.items())
+
+
 def test_without_classes_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model, kind, given = old(), new(), []
     monkeypatch.setattr(kind, "start", lambda *arguments: given.append(arguments))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from models import LAYERS
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 import tzk_core
-from tests.models import LAYERS
 from tzk_core.build import start_from
 from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.errors import TzkError
@@ -252,6 +252,50 @@ def test_gradient_steps_go_on_from_the_start() -> None:
     assert losses[-1] < losses[0] - 0.1
     fixed = [key for key, value in kind.state_dict().items() if key.startswith("latent.transform")]
     assert fixed and all(torch.equal(before[key], kind.state_dict()[key]) for key in fixed)
+
+
+def flow_of(dims: int, **arguments: int) -> FlowKnowledge:
+    kind = FlowKnowledge((dims,), hidden=8, **arguments).double()
+    with torch.no_grad():
+        for parameter in kind.latent.transform.parameters():
+            parameter += 0.2 * draw(*parameter.shape, seed=parameter.numel())
+    return kind
+
+
+def test_on_the_steps_of_a_flow_it_is_the_same_gaussian_of_what_these_make_of_z() -> None:
+    z, groups = classes(50, 10)
+    new, held = classes(1, 30, seed=7)[0].split([5, 25])
+    flow = flow_of(z.shape[1], steps=2)
+    with torch.no_grad():
+        stepped = [flow.latent.transform(each) for each in (z, new, held)]
+        plain = started(stepped[1][0], stepped[0][0], groups)
+        expected = plain.log_prob_present(stepped[2][0]) + stepped[2][1]
+        kind = FewShotKnowledge(tuple(z.shape[1:]), hidden=8, steps=2).double()
+        kind.build_on(flow)
+        assert not any(each.requires_grad for each in kind.latent.transform.parameters())
+        kind.start(new, z, groups)
+        torch.testing.assert_close(kind.log_prob_present(held), expected)
+        C = draw(25, 2, seed=3)  # Bayes at any C
+        by_bayes = kind.log_prob_latent(held, C) + kind.log_prob_characteristics(C)
+        torch.testing.assert_close(by_bayes - kind.log_prob_characteristics_given(C, held), expected)
+        sample = kind.decode(C, draw(*held.shape, seed=4))
+        torch.testing.assert_close(kind.latent.transform(sample)[0].isfinite().all(), torch.tensor(True))
+    check_knowledge(kind, z[:4])
+
+
+@pytest.mark.parametrize(
+    ("steps", "other", "words"),
+    [
+        (0, lambda d: flow_of(d, steps=2), "the same flow steps"),
+        (1, lambda d: flow_of(d, steps=2), "the same flow steps"),
+        (1, lambda d: GaussianKnowledge((d,)), "GaussianKnowledge, which has none"),
+    ],
+    ids=["no steps of its own", "fewer steps", "no flow"],
+)
+def test_steps_that_are_not_alike_are_refused(steps: int, other: object, words: str) -> None:
+    kind = FewShotKnowledge((6,), hidden=8, steps=steps).double()
+    with pytest.raises(TzkError, match=words):
+        kind.build_on(other(6))  # type: ignore[operator]
 
 
 def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:

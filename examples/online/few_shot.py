@@ -4,7 +4,8 @@
 
 The model need not have seen a character, or Omniglot, before. The closed form takes the drawings of the background
 alphabets as the reference, its classes being the characters; the figures are of the evaluation alphabets. All drawings
-are encoded once, and everything else is in z. With --choose the figures are of five background alphabets, kept out of
+are encoded once, and everything else is in z, or with --on, in what the flow steps of that knowledge type make of z, as
+`start = NAME` has it in a spec. With --choose the figures are of five background alphabets, kept out of
 the reference, for several settings of the type: that is how its defaults were chosen.
 """
 
@@ -16,7 +17,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,17 @@ class Episode:
 def encode(model: tzk_core.TzK, images: Tensor, seed: int, name: str) -> tuple[Tensor, Tensor]:
     parts = [model.flow.encode(T) for T in dequantise(images, stream(seed, "few-shot", name), LEVELS).split(512)]
     return torch.cat([z for z, _ in parts]).flatten(1), torch.cat([logabsdet for _, logabsdet in parts])
+
+
+@torch.no_grad()
+def stepped(model: tzk_core.TzK, on: str | None, drawings: Drawings) -> Drawings:
+    """The drawings with z as the flow steps of the knowledge type `on` leave it."""
+    if on is None:
+        return drawings
+    z = drawings.z.view(-1, *model.latent_shape)
+    parts = [model.find(on).latent.transform(each) for each in z.split(512)]
+    logabsdet = drawings.logabsdet + torch.cat([each for _, each in parts])
+    return replace(drawings, z=torch.cat([each for each, _ in parts]).flatten(1), logabsdet=logabsdet)
 
 
 def read(model: tzk_core.TzK, split: str, seed: int) -> Drawings:
@@ -193,7 +205,9 @@ def trained(
     return summary(found)
 
 
-def official_runs(model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, seed: int) -> dict[str, tuple[float, float]]:
+def official_runs(
+    model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, seed: int, on: str | None = None
+) -> dict[str, tuple[float, float]]:
     """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015), one drawing of each of 20 characters, if
     `all_runs.zip` is beside the data; the standard error is over runs."""
     found = [place / "omniglot-py" / "all_runs.zip" for place in places()]
@@ -213,13 +227,14 @@ def official_runs(model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, seed:
             images = resize(torch.from_numpy(np.stack(ink).astype(np.uint8))[:, None], model.shape[-1])
             z, logabsdet = encode(model, images, seed, run)
             none = np.full(len(z), "")
-            drawings = Drawings(images.flatten(1).float() / (LEVELS - 1), z, logabsdet, none, none)
+            pixels = images.flatten(1).float() / (LEVELS - 1)
+            drawings = stepped(model, on, Drawings(pixels, z, logabsdet, none, none))
             ways = len(classes)
             answers = np.array([classes.index(training) for _, training in pairs])
             episode = Episode(np.arange(ways)[:, None], np.arange(ways, len(z)), answers)
             for name, score in (
                 ("few-shot", FewShot(hierarchy, drawings, trust).log_prob),
-                ("nearest in z", neighbour(z)),
+                ("nearest in z", neighbour(drawings.z)),
                 ("nearest in pixels", neighbour(drawings.pixels)),
             ):
                 scores.setdefault(name, []).append(accuracy(score(episode), episode))
@@ -239,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder, its model being for Omniglot's size")
     parser.add_argument("--knowledge", action="append", default=[], help="knowledge of the model to compare with")
+    parser.add_argument("--on", help="knowledge of the model, of type flow, that `few-shot` is to stand on")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="drawings that are given")
     parser.add_argument("--episodes", type=int, default=200, help="classification tasks (default: %(default)s)")
     parser.add_argument("--directions", type=int, default=20, help="of the type (default: %(default)s)")
@@ -253,7 +269,7 @@ def main() -> None:
 
     torch.set_flush_denormal(True)
     model, seed = tzk_core.load(options.run), options.seed
-    background = read(model, "train", seed)
+    background = stepped(model, options.on, read(model, "train", seed))
     columns = [f"{shots} drawing{'s' if shots > 1 else ''}" for shots in options.shots]
     if options.choose:
         names = numpy_stream(seed, "choose").permutation(np.unique(background.alphabet))
@@ -262,7 +278,8 @@ def main() -> None:
         reference, drawings = background.of(np.flatnonzero(~kept)), background.of(np.flatnonzero(kept))
         settings = [(directions, 100.0) for directions in (10, 20, 50)] + [(20, 30.0), (20, 1000.0)]
     else:
-        reference, drawings = background, read(model, "test", seed)
+        plain = read(model, "test", seed)
+        reference, drawings = background, stepped(model, options.on, plain)
         settings = [(options.directions, options.trust)]
     groups = torch.from_numpy(np.unique(reference.character, return_inverse=True)[1])
 
@@ -275,16 +292,16 @@ def main() -> None:
         figures[f"directions = {directions}, trust = {trust:g}"] = rows
         if not options.choose and options.flows:
             rows["bits/dim, a trained flow"] = [
-                trained(model, drawings, shots, options.flows, options.flow_steps, options.flow_rate, seed)
+                trained(model, plain, shots, options.flows, options.flow_steps, options.flow_rate, seed)
                 for shots in options.shots
             ]
         table(f"directions = {directions}, trust = {trust:g}", columns, rows)
     if options.choose:
         results = {"few-shot": figures}
     else:
-        others = of_the_model(model, options.knowledge, drawings, seed)
+        others = of_the_model(model, options.knowledge, plain, seed)
         table("bits/dim, all drawings", ["the model"], {name: [value] for name, value in others.items()})
-        runs = official_runs(model, hierarchy, trust, seed)
+        runs = official_runs(model, hierarchy, trust, seed, options.on)
         if runs:
             table("the 20 official runs", ["accuracy"], {name: [value] for name, value in runs.items()})
         else:

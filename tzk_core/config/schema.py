@@ -89,8 +89,9 @@ class KnowledgeTable(PartTable):
     `labelled`: how many training samples keep their label, of the data sets that it can be present in, and
     `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`).
     `exclusive`: where nobody says which of the table's knowledge types is present, exactly one is.
-    `start` and `groups` matter where knowledge is added to a trained model: the knowledge type of the same structure
-    whose weights it starts from, and the label column that says which samples of what contains it are of one class."""
+    `start` and `groups` matter where knowledge is added to a trained model: the knowledge type that it starts from, of
+    the same structure, or for `few-shot` of the same flow steps; and the label column that says which samples of what
+    contains it are of one class."""
 
     name: str
     type: str = "flow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.distributions.conditional import ConditionalFlow
@@ -11,6 +12,8 @@ from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.recipes.paper import flow_steps
+from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.whitening import Whitening
 
 
@@ -23,6 +26,9 @@ class FewShotKnowledge(Knowledge):
 
     directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
     one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
+
+    steps, tile: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is part of,
+    and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
     """
 
     latent: ConditionalFlow
@@ -37,26 +43,53 @@ class FewShotKnowledge(Knowledge):
         unexplained: float = 0.1,
         hidden: int = 70,
         layers: int = 4,
+        steps: int = 0,
+        tile: int = 16,
     ) -> None:
         if directions < 1 or trust <= 0 or not 0 < share < 1 or not 0 < unexplained <= 1:
             raise TzkError(
                 "few-shot expects directions of at least 1, trust above 0, share in (0, 1) and unexplained in (0, 1]; "
                 f"got {directions}, {trust}, {share} and {unexplained}"
             )
-        latent = ConditionalFlow(Whitening(latent_shape), FactorGaussian(latent_shape, characteristics), latent_shape)
+        whitening = Whitening(latent_shape)
+        transform = Composite([flow_steps(latent_shape, steps, tile), whitening]) if steps else whitening
+        latent = ConditionalFlow(transform, FactorGaussian(latent_shape, characteristics), latent_shape)
         super().__init__(latent_shape, latent, characteristics, hidden, layers)
         del self.characteristics_encoder  # the exact posterior of the factors is in its place
         self.directions, self.trust = directions, trust
         self.share, self.unexplained = share, unexplained
 
+    @torch.no_grad()
+    def build_on(self, other: Knowledge) -> None:
+        """Takes the flow steps of `other`, a trained `flow` that this knowledge is part of, as its own, which are not
+        trained on: a few samples would spoil in twenty gradient steps what thousands have made.
+
+        Raises `TzkError` if the steps of the two are not alike.
+        """
+        own, given = self._steps(), getattr(other.latent, "transform", None)
+        shapes = [
+            {} if each is None else {key: value.shape for key, value in each.state_dict().items()}
+            for each in (own, given)
+        ]
+        if own is None or given is None or shapes[0] != shapes[1]:
+            said = {} if other.part is None else other.part.arguments
+            wanted = ", ".join(f"{key} = {said[key]}" for key in ("steps", "tile") if key in said)
+            raise TzkError(
+                "few-shot builds on a flow type with the same flow steps"
+                + (f": give it {wanted}" if wanted else f"; got {type(other).__name__}, which has none")
+            )
+        own.load_state_dict(given.state_dict())
+        own.requires_grad_(False)
+
+    @torch.no_grad()
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        self.condition(estimate(reference, groups, self.directions, self.trust), z)
+        self.condition(estimate(self._stepped(reference), groups, self.directions, self.trust), self._stepped(z))
 
     @torch.no_grad()
     def condition(self, hierarchy: Hierarchy, z: Tensor) -> None:
         """The start from z, (n, *latent_shape), with a hierarchy that `hierarchy.estimate` found: once for many types.
 
-        Raises `TzkError` if z is empty.
+        Both are of z as the flow steps leave it, where there are some. Raises `TzkError` if z is empty.
         """
         if not len(z):
             raise TzkError("few-shot starts from at least one latent in which the knowledge is present; got none")
@@ -67,7 +100,9 @@ class FewShotKnowledge(Knowledge):
         loading = variance.new_zeros(len(variance), self.characteristics)
         loading[chosen, factors] = ((1 - self.unexplained) * variance[chosen]).sqrt()
         noise = variance.index_fill(0, chosen, 0.0).index_add(0, chosen, self.unexplained * variance[chosen])
-        self.latent.transform.set(hierarchy.centre, hierarchy.matrix)
+        transform = self.latent.transform
+        whitening = transform if isinstance(transform, Whitening) else transform._transforms[-1]
+        whitening.set(hierarchy.centre, hierarchy.matrix)
         self.latent.base.set(mean, noise, loading)
 
     def log_prob_present(self, z: Tensor) -> Tensor:
@@ -94,6 +129,16 @@ class FewShotKnowledge(Knowledge):
         rows = torch.linalg.solve_triangular(root, noise.reshape(-1, noise.shape[-1]), upper=False, left=False)
         scaled = rows.view(noise.shape)
         return self.imagine((mean.unsqueeze(1) if scaled.dim() > mean.dim() else mean) + scaled)
+
+    def _steps(self) -> Transform | None:
+        """The flow steps that it stands on."""
+        transform = self.latent.transform
+        return None if isinstance(transform, Whitening) else transform._transforms[0]
+
+    def _stepped(self, z: Tensor) -> Tensor:
+        """z as the flow steps leave it."""
+        steps = self._steps()
+        return z if steps is None or not len(z) else torch.cat([steps(part)[0] for part in z.split(512)])
 
     def _posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the standardised C given z, (batch, c), and the Cholesky factor of its precision, (c, c)."""

@@ -112,18 +112,27 @@ def prepared(
     alone = TzK(model.flow)
     for name, kind in knowledge.items():
         alone.add(name, kind.to(like.device, like.dtype))
-    for name, other in (start or {}).items():
-        start_from(alone.find(name), model.find(other))
+    started = {name for name, other in (start or {}).items() if _started(alone.find(name), model.find(other))}
     kinds_of_data = {source.levels for source in sources.values()}
     if len(kinds_of_data) > 1:
         raise TzkError(f"samples that are added together have one number of grey levels; got {kinds_of_data}")
     (levels,) = kinds_of_data
     own = own_samples(model, negatives, seed, levels, _bounds(sources))
     batches = balanced(sources, own, tuple(knowledge), negatives, settings.batch_size, seed, levels, exclusive)
-    _start(model, alone, knowledge, batches, sources, like, seed, start or {})
+    _start(model, alone, knowledge, batches, sources, like, seed, started, start or {})
     # the constraint is off: it would have the conditionals alone follow a flow that cannot follow them
     free = replace(settings, multiplier=0.0, multiplier_max=0.0, multiplier_rate=0.0)
     return Trainer(alone, batches, free, seed, levels, trained=tuple(knowledge))
+
+
+def _started(kind: Knowledge, other: Knowledge) -> bool:
+    """Starts new knowledge from what it is part of; whether that is all, or its closed form goes on from there."""
+    build_on = getattr(kind, "build_on", None)
+    if build_on is not None and type(kind) is not type(other):
+        build_on(other)
+        return False
+    start_from(kind, other)
+    return True
 
 
 def _like(model: TzK, knowledge: Mapping[str, Knowledge]) -> Tensor:
@@ -167,9 +176,10 @@ def _start(
     like: Tensor,
     seed: int,
     started: Collection[str],
+    built_on: Mapping[str, str],
 ) -> None:
     """p(κ) of the population that is trained on, p(C) of what was observed, then the closed-form start of each but
-    those that are `started`."""
+    those that are `started`. The reference is all that contains it, or the one that it is `built_on`."""
     everything = TzK(model.flow, {**dict(model.named_knowledge()), **knowledge})
     for column, (share, (name, kind)) in enumerate(zip(batches.population(), knowledge.items(), strict=True)):
         seen = [source.characteristics[name] for source in sources.values() if name in source.characteristics]
@@ -177,7 +187,9 @@ def _start(
         if name in started:
             continue
         of = {title: source.presence[:, column] == 1 for title, source in sources.items()}
-        inside = {title: _inside(source, implied_by(everything, name), knowledge) for title, source in sources.items()}
+        around = implied_by(everything, name)
+        around = {built_on[name]} if built_on.get(name) in around else around
+        inside = {title: _inside(source, around, knowledge) for title, source in sources.items()}
         grouped = all(name in source.groups for source in sources.values())
         if grouped:  # a class that is not known is no class
             inside = {title: rows & (sources[title].groups[name] >= 0) for title, rows in inside.items()}
