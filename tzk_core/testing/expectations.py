@@ -36,8 +36,8 @@ def expect_equal(what: str, actual: Tensor, expected: Tensor, tolerance: float) 
 
 
 def expect_gradients(name: str, module: nn.Module, *values: Tensor) -> None:
-    """Every parameter takes part in one of the values, with a finite gradient."""
-    parameters = dict(module.named_parameters())
+    """Every parameter that is trained takes part in one of the values, with a finite gradient."""
+    parameters = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
     total = torch.stack([value.square().sum() for value in values]).sum()  # a plain sum may be a constant
     if not parameters:
         return
