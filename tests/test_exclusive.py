@@ -135,6 +135,24 @@ def test_a_config_says_which_knowledge_is_exclusive_and_how_often_labelled_sampl
     assert experiment.batches.population().tolist() == pytest.approx([0.1] * 10)
 
 
+def test_labelled_samples_are_found_where_the_model_lacks_knowledge_of_the_config() -> None:
+    """As after `tzk knowledge remove`: columns of presence are the config's, whatever the model still has."""
+    table = {"name": "digit-{label}", "present": {"dataset": "digits", "label": "each"}, "type": "gaussian"}
+    sizes = {"train": 200, "validation": 20, "test": 20, "size": 8}
+    tables = {
+        "name": "few",
+        "flow": {"layers": [{"type": "logit"}, {"type": "affine"}]},
+        "datasets": [{"name": "digits", "type": "glyph-digits", **sizes}],
+        "knowledge": [{"name": "digits", "present": {"dataset": "digits"}, "type": "gaussian"}]
+        + [{**table, "labelled": 20}],
+        "training": {"steps": 1, "batch_size": 40, "labelled_share": 0.3},
+    }
+    whole, less = Experiment(config_from(tables)), Experiment(config_from(tables))
+    del less.model.knowledge["digits"], less.model.knowledge["digit-3"]
+    for step in range(3):
+        assert torch.equal(less.batches.positions(step)["digits"], whole.batches.positions(step)["digits"])
+
+
 def test_one_knowledge_type_excludes_nothing() -> None:
     lone = {"name": "digits", "present": {"dataset": "digits"}, "exclusive": True}
     data = [{"name": "digits", "type": "glyph-digits"}]

@@ -155,7 +155,7 @@ class Experiment:
         given = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
         exclusive = [names for title, names in self._by_table().items() if self._table(title).exclusive]
         hiding = [name for title, names in self._by_table().items() if self._table(title).labelled for name in names]
-        columns = [self.knowledge_names.index(name) for name in hiding]
+        columns = [self.annotation.names.index(name) for name in hiding]
         labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(
             train,
