@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tzk_core.cli import output
+from tzk_core.cli.calibrated import importance_samples_option, validation_option
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
 
@@ -32,16 +33,8 @@ FORMAT = 1
     show_default=True,
     help="The share of the run's validation data below the threshold.",
 )
-@click.option(
-    "--validation",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="At most so many validation samples of each data set choose the threshold.",
-)
-@click.option(
-    "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
-)
+@validation_option
+@importance_samples_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
     "-o", "--output", "written", type=click.Path(path_type=Path), help="A folder to write ood.json and ood.md to."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tzk_core.cli import output
+from tzk_core.cli.calibrated import importance_samples_option, validation_option
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
 
@@ -41,16 +42,8 @@ FORMAT = 1
     help="The share of the run's validation images that the threshold wrongly calls none of them.",
 )
 @click.option("--threshold", type=float, help="A threshold of your own; the run's data are not needed then.")
-@click.option(
-    "--validation",
-    type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="At most so many validation samples of each data set choose the threshold.",
-)
-@click.option(
-    "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
-)
+@validation_option
+@importance_samples_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
