@@ -1,0 +1,23 @@
+"""Registers the recipe `glow` and its layers; light, so that listing plugins costs no import of torch."""
+
+from tzk_core.plugins import FlowLayer, FlowRecipe, hookimpl
+
+
+@hookimpl
+def tzk_flow_layers() -> list[FlowLayer]:
+    """The layers of this plugin, for `[[flow.layers]]`."""
+    return [
+        FlowLayer(name, f"tzk_plugin_glow.{target}", summary)
+        for name, target, summary in (
+            ("actnorm", "actnorm:ActNorm", "a scale and shift of each channel, started from data (Glow)"),
+            ("pointwise-convolution", "convolution:PointwiseConvolution", "an invertible 1x1 convolution (Glow)"),
+            ("image-coupling", "coupling:Coupling", "couplings of images: affine, mixtures of logistics, splines"),
+            ("variational-dequantisation", "dequantisation:Dequantisation", "learned noise in grey levels (Flow++)"),
+        )
+    ]
+
+
+@hookimpl
+def tzk_flow_recipes() -> list[FlowRecipe]:
+    """The whole flows of this plugin, for `[flow] recipe`."""
+    return [FlowRecipe("glow", "tzk_plugin_glow.glow:glow", "multi-scale image flow, mixture-of-logistics couplings")]

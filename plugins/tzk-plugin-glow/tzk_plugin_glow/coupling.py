@@ -1,0 +1,107 @@
+"""Couplings of images: one half is mapped element by element, with parameters from the other half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tzk_core.errors import TzkError, nearest
+from tzk_core.transforms.layer import Layer
+from tzk_plugin_glow.elementwise import AffineMap, ElementMap
+from tzk_plugin_glow.mixture import MixtureMap
+from tzk_plugin_glow.network import ConvolutionalNet
+from tzk_plugin_glow.spline import SplineMap
+
+MASKS = ("channels", "checkerboard", "context")
+MAPS = ("affine", "mixture-of-logistics", "rational-quadratic")
+
+
+def element_map(name: str, components: int) -> ElementMap:
+    """The family of maps of that name; `components` are those of a mixture, twice as many bins of a spline."""
+    if components < 1:
+        raise TzkError(f"a map of elements has at least one component; got {components}")
+    if name == "affine":
+        return AffineMap()
+    if name == "mixture-of-logistics":
+        return MixtureMap(components)
+    if name == "rational-quadratic":
+        return SplineMap(2 * components)
+    raise TzkError(f"a coupling maps by one of {', '.join(MAPS)}; got {name!r}{nearest(name, MAPS)}")
+
+
+class Coupling(Layer):
+    """Maps a part of (channels, height, width) element by element, with parameters that a network reads off the rest.
+
+    `map` is "affine", "mixture-of-logistics" or "rational-quadratic". `mask` says which part is mapped: "channels" (the
+    second half of them) or "checkerboard" (the white squares); `swap` maps the other part instead. It starts at the
+    identity, or close to it. With `context_channels` the network reads a context (batch, context_channels, height,
+    width) as well; with mask "context" it reads nothing else, and every element is mapped.
+    """
+
+    white: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        map: str = "mixture-of-logistics",
+        components: int = 4,
+        width: int = 48,
+        blocks: int = 1,
+        mask: str = "channels",
+        swap: bool = False,
+        context_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if mask not in MASKS:
+            raise TzkError(f"a coupling cuts by one of {', '.join(MASKS)}; got {mask!r}{nearest(mask, MASKS)}")
+        if mask == "context" and context_channels < 1:
+            raise TzkError("a coupling on its context alone needs context_channels of 1 or more")
+        if len(shape) != 3 or (mask == "channels" and shape[0] < 2):
+            raise TzkError(
+                f"a coupling expects (channels, height, width), two channels or more with mask = 'channels'; "
+                f"got {tuple(shape)}"
+            )
+        self.output_shape = tuple(shape)
+        self.map = element_map(map, components)
+        self.mask, self.swap = mask, swap
+        channels = shape[0]
+        self.halves = (channels - channels // 2, channels // 2)
+        read, mapped = {
+            "channels": self.halves[::-1] if swap else self.halves,
+            "checkerboard": (channels, channels),
+            "context": (0, channels),
+        }[mask]
+        squares = (torch.arange(shape[1])[:, None] + torch.arange(shape[2])) % 2
+        self.register_buffer("white", squares == (0 if swap else 1), persistent=False)
+        self.net = ConvolutionalNet(read + context_channels, self.map.count * mapped, width, blocks)
+        with torch.no_grad():
+            self.net.last.bias.copy_(self.map.start().repeat_interleave(mapped))  # type: ignore[union-attr]
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._couple(inputs, context, self.map.forward)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._couple(inputs, context, self.map.inverse)
+
+    def _couple(
+        self, inputs: Tensor, context: Tensor | None, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        if self.mask == "channels":
+            first, second = inputs.split(self.halves, 1)
+            read, moved = (second, first) if self.swap else (first, second)
+            values, logabsdet = function(moved, self._parameters_from(read, context))
+            outputs = torch.cat([values, read] if self.swap else [read, values], 1)
+        elif self.mask == "checkerboard":
+            read = torch.where(self.white, 0.0, inputs)
+            values, logabsdet = function(inputs, self._parameters_from(read, context))
+            outputs, logabsdet = torch.where(self.white, values, inputs), torch.where(self.white, logabsdet, 0.0)
+        else:
+            outputs, logabsdet = function(inputs, self._parameters_from(inputs[:, :0], context))
+        return outputs, logabsdet.flatten(1).sum(1)
+
+    def _parameters_from(self, read: Tensor, context: Tensor | None) -> Tensor:
+        """(batch, count, channels, height, width), the parameters of every element that is mapped."""
+        given = read if context is None else torch.cat([read, context], 1)
+        return self.net(given).unflatten(1, (self.map.count, -1))

@@ -1,0 +1,38 @@
+"""The convolutional network that gives couplings their parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class _Block(nn.Module):
+    """h + a 1×1 of a 3×3 convolution of h, with ReLU before each (He et al. 2016, "Identity mappings")."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(width, width, 3, padding=1)
+        self.narrow = nn.Conv2d(width, width, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + self.narrow(functional.relu(self.wide(functional.relu(hidden))))
+
+
+class ConvolutionalNet(nn.Module):
+    """(batch, channels, h, w) to (batch, outputs, h, w): a 3×3 convolution to `width`, residual `blocks`, a 3×3
+    convolution. With `zero` the last starts at zero, so that the outputs start at its bias."""
+
+    def __init__(self, channels: int, outputs: int, width: int, blocks: int = 1, zero: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+        if zero:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.last(functional.relu(hidden))
