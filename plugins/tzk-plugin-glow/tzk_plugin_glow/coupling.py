@@ -18,14 +18,17 @@ MASKS = ("channels", "checkerboard", "context")
 MAPS = ("affine", "mixture-of-logistics", "rational-quadratic")
 
 
-def element_map(name: str, components: int) -> ElementMap:
-    """The family of maps of that name; `components` are those of a mixture, twice as many bins of a spline."""
+def element_map(name: str, components: int, bound: float = 3.0) -> ElementMap:
+    """The family of maps of that name; `components` are those of a mixture, twice as many bins of a spline.
+
+    `bound` is that of the log-scale of affine maps, twice as much that of the logistics in a mixture.
+    """
     if components < 1:
         raise TzkError(f"a map of elements has at least one component; got {components}")
     if name == "affine":
-        return AffineMap()
+        return AffineMap(bound)
     if name == "mixture-of-logistics":
-        return MixtureMap(components)
+        return MixtureMap(components, 2 * bound)
     if name == "rational-quadratic":
         return SplineMap(2 * components)
     raise TzkError(f"a coupling maps by one of {', '.join(MAPS)}; got {name!r}{nearest(name, MAPS)}")
@@ -37,7 +40,8 @@ class Coupling(Layer):
     `map` is "affine", "mixture-of-logistics" or "rational-quadratic". `mask` says which part is mapped: "channels" (the
     second half of them) or "checkerboard" (the white squares); `swap` maps the other part instead. It starts at the
     identity, or close to it. With `context_channels` the network reads a context (batch, context_channels, height,
-    width) as well; with mask "context" it reads nothing else, and every element is mapped.
+    width) as well; with mask "context" it reads nothing else, and every element is mapped. `bound` is
+    that of log-scales (`element_map`).
     """
 
     white: Tensor
@@ -52,6 +56,7 @@ class Coupling(Layer):
         mask: str = "channels",
         swap: bool = False,
         context_channels: int = 0,
+        bound: float = 3.0,
     ) -> None:
         super().__init__()
         if mask not in MASKS:
@@ -64,7 +69,7 @@ class Coupling(Layer):
                 f"got {tuple(shape)}"
             )
         self.output_shape = tuple(shape)
-        self.map = element_map(map, components)
+        self.map = element_map(map, components, bound)
         self.mask, self.swap = mask, swap
         channels = shape[0]
         self.halves = (channels - channels // 2, channels // 2)

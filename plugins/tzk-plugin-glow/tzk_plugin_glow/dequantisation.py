@@ -13,6 +13,9 @@ from tzk_core.transforms.squeeze import Squeeze
 from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.network import ConvolutionalNet
 
+BOUND = 1.0
+"""Of the log-scales of logits: noise that is pressed against the edge of a cell cannot be told from the next cell's."""
+
 
 class Dequantisation(Layer):
     """(x + u) / levels to (x + G(u; x)) / levels, with grey levels x and G(·; x) a flow on the unit cube.
@@ -47,7 +50,7 @@ class Dequantisation(Layer):
         self.squeeze = Squeeze(shape)
         inner = self.squeeze.output_shape
         self.features = ConvolutionalNet(inner[0], width, width, blocks, zero=False)
-        arguments = {"map": map, "components": components, "width": width, "context_channels": width}
+        arguments = {"map": map, "components": components, "width": width, "context_channels": width, "bound": BOUND}
         self.couplings = Composite(
             [
                 Coupling(inner, mask="context", blocks=0, **arguments),  # type: ignore[arg-type]

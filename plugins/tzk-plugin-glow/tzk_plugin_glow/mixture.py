@@ -9,8 +9,12 @@ from torch.nn import functional
 from tzk_core.transforms.bounds import soft_bound
 from tzk_plugin_glow.elementwise import AffineMap, ElementMap
 
-ITERATIONS = 40
-"""Steps of the search for the inverse: enough for float64 to 1e-9 of the bracket over the bounded scales; tested."""
+ITERATIONS = 32
+"""Most steps of the search for an inverse. With means of deviation 10 and log-scales over all of (-6, 6), the slowest
+of 100,000 random mixtures of four took 24; trained ones take about ten."""
+
+CLOSE = 0.05
+"""Logits within which Newton's method converges by itself."""
 
 
 class MixtureMap(ElementMap):
@@ -65,20 +69,32 @@ def logit_cdf(inputs: Tensor, log_weights: Tensor, means: Tensor, log_scales: Te
 def logit_quantile(logits: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
     """x with logit(F(x)) = `logits`, and minus the logarithm of the derivative there.
 
-    The quantile of a mixture lies between those of its components, μ_k + exp(s_k) logit: that is the first bracket.
-    The last step is taken with gradient, which makes the inverse differentiable in all its arguments.
+    The quantile of a mixture lies between those of its components, μ_k + exp(s_k) logit: that is the first bracket. A
+    Newton step is taken if it stays inside and the last one halved the error, otherwise the bracket is halved; once the
+    error is small, Newton converges by itself. The tolerance is the square root of the rounding of the type, in logits,
+    before a last step, which squares it. That step has a gradient, so that x has one in all arguments.
     """
     with torch.no_grad():
-        quantiles = torch.addcmul(means, log_scales.exp(), logits.unsqueeze(1))
-        low, high = quantiles.amin(1), quantiles.amax(1)
-        middle = (low + high) / 2
-        for _ in range(ITERATIONS):
-            value, log_slope = logit_cdf(middle, log_weights, means, log_scales)
-            error = value - logits
-            low, high = torch.where(error <= 0, middle, low), torch.where(error >= 0, middle, high)
-            step = middle - error * torch.exp(-log_slope)
-            middle = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        middle = _search(logits, log_weights, means, log_scales)
     value, log_slope = logit_cdf(middle, log_weights, means, log_scales)
     inputs = middle - (value - logits) * torch.exp(-log_slope.detach())
-    inputs = torch.where((inputs >= low) & (inputs <= high), inputs, middle)
     return inputs, -logit_cdf(inputs, log_weights, means, log_scales)[1]
+
+
+def _search(logits: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """The quantile to within the tolerance. A compiled graph takes all `ITERATIONS`, since it has no branches."""
+    tolerance = torch.finfo(logits.dtype).eps ** 0.5
+    quantiles = torch.addcmul(means, log_scales.exp(), logits.unsqueeze(1))
+    low, high = quantiles.amin(1), quantiles.amax(1)
+    middle, before = (low + high) / 2, torch.full_like(logits, torch.inf)
+    for _ in range(ITERATIONS):
+        value, log_slope = logit_cdf(middle, log_weights, means, log_scales)
+        error = value - logits
+        size = error.abs()
+        if not torch.compiler.is_compiling() and not bool((size > tolerance).any()):
+            break
+        low, high = torch.where(error <= 0, middle, low), torch.where(error >= 0, middle, high)
+        step = middle - error * torch.exp(-log_slope)
+        newton = (step >= low) & (step <= high) & ((size < before / 2) | (size < CLOSE))
+        middle, before = torch.where(newton, step, (low + high) / 2), size
+    return middle
