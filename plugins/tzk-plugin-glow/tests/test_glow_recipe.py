@@ -15,6 +15,11 @@ from tzk_core.model import SharedFlow
 from tzk_core.testing import check_plugin
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def grey(shape: tuple[int, ...], batch: int = 4, seed: int = 0) -> Tensor:
     """Images of grey levels with noise in their cells, half of them dark."""
     source = torch.Generator().manual_seed(seed)
@@ -103,27 +108,26 @@ def test_samples_of_wild_latents_are_images() -> None:
 
 
 def test_learns_and_every_parameter_takes_part() -> None:
-    torch.manual_seed(0)
     shape = (1, 4, 4)
     flow = flow_of(shape, (2, 1))
     T = grey(shape, 64)
     flow.initialise(T)
     optimiser = torch.optim.Adam(flow.parameters(), 3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(30):
         loss = -flow.log_prob(T).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 5
+    assert losses[-1] < losses[0] - 3
     assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in flow.parameters())
 
 
 def test_the_whole_recipe_compiles_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixture, "ITERATIONS", 4)  # a graph has them all: fewer trace faster
     torch.compiler.reset()
-    flow = flow_of((1, 4, 4), (1, 1), coupling="affine")
+    flow = flow_of((1, 4, 4), (1,), coupling="affine")
     T = grey((1, 4, 4))
     compiled = torch.compile(lambda x: flow.encode(x), backend="aot_eager", fullgraph=True)
     z, logabsdet = compiled(T)
