@@ -34,7 +34,7 @@ class Dequantisation(Layer):
         levels: int = 256,
         map: str = "affine",
         components: int = 4,
-        width: int = 32,
+        width: int = 16,
         steps: int = 2,
         blocks: int = 1,
     ) -> None:
