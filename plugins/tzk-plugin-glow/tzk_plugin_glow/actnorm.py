@@ -19,7 +19,6 @@ class ActNorm(Layer):
     takes every channel to mean 0 and standard deviation 1. That this was done is kept in the state dict.
     """
 
-    elementwise = True
     initialised: Tensor
 
     def __init__(self, shape: tuple[int, ...], bound: float = 6.0) -> None:
