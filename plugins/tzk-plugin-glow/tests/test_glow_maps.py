@@ -118,6 +118,17 @@ def test_extreme_values_and_parameters_stay_finite_in_float32(name: str, scale: 
         assert gradient.isfinite().all()
 
 
+def test_what_falls_between_logistics_far_apart_stays_finite() -> None:
+    """Nearly all x between them have the same F: the inverse finds one that does, and no more can be asked of it."""
+    mixture = [torch.tensor([[a, b]]).requires_grad_() for a, b in ((-0.7, -0.7), (-900.0, 900.0), (-5.0, -5.0))]
+    logits = torch.tensor([-1.0, -1e-3, 0.0, 1e-6, 2.0])
+    x, log_slope = logit_quantile(logits, *(each.expand(5, 2) for each in mixture))
+    assert x.abs().max() < 1000 and log_slope.isfinite().all()
+    gradients = torch.autograd.grad(x.sum(), mixture)
+    assert all(each.isfinite().all() for each in gradients)
+    torch.testing.assert_close(logit_cdf(x, *mixture)[0][[0, 4]], logits[[0, 4]], rtol=1e-3, atol=1e-3)
+
+
 def test_slopes_of_mixtures_are_bounded() -> None:
     """f / (F (1 - F)) is at most the largest exp(-s_k), so that the slope of the map is at most exp(6 + 3). (There is
     no bound below: between two logistics far apart there is nothing.)"""

@@ -17,6 +17,10 @@ CLOSE = 0.05
 """Logits within which Newton's method converges by itself."""
 
 
+FLAT = -10.0
+"""Logarithm of the slope below which the last step, and the gradient of the inverse, is held to this slope's."""
+
+
 class MixtureMap(ElementMap):
     """y = logit(F(x)) exp(a) + b with F(x) = Σ_k π_k σ((x - μ_k) exp(-s_k)), the CDF of a mixture of logistics.
 
@@ -72,12 +76,13 @@ def logit_quantile(logits: Tensor, log_weights: Tensor, means: Tensor, log_scale
     The quantile of a mixture lies between those of its components, μ_k + exp(s_k) logit: that is the first bracket. A
     Newton step is taken if it stays inside and the last one halved the error, otherwise the bracket is halved; once the
     error is small, Newton converges by itself. The tolerance is the square root of the rounding of the type, in logits,
-    before a last step, which squares it. That step has a gradient, so that x has one in all arguments.
+    before a last step, which squares it. That step has a gradient, so that x has one in all arguments; both are kept
+    finite where F is all but flat, between logistics far apart.
     """
     with torch.no_grad():
         middle = _search(logits, log_weights, means, log_scales)
     value, log_slope = logit_cdf(middle, log_weights, means, log_scales)
-    inputs = middle - (value - logits) * torch.exp(-log_slope.detach())
+    inputs = middle - (value - logits) * torch.exp(-log_slope.detach().clamp_min(FLAT))
     return inputs, -logit_cdf(inputs, log_weights, means, log_scales)[1]
 
 
