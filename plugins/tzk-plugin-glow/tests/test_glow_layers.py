@@ -125,12 +125,11 @@ def test_state_goes_through_a_file(name: str) -> None:
     assert torch.equal(layer(inputs)[0], other(inputs)[0])
 
 
-@pytest.mark.parametrize(
-    "name", ["actnorm", "convolution", "spline coupling", "checkerboard", "affine split", "dequantisation"]
-)
+@pytest.mark.parametrize("name", ["convolution", "spline coupling", "checkerboard", "affine split"])
 def test_compiles_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward, backward and inverse, with no compiler but the tracer, and the results of the eager layer."""
-    monkeypatch.setattr(mixture, "ITERATIONS", 8)  # a graph has them all: fewer trace faster
+    """Forward, backward and inverse, with no compiler but the tracer, and the results of the eager layer; the layers
+    that are not here are in the whole recipe."""
+    monkeypatch.setattr(mixture, "ITERATIONS", 6)  # a graph has them all: fewer trace faster
     layer, inputs = made(name), inputs_of(name)
     torch.compiler.reset()
     compiled = torch.compile(lambda x: layer(x), backend="aot_eager", fullgraph=True)
