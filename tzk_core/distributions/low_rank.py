@@ -55,13 +55,16 @@ class LowRankGaussian(Reparametrised):
         return soft_bound(self.raw_log_factor, self.log_scale_bound)
 
     def directions(self) -> Tensor:
-        """U, (dims, rank), with orthonormal columns: the first of the identity's, reflected."""
-        dims, rank = self.reflections.shape
-        unit = self.reflections / self.reflections.square().sum(0).sqrt()
-        U = torch.eye(dims, rank, dtype=unit.dtype, device=unit.device)
-        for normal in reversed(unit.unbind(1)):
-            U = U - 2 * torch.outer(normal, normal @ U)
-        return U
+        """U, (dims, rank), with orthonormal columns: the first of the identity's, reflected by all reflections in turn.
+
+        Their product at once is I - V T⁻¹ Vᵀ, T being the upper triangle of VᵀV with half its diagonal (Joffrain et al.
+        2006): of unit vectors, so that T is never singular.
+        """
+        rank = self.reflections.shape[1]
+        V = self.reflections / self.reflections.square().sum(0).sqrt()
+        identity = torch.eye(*V.shape, dtype=V.dtype, device=V.device)
+        T = (V.T @ V).triu(1) + 0.5 * identity[:rank]
+        return identity - V @ torch.linalg.solve_triangular(T, V[:rank].T, upper=True)
 
     @torch.no_grad()
     def set(self, mean: Tensor, covariance: Tensor) -> None:
