@@ -38,8 +38,9 @@ class LowRankKnowledge(Knowledge):
 
     For shared flows that put the coarsest latents first, over a standard Gaussian base: beyond `dims` the ratio
     p(z given C)/p(z) is then exactly 1. Discriminator and encoder see these dimensions alone; the discriminator has a
-    quadratic form beside its network. With the defaults it has 20,000 parameters, with hidden = 32 twice as many: on drawn
-    digits, 16x16, that took the Bayes posterior from 97.8 to 99.6 % (a `gaussian` of 103,000: 98.6 %).
+    quadratic form beside its network. With the defaults it has 20,000 parameters, with hidden = 32 twice as many.
+    On 500 drawn digits, 16x16, after 500 steps of batch 128, that took the Bayes posterior from 97.8 to 99.6 %;
+    `gaussian`, of 103,000 parameters, reached 98.6 %.
     """
 
     latent: LowRankGaussian
