@@ -8,8 +8,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import add_cost  # noqa: E402
+import pytest  # noqa: E402
+import sampling  # noqa: E402
 import torch  # noqa: E402
 import train_step  # noqa: E402
+from models import small  # noqa: E402
+
+from tzk_core import TzkError  # noqa: E402
 
 
 def test_the_stock_model_has_the_objective_and_gradients_of_ours() -> None:
@@ -34,3 +39,24 @@ def test_the_cost_of_adding_is_summed_up_as_ratios_within_a_round() -> None:
     found = add_cost.summary(taken)
     assert found["1"]["wall"]["ratio"] == 1 and found["10"]["wall"]["ratio"] == 1.5 and found["10"]["cpu"]["ratio"] == 1
     assert found["10"]["wall"]["ratio_quartiles"] == [1.5, 1.5]
+
+
+def test_every_draw_is_of_as_many_other_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(("gaussian", "flow"))
+    drawn: list[torch.Tensor] = []
+    original = model.sample
+    monkeypatch.setattr(model, "sample", lambda *given, **more: drawn.append(original(*given, **more)))
+    steps = sampling.draws(model, ["k1"], 5)
+    for step in (steps["prior"], steps["prior"], steps["k1"], steps["k1"]):
+        step()
+    assert all(each.shape == (5, 3) for each in drawn)
+    assert len({each.sum().item() for each in drawn}) == 4
+    with pytest.raises(TzkError, match="no knowledge type 'k7'"):
+        sampling.draws(model, ["k7"], 5)
+
+
+def test_sampling_is_summed_up_in_seconds_and_as_a_ratio_to_the_prior() -> None:
+    taken = {"prior": [(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)], "a": [(1.5, 2.0), (3.0, 4.0), (4.5, 6.0)]}
+    found = sampling.summary(taken)
+    assert found["prior"]["wall"] == {"seconds": 2.0, "quartiles": [1.0, 3.0], "ratio": 1.0}
+    assert found["a"]["wall"]["ratio"] == 1.5 and found["a"]["cpu"]["ratio"] == 1.0

@@ -16,6 +16,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge_types.few_shot import FewShotKnowledge
 from tzk_core.knowledge_types.flow import FlowKnowledge
 from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge_types.low_rank import LowRankKnowledge
 from tzk_core.testing import check_knowledge
 
 IMAGE = (1, 4, 4)
@@ -26,6 +27,8 @@ KNOWLEDGE: dict[str, Callable[[], Knowledge]] = {
     "flow of images": lambda: FlowKnowledge(IMAGE, characteristics=3, steps=2, tile=2, hidden=8),
     "gaussian": lambda: GaussianKnowledge((3,), hidden=8),
     "gaussian of images": lambda: GaussianKnowledge(IMAGE, characteristics=1, hidden=8),
+    "low-rank": lambda: LowRankKnowledge((3,), rank=2),
+    "low-rank of images": lambda: LowRankKnowledge(IMAGE, characteristics=3, dims=10, rank=3, hidden=8),
     "few-shot": lambda: FewShotKnowledge((3,), hidden=8),
     "few-shot of images": lambda: FewShotKnowledge(IMAGE, characteristics=3, hidden=8),
 }

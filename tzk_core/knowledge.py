@@ -33,8 +33,8 @@ class Knowledge(nn.Module):
     absent knowledge C means nothing, and p(T given κ=0) is the Bayes complement, so it has no distribution of its own.
 
     Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`
-    and `start`, and when the names or meanings of their parameters change, raise `state_version` and override
-    `upgrade`.
+    and `start`, `features` (and pass their number) where discriminator and encoder are to look at less than all of z,
+    and when the names or meanings of their parameters change, raise `state_version` and override `upgrade`.
 
     `implies` names knowledge that contains this one (a digit is in "mnist").
     """
@@ -51,16 +51,17 @@ class Knowledge(nn.Module):
         hidden: int = 70,
         layers: int = 4,
         logit_bound: float = 20.0,
+        features: int | None = None,
     ) -> None:
         super().__init__()
-        dims = int(torch.Size(latent_shape).numel())
+        dims = int(torch.Size(latent_shape).numel()) if features is None else features
         self.latent_shape = tuple(latent_shape)
         self.characteristics = characteristics
         self.logit_bound = logit_bound
         self.part: Part | None = None  # None: built in Python, so a checkpoint cannot build it again
         self.implies: tuple[str, ...] = ()
         self.latent = latent
-        self.discriminator = Regressor(dims, 1, hidden, layers)
+        self.discriminator: nn.Module = Regressor(dims, 1, hidden, layers)
         self.characteristics_prior = FittedGaussian((characteristics,))
         self.characteristics_encoder = ConditionalGaussian((characteristics,), dims, hidden, layers, mean_bound=6.0)
         self.register_buffer("log_odds", torch.zeros(()))
@@ -83,6 +84,10 @@ class Knowledge(nn.Module):
         `groups`, (m,) integers, say which of the reference are of one class, where that is known.
         """
 
+    def features(self, z: Tensor) -> Tensor:
+        """What discriminator and encoder see of z, (batch, *latent_shape): (batch, features), here all of it."""
+        return z.flatten(1)
+
     @staticmethod
     def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
         """The state dict of an older `version` as this one reads it."""
@@ -94,7 +99,7 @@ class Knowledge(nn.Module):
 
     def log_prob_presence_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """log p(κ=0 given z) and log p(κ=1 given z), (batch,) each, in nats."""
-        logits = soft_bound(self.discriminator(z.flatten(1)).squeeze(-1), self.logit_bound)
+        logits = soft_bound(self.discriminator(self.features(z)).squeeze(-1), self.logit_bound)
         return functional.logsigmoid(-logits), functional.logsigmoid(logits)
 
     def log_prob_characteristics(self, C: Tensor) -> Tensor:
@@ -104,11 +109,11 @@ class Knowledge(nn.Module):
     def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
         """log p(C given z, κ=1), (batch,) or (batch, samples)."""
         prior = self.characteristics_prior
-        return self.characteristics_encoder.log_prob(prior.standardise(C), z.flatten(1)) - prior.scale.log().sum()
+        return self.characteristics_encoder.log_prob(prior.standardise(C), self.features(z)) - prior.scale.log().sum()
 
     def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(C given z, κ=1), (batch, c) each."""
-        mean, log_scale = self.characteristics_encoder.parameters_of(z.flatten(1))
+        mean, log_scale = self.characteristics_encoder.parameters_of(self.features(z))
         return self.imagine(mean), self.characteristics_prior.scale * log_scale.exp()
 
     def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
@@ -117,7 +122,7 @@ class Knowledge(nn.Module):
 
     def encode(self, z: Tensor, noise: Tensor) -> Tensor:
         """The C that Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
-        return self.imagine(self.characteristics_encoder.from_noise(noise, z.flatten(1)))
+        return self.imagine(self.characteristics_encoder.from_noise(noise, self.features(z)))
 
     def imagine(self, noise: Tensor) -> Tensor:
         """The C that standard Gaussian `noise`, (…, c), stands for under the prior p(C given κ=1)."""

@@ -21,6 +21,7 @@ OWN_COMMANDS = {
     "score": "Say which knowledge images show, or that they show none.",
     "ood": "Tell a run's data from other data: areas under ROC curves.",
     "knowledge": "List, export, import and remove the knowledge types of a run.",
+    "pack": "Make a small copy of a run, to share its model.",
     "check": "Say everything that is wrong with a config.",
     "describe": "Say what a registered part is and takes.",
     "plugins": "List the plugins and what became of each.",

@@ -40,20 +40,20 @@ class ConditionalGaussian(Reparametrised):
         return soft_bound(mean, self.mean_bound), soft_bound(log_scale, self.log_scale_bound)
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        mean, log_scale = self.parameters_of(_given(context))
+        mean, log_scale = self.parameters_of(given(context))
         flat = inputs.flatten(inputs.dim() - len(self.shape))
-        flat, mean, log_scale = _beside(flat, mean), _beside(mean, flat), _beside(log_scale, flat)
+        flat, mean, log_scale = beside(flat, mean), beside(mean, flat), beside(log_scale, flat)
         standard = (flat - mean) * torch.exp(-log_scale)
         return -0.5 * standard.square().sum(-1) - log_scale.sum(-1) - 0.5 * flat.shape[-1] * LOG_2PI
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        mean, log_scale = self.parameters_of(_given(context))
+        mean, log_scale = self.parameters_of(given(context))
         flat = noise.flatten(noise.dim() - len(self.shape))
-        mean, log_scale = _beside(mean, flat), _beside(log_scale, flat)
+        mean, log_scale = beside(mean, flat), beside(log_scale, flat)
         return torch.addcmul(mean, log_scale.exp(), flat).view(noise.shape)
 
     def _mean(self, context: Tensor | None) -> Tensor:
-        mean, _ = self.parameters_of(_given(context))
+        mean, _ = self.parameters_of(given(context))
         return mean.reshape(*mean.shape[:-1], *self.shape)
 
 
@@ -80,12 +80,13 @@ class ConditionalFlow(Reparametrised):
         return self.transform.inverse(self.base.from_noise(noise, context))[0]
 
 
-def _beside(values: Tensor, other: Tensor) -> Tensor:
+def beside(values: Tensor, other: Tensor) -> Tensor:
     """`values`, (batch, dims), as (batch, 1, dims) where `other` carries samples, (batch, samples, dims)."""
     return values.unsqueeze(1) if values.dim() < other.dim() else values
 
 
-def _given(context: Tensor | None) -> Tensor:
+def given(context: Tensor | None) -> Tensor:
+    """The context, which a conditional density cannot do without."""
     if context is None:
         raise ValueError("a conditional density expects a context; got none")
     return context

@@ -56,7 +56,7 @@ def evaluate(
                 f"[evaluation.partitions] {title!r} partitions no data set: "
                 "it needs exactly one of its knowledge types present in each sample of one"
             )
-    weights = {title: _log_weights(model, members) for title, members in partitions.items()}
+    weights = {title: log_weights(model, members) for title, members in partitions.items()}
     was_training = model.training
     model.eval()
     info = information(model, held, seed)
@@ -129,7 +129,7 @@ def _baseline_rows(held: Held, train: Tensor) -> list[dict[str, Any]]:
     return [likelihood.make_row(held, name, "baseline", mean, len(bits), error)]
 
 
-def _log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
+def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
     """log w_k of a partition, proportional to p(κ^k=1), summing to 1."""
     logits = torch.stack([model.find(name).log_prob_presence()[1] for name in members]).double()
     return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))

@@ -55,8 +55,14 @@ class OpaqueKnowledge:
     reason: str
 
 
-def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None) -> None:
-    """Writes the model, and the state of its training if given, as `folder`, replacing what was there as a whole."""
+def save_checkpoint(
+    model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes the model, and the state of its training if given, as `folder`, replacing what was there as a whole.
+
+    half: float32 tensors whose every value float16 has exactly are written so, as `packing` makes them. They are read
+    as float32 again, and hashes are those of float32.
+    """
     core = core_hash(model.flow)
     with _replacing(Path(folder)) as fresh:
         manifest: dict[str, Any] = {
@@ -64,12 +70,12 @@ def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None 
             "core": {
                 "hash": core,
                 "parts": model.flow.parts.to_json() if model.flow.parts else None,
-                **_write(fresh, CORE, save_tensors(_tensors(model.flow))),
+                **_write(fresh, CORE, save_tensors(_stored(model.flow, half))),
             },
             "knowledge": {},
         }
         for name, kind in model.named_knowledge():
-            entry, file = knowledge_file(name, kind, core)
+            entry, file = knowledge_file(name, kind, core, half)
             manifest["knowledge"][name] = {**entry, **_write(fresh, _file_of(name), file)}
         for name, opaque in model.opaque.items():
             manifest["knowledge"][name] = {**opaque.entry, **_write(fresh, _file_of(name), opaque.file)}
@@ -253,14 +259,22 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
     return state
 
 
-def knowledge_file(name: str, kind: Knowledge, core: str) -> tuple[dict[str, Any], bytes]:
-    """What the manifest says of a knowledge type, but for its file, and the file."""
+def knowledge_file(name: str, kind: Knowledge, core: str, half: bool = False) -> tuple[dict[str, Any], bytes]:
+    """What the manifest says of a knowledge type, but for its file, and the file; `half` as in `save_checkpoint`."""
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-    return entry, save_tensors(_tensors(kind), metadata={"tzk": json.dumps({"name": name, **entry})})
+    return entry, save_tensors(_stored(kind, half), metadata={"tzk": json.dumps({"name": name, **entry})})
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def _stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+    tensors = _tensors(module)
+    for name, tensor in tensors.items() if half else ():
+        if tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor):
+            tensors[name] = tensor.half()
+    return tensors
 
 
 def _without_versions(value: Any) -> Any:
@@ -287,9 +301,10 @@ def _load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: P
 
 def _parse(file: bytes, where: Path) -> dict[str, Tensor]:
     try:
-        return load_tensors(file)
+        tensors = load_tensors(file)
     except Exception as error:
         raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
 
 
 def _file_of(name: str) -> str:

@@ -1,0 +1,126 @@
+"""How long a trained model takes to draw 64 images, from the prior and given one knowledge type.
+
+    python benchmarks/sampling.py RUN [--json] [--number 64] [--knowledge NAME ...] [--rounds N] [--threads N]
+
+RUN is a run folder or a checkpoint. What is drawn from takes turns within each round, so that whatever else the machine
+does falls on all alike; a first round, which warms up, does not count. Printed are the median and quartiles over
+rounds, by the clock and by CPU seconds of the process, and the ratio to the prior within a round. Loading the model is
+not in it. Every round draws other samples, so that none can be kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from train_step import measure, processor
+
+import tzk_core
+from tzk_core import TzK
+
+PRIOR = "prior"
+GOAL = 1.0
+"""Seconds for 64 images, at most."""
+
+
+def draws(model: TzK, names: Sequence[str], number: int) -> dict[str, Callable[[], None]]:
+    """By what is drawn from, the prior first, a function that draws so many samples, others at every call.
+
+    Raises `TzkError` for a name that the model does not have.
+    """
+
+    def drawing(name: str | None) -> Callable[[], None]:
+        seeds = iter(range(10**9))
+
+        def draw() -> None:
+            model.sample(number, name, seed=next(seeds))
+
+        return draw
+
+    for name in names:
+        model.find(name)
+    return {PRIOR: drawing(None), **{name: drawing(name) for name in names}}
+
+
+def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """Seconds and ratios to the prior, by clock: medians and quartiles."""
+    found: dict[str, Any] = {}
+    for name, pairs in taken.items():
+        found[name] = {}
+        for column, clock in enumerate(("wall", "cpu")):
+            seconds = [pair[column] for pair in pairs]
+            ratios = [pair[column] / prior[column] for pair, prior in zip(pairs, taken[PRIOR], strict=True)]
+            low, middle, high = statistics.quantiles(seconds, n=4)
+            found[name][clock] = {
+                "seconds": round(middle, 4),
+                "quartiles": [round(low, 4), round(high, 4)],
+                "ratio": round(statistics.median(ratios), 3),
+            }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run folder or a checkpoint")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--number", type=int, default=64, help="of images (default: %(default)s)")
+    parser.add_argument("--knowledge", nargs="*", help="names of knowledge types (default: the model's first)")
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 2 or arguments.number < 1:
+        parser.error("expected --rounds of at least 2, for a spread, and --number of at least 1")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+
+    model = tzk_core.load(arguments.run).to(arguments.device).eval()
+    names = list(model.knowledge)[:1] if arguments.knowledge is None else arguments.knowledge
+    steps = draws(model, names, arguments.number)
+    if model.like.is_cuda:
+        steps = {name: _waited(step) for name, step in steps.items()}
+    found = {
+        "goal": f"{GOAL} seconds for 64 images at most",
+        "drawn": summary(measure(steps, arguments.rounds, repeat=1)),
+        "number": arguments.number,
+        "shape": list(model.shape),
+        "parameters": sum(parameter.numel() for parameter in model.flow.parameters()),
+        "rounds": arguments.rounds,
+        "machine": torch.cuda.get_device_name() if model.like.is_cuda else processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, {found['number']} samples")
+    print(f"{'drawn from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
+    for name, clocks in found["drawn"].items():
+        for clock, each in clocks.items():
+            low, high = each["quartiles"]
+            shown = f"{low:.4f} to {high:.4f}"
+            title = name if clock == "wall" else ""
+            print(f"{title:<20}{clock:<6}{each['seconds']:>9.4f}   {shown:<19}{each['ratio']:>18.2f}")
+    print(f"the goal is {found['goal']}")
+
+
+def _waited(step: Callable[[], None]) -> Callable[[], None]:
+    """A step that ends when the GPU is through with it."""
+
+    def whole() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    return whole
+
+
+if __name__ == "__main__":
+    main()

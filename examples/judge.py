@@ -1,0 +1,222 @@
+"""Whether samples show what they were drawn for, by a network that never saw the model, and by the model itself.
+
+    python examples/judge.py RUN [--number 1000] [--temperature 1 0.7] [--json]
+
+The judge is a small convolutional network, trained on the spot on the training split of the run's own data set, of
+whatever size, to tell the knowledge types of one table of its config apart ("digit-{label}" for MNIST). It says how
+many of the samples of each knowledge type it takes for that, and the model's own classifiers say it too: the largest
+p(κ=1 given T), and Bayes, the largest p(κ=1) p(T given κ=1). First all three answer for the test split, so that one
+knows what their word is worth. Samples are judged as images are stored, in whole grey levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tzk_core.cli.run_folder import RunFolder
+from tzk_core.config import load_run_config
+from tzk_core.data.dequantise import dequantise
+from tzk_core.errors import TzkError
+from tzk_core.evaluation.classification import classification
+from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.results import log_weights
+from tzk_core.evaluation.scoring import score
+from tzk_core.experiment import Experiment
+from tzk_core.random_streams import seeded, stream
+
+CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """T: (n, *shape), uint8 grey levels. known: (n,), which of the knowledge types is present."""
+
+    T: Tensor
+    known: Tensor
+
+
+def labelled(experiment: Experiment, names: Sequence[str], dataset: str, split: str) -> Labelled:
+    """The samples of a split in which exactly one of the knowledge types is present, with all their labels."""
+    samples = experiment.datasets[dataset].split(split)
+    annotation = experiment.annotation.of({dataset: samples})
+    present = annotation.presence[dataset][:, [annotation.names.index(name) for name in names]] == 1
+    rows = present.sum(1) == 1
+    return Labelled(samples.T[rows], present[rows].float().argmax(1))
+
+
+class Network(nn.Sequential):
+    """Three convolutions with batch normalisation and one linear layer, on grey levels, (n, c, h, w), in [0, 1]."""
+
+    def __init__(self, channels: int, classes: int, width: int = 16) -> None:
+        parts: list[nn.Module] = []
+        for before, after in ((channels, width), (width, 2 * width), (2 * width, 4 * width)):
+            parts += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(after)]
+            parts += [nn.ReLU()]
+        super().__init__(*parts, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16 * width, classes))
+
+
+def trained(data: Labelled, classes: int, epochs: float = 2.0, seed: int = 0, batch: int = 128) -> Network:
+    """A network trained by Adam with one cycle of the rate, its random numbers derived from the seed."""
+    with seeded(seed, "judge"):
+        network = Network(data.T.shape[1], classes)
+    source = stream(seed, "judge", "batches")
+    steps = max(1, round(epochs * len(data.T) / batch))
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
+    rows = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(rows) < batch:
+            rows = torch.cat([rows, torch.randperm(len(data.T), generator=source)])
+        now, rows = rows[:batch], rows[batch:]
+        loss = nn.functional.cross_entropy(network(_scaled(data.T[now])), data.known[now])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        cycle.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def taken_for(network: Network, T: Tensor) -> Tensor:
+    """Which class the network takes images in grey levels, (n, c, h, w), for, (n,)."""
+    return torch.cat([network(_scaled(part)).argmax(1) for part in T.split(4 * CHUNK)])
+
+
+def own_accuracies(
+    experiment: Experiment, names: Sequence[str], data: Labelled, importance_samples: int
+) -> dict[str, float]:
+    """What the model's own classifiers get right of images in grey levels."""
+    model, seed, levels = experiment.model, experiment.config.seed, experiment.levels
+    T = dequantise(data.T, stream(seed, "judged"), levels)
+    presence = nn.functional.one_hot(data.known, len(names)).float()
+    held = Held("judged", "test", T, presence, tuple(names), {}, levels, None, 1.0)
+    scores = score(model, held, importance_samples, names, seed)
+    found = classification(model, scores, "", log_weights(model, names))
+    return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}
+
+
+def drawn(experiment: Experiment, name: str, number: int, temperature: float, seed: int = 0) -> Tensor:
+    """Samples of a knowledge type in grey levels, (n, c, h, w), uint8."""
+    parts = []
+    for start in range(0, number, CHUNK):
+        count = min(CHUNK, number - start)
+        T = experiment.model.sample(count, name, temperature=temperature, seed=seed + start)
+        grey = (T * experiment.levels).floor().nan_to_num(0.0)
+        parts.append(grey.clamp(0, experiment.levels - 1).to(torch.uint8).cpu())
+    return torch.cat(parts)
+
+
+def judged(
+    experiment: Experiment,
+    names: Sequence[str],
+    dataset: str,
+    number: int = 1000,
+    temperatures: Sequence[float] = (1.0,),
+    epochs: float = 2.0,
+    importance_samples: int = 16,
+    own: bool = True,
+) -> dict[str, Any]:
+    """All accuracies, in [0, 1]: "test", and for each temperature one for each knowledge type and "all" of them."""
+    network = trained(labelled(experiment, names, dataset, "train"), len(names), epochs)
+    test = labelled(experiment, names, dataset, "test")
+
+    def accuracies(data: Labelled) -> dict[str, float]:
+        found = {"by_judge": (taken_for(network, data.T) == data.known).double().mean().item()}
+        return found | (own_accuracies(experiment, names, data, importance_samples) if own else {})
+
+    results: dict[str, Any] = {"dataset": dataset, "number": number, "importance_samples": importance_samples}
+    results["test"] = {"count": len(test.T), **accuracies(test)}
+    results["samples"] = []
+    for temperature in temperatures:
+        found: dict[str, dict[str, float]] = {}
+        for index, name in enumerate(names):
+            T = drawn(experiment, name, number, temperature)
+            found[name] = accuracies(Labelled(T, torch.full((number,), index)))
+        whole = {key: sum(each[key] for each in found.values()) / len(names) for key in found[names[0]]}
+        results["samples"].append({"temperature": temperature, "all": whole, "knowledge": found})
+    return results
+
+
+HEADERS = {"by_judge": "network", "by_presence": "p(κ given T)", "by_bayes": "Bayes"}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """A table, in percent."""
+    columns = [key for key in HEADERS if key in results["test"]]
+    lines = [
+        "| taken for what they are, in % | " + " | ".join(HEADERS[key] for key in columns) + " |",
+        "| --- |" + " ---: |" * len(columns),
+    ]
+
+    def line(what: str, values: dict[str, float]) -> None:
+        lines.append(f"| {what} | " + " | ".join(f"{100 * values[key]:.2f}" for key in columns) + " |")
+
+    line(f"{results['dataset']}, test ({results['test']['count']:,})", results["test"])
+    for each in results["samples"]:
+        at = f"temperature {each['temperature']:g}"
+        line(f"all samples, {at} ({len(each['knowledge'])} × {results['number']:,})", each["all"])
+        for name, values in each["knowledge"].items():
+            line(f"{name}, {at}", values)
+    return "\n".join(lines) + "\n"
+
+
+def chosen(experiment: Experiment, table: str | None) -> tuple[list[str], str]:
+    """The knowledge types of a table of the config, the first with a `{column}` by default, and their data set."""
+    groups = experiment.groups
+    if not groups or (table is not None and table not in groups):
+        listed = ", ".join(groups) or "none"
+        raise TzkError(f"expected a [[knowledge]] table with a {{column}} in its name and --table of it; got {listed}")
+    names = groups[table or next(iter(groups))]
+    counts = {}
+    for dataset, presence in experiment.annotation.presence.items():
+        columns = [experiment.annotation.names.index(name) for name in names]
+        counts[dataset] = int((presence[:, columns] == 1).sum())
+    dataset = max(counts, key=lambda each: counts[each])
+    if len(experiment.shape) != 3 or experiment.levels is None:
+        raise TzkError(f"the judge looks at images in grey levels; got data of shape {experiment.shape}")
+    return names, dataset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("--number", type=int, default=1000, help="samples of each (default: %(default)s)")
+    parser.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the noise (default: 1)")
+    parser.add_argument("--table", help="a [[knowledge]] name with a {column}; default: the first in the config")
+    parser.add_argument("--epochs", type=float, default=2.0, help="of training the judge (default: %(default)s)")
+    parser.add_argument("--importance-samples", type=int, default=16, help="of C, for Bayes (default: %(default)s)")
+    parser.add_argument("--judge-only", action="store_true", help="leave the model's own classifiers out")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    folder = RunFolder.open(options.run)
+    experiment = Experiment(load_run_config(folder.config))
+    experiment.load(folder.path)
+    names, dataset = chosen(experiment, options.table)
+    results = judged(
+        experiment,
+        names,
+        dataset,
+        options.number,
+        options.temperature,
+        options.epochs,
+        options.importance_samples,
+        not options.judge_only,
+    )
+    print(json.dumps(results, indent=2) if options.json else markdown(results), end="\n" if options.json else "")
+
+
+def _scaled(T: Tensor) -> Tensor:
+    return T.float() / 255
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`tzk pack RUN FOLDER`: a small copy of a run, with all that it takes to use its model and nothing of its training."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.cli.lineage import extended, new_folder
+from tzk_core.cli.run_folder import RunFolder
+from tzk_core.errors import TzkError
+
+COPIED = ("config.toml", "addition.toml", "results.json", "results.md")
+MEGABYTE = 1e6
+
+
+@click.command(name="pack")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--half", is_flag=True, help="Round the weights to half precision, where that is enough.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=500,
+    show_default=True,
+    help="How many test images of each data set to evaluate; 0 for none, which needs no data.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.001,
+    show_default=True,
+    help="With --half: how many bits per dimension no figure may change by.",
+)
+def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -> None:
+    """Make a small copy of RUN as FOLDER, a run folder again: for `tzk sample`, `eval`, `score` and `add` as RUN is.
+
+    The state of the training, curves and pictures are left out: it cannot be resumed. With --half the weights are
+    rounded to half precision, which halves them; tensors where that errs by more than 1/2048, root mean square, stay
+    as they are. It is refused, and nothing is left, if any likelihood changes by more than --tolerance. What the copy
+    gives on --limit test images is kept in it as results-LIMIT.json, so that anybody can check it:
+    tzk eval FOLDER --limit LIMIT --json.
+    """
+    parent = RunFolder.open(run)
+    if not parent.has_checkpoint:
+        raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
+    options = [*(["--half"] if half else []), "--limit", str(limit), *(["--tolerance", str(tolerance)] if half else [])]
+    typed = shlex.join(["tzk", "pack", str(run), str(folder), *options])
+    with new_folder(folder) as packed:
+        said = _pack(parent, packed, half, limit, tolerance, typed)
+    sizes = [
+        sum(file.stat().st_size for file in each.rglob("*") if file.is_file()) / MEGABYTE for each in (run, folder)
+    ]
+    output.say(f"{said}{folder}: {sizes[1]:.2f} MB, of {sizes[0]:.2f} MB in {run}")
+
+
+def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, tolerance: float, typed: str) -> str:
+    """Fills the new folder; what there is to say of the figures."""
+    from tzk_core.training.checkpoint import read_manifest  # these import torch
+    from tzk_core.training.packing import pack_checkpoint
+
+    for name in COPIED:
+        if (parent.path / name).is_file():
+            shutil.copyfile(parent.path / name, packed.path / name)
+    kept = pack_checkpoint(parent.path / "checkpoint", packed.path / "checkpoint", half)
+    record = parent.read_record()
+    record["lineage"] = extended(parent, "pack", [], read_manifest(packed.path / "checkpoint")["core"]["hash"], typed)
+    said = ""
+    if half:
+        record["half"] = {"kept": kept}
+        said = f"kept in float32: {', '.join(kept)}\n" if kept else ""
+    if limit:
+        before, after = _figures(parent, packed, half, limit)
+        if half:
+            furthest, difference = _furthest(before, after)
+            record["half"] |= {"limit": limit, "bits_per_dim": difference}
+            said += f"what changes most, of {limit} images: {furthest}, by {difference:.6f} bits per dimension\n"
+            if difference > tolerance:
+                raise TzkError(
+                    f"half precision changes {furthest} by {difference:.6f} bits per dimension, and {tolerance:g} is "
+                    "allowed: pack without --half, or with a larger --tolerance"
+                )
+        packed.write_json(packed.path / f"results-{limit}.json", after)
+    packed.write_json(packed.record, record)
+    return said
+
+
+def _figures(
+    parent: RunFolder, packed: RunFolder, half: bool, limit: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """results.json on so many test images, of the run and of its copy: once for both where their weights are alike."""
+    from tzk_core.config import load_run_config  # these import pydantic and torch
+    from tzk_core.experiment import Experiment
+
+    experiment = Experiment(load_run_config(parent.config))
+    experiment.load(packed.path)
+    after = experiment.evaluate("test", limit)
+    if not half:
+        return after, after
+    experiment.load(parent.path)
+    experiment.multipliers = {}  # which the copy has none of
+    return experiment.evaluate("test", limit), after
+
+
+def _furthest(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, float]:
+    """The row whose bits per dimension differ most, and by how much."""
+    differences = {
+        f"{a['dataset']}, {a['name']}": abs(a["bits_per_dim"] - b["bits_per_dim"])
+        for a, b in zip(after["rows"], before["rows"], strict=True)
+        if a["kind"] not in ("baseline", "published")
+    }
+    name = max(differences, key=lambda each: differences[each])
+    return name, differences[name]
