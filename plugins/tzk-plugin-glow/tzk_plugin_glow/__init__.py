@@ -12,6 +12,7 @@ def tzk_flow_layers() -> list[FlowLayer]:
             ("actnorm", "actnorm:ActNorm", "a scale and shift of each channel, started from data (Glow)"),
             ("pointwise-convolution", "convolution:PointwiseConvolution", "an invertible 1x1 convolution (Glow)"),
             ("image-coupling", "coupling:Coupling", "couplings of images: affine, mixtures of logistics, splines"),
+            ("grey-levels", "lattice:GreyLevels", "a discretised mixture of logistics for every element (PixelCNN++)"),
             ("variational-dequantisation", "dequantisation:Dequantisation", "learned noise in grey levels (Flow++)"),
         )
     ]
@@ -20,4 +21,7 @@ def tzk_flow_layers() -> list[FlowLayer]:
 @hookimpl
 def tzk_flow_recipes() -> list[FlowRecipe]:
     """The whole flows of this plugin, for `[flow] recipe`."""
-    return [FlowRecipe("glow", "tzk_plugin_glow.glow:glow", "multi-scale image flow, mixture-of-logistics couplings")]
+    return [
+        FlowRecipe("glow", "tzk_plugin_glow.glow:glow", "multi-scale image flow, mixture-of-logistics couplings"),
+        FlowRecipe("multiscale", "tzk_plugin_glow.multiscale:multiscale", "grey levels, lattice by lattice; couplings"),
+    ]

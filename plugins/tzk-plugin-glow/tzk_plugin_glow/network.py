@@ -21,22 +21,35 @@ class _Block(nn.Module):
 
 class ConvolutionalNet(nn.Module):
     """(batch, channels, h, w) to (batch, outputs, h, w): a 3×3 convolution to `width`, residual `blocks`, a 3×3
-    convolution. With `zero` the last starts at zero, so that the outputs start at its bias.
+    or 1×1 convolution (`last`). With `zero` the last starts at zero, so that the outputs start at its bias. With
+    `places`, (h, w), a bias for every place is learned, for images whose contents are centred.
 
     Channels are last in memory between the convolutions, which is quicker on CPUs (1.2 to 1.4 times at 14×14) and GPUs.
     """
 
-    def __init__(self, channels: int, outputs: int, width: int, blocks: int = 1, zero: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        width: int,
+        blocks: int = 1,
+        zero: bool = True,
+        last: int = 3,
+        places: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.places = None if places is None else nn.Parameter(torch.zeros(width, *places))
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
-        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+        self.last = nn.Conv2d(width, outputs, last, padding=last // 2)
         if zero:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.first(inputs.contiguous(memory_format=torch.channels_last))
+        if self.places is not None:
+            hidden = hidden + self.places
         for block in self.blocks:
             hidden = block(hidden)
         return self.last(functional.relu(hidden)).contiguous()

@@ -1,0 +1,86 @@
+"""The recipe `multiscale`: grey levels coded lattice by lattice, then coupling steps on the coarse latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nflows.transforms.base import Transform
+
+from tzk_core.errors import TzkError
+from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.reshape import Flatten
+from tzk_core.transforms.squeeze import Squeeze
+from tzk_plugin_glow.actnorm import ActNorm
+from tzk_plugin_glow.convolution import PointwiseConvolution
+from tzk_plugin_glow.coupling import Coupling
+from tzk_plugin_glow.lattice import GreyLevels, Lattice
+
+
+def multiscale(
+    shape: tuple[int, ...],
+    widths: Sequence[int] = (64, 96, 64),
+    blocks: Sequence[int] = (2, 2, 2),
+    components: int = 5,
+    steps: int = 8,
+    coupling: str = "affine",
+    coupling_width: int = 64,
+    coupling_blocks: int = 1,
+    levels: int = 256,
+) -> Transform:
+    """`Lattice`s in one another, finest first, then `steps` of actnorm, 1×1 convolution and coupling on what the
+    lattices within the finest gave.
+
+    `shape` is (channels, height, width) with even sides. A lattice halves both sides as long as they are even; the
+    smallest image is left to `GreyLevels`. `widths` and `blocks` are those of the networks of the finest lattice, the
+    next and so on; the last entry is for all smaller ones. z is (d,): first a quarter of all dimensions, the latents of
+    every second pixel of every second row after the coupling steps; the rest belongs to the finest lattice. `coupling`
+    is a map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
+
+    Under uniform dequantisation the grey levels of all but the quarter are coded without loss (see `GreyMap`). Sampling
+    evaluates two networks a lattice. Raises `TzkError` for shapes that cannot be cut.
+    """
+    if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
+        raise TzkError(
+            f"the recipe multiscale is for images, (channels, height, width) of even sides; got {tuple(shape)}"
+        )
+    if not widths or not blocks:
+        raise TzkError("multiscale expects widths and blocks for at least one lattice")
+    half = (shape[0], shape[1] // 2, shape[2] // 2)
+    after = _steps(half, steps, coupling, coupling_width, coupling_blocks)
+    return _lattice(tuple(shape), 0, widths, blocks, components, levels, after)
+
+
+def _lattice(
+    shape: tuple[int, ...],
+    depth: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    components: int,
+    levels: int,
+    after: list[Transform],
+) -> Transform:
+    """The lattice of `shape` with all those in it, and `after` those."""
+    if shape[1] % 2 or shape[2] % 2:
+        return GreyLevels(shape, components, levels)
+    half = (shape[0], shape[1] // 2, shape[2] // 2)
+    inner = _lattice(half, depth + 1, widths, blocks, components, levels, [])
+    width, count = (each[min(depth, len(each) - 1)] for each in (widths, blocks))
+    if depth == 0:
+        inner = Composite([inner, *after])
+    return Lattice(shape, inner, components, width, count, levels, flat=depth == 0)
+
+
+def _steps(shape: tuple[int, ...], steps: int, coupling: str, width: int, blocks: int) -> list[Transform]:
+    """Coupling steps on an image of latents, and its flattening; on squeezed images if its sides are even."""
+    layers: list[Transform] = []
+    if shape[1] % 2 == 0 and shape[2] % 2 == 0:
+        layers.append(Squeeze(shape))
+        shape = layers[0].output_shape
+    if shape[0] > 1:
+        for step in range(steps):
+            layers += [
+                ActNorm(shape),
+                PointwiseConvolution(shape, "orthogonal", seed=step),
+                Coupling(shape, coupling, 4, width, blocks),
+            ]
+    return [*layers, Flatten(shape)]
