@@ -136,13 +136,14 @@ class ClassFlow(Reparametrised):
         return log_prob.view(chosen.shape[:2]) if several else log_prob
 
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        return self.base.noise(size, generator)
+        return self.base.noise(size, generator).view(*size, *self.shape)
 
     def from_gaussian(self, noise: Tensor) -> Tensor:
-        return self.base.from_gaussian(noise)
+        return self.base.from_gaussian(noise)  # element by element, whatever the shape
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.transform.inverse(self.base.from_noise(noise), _one_hot(_given(context), self.classes))[0]
+        latent = self.base.from_noise(noise.reshape(-1, *self.base.shape))
+        return self.transform.inverse(latent, _one_hot(_given(context), self.classes))[0]
 
 
 def _one_hot(C: Tensor, classes: int) -> Tensor:
