@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
@@ -59,7 +61,7 @@ class ClassConditional(Knowledge):
             if given not in known:
                 raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {given!r}")
         transform = builders[architecture]()
-        latent = ClassFlow(shape, transform, bases[base](tuple(transform.output_shape)), classes)  # type: ignore[abstract]
+        latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
         super().__init__(shape, latent, characteristics, encoder, layers)
         self.classes = classes
         self.characteristics_prior = EqualClasses(classes)  # type: ignore[assignment]
