@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from nflows.transforms.base import Transform
 from nflows.transforms.conv import OneByOneConvolution
-from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform
+from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform, CouplingTransform
 from nflows.transforms.permutations import ReversePermutation
-from torch import Tensor
+from torch import Tensor, nn
 from tzk_core.errors import TzkError
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.composite import Composite
@@ -28,15 +28,34 @@ from tzk_plugin_baselines.networks import Convolutional, dense
 Shape = tuple[int, ...]
 
 
+class _Coupling(CouplingTransform):
+    """nflows' coupling with its choice of features as plain attributes: as buffers, which follow from the sizes all the
+    same, they would be stacked with the parameters of other knowledge types, and an index cannot be."""
+
+    def __init__(self, mask: Tensor, network: Callable[[int, int], nn.Module]) -> None:
+        super().__init__(mask, network)
+        chosen = self.identity_features, self.transform_features
+        del self.identity_features, self.transform_features
+        self.identity_features, self.transform_features = chosen
+
+
+class AdditiveCoupling(_Coupling, AdditiveCouplingTransform):
+    """y = x + t(other features)."""
+
+
+class AffineCoupling(_Coupling, AffineCouplingTransform):
+    """y = x s(other features) + t(other features), s between 0.001 and 1.001."""
+
+
 def nice(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
     """`steps` additive couplings, then a scale for each dimension (Dinh et al. 2014, Section 3)."""
-    return _couplings(AdditiveCouplingTransform, shape, steps, hidden, blocks, context, between=False)
+    return _couplings(AdditiveCoupling, shape, steps, hidden, blocks, context, between=False)
 
 
 def real_nvp(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
     """`steps` affine couplings of a checkerboard and its complement in turn, with an element-wise scale and shift,
     started from data, behind each in the place of batch normalisation (Papamakarios et al. 2017, Section 4)."""
-    return _couplings(AffineCouplingTransform, shape, steps, hidden, blocks, context, between=True)
+    return _couplings(AffineCoupling, shape, steps, hidden, blocks, context, between=True)
 
 
 def maf(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
@@ -69,24 +88,21 @@ def glow(
     if levels < 1 or len(shape) != 3:
         raise TzkError(f"glow expects images, (channels, height, width), and levels of at least 1; got {shape}, {levels}")
     _check(steps)
-    whole = Multiscale(levels)
-    inner: Shape | None = tuple(shape)
+    network = partial(Convolutional, hidden=hidden, blocks=blocks, context=context)
+    whole: list[Transform] = []
+    shapes: list[Shape] = []
+    inner = tuple(shape)
     for _ in range(levels):
-        assert inner is not None
         squeeze = Squeeze(inner)
-        inner = squeeze.output_shape
+        channels, *sides = squeeze.output_shape
+        mask = torch.arange(channels) >= channels // 2
         parts: list[Transform] = [squeeze]
-        network = partial(Convolutional, hidden=hidden, blocks=blocks, context=context)
-        mask = torch.arange(inner[0]) >= inner[0] // 2
         for _ in range(steps):
-            parts += [
-                ChannelAffine(inner),
-                OneByOneConvolution(inner[0]),
-                AffineCouplingTransform(mask.int(), network),
-            ]
-        inner = whole.add_transform(Composite([*parts, ChannelAffine(inner)]), inner)
-    whole.output_shape = (math.prod(shape),)
-    return whole
+            parts += [ChannelAffine(squeeze.output_shape), OneByOneConvolution(channels), AffineCoupling(mask.int(), network)]
+        whole.append(Composite([*parts, ChannelAffine(squeeze.output_shape)]))
+        shapes.append(squeeze.output_shape)
+        inner = (channels - channels // 2, *sides)
+    return Multiscale(whole, shapes)
 
 
 def _couplings(

@@ -1,11 +1,12 @@
-"""A scale and a shift for every channel of an image, started from data, and scales that are split off (Glow)."""
+"""What Glow has around its couplings: a scale and a shift of channels, started from data, and levels that split off."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from nflows.transforms.base import CompositeTransform, MultiscaleCompositeTransform, Transform
+from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor, nn
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.layer import Layer
@@ -54,16 +55,46 @@ class ChannelAffine(Layer):
         return (self.pixels * log_scale.sum()).expand(inputs.shape[0])
 
 
-class Multiscale(MultiscaleCompositeTransform):
-    """nflows' multi-scale composite, (channels, height, width) to (dims,), whose parts can start from data."""
+class Multiscale(Transform):
+    """Levels one after the other, (channels, height, width) to (dims,): behind each but the last the first half of the
+    channels is done, and the other half goes on.
+
+    It is nflows' MultiscaleCompositeTransform as a pure function, whose parts can start from data.
+    """
+
+    def __init__(self, levels: Sequence[Transform], shapes: Sequence[tuple[int, ...]]) -> None:
+        """`shapes` are those in which the levels leave, (channels, height, width) each."""
+        super().__init__()
+        self.levels = nn.ModuleList(levels)
+        last = len(shapes) - 1
+        self._done = [(c if number == last else c // 2, *sides) for number, (c, *sides) in enumerate(shapes)]
+        self.output_shape = (sum(map(math.prod, self._done)),)
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
         """Starts the parts that have a start of their own, one after the other, from `inputs`, (batch, c, h, w)."""
-        for number, level in enumerate(self._transforms):
-            inputs = _started(level, inputs)
-            if number < len(self._transforms) - 1:
-                inputs = inputs.chunk(2, 1)[1]
+        for level, done in zip(self.levels, self._done, strict=True):
+            inputs = _started(level, inputs)[:, done[0] :]  # type: ignore[arg-type]
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        outputs, logabsdets = [], []
+        for level, done in zip(self.levels, self._done, strict=True):
+            whole, logabsdet = level(inputs, context)
+            outputs.append(whole[:, : done[0]].flatten(1))
+            inputs = whole[:, done[0] :]
+            logabsdets.append(logabsdet)
+        return torch.cat(outputs, 1), torch.stack(logabsdets).sum(0)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parts = inputs.split([math.prod(done) for done in self._done], 1)
+        logabsdets: list[Tensor] = []
+        whole: Tensor | None = None
+        for level, done, part in list(zip(self.levels, self._done, parts, strict=True))[::-1]:
+            image = part.reshape(-1, *done)
+            whole, logabsdet = level.inverse(image if whole is None else torch.cat([image, whole], 1), context)
+            logabsdets.append(logabsdet)
+        assert whole is not None
+        return whole, torch.stack(logabsdets).sum(0)
 
 
 def _started(transform: Transform, inputs: Tensor) -> Tensor:

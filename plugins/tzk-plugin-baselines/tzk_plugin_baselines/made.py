@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
 from nflows.transforms.base import Transform
-from nflows.transforms.made import MADE
+from nflows.transforms.made import MADE, MaskedLinear
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,14 +90,18 @@ def spread_degrees(made: MADE) -> None:
     hidden = inputs.new_tensor(_degrees(len(inputs), made.initial_layer.out_features))
     for layer, before in [(made.initial_layer, inputs), *((block.linear, hidden) for block in made.blocks)]:
         layer.degrees.copy_(hidden)
-        layer.mask.copy_(hidden[:, None] >= before)
-    made.final_layer.mask.copy_(made.final_layer.degrees[:, None] > hidden)
+        _mask(layer, hidden[:, None] >= before)
+    _mask(made.final_layer, made.final_layer.degrees[:, None] > hidden)
+
+
+def _mask(layer: MaskedLinear, mask: Tensor) -> None:
+    """Sets the mask, which follows from the sizes and need not be in checkpoints."""
+    layer.register_buffer("mask", mask.to(layer.mask), persistent=False)
 
 
 def _degrees(features: int, units: int) -> list[int]:
     """In ascending order, so that what depends on the first i features is the first units of a layer."""
-    most = max(1, features - 1)
-    return [1 + unit * most // units for unit in range(units)]
+    return [1 + unit * max(0, features - 2) // max(1, units - 1) for unit in range(units)]
 
 
 def invert(

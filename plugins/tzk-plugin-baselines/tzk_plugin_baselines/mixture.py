@@ -12,6 +12,8 @@ LOG_2PI = math.log(2 * math.pi)
 HALVINGS = 30
 NEWTON = 4
 DEPTH = 8
+FARTHEST = 1e12
+"""Deviations from a component beyond which it is as if they were no more: their squares would be infinite in float32."""
 
 
 def to_gaussian(inputs: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +36,7 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     def forward(inputs: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
-        standard = (inputs.unsqueeze(-1) - means) / scales
+        standard = ((inputs.unsqueeze(-1) - means) / scales).clamp(-FARTHEST, FARTHEST)
         near = (log_weights.exp() * torch.sigmoid(1.702 * standard)).sum(-1)  # F to 0.01, to tell the tails apart
         side = torch.where(near < 0.5, 1.0, -1.0).to(inputs.dtype)
         log_tail, of_tail = _summed(log_weights + log_ndtr(side.unsqueeze(-1) * standard))
