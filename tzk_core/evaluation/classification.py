@@ -1,5 +1,5 @@
-"""Which member of a partition a sample belongs to, or which of finitely many C it has: by Bayes from p(T given K), and by
-the discriminators or the encoder."""
+"""Which member of a partition a sample belongs to, or which of finitely many C it has: by Bayes from p(T given K),
+and by the discriminators or the encoder."""
 
 from __future__ import annotations
 

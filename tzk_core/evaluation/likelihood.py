@@ -128,7 +128,8 @@ def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
     """The fair unconditional number of a model with knowledge: the mixture over a declared partition."""
     log_prob = mixture_log_prob(scores, log_weights)
-    return row(scores.held, name, "mixture", log_prob, knowledge=", ".join(log_weights), **_estimate(scores, log_weights))
+    label = ", ".join(log_weights)
+    return row(scores.held, name, "mixture", log_prob, knowledge=label, **_estimate(scores, log_weights))
 
 
 def covers(held: Held, members: Sequence[str]) -> bool:

@@ -45,8 +45,8 @@ def evaluate(
     the terms of Eq. 4 in nats (see `Information`), `inconsistency_nats` over all data sets, accuracy of the
     discriminator, plain and balanced between present and absent, `multiplier`, `presence_prior` p(κ=1), and
     `gap_nats`, the mean of log p(T given κ=1) - log p(T) where it is present; "classification", one entry for
-    each partition of each data set in which several of its members occur, and for each knowledge type whose observed C has
-    finitely many values; "invertibility", with its unit.
+    each partition of each data set in which several of its members occur, and for each knowledge type whose observed
+    C has finitely many values; "invertibility", with its unit.
     """
     covered = {
         each.dataset: [title for title, members in partitions.items() if likelihood.covers(each, members)]

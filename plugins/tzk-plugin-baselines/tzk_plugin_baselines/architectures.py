@@ -15,12 +15,12 @@ from nflows.transforms.conv import OneByOneConvolution
 from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform, CouplingTransform
 from nflows.transforms.permutations import ReversePermutation
 from torch import Tensor, nn
+
 from tzk_core.errors import TzkError
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.reshape import Flatten
 from tzk_core.transforms.squeeze import Squeeze
-
 from tzk_plugin_baselines.channels import ChannelAffine, Multiscale
 from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
 from tzk_plugin_baselines.networks import Convolutional, dense
@@ -86,7 +86,7 @@ def glow(
     """`levels` times a squeeze and `steps` of scale and shift, 1×1 convolution and affine coupling, half of the channels
     being split off after each level but the last (Kingma and Dhariwal 2018)."""
     if levels < 1 or len(shape) != 3:
-        raise TzkError(f"glow expects images, (channels, height, width), and levels of at least 1; got {shape}, {levels}")
+        raise TzkError(f"glow expects images, (c, h, w), and levels of at least 1; got {shape} and {levels}")
     _check(steps)
     network = partial(Convolutional, hidden=hidden, blocks=blocks, context=context)
     whole: list[Transform] = []
@@ -98,7 +98,8 @@ def glow(
         mask = torch.arange(channels) >= channels // 2
         parts: list[Transform] = [squeeze]
         for _ in range(steps):
-            parts += [ChannelAffine(squeeze.output_shape), OneByOneConvolution(channels), AffineCoupling(mask.int(), network)]
+            scale, mixing = ChannelAffine(squeeze.output_shape), OneByOneConvolution(channels)
+            parts += [scale, mixing, AffineCoupling(mask.int(), network)]
         whole.append(Composite([*parts, ChannelAffine(squeeze.output_shape)]))
         shapes.append(squeeze.output_shape)
         inner = (channels - channels // 2, *sides)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor, nn
+
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.layer import Layer
 

@@ -7,12 +7,12 @@ import math
 import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
+
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-
 from tzk_plugin_baselines import architectures
 
 

@@ -84,10 +84,11 @@ class MixtureMade(Transform):
 def spread_degrees(made: MADE) -> None:
     """Gives the hidden units of every layer degrees spread evenly over 1 to features - 1, in order.
 
-    nflows counts 1, 2, 3, …: with fewer hidden units than features nothing would depend on the last features.
+    nflows counts 1, 2, 3, …: with fewer hidden units than features nothing would depend on the last features. With a
+    context they start at 0: such units see nothing else, and the first feature sees them.
     """
     inputs = made.initial_layer.degrees.new_tensor(range(1, made.initial_layer.in_features + 1))
-    hidden = inputs.new_tensor(_degrees(len(inputs), made.initial_layer.out_features))
+    hidden = inputs.new_tensor(_degrees(made))
     for layer, before in [(made.initial_layer, inputs), *((block.linear, hidden) for block in made.blocks)]:
         layer.degrees.copy_(hidden)
         _mask(layer, hidden[:, None] >= before)
@@ -99,9 +100,11 @@ def _mask(layer: MaskedLinear, mask: Tensor) -> None:
     layer.register_buffer("mask", mask.to(layer.mask), persistent=False)
 
 
-def _degrees(features: int, units: int) -> list[int]:
+def _degrees(made: MADE) -> list[int]:
     """In ascending order, so that what depends on the first i features is the first units of a layer."""
-    return [1 + unit * max(0, features - 2) // max(1, units - 1) for unit in range(units)]
+    features, units = made.initial_layer.in_features, made.initial_layer.out_features
+    least = 0 if hasattr(made, "context_layer") else 1
+    return [least + unit * max(0, features - 1 - least) // max(1, units - 1) for unit in range(units)]
 
 
 def invert(
@@ -114,7 +117,7 @@ def invert(
     """
     features, units = made.initial_layer.in_features, made.initial_layer.out_features
     multiplier = made.final_layer.out_features // features
-    degrees = _degrees(features, units)
+    degrees = _degrees(made)
     layers = [made.initial_layer, *(block.linear for block in made.blocks)]
     given = None if context is None else made.activation(made.context_layer(context))
     x = outputs[:, :0]

@@ -7,10 +7,10 @@ data, standardises them.
 from __future__ import annotations
 
 from nflows.transforms.base import Transform
+
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.logit import Logit
-
 from tzk_plugin_baselines import architectures
 
 
