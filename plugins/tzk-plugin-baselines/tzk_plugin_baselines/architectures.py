@@ -83,7 +83,7 @@ def maf_mog(
 def glow(
     shape: Shape, levels: int, steps: int, hidden: int, blocks: int, context: int | None = None
 ) -> Transform:
-    """`levels` times a squeeze and `steps` of scale and shift, 1×1 convolution and affine coupling, half of the channels
+    """`levels` times a squeeze and `steps` of scale and shift, 1×1 convolution and affine coupling, half the channels
     being split off after each level but the last (Kingma and Dhariwal 2018)."""
     if levels < 1 or len(shape) != 3:
         raise TzkError(f"glow expects images, (c, h, w), and levels of at least 1; got {shape} and {levels}")
