@@ -18,7 +18,7 @@ from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-CONFIGS = sorted([*EXAMPLES.glob("*.toml"), *EXAMPLES.glob("ood/*.toml")])
+CONFIGS = sorted(path for folder in ("", "ood/", "baselines/") for path in EXAMPLES.glob(f"{folder}*.toml"))
 
 
 def installed(distribution: str) -> bool:

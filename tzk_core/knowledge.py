@@ -36,6 +36,8 @@ class Knowledge(nn.Module):
     and `start`, `features` (and pass their number) where discriminator and encoder are to look at less than all of z,
     and when the names or meanings of their parameters change, raise `state_version` and override `upgrade`.
 
+    Where C has finitely many values, such as a class, `support` lists them; densities of C are then probabilities.
+
     `implies` names knowledge that contains this one (a digit is in "mnist").
     """
 
@@ -92,6 +94,11 @@ class Knowledge(nn.Module):
     def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
         """The state dict of an older `version` as this one reads it."""
         return state
+
+    def support(self) -> Tensor | None:
+        """All values that C can take, (m, c), if they are finitely many: integrals over C are then exact sums. None
+        where C is anywhere in R^c."""
+        return None
 
     def log_prob_presence(self) -> tuple[Tensor, Tensor]:
         """log p(κ=0) and log p(κ=1), scalars in nats."""

@@ -86,6 +86,8 @@ class KnowledgeTable(PartTable):
     """[[knowledge]]: one knowledge type, or with a name such as `digit-{label}` one for each value of a label
     column.
 
+    `observed`: the data's characteristics that are its C, or label columns, whose C is the position of the label among
+    those of the training split.
     `labelled`: how many training samples keep their label, of the data sets that it can be present in, and
     `characterised` how many of these keep their C; nobody knows it of the others (see `data/hiding.py`).
     `exclusive`: where nobody says which of the table's knowledge types is present, exactly one is.

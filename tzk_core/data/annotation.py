@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ class ExpandedKnowledge:
     table: the table it came from, with name, present, unobserved and implies filled in, and `pattern`, the name as
         written.
     present, unobserved: conditions; an empty one matches nothing. implies: names of what contains it.
-    observed: names of the data's characteristics that are its C, in order; empty if C is never observed.
+    observed: names of the data's characteristics or label columns that are its C, in order; empty if C is never
+        observed.
+    values: of those that are label columns the values, in natural order: C is the position of a sample's.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ExpandedKnowledge:
     unobserved: Condition
     implies: tuple[str, ...]
     observed: tuple[str, ...]
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,21 @@ def characteristics_of(
     for column, knowledge in enumerate(expanded):
         if not knowledge.observed:
             continue
-        unknown = torch.full((len(samples),), torch.nan)
-        values = [samples.characteristics.get(name, unknown).float() for name in knowledge.observed]
-        C = torch.stack(values, dim=1)
+        C = torch.stack([_characteristic(knowledge, name, samples) for name in knowledge.observed], dim=1)
         C[(present[:, column] != 1) | C.isnan().any(dim=1)] = torch.nan
         result[knowledge.name] = C
     return result
+
+
+def _characteristic(knowledge: ExpandedKnowledge, name: str, samples: Samples) -> Tensor:
+    """A characteristic as the data supply it, or the position of a label among its column's values, `(n,)` float32;
+    nan where there is none."""
+    unknown = torch.full((len(samples),), torch.nan)
+    if name not in knowledge.values:
+        return samples.characteristics.get(name, unknown).float()
+    position = {value: float(number) for number, value in enumerate(knowledge.values[name])}
+    labels = samples.labels.get(name, ())
+    return torch.tensor([position.get(label, torch.nan) for label in labels]) if len(labels) else unknown
 
 
 def _annotated(
@@ -176,6 +188,8 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
     implies = (implies,) if isinstance(implies, str) else tuple(implies)
     observed = tuple(table.get("observed") or ())
     _check_observed(table, observed, data, where)
+    supplied = {name for samples in data.values() for name in samples.characteristics}
+    columns = {column: _values(column, data) for column in observed if column not in supplied}
     combinations = list(_combinations(each, present, data))
     _check_distinct_names(name, combinations, where)
     for values in combinations:
@@ -192,6 +206,7 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
             unobserved=filled_unobserved,
             implies=tuple(names["implies"]),
             observed=observed,
+            values=columns,
         )
 
 
@@ -218,8 +233,7 @@ def _condition(written: Mapping[str, Any], data: Mapping[str, Samples], where: s
             )
         if values == (EACH,):
             continue
-        labels = [samples.labels[column] for samples in eligible.values() if column in samples.labels]
-        occurring = sorted(set(np.concatenate(labels).tolist()) - {""}, key=natural_key)
+        occurring = _values(column, eligible)
         for value in values:
             if value not in occurring:
                 raise TzkError(
@@ -227,6 +241,12 @@ def _condition(written: Mapping[str, Any], data: Mapping[str, Samples], where: s
                     f"there is {_listed(occurring)}{nearest(value, occurring)}"
                 )
     return condition
+
+
+def _values(column: str, data: Mapping[str, Samples]) -> tuple[str, ...]:
+    """The values of a label column that occur in these samples, in natural order."""
+    labels = [samples.labels[column] for samples in data.values() if column in samples.labels]
+    return tuple(sorted(set(np.concatenate(labels).tolist()) - {""}, key=natural_key))
 
 
 def _combinations(
@@ -265,11 +285,11 @@ def _check_placeholders(name: str, each: Sequence[str], where: str) -> None:
 def _check_observed(
     table: Mapping[str, Any], observed: Sequence[str], data: Mapping[str, Samples], where: str
 ) -> None:
-    supplied = sorted({name for samples in data.values() for name in samples.characteristics})
+    supplied = sorted({name for samples in data.values() for name in (*samples.characteristics, *samples.labels)})
     for name in observed:
         if name not in supplied:
             raise TzkError(
-                f"{where}: observed: no data set has a characteristic '{name}': "
+                f"{where}: observed: no data set has a characteristic or a label column '{name}': "
                 f"there is {_listed(supplied)}{nearest(name, supplied)}"
             )
     count = table.get("characteristics")

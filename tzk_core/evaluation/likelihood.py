@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class Scores:
     """Log-densities of one held-out split, in nats.
 
     prior: (n,), log p(T). given: by knowledge type, (m,), log p(T given κ=1) of its samples `rows[name]`.
+    decided: by knowledge type whose C has finitely many values, (m,), which of its `support` is the most probable given
+        T by Bayes. `given` is exact for these, for others a bound of `importance_samples`.
     """
 
     held: Held
@@ -49,6 +51,7 @@ class Scores:
     rows: Mapping[str, Tensor]
     given: Mapping[str, Tensor]
     importance_samples: int
+    decided: Mapping[str, Tensor] = field(default_factory=dict)
 
     def own(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
@@ -99,7 +102,7 @@ def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dic
         scores.own(name),
         knowledge=name,
         inconsistency_nats=inconsistency,
-        **_bound(scores),
+        **_estimate(scores, [name]),
     )
 
 
@@ -113,7 +116,7 @@ def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any
     bits = sum(each["bits_per_image"] for each in rows) / len(rows)
     count = sum(each["count"] for each in rows)
     label = ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}"
-    return make_row(scores.held, name, "knowledge", bits, count, error, knowledge=label, **_bound(scores))
+    return make_row(scores.held, name, "knowledge", bits, count, error, knowledge=label, **_estimate(scores, members))
 
 
 def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor:
@@ -125,7 +128,8 @@ def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
     """The fair unconditional number of a model with knowledge: the mixture over a declared partition."""
     log_prob = mixture_log_prob(scores, log_weights)
-    return row(scores.held, name, "mixture", log_prob, knowledge=", ".join(log_weights), **_bound(scores))
+    label = ", ".join(log_weights)
+    return row(scores.held, name, "mixture", log_prob, knowledge=label, **_estimate(scores, log_weights))
 
 
 def covers(held: Held, members: Sequence[str]) -> bool:
@@ -134,5 +138,8 @@ def covers(held: Held, members: Sequence[str]) -> bool:
     return bool((presence.sum(1) == 1).all())  # a presence that is not known makes the sum nan
 
 
-def _bound(scores: Scores) -> dict[str, Any]:
+def _estimate(scores: Scores, names: Iterable[str]) -> dict[str, Any]:
+    """How the integral over C of these knowledge types was taken."""
+    if scores.decided.keys() >= set(names):
+        return {"estimate": "exact sum over C"}
     return {"estimate": "importance-weighted bound", "importance_samples": scores.importance_samples}

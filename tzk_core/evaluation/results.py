@@ -12,13 +12,14 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.evaluation import likelihood
 from tzk_core.evaluation.baseline import histogram_bits
-from tzk_core.evaluation.classification import classification
+from tzk_core.evaluation.classification import classification, classification_of_characteristics
 from tzk_core.evaluation.information import Information, information
 from tzk_core.evaluation.likelihood import Held, Scores
 from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
 
 FORMAT = 1
+NONE = torch.full((1, 1), torch.nan)
 
 
 def evaluate(
@@ -44,7 +45,8 @@ def evaluate(
     the terms of Eq. 4 in nats (see `Information`), `inconsistency_nats` over all data sets, accuracy of the
     discriminator, plain and balanced between present and absent, `multiplier`, `presence_prior` p(κ=1), and
     `gap_nats`, the mean of log p(T given κ=1) - log p(T) where it is present; "classification", one entry for
-    each partition of each data set in which several of its members occur; "invertibility", with its unit.
+    each partition of each data set in which several of its members occur, and for each knowledge type whose observed
+    C has finitely many values; "invertibility", with its unit.
     """
     covered = {
         each.dataset: [title for title, members in partitions.items() if likelihood.covers(each, members)]
@@ -71,6 +73,8 @@ def evaluate(
         rows += _baseline_rows(each, train[each.dataset])
         several = {title: members for title, members in here.items() if _several(each, members)}
         classified += [classification(model, scores, title, members) for title, members in several.items()]
+        finite = [name for name in scores.decided if not each.characteristics.get(name, NONE).isnan().all()]
+        classified += [classification_of_characteristics(model, scores, name) for name in finite]
         for name in scores.given:
             if len(present := each.rows(name)):
                 gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])

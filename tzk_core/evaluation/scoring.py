@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 
 from tzk_core.evaluation.likelihood import Held, Scores
-from tzk_core.importance import log_prob_present
+from tzk_core.importance import log_joint, log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -26,6 +26,7 @@ def score(
     prior = []
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
+    decided: dict[str, list[torch.Tensor]] = {}
     for number, start in enumerate(range(0, len(held.T), chunk)):
         z, logabsdet = model.flow.encode(held.T[start : start + chunk].to(like))
         prior.append((model.flow.base.log_prob(z) + logabsdet).cpu())
@@ -38,7 +39,13 @@ def score(
                 continue
             generator = stream(seed, "importance", name, held.dataset, number)
             chosen = index.to(like.device)
-            log_prob = log_prob_present(model.find(name), z[chosen], importance_samples, generator)
+            kind = model.find(name)
+            if kind.support() is None:
+                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator)
+            else:
+                each = log_joint(kind, z[chosen])
+                log_prob = each.logsumexp(1)
+                decided.setdefault(name, []).append(each.argmax(1).cpu())
             rows[name].append(index + start)
             given[name].append((log_prob + logabsdet[chosen]).cpu())
     return Scores(
@@ -47,6 +54,7 @@ def score(
         {name: torch.cat(parts) for name, parts in rows.items() if parts},
         {name: torch.cat(parts) for name, parts in given.items() if parts},
         importance_samples,
+        {name: torch.cat(parts) for name, parts in decided.items()},
     )
 
 

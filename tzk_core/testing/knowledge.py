@@ -27,7 +27,8 @@ def check_knowledge(knowledge: Knowledge, z: Tensor, samples: int = 3, tolerance
     Pure: the same noise gives the same answer, no random number is drawn, no buffer changes, and neither the
     samples of a batch nor the `samples` characteristics of one z influence each other. Normalised: p(κ) and
     p(κ given z) sum to 1, and each density that is sampled by standard Gaussian noise is the density of what
-    is sampled, by the Jacobian of the sample in the noise. `z` is (batch, *latent_shape), few and small;
+    is sampled, by the Jacobian of the sample in the noise. Where C has finitely many values, its probabilities sum to 1
+    over the `support`, and what is sampled is in it. `z` is (batch, *latent_shape), few and small;
     `tolerance` is in nats.
     """
     name = type(knowledge).__name__
@@ -86,14 +87,16 @@ def _check_densities(
 ) -> None:
     """For x = x(noise), noise standard Gaussian: log p(x) = log N(noise) - log abs det dx/dnoise."""
     C = knowledge.encode(z, noise).detach()
-    laws: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]] = {
-        "p(C given z) and encode": (
+    laws: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]] = {}
+    if (support := knowledge.support()) is not None:
+        _check_finite(name, knowledge, z, noise, support)
+    else:
+        laws["p(C given z) and encode"] = (
             lambda noise: knowledge.encode(z, noise),
             lambda C: knowledge.log_prob_characteristics_given(C, z),
             noise,
-        ),
-        "p(C) and imagine": (knowledge.imagine, knowledge.log_prob_characteristics, noise),
-    }
+        )
+        laws["p(C) and imagine"] = (knowledge.imagine, knowledge.log_prob_characteristics, noise)
     if type(knowledge.latent).noise is Reparametrised.noise:  # otherwise the noise is not Gaussian
         laws["p(z given C) and decode"] = (
             lambda noise: knowledge.decode(C, noise),
@@ -105,4 +108,21 @@ def _check_densities(
         expected = gaussian - torch.linalg.slogdet(jacobian(sample, draw)).logabsdet
         expect_equal(
             f"{name}: {what}: the log-density of a sample", log_prob(sample(draw))[0], expected, tolerance
+        )
+
+
+def _check_finite(name: str, knowledge: Knowledge, z: Tensor, noise: Tensor, support: Tensor) -> None:
+    """The support is (m, c); p(C) and p(C given z) sum to 1 over it, and both give no other values."""
+    expect_shape(f"{name}: support", support, (len(support), knowledge.characteristics))
+    every = support.expand(len(z), *support.shape)
+    for what, log_prob in (
+        ("p(C)", knowledge.log_prob_characteristics(every)),
+        ("p(C given z)", knowledge.log_prob_characteristics_given(every, z)),
+    ):
+        total = log_prob.logsumexp(1)
+        expect_equal(f"{name}: log of the sum of {what} over its support", total, torch.zeros_like(total), 1e-6)
+    for what, drawn in (("imagine", knowledge.imagine(noise)), ("encode", knowledge.encode(z, noise))):
+        expect(
+            bool((drawn.unsqueeze(-2) == support).all(-1).any(-1).all()),
+            f"{name}: {what} should give one of the {len(support)} values of its support; it gives {drawn.tolist()}",
         )

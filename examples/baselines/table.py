@@ -1,0 +1,85 @@
+"""Several runs in one table: likelihood, size and training time of each.
+
+    python examples/baselines/table.py runs/maf runs/maf-class runs/vae
+
+Prints Markdown, a table for each data set, best first. A row is p(T) of a shared flow, or p(T given κ=1) of a knowledge
+type on the samples that have it; the preprocessing that a knowledge type stands on (recipe "logit") has no row.
+Parameters are those of the row's own parts, encoder and discriminator included, a dash where a run has no checkpoint;
+seconds are the clock's. Rows of others and the per-pixel histogram are in italics, each once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tzk_core
+from tzk_core.report.table import aligned
+
+HEADER = ["model", "row", "bits/pixel", "bits/dim", "±", "estimate", "parameters", "steps", "batch", "seconds"]
+OURS = ("prior", "knowledge", "mixture")
+
+
+def rows_of(folder: Path) -> Iterator[tuple[str, float, list[str]]]:
+    """Data set, what to sort by, and the cells of every row of one run."""
+    results, run = (json.loads((folder / name).read_text()) for name in ("results.json", "run.json"))
+    config = tomllib.loads((folder / "config.toml").read_text())
+    sizes = parameters_of(folder) if (folder / "checkpoint").is_dir() else {}
+    trained = [f"{config['training'][key]:,}" for key in ("steps", "batch_size")]
+    trained.append(f"{run['timings']['training_seconds']:.0f}")
+    for row in results["rows"]:
+        ours = row["kind"] in OURS
+        if row["kind"] == "prior" and config["flow"].get("recipe") == "logit":
+            continue
+        size = sizes.get("", 0) + sizes.get(row["knowledge"] or "", 0) if row["knowledge"] else sizes.get("", 0)
+        name = run["name"] if ours else f"*{row['name']}*"
+        units = [decimals(row.get(key)) for key in ("bits_per_pixel", "bits_per_dim")]
+        yield (
+            row["dataset"],
+            row.get("bits_per_dim") or row.get("bits_per_pixel") or 0.0,
+            [name, row["name"] if ours else row["kind"], *units, error(row), said(row)]
+            + ([f"{size:,}" if size else "—", *trained] if ours else ["—"] * 4),
+        )
+
+
+def parameters_of(folder: Path) -> dict[str, int]:
+    """Numbers of parameters by knowledge type, that of the shared flow under the empty name."""
+    model = tzk_core.load(folder)
+    parts = {"": model.flow, **dict(model.named_knowledge())}
+    return {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items()}
+
+
+def error(row: Mapping[str, Any]) -> str:
+    """The standard error in bits per dim."""
+    if row.get("standard_error") is None or not row.get("bits_per_image"):
+        return "—"
+    return decimals(row["standard_error"] * row["bits_per_dim"] / row["bits_per_image"])
+
+
+def said(row: Mapping[str, Any]) -> str:
+    samples = row.get("importance_samples")
+    return f"{row['estimate']}, {samples} samples" if samples else str(row["estimate"])
+
+
+def decimals(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="finished run folders")
+    by_dataset: dict[str, dict[tuple[str, ...], float]] = {}
+    for folder in parser.parse_args().runs:
+        for dataset, bits, cells in rows_of(folder):
+            by_dataset.setdefault(dataset, {})[tuple(cells)] = bits
+    for dataset, rows in by_dataset.items():
+        cells = [list(each) for each in sorted(rows, key=rows.__getitem__)]
+        print(f"## {dataset}\n\n{aligned(HEADER, cells, numeric=(2, 3, 4, 6, 7, 8, 9))}\n")
+
+
+if __name__ == "__main__":
+    main()

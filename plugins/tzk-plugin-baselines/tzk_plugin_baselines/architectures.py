@@ -1,0 +1,149 @@
+"""The architectures: transforms of standardised observations to a latent, perhaps given a context vector.
+
+Each takes the shape of one observation, its own sizes, and the length of the context or None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from nflows.transforms.base import Transform
+from nflows.transforms.conv import OneByOneConvolution
+from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform, CouplingTransform
+from nflows.transforms.permutations import ReversePermutation
+from torch import Tensor, nn
+
+from tzk_core.errors import TzkError
+from tzk_core.transforms.affine import Affine
+from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.reshape import Flatten
+from tzk_core.transforms.squeeze import Squeeze
+from tzk_plugin_baselines.channels import ChannelAffine, Multiscale
+from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
+from tzk_plugin_baselines.networks import Convolutional, dense
+
+Shape = tuple[int, ...]
+
+
+class _Coupling(CouplingTransform):
+    """nflows' coupling with its choice of features as plain attributes: as buffers, which follow from the sizes all the
+    same, they would be stacked with the parameters of other knowledge types, and an index cannot be."""
+
+    def __init__(self, mask: Tensor, network: Callable[[int, int], nn.Module]) -> None:
+        super().__init__(mask, network)
+        chosen = self.identity_features, self.transform_features
+        del self.identity_features, self.transform_features
+        self.identity_features, self.transform_features = chosen
+
+
+class AdditiveCoupling(_Coupling, AdditiveCouplingTransform):
+    """y = x + t(other features)."""
+
+
+class AffineCoupling(_Coupling, AffineCouplingTransform):
+    """y = x s(other features) + t(other features), s between 0.001 and 1.001."""
+
+
+def nice(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+    """`steps` additive couplings, then a scale for each dimension (Dinh et al. 2014, Section 3)."""
+    return _couplings(AdditiveCoupling, shape, steps, hidden, blocks, context, between=False)
+
+
+def real_nvp(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+    """`steps` affine couplings of a checkerboard and its complement in turn, with an element-wise scale and shift,
+    started from data, behind each in the place of batch normalisation (Papamakarios et al. 2017, Section 4)."""
+    return _couplings(AffineCoupling, shape, steps, hidden, blocks, context, between=True)
+
+
+def maf(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+    """`steps` masked autoregressive layers, the order reversed from one to the next (Papamakarios et al. 2017)."""
+    _check(steps)
+    return Composite([Flatten(shape), *_autoregressive(math.prod(shape), steps, hidden, blocks, context)])
+
+
+def made_mog(
+    shape: Shape, hidden: int, blocks: int, components: int, context: int | None = None
+) -> Transform:
+    """One MADE whose conditionals are mixtures of `components` Gaussians, as a transform to a standard Gaussian."""
+    return maf_mog(shape, 0, hidden, blocks, components, context)
+
+
+def maf_mog(
+    shape: Shape, steps: int, hidden: int, blocks: int, components: int, context: int | None = None
+) -> Transform:
+    """`steps` masked autoregressive layers whose base is a MADE with mixtures (Papamakarios et al. 2017, MAF MoG)."""
+    dims = math.prod(shape)
+    below = _autoregressive(dims, steps, hidden, blocks, context)
+    return Composite([Flatten(shape), *below, MixtureMade(dims, hidden, blocks, components, context)])
+
+
+def glow(
+    shape: Shape, levels: int, steps: int, hidden: int, blocks: int, context: int | None = None
+) -> Transform:
+    """`levels` times a squeeze and `steps` of scale and shift, 1×1 convolution and affine coupling, half the channels
+    being split off after each level but the last (Kingma and Dhariwal 2018)."""
+    if levels < 1 or len(shape) != 3:
+        raise TzkError(f"glow expects images, (c, h, w), and levels of at least 1; got {shape} and {levels}")
+    _check(steps)
+    network = partial(Convolutional, hidden=hidden, blocks=blocks, context=context)
+    whole: list[Transform] = []
+    shapes: list[Shape] = []
+    inner = tuple(shape)
+    for _ in range(levels):
+        squeeze = Squeeze(inner)
+        channels, *sides = squeeze.output_shape
+        mask = torch.arange(channels) >= channels // 2
+        parts: list[Transform] = [squeeze]
+        for _ in range(steps):
+            scale, mixing = ChannelAffine(squeeze.output_shape), OneByOneConvolution(channels)
+            parts += [scale, mixing, AffineCoupling(mask.int(), network)]
+        whole.append(Composite([*parts, ChannelAffine(squeeze.output_shape)]))
+        shapes.append(squeeze.output_shape)
+        inner = (channels - channels // 2, *sides)
+    return Multiscale(whole, shapes)
+
+
+def _couplings(
+    coupling: Callable[..., Transform],
+    shape: Shape,
+    steps: int,
+    hidden: int,
+    blocks: int,
+    context: int | None,
+    between: bool,
+) -> Transform:
+    _check(steps)
+    mask, dims = _checkerboard(shape), math.prod(shape)
+    network = partial(dense, hidden=hidden, blocks=blocks, context=context)
+    parts: list[Transform] = [Flatten(shape)]
+    for step in range(steps):
+        parts.append(coupling(mask if step % 2 == 0 else 1 - mask, network))
+        if between or step == steps - 1:
+            parts.append(Affine((dims,)))
+    return Composite(parts)
+
+
+def _autoregressive(
+    dims: int, steps: int, hidden: int, blocks: int, context: int | None
+) -> list[Transform]:
+    parts: list[Transform] = []
+    for _ in range(steps):
+        parts += [
+            AutoregressiveAffine(dims, hidden, blocks, context),
+            Affine((dims,)),
+            ReversePermutation(dims),
+        ]
+    return parts
+
+
+def _checkerboard(shape: Shape) -> Tensor:
+    """Every second pixel of every row and column, flat; of a vector every second element."""
+    return torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).sum(0).flatten() % 2
+
+
+def _check(steps: int) -> None:
+    if steps < 1:
+        raise TzkError(f"a flow has at least one step; got {steps}")
