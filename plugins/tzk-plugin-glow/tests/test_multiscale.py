@@ -15,6 +15,8 @@ from tzk_plugin_glow.multiscale import multiscale
 from tzk_core.build import build_flow
 from tzk_core.errors import TzkError
 from tzk_core.testing import check_transform
+from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.reshape import Flatten
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +134,8 @@ def test_elements_by_themselves() -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, flat: bool) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
-    layer = disturbed(Lattice(shape, GreyLevels(half, 2), 2, 6, 1, flat=flat))
+    inner = Composite([GreyLevels(half, 2), Flatten(half)]) if flat else GreyLevels(half, 2)
+    layer = disturbed(Lattice(shape, inner, 2, 6, 1, flat=flat))
     T = grey(shape)
     check_jacobian(layer, T)
     assert layer(T)[0].shape[1:] == layer.output_shape

@@ -41,7 +41,7 @@ class Lattice(Layer):
 
     d, b and c become Gaussian by `GreyMap` with parameters from a network each, whose width and residual blocks these
     are. z is an image again, every latent in the place of its pixel; with `flat` it is a vector, first what comes from
-    `inner`, so that the coarsest latents lead, then d, then b and c. Both sides are even.
+    `inner`, which then gives vectors, so that the coarsest latents lead, then d, then b and c. Both sides are even.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Lattice(Layer):
         return self.between(self._features(torch.cat([a, d], 1))).unflatten(1, (self.map.count, -1))
 
     def _features(self, values: Tensor) -> Tensor:
-        """Grey levels over [-1, 1], as the noise in their cells says nothing, and which are the darkest and the brightest
-        one, where images have spikes: (batch, 3 channels, h, w)."""
+        """Grey levels over [-1, 1], as the noise in their cells says nothing, and which of them are the darkest and the
+        brightest, where images have spikes: (batch, 3 channels, h, w)."""
         last = self.map.levels - 1
         level = (values.detach() * self.map.levels).floor().clamp(0, last)
         return torch.cat([level * (2 / last) - 1, (level == 0).to(level), (level == last).to(level)], 1)
