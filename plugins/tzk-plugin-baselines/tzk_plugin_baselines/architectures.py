@@ -32,6 +32,9 @@ class _Coupling(CouplingTransform):
     """nflows' coupling with its choice of features as plain attributes: as buffers, which follow from the sizes all the
     same, they would be stacked with the parameters of other knowledge types, and an index cannot be."""
 
+    identity_features: Tensor
+    transform_features: Tensor
+
     def __init__(self, mask: Tensor, network: Callable[[int, int], nn.Module]) -> None:
         super().__init__(mask, network)
         chosen = self.identity_features, self.transform_features

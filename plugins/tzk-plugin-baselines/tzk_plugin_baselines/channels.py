@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
@@ -75,7 +76,7 @@ class Multiscale(Transform):
     def initialise(self, inputs: Tensor) -> None:
         """Starts the parts that have a start of their own, one after the other, from `inputs`, (batch, c, h, w)."""
         for level, done in zip(self.levels, self._done, strict=True):
-            inputs = _started(level, inputs)[:, done[0] :]  # type: ignore[arg-type]
+            inputs = _started(level, inputs)[:, done[0] :]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         outputs, logabsdets = [], []
@@ -92,7 +93,7 @@ class Multiscale(Transform):
         whole: Tensor | None = None
         for level, done, part in list(zip(self.levels, self._done, parts, strict=True))[::-1]:
             image = part.reshape(-1, *done)
-            whole, logabsdet = level.inverse(image if whole is None else torch.cat([image, whole], 1), context)
+            whole, logabsdet = cast(Transform, level).inverse(image if whole is None else torch.cat([image, whole], 1), context)
             logabsdets.append(logabsdet)
         assert whole is not None
         return whole, torch.stack(logabsdets).sum(0)

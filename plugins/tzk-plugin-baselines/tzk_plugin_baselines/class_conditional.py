@@ -64,7 +64,7 @@ class ClassConditional(Knowledge):
         latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
         super().__init__(shape, latent, characteristics, encoder, layers)
         self.classes = classes
-        self.characteristics_prior = EqualClasses(classes)  # type: ignore[assignment]
+        self.characteristics_prior = EqualClasses(classes)
         self.characteristics_encoder = Regressor(latent.dims, classes, encoder, layers)  # type: ignore[assignment]
 
     def support(self) -> Tensor:

@@ -108,7 +108,8 @@ class Lattice(Layer):
     def _join(self, z_a: Tensor, z_d: Tensor, z_bc: Tensor) -> Tensor:
         if self.flat:
             return torch.cat([z_a.flatten(1), z_d.flatten(1), z_bc.flatten(1)], 1)
-        return _interleave(z_a, *z_bc.chunk(2, 1), z_d)
+        z_b, z_c = z_bc.chunk(2, 1)
+        return _interleave(z_a, z_b, z_c, z_d)
 
     def _cut(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.flat:
