@@ -93,7 +93,8 @@ class Multiscale(Transform):
         whole: Tensor | None = None
         for level, done, part in list(zip(self.levels, self._done, parts, strict=True))[::-1]:
             image = part.reshape(-1, *done)
-            whole, logabsdet = cast(Transform, level).inverse(image if whole is None else torch.cat([image, whole], 1), context)
+            joined = image if whole is None else torch.cat([image, whole], 1)
+            whole, logabsdet = cast(Transform, level).inverse(joined, context)
             logabsdets.append(logabsdet)
         assert whole is not None
         return whole, torch.stack(logabsdets).sum(0)
