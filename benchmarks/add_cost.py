@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from train_step import measure, processor
+from train_step import machine, measure
 
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.data.protocol import Samples
@@ -126,10 +125,7 @@ def main() -> None:
         },
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
-        "machine": processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
+        **machine(),
     }
     if arguments.json:
         print(json.dumps(found, indent=2))

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import measure, processor
+from train_step import machine, measure
 
 import tzk_core
 from tzk_core import TzK
@@ -93,11 +92,10 @@ def main() -> None:
         "shape": list(model.shape),
         "parameters": sum(parameter.numel() for parameter in model.flow.parameters()),
         "rounds": arguments.rounds,
-        "machine": torch.cuda.get_device_name() if model.like.is_cuda else processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
+        **machine(),
     }
+    if model.like.is_cuda:
+        found["machine"] = torch.cuda.get_device_name()
     if arguments.json:
         print(json.dumps(found, indent=2))
         return

@@ -141,6 +141,16 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def machine() -> dict[str, Any]:
+    """What the timings of a benchmark were taken with."""
+    return {
+        "machine": processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -183,10 +193,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
         "difference": difference,
-        "machine": processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
+        **machine(),
     }
     if arguments.json:
         print(json.dumps(found, indent=2))

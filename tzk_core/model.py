@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from nflows.distributions.base import Distribution
-from nflows.transforms.base import CompositeTransform, InverseTransform, Transform
+from nflows.transforms.base import InverseTransform, Transform
 from torch import Tensor, nn
 
 from tzk_core.composition import Composition, Names, members
@@ -23,6 +23,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import stream
+from tzk_core.transforms.composite import initialise
 
 
 class SharedFlow(Distribution):
@@ -51,17 +52,12 @@ class SharedFlow(Distribution):
         noise = self.base.noise((num_samples,)).to(_like(self))
         return self.transform.inverse(self.base.from_noise(noise))[0]
 
-    @torch.no_grad()
     def initialise(self, T: Tensor) -> None:
         """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own.
 
         Raises `TzkError` if T is outside the domain of a layer, before anything is set from it.
         """
-        for layer in _layers(self.transform):
-            if hasattr(layer, "initialise"):
-                layer.initialise(T)
-            T, logabsdet = layer(T)
-            check_domain(logabsdet)
+        initialise(self.transform, T)
 
 
 @dataclass(frozen=True)
@@ -298,12 +294,3 @@ def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:
     outputs, logabsdet = torch.func.functional_call(transform, double, (inputs.double(),))
     check_domain(logabsdet, what)
     return outputs.to(inputs.dtype)
-
-
-def _layers(transform: Transform) -> Iterator[Transform]:
-    """The layers of a transform in order; anything but nflows' composite counts as one."""
-    if isinstance(transform, CompositeTransform):
-        for part in transform._transforms:
-            yield from _layers(part)
-    else:
-        yield transform

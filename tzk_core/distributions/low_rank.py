@@ -107,7 +107,6 @@ class LowRankGaussian(Reparametrised):
         return torch.cat([torch.addcmul(mean, log_scale.exp(), first), rest], -1).view(noise.shape)
 
 
-
 def extremes(roots: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Of variances in ascending order, (dims,): the mean of the `dims` - `rank` in a row that are most alike, a scalar,
     and the positions of the others, (rank,)."""

@@ -19,7 +19,6 @@ from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
 
 FORMAT = 1
-NONE = torch.full((1, 1), torch.nan)
 
 
 def evaluate(
@@ -73,7 +72,8 @@ def evaluate(
         rows += _baseline_rows(each, train[each.dataset])
         several = {title: members for title, members in here.items() if _several(each, members)}
         classified += [classification(model, scores, title, members) for title, members in several.items()]
-        finite = [name for name in scores.decided if not each.characteristics.get(name, NONE).isnan().all()]
+        observed = {name for name, C in each.characteristics.items() if not C.isnan().all()}
+        finite = [name for name in scores.decided if name in observed]
         classified += [classification_of_characteristics(model, scores, name) for name in finite]
         for name in scores.given:
             if len(present := each.rows(name)):

@@ -1,4 +1,4 @@
-"""Element-wise affine map with a scale and a shift for every dimension (paper, Fig. 2a)."""
+"""Affine maps with a scale and a shift for every dimension (paper, Fig. 2a), or for every channel."""
 
 from __future__ import annotations
 
@@ -54,8 +54,28 @@ class Affine(Layer):
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale
         outputs = torch.addcmul(self.shift, inputs, log_scale.exp())
-        return outputs, log_scale.sum().expand(inputs.shape[0])
+        return outputs, self._logabsdet(log_scale).expand(inputs.shape[0])
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale
-        return (inputs - self.shift) * torch.exp(-log_scale), -log_scale.sum().expand(inputs.shape[0])
+        return (inputs - self.shift) * torch.exp(-log_scale), -self._logabsdet(log_scale).expand(inputs.shape[0])
+
+    def _logabsdet(self, log_scale: Tensor) -> Tensor:
+        return log_scale.sum()
+
+
+class ChannelAffine(Affine):
+    """`Affine` with one scale and one shift for each channel of (channels, …), started from the moments of each."""
+
+    def __init__(self, shape: tuple[int, ...], bound: float = 8.0) -> None:
+        super().__init__((shape[0], *[1] * (len(shape) - 1)), bound)
+        self.output_shape = tuple(shape)
+        self.places = math.prod(shape[1:])
+
+    @torch.no_grad()
+    def standardise(self, inputs: Tensor, deviation: float = 1.0) -> None:
+        values = inputs.movedim(1, -1).reshape(-1, *self.shift.shape)
+        super().standardise(values, deviation)
+
+    def _logabsdet(self, log_scale: Tensor) -> Tensor:
+        return self.places * log_scale.sum()

@@ -10,12 +10,12 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 from tzk_plugin_baselines import architectures
-from tzk_plugin_baselines.channels import ChannelAffine
 from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
 
 from tzk_core.build import build_flow
 from tzk_core.errors import TzkError
 from tzk_core.testing import check_plugin, check_transform
+from tzk_core.transforms.affine import ChannelAffine
 
 CLASSES = 3
 GRID = torch.linspace(-14, 14, 281, dtype=torch.float64)

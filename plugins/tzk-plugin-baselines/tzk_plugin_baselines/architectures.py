@@ -17,11 +17,11 @@ from nflows.transforms.permutations import ReversePermutation
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
-from tzk_core.transforms.affine import Affine
+from tzk_core.transforms.affine import Affine, ChannelAffine
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.reshape import Flatten
 from tzk_core.transforms.squeeze import Squeeze
-from tzk_plugin_baselines.channels import ChannelAffine, Multiscale
+from tzk_plugin_baselines.channels import Multiscale
 from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
 from tzk_plugin_baselines.networks import Convolutional, dense
 

@@ -9,6 +9,7 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.distributions.base import Reparametrised
+from tzk_core.distributions.conditional import given
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
@@ -57,9 +58,9 @@ class ClassConditional(Knowledge):
             "glow": lambda: architectures.glow(shape, levels, steps, hidden, blocks, classes),
         }
         bases = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
-        for what, given, known in (("architecture", architecture, builders), ("base", base, bases)):
-            if given not in known:
-                raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {given!r}")
+        for what, got, known in (("architecture", architecture, builders), ("base", base, bases)):
+            if got not in known:
+                raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {got!r}")
         transform = builders[architecture]()
         latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
         super().__init__(shape, latent, characteristics, encoder, layers)
@@ -88,7 +89,7 @@ class ClassConditional(Knowledge):
 
     def _log_classes(self, z: Tensor) -> Tensor:
         """log p(C given z, κ=1) of every class, (batch, classes)."""
-        return self.characteristics_encoder(z.flatten(1)).log_softmax(-1)
+        return self.characteristics_encoder(self.features(z)).log_softmax(-1)
 
 
 class EqualClasses(Reparametrised):
@@ -130,7 +131,7 @@ class ClassFlow(Reparametrised):
         return int(torch.Size(self.shape).numel())
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        chosen = _one_hot(_given(context), self.classes)
+        chosen = _one_hot(given(context), self.classes)
         if several := chosen.dim() == 3:
             inputs = inputs.unsqueeze(1).expand(*chosen.shape[:2], *self.shape).flatten(0, 1)
         z, logabsdet = self.transform(inputs, chosen.flatten(0, 1) if several else chosen)
@@ -145,7 +146,7 @@ class ClassFlow(Reparametrised):
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         latent = self.base.from_noise(noise.reshape(-1, *self.base.shape))
-        return self.transform.inverse(latent, _one_hot(_given(context), self.classes))[0]
+        return self.transform.inverse(latent, _one_hot(given(context), self.classes))[0]
 
 
 def _one_hot(C: Tensor, classes: int) -> Tensor:
@@ -157,9 +158,3 @@ def _drawn(share: Tensor, noise: Tensor) -> Tensor:
     """The class, (…, 1), that standard Gaussian noise, (…, 1), stands for under probabilities (…, classes)."""
     below = share.cumsum(-1)[..., :-1]
     return (torch.special.ndtr(noise) > below).to(noise.dtype).sum(-1, keepdim=True)
-
-
-def _given(context: Tensor | None) -> Tensor:
-    if context is None:
-        raise ValueError("a density given the class expects a context; got none")
-    return context

@@ -81,8 +81,7 @@ class Coupling(Layer):
         squares = (torch.arange(shape[1])[:, None] + torch.arange(shape[2])) % 2
         self.register_buffer("white", squares == (0 if swap else 1), persistent=False)
         self.net = ConvolutionalNet(read + context_channels, self.map.count * mapped, width, blocks)
-        with torch.no_grad():
-            self.net.last.bias.copy_(self.map.start().repeat_interleave(mapped))  # type: ignore[union-attr]
+        self.net.start_at(self.map.start())
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._couple(inputs, context, self.map.forward)

@@ -54,7 +54,7 @@ class GreyMap:
         low = cdf < survival
         z = torch.special.ndtri(torch.where(low, cdf, survival).clamp_min(torch.finfo(x.dtype).tiny))
         z = torch.where(low, z, -z)
-        return z, log_probability + math.log(self.levels) + 0.5 * (z.square() + math.log(2 * math.pi))
+        return z, self._log_slope(z, log_probability)
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """T and log|dT/dz|. The level is searched by halving, exactly; within its cell F is linear."""
@@ -71,7 +71,11 @@ class GreyMap:
         noise = torch.where(z < 0, (cdf - below) / probability, 1 - (survival - above) / probability)
         margin = torch.finfo(z.dtype).eps * self.levels / 2
         values = (level + noise.clamp(margin, 1 - margin)) / self.levels
-        return values, -(log_probability + math.log(self.levels) + 0.5 * (z.square() + math.log(2 * math.pi)))
+        return values, -self._log_slope(z, log_probability)
+
+    def _log_slope(self, z: Tensor, log_probability: Tensor) -> Tensor:
+        """log|dz/dT|: the density of T, levels P, over that of z."""
+        return log_probability + math.log(self.levels) + 0.5 * (z.square() + math.log(2 * math.pi))
 
     def _mixture(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π, μ and 1/s, (batch, components, c, h, w) each."""

@@ -8,10 +8,10 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
+from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
 from tzk_plugin_glow.greys import GreyMap
 from tzk_plugin_glow.network import ConvolutionalNet
-from tzk_plugin_glow.split import initialise
 
 
 class GreyLevels(Layer):
@@ -61,14 +61,12 @@ class Lattice(Layer):
         self.output_shape = (math.prod(shape),) if flat else tuple(shape)
         self.map = GreyMap(components, levels)
         places = self.part[1:]
-        start = self.map.start()
         self.diagonal = ConvolutionalNet(3 * channels, self.map.count * channels, width, blocks, last=1, places=places)
         self.between = ConvolutionalNet(
             6 * channels, self.map.count * 2 * channels, width, blocks, last=1, places=places
         )
-        with torch.no_grad():
-            self.diagonal.last.bias.copy_(start.repeat_interleave(channels))  # type: ignore[union-attr]
-            self.between.last.bias.copy_(start.repeat_interleave(2 * channels))  # type: ignore[union-attr]
+        for net in (self.diagonal, self.between):
+            net.start_at(self.map.start())
         self.inner = inner
 
     @torch.no_grad()

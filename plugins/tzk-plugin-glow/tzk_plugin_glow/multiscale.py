@@ -46,28 +46,20 @@ def multiscale(
     if not widths or not blocks:
         raise TzkError("multiscale expects widths and blocks for at least one lattice")
     half = (shape[0], shape[1] // 2, shape[2] // 2)
-    after = _steps(half, steps, coupling, coupling_width, coupling_blocks)
-    return _lattice(tuple(shape), 0, widths, blocks, components, levels, after)
+    coarse = _coarse(half, 1, widths, blocks, components, levels)
+    inner = Composite([coarse, *_steps(half, steps, coupling, coupling_width, coupling_blocks)])
+    return Lattice(tuple(shape), inner, components, widths[0], blocks[0], levels, flat=True)
 
 
-def _lattice(
-    shape: tuple[int, ...],
-    depth: int,
-    widths: Sequence[int],
-    blocks: Sequence[int],
-    components: int,
-    levels: int,
-    after: list[Transform],
+def _coarse(
+    shape: tuple[int, ...], depth: int, widths: Sequence[int], blocks: Sequence[int], components: int, levels: int
 ) -> Transform:
-    """The lattice of `shape` with all those in it, and `after` those."""
+    """The lattices within `depth` others, from `shape` down to the smallest image."""
     if shape[1] % 2 or shape[2] % 2:
         return GreyLevels(shape, components, levels)
-    half = (shape[0], shape[1] // 2, shape[2] // 2)
-    inner = _lattice(half, depth + 1, widths, blocks, components, levels, [])
+    inner = _coarse((shape[0], shape[1] // 2, shape[2] // 2), depth + 1, widths, blocks, components, levels)
     width, count = (each[min(depth, len(each) - 1)] for each in (widths, blocks))
-    if depth == 0:
-        inner = Composite([inner, *after])
-    return Lattice(shape, inner, components, width, count, levels, flat=depth == 0)
+    return Lattice(shape, inner, components, width, count, levels)
 
 
 def _steps(shape: tuple[int, ...], steps: int, coupling: str, width: int, blocks: int) -> list[Transform]:

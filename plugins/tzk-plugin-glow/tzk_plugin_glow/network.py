@@ -46,6 +46,12 @@ class ConvolutionalNet(nn.Module):
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
+    @torch.no_grad()
+    def start_at(self, parameters: Tensor) -> None:
+        """Sets the bias that the outputs start at to `parameters`, (n,), each for as many outputs as there are of n."""
+        bias: Tensor = self.last.bias  # type: ignore[assignment]
+        bias.copy_(parameters.repeat_interleave(len(bias) // len(parameters)))
+
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.first(inputs.contiguous(memory_format=torch.channels_last))
         if self.places is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.base import Transform
 from torch import Tensor
 
+from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
 from tzk_plugin_glow.coupling import Coupling
 
@@ -52,14 +53,3 @@ class Split(Layer):
         going_on, inner_logabsdet = self.inner.inverse(latent)
         outputs, logabsdet = self.prior.inverse(torch.cat([going_on, leaving.unflatten(1, self.leaving)], 1))
         return outputs, logabsdet + inner_logabsdet
-
-
-def initialise(transform: Transform, inputs: Tensor) -> Tensor:
-    """Starts every layer of `transform` that starts from data, in order; returns its outputs."""
-    if isinstance(transform, CompositeTransform):
-        for part in transform._transforms:
-            inputs = initialise(part, inputs)
-        return inputs
-    if hasattr(transform, "initialise"):
-        transform.initialise(inputs)
-    return transform(inputs)[0]
