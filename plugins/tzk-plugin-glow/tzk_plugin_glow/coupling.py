@@ -70,7 +70,7 @@ class Coupling(Layer):
             )
         self.output_shape = tuple(shape)
         self.map = element_map(map, components, bound)
-        self.mask, self.swap = mask, swap
+        self.mask, self.swap, self.context_channels = mask, swap, context_channels
         channels = shape[0]
         self.halves = (channels - channels // 2, channels // 2)
         read, mapped = {
@@ -107,5 +107,5 @@ class Coupling(Layer):
 
     def _parameters_from(self, read: Tensor, context: Tensor | None) -> Tensor:
         """(batch, count, channels, height, width), the parameters of every element that is mapped."""
-        given = read if context is None else torch.cat([read, context], 1)
+        given = torch.cat([read, context], 1) if self.context_channels and context is not None else read
         return self.net(given).unflatten(1, (self.map.count, -1))

@@ -14,6 +14,7 @@ from tzk_plugin_glow.actnorm import ActNorm
 from tzk_plugin_glow.convolution import PointwiseConvolution
 from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.lattice import GreyLevels, Lattice
+from tzk_plugin_glow.lead import LeadingLattice
 
 
 def multiscale(
@@ -26,6 +27,8 @@ def multiscale(
     coupling_width: int = 64,
     coupling_blocks: int = 1,
     levels: int = 256,
+    lead: int = 0,
+    summary: int = 32,
 ) -> Transform:
     """`Lattice`s in one another, finest first, then `steps` of actnorm, 1×1 convolution and coupling on what the
     lattices within the finest gave.
@@ -46,20 +49,31 @@ def multiscale(
     if not widths or not blocks:
         raise TzkError("multiscale expects widths and blocks for at least one lattice")
     half = (shape[0], shape[1] // 2, shape[2] // 2)
-    coarse = _coarse(half, 1, widths, blocks, components, levels)
+    if lead < 0 or lead > half[1]:
+        raise TzkError(f"multiscale can have 0 to {half[1]} rows of pixels lead; got {lead}")
+    code = shape[0] * lead * half[2]
+    coarse = _coarse(half, 1, widths, blocks, components, levels, code)
     inner = Composite([coarse, *_steps(half, steps, coupling, coupling_width, coupling_blocks)])
+    if lead:
+        return LeadingLattice(tuple(shape), inner, lead, components, widths[0], blocks[0], levels, summary)
     return Lattice(tuple(shape), inner, components, widths[0], blocks[0], levels, flat=True)
 
 
 def _coarse(
-    shape: tuple[int, ...], depth: int, widths: Sequence[int], blocks: Sequence[int], components: int, levels: int
+    shape: tuple[int, ...],
+    depth: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    components: int,
+    levels: int,
+    code: int,
 ) -> Transform:
     """The lattices within `depth` others, from `shape` down to the smallest image."""
     if shape[1] % 2 or shape[2] % 2:
         return GreyLevels(shape, components, levels)
-    inner = _coarse((shape[0], shape[1] // 2, shape[2] // 2), depth + 1, widths, blocks, components, levels)
+    inner = _coarse((shape[0], shape[1] // 2, shape[2] // 2), depth + 1, widths, blocks, components, levels, code)
     width, count = (each[min(depth, len(each) - 1)] for each in (widths, blocks))
-    return Lattice(shape, inner, components, width, count, levels)
+    return Lattice(shape, inner, components, width, count, levels, code=code)
 
 
 def _steps(shape: tuple[int, ...], steps: int, coupling: str, width: int, blocks: int) -> list[Transform]:

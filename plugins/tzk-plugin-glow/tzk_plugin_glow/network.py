@@ -22,7 +22,9 @@ class _Block(nn.Module):
 class ConvolutionalNet(nn.Module):
     """(batch, channels, h, w) to (batch, outputs, h, w): a 3×3 convolution to `width`, residual `blocks`, a 3×3
     or 1×1 convolution (`last`). With `zero` the last starts at zero, so that the outputs start at its bias. With
-    `places`, (h, w), a bias for every place is learned, for images whose contents are centred.
+    `places`, (h, w), a bias for every place is learned, for images whose contents are centred. With `code` it is given
+    a vector, (batch, code), beside the image, which moves the channels everywhere alike, before every block, by nothing
+    where none is given.
 
     Channels are last in memory between the convolutions, which is quicker on CPUs (1.2 to 1.4 times at 14×14) and GPUs.
     """
@@ -36,12 +38,17 @@ class ConvolutionalNet(nn.Module):
         zero: bool = True,
         last: int = 3,
         places: tuple[int, ...] | None = None,
+        code: int = 0,
     ) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.places = None if places is None else nn.Parameter(torch.zeros(width, *places))
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.shifts = nn.Linear(code, blocks * width) if code else None
         self.last = nn.Conv2d(width, outputs, last, padding=last // 2)
+        if self.shifts is not None:
+            nn.init.zeros_(self.shifts.weight)
+            nn.init.zeros_(self.shifts.bias)
         if zero:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
@@ -52,10 +59,15 @@ class ConvolutionalNet(nn.Module):
         bias: Tensor = self.last.bias  # type: ignore[assignment]
         bias.copy_(parameters.repeat_interleave(len(bias) // len(parameters)))
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, code: Tensor | None = None) -> Tensor:
         hidden = self.first(inputs.contiguous(memory_format=torch.channels_last))
         if self.places is not None:
             hidden = hidden + self.places
-        for block in self.blocks:
-            hidden = block(hidden)
+        if self.shifts is None or code is None:
+            for block in self.blocks:
+                hidden = block(hidden)
+        else:
+            shifts = self.shifts(code)[..., None, None].chunk(len(self.blocks), 1)
+            for block, shift in zip(self.blocks, shifts, strict=True):
+                hidden = block(hidden + shift)
         return self.last(functional.relu(hidden)).contiguous()

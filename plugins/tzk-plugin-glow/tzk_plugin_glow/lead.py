@@ -1,0 +1,128 @@
+"""A lattice whose latents are led by a code: what the image is of, in a few dimensions, which all the others are given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from nflows.transforms.base import Transform
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
+from tzk_core.transforms.composite import initialise
+from tzk_core.transforms.layer import Layer
+from tzk_plugin_glow.lattice import Lattice, grey_features, interleave, quarters
+from tzk_plugin_glow.network import ConvolutionalNet
+
+INFORMED = 0.75
+"""The share of the variance of the code that is the image's, at the start."""
+
+
+class Summary(nn.Module):
+    """The four quarters of an image, (batch, channels, h, w), to a vector (batch, outputs): three convolutions, the
+    last two of which halve the sides, and two linear layers."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, width: int) -> None:
+        super().__init__()
+        channels, height, columns = shape
+        self.convolutions = nn.ModuleList(
+            [
+                nn.Conv2d(channels, width, 3, padding=1),
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+                nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            ]
+        )
+        places = -(-height // 4) * -(-columns // 4)
+        self.wide = nn.Linear(2 * width * places, 4 * width)
+        self.last = nn.Linear(4 * width, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = inputs.contiguous(memory_format=torch.channels_last)
+        for convolution in self.convolutions:
+            hidden = functional.relu(convolution(hidden))
+        return self.last(functional.relu(self.wide(hidden.flatten(1))))
+
+
+class LeadingLattice(Layer):
+    """`Lattice` with the code u' in front of its latents, all others being those of the image given u'.
+
+    The first pixels of the group b, `rows` rows of it, are set apart. They become Gaussian u given their surroundings,
+    and a coupling makes of them u' = u exp(s) + t, with s and t from a network that sees all the rest of the image. The
+    rest goes through a lattice whose networks are given u'. So u' is what a variational autoencoder draws as its latent,
+    with u as the noise; here the noise is that of pixels, as in bits back coding (Hinton & van Camp 1993; Townsend et
+    al. 2019), and nothing is lost: the likelihood is exact and the map is a bijection. Inverse: u' gives the rest of the image,
+    the rest gives s and t, these u, and u the pixels set apart.
+
+    T is (channels, height, width) in [0, 1] with even sides; z is (d,), first u', channels x rows x width / 2 of it.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        inner: Transform,
+        rows: int = 1,
+        components: int = 5,
+        width: int = 64,
+        blocks: int = 2,
+        levels: int = 256,
+        summary: int = 32,
+        bound: float = 3.0,
+    ) -> None:
+        super().__init__()
+        channels, height, columns = shape
+        half = (channels, height // 2, columns // 2)
+        self.rows, self.bound = rows, bound
+        self.code_shape = (channels, rows, columns // 2)
+        self.code = channels * rows * (columns // 2)
+        self.lattice = Lattice(shape, inner, components, width, blocks, levels, True, self.code, apart=rows)
+        self.output_shape = (math.prod(shape),)
+        self.map = self.lattice.map
+        count = self.map.count * channels
+        self.pixels = ConvolutionalNet(9 * channels, count, 16, last=1, places=(rows, columns // 2))
+        self.pixels.start_at(self.map.start())
+        self.summary = Summary((12 * channels, *half[1:]), 2 * self.code, summary)
+
+    @torch.no_grad()
+    def initialise(self, inputs: Tensor) -> None:
+        """Starts s at a constant and t at whatever the network makes of the image, such that t has mean 0 and `INFORMED`
+        of the variance of u', which is 1; and the layers of the inner flow from what reaches them."""
+        weight, bias = self.summary.last.weight, self.summary.last.bias
+        bias.zero_()
+        _, t = self._summarised(*quarters(inputs))
+        scale = math.sqrt(INFORMED) / t.std(0, correction=0).clamp_min(1e-3)
+        weight[self.code :].mul_(scale.unsqueeze(1))
+        bias[self.code :] = -t.mean(0) * scale
+        weight[: self.code] = 0
+        bias[: self.code] = soft_bound_inverse(torch.tensor(0.5 * math.log1p(-INFORMED)), self.bound)
+        initialise(self.lattice.inner, quarters(inputs)[0])
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        a, b, c, d = quarters(inputs)
+        u, at_u = self.map.forward(b[..., : self.rows, :], self._surroundings(a, c, d))
+        log_scale, shift = self._summarised(a, b, c, d)
+        code = u.flatten(1) * log_scale.exp() + shift
+        z, total = self.lattice(inputs, code)
+        return torch.cat([code, z], 1), total + at_u.flatten(1).sum(1) + log_scale.sum(1)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        code, z = inputs.split((self.code, inputs.shape[1] - self.code), 1)
+        rest, total = self.lattice.inverse(z, code)
+        a, b, c, d = quarters(rest)
+        log_scale, shift = self._summarised(a, b, c, d)
+        u = ((code - shift) * torch.exp(-log_scale)).unflatten(1, self.code_shape)
+        pixels, at_u = self.map.inverse(u, self._surroundings(a, c, d))
+        outputs = interleave(a, torch.cat([pixels, b[..., self.rows :, :]], -2), c, d)
+        return outputs, total + at_u.flatten(1).sum(1) - log_scale.sum(1)
+
+    def _surroundings(self, a: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """The parameters of the pixels set apart, (batch, count, channels, rows, width / 2), from the rows that they
+        are in."""
+        rows = torch.cat([each[..., : self.rows, :] for each in (a, c, d)], 1)
+        return self.pixels(grey_features(rows, self.map.levels)).unflatten(1, (self.map.count, -1))
+
+    def _summarised(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """s, bounded on both sides, and t, (batch, code) each."""
+        without = torch.cat([torch.zeros_like(b[..., : self.rows, :]), b[..., self.rows :, :]], -2)
+        raw, shift = self.summary(grey_features(torch.cat([a, without, c, d], 1), self.map.levels)).chunk(2, 1)
+        return soft_bound(raw, self.bound), shift
