@@ -97,6 +97,21 @@ def test_equation_5_subtracts_each_inconsistency_with_its_multiplier() -> None:
     torch.testing.assert_close(bound.log_capacity, free.log_capacity)
 
 
+def test_emphasis_adds_what_the_discriminators_say_of_every_presence_that_was_observed() -> None:
+    model, seen = small(["gaussian", "flow"]), batch([[1, 1], [0, NAN], [NAN, 0]], observed=["k0"])
+    z, _ = model.flow.encode(seen.T)
+    told = z.new_zeros(len(z))
+    for column, (_, kind) in enumerate(model.named_knowledge()):
+        log_absent, log_present = kind.log_prob_presence_given(z)
+        presence = seen.presence[:, column]
+        told = told + (presence == 1) * log_present + (presence == 0) * log_absent
+    plain, more = (mental_capacity(model, seen, steady(), emphasis=factor) for factor in (0.0, 3.0))
+    torch.testing.assert_close(more.value, plain.value + 3 * told.mean())
+    torch.testing.assert_close(more.log_capacity, plain.log_capacity)
+    expected = gradients(plain.value + 3 * told.mean(), model)
+    assert_equal_gradients(gradients(more.value, model), expected)
+
+
 @pytest.mark.parametrize("observed", [(), ("k0",)], ids=["C filled in", "C observed"])
 def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed: Sequence[str]) -> None:
     model, seen = small(), batch([[1]] * 6, observed=observed)

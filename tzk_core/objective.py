@@ -78,13 +78,14 @@ def mental_capacity(
     wording: Wording = Wording(),
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
+    emphasis: float = 0.0,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
     `noise` gives the one reparametrised sample of every C that was not observed, `latent_noise` that of every T. In the
     terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
     reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
-    default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
+    default to 0. `emphasis` adds that many times log p(κ given T) of every κ that was observed (`Settings`). `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
     """
     literal = wording.fill_in == "literal"
     kinds = {name: model.find(name) for name in observations.knowledge}
@@ -102,6 +103,7 @@ def mental_capacity(
 
     log_capacity = log_prob_T if literal else log_prob_T - batch.log_q
     penalty = torch.zeros_like(log_prob_T)
+    told = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
@@ -128,6 +130,8 @@ def mental_capacity(
         else:
             complement = _where(drawn, log_absent, log_absent.detach())
         log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
+        if emphasis:
+            told = told + torch.where(presence == 1, log_present, torch.where(presence == 0, log_absent, 0.0)).sum(0)
         if not rows.numel():
             continue
         known, absent, present, whole = (
@@ -176,7 +180,7 @@ def mental_capacity(
     if drawn is not None:
         log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
     return Capacity(
-        (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
+        (log_capacity - penalty + emphasis * told).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
     )
 
 

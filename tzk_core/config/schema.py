@@ -115,6 +115,7 @@ class ObjectiveTable(Table):
     fill_in: Literal["bound", "literal"] = "bound"
     prior: Literal["full", "paper"] = "full"
     unlabelled: Literal["sum", "skip"] = "sum"
+    emphasis: Annotated[float, Field(ge=0)] = 0.0
     dreams: Annotated[float, Field(ge=0, lt=1)] = 0.0
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45
@@ -141,6 +142,8 @@ class TrainingTable(StepsTable):
     """[training]: of a whole model, from the start."""
 
     labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    optimizer: Literal["adam", "muon"] = "adam"
+    matrix_learning_rate: Annotated[float, Field(gt=0)] | None = None
     knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
     initialisation: Annotated[int, Field(ge=0)] = 4096

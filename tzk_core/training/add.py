@@ -28,6 +28,9 @@ LEFT_OUT = {
     "tolerance": _OFF,
     "initialisation": _FIXED,
     "dreams": _FIXED,
+    "emphasis": _FIXED,
+    "optimizer": _FIXED,
+    "matrix_learning_rate": _FIXED,
     "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
     "checkpoint_every": _ALL_OR_NOTHING,
 }

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from tzk_core.errors import TzkError, nearest
 from tzk_core.objective import Wording
 
+OPTIMIZERS = ("adam", "muon")
+
 
 @dataclass(frozen=True)
 class Settings:
     """Adam (Kingma & Ba) with linear warm-up and, by default, a cosine decay to zero.
 
     steps: the length; `minutes` only caps it, counted over all pieces of a resumed run.
+    optimizer: "adam", or "muon": `muon.Muon` for the large matrices of the shared flow's networks, Adam for all else.
+    matrix_learning_rate: Muon's, where it is not `learning_rate`.
     knowledge_learning_rate: that of the knowledge types, where it is not the shared flow's. A knowledge type sees only
         the samples in which it is present, so its gradient is noisier: a tenth is a good start.
     elementwise_rate: multiple of the rate at which the shared flow's element-wise scales and shifts learn, and those of
@@ -21,6 +25,9 @@ class Settings:
         and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
+    emphasis: how many times more log p(κ given T) counts for every κ that was observed, as labels do in
+        semi-supervised autoencoders (Kingma et al. 2014, Eq. 9). In Eq. 5 a label is worth a few nats beside the
+        hundreds of T, so that a strong shared flow would be slow to gather what tells knowledge apart.
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
@@ -31,6 +38,8 @@ class Settings:
     batch_size: int = 256
     learning_rate: float = 3e-3
     knowledge_learning_rate: float | None = None
+    optimizer: str = "adam"
+    matrix_learning_rate: float | None = None
     elementwise_rate: float = 1.0
     beta2: float = 0.999
     warmup: int = 0
@@ -40,6 +49,7 @@ class Settings:
     checkpoint_every: int = 1000
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
+    emphasis: float = 0.0
     dreams: float = 0.0
     multiplier: float = 0.1
     multiplier_max: float = 0.45
@@ -49,13 +59,20 @@ class Settings:
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
             raise TzkError(f"decay is one of cosine, none; got {self.decay!r}{nearest(self.decay, ('cosine', 'none'))}")
+        if self.optimizer not in OPTIMIZERS:
+            raise TzkError(
+                f"optimizer is one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
+                f"{nearest(self.optimizer, OPTIMIZERS)}"
+            )
         for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
-        for key in ("learning_rate", "knowledge_learning_rate", "elementwise_rate"):
+        for key in ("learning_rate", "knowledge_learning_rate", "matrix_learning_rate", "elementwise_rate"):
             rate = getattr(self, key)
             if rate is not None and not rate > 0:
                 raise TzkError(f"{key} is expected above 0; got {rate}")
+        if not self.emphasis >= 0:
+            raise TzkError(f"emphasis is expected at or above 0; got {self.emphasis}")
         if not 0 <= self.dreams < 1:
             raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
 

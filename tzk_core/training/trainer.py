@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from tzk_core.objective import Capacity, Multipliers, Noise, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
+from tzk_core.training.muon import MuonWithAdam, matrices_of
 from tzk_core.training.settings import Settings
 from tzk_core.units import bits_per_dim
 
@@ -76,8 +77,8 @@ class Trainer:
         groups = _groups([] if self.fixed_flow else [model.flow], [model.find(name) for name in self.trained], settings)
         if not groups:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, settings.beta2), fused=True)
         self._like = groups[0]["params"][0]
+        self.optimizer = _optimizer(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         # A step takes ten times as long once numbers become denormal.
@@ -94,6 +95,7 @@ class Trainer:
             self.settings.wording,
             self._latent_noise,
             self.fixed_flow,
+            self.settings.emphasis,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -254,6 +256,24 @@ class Trainer:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
         self._sums, self._counts = {}, {}
+
+
+def _optimizer(
+    groups: Sequence[dict[str, Any]], matrices: Collection[int], settings: Settings
+) -> torch.optim.Adam | MuonWithAdam:
+    """Adam, or Muon for the parameters whose ids are `matrices` and Adam for all others."""
+    betas = (0.9, settings.beta2)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, betas=betas, fused=True)
+    rate = settings.matrix_learning_rate or settings.learning_rate
+    taken = [each for group in groups for each in group["params"] if id(each) in matrices]
+    if not taken:
+        raise TzkError(
+            "optimizer = 'muon' is for flows with networks of linear layers or convolutions; this one has none that is "
+            "trained and wide enough: say optimizer = 'adam'"
+        )
+    others = [group | {"params": [each for each in group["params"] if id(each) not in matrices]} for group in groups]
+    return MuonWithAdam([{"params": taken, "rate": rate}], [group for group in others if group["params"]], betas)
 
 
 def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Settings) -> list[dict[str, Any]]:

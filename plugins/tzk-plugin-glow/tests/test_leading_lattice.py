@@ -1,0 +1,144 @@
+"""`LeadingLattice`: a bijection with an exact Jacobian, whose first latents are a code that the others are given."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from tzk_plugin_glow.lattice import GreyLevels
+from tzk_plugin_glow.lead import INFORMED, LeadingLattice
+from tzk_plugin_glow.multiscale import multiscale
+
+from tzk_core.build import build_flow
+from tzk_core.errors import TzkError
+from tzk_core.model import SharedFlow
+from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.reshape import Flatten
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def grey(shape: tuple[int, ...], batch: int = 3) -> Tensor:
+    levels = torch.randint(-255, 256, (batch, *shape)).clamp_min(0)
+    return ((levels + 0.02 + 0.96 * torch.rand(levels.shape)) / 256).double()
+
+
+def disturbed(module: torch.nn.Module, by: float = 0.2) -> torch.nn.Module:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += by * torch.randn_like(parameter)
+    return module.double()
+
+
+def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> SharedFlow:
+    return build_flow(
+        shape, "multiscale", widths=[6], blocks=[1], components=2, steps=steps, coupling_width=6, lead=lead, summary=4
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_has_its_jacobian_and_comes_back(channels: int, rows: int) -> None:
+    shape, half = (channels, 4, 4), (channels, 2, 2)
+    layer = disturbed(LeadingLattice(shape, Composite([GreyLevels(half, 2), Flatten(half)]), rows, 2, 6, 1, summary=4))
+    T = grey(shape)
+    z, logabsdet = layer(T)
+    jacobian = torch.autograd.functional.jacobian(lambda each: layer(each)[0].sum(0), T)
+    for row in range(len(T)):
+        whole = jacobian[:, row].flatten(1)
+        assert torch.linalg.slogdet(whole)[1].item() == pytest.approx(logabsdet[row].item(), abs=1e-7)
+    back, inverse_logabsdet = layer.inverse(z)
+    torch.testing.assert_close(back, T, rtol=0, atol=1e-9)
+    torch.testing.assert_close(inverse_logabsdet, -logabsdet, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 16, 8), (2, 6, 10), (1, 2, 2)])
+def test_cuts_and_inverts_images(shape: tuple[int, ...]) -> None:
+    flow = small(shape, steps=1)
+    T = grey(shape, 8)
+    flow.initialise(T.float())
+    for type, tolerance in ((torch.float64, 1e-9), (torch.float32, 0.1 / 256)):
+        flow.to(type)
+        z, logabsdet = flow.encode(T.to(type))
+        assert z.shape == (8, math.prod(shape)) and z.isfinite().all() and logabsdet.isfinite().all()
+        torch.testing.assert_close(flow.transform.inverse(z)[0], T.to(type), rtol=0, atol=tolerance)
+
+
+def test_the_density_integrates_to_one() -> None:
+    """Two levels, 2×2 pixels, one of them set apart: over its noise, and so over its code, by quadrature."""
+    flow = build_flow((1, 2, 2), "multiscale", widths=[6], blocks=[1], components=2, steps=0, levels=2, lead=1)
+    disturbed(flow, 0.3)
+    nodes = 400
+    noise = (torch.arange(nodes) + 0.5) / nodes
+    total = 0.0
+    for levels in torch.cartesian_prod(*[torch.arange(2)] * 4).view(-1, 1, 2, 2):
+        T = (levels + 0.5).double().expand(nodes, -1, -1, -1).clone()
+        T[:, 0, 0, 1] = levels[0, 0, 1] + noise
+        z, logabsdet = flow.encode(T / 2)
+        total += (flow.base.log_prob(z) + logabsdet).exp().mean().item() / 2**4
+    assert total == pytest.approx(1, abs=2e-3)
+
+
+def test_the_first_latents_are_a_code_that_all_pixels_follow() -> None:
+    flow = disturbed(small())
+    T = grey((1, 8, 8))
+    z, _ = flow.encode(T)
+    moved = torch.cat([z[:, :4] + 2, z[:, 4:]], 1)
+    image, _ = flow.transform.inverse(moved)
+    quarter = (image - T).abs()[..., ::2, ::2]
+    assert quarter.amax((1, 2, 3)).min() > 1e-4  # the coarsest pixels but the last are given the code
+    torch.testing.assert_close(flow.encode(image)[0], moved, rtol=0, atol=1e-6)
+
+
+def test_the_code_sees_the_whole_image_but_the_pixels_set_apart_only_move_it() -> None:
+    """∂u'/∂T is dense; of the pixels set apart it is diagonal, e^s times the slope of their own map."""
+    layer = disturbed(LeadingLattice((1, 8, 8), Composite([GreyLevels((1, 4, 4), 2), Flatten((1, 4, 4))]), 1, 2, 6, 1))
+    T = (grey((1, 8, 8), 1) * 256).round() / 256 + 0.5 / 256  # inside of its grey level, so that no feature jumps
+    apart = T.clone()
+    apart[..., 0, 1::2] += 0.25 / 256
+    code, other = layer(T)[0][0, :4], layer(apart)[0][0, :4]
+    assert ((other - code) > 0).all()
+    brighter = T.clone()
+    brighter[..., 5, 5] = 1 - brighter[..., 5, 5]
+    assert ((layer(brighter)[0][0, :4] - code).abs() > 1e-6).all()
+
+
+def test_starts_with_a_code_that_is_mostly_the_image_s() -> None:
+    flow = small()
+    T = grey((1, 8, 8), 512).float()
+    flow.initialise(T)
+    layer = flow.transform
+    while not isinstance(layer, LeadingLattice):
+        layer = next(each for each in layer.modules() if isinstance(each, LeadingLattice))
+    from tzk_plugin_glow.lattice import quarters
+
+    log_scale, t = layer._summarised(*quarters(T))
+    torch.testing.assert_close(t.var(0, correction=0), torch.full((4,), INFORMED), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(t.mean(0), torch.zeros(4), rtol=0, atol=1e-3)
+    torch.testing.assert_close(log_scale.exp().square(), torch.full_like(t, 1 - INFORMED), rtol=1e-3, atol=1e-3)
+
+
+def test_refuses_rows_that_are_not_there() -> None:
+    for lead in (-1, 5):
+        with pytest.raises(TzkError, match="0 to 4 rows of pixels lead"):
+            multiscale((1, 8, 8), lead=lead)
+
+
+def test_compiles_as_one_graph_both_ways() -> None:
+    flow = small(steps=1)
+    T = grey((1, 8, 8)).float()
+    flow.initialise(T)
+    transform = flow.transform
+    z, logabsdet = torch.compile(transform, fullgraph=True, backend="aot_eager")(T)
+    expected, expected_logabsdet = transform(T)
+    torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logabsdet, expected_logabsdet, rtol=1e-4, atol=1e-3)
+    (logabsdet.sum() + z.sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in transform.parameters())
+    inverse = torch.compile(lambda each: transform.inverse(each)[0], fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(inverse(expected.detach()), T, rtol=0, atol=1e-4)

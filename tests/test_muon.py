@@ -1,0 +1,75 @@
+"""Muon: its steps against the singular value decomposition, what it is used for, and that a run with it goes on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tzk_core.training.muon import LEAST, Muon, MuonWithAdam, matrices_of, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(32, 80), (80, 32), (48, 48)])
+def test_steps_are_nearly_orthogonal_and_share_the_singular_vectors(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, dtype=torch.float64)
+    found = orthogonal(matrix)
+    U, _, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    inner = U.T @ found @ Vh.T
+    torch.testing.assert_close(inner, torch.diag(inner.diagonal()), rtol=0, atol=1e-10)
+    assert inner.diagonal().min() > 0.6 and inner.diagonal().max() < 1.3
+
+
+def test_the_scale_of_the_gradient_does_not_matter_and_zero_is_no_step() -> None:
+    matrix = torch.randn(40, 64, dtype=torch.float64)
+    torch.testing.assert_close(orthogonal(matrix * 1e-12), orthogonal(matrix * 1e6))
+    assert (orthogonal(torch.zeros(32, 40)) == 0).all()
+
+
+def test_entries_of_a_step_are_a_fifth_of_the_rate() -> None:
+    weight = nn.Parameter(torch.zeros(48, 4, 3, 3))
+    optimiser = Muon([{"params": [weight], "lr": 0.5}])
+    weight.grad = torch.randn_like(weight)
+    optimiser.step()
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.2 * 0.5, rel=0.2)
+
+
+def test_takes_the_large_matrices_and_leaves_all_else() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(4, LEAST, 3), nn.Conv2d(3, LEAST, 3), nn.Linear(LEAST, LEAST - 1), nn.Linear(64, 64), nn.PReLU()
+    )
+    module[3].weight.requires_grad_(False)
+    assert matrices_of(module) == {id(module[0].weight)}
+
+
+def test_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+    def fresh() -> tuple[nn.Sequential, MuonWithAdam]:
+        torch.manual_seed(1)
+        module = nn.Sequential(nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 2))
+        first = module[0].weight
+        others = [each for each in module.parameters() if each is not first]
+        groups = [{"params": [first], "lr": 0.01}], [{"params": others, "lr": 0.01}]
+        return module, MuonWithAdam(*groups, betas=(0.9, 0.99))
+
+    def advance(module: nn.Module, optimiser: MuonWithAdam, steps: range) -> float:
+        for step in steps:
+            x = torch.randn(64, 40, generator=torch.Generator().manual_seed(step))
+            loss = (module(x) - x[:, :2].sin()).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return loss.item()
+
+    whole, optimiser = fresh()
+    start = advance(whole, optimiser, range(1))
+    reached = advance(whole, optimiser, range(1, 40))
+    assert reached < 0.8 * start and math.isfinite(reached)
+    first, earlier = fresh()
+    advance(first, earlier, range(20))
+    second, later = fresh()
+    second.load_state_dict(first.state_dict())
+    later.load_state_dict(earlier.state_dict())
+    advance(second, later, range(20, 40))
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -1,0 +1,86 @@
+"""Muon: steps of matrices along the nearest semi-orthogonal one, with Adam for all other parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LEAST = 32
+"""Rows and columns of the smallest matrix that is worth it."""
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic that takes singular values in (0, 1] to about 1 in five rounds (Jordan et al. 2024)."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for weights of linear layers and convolutions, (rows, ...) taken as (rows, columns).
+
+    A step goes along the orthogonal factor of the momentum, all of whose singular values are near 1, scaled by
+    0.2 √max(rows, columns), so that its entries are about as large as Adam's and a learning rate of Adam's will do (Liu
+    et al. 2025, "Muon is scalable for LLM training"). Unlike `torch.optim.Muon` it takes convolutions.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], momentum: float = 0.95) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                kept.lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(kept, group["momentum"]).flatten(1)  # Nesterov's
+                size = 0.2 * math.sqrt(max(ahead.shape))
+                weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
+
+
+class MuonWithAdam:
+    """`Muon` for some groups of parameters and fused Adam for the others, as one optimiser."""
+
+    def __init__(
+        self, matrices: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], betas: tuple[float, float]
+    ) -> None:
+        self.parts = (Muon(matrices), torch.optim.Adam(others, betas=betas, fused=True))
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(zip(("muon", "adam"), (part.state_dict() for part in self.parts), strict=True))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, name in zip(self.parts, ("muon", "adam"), strict=True):
+            part.load_state_dict(state[name])
+
+
+def matrices_of(module: nn.Module) -> set[int]:
+    """The id of every trained weight of a linear layer or convolution that has `LEAST` rows and columns or more."""
+    weights = (part.weight for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))
+    return {id(each) for each in weights if each.requires_grad and min(each.flatten(1).shape) >= LEAST}
+
+
+def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """U Vᵀ of the singular value decomposition U S Vᵀ, (rows, columns), to within singular values of 0.7 to 1.2: of a
+    polynomial iteration of Newton and Schulz."""
+    a, b, c = COEFFICIENTS
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp_min(1e-30)
+    for _ in range(rounds):
+        square = wide @ wide.T
+        wide = a * wide + (b * square + c * square @ square) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
