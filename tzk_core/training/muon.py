@@ -12,6 +12,9 @@ from torch import Tensor, nn
 LEAST = 32
 """Rows and columns of the smallest matrix that is worth it."""
 
+LITTLE = 1e-12
+"""Momentum with a norm below this, whose squares would underflow in float32, is as good as none."""
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that takes singular values in (0, 1] to about 1 in five rounds (Jordan et al. 2024)."""
 
@@ -69,9 +72,18 @@ class MuonWithAdam:
 
 
 def matrices_of(module: nn.Module) -> set[int]:
-    """The id of every trained weight of a linear layer or convolution that has `LEAST` rows and columns or more."""
-    weights = (part.weight for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))
-    return {id(each) for each in weights if each.requires_grad and min(each.flatten(1).shape) >= LEAST}
+    """The id of every trained weight of a linear layer or convolution that has `LEAST` rows and columns or more.
+
+    Modules with an attribute `adaptive` that is true are left out, and all that is in them: those whose gradient is mostly
+    noise, for which steps of one length are too long.
+    """
+    if getattr(module, "adaptive", False):
+        return set()
+    found = set().union(*(matrices_of(child) for child in module.children()))
+    weight = module.weight if isinstance(module, nn.Linear | nn.Conv2d) else None
+    if weight is not None and weight.requires_grad and min(weight.flatten(1).shape) >= LEAST:
+        found.add(id(weight))
+    return found
 
 
 def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
@@ -79,7 +91,7 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
     polynomial iteration of Newton and Schulz."""
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp_min(1e-30)
+    wide = wide / (wide.norm() + LITTLE)
     for _ in range(rounds):
         square = wide @ wide.T
         wide = a * wide + (b * square + c * square @ square) @ wide

@@ -23,6 +23,8 @@ class Summary(nn.Module):
     """The four quarters of an image, (batch, channels, h, w), to a vector (batch, outputs): three convolutions, the
     last two of which halve the sides, and two linear layers."""
 
+    adaptive = True
+
     def __init__(self, shape: tuple[int, ...], outputs: int, width: int) -> None:
         super().__init__()
         channels, height, columns = shape
