@@ -98,7 +98,7 @@ def test_equation_5_subtracts_each_inconsistency_with_its_multiplier() -> None:
 
 
 def test_emphasis_adds_what_the_discriminators_say_of_every_presence_that_was_observed() -> None:
-    model, seen = small(["gaussian", "flow"]), batch([[1, 1], [0, NAN], [NAN, 0]], observed=["k0"])
+    model, seen = small(["gaussian", "flow"]), batch([[1, 1], [0, NAN], [NAN, 0]])
     z, _ = model.flow.encode(seen.T)
     told = z.new_zeros(len(z))
     for column, (_, kind) in enumerate(model.named_knowledge()):
@@ -108,8 +108,7 @@ def test_emphasis_adds_what_the_discriminators_say_of_every_presence_that_was_ob
     plain, more = (mental_capacity(model, seen, steady(), emphasis=factor) for factor in (0.0, 3.0))
     torch.testing.assert_close(more.value, plain.value + 3 * told.mean())
     torch.testing.assert_close(more.log_capacity, plain.log_capacity)
-    expected = gradients(plain.value + 3 * told.mean(), model)
-    assert_equal_gradients(gradients(more.value, model), expected)
+    assert_equal_gradients(more.value, plain.value + 3 * told.mean(), model)
 
 
 @pytest.mark.parametrize("observed", [(), ("k0",)], ids=["C filled in", "C observed"])

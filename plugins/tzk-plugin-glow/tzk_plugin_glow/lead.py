@@ -92,7 +92,7 @@ class LeadingLattice(Layer):
         weight, bias = self.summary.last.weight, self.summary.last.bias
         bias.zero_()
         _, t = self._summarised(*quarters(inputs))
-        scale = math.sqrt(INFORMED) / t.std(0, correction=0).clamp_min(1e-3)
+        scale = math.sqrt(INFORMED) / t.std(0, correction=0).clamp_min(1e-6)
         weight[self.code :].mul_(scale.unsqueeze(1))
         bias[self.code :] = -t.mean(0) * scale
         weight[: self.code] = 0
