@@ -13,7 +13,6 @@ from tzk_core.errors import TzkError
 from tzk_core.plugins import (
     FlowLayer,
     Implementation,
-    NameClash,
     PartNotLoadable,
     Registered,
     UnknownPart,
@@ -77,15 +76,15 @@ def offers() -> list[Offer]:
         assert isinstance(part.spec, Implementation)
         try:
             found.append(_offer(part, part.spec))
-        except (PartNotLoadable, NameClash) as error:
+        except TzkError as error:
             found.append(Offer(part, part.spec, str(error)))
     return found
 
 
-def places(module: nn.Module) -> dict[str, int]:
-    """Name of an implementation ("plugin/name") -> in how many places of a module it computes."""
+def places(module: nn.Module, device: str) -> dict[str, int]:
+    """Name of an implementation ("plugin/name") -> in how many places of a module on `device` it computes."""
     counts: Counter[str] = Counter()
-    used = {offer.target: offer.part.qualified_name for offer in offers() if not offer.reason}
+    used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
     for each in module.modules():
         if isinstance(each, Composite):
             counts.update(used[type(run.fused)] for run in each.runs if type(run.fused) in used)

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from tzk_plugin_kernels.arithmetic_triton import expm1, log1p, sign, soft_bound, tanh
 
-TILE = 4096
-"""Values of a program at a time in the map: 128 threads, eight accesses of 16 bytes each of float32."""
-TILE_BACKWARD = 2048
+TILE = 2048
+"""Values of a program at a time: 128 threads, four accesses of 16 bytes each of float32."""
 COLUMNS_BACKWARD = 128
 PROGRAMS = 528
 """Programs that backward is cut into, at least, where there are enough rows: four for each of the 132 multiprocessors
@@ -208,7 +207,7 @@ def _differentiate(
     if not grad_values.numel():
         return grad_values, raw_log_scale.new_zeros(2, *raw_log_scale.shape)
     columns = min(triton.next_power_of_2(dims), COLUMNS_BACKWARD)
-    together = min(TILE_BACKWARD // columns, triton.next_power_of_2(rows))
+    together = min(TILE // columns, triton.next_power_of_2(rows))
     wanted = triton.cdiv(PROGRAMS, triton.cdiv(dims, columns) * groups)
     chunk = triton.cdiv(triton.cdiv(rows, wanted), together) * together
     chunks = triton.cdiv(rows, chunk)

@@ -18,10 +18,20 @@ def log1p(m):
 
 @triton.jit
 def expm1(v):
-    """exp(v) - 1."""
+    """exp(v) - 1; near zero in float32 by its series, whose first term left out is 0.5**8 / 9! = 1e-8 of it, which is a
+    fifth of the instructions."""
     e = tl.exp(v)
-    near = tl.where(e == 1.0, v, (e - 1.0) * (v / tl.log(e)))
-    return tl.where(tl.abs(v) > 1.0, e - 1.0, near)
+    if v.dtype == tl.float64:
+        near = tl.where(e == 1.0, v, (e - 1.0) * (v / tl.log(e)))
+    else:
+        near = 1.0 + v * (1 / 8)
+        near = 1.0 + near * v * (1 / 7)
+        near = 1.0 + near * v * (1 / 6)
+        near = 1.0 + near * v * (1 / 5)
+        near = 1.0 + near * v * (1 / 4)
+        near = 1.0 + near * v * (1 / 3)
+        near = (1.0 + near * v * (1 / 2)) * v
+    return tl.where(tl.abs(v) > 0.5, e - 1.0, near)
 
 
 @triton.jit

@@ -22,7 +22,7 @@ def _on_cuda(rows: Tensor) -> ModuleType:
         return plain
     from tzk_plugin_kernels import tiled_triton  # on first use on a CUDA tensor
 
-    return tiled_triton
+    return tiled_triton if rows.shape[1] <= tiled_triton.MOST_ROWS else plain
 
 
 @torch.library.custom_op("tzk::tiled_affine_symlog", mutates_args=())

@@ -1,4 +1,4 @@
-"""The tiled convolution, then affine map and SymLog, in plain torch.
+"""The tiled convolution as torch multiplies, then the operator of affine map and SymLog.
 
 rows are (groups, batch · tiles, d), the tiles of a sample one after the other; weight is (groups, d, d), raw_log_scale
 and shift are (groups, tiles, d). y is as the rows; log|det| without that of the weight is (groups, batch).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tzk_plugin_kernels import affine_symlog_torch
+from tzk_plugin_kernels.affine_symlog import affine_symlog
 
 
 def forward(
@@ -18,7 +18,7 @@ def forward(
     """y and the log|det| of affine map and SymLog."""
     product = torch.bmm(rows, weight.mT)
     given = by_sample(product, raw_log_scale)
-    y, logabsdet = affine_symlog_torch.forward(given, raw_log_scale.flatten(1), shift.flatten(1), bound)
+    y, logabsdet = affine_symlog(given, raw_log_scale.flatten(1), shift.flatten(1), bound)
     return y.view(rows.shape), logabsdet
 
 

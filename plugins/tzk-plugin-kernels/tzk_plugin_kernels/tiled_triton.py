@@ -1,7 +1,7 @@
 """The tiled convolution with affine map and SymLog as its end, in Triton.
 
 A matrix product by blocks, in float32 throughout: TF32, which Triton takes by default, keeps 10 bits and breaks
-invertibility. The last of a block happens while it is in registers, so that the product is never written.
+invertibility. What follows the product happens while a block is in registers, so that the product is never written.
 """
 
 import triton
@@ -12,6 +12,10 @@ from tzk_plugin_kernels.arithmetic_triton import log1p, soft_bound
 
 BLOCK = 64
 DEPTH = 32
+MOST_ROWS = 4096
+"""More rows than this are left to cuBLAS with the element-wise kernel after it. A product of 256 terms takes about four
+times as long as writing and reading its result, so that saving that cannot make up for a slower product, only for a
+launch. A bound from the numbers of an H100's data sheet, not from a measurement: `benchmarks/kernels.py` compares."""
 
 
 @triton.jit
