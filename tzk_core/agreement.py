@@ -15,16 +15,23 @@ def agreement(plain: TzK, other: TzK, n: int = 64, seed: int = 0) -> dict[str, f
     """The relative difference of log p(T), z, the gradient of the mean of log p(T), and T from z, on `n` samples of
     `plain`: the norm of the difference over that of what `plain` has. Both models are on one device and of one type.
     """
-    T = plain.sample(n, seed=seed)
+    T = _inside(plain, plain.sample(n, seed=seed))
     ours, theirs = (_computed(model, T) for model in (plain, other))
     return {name: _difference(theirs[name], value) for name, value in ours.items()}
 
 
-def on_device(model: TzK, device: torch.device) -> TzK:
+def as_it_is(model: TzK, device: torch.device, dtype: torch.dtype) -> TzK:
     """The model on a device, its layers as they are: plugins' implementations are taken up by `TzK.to` itself."""
     for part in model.children():
-        part.to(device)
+        part.to(device, dtype)
     return model
+
+
+def _inside(model: TzK, T: Tensor) -> Tensor:
+    """The samples, kept off the edge of the grey levels where rounding has put some of them outside the flow's domain."""
+    with torch.no_grad():
+        _, logabsdet = model.flow.encode(T)
+    return T if logabsdet.isfinite().all() else T.clamp(1e-3, 1 - 1e-3)
 
 
 def _computed(model: TzK, T: Tensor) -> dict[str, Tensor]:

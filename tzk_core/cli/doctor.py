@@ -60,16 +60,17 @@ def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
     import torch
 
     import tzk_core
-    from tzk_core.agreement import TOLERANCE, agreement, on_device
+    from tzk_core.agreement import TOLERANCE, agreement, as_it_is
     from tzk_core.experiment import chosen_device
     from tzk_core.implementations import places
 
     where = chosen_device(device)
-    plain = on_device(tzk_core.load(run), where).eval()
-    other = tzk_core.load(run).to(where).eval()
-    differences = {"float32": agreement(plain.float(), other.float(), number)}
-    if where.type != "mps":  # which has no float64
-        differences["float64"] = agreement(plain.double(), other.double(), number)
+    plain, other = (tzk_core.load(run).eval() for _ in range(2))
+    kinds = [torch.float32] + ([torch.float64] if where.type != "mps" else [])  # which has no float64
+    differences = {
+        str(kind).removeprefix("torch."): agreement(as_it_is(plain, where, kind), other.to(where, kind), number)
+        for kind in kinds
+    }
     return {
         "run": str(run),
         "device": str(where),
@@ -91,13 +92,13 @@ def _shown(found: dict[str, Any]) -> str:
         f"device = \"auto\" is {found['device']}",
         *(f"{name}={value}" for name, value in found["environment"].items()),
         "",
-        _table(("PLUGIN", "DISTRIBUTION", "VERSION", "STATE"), found["plugins"]),
+        _table({"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"}, found["plugins"]),
         *(f"{each['name']}: {each['reason']}" for each in found["plugins"] if "reason" in each),
     ]
     if found["implementations"]:
+        columns = {"IMPLEMENTATION": "name", "LAYER": "layer", "DEVICE": "device", "USED": "used", "REASON": "reason"}
         rows = [each | {"used": "yes" if each["used"] else "no"} for each in found["implementations"]]
-        columns = ("IMPLEMENTATION", "LAYER", "DEVICE", "USED", "REASON")
-        parts += ["", _table(columns, [{"implementation": each["name"]} | each for each in rows])]
+        parts += ["", _table(columns, rows)]
     else:
         parts += ["", "no plugin brings another implementation of a layer"]
     if "agreement" in found:
@@ -105,8 +106,9 @@ def _shown(found: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _table(header: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    return output.columns(header, [[str(row[name.lower()]) or "-" for name in header] for row in rows])
+def _table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
+    """A table of what the rows have under the keys that each column's title stands for."""
+    return output.columns(list(columns), [[str(row[key]) or "-" for key in columns.values()] for row in rows])
 
 
 def _verdict(agreement: dict[str, Any]) -> str:

@@ -29,12 +29,14 @@ def unusable(device: str) -> str:
     """The reason why the operators are not used on a kind of device; "" if they are. Raises `TzkError` if Triton was
     asked for on a CUDA device that is there, and cannot be used."""
     chosen = choice()
+    if device == "cuda" and not torch.cuda.is_available():
+        return without_triton()
     if chosen == "torch":
         return ""
     if device != "cuda":
-        return "the layers themselves are used on a CPU; TZK_KERNELS=torch has the operators, in plain torch"
+        return "a CPU uses the layers themselves, unless TZK_KERNELS=torch"
     reason = without_triton()
-    if reason and chosen == "triton" and torch.cuda.is_available():
+    if reason and chosen == "triton":
         raise TzkError(f"TZK_KERNELS=triton, and Triton cannot be used: {reason}")
     return reason
 
