@@ -87,7 +87,7 @@ def places(module: nn.Module, device: str) -> dict[str, int]:
     used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
     for each in module.modules():
         if isinstance(each, Composite):
-            counts.update(used[type(run.fused)] for run in each.runs if type(run.fused) in used)
+            counts.update(name for run in each.runs for name in run.names)
         elif type(each) in used:
             counts[used[type(each)]] += 1
     return dict(counts)
@@ -123,9 +123,10 @@ def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, .
     while at < len(kinds):
         fitting = [each for each in offered if tuple(kinds[at : at + len(each.layers)]) == each.layers]
         if fitting:
-            runs.append(Run(at, at + len(fitting[0].layers), fitting[0].target()))
+            runs.append(Run(at, at + len(fitting[0].layers), fitting[0].target(), (fitting[0].part.qualified_name,)))
         at = runs[-1].stop if fitting else at + 1
-    return tuple(runs)
+    join = getattr(runs[0].fused, "joined", None) if runs else None
+    return join(layers, runs) if join else tuple(runs)
 
 
 def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module:

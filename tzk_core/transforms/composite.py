@@ -18,7 +18,8 @@ class Fused(Protocol):
     """Computes several layers that follow one another at once, from their parameters at the time of the call.
 
     `layers` are these layers, in order; inputs are (batch, *shape), and so are the outputs, with the logarithm of the
-    determinant of all of them together, (batch,). Layers of the same class and shapes may have any arguments.
+    determinant of all of them together, (batch,). It may have `joined(layers, runs) -> runs`, which gets all layers of a
+    composite with the runs found in it, and may make fewer and longer ones of them.
     """
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -33,6 +34,8 @@ class Run:
     start: int
     stop: int
     fused: Fused
+    names: tuple[str, ...] = ()
+    """Of the implementations that compute it, "plugin/name" each."""
 
 
 class Composite(CompositeTransform):

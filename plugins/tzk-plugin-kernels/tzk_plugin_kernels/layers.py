@@ -14,6 +14,7 @@ from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 from tzk_plugin_kernels.affine_symlog import affine_symlog, affine_symlog_inverse
 from tzk_plugin_kernels.choice import unusable
+from tzk_plugin_kernels.reversible import joined
 from tzk_plugin_kernels.tiled import tiled_affine_symlog
 
 
@@ -21,6 +22,7 @@ class AffineSymLog:
     """`affine`, then `symlog`."""
 
     unusable = staticmethod(unusable)
+    joined = staticmethod(joined)
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
         affine, _ = _checked(layers)
@@ -41,6 +43,7 @@ class TiledAffineSymLog:
     """`tiled-convolution`, then `affine`, then `symlog`."""
 
     unusable = staticmethod(unusable)
+    joined = staticmethod(joined)
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
         convolution, rest = _convolution(layers[0]), layers[1:]
