@@ -1,6 +1,6 @@
 """What tzk-plugin-kernels saves: memory and time of a training step on a CPU, time and bandwidth on a GPU.
 
-    python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 64] [--depths 2 5 10] [--threads N]
+    python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10] [--threads N]
 
 On any device: forward and backward of the paper's flow of several depths, by its layers as they are, by the operators,
 which keep outputs only (TZK_KERNELS=torch on a CPU), and by operators that keep the last outputs only
@@ -36,7 +36,7 @@ from tzk_core.implementations import places
 
 SHAPE = (1, 32, 32)
 WAYS = {
-    "layers": {"TZK_PLUGINS": "glow"},
+    "layers": {"TZK_PLUGINS": ""},
     "operators": {"TZK_KERNELS": "torch"},
     "last kept": {"TZK_KERNELS": "torch", "TZK_KERNELS_KEEP": "last"},
 }
@@ -190,8 +190,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="of the flow (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="at least 2 (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="of the flow (default: %(default)s)")
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 5, 10], help="of the flow (default: %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="of the kernels (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")

@@ -30,6 +30,7 @@ def backward(
     overflows, however large u is.
     """
     log_scale = soft_bound(raw_log_scale, bound)
+    grad_y, y = grad_y.contiguous(), y.contiguous()
     sign, magnitude = y.sign(), y.abs()
     at_y = torch.addcmul(grad_y, grad_logabsdet.unsqueeze(-1), sign, value=-1)
     slope = magnitude.neg_().exp()
@@ -61,6 +62,7 @@ def inverse_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of y, and of raw_log_scale and shift together, (2, groups, dims), of the inverse."""
     shrink = torch.exp(-soft_bound(raw_log_scale, bound)).unsqueeze(1)
+    grad_x, y = grad_x.contiguous(), y.contiguous()
     magnitude = y.abs()
     inside = magnitude <= limit
     magnitude = magnitude.clamp_max_(limit)
