@@ -68,7 +68,10 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
             True,
         ),
         "tiled convolution": Case(
-            lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND), lambda: tiled(rows, weight, *tiles), 2 * size, False
+            lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND),
+            lambda: tiled(rows, weight, *tiles),
+            2 * size,
+            False,
         ),
         "mixture": Case(
             lambda: mixture(values, parameters, 6.0),

@@ -1,11 +1,12 @@
 """What tzk-plugin-kernels saves: memory and time of a training step on a CPU, time and bandwidth on a GPU.
 
-    python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10] [--threads N]
+    python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10]
 
 On any device: forward and backward of the paper's flow of several depths, by its layers as they are, by the operators,
 which keep outputs only (TZK_KERNELS=torch on a CPU), and by operators that keep the last outputs only
-(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations, parameters left out), the peak of what
-is allocated meanwhile (CPU), time, and how far the gradient is from that of the layers in float64.
+(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations; parameters and what is of the size of
+a matrix are left out), the peak of all that is allocated meanwhile (CPU), time, and how far the gradient is from that of
+the layers in float64.
 
 On a GPU also: every kernel over batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of its definition,
 in time, and as the share of the bandwidth that a device-to-device copy of as many values has. Both are captured in CUDA
@@ -223,7 +224,8 @@ def shown(found: dict[str, Any]) -> str:
     """The tables for people."""
     lines = [
         f"{found['machine']}, torch {found['torch']}, {found['threads']} threads; flow at batch {found['batch_size']}",
-        f"{'steps':>5}  {'computed by':<12}{'kept MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}   {'quartiles':<14}gradient error",
+        f"{'steps':>5}  {'computed by':<12}{'kept MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}"
+        f"   {'quartiles':<14}gradient error",
     ]
     for depth, ways in found["flow"].items():
         for name, each in ways.items():
@@ -235,7 +237,7 @@ def shown(found: dict[str, Any]) -> str:
             )
     if not found["kernels"]:
         return "\n".join([*lines, "kernels: torch finds no CUDA device, or --device cpu"])
-    lines.append(f"{'batch':>6}  {'kernel':<28}{'us':>8}{'compiled':>10}{'copy':>8}   compiled/kernel   share of the copy")
+    lines.append(f"{'batch':>6}  {'kernel':<28}{'us':>8}{'compiled':>10}{'copy':>8}   compiled/kernel   share of copy")
     for batch, cases in found["kernels"].items():
         for name, each in cases.items():
             times, ratio, share = each["microseconds"], each["ratio_to_compiled"], each["share_of_copy"]

@@ -28,7 +28,7 @@ def as_it_is(model: TzK, device: torch.device, dtype: torch.dtype) -> TzK:
 
 
 def _inside(model: TzK, T: Tensor) -> Tensor:
-    """The samples, kept off the edge of the grey levels where rounding has put some of them outside the flow's domain."""
+    """The samples, kept off the edges of [0, 1] where rounding has put some of them outside the flow's domain."""
     with torch.no_grad():
         _, logabsdet = model.flow.encode(T)
     return T if logabsdet.isfinite().all() else T.clamp(1e-3, 1 - 1e-3)

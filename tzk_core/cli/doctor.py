@@ -89,10 +89,12 @@ def _shown(found: dict[str, Any]) -> str:
         ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number),
         f"{hardware['system']} {hardware['machine']}, {hardware['processor']}, {hardware['cores']} cores, "
         f"{found['threads']} threads; {', '.join(hardware['accelerators']) or 'no CUDA device'}; "
-        f"device = \"auto\" is {found['device']}",
+        f'device = "auto" is {found["device"]}',
         *(f"{name}={value}" for name, value in found["environment"].items()),
         "",
-        _table({"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"}, found["plugins"]),
+        _table(
+            {"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"}, found["plugins"]
+        ),
         *(f"{each['name']}: {each['reason']}" for each in found["plugins"] if "reason" in each),
     ]
     if found["implementations"]:

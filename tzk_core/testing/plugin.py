@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import click
 from nflows.transforms.base import Transform
@@ -26,9 +27,10 @@ HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL"
 def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Registration imports nothing heavy (in a fresh interpreter), and every target is what its spec says.
 
-    A flow layer has to be an nflows `Transform`, a knowledge type a `Knowledge`, a command a click command; a
-    data set has defaults for all its arguments; an implementation takes its layer's arguments, or none where it computes several layers. `entry_point`
-    is what `pyproject.toml` announces, "my_package.plugin" or "my_package.plugin:object". Returns the specs.
+    A flow layer has to be an nflows `Transform`, a knowledge type a `Knowledge`, a command a click command; a data set
+    has defaults for all its arguments; an implementation takes its layer's arguments, or none if it computes several
+    layers. `entry_point` is what `pyproject.toml` announces, "my_package.plugin" or "my_package.plugin:object".
+    Returns the specs.
     """
     _check_registration(entry_point)
     plugin = importlib.metadata.EntryPoint("plugin", entry_point, GROUP).load()
@@ -106,8 +108,9 @@ def _fault_of_implementation(what: str, names: list[str], target: Any) -> str:
     expected = [] if several else expected
     if taken == expected:
         return ""
-    wanted = f"no arguments, as several layers are given to {what}'s methods" if several else f"{names[0]!r}'s arguments"
-    return f"{what} should take {wanted} {expected}; got {taken}"
+    if several:
+        return f"{what} should take no arguments, as its methods are given the layers; got {taken}"
+    return f"{what} should take {names[0]!r}'s arguments {expected}; got {taken}"
 
 
 def _collects(parameter: inspect.Parameter) -> bool:

@@ -18,8 +18,8 @@ class Fused(Protocol):
     """Computes several layers that follow one another at once, from their parameters at the time of the call.
 
     `layers` are these layers, in order; inputs are (batch, *shape), and so are the outputs, with the logarithm of the
-    determinant of all of them together, (batch,). It may have `joined(layers, runs) -> runs`, which gets all layers of a
-    composite with the runs found in it, and may make fewer and longer ones of them.
+    determinant of all of them together, (batch,). It may have `joined(layers, runs) -> runs`, which gets all layers of
+    a composite with the runs found in it, and may make fewer and longer ones of them.
     """
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]: ...

@@ -68,6 +68,11 @@ for kind in (torch.float32, torch.float64):
     mixture("mixture, strided", *(cases.strided(each) for each in cases.mixture(3, 2, 5, kind)))
     mixture("mixture, tiny", *cases.mixture(2, 3, 5, kind, 1e-20))
     mixture("mixture, huge", *cases.mixture(2, 3, 5, kind, 1e6))
-for title, sizes in {"odd": (1, 23, 3, 20), "several": (2, 3, 2, 70), "none": (1, 0, 2, 4), "one": (1, 1, 1, 1)}.items():
+for title, sizes in {
+    "odd": (1, 23, 3, 20),
+    "several": (2, 3, 2, 70),
+    "none": (1, 0, 2, 4),
+    "one": (1, 1, 1, 1),
+}.items():
     given = (*cases.tiled(*sizes, torch.float32), 8.0)
     report(f"tiled, {title}", torch.float32, tiled_triton.forward(*given), tiled_torch.forward(*given))

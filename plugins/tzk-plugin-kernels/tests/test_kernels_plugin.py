@@ -132,6 +132,8 @@ def test_why_the_kernels_are_not_used_is_said(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(TzkError, match="TZK_KERNELS=triton, and Triton cannot be used: Triton cannot be imported"):
         choice.unusable("cuda")
     monkeypatch.setenv("TZK_KERNELS", "cuda")
-    assert all("one of auto, torch, triton; got 'cuda'" in offer.reason for offer in offers() if "-cpu" in offer.part.name)
+    assert all(
+        "one of auto, torch, triton; got 'cuda'" in offer.reason for offer in offers() if "-cpu" in offer.part.name
+    )
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == 0 and "got 'cuda'" in done.output

@@ -65,7 +65,9 @@ def _mapped(x: Tensor, raw_log_scale: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[:-1])
 
 
-def _gradients(grad: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _gradients(
+    grad: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
     return y.new_empty(y.shape), raw_log_scale.new_empty(2, *raw_log_scale.shape)
 
 
@@ -97,7 +99,9 @@ def _mapped_over(operator: Any, given: int, groups_at: int) -> Any:
     `groups_at` is where the groups are in the second output.
     """
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    def rule(
+        info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         first, second = operator(*folded(info, in_dims[:given], arguments[:given]), *arguments[given:])
         return (unfolded(first, info, 0), unfolded(second, info, groups_at)), (0, groups_at)
 

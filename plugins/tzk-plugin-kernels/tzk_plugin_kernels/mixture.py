@@ -56,7 +56,9 @@ mixture_inverse.register_fake(_mapped)
 
 
 @mixture_backward.register_fake
-def _gradients(grad_y: Tensor, grad_slope: Tensor, x: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def _gradients(
+    grad_y: Tensor, grad_slope: Tensor, x: Tensor, parameters: Tensor, bound: float
+) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), parameters.new_empty(parameters.shape)
 
 
@@ -75,8 +77,8 @@ def _keep_outputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def _differentiate_inverse(ctx: Any, grad_x: Tensor, grad_log_slope: Tensor) -> tuple[Any, ...]:
-    """By the implicit function: x is where the map has y, and log dx/dy is minus log dy/dx there. Where F is all but flat,
-    the slope is held to that of `FLAT`, as in the definition."""
+    """By the implicit function: x is where the map has y, and log dx/dy is minus log dy/dx there. Where F is all but
+    flat, the slope is held to that of `FLAT`, as in the definition."""
     x, log_slope, parameters = ctx.saved_tensors
     of_slope, _ = mixture_backward(torch.zeros_like(grad_x), -grad_log_slope, x, parameters, ctx.bound)
     log_scale = soft_bound(parameters[:, -2], ctx.bound / 2)
@@ -92,7 +94,9 @@ mixture_inverse.register_autograd(_differentiate_inverse, setup_context=_keep_ou
 def _mapped_over(operator: Any, given: int) -> Any:
     """The `vmap` rule of an operator whose first `given` arguments are tensors: what is mapped over joins the batch."""
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    def rule(
+        info: Any, in_dims: tuple[int | None, ...], *arguments: Any
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         first, second = operator(*folded(info, in_dims[:given], arguments[:given]), *arguments[given:])
         return (unfolded(first, info, 0), unfolded(second, info, 0)), (0, 0)
 

@@ -1,4 +1,4 @@
-"""The map of a mixture-of-logistics coupling in plain torch: the definition is `tzk_plugin_glow`'s, here is its backward.
+"""The map of a mixture-of-logistics coupling in plain torch, whose definition is `tzk_plugin_glow`'s, and its backward.
 
 x is (batch, n), parameters are (batch, 3 K + 2, n): logits, means and raw log-scales of K logistics, then raw log-scale
 and shift of the affine map. y and the logarithm of dy/dx are (batch, n).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
-
 from tzk_plugin_glow.mixture import MixtureMap
 
 

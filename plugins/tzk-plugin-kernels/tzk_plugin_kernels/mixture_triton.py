@@ -8,8 +8,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
 from tzk_plugin_glow.mixture import CLOSE, FLAT, ITERATIONS
+
 from tzk_plugin_kernels.arithmetic_triton import log_sigmoid, soft_bound, tanh
 
 BLOCK = 256
@@ -189,7 +189,9 @@ def forward(x: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor, Tensor
     """`mixture_torch.forward`."""
     y, log_slope = x.new_empty(x.shape), x.new_empty(x.shape)
     if x.numel():
-        mapping[_grid(x)](x.contiguous(), parameters.contiguous(), y, log_slope, *_sizes(x), bound, *_kind(x, parameters))
+        mapping[_grid(x)](
+            x.contiguous(), parameters.contiguous(), y, log_slope, *_sizes(x), bound, *_kind(x, parameters)
+        )
     return y, log_slope
 
 

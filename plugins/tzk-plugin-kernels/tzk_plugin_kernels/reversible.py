@@ -1,8 +1,8 @@
 """A stretch of a flow whose backward recomputes every layer's inputs from its outputs, from the last one on.
 
-Only the outputs of the whole stretch are kept, so that memory does not grow with its depth (Gomez et al. 2017). It takes
-one inverse and one more evaluation of every layer, and what rounding adds on the way back: `benchmarks/kernels.py` shows
-all three.
+Only the outputs of the whole stretch are kept, so that memory does not grow with its depth (Gomez et al. 2017). It
+takes one inverse and one more evaluation of every layer, and what rounding adds on the way back:
+`benchmarks/kernels.py` shows all three.
 """
 
 from __future__ import annotations
@@ -57,14 +57,15 @@ class Reversible:
         found: list[Stage] = []
         at = first
         for run in self.runs:
-            found += [Stage(layer, layer.inverse, tuple(layer.parameters())) for layer in layers[at - first : run.start - first]]
+            moves = layers[at - first : run.start - first]
+            found += [Stage(layer, layer.inverse, tuple(layer.parameters())) for layer in moves]
             found.append(_stage(run, layers[run.start - first : run.stop - first]))
             at = run.stop
         return found
 
 
 def joined(layers: Sequence[Transform], runs: Sequence[Run]) -> tuple[Run, ...]:
-    """With TZK_KERNELS_KEEP=last, runs that are next to one another but for moves, as one; else the runs as they are."""
+    """With TZK_KERNELS_KEEP=last, runs that are next to one another but for moves, as one; else as they are."""
     kept = os.environ.get("TZK_KERNELS_KEEP", "outputs")
     if kept not in KEPT:
         raise TzkError(f"the environment variable TZK_KERNELS_KEEP should be one of {', '.join(KEPT)}; got {kept!r}")
@@ -99,10 +100,9 @@ class _Recomputed(torch.autograd.Function):
             inputs = stage.inverse(outputs)[0].detach().requires_grad_()
             with torch.enable_grad():
                 again = stage.forward(inputs)
-                towards = [(each, g) for each, g in zip(again, (grad, grad_logabsdet), strict=True) if each.requires_grad]
-                found = torch.autograd.grad(
-                    [each for each, _ in towards], (inputs, *stage.parameters), [g for _, g in towards], allow_unused=True
-                )
+                pairs = zip(again, (grad, grad_logabsdet), strict=True)
+                reached, grads = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+                found = torch.autograd.grad(reached, (inputs, *stage.parameters), grads, allow_unused=True)
             grad, of_parameters = found[0], [*found[1:], *of_parameters]
             outputs = inputs.detach()
         return None, grad, *of_parameters

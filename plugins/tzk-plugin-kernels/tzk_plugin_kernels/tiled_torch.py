@@ -12,9 +12,7 @@ from torch import Tensor
 from tzk_plugin_kernels.affine_symlog import affine_symlog
 
 
-def forward(
-    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
-) -> tuple[Tensor, Tensor]:
+def forward(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """y and the log|det| of affine map and SymLog."""
     product = torch.bmm(rows, weight.mT)
     given = by_sample(product, raw_log_scale)

@@ -34,7 +34,7 @@ def convolving(
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Program (i, j, g) computes block (i, j) of the outputs of group g and the part of log|det| of each of its rows."""
+    """Program (i, j, g) computes block (i, j) of the outputs of group g and the part of log|det| of its rows."""
     group = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * M + tl.arange(0, M)
     column = tl.program_id(1) * N + tl.arange(0, N)
@@ -60,9 +60,7 @@ def convolving(
     tl.store(logabsdet + (group * count + row) * blocks + tl.program_id(1), parts, mask=real)
 
 
-def forward(
-    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
-) -> tuple[Tensor, Tensor]:
+def forward(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     """`tiled_torch.forward`, of float32."""
     groups, count, dims = rows.shape
     tiles = raw_log_scale.shape[1]
