@@ -4,9 +4,9 @@
 
 On any device: forward and backward of the paper's flow of several depths, by its layers as they are, by the operators,
 which keep outputs only (TZK_KERNELS=torch on a CPU), and by operators that keep the last outputs only
-(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations; parameters and what is of the size of
-a matrix are left out), the peak of all that is allocated meanwhile (CPU), time, and how far the gradient is from that of
-the layers in float64.
+(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations; parameters and what is of the size
+of a matrix are left out), the peak of all that is allocated meanwhile (CPU), time, and how far the gradient is from
+that of the layers in float64.
 
 On a GPU also: every kernel over batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of its definition,
 in time, and as the share of the bandwidth that a device-to-device copy of as many values has. Both are captured in CUDA
