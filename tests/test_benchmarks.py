@@ -75,6 +75,6 @@ def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
 
 
 def test_every_kernel_has_a_case() -> None:
-    kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels and tzk-plugin-glow are not installed")
+    kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels or tzk-plugin-glow is missing")
     for case in kernel_cases.cases(2, 256, "cpu").values():
         assert all(each.isfinite().all() for each in case.kernel()) and case.moved > 0

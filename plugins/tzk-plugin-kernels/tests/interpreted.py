@@ -9,10 +9,13 @@ from typing import Any
 
 import kernels_cases as cases
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 from tzk_plugin_kernels import (
     affine_symlog_torch,
     affine_symlog_triton,
+    arithmetic_triton,
     mixture_torch,
     mixture_triton,
     tiled_torch,
@@ -56,7 +59,25 @@ def mixture(name: str, x: Tensor, parameters: Tensor) -> None:
     report(f"{name}, inverse", kind, found, expected, floor)
 
 
+@triton.jit
+def computing(values, found, F: tl.constexpr, B: tl.constexpr):
+    place = tl.arange(0, B)
+    tl.store(found + place, F(tl.load(values + place)))
+
+
+def precision(name: str, values: Tensor) -> None:
+    """Relative differences, number by number, of one of the functions that Triton has not."""
+    found = torch.empty_like(values)
+    computing[(1,)](values, found, getattr(arithmetic_triton, name), len(values))
+    expected = getattr(torch, name)(values.double())
+    report(name, values.dtype, (found.double() / expected,), (torch.ones_like(expected),))
+
+
 for kind in (torch.float32, torch.float64):
+    positive = torch.logspace(-37, 1.9, 2**13, dtype=torch.float64).to(kind)
+    precision("log1p", positive)
+    for name in ("expm1", "tanh"):
+        precision(name, torch.cat([positive, -positive]))
     for title, size in cases.SIZES.items():
         affine(f"affine-symlog, {title}", *cases.affine(size, kind))
     affine("affine-symlog, strided", *(cases.strided(each) for each in cases.affine((2, 5, 7), kind)))
