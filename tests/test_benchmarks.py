@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import add_cost  # noqa: E402
+import kernels  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import torch  # noqa: E402
@@ -60,3 +61,20 @@ def test_sampling_is_summed_up_in_seconds_and_as_a_ratio_to_the_prior() -> None:
     found = sampling.summary(taken)
     assert found["prior"]["wall"] == {"seconds": 2.0, "quartiles": [1.0, 3.0], "ratio": 1.0}
     assert found["a"]["wall"]["ratio"] == 1.5 and found["a"]["cpu"]["ratio"] == 1.0
+
+
+def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
+    T = train_step.Made(64, count=1).batch(0).T[:3]
+    shallow, deep = (kernels.steps_of(depth, T, rounds=2) for depth in (1, 2))
+    for ways in (shallow, deep):
+        assert max(each["gradient_error"] for each in ways.values()) < 1e-3
+        assert ways["layers"]["places"] == 0 and all(each["seconds"] > 0 for each in ways.values())
+    assert [deep[way]["places"] for way in ("operators", "last kept")] == [2, 2]
+    assert deep["last kept"]["kept_bytes"] == shallow["last kept"]["kept_bytes"] >= T.numel() * 4
+    assert "last kept" in kernels.shown({"flow": {1: shallow}, "kernels": {}, "batch_size": 3, **train_step.machine()})
+
+
+def test_every_kernel_has_a_case() -> None:
+    kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels or tzk-plugin-glow is missing")
+    for case in kernel_cases.cases(2, 256, "cpu").values():
+        assert all(each.isfinite().all() for each in case.kernel()) and case.moved > 0

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from nflows.transforms import LogTanh
+from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
 from tzk_core import implementations
 from tzk_core.build import _resolve, build_flow, build_knowledge
 from tzk_core.errors import TzkError
-from tzk_core.implementations import use_implementations
+from tzk_core.implementations import offers, use_implementations
 from tzk_core.model import TzK
 from tzk_core.parts import FlowParts
 from tzk_core.plugins import (
@@ -31,6 +32,7 @@ from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.loader import Loaded, load_all
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.symlog import SymLog
+from tzk_core.transforms.tiled_convolution import TiledConvolution
 
 Table = dict[str, Any]
 pytestmark = pytest.mark.filterwarnings("ignore:torch.triangular_solve")  # nflows calls it
@@ -281,6 +283,91 @@ def test_a_layer_of_nflows_can_have_an_implementation(offered: list[Implementati
     use_implementations(model, "cpu")
     layer = model.flow.transform._transforms[0]
     assert type(layer) is FusedLogTanh and layer.cut_point == 2.0
+
+
+class FusedPair:
+    """Stands for a kernel that computes an affine map and SymLog at once."""
+
+    reason = ""
+
+    @classmethod
+    def unusable(cls, device: str) -> str:
+        return cls.reason
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        between, logabsdet = layers[0](inputs)
+        outputs, more = layers[1](between)
+        return outputs, logabsdet + more
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        between, logabsdet = layers[1].inverse(inputs)
+        outputs, more = layers[0].inverse(between)
+        return outputs, logabsdet + more
+
+
+class FusedTriple(FusedPair):
+    """Stands for one that computes the matrix before them too."""
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        between, logabsdet = layers[0](inputs)
+        outputs, more = super().forward(layers[1:], between)
+        return outputs, logabsdet + more
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        between, logabsdet = super().inverse(layers[1:], inputs)
+        outputs, more = layers[0].inverse(between)
+        return outputs, logabsdet + more
+
+
+def test_layers_that_follow_one_another_are_computed_at_once_and_stay_where_they_are(
+    offered: list[Implementation],
+) -> None:
+    model = model_of_the_paper().double()
+    T = torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    model.flow.initialise(T)
+    before, plain = copy.deepcopy(model.state_dict()), model.log_prob(T, "a")
+    offered += [
+        Implementation("pair", f"{__name__}:FusedPair", "a stand-in", "affine symlog", "cpu"),
+        Implementation("triple", f"{__name__}:FusedTriple", "a stand-in", "tiled-convolution affine symlog", "cpu"),
+        spec("affine", "FusedAffine"),
+    ]
+    model.to("cpu")
+    model.to("cpu")
+    transform = model.flow.transform
+    assert [type(run.fused) for run in transform.runs] == [FusedTriple] * 2
+    assert [[type(layer) for layer in transform.layers_of(run)] for run in transform.runs] == [
+        [TiledConvolution, Affine, SymLog]
+    ] * 2
+    assert type(transform._transforms[-1]) is FusedAffine
+    assert list(model.state_dict()) == list(before)
+    assert torch.equal(model.log_prob(T, "a"), plain)
+    z = model.encode(T)
+    torch.testing.assert_close(transform.inverse(z)[0], T)
+    offered.pop(1)
+    model.to("cpu")
+    assert [type(run.fused) for run in transform.runs] == [FusedPair] * 2
+    assert torch.equal(model.log_prob(T, "a"), plain)
+
+
+def test_an_implementation_says_why_it_is_not_used(
+    offered: list[Implementation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered += [
+        Implementation("pair", f"{__name__}:FusedPair", "a stand-in", "affine symlog", "cpu"),
+        spec("no-such-layer", "FusedAffine"),
+        spec("symlog", "Nowhere"),
+    ]
+    monkeypatch.setattr(FusedPair, "reason", "it is Sunday")
+    described = {each["name"]: each for each in (offer.described() for offer in offers())}
+    assert described["fused/pair"]["reason"] == "it is Sunday" and not described["fused/pair"]["used"]
+    assert "no flow layer is called 'no-such-layer'" in described["fused/fused-no-such-layer"]["reason"]
+    assert "cannot be loaded" in described["fused/fused-symlog"]["reason"]
+    offered.pop()
+    model = model_of_the_paper().to("cpu")
+    assert model.flow.transform.runs == ()
+    monkeypatch.setattr(FusedPair, "reason", "")
+    model.to("cpu")
+    assert len(model.flow.transform.runs) == 2 and offers()[1].described()["used"]
 
 
 def test_another_device_leaves_the_model_as_it_is(offered: list[Implementation]) -> None:

@@ -441,9 +441,9 @@ def test_whitening_a_tile_leaves_no_correlation() -> None:
     factors = torch.randn(4, 4, generator=generator, dtype=torch.float64)
     tiles = torch.randn(8000, 4, 4, generator=generator, dtype=torch.float64) @ factors + 3
     convolution = TiledConvolution((1, 4, 4), 2, 1, "orthogonal").double()
-    z = convolution._from_tiles(tiles.reshape(-1, 4), torch.empty(8000, 1, 4, 4))
+    z = convolution.from_tiles(tiles.reshape(-1, 4), torch.empty(8000, 1, 4, 4))
     convolution.whiten(z)
-    outputs = convolution._to_tiles(convolution(z)[0] - convolution(z.mean(0, keepdim=True))[0])
+    outputs = convolution.to_tiles(convolution(z)[0] - convolution(z.mean(0, keepdim=True))[0])
     covariance = outputs.T @ outputs / len(outputs)
     variance = covariance.diagonal().mean()
     torch.testing.assert_close(covariance, variance * torch.eye(4).double(), rtol=0, atol=0.02 * variance.item())

@@ -2,50 +2,139 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from torch import nn
 
 from tzk_core.errors import TzkError
-from tzk_core.plugins import FlowLayer, Implementation, PartNotLoadable, Registered, UnknownPart, registry
+from tzk_core.plugins import (
+    FlowLayer,
+    Implementation,
+    PartNotLoadable,
+    Registered,
+    UnknownPart,
+    registry,
+)
+from tzk_core.transforms.composite import Composite, Run
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An implementation of a layer, or of several that follow one another, and the reason why it is not used; "" where
+    it is. `target` and `layers`, their classes, are there where it is used."""
+
+    part: Registered
+    spec: Implementation
+    reason: str = ""
+    target: Any = None
+    layers: tuple[type, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """For run.json and `tzk doctor`."""
+        return {
+            "name": self.part.qualified_name,
+            "distribution": self.part.distribution,
+            "version": self.part.version,
+            "layer": self.spec.layer,
+            "device": self.spec.device,
+            "used": not self.reason,
+            "reason": self.reason,
+        }
 
 
 def use_implementations(module: nn.Module, device: str) -> None:
-    """Replaces, within `module`, each registered layer that has an implementation for `device` ("cuda").
+    """Replaces, within `module`, what has an implementation for `device` ("cuda") that says nothing against its use.
 
-    A replacement is built with the layer's arguments and takes over its parameters and buffers themselves, so that the
-    state dict stays as it is and an optimiser goes on. Raises `TzkError` if an implementation cannot be imported,
-    has other parameters than its layer, or is one of several.
+    A single layer is replaced by one that is built with its arguments and takes over its parameters and buffers
+    themselves, so that the state dict stays as it is and an optimiser goes on. Several that follow one another in a
+    `Composite` stay where they are; the composite computes them at once (`Run`). Raises `TzkError` if an implementation
+    cannot be imported, has other parameters than its layer, or is one of several.
     """
-    targets = _implementations(device)
-    if not targets:
-        return
-    for parent in list(module.modules()):
+    used = [offer for offer in _offers(device) if not offer.reason]
+    runs = sorted((offer for offer in used if len(offer.layers) > 1), key=lambda offer: -len(offer.layers))
+    alone = {offer.layers[0]: offer for offer in used if len(offer.layers) == 1}
+    in_runs: set[int] = set()
+    for each in module.modules():
+        if isinstance(each, Composite):
+            each.runs = _runs(list(each._transforms), runs)
+            in_runs |= {id(layer) for run in each.runs for layer in each.layers_of(run)}
+    for parent in list(module.modules()) if alone else []:
         for name, layer in list(parent._modules.items()):
-            found = targets.get(type(layer)) if layer is not None and hasattr(layer, "arguments") else None
+            found = alone.get(type(layer)) if hasattr(layer, "arguments") and id(layer) not in in_runs else None
             if layer is not None and found is not None:
                 setattr(parent, name, _in_place_of(layer, found))
 
 
-def _implementations(device: str) -> dict[type, Registered]:
-    """Class of a layer -> its implementation on this kind of device."""
-    offered = [part.spec for part in registry().all(Implementation) if isinstance(part.spec, Implementation)]
-    targets = {}
-    for name in sorted({spec.layer for spec in offered if spec.device == device}):
+def offers() -> list[Offer]:
+    """Every implementation that plugins offer, whether it is used on its device and why not. Raises nothing: one that
+    is broken has that as its reason."""
+    found = []
+    for part in registry().all(Implementation):
+        assert isinstance(part.spec, Implementation)
         try:
-            layer = registry().find(FlowLayer, name)
-            target = layer.load()
-        except (UnknownPart, PartNotLoadable):
-            continue  # nothing can have been built from this layer
-        found = registry().implementation(layer, device)
-        if found is not None:
-            targets[target] = found
-    return targets
+            found.append(_offer(part, part.spec))
+        except TzkError as error:
+            found.append(Offer(part, part.spec, str(error)))
+    return found
 
 
-def _in_place_of(layer: nn.Module, found: Registered) -> nn.Module:
-    fresh: nn.Module = found.load()(**layer.arguments)  # type: ignore[arg-type]
+def places(module: nn.Module, device: str) -> dict[str, int]:
+    """Name of an implementation ("plugin/name") -> in how many places of a module on `device` it computes."""
+    counts: Counter[str] = Counter()
+    used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
+    for each in module.modules():
+        if isinstance(each, Composite):
+            counts.update(name for run in each.runs for name in run.names)
+        elif type(each) in used:
+            counts[used[type(each)]] += 1
+    return dict(counts)
+
+
+def _offers(device: str) -> list[Offer]:
+    """The offers for a kind of device. Raises `PartNotLoadable` and `NameClash`."""
+    parts = registry().all(Implementation)
+    return [
+        _offer(part, part.spec)
+        for part in parts
+        if isinstance(part.spec, Implementation) and part.spec.device == device
+    ]
+
+
+def _offer(part: Registered, spec: Implementation) -> Offer:
+    try:
+        layers = [registry().find(FlowLayer, name) for name in spec.layer.split()]
+        classes = tuple(layer.load() for layer in layers)
+    except (UnknownPart, PartNotLoadable) as error:
+        return Offer(part, spec, str(error))  # nothing can have been built from this layer
+    registry().implementation(layers, spec.device)
+    target = part.load()
+    reason = target.unusable(spec.device) if hasattr(target, "unusable") else ""
+    return Offer(part, spec, reason, target, classes)
+
+
+def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, ...]:
+    """From the first layer on, the first of `offered` that fits what follows."""
+    kinds = [type(layer) for layer in layers]
+    runs: list[Run] = []
+    at = 0
+    while at < len(kinds):
+        fitting = [each for each in offered if tuple(kinds[at : at + len(each.layers)]) == each.layers]
+        if fitting:
+            runs.append(Run(at, at + len(fitting[0].layers), fitting[0].target(), (fitting[0].part.qualified_name,)))
+        at = runs[-1].stop if fitting else at + 1
+    join = getattr(runs[0].fused, "joined", None) if runs else None
+    return join(layers, runs) if join else tuple(runs)
+
+
+def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module:
+    fresh: nn.Module = found.target(**layer.arguments)  # type: ignore[arg-type]
     if set(fresh.state_dict()) != set(layer.state_dict()):
+        part = found.part
         raise TzkError(
-            f"the implementation {found.qualified_name!r} ({found.distribution} {found.version}) has the parameters "
+            f"the implementation {part.qualified_name!r} ({part.distribution} {part.version}) has the parameters "
             f"{', '.join(fresh.state_dict())}; those of its layer are {', '.join(layer.state_dict())}: "
             "leave its plugin out by TZK_PLUGINS"
         )

@@ -24,6 +24,7 @@ OWN_COMMANDS = {
     "pack": "Make a small copy of a run, to share its model.",
     "check": "Say everything that is wrong with a config.",
     "describe": "Say what a registered part is and takes.",
+    "doctor": "Say what there is, what is used and why not.",
     "plugins": "List the plugins and what became of each.",
 }
 """Name and summary of each command; the module of the same name in this package has it as `command`."""

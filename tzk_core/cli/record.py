@@ -22,6 +22,8 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
     """The record of a run that begins now. `device` is the one that "auto" came to mean."""
     import torch  # after the config was checked
 
+    from tzk_core.implementations import offers
+
     return {
         "format": 1,
         "name": config.name,
@@ -32,14 +34,15 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
         "device": device,
         "dtype": config.dtype,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
         "plugins": [
             {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
             for plugin in registry().plugins
             if plugin.state == "ok"
         ],
+        "implementations": [offer.described() for offer in offers()],
         "git": git_state(Path.cwd()),
-        "hardware": _hardware(torch),
+        "hardware": hardware(),
         "timings": {},
         "sessions": [],
     }
@@ -82,14 +85,18 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _hardware(torch: Any) -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """The machine: system, processor, cores, CUDA devices."""
+    import torch
+
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": platform.system(),

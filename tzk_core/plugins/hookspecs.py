@@ -71,7 +71,7 @@ def tzk_commands() -> Iterable[Command]:
 
 @hookspec
 def tzk_implementations() -> Iterable[Implementation]:
-    """Offer implementations: a registered layer, computed another way on one kind of device.
+    """Offer implementations: a registered layer, or several in a row, computed another way on one kind of device.
 
     from tzk_core.plugins import Implementation, hookimpl
     @hookimpl

@@ -114,22 +114,25 @@ class Registry:
             raise NameClash(f"the {kind.kind} {name!r} is offered by {offers}: say which one")
         return parts[0]
 
-    def implementation(self, layer: Registered, device: str) -> Registered | None:
-        """The implementation of a flow layer for a kind of device ("cuda"); None: use the layer itself.
+    def implementation(self, layers: Sequence[Registered], device: str) -> Registered | None:
+        """The implementation of a flow layer, or of several that follow one another, for a kind of device ("cuda");
+        None: use the layers themselves.
 
         Raises `NameClash` where several plugins bring one.
         """
+        wanted = [[layer] for layer in layers]
         parts = [
             part
             for part in self.all(Implementation)
             if isinstance(part.spec, Implementation)
             and part.spec.device == device
-            and self._find_all(FlowLayer, part.spec.layer) == [layer]
+            and [self._find_all(FlowLayer, name) for name in part.spec.layer.split()] == wanted
         ]
         if len(parts) > 1:
             offers = " and ".join(f"{part.qualified_name!r} of {part.distribution}" for part in parts)
+            what = " ".join(layer.qualified_name for layer in layers)
             raise NameClash(
-                f"{layer.qualified_name!r} on {device!r} has several implementations, {offers}:"
+                f"{what!r} on {device!r} has several implementations, {offers}:"
                 f" name the plugins to use in TZK_PLUGINS"
             )
         return parts[0] if parts else None

@@ -92,11 +92,14 @@ class Command(Spec):
 class Implementation(Spec):
     """Another way to compute a registered layer on one kind of device, such as a fused kernel.
 
-    The target has the layer's signature and parameter names, so that a checkpoint opens with or without it.
+    The target has the layer's signature and parameter names, so that a checkpoint opens with or without it. For several
+    layers that follow one another it is a class without arguments, a `tzk_core.transforms.composite.Fused`. Either
+    may have a static method `unusable(device: str) -> str`, the reason why it is not used here and now, "" if it is:
+    the layers are then computed as they are, and `tzk doctor` and run.json say why.
     """
 
     layer: str
-    """Name of the flow layer that it computes."""
+    """Name of the flow layer that it computes; of several that follow one another, with spaces between."""
     device: str
     """torch's name of the kind of device, such as "cuda"."""
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import click
 from nflows.transforms.base import Transform
@@ -26,9 +27,10 @@ HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL"
 def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Registration imports nothing heavy (in a fresh interpreter), and every target is what its spec says.
 
-    A flow layer has to be an nflows `Transform`, a knowledge type a `Knowledge`, a command a click command; a
-    data set has defaults for all its arguments; an implementation takes its layer's arguments. `entry_point`
-    is what `pyproject.toml` announces, "my_package.plugin" or "my_package.plugin:object". Returns the specs.
+    A flow layer has to be an nflows `Transform`, a knowledge type a `Knowledge`, a command a click command; a data set
+    has defaults for all its arguments; an implementation takes its layer's arguments, or none if it computes several
+    layers. `entry_point` is what `pyproject.toml` announces, "my_package.plugin" or "my_package.plugin:object".
+    Returns the specs.
     """
     _check_registration(entry_point)
     plugin = importlib.metadata.EntryPoint("plugin", entry_point, GROUP).load()
@@ -89,17 +91,26 @@ def _fault_of(spec: specs.Spec) -> str:
         ]
         return f"{what} should have defaults for {', '.join(needed)}" if needed else ""
     if isinstance(spec, specs.Implementation):
-        try:
-            layer = registry().find(specs.FlowLayer, spec.layer).load()
-        except TzkError as error:
-            return f"{what}: {error}"
-        names, expected = list(parameters), list(inspect.signature(layer).parameters)
-        return (
-            ""
-            if names == expected
-            else f"{what} should take {spec.layer!r}'s arguments {expected}; got {names}"
-        )
+        return _fault_of_implementation(what, spec.layer.split(), target)
     return ""
+
+
+def _fault_of_implementation(what: str, names: list[str], target: Any) -> str:
+    try:
+        layers = [registry().find(specs.FlowLayer, name).load() for name in names]
+    except TzkError as error:
+        return f"{what}: {error}"
+    several = len(layers) > 1
+    missing = [each for each in ("forward", "inverse") if not callable(getattr(target, each, None))]
+    if missing:
+        return f"{what} should have a method {' and a method '.join(missing)}"
+    taken, expected = list(inspect.signature(target).parameters), list(inspect.signature(layers[0]).parameters)
+    expected = [] if several else expected
+    if taken == expected:
+        return ""
+    if several:
+        return f"{what} should take no arguments, as its methods are given the layers; got {taken}"
+    return f"{what} should take {names[0]!r}'s arguments {expected}; got {taken}"
 
 
 def _collects(parameter: inspect.Parameter) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from nflows.transforms.base import CompositeTransform, Transform
@@ -11,18 +14,80 @@ from torch import Tensor
 from tzk_core.inputs import check_domain
 
 
+class Fused(Protocol):
+    """Computes several layers that follow one another at once, from their parameters at the time of the call.
+
+    `layers` are these layers, in order; inputs are (batch, *shape), and so are the outputs, with the logarithm of the
+    determinant of all of them together, (batch,). It may have `joined(layers, runs) -> runs`, which gets all layers of
+    a composite with the runs found in it, and may make fewer and longer ones of them.
+    """
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """The layers from `start` to before `stop` of a composite, computed by `fused`."""
+
+    start: int
+    stop: int
+    fused: Fused
+    names: tuple[str, ...] = ()
+    """Of the implementations that compute it, "plugin/name" each."""
+
+
 class Composite(CompositeTransform):
-    """nflows' composite without its addition in place, which `torch.func` refuses when only parameters are stacked."""
+    """nflows' composite without its addition in place, which `torch.func` refuses when only parameters are stacked.
+
+    What implementations of plugins compute at once is in `runs`, in order and apart; the layers themselves, with their
+    parameters, stay where they are (`tzk_core.implementations`).
+    """
+
+    runs: tuple[Run, ...] = ()
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not self.runs:
+            return self._cascade(inputs, self._transforms, context)
+        return self._cascade(inputs, self._stages("forward"), context)
+
+    def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._cascade(inputs, self._stages("inverse")[::-1], context)
+
+    def layers_of(self, run: Run) -> list[Transform]:
+        """The layers that a run computes."""
+        return list(self._transforms)[run.start : run.stop]
+
+    def _stages(self, direction: str) -> list[Callable[..., tuple[Tensor, Tensor]]]:
+        """What is called one after the other: a run where there is one, else a layer."""
+        stages: list[Callable[..., tuple[Tensor, Tensor]]] = []
+        layers, at = list(self._transforms), 0
+        for run in self.runs:
+            stages += [_of(layer, direction) for layer in layers[at : run.start]]
+            stages.append(partial(_computed, getattr(run.fused, direction), layers[run.start : run.stop]))
+            at = run.stop
+        return stages + [_of(layer, direction) for layer in layers[at:]]
 
     @staticmethod
     def _cascade(
-        inputs: Tensor, funcs: Iterable[Transform], context: Tensor | None
+        inputs: Tensor, funcs: Iterable[Callable[..., tuple[Tensor, Tensor]]], context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         outputs, total = inputs, inputs.new_zeros(inputs.shape[0])
         for func in funcs:
             outputs, logabsdet = func(outputs, context)
             total = total + logabsdet
         return outputs, total
+
+
+def _of(layer: Transform, direction: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    return layer if direction == "forward" else layer.inverse  # calling the layer itself calls its hooks
+
+
+def _computed(
+    function: Callable[..., tuple[Tensor, Tensor]], layers: Sequence[Transform], inputs: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return function(layers, inputs)
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ class TiledConvolution(Layer):
         Of all whitening matrices the symmetric one is the closest to the identity (Kessy, Lewin and Strimmer 2018). The
         covariance is shrunk, so that few samples give a W close to a diagonal.
         """
-        tiles = self._to_tiles(inputs - inputs.mean(0)).double()
+        tiles = self.to_tiles(inputs - inputs.mean(0)).double()
         covariance = shrunk_covariance(tiles / tiles.square().mean().sqrt().clamp_min(1e-6))
         variances, axes = torch.linalg.eigh(covariance)
         root = torch.linalg.cholesky(axes * variances.rsqrt() @ axes.T)  # W = R Rᵀ = (R / r) (r Rᵀ), r its diagonal
@@ -139,33 +139,33 @@ class TiledConvolution(Layer):
         return (lower @ upper)[self.permutation]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = self._to_tiles(inputs)
+        rows = self.to_tiles(inputs)
         # Two products with few rows cost less than forming W first; with many, W pays for itself.
         lower, upper = self._factors()
         few = rows.shape[0] < rows.shape[1]
         outputs = rows @ upper.T @ lower.T if few else rows @ (lower @ upper).T
         if self.permuted:
             outputs = outputs.index_select(1, self.permutation)
-        return self._from_tiles(outputs, inputs), self._logabsdet(inputs.shape[0])
+        return self.from_tiles(outputs, inputs), self._logabsdet(inputs.shape[0])
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = self._to_tiles(inputs)
+        rows = self.to_tiles(inputs)
         if self.permuted:
             rows = rows.index_select(1, torch.argsort(self.permutation))
         lower, upper = self._factors()
         solved = torch.linalg.solve_triangular(lower, rows.T, upper=False, unitriangular=True)
         outputs = torch.linalg.solve_triangular(upper, solved, upper=True).T
-        return self._from_tiles(outputs, inputs), -self._logabsdet(inputs.shape[0])
+        return self.from_tiles(outputs, inputs), -self._logabsdet(inputs.shape[0])
 
     def _logabsdet(self, batch: int) -> Tensor:
         return (math.prod(self.tiles) * self.log_diagonal.sum()).expand(batch)
 
-    def _to_tiles(self, inputs: Tensor) -> Tensor:
+    def to_tiles(self, inputs: Tensor) -> Tensor:
         """(batch, *shape) to (batch · tiles, d)."""
         sides = [side for pair in zip(self.tiles, self.tile, strict=True) for side in pair]
         return inputs.reshape(-1, *sides).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, math.prod(self.tile))
 
-    def _from_tiles(self, rows: Tensor, like: Tensor) -> Tensor:
+    def from_tiles(self, rows: Tensor, like: Tensor) -> Tensor:
         return rows.view(-1, *self.tiles, *self.tile).permute(0, 1, 4, 2, 5, 3, 6).reshape(like.shape)
 
 

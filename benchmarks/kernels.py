@@ -1,0 +1,254 @@
+"""What tzk-plugin-kernels saves: memory and time of a training step on a CPU, time and bandwidth on a GPU.
+
+    python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10]
+
+On any device: forward and backward of the paper's flow of several depths, by its layers as they are, by the operators,
+which keep outputs only (TZK_KERNELS=torch on a CPU), and by operators that keep the last outputs only
+(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations; parameters and what is of the size
+of a matrix are left out), the peak of all that is allocated meanwhile (CPU), time, and how far the gradient is from
+that of the layers in float64.
+
+On a GPU also: every kernel over batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of its definition,
+in time, and as the share of the bandwidth that a device-to-device copy of as many values has. Both are captured in CUDA
+graphs, so that what is timed is the device. All take turns within each round; printed are medians and quartiles of
+ratios within a round.
+
+That a run's results stay the same is another command's: tzk doctor RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from add_cost import peak
+from torch import Tensor
+from train_step import Made, machine, measure
+
+from tzk_core import TzK, build_flow
+from tzk_core.implementations import places
+
+SHAPE = (1, 32, 32)
+WAYS = {
+    "layers": {"TZK_PLUGINS": ""},
+    "operators": {"TZK_KERNELS": "torch"},
+    "last kept": {"TZK_KERNELS": "torch", "TZK_KERNELS_KEEP": "last"},
+}
+"""Environment of each way to compute, on a CPU."""
+BATCHES = (64, 256, 1024, 4096, 16384)
+DIMS = 1024
+GOALS = {"share_of_copy": 0.8, "ratio_to_compiled": 1.2}
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables while a block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def flows(depth: int, T: Tensor) -> dict[str, TzK]:
+    """The same flow, computed in each of the ways."""
+    model = TzK(build_flow(SHAPE, "paper", steps=depth))
+    model.flow.initialise(T.cpu())
+    found = {}
+    for name, values in WAYS.items():
+        if T.is_cuda:
+            values = {key: value for key, value in values.items() if value != "torch"}
+        with environment(values):
+            found[name] = copy.deepcopy(model).to(T.device)
+    return found
+
+
+def gradient(model: TzK, T: Tensor) -> Tensor:
+    """That of the mean of log p(T), over all parameters of the flow, as one vector."""
+    parameters = [each for each in model.flow.parameters() if each.requires_grad]
+    return torch.cat([each.flatten() for each in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
+
+
+def kept(model: TzK, T: Tensor) -> int:
+    """Bytes of the activations that forward keeps for backward; each memory is counted once, parameters are not."""
+    own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+    sizes: dict[int, int] = {}
+    alive = []  # what is freed may come again under the same address
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.shape[:1] and tensor.numel() >= len(T) * T[0].numel():
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.log_prob(T).mean()
+    return sum(sizes.values())
+
+
+def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, Any]:
+    """By way: bytes kept, peak, seconds with their ratio to the layers', and the error of the gradient."""
+    models = flows(depth, T)
+    exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
+    steps = {name: _step(model, T) for name, model in models.items()}
+    taken = measure(steps, rounds, repeat)
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        seconds = [wall for wall, _ in taken[name]]
+        ratios = [mine / its for (mine, _), (its, _) in zip(taken[name], taken["layers"], strict=True)]
+        found[name] = {
+            "places": sum(places(model, T.device.type).values()) if name != "layers" else 0,
+            "kept_bytes": kept(model, T),
+            "peak_bytes": None if T.is_cuda else peak(steps[name]),
+            "seconds": statistics.median(seconds),
+            "ratio_of_time": _spread(ratios),
+            "gradient_error": float((gradient(model, T).double() - exact).norm() / exact.norm()),
+        }
+    return found
+
+
+def _step(model: TzK, T: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        gradient(model, T)
+        if T.is_cuda:
+            torch.cuda.synchronize()
+
+    return step
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
+
+
+def kernels(batch: int, rounds: int) -> dict[str, Any]:
+    """On a GPU: each kernel against torch.compile of its definition and against a copy."""
+    from kernel_cases import cases  # imports the plugin and Triton
+
+    found: dict[str, Any] = {}
+    for name, case in cases(batch, DIMS).items():
+        source = torch.randn(case.moved // 8, device="cuda")
+        target = torch.empty_like(source)
+        graphs = {
+            "kernel": _captured(case.kernel),
+            "compiled": _captured(case.definition),
+            "copy": _captured(lambda source=source, target=target: target.copy_(source)),
+        }
+        taken = {way: [] for way in graphs}
+        for turn in range(rounds + 1):
+            for way in graphs if turn % 2 else [*graphs][::-1]:
+                taken[way].append(_seconds(graphs[way]))
+        taken = {way: values[1:] for way, values in taken.items()}
+        found[name] = {
+            "microseconds": {way: round(1e6 * statistics.median(values), 2) for way, values in taken.items()},
+            "ratio_to_compiled": _spread([b / a for a, b in zip(taken["kernel"], taken["compiled"], strict=True)]),
+            "share_of_copy": _spread([b / a for a, b in zip(taken["kernel"], taken["copy"], strict=True)])
+            if case.elementwise
+            else None,
+        }
+    return found
+
+
+REPEATS = 20
+"""Calls in one CUDA graph."""
+
+
+def _captured(function: Callable[[], Any]) -> Any:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # compiles
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(REPEATS):
+            function()
+    return graph
+
+
+def _seconds(graph: Any) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    graph.replay()
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000 / REPEATS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="at least 2 (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="of the flow (default: %(default)s)")
+    parser.add_argument("--depths", type=int, nargs="+", default=[2, 5, 10], help="of the flow (default: %(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="of the kernels (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 2 or arguments.batch_size < 1:
+        parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 1")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    cuda = arguments.device != "cpu" and torch.cuda.is_available()
+    if arguments.device == "cuda" and not cuda:
+        parser.error("torch finds no CUDA device")
+
+    T = Made(arguments.batch_size, count=1).batch(0).T.to("cuda" if cuda else "cpu")
+    found = {
+        "goals": GOALS,
+        "flow": {depth: steps_of(depth, T, arguments.rounds) for depth in arguments.depths},
+        "kernels": {batch: kernels(batch, arguments.rounds) for batch in arguments.batches} if cuda else {},
+        "batch_size": arguments.batch_size,
+        "rounds": arguments.rounds,
+        **machine(),
+    }
+    if cuda:
+        found["machine"] = torch.cuda.get_device_name()
+    print(json.dumps(found, indent=2) if arguments.json else shown(found))
+
+
+def shown(found: dict[str, Any]) -> str:
+    """The tables for people."""
+    lines = [
+        f"{found['machine']}, torch {found['torch']}, {found['threads']} threads; flow at batch {found['batch_size']}",
+        f"{'steps':>5}  {'computed by':<12}{'kept MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}"
+        f"   {'quartiles':<14}gradient error",
+    ]
+    for depth, ways in found["flow"].items():
+        for name, each in ways.items():
+            peaked = "-" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:.1f}"
+            ratio = each["ratio_of_time"]
+            lines.append(
+                f"{depth:>5}  {name:<12}{each['kept_bytes'] / 1e6:>9.1f}{peaked:>9}{1e3 * each['seconds']:>9.1f}"
+                f"{ratio['median']:>7.2f}   {ratio['low']:.2f} to {ratio['high']:<7.2f}{each['gradient_error']:.0e}"
+            )
+    if not found["kernels"]:
+        return "\n".join([*lines, "kernels: torch finds no CUDA device, or --device cpu"])
+    lines.append(f"{'batch':>6}  {'kernel':<28}{'us':>8}{'compiled':>10}{'copy':>8}   compiled/kernel   share of copy")
+    for batch, cases in found["kernels"].items():
+        for name, each in cases.items():
+            times, ratio, share = each["microseconds"], each["ratio_to_compiled"], each["share_of_copy"]
+            lines.append(
+                f"{batch:>6}  {name:<28}{times['kernel']:>8.1f}{times['compiled']:>10.1f}{times['copy']:>8.1f}   "
+                f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+                + (f"   {share['median']:.0%}" if share else "")
+            )
+    goals = found["goals"]
+    return "\n".join([*lines, f"goals: {goals['ratio_to_compiled']} or more; {goals['share_of_copy']:.0%} or more"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Element-wise affine map, SymLog and log-determinant in Triton; what they compute is in `affine_symlog_torch`.
+
+One pass over the values each: the map reads and writes them once and sums each row within a program. Backward reads two
+and writes one; sums over the batch are taken within chunks of rows, then over the chunks, so that results do not depend
+on the order in which programs end. Computed in float32, of float64 in float64.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tzk_plugin_kernels.arithmetic_triton import expm1, log1p, sign, soft_bound, tanh
+
+TILE = 2048
+"""Values of a program at a time: 128 threads, four accesses of 16 bytes each of float32."""
+COLUMNS_BACKWARD = 128
+PROGRAMS = 528
+"""Programs that backward is cut into, at least, where there are enough rows: four for each of the 132 multiprocessors
+of an H100."""
+
+
+@triton.jit
+def mapping(
+    values,
+    raw_log_scale,
+    shift,
+    mapped,
+    logabsdet,
+    rows,
+    dims,
+    bound: tl.constexpr,
+    limit: tl.constexpr,
+    INVERSE: tl.constexpr,
+    DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The map or its inverse; program (i, g) computes `ROWS` rows of group g."""
+    TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    group = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros([ROWS], TYPE)
+    for start in range(0, dims, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        inside = column < dims
+        parameter = group * dims + column
+        log_scale = soft_bound(tl.load(raw_log_scale + parameter, mask=inside, other=0.0).to(TYPE), bound)[None, :]
+        moved = tl.load(shift + parameter, mask=inside, other=0.0).to(TYPE)[None, :]
+        place = (group * rows + row)[:, None] * dims + column[None, :]
+        mask = (row < rows)[:, None] & inside[None, :]
+        given = tl.load(values + place, mask=mask, other=0.0).to(TYPE)
+        if INVERSE:
+            magnitude = tl.abs(given)
+            magnitude = tl.where(magnitude > limit, limit, magnitude)
+            u = expm1(magnitude)
+            found = (tl.where(given < 0.0, -u, u) - moved) * tl.exp(-log_scale)
+            total += tl.sum(magnitude - log_scale, 1)
+        else:
+            u = given * tl.exp(log_scale) + moved
+            magnitude = log1p(tl.abs(u))
+            found = tl.where(u < 0.0, -magnitude, magnitude)
+            total += tl.sum(log_scale - magnitude, 1)
+        tl.store(mapped + place, found.to(mapped.dtype.element_ty), mask=mask)
+    tl.store(logabsdet + group * rows + row, total.to(logabsdet.dtype.element_ty), mask=row < rows)
+
+
+@triton.jit
+def differentiating(
+    grad_mapped,
+    grad_logabsdet,
+    y,
+    raw_log_scale,
+    shift,
+    grad_values,
+    grad_parameters,
+    rows,
+    dims,
+    chunk,
+    bound: tl.constexpr,
+    limit: tl.constexpr,
+    INVERSE: tl.constexpr,
+    DOUBLE: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Backward of the map or of its inverse; program (i, j, g) goes through the rows of chunk j in its columns.
+
+    `grad_parameters` is (2, groups, chunks, dims): of raw_log_scale and of shift.
+    """
+    TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    group = tl.program_id(2).to(tl.int64)
+    part = tl.program_id(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < dims
+    parameter = group * dims + column
+    squashed = tanh(tl.load(raw_log_scale + parameter, mask=inside, other=0.0).to(TYPE) / bound)
+    log_scale = (bound * squashed)[None, :]
+    moved = tl.load(shift + parameter, mask=inside, other=0.0).to(TYPE)[None, :]
+    of_scale = tl.zeros([COLUMNS], TYPE)
+    of_shift = tl.zeros([COLUMNS], TYPE)
+    last = tl.minimum(part * chunk + chunk, rows)
+    for start in range(part * chunk, last, ROWS):
+        row = start + tl.arange(0, ROWS)
+        real = row < last
+        place = (group * rows + row)[:, None] * dims + column[None, :]
+        mask = real[:, None] & inside[None, :]
+        found = tl.load(y + place, mask=mask, other=0.0).to(TYPE)
+        grad = tl.load(grad_mapped + place, mask=mask, other=0.0).to(TYPE)
+        volume = tl.load(grad_logabsdet + group * rows + row, mask=real, other=0.0).to(TYPE)[:, None]
+        magnitude = tl.abs(found)
+        if INVERSE:
+            unclamped = magnitude <= limit
+            magnitude = tl.where(magnitude > limit, limit, magnitude)
+            at_u = grad * tl.exp(-log_scale)
+            at_values = tl.where(unclamped, at_u * tl.exp(magnitude) + volume * sign(found), 0.0)
+            u = expm1(magnitude)
+            u = tl.where(found < 0.0, -u, u)
+            of_scale -= tl.sum(at_u * (u - moved) + volume, 0)
+            of_shift -= tl.sum(at_u, 0)
+        else:
+            at_y = grad - volume * sign(found)
+            slope = tl.exp(-magnitude)
+            at_u = at_y * slope
+            at_values = at_u * tl.exp(log_scale)
+            of_scale += tl.sum(at_y * (-sign(found) * expm1(-magnitude) - moved * slope) + volume, 0)
+            of_shift += tl.sum(at_u, 0)
+        tl.store(grad_values + place, at_values.to(grad_values.dtype.element_ty), mask=mask)
+    groups = tl.num_programs(2)
+    chunks = tl.num_programs(1)
+    place = (group * chunks + part) * dims + column
+    tl.store(grad_parameters + place, of_scale * (1.0 - squashed * squashed), mask=inside)
+    tl.store(grad_parameters + groups * chunks * dims + place, of_shift, mask=inside)
+
+
+def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """`affine_symlog_torch.forward`."""
+    return _map(x, raw_log_scale, shift, bound, 0.0, False)
+
+
+def inverse(y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float) -> tuple[Tensor, Tensor]:
+    """`affine_symlog_torch.inverse`."""
+    return _map(y, raw_log_scale, shift, bound, limit, True)
+
+
+def backward(
+    grad_y: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
+) -> tuple[Tensor, Tensor]:
+    """`affine_symlog_torch.backward`."""
+    return _differentiate(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound, 0.0, False)
+
+
+def inverse_backward(
+    grad_x: Tensor,
+    grad_logabsdet: Tensor,
+    y: Tensor,
+    raw_log_scale: Tensor,
+    shift: Tensor,
+    bound: float,
+    limit: float,
+) -> tuple[Tensor, Tensor]:
+    """`affine_symlog_torch.inverse_backward`."""
+    return _differentiate(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, True)
+
+
+def _map(
+    values: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    groups, rows, dims = values.shape
+    mapped, logabsdet = values.new_empty(values.shape), values.new_zeros(groups, rows)
+    if not logabsdet.numel():
+        return mapped, logabsdet
+    columns = min(triton.next_power_of_2(max(dims, 1)), 1024)
+    # few rows: one for each program, so that all multiprocessors have work; many: several share their parameters
+    together = min(max(1, groups * rows // PROGRAMS), TILE // columns)
+    together = triton.next_power_of_2(together + 1) // 2
+    mapping[(triton.cdiv(rows, together), groups)](
+        values.contiguous(),
+        raw_log_scale.contiguous(),
+        shift.contiguous(),
+        mapped,
+        logabsdet,
+        rows,
+        dims,
+        bound,
+        limit,
+        inverse,
+        values.dtype == torch.float64,
+        together,
+        columns,
+    )
+    return mapped, logabsdet
+
+
+def _differentiate(
+    grad_mapped: Tensor,
+    grad_logabsdet: Tensor,
+    y: Tensor,
+    raw_log_scale: Tensor,
+    shift: Tensor,
+    bound: float,
+    limit: float,
+    inverse: bool,
+) -> tuple[Tensor, Tensor]:
+    groups, rows, dims = y.shape
+    grad_values = y.new_empty(y.shape)
+    if not grad_values.numel():
+        return grad_values, raw_log_scale.new_zeros(2, *raw_log_scale.shape)
+    columns = min(triton.next_power_of_2(dims), COLUMNS_BACKWARD)
+    together = min(TILE // columns, triton.next_power_of_2(rows))
+    wanted = triton.cdiv(PROGRAMS, triton.cdiv(dims, columns) * groups)
+    chunk = triton.cdiv(triton.cdiv(rows, wanted), together) * together
+    chunks = triton.cdiv(rows, chunk)
+    double = y.dtype == torch.float64
+    partial = torch.empty(2, groups, chunks, dims, device=y.device, dtype=torch.float64 if double else torch.float32)
+    differentiating[(triton.cdiv(dims, columns), chunks, groups)](
+        grad_mapped.contiguous(),
+        grad_logabsdet.contiguous(),
+        y.contiguous(),
+        raw_log_scale.contiguous(),
+        shift.contiguous(),
+        grad_values,
+        partial,
+        rows,
+        dims,
+        chunk,
+        bound,
+        limit,
+        inverse,
+        double,
+        together,
+        columns,
+    )
+    return grad_values, (partial.squeeze(2) if chunks == 1 else partial.sum(2)).to(raw_log_scale.dtype)

@@ -1,0 +1,80 @@
+"""The operators in the place of the core's layers that follow one another in a step of the paper's flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from nflows.transforms.base import Transform
+from torch import Tensor
+
+from tzk_core.transforms.affine import Affine
+from tzk_core.transforms.symlog import SymLog
+from tzk_core.transforms.tiled_convolution import TiledConvolution
+from tzk_plugin_kernels.affine_symlog import affine_symlog, affine_symlog_inverse
+from tzk_plugin_kernels.choice import unusable
+from tzk_plugin_kernels.reversible import joined
+from tzk_plugin_kernels.tiled import tiled_affine_symlog
+
+
+class AffineSymLog:
+    """`affine`, then `symlog`."""
+
+    unusable = staticmethod(unusable)
+    joined = staticmethod(joined)
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        affine, _ = _checked(layers)
+        values, log_scale, shift = _of_one_type(inputs.flatten(1), affine.raw_log_scale, affine.shift)
+        outputs, logabsdet = affine_symlog(values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound)
+        return outputs.view(inputs.shape), logabsdet[0]
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        affine, symlog = _checked(layers)
+        values, log_scale, shift = _of_one_type(inputs.flatten(1), affine.raw_log_scale, affine.shift)
+        outputs, logabsdet = affine_symlog_inverse(
+            values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound, symlog.bound
+        )
+        return outputs.view(inputs.shape), logabsdet[0]
+
+
+class TiledAffineSymLog:
+    """`tiled-convolution`, then `affine`, then `symlog`."""
+
+    unusable = staticmethod(unusable)
+    joined = staticmethod(joined)
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        convolution, rest = _convolution(layers[0]), layers[1:]
+        affine, _ = _checked(rest)
+        rows = convolution.to_tiles(inputs)
+        log_scale, shift = (convolution.to_tiles(each[None]) for each in (affine.raw_log_scale, affine.shift))
+        tensors = _of_one_type(rows, convolution.weight(), log_scale, shift)
+        outputs, logabsdet = tiled_affine_symlog(*(each[None] for each in tensors), affine.bound)
+        volume = math.prod(convolution.tiles) * convolution.log_diagonal.sum()
+        return convolution.from_tiles(outputs[0], inputs), logabsdet[0] + volume
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        values, of_the_rest = AffineSymLog().inverse(layers[1:], inputs)
+        outputs, logabsdet = _convolution(layers[0]).inverse(values)
+        return outputs, logabsdet + of_the_rest
+
+
+def _convolution(layer: Transform) -> TiledConvolution:
+    assert isinstance(layer, TiledConvolution)
+    return layer
+
+
+def _checked(layers: Sequence[Transform]) -> tuple[Affine, SymLog]:
+    affine, symlog = layers
+    assert isinstance(affine, Affine) and isinstance(symlog, SymLog)  # they were chosen by their classes
+    return affine, symlog
+
+
+def _of_one_type(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the type that torch would compute with all of them in (under autocast they differ)."""
+    kind = tensors[0].dtype
+    for tensor in tensors[1:]:
+        kind = torch.promote_types(kind, tensor.dtype)
+    return tuple(tensor.to(kind) for tensor in tensors)

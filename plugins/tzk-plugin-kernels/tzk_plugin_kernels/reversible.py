@@ -1,0 +1,124 @@
+"""A stretch of a flow whose backward recomputes every layer's inputs from its outputs, from the last one on.
+
+Only the outputs of the whole stretch are kept, so that memory does not grow with its depth (Gomez et al. 2017). It
+takes one inverse and one more evaluation of every layer, and what rounding adds on the way back:
+`benchmarks/kernels.py` shows all three.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nflows.transforms.base import Transform
+from torch import Tensor, nn
+
+from tzk_core import TzkError
+from tzk_core.transforms.composite import Run
+from tzk_core.transforms.reshape import Rearrangement
+from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
+
+MOVES = (Rearrangement, Squeeze, Unsqueeze)
+KEPT = ("outputs", "last")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a stretch, either way, and its parameters."""
+
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+    inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
+    parameters: tuple[Tensor, ...]
+
+
+class Reversible:
+    """Runs, and layers between them that only move values, as one run. With torch.compile, whose graph has no room for
+    what backward does, or with parameters that are not the layers' own (`torch.func`), as the parts themselves."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = tuple(runs)
+
+    def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        stages = self._stages(layers)
+        parameters = [each for stage in stages for each in stage.parameters]
+        own = all(isinstance(each, nn.Parameter) for each in parameters)
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not own:
+            return _through([stage.forward for stage in stages], inputs)
+        return _Recomputed.apply(stages, inputs, *parameters)
+
+    def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return _through([stage.inverse for stage in self._stages(layers)[::-1]], inputs)
+
+    def _stages(self, layers: Sequence[Transform]) -> list[Stage]:
+        first = self.runs[0].start
+        found: list[Stage] = []
+        at = first
+        for run in self.runs:
+            moves = layers[at - first : run.start - first]
+            found += [Stage(layer, layer.inverse, tuple(layer.parameters())) for layer in moves]
+            found.append(_stage(run, layers[run.start - first : run.stop - first]))
+            at = run.stop
+        return found
+
+
+def joined(layers: Sequence[Transform], runs: Sequence[Run]) -> tuple[Run, ...]:
+    """With TZK_KERNELS_KEEP=last, runs that are next to one another but for moves, as one; else as they are."""
+    kept = os.environ.get("TZK_KERNELS_KEEP", "outputs")
+    if kept not in KEPT:
+        raise TzkError(f"the environment variable TZK_KERNELS_KEEP should be one of {', '.join(KEPT)}; got {kept!r}")
+    if kept == "outputs":
+        return tuple(runs)
+    stretches: list[list[Run]] = []
+    for run in runs:
+        between = layers[stretches[-1][-1].stop : run.start] if stretches else []
+        if stretches and all(isinstance(layer, MOVES) for layer in between):
+            stretches[-1].append(run)
+        else:
+            stretches.append([run])
+    return tuple(
+        Run(each[0].start, each[-1].stop, Reversible(each), tuple(name for run in each for name in run.names))
+        for each in stretches
+    )
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, stages: list[Stage], inputs: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        outputs, logabsdet = _through([stage.forward for stage in stages], inputs)
+        ctx.stages = stages
+        ctx.save_for_backward(outputs)
+        return outputs, logabsdet
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
+        (outputs,) = ctx.saved_tensors
+        of_parameters: list[Tensor | None] = []
+        for stage in ctx.stages[::-1]:
+            inputs = stage.inverse(outputs)[0].detach().requires_grad_()
+            with torch.enable_grad():
+                again = stage.forward(inputs)
+                pairs = zip(again, (grad, grad_logabsdet), strict=True)
+                reached, grads = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
+                found = torch.autograd.grad(reached, (inputs, *stage.parameters), grads, allow_unused=True)
+            grad, of_parameters = found[0], [*found[1:], *of_parameters]
+            outputs = inputs.detach()
+        return None, grad, *of_parameters
+
+
+def _stage(run: Run, layers: Sequence[Transform]) -> Stage:
+    return Stage(
+        lambda inputs: run.fused.forward(layers, inputs),
+        lambda inputs: run.fused.inverse(layers, inputs),
+        tuple(parameter for layer in layers for parameter in layer.parameters()),
+    )
+
+
+def _through(functions: Sequence[Callable[[Tensor], tuple[Tensor, Tensor]]], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    outputs, total = inputs, inputs.new_zeros(inputs.shape[0])
+    for function in functions:
+        outputs, logabsdet = function(outputs)
+        total = total + logabsdet
+    return outputs, total

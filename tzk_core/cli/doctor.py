@@ -1,0 +1,130 @@
+"""`tzk doctor [RUN]`: what there is, what is used and why not, and whether a model computes the same with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tzk_core.cli import output
+
+
+@click.command(name="doctor")
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--device", default="auto", show_default=True, help="Where RUN is computed.")
+@click.option("-n", "number", type=click.IntRange(min=1), default=64, show_default=True, help="Samples of RUN.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, run: Path | None, device: str, number: int, as_json: bool) -> None:
+    """Say which versions, devices, plugins and implementations of layers there are, and why one is not used.
+
+    With RUN, its model is computed twice on one device, by its layers as they are and with what plugins bring for
+    them, on its own samples: log p(T), z, gradients, and T from z. The exit status is 1 if they differ by more than
+    rounding.
+    """
+    found = _environment()
+    if run is not None:
+        found["agreement"] = _agreement(run, device, number)
+    output.say(json.dumps(found, indent=2) if as_json else _shown(found))
+    if run is not None and not found["agreement"]["agree"]:
+        ctx.exit(1)
+
+
+def _environment() -> dict[str, Any]:
+    import torch  # `tzk --help` does without
+
+    from tzk_core.cli.record import PACKAGES, hardware, package_version
+    from tzk_core.experiment import chosen_device
+    from tzk_core.implementations import offers
+    from tzk_core.plugins import registry
+
+    return {
+        "versions": {name: package_version(name) for name in (*PACKAGES, "triton")},
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "device": str(chosen_device("auto")),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TZK_")},
+        "plugins": [
+            {"name": each.name, "distribution": each.distribution, "version": each.version, "state": each.state}
+            | ({"reason": each.reason} if each.reason else {})
+            for each in registry().plugins
+        ],
+        "implementations": [offer.described() for offer in offers()],
+    }
+
+
+def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
+    import torch
+
+    import tzk_core
+    from tzk_core.agreement import TOLERANCE, agreement, as_it_is
+    from tzk_core.experiment import chosen_device
+    from tzk_core.implementations import places
+
+    where = chosen_device(device)
+    plain, other = (tzk_core.load(run).eval() for _ in range(2))
+    kinds = [torch.float32] + ([torch.float64] if where.type != "mps" else [])  # which has no float64
+    differences = {
+        str(kind).removeprefix("torch."): agreement(as_it_is(plain, where, kind), other.to(where, kind), number)
+        for kind in kinds
+    }
+    return {
+        "run": str(run),
+        "device": str(where),
+        "name": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+        "places": places(other, where.type),
+        "samples": number,
+        "differences": differences,
+        "tolerance": TOLERANCE,
+        "agree": max(differences["float32"].values()) <= TOLERANCE,
+    }
+
+
+def _shown(found: dict[str, Any]) -> str:
+    hardware = found["hardware"]
+    parts = [
+        ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number),
+        f"{hardware['system']} {hardware['machine']}, {hardware['processor']}, {hardware['cores']} cores, "
+        f"{found['threads']} threads; {', '.join(hardware['accelerators']) or 'no CUDA device'}; "
+        f'device = "auto" is {found["device"]}',
+        *(f"{name}={value}" for name, value in found["environment"].items()),
+        "",
+        _table(
+            {"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"}, found["plugins"]
+        ),
+        *(f"{each['name']}: {each['reason']}" for each in found["plugins"] if "reason" in each),
+    ]
+    if found["implementations"]:
+        columns = {"IMPLEMENTATION": "name", "LAYER": "layer", "DEVICE": "device", "USED": "used", "REASON": "reason"}
+        rows = [each | {"used": "yes" if each["used"] else "no"} for each in found["implementations"]]
+        parts += ["", _table(columns, rows)]
+    else:
+        parts += ["", "no plugin brings another implementation of a layer"]
+    if "agreement" in found:
+        parts += ["", _verdict(found["agreement"])]
+    return "\n".join(parts)
+
+
+def _table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
+    """A table of what the rows have under the keys that each column's title stands for."""
+    return output.columns(list(columns), [[str(row[key]) or "-" for key in columns.values()] for row in rows])
+
+
+def _verdict(agreement: dict[str, Any]) -> str:
+    used = ", ".join(f"{name} in {output.count(count, 'place')}" for name, count in agreement["places"].items())
+    kinds = list(agreement["differences"])
+    rows = [
+        [what, *(f"{agreement['differences'][kind][what]:.1e}" for kind in kinds)]
+        for what in agreement["differences"]["float32"]
+    ]
+    return "\n".join(
+        [
+            f"{agreement['run']} on {agreement['name']}: {used or 'no implementation is used'}",
+            f"relative differences to the layers as they are, {output.count(agreement['samples'], 'sample')}:",
+            output.columns(("", *kinds), rows),
+            f"they {'agree' if agreement['agree'] else 'DIFFER'}: at most {agreement['tolerance']:.0e} in float32",
+        ]
+    )
