@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from tzk_core.absence import Absences, asked, every_absence
 from tzk_core.dreams import LatentNoise, Latents, latents
 from tzk_core.errors import TzkError
 from tzk_core.exclusive import Candidate, Undecided
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import Rectangle, rectangles
+from tzk_core.stacking import ModuleStacks, Rectangle, Stacks, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -78,17 +79,22 @@ def mental_capacity(
     wording: Wording = Wording(),
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
+    absences: Absences = every_absence,
+    stacks: Stacks = ModuleStacks(),
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
     `noise` gives the one reparametrised sample of every C that was not observed, `latent_noise` that of every T. In the
     terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
     reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
-    default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
+    default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it. `absences`
+    says which log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch,
+    whatever else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several
+    knowledge types come from.
     """
     literal = wording.fill_in == "literal"
-    kinds = {name: model.find(name) for name in observations.knowledge}
-    presence_of = dict(zip(kinds, _presence(observations), strict=True))
+    presence_of, weights_of = _told(observations, absences)
+    kinds = {name: model.find(name) for name in presence_of}
     batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
     z, drawn = batch.z, batch.drawn
     log_prob_z = model.flow.base.log_prob(z)
@@ -109,30 +115,33 @@ def mental_capacity(
     possible = {
         name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
     }
-    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in observations.exclusive]
+    groups = [[name for name in group if name in presence_of] for group in observations.exclusive]
+    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in groups if group]
     group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
-    for rectangle in rectangles(kinds, possible):
+    for rectangle in rectangles(kinds, possible, stacks):
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
         presence = torch.stack([presence_of[name] for name in names])
-        log_absent, log_present = stack(_presence_given, z, shared=[0])
-        if drawn is not None:
-            frozen_absent, frozen_present = stack.frozen()(_presence_given, z, shared=[0])
-            log_absent = torch.where(drawn, frozen_absent, log_absent)
-            log_present = torch.where(drawn, frozen_present, log_present)
+        told = asked(rectangle, torch.stack([weights_of[name] for name in names]).to(z))
+        z_told, shared = told.take(z), [0] if told.at is None else []
+        drawn_told = None if drawn is None else told.take(drawn)
+        log_absent, log_present = stack(_presence_given, z_told, shared=shared)
+        if drawn_told is not None:
+            frozen_absent, frozen_present = stack.frozen()(_presence_given, z_told, shared=shared)
+            log_absent = torch.where(drawn_told, frozen_absent, log_absent)
+            log_present = torch.where(drawn_told, frozen_present, log_present)
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
         # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
         # neither may this, or f_T makes absent samples look more absent without end.
         if wording.prior == "paper":
-            complement, _ = stack.frozen()(_presence_given, z, shared=[0])
+            complement, _ = stack.frozen()(_presence_given, z_told, shared=shared)
         else:
-            complement = _where(drawn, log_absent, log_absent.detach())
-        log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
+            complement = _where(drawn_told, log_absent, log_absent.detach())
+        log_capacity = log_capacity + told.total(0.5 * (log_absent + complement), len(z))
         if not rows.numel():
             continue
-        known, absent, present, whole = (
-            each.gather(1, rows) for each in (presence == 1, log_absent, log_present, complement)
-        )
+        known = (presence == 1).gather(1, rows)
+        absent, present, whole = (each.gather(1, told.own) for each in (log_absent, log_present, complement))
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
             rectangle.take(z),
@@ -143,8 +152,8 @@ def mental_capacity(
         )
         if not group_of.keys().isdisjoint(names):
             # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
-            guess_absent, guess_present = stack(_presence_given, z.detach(), shared=[0])
-            odds = (guess_present - guess_absent).gather(1, rows)
+            guess_absent, guess_present = stack(_presence_given, rectangle.take(z).detach())
+            odds = guess_present - guess_absent
             for number, name in enumerate(names):
                 if name in group_of:
                     at = real[number] & group_of[name].candidate(name)[rows[number]]
@@ -161,11 +170,8 @@ def mental_capacity(
         if wording.prior == "paper":
             lost = share.detach() * (0.5 - factors * gap.detach().sign())
             weight = weight.index_add(0, into, -lost[real])
-        for number, name in enumerate(names):
-            if data[number].any():
-                inconsistency[name] = gap[number][data[number]].detach().abs().mean()
-            if (seen := known[number] & data[number]).any():
-                conditional[name] = ratio[number][seen].detach().mean()
+        inconsistency |= _means(names, gap.detach().abs(), data)
+        conditional |= _means(names, ratio.detach(), known & data)
     for group in dict.fromkeys(group_of.values()):
         decoder, owed, lost = group.summed()
         into = torch.nonzero(group.rows).squeeze(1)
@@ -214,6 +220,13 @@ def _present(
     return encoder, decoder, ratio
 
 
+def _means(names: Sequence[str], values: Tensor, among: Tensor) -> dict[str, Tensor]:
+    """By knowledge, the mean of its row of `values`, (k, m), where `among`, (k, m); those without any are left out."""
+    counts = among.sum(1)
+    means = torch.where(among, values, 0.0).sum(1) / counts
+    return {name: mean for name, mean, count in zip(names, means, counts.tolist(), strict=True) if count}
+
+
 def _with_unknown(
     known: Tensor,
     encoder: Tensor,
@@ -237,6 +250,15 @@ def _with_unknown(
         one_side = [torch.zeros_like(encoder), torch.logaddexp(decoder, complement)]
     encoder, decoder = torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1])
     return encoder, decoder, share.masked_fill(known, 1)
+
+
+def _told(observations: Observations, absences: Absences) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """By knowledge, (batch,) each: κ in {0, 1, nan}, and the weight of log p(κ=0 given z); of all that take part."""
+    presence = _presence(observations)
+    weights = absences(presence)
+    part = torch.nonzero(((presence != 0) | (weights != 0)).any(1)).squeeze(1)
+    names = [observations.knowledge[row] for row in part.tolist()]
+    return tuple(dict(zip(names, table[part], strict=True)) for table in (presence, weights))  # type: ignore[return-value]
 
 
 def _presence(observations: Observations) -> Tensor:

@@ -21,6 +21,9 @@ class Settings:
         and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
+    negatives: with up to so many knowledge types in the data all absences are evaluated; with more, every type in a
+        batch is told from so many samples that lack it, and so many of the types that no sample has are drawn and told
+        from all, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
@@ -40,6 +43,7 @@ class Settings:
     checkpoint_every: int = 1000
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
+    negatives: int = 32
     dreams: float = 0.0
     multiplier: float = 0.1
     multiplier_max: float = 0.45
@@ -49,7 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
             raise TzkError(f"decay is one of cosine, none; got {self.decay!r}{nearest(self.decay, ('cosine', 'none'))}")
-        for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
+        for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("negatives", 1)):
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
         for key in ("learning_rate", "knowledge_learning_rate", "elementwise_rate"):
