@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tzk_core.absence import Absences, asked, every_absence
+from tzk_core.absence import Absences, every_absence
 from tzk_core.dreams import LatentNoise, Latents, latents
 from tzk_core.errors import TzkError
 from tzk_core.exclusive import Candidate, Undecided
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import ModuleStacks, Rectangle, Stacks, rectangles
+from tzk_core.stacking import ModuleStacks, Rectangle, Stack, Stacks, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -121,27 +121,30 @@ def mental_capacity(
     for rectangle in rectangles(kinds, possible, stacks):
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
         presence = torch.stack([presence_of[name] for name in names])
-        told = asked(rectangle, torch.stack([weights_of[name] for name in names]).to(z))
-        z_told, shared = told.take(z), [0] if told.at is None else []
-        drawn_told = None if drawn is None else told.take(drawn)
-        log_absent, log_present = stack(_presence_given, z_told, shared=shared)
-        if drawn_told is not None:
-            frozen_absent, frozen_present = stack.frozen()(_presence_given, z_told, shared=shared)
-            log_absent = torch.where(drawn_told, frozen_absent, log_absent)
-            log_present = torch.where(drawn_told, frozen_present, log_present)
+        weights = torch.stack([weights_of[name] for name in names]).to(z)
+        at = _few(weights) if rows.numel() else None
+        told_z, told_drawn = (each if at is None or each is None else each[at] for each in (z, drawn))
+        log_absent, log_present = _presence_at(stack, told_z, told_drawn, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
         # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
         # neither may this, or f_T makes absent samples look more absent without end.
-        if wording.prior == "paper":
-            complement, _ = stack.frozen()(_presence_given, z_told, shared=shared)
+        complement_of = partial(_complement, stack, paper=wording.prior == "paper")
+        complement = complement_of(told_z, told_drawn, log_absent, shared=[0])
+        if at is None:
+            log_capacity = log_capacity + (weights * 0.5 * (log_absent + complement)).sum(0)
         else:
-            complement = _where(drawn_told, log_absent, log_absent.detach())
-        log_capacity = log_capacity + told.total(0.5 * (log_absent + complement), len(z))
+            total = (weights[:, at] * 0.5 * (log_absent + complement)).sum(0)
+            log_capacity = log_capacity.index_add(0, at, total)
         if not rows.numel():
             continue
+        if at is None:
+            absent, present, whole = (each.gather(1, rows) for each in (log_absent, log_present, complement))
+        else:
+            here, drawn_here = rectangle.take(z), None if drawn is None else rectangle.take(drawn)
+            absent, present = _presence_at(stack, here, drawn_here)
+            whole = complement_of(here, drawn_here, absent)
         known = (presence == 1).gather(1, rows)
-        absent, present, whole = (each.gather(1, told.own) for each in (log_absent, log_present, complement))
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
             rectangle.take(z),
@@ -189,6 +192,33 @@ def mental_capacity(
 def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:
     """`then` for samples that were drawn, `otherwise` for those that were observed."""
     return otherwise if drawn is None else torch.where(drawn, then, otherwise)
+
+
+def _few(weights: Tensor) -> Tensor | None:
+    """The samples, (r,), of which any absence has a weight, (k, batch); None for half of the batch or more: it is then
+    evaluated as a whole."""
+    at = torch.nonzero((weights != 0).any(0)).squeeze(1)
+    return at if 2 * len(at) < weights.shape[1] else None
+
+
+def _presence_at(
+    stack: Stack, z: Tensor, drawn: Tensor | None, shared: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """log p(κ=0 given z) and log p(κ=1 given z), (k, m) each; where z was drawn no gradient reaches discriminators."""
+    found = stack(_presence_given, z, shared=shared)
+    if drawn is None:
+        return found
+    frozen = stack.frozen()(_presence_given, z, shared=shared)
+    return torch.where(drawn, frozen[0], found[0]), torch.where(drawn, frozen[1], found[1])
+
+
+def _complement(
+    stack: Stack, z: Tensor, drawn: Tensor | None, log_absent: Tensor, shared: Sequence[int] = (), paper: bool = False
+) -> Tensor:
+    """The decoder's log p(κ=0 given z), (k, m): the encoder's, which trains no discriminator."""
+    if paper:
+        return stack.frozen()(_presence_given, z, shared=shared)[0]
+    return _where(drawn, log_absent, log_absent.detach())
 
 
 def _presence_given(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:

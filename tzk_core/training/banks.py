@@ -51,6 +51,8 @@ class Bank:
             for column in self.columns:
                 own[column.key].data = row[column.start : column.stop].view(column.shape)
         self._first = [own[self.columns[0].key] for own in parameters]
+        self._places = [parameter.data_ptr() for parameter in self._first]
+        self._views: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
         self._fixed = [
             {key: value for key, value in state_of(kind).items() if key not in trained} for kind in kinds.values()
         ]
@@ -62,7 +64,7 @@ class Bank:
     def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
         """These rows; what they are evaluated as receives the gradients that `step` takes."""
         rows = [self._row[name] for name in kinds]
-        if any(self._first[row].data_ptr() != self.values[row].data_ptr() for row in rows):
+        if any(self._first[row].data_ptr() != self._places[row] for row in rows):
             raise TzkError("the model was moved to another device or type since its training began: train it anew")
         chosen = self.values[torch.tensor(rows, device=self.values.device)]
         leaves = [
@@ -90,16 +92,13 @@ class Bank:
             for run in self._runs(rows, leaves):
                 first, last = self.columns[run[0]], self.columns[run[-1]]
                 gradient = torch.cat([leaves[number].grad.flatten(1) for number in run], 1)  # type: ignore[union-attr]
-                part = slice(first.start, last.stop)
-                values, moments, squares = (
-                    _chosen(table[:, part], rows) for table in (self.values, self.moments, self.squares)
-                )
+                views = self._parts(first.start, last.stop)
                 counts = list(self.steps[rows, run[0]].to(gradient.device).unbind())
                 adam(
-                    values,
+                    [views[0][row] for row in rows],
                     list(gradient.unbind()),
-                    moments,
-                    squares,
+                    [views[1][row] for row in rows],
+                    [views[2][row] for row in rows],
                     [],
                     counts,
                     fused=True,
@@ -113,6 +112,13 @@ class Bank:
                 )
                 self.steps[rows, run[0] : run[-1] + 1] += 1
         self.forget()
+
+    def _parts(self, start: int, stop: int) -> list[tuple[Tensor, ...]]:
+        """Parameters and moments of each type from one column to another, made once: there are few such parts."""
+        if (start, stop) not in self._views:
+            tables = (self.values, self.moments, self.squares)
+            self._views[start, stop] = [table[:, start:stop].unbind() for table in tables]
+        return self._views[start, stop]
 
     def _runs(self, rows: Sequence[int], leaves: Sequence[Tensor]) -> Iterator[list[int]]:
         """Neighbouring columns that received a gradient and are alike in learning rate and steps so far."""
@@ -203,12 +209,6 @@ class Banks:
     def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
         for bank, state in zip(self._banks, states, strict=True):
             bank.load_state_dict(state)
-
-
-def _chosen(table: Tensor, rows: Sequence[int]) -> list[Tensor]:
-    """These rows as they are in the table."""
-    every = table.unbind()
-    return [every[row] for row in rows]
 
 
 def _columns(kind: Knowledge, rate_of: Callable[[nn.Module], float]) -> Iterator[Column]:
