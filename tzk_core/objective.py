@@ -112,9 +112,7 @@ def mental_capacity(
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
     skipped = wording.unlabelled == "skip"
-    possible = {
-        name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
-    }
+    possible = _rows(presence_of, lambda presence: presence == 1 if skipped else presence != 0)
     groups = [[name for name in group if name in presence_of] for group in observations.exclusive]
     undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in groups if group]
     group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
@@ -138,16 +136,17 @@ def mental_capacity(
             log_capacity = log_capacity.index_add(0, at, total)
         if not rows.numel():
             continue
+        here = rectangle.take(z)
         if at is None:
             absent, present, whole = (each.gather(1, rows) for each in (log_absent, log_present, complement))
         else:
-            here, drawn_here = rectangle.take(z), None if drawn is None else rectangle.take(drawn)
+            drawn_here = None if drawn is None else rectangle.take(drawn)
             absent, present = _presence_at(stack, here, drawn_here)
             whole = complement_of(here, drawn_here, absent)
         known = (presence == 1).gather(1, rows)
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
-            rectangle.take(z),
+            here,
             rectangle.take(divisor),
             present,
             _padded(noise, rectangle).to(z),
@@ -155,7 +154,7 @@ def mental_capacity(
         )
         if not group_of.keys().isdisjoint(names):
             # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
-            guess_absent, guess_present = stack(_presence_given, rectangle.take(z).detach())
+            guess_absent, guess_present = stack(_presence_given, here.detach())
             odds = guess_present - guess_absent
             for number, name in enumerate(names):
                 if name in group_of:
@@ -294,10 +293,20 @@ def _told(observations: Observations, absences: Absences) -> tuple[dict[str, Ten
 def _presence(observations: Observations) -> Tensor:
     """κ, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
     presence = observations.presence.T.clone()
-    for row, name in zip(presence, observations.knowledge, strict=True):
+    for number, name in enumerate(observations.knowledge):
         if name in observations.characteristics:
+            row = presence[number]
             row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
     return presence
+
+
+def _rows(presence_of: Mapping[str, Tensor], where: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """By knowledge, the positions in the batch, (n,), at which its presence is as asked for."""
+    if not presence_of:
+        return {}
+    chosen = where(torch.stack(list(presence_of.values())))
+    rows = torch.nonzero(chosen)[:, 1].split(chosen.sum(1).tolist())
+    return dict(zip(presence_of, rows, strict=True))
 
 
 def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:

@@ -66,7 +66,7 @@ class Bank:
         rows = [self._row[name] for name in kinds]
         if any(self._first[row].data_ptr() != self._places[row] for row in rows):
             raise TzkError("the model was moved to another device or type since its training began: train it anew")
-        chosen = self.values[torch.tensor(rows, device=self.values.device)]
+        chosen = self.values.index_select(0, torch.tensor(rows, device=self.values.device))
         leaves = [
             chosen[:, column.start : column.stop].view(len(rows), *column.shape).requires_grad_()
             for column in self.columns

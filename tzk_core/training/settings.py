@@ -43,7 +43,7 @@ class Settings:
     checkpoint_every: int = 1000
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
-    negatives: int = 32
+    negatives: int = 16
     dreams: float = 0.0
     multiplier: float = 0.1
     multiplier_max: float = 0.45
