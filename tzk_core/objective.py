@@ -16,7 +16,7 @@ from tzk_core.exclusive import Candidate, Undecided
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import ModuleStacks, Rectangle, Stack, Stacks, rectangles
+from tzk_core.stacking import MODULES, Rectangle, Stack, Stacks, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -80,7 +80,7 @@ def mental_capacity(
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
     absences: Absences = every_absence,
-    stacks: Stacks = ModuleStacks(),
+    stacks: Stacks = MODULES,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
@@ -121,7 +121,7 @@ def mental_capacity(
         presence = torch.stack([presence_of[name] for name in names])
         weights = torch.stack([weights_of[name] for name in names]).to(z)
         at = _few(weights) if rows.numel() else None
-        told_z, told_drawn = (each if at is None or each is None else each[at] for each in (z, drawn))
+        told_z, told_drawn = (z, drawn) if at is None else (z[at], None if drawn is None else drawn[at])
         log_absent, log_present = _presence_at(stack, told_z, told_drawn, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
@@ -158,11 +158,11 @@ def mental_capacity(
             odds = guess_present - guess_absent
             for number, name in enumerate(names):
                 if name in group_of:
-                    at = real[number] & group_of[name].candidate(name)[rows[number]]
-                    prior = kinds[name].log_prob_presence()[1].expand(int(at.sum()))
+                    may = real[number] & group_of[name].candidate(name)[rows[number]]
+                    prior = kinds[name].log_prob_presence()[1].expand(int(may.sum()))
                     factor = (multipliers or {}).get(name, 0.0)
-                    group_of[name].add(name, Candidate(odds[number, at], prior, decoder[number, at], factor))
-                    real[number] &= ~at
+                    group_of[name].add(name, Candidate(odds[number, may], prior, decoder[number, may], factor))
+                    real[number] &= ~may
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
         gap, into = decoder - encoder, rows[real]
         factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]

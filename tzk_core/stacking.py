@@ -101,6 +101,9 @@ class ModuleStacks:
         return Stack(kinds, {key: torch.stack([each[key] for each in states]) for key in states[0]})
 
 
+MODULES = ModuleStacks()
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """Knowledge types that are evaluated together, and the samples of a batch that each of them is evaluated at.
@@ -123,7 +126,7 @@ class Rectangle:
 
 
 def rectangles(
-    kinds: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor], stacks: Stacks = ModuleStacks()
+    kinds: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor], stacks: Stacks = MODULES
 ) -> Iterator[Rectangle]:
     """The knowledge types in rectangles: of one structure, and with about as many samples.
 

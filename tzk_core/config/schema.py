@@ -116,7 +116,7 @@ class ObjectiveTable(Table):
     fill_in: Literal["bound", "literal"] = "bound"
     prior: Literal["full", "paper"] = "full"
     unlabelled: Literal["sum", "skip"] = "sum"
-    negatives: Annotated[int, Field(ge=1)] = 32
+    negatives: Annotated[int, Field(ge=1)] = 16
     dreams: Annotated[float, Field(ge=0, lt=1)] = 0.0
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45

@@ -21,9 +21,9 @@ class Settings:
         and a step of one moves one dimension only.
     beta2: the decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
-    negatives: with up to so many knowledge types in the data all absences are evaluated; with more, every type in a
-        batch is told from so many samples that lack it, and so many of the types that no sample has are drawn and told
-        from all, without bias (see `absence.sampled_absences`).
+    negatives: with up to so many knowledge types in the data all absences are evaluated; with more, the types in a
+        batch are told from so many of its samples, and so many of the types that no sample has are told from all of
+        them, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
@@ -53,7 +53,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
             raise TzkError(f"decay is one of cosine, none; got {self.decay!r}{nearest(self.decay, ('cosine', 'none'))}")
-        for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1), ("negatives", 1)):
+        for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives"):
+            least = 0 if key == "steps" else 1
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
         for key in ("learning_rate", "knowledge_learning_rate", "elementwise_rate"):

@@ -82,9 +82,11 @@ class Trainer:
         self.banks = Banks(kinds, _rate(*_knowledge_rates(settings, flows)), betas)
         alone = [kind for name, kind in kinds.items() if name not in self.banks.names]
         groups = _groups(flows, alone, settings)
-        self._like = next((p for part in (*flows, *kinds.values()) for p in part.parameters() if p.requires_grad), None)
-        if self._like is None:
+        parts: list[nn.Module] = [*flows, *kinds.values()]
+        trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
+        if not trained_parameters:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
+        self._like = trained_parameters[0]
         self.optimizer = torch.optim.Adam(groups, betas=betas, fused=True)
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
@@ -289,7 +291,7 @@ def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Se
 
 
 def _knowledge_rates(settings: Settings, flows: Sequence[nn.Module]) -> tuple[float, float]:
-    """The learning rate of knowledge, and its multiple for element-wise maps, which there is where no flow is trained."""
+    """The learning rate of knowledge, and its multiple for element-wise maps, where no flow is trained beside it."""
     rate = settings.knowledge_learning_rate or settings.learning_rate
     return rate, 1.0 if flows else settings.elementwise_rate
 
