@@ -142,6 +142,22 @@ def rectangles(
         yield Rectangle(stacks.stack(group), rows, real)
 
 
+def of_each(
+    kinds: Mapping[str, Knowledge], function: Callable[..., Any], *arguments: Tensor, together: int = 128
+) -> dict[str, tuple[Tensor, ...]]:
+    """By name, the tuple of tensors function(knowledge type, *arguments), `together` of one structure at a time."""
+    alike: dict[Hashable, list[str]] = {}
+    for name, kind in kinds.items():
+        alike.setdefault(structure(name, kind), []).append(name)
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for names in alike.values():
+        for start in range(0, len(names), together):
+            some = {name: kinds[name] for name in names[start : start + together]}
+            values = MODULES.stack(some)(function, *arguments, shared=range(len(arguments)))
+            found |= dict(zip(some, zip(*values, strict=True), strict=True))
+    return {name: found[name] for name in kinds}
+
+
 def _size(count: int) -> int:
     """Equal for numbers of samples that are padded to one."""
     if count <= 4:
