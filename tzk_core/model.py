@@ -23,6 +23,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import stream
+from tzk_core.stacking import of_each
 from tzk_core.transforms.composite import initialise
 
 
@@ -215,11 +216,8 @@ class TzK(nn.Module):
 
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
         """p(κ given T) and p(C given T, κ=1) of every knowledge type, after encoding T once."""
-        z = self.encode(T)
-        answers = {}
-        for name, kind in self.named_knowledge():
-            answers[name] = Posterior(kind.log_prob_presence_given(z)[1].exp(), *kind.characteristics_given(z))
-        return answers
+        kinds = dict(self.named_knowledge())
+        return {name: Posterior(*each) for name, each in of_each(kinds, _posterior, self.encode(T)).items()}
 
     def conditional(self, name: str) -> Conditional:
         """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
@@ -277,6 +275,10 @@ class Conditional(Distribution):
             num_samples * context.shape[0], self.name, context.repeat_interleave(num_samples, 0)
         )
         return samples.view(context.shape[0], num_samples, *self.model.shape)
+
+
+def _posterior(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return kind.log_prob_presence_given(z)[1].exp(), *kind.characteristics_given(z)
 
 
 def _like(module: nn.Module) -> Tensor:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from tzk_core.absence import Absences, every_absence
 from tzk_core.dreams import LatentNoise, Latents, latents
 from tzk_core.errors import TzkError
 from tzk_core.exclusive import Candidate, Undecided
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import Rectangle, rectangles
+from tzk_core.stacking import MODULES, Rectangle, Stack, Stacks, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
@@ -79,17 +80,23 @@ def mental_capacity(
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
     emphasis: float = 0.0,
+    absences: Absences = every_absence,
+    stacks: Stacks = MODULES,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
     `noise` gives the one reparametrised sample of every C that was not observed, `latent_noise` that of every T. In the
     terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
     reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
-    default to 0. `emphasis` adds that many times log p(κ given T) of every κ that was observed (`Settings`). `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
+    default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it. `emphasis`
+    adds that many times log p(κ given T) of every κ that was observed (`Settings`). `absences`
+    says which log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch,
+    whatever else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several
+    knowledge types come from.
     """
     literal = wording.fill_in == "literal"
-    kinds = {name: model.find(name) for name in observations.knowledge}
-    presence_of = dict(zip(kinds, _presence(observations), strict=True))
+    presence_of, weights_of = _told(observations, absences)
+    kinds = {name: model.find(name) for name in presence_of}
     batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
     z, drawn = batch.z, batch.drawn
     log_prob_z = model.flow.base.log_prob(z)
@@ -108,38 +115,48 @@ def mental_capacity(
     inconsistency: dict[str, Tensor] = {}
     conditional: dict[str, Tensor] = {}
     skipped = wording.unlabelled == "skip"
-    possible = {
-        name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
-    }
-    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in observations.exclusive]
+    possible = _rows(presence_of, lambda presence: presence == 1 if skipped else presence != 0)
+    groups = [[name for name in group if name in presence_of] for group in observations.exclusive]
+    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in groups if group]
     group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
-    for rectangle in rectangles(kinds, possible):
+    for rectangle in rectangles(kinds, possible, stacks):
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
         presence = torch.stack([presence_of[name] for name in names])
-        log_absent, log_present = stack(_presence_given, z, shared=[0])
-        if drawn is not None:
-            frozen_absent, frozen_present = stack.frozen()(_presence_given, z, shared=[0])
-            log_absent = torch.where(drawn, frozen_absent, log_absent)
-            log_present = torch.where(drawn, frozen_present, log_present)
+        weights = torch.stack([weights_of[name] for name in names]).to(z)
+        at = _few(weights) if rows.numel() else None
+        told_z, told_drawn = (z, drawn) if at is None else (z[at], None if drawn is None else drawn[at])
+        log_absent, log_present = _presence_at(stack, told_z, told_drawn, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
         # the decoder's side the discriminator is not the decoder's to train, or it would be taught absence twice. Its
         # pull on z balances that of log p(z given C) - log p(z) in "paper"; in "full" that division has none, and
         # neither may this, or f_T makes absent samples look more absent without end.
-        if wording.prior == "paper":
-            complement, _ = stack.frozen()(_presence_given, z, shared=[0])
+        complement_of = partial(_complement, stack, paper=wording.prior == "paper")
+        complement = complement_of(told_z, told_drawn, log_absent, shared=[0])
+        if at is None:
+            log_capacity = log_capacity + (weights * 0.5 * (log_absent + complement)).sum(0)
         else:
-            complement = _where(drawn, log_absent, log_absent.detach())
-        log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
+            total = (weights[:, at] * 0.5 * (log_absent + complement)).sum(0)
+            log_capacity = log_capacity.index_add(0, at, total)
         if emphasis:
-            told = told + torch.where(presence == 1, log_present, torch.where(presence == 0, log_absent, 0.0)).sum(0)
+            if at is None:
+                told = told + (weights * log_absent).sum(0)
+            else:
+                told = told.index_add(0, at, (weights[:, at] * log_absent).sum(0))
         if not rows.numel():
             continue
-        known, absent, present, whole = (
-            each.gather(1, rows) for each in (presence == 1, log_absent, log_present, complement)
-        )
+        here = rectangle.take(z)
+        if at is None:
+            absent, present, whole = (each.gather(1, rows) for each in (log_absent, log_present, complement))
+        else:
+            drawn_here = None if drawn is None else rectangle.take(drawn)
+            absent, present = _presence_at(stack, here, drawn_here)
+            whole = complement_of(here, drawn_here, absent)
+        known = (presence == 1).gather(1, rows)
+        if emphasis:
+            told = told.index_add(0, rows[known & real], present[known & real])
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
-            rectangle.take(z),
+            here,
             rectangle.take(divisor),
             present,
             _padded(noise, rectangle).to(z),
@@ -147,15 +164,15 @@ def mental_capacity(
         )
         if not group_of.keys().isdisjoint(names):
             # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
-            guess_absent, guess_present = stack(_presence_given, z.detach(), shared=[0])
-            odds = (guess_present - guess_absent).gather(1, rows)
+            guess_absent, guess_present = stack(_presence_given, here.detach())
+            odds = guess_present - guess_absent
             for number, name in enumerate(names):
                 if name in group_of:
-                    at = real[number] & group_of[name].candidate(name)[rows[number]]
-                    prior = kinds[name].log_prob_presence()[1].expand(int(at.sum()))
+                    may = real[number] & group_of[name].candidate(name)[rows[number]]
+                    prior = kinds[name].log_prob_presence()[1].expand(int(may.sum()))
                     factor = (multipliers or {}).get(name, 0.0)
-                    group_of[name].add(name, Candidate(odds[number, at], prior, decoder[number, at], factor))
-                    real[number] &= ~at
+                    group_of[name].add(name, Candidate(odds[number, may], prior, decoder[number, may], factor))
+                    real[number] &= ~may
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
         gap, into = decoder - encoder, rows[real]
         factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
@@ -165,11 +182,8 @@ def mental_capacity(
         if wording.prior == "paper":
             lost = share.detach() * (0.5 - factors * gap.detach().sign())
             weight = weight.index_add(0, into, -lost[real])
-        for number, name in enumerate(names):
-            if data[number].any():
-                inconsistency[name] = gap[number][data[number]].detach().abs().mean()
-            if (seen := known[number] & data[number]).any():
-                conditional[name] = ratio[number][seen].detach().mean()
+        inconsistency |= _means(names, gap.detach().abs(), data)
+        conditional |= _means(names, ratio.detach(), known & data)
     for group in dict.fromkeys(group_of.values()):
         decoder, owed, lost = group.summed()
         into = torch.nonzero(group.rows).squeeze(1)
@@ -187,6 +201,33 @@ def mental_capacity(
 def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:
     """`then` for samples that were drawn, `otherwise` for those that were observed."""
     return otherwise if drawn is None else torch.where(drawn, then, otherwise)
+
+
+def _few(weights: Tensor) -> Tensor | None:
+    """The samples, (r,), of which any absence has a weight, (k, batch); None for half of the batch or more: it is then
+    evaluated as a whole."""
+    at = torch.nonzero((weights != 0).any(0)).squeeze(1)
+    return at if 2 * len(at) < weights.shape[1] else None
+
+
+def _presence_at(
+    stack: Stack, z: Tensor, drawn: Tensor | None, shared: Sequence[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """log p(κ=0 given z) and log p(κ=1 given z), (k, m) each; where z was drawn no gradient reaches discriminators."""
+    found = stack(_presence_given, z, shared=shared)
+    if drawn is None:
+        return found
+    frozen = stack.frozen()(_presence_given, z, shared=shared)
+    return torch.where(drawn, frozen[0], found[0]), torch.where(drawn, frozen[1], found[1])
+
+
+def _complement(
+    stack: Stack, z: Tensor, drawn: Tensor | None, log_absent: Tensor, shared: Sequence[int] = (), paper: bool = False
+) -> Tensor:
+    """The decoder's log p(κ=0 given z), (k, m): the encoder's, which trains no discriminator."""
+    if paper:
+        return stack.frozen()(_presence_given, z, shared=shared)[0]
+    return _where(drawn, log_absent, log_absent.detach())
 
 
 def _presence_given(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,6 +259,13 @@ def _present(
     return encoder, decoder, ratio
 
 
+def _means(names: Sequence[str], values: Tensor, among: Tensor) -> dict[str, Tensor]:
+    """By knowledge, the mean of its row of `values`, (k, m), where `among`, (k, m); those without any are left out."""
+    counts = among.sum(1)
+    means = torch.where(among, values, 0.0).sum(1) / counts
+    return {name: mean for name, mean, count in zip(names, means, counts.tolist(), strict=True) if count}
+
+
 def _with_unknown(
     known: Tensor,
     encoder: Tensor,
@@ -243,13 +291,32 @@ def _with_unknown(
     return encoder, decoder, share.masked_fill(known, 1)
 
 
+def _told(observations: Observations, absences: Absences) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """By knowledge, (batch,) each: κ in {0, 1, nan}, and the weight of log p(κ=0 given z); of all that take part."""
+    presence = _presence(observations)
+    weights = absences(presence)
+    part = torch.nonzero(((presence != 0) | (weights != 0)).any(1)).squeeze(1)
+    names = [observations.knowledge[row] for row in part.tolist()]
+    return tuple(dict(zip(names, table[part], strict=True)) for table in (presence, weights))  # type: ignore[return-value]
+
+
 def _presence(observations: Observations) -> Tensor:
     """κ, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
     presence = observations.presence.T.clone()
-    for row, name in zip(presence, observations.knowledge, strict=True):
+    for number, name in enumerate(observations.knowledge):
         if name in observations.characteristics:
+            row = presence[number]
             row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
     return presence
+
+
+def _rows(presence_of: Mapping[str, Tensor], where: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """By knowledge, the positions in the batch, (n,), at which its presence is as asked for."""
+    if not presence_of:
+        return {}
+    chosen = where(torch.stack(list(presence_of.values())))
+    rows = torch.nonzero(chosen)[:, 1].split(chosen.sum(1).tolist())
+    return dict(zip(presence_of, rows, strict=True))
 
 
 def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:

@@ -110,12 +110,14 @@ class KnowledgeTable(PartTable):
 
 
 class ObjectiveTable(Table):
-    """[objective]: Eq. 3 to 5 of the paper; tolerance in nats."""
+    """[objective]: Eq. 3 to 5 of the paper; tolerance in nats. `negatives`: with more knowledge types than so many,
+    absence is evaluated for a sample of them in every step (see `training.settings`)."""
 
     fill_in: Literal["bound", "literal"] = "bound"
     prior: Literal["full", "paper"] = "full"
     unlabelled: Literal["sum", "skip"] = "sum"
     emphasis: Annotated[float, Field(ge=0)] = 0.0
+    negatives: Annotated[int, Field(ge=1)] = 16
     dreams: Annotated[float, Field(ge=0, lt=1)] = 0.0
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45

@@ -40,6 +40,7 @@ from tzk_core.plugins import (
     UnknownPart,
     registry,
 )
+from tzk_core.training.copies import copy_around
 
 FORMAT = 1
 CORE = "core.safetensors"
@@ -130,27 +131,44 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
         flow = rebuild_flow(parts)
     _load_state(flow, state, where)
     model = TzK(flow)
+    alike: dict[str, Knowledge] = {}
     for name, entry in manifest["knowledge"].items():
         file = read_file(folder, entry)
         if entry["core"] != manifest["core"]["hash"]:
             reason = f"knowledge type {name!r} was trained with another shared flow than the one in {folder}"
             model.opaque[name] = OpaqueKnowledge(file, dict(entry), reason)
             continue
-        kind = load_knowledge(name, entry, file, model.latent_shape, folder / entry["file"])
+        built = json.dumps(entry["part"], sort_keys=True)
+        kind = load_knowledge(name, entry, file, model.latent_shape, folder / entry["file"], alike.get(built))
         if isinstance(kind, OpaqueKnowledge):
             model.opaque[name] = kind
         else:
+            alike.setdefault(built, kind)
             model.add(name, kind)
     return model
 
 
 def load_knowledge(
-    name: str, entry: Mapping[str, Any], file: bytes, latent_shape: tuple[int, ...], where: Path
+    name: str,
+    entry: Mapping[str, Any],
+    file: bytes,
+    latent_shape: tuple[int, ...],
+    where: Path,
+    like: Knowledge | None = None,
 ) -> Knowledge | OpaqueKnowledge:
-    """The knowledge type in `file`, or, where its plugin does not work here, the file as it is and why."""
+    """The knowledge type in `file`, or, where its plugin does not work here, the file as it is and why.
+
+    like: one that was loaded for the same part and latent shape: a thousand are read sooner than built anew.
+    """
     if entry["part"] is None:
         return OpaqueKnowledge(file, dict(entry), f"knowledge type {name!r} was built in Python, not by a name")
     part = Part.from_json(entry["part"])
+    if like is not None and like.part == part:
+        tensors = _parse(file, where)
+        _check_state(like, tensors, where)
+        kind = copy_around(like, {key: tensor.clone() for key, tensor in tensors.items()})
+        kind.implies = tuple(entry["implies"])
+        return kind
     try:
         registry().find(KnowledgeType, part.qualified_name).load()
     except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
@@ -287,6 +305,11 @@ def _without_versions(value: Any) -> Any:
 
 def _load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
+    _check_state(module, tensors, where)
+    module.load_state_dict(tensors)
+
+
+def _check_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     wrong = [key for key in expected if found.get(key) != expected[key]] + [key for key in found if key not in expected]
@@ -296,7 +319,6 @@ def _load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: P
             f"{where} does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}, expected as "
             f"{shapes[0]}, found as {shapes[1]}. It was written for another model, or by another version of its parts"
         )
-    module.load_state_dict(tensors)
 
 
 def _parse(file: bytes, where: Path) -> dict[str, Tensor]:
@@ -312,11 +334,7 @@ def _file_of(name: str) -> str:
 
 
 def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
-    path = folder / name
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / name).write_bytes(content)
     return {"file": name, "sha256": _sha256(content)}
 
 
@@ -349,6 +367,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     (fresh / "knowledge").mkdir(parents=True)
     try:
         yield fresh
+        _settle(fresh)
     except (Exception, KeyboardInterrupt):
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -358,6 +377,15 @@ def _replacing(folder: Path) -> Iterator[Path]:
         folder.rename(last)
     fresh.rename(folder)
     shutil.rmtree(last, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Waits until all files of a folder are on the disk: at once, since a thousand are written sooner so than each by
+    itself."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def _repair(folder: Path) -> None:

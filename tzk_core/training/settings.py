@@ -28,6 +28,9 @@ class Settings:
     emphasis: how many times more log p(κ given T) counts for every κ that was observed, as labels do in
         semi-supervised autoencoders (Kingma et al. 2014, Eq. 9). In Eq. 5 a label is worth a few nats beside the
         hundreds of T, so that a strong shared flow would be slow to gather what tells knowledge apart.
+    negatives: with up to so many knowledge types in the data all absences are evaluated; with more, the types in a
+        batch are told from so many of its samples, and so many of the types that no sample has are told from all of
+        them, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
@@ -50,6 +53,7 @@ class Settings:
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
     emphasis: float = 0.0
+    negatives: int = 16
     dreams: float = 0.0
     multiplier: float = 0.1
     multiplier_max: float = 0.45
@@ -64,7 +68,8 @@ class Settings:
                 f"optimizer is one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
                 f"{nearest(self.optimizer, OPTIMIZERS)}"
             )
-        for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
+        for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives"):
+            least = 0 if key == "steps" else 1
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
         for key in ("learning_rate", "knowledge_learning_rate", "matrix_learning_rate", "elementwise_rate"):

@@ -7,17 +7,20 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from tzk_core.absence import sampled_absences
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.objective import Capacity, Multipliers, Noise, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
+from tzk_core.training.banks import Banks
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.training.muon import MuonWithAdam, matrices_of
 from tzk_core.training.settings import Settings
@@ -74,10 +77,17 @@ class Trainer:
             settings.multiplier_rate,
             settings.multiplier_max,
         )
-        groups = _groups([] if self.fixed_flow else [model.flow], [model.find(name) for name in self.trained], settings)
-        if not groups:
+        flows = [] if self.fixed_flow else [model.flow]
+        betas = (0.9, settings.beta2)
+        kinds = {name: model.find(name) for name in self.trained}
+        self.banks = Banks(kinds, _rate(*_knowledge_rates(settings, flows)), betas)
+        alone = [kind for name, kind in kinds.items() if name not in self.banks.names]
+        groups = _groups(flows, alone, settings)
+        parts: list[nn.Module] = [*flows, *kinds.values()]
+        trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
+        if not trained_parameters:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
-        self._like = groups[0]["params"][0]
+        self._like = trained_parameters[0]
         self.optimizer = _optimizer(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
@@ -87,6 +97,7 @@ class Trainer:
     def advance(self) -> Capacity:
         """One step. Raises `TzkError` if the objective or its gradient is not finite; the model is then as before."""
         observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        self.banks.forget()
         capacity = mental_capacity(
             self.model,
             observations,
@@ -96,13 +107,19 @@ class Trainer:
             self._latent_noise,
             self.fixed_flow,
             self.settings.emphasis,
+            partial(
+                sampled_absences,
+                most=self.settings.negatives,
+                generator=stream(self.seed, "absences", self.step),
+            ),
+            self.banks,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
         (-capacity.value / dims).backward()
-        norm = torch.nn.utils.get_total_norm(
-            [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        )
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients += self.banks.gradients()
+        norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise TzkError(
                 f"training diverged at step {self.step}: objective {capacity.value.item()}, "
@@ -110,13 +127,13 @@ class Trainer:
                 "training.learning_rate or a training.clip"
             )
         if self.settings.clip is not None and norm > self.settings.clip:
-            for group in self.optimizer.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(self.settings.clip / norm)
+            for gradient in gradients:
+                gradient.mul_(self.settings.clip / norm)
+        share = self.settings.schedule(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * self.settings.schedule(self.step)
+            group["lr"] = group["rate"] * share
         self.optimizer.step()
+        self.banks.step(share)
         self.multipliers.ascend(capacity.inconsistency)
         self._count(capacity)
         self.step += 1
@@ -176,6 +193,7 @@ class Trainer:
         self.model.load_state_dict(saved.state_dict())
         state = load_trainer(Path(folder) / "checkpoint")
         self.optimizer.load_state_dict(state["optimizer"])
+        self.banks.load_state_dict(state.get("banks", []))
         self.multipliers.values = dict(state["multipliers"])
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
@@ -186,6 +204,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
+            "banks": self.banks.state_dict(),
             "multipliers": dict(self.multipliers.values),
             "sums": dict(self._sums),
             "counts": dict(self._counts),
@@ -280,17 +299,26 @@ def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Se
     """What is trained, by the learning rate at which it is."""
     by_rate: dict[float, list[Tensor]] = {}
     seen: set[int] = set()
-    knowledge_rate = settings.knowledge_learning_rate or settings.learning_rate
-    alone = 1.0 if flows else settings.elementwise_rate
-    parts = [(flow, settings.learning_rate, settings.elementwise_rate) for flow in flows]
-    for part, rate, multiple in parts + [(kind, knowledge_rate, alone) for kind in kinds]:
+    of_flow = _rate(settings.learning_rate, settings.elementwise_rate)
+    of_knowledge = _rate(*_knowledge_rates(settings, flows))
+    for part, rate_of in [(flow, of_flow) for flow in flows] + [(kind, of_knowledge) for kind in kinds]:
         for module in part.modules():
-            own = rate * (multiple if getattr(module, "elementwise", False) else 1.0)
             for parameter in module.parameters(recurse=False):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
-                    by_rate.setdefault(own, []).append(parameter)
+                    by_rate.setdefault(rate_of(module), []).append(parameter)
     return [{"params": parameters, "rate": rate} for rate, parameters in by_rate.items()]
+
+
+def _knowledge_rates(settings: Settings, flows: Sequence[nn.Module]) -> tuple[float, float]:
+    """The learning rate of knowledge, and its multiple for element-wise maps, where no flow is trained beside it."""
+    rate = settings.knowledge_learning_rate or settings.learning_rate
+    return rate, 1.0 if flows else settings.elementwise_rate
+
+
+def _rate(rate: float, multiple: float) -> Callable[[nn.Module], float]:
+    """The learning rate of the parameters of a module."""
+    return lambda module: rate * (multiple if getattr(module, "elementwise", False) else 1.0)
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -1,0 +1,220 @@
+"""Parameters of many knowledge types of one structure in one table, and Adam for those of its rows that a step uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
+from tzk_core.stacking import ModuleStacks, Stack, state_of, structure
+
+MANY = 32
+"""With more knowledge types of one structure than so many, they share a table."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a trained parameter is in each row of a table, and the learning rate at which it is trained."""
+
+    key: str
+    shape: torch.Size
+    start: int
+    stop: int
+    rate: float
+
+
+class Bank:
+    """The trained parameters of knowledge types of one structure, (types, parameters): the modules' are views of it.
+
+    A step takes the rows that it needs, whatever their number, by one operation, and updates these alone, as
+    `torch.optim.Adam` does with parameters that have no gradient: their moments and counts of steps stay as they are.
+    """
+
+    def __init__(self, kinds: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float]) -> None:
+        self.names = tuple(kinds)
+        self._row = {name: row for row, name in enumerate(self.names)}
+        self._kinds = dict(kinds)
+        self.columns = tuple(_columns(next(iter(kinds.values())), rate_of))
+        trained = {column.key for column in self.columns}
+        parameters = [dict(kind.named_parameters()) for kind in kinds.values()]
+        with torch.no_grad():
+            self.values = torch.stack(
+                [torch.cat([own[column.key].flatten() for column in self.columns]) for own in parameters]
+            )
+        for row, own in zip(self.values, parameters, strict=True):
+            for column in self.columns:
+                own[column.key].data = row[column.start : column.stop].view(column.shape)
+        self._first = [own[self.columns[0].key] for own in parameters]
+        self._places = [parameter.data_ptr() for parameter in self._first]
+        self._views: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
+        self._fixed = [
+            {key: value for key, value in state_of(kind).items() if key not in trained} for kind in kinds.values()
+        ]
+        self.moments = torch.zeros_like(self.values)
+        self.squares = torch.zeros_like(self.values)
+        self.steps = torch.zeros(len(self.names), len(self.columns))
+        self._taken: list[tuple[list[int], list[Tensor]]] = []
+
+    def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
+        """These rows; what they are evaluated as receives the gradients that `step` takes."""
+        rows = [self._row[name] for name in kinds]
+        if any(self._first[row].data_ptr() != self._places[row] for row in rows):
+            raise TzkError("the model was moved to another device or type since its training began: train it anew")
+        chosen = self.values.index_select(0, torch.tensor(rows, device=self.values.device))
+        leaves = [
+            chosen[:, column.start : column.stop].view(len(rows), *column.shape).requires_grad_()
+            for column in self.columns
+        ]
+        self._taken.append((rows, leaves))
+        state = {column.key: leaf for column, leaf in zip(self.columns, leaves, strict=True)}
+        for key in self._fixed[0]:
+            state[key] = torch.stack([self._fixed[row][key] for row in rows])
+        return Stack(kinds, state)
+
+    def gradients(self) -> list[Tensor]:
+        """Those of the parameters that took part since the last step."""
+        return [leaf.grad for _, leaves in self._taken for leaf in leaves if leaf.grad is not None]
+
+    def forget(self) -> None:
+        """Drops what took part and its gradients."""
+        self._taken.clear()
+
+    @torch.no_grad()
+    def step(self, share: float, betas: tuple[float, float]) -> None:
+        """Adam, with `share` of every learning rate, for what received a gradient."""
+        for rows, leaves in self._taken:
+            for run in self._runs(rows, leaves):
+                first, last = self.columns[run[0]], self.columns[run[-1]]
+                gradient = torch.cat([leaves[number].grad.flatten(1) for number in run], 1)  # type: ignore[union-attr]
+                views = self._parts(first.start, last.stop)
+                counts = list(self.steps[rows, run[0]].to(gradient.device).unbind())
+                adam(
+                    [views[0][row] for row in rows],
+                    list(gradient.unbind()),
+                    [views[1][row] for row in rows],
+                    [views[2][row] for row in rows],
+                    [],
+                    counts,
+                    fused=True,
+                    amsgrad=False,
+                    beta1=betas[0],
+                    beta2=betas[1],
+                    lr=first.rate * share,
+                    weight_decay=0.0,
+                    eps=1e-8,
+                    maximize=False,
+                )
+                self.steps[rows, run[0] : run[-1] + 1] += 1
+        self.forget()
+
+    def _parts(self, start: int, stop: int) -> list[tuple[Tensor, ...]]:
+        """Parameters and moments of each type from one column to another, made once: there are few such parts."""
+        if (start, stop) not in self._views:
+            tables = (self.values, self.moments, self.squares)
+            self._views[start, stop] = [table[:, start:stop].unbind() for table in tables]
+        return self._views[start, stop]
+
+    def _runs(self, rows: Sequence[int], leaves: Sequence[Tensor]) -> Iterator[list[int]]:
+        """Neighbouring columns that received a gradient and are alike in learning rate and steps so far."""
+        steps = self.steps[rows]
+        alike = (steps[:, 1:] == steps[:, :-1]).all(0).tolist()
+        run: list[int] = []
+        for number, leaf in enumerate(leaves):
+            if leaf.grad is None:
+                continue
+            joins = run and run[-1] == number - 1 and alike[number - 1]
+            if run and not (joins and self.columns[run[-1]].rate == self.columns[number].rate):
+                yield run
+                run = []
+            run.append(number)
+        if run:
+            yield run
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names),
+            "columns": [column.key for column in self.columns],
+            "moments": self.moments,
+            "squares": self.squares,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises `TzkError` if it is that of other knowledge types."""
+        if state["names"] != list(self.names) or state["columns"] != [column.key for column in self.columns]:
+            raise TzkError("the state of this training is that of other knowledge types: it cannot be resumed")
+        for own, given in ((self.moments, "moments"), (self.squares, "squares"), (self.steps, "steps")):
+            own.copy_(state[given])
+
+
+class Banks:
+    """The banks of all structures that more than `MANY` of the knowledge types have. What is in none is stacked as it
+    is, and its parameters have gradients of their own."""
+
+    def __init__(
+        self, kinds: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float], betas: tuple[float, float]
+    ) -> None:
+        self._betas = betas
+        self._others = ModuleStacks()
+        self._bank_of: dict[str, Bank] = {}
+        self._banks: list[Bank] = []
+        alike: dict[Hashable, dict[str, Knowledge]] = {}
+        owners: dict[int, int] = {}
+        for kind in kinds.values():
+            for _, parameter in kind.named_parameters(remove_duplicate=False):
+                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+        for name, kind in kinds.items():
+            own = [parameter for parameter in kind.parameters() if parameter.requires_grad]
+            uniform = len({(parameter.dtype, parameter.device) for parameter in own}) == 1
+            if uniform and all(owners[id(parameter)] == 1 for parameter in own):
+                alike.setdefault(structure(name, kind), {})[name] = kind
+        for group in alike.values():
+            if len(group) > MANY:
+                bank = Bank(group, rate_of)
+                self._banks.append(bank)
+                self._bank_of |= dict.fromkeys(group, bank)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The knowledge types that are in a bank."""
+        return self._bank_of.keys()
+
+    def structure(self, name: str, kind: Knowledge) -> Hashable:
+        return self._bank_of[name] if name in self._bank_of else self._others.structure(name, kind)
+
+    def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
+        bank = self._bank_of.get(next(iter(kinds)))
+        return self._others.stack(kinds) if bank is None else bank.stack(kinds)
+
+    def gradients(self) -> list[Tensor]:
+        return [gradient for bank in self._banks for gradient in bank.gradients()]
+
+    def forget(self) -> None:
+        for bank in self._banks:
+            bank.forget()
+
+    def step(self, share: float) -> None:
+        for bank in self._banks:
+            bank.step(share, self._betas)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [bank.state_dict() for bank in self._banks]
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for bank, state in zip(self._banks, states, strict=True):
+            bank.load_state_dict(state)
+
+
+def _columns(kind: Knowledge, rate_of: Callable[[nn.Module], float]) -> Iterator[Column]:
+    start = 0
+    for prefix, module in kind.named_modules():
+        for key, parameter in module.named_parameters(prefix, recurse=False):
+            if parameter.requires_grad:
+                yield Column(key, parameter.shape, start, start + parameter.numel(), rate_of(module))
+                start += parameter.numel()
