@@ -193,9 +193,8 @@ def mental_capacity(
             weight = weight.index_add(0, into, -lost)
     if drawn is not None:
         log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
-    return Capacity(
-        (log_capacity - penalty + emphasis * told).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
-    )
+    value = (log_capacity - penalty + emphasis * told).mean()
+    return Capacity(value, log_prob_T, log_capacity, inconsistency, conditional, weight.mean())
 
 
 def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:

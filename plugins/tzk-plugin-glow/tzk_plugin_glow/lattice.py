@@ -97,7 +97,8 @@ class Lattice(Layer):
         return self.diagonal(grey_features(a, self.map.levels), code).unflatten(1, (self.map.count, -1))
 
     def _of_between(self, a: Tensor, d: Tensor, code: Tensor | None) -> Tensor:
-        return self.between(grey_features(torch.cat([a, d], 1), self.map.levels), code).unflatten(1, (self.map.count, -1))
+        features = grey_features(torch.cat([a, d], 1), self.map.levels)
+        return self.between(features, code).unflatten(1, (self.map.count, -1))
 
     def _join(self, z_a: Tensor, z_d: Tensor, z_bc: Tensor) -> Tensor:
         if self.flat:

@@ -1,4 +1,4 @@
-"""A lattice whose latents are led by a code: what the image is of, in a few dimensions, which all the others are given."""
+"""A lattice with a code in front of its latents: what the image is of, in a few dimensions that all others are given."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class LeadingLattice(Layer):
 
     The first pixels of the group b, `rows` rows of it, are set apart. They become Gaussian u given their surroundings,
     and a coupling makes of them u' = u exp(s) + t, with s and t from a network that sees all the rest of the image. The
-    rest goes through a lattice whose networks are given u'. So u' is what a variational autoencoder draws as its latent,
-    with u as the noise; here the noise is that of pixels, as in bits back coding (Hinton & van Camp 1993; Townsend et
-    al. 2019), and nothing is lost: the likelihood is exact and the map is a bijection. Inverse: u' gives the rest of the image,
-    the rest gives s and t, these u, and u the pixels set apart.
+    rest goes through a lattice whose networks are given u'. So u' is what a variational autoencoder draws as its
+    latent, with u as the noise; here the noise is that of pixels, as in bits back coding (Hinton & van Camp 1993;
+    Townsend et al. 2019), and nothing is lost: the likelihood is exact and the map is a bijection. Inverse: u' gives
+    the rest of the image, the rest gives s and t, these u, and u the pixels set apart.
 
     T is (channels, height, width) in [0, 1] with even sides; z is (d,), first u', channels x rows x width / 2 of it.
     """
@@ -87,8 +87,8 @@ class LeadingLattice(Layer):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Starts s at a constant and t at whatever the network makes of the image, such that t has mean 0 and `INFORMED`
-        of the variance of u', which is 1; and the layers of the inner flow from what reaches them."""
+        """Starts s at a constant and t at whatever the network makes of the image, such that t has mean 0 and
+        `INFORMED` of the variance of u', which is 1; and the layers of the inner flow from what reaches them."""
         weight, bias = self.summary.last.weight, self.summary.last.bias
         bias.zero_()
         _, t = self._summarised(*quarters(inputs))
