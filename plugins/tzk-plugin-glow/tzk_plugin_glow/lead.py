@@ -1,4 +1,4 @@
-"""A lattice with a code in front of its latents: what the image is of, in a few dimensions that all others are given."""
+"""A lattice with a code before its latents: what the image is of, in a few dimensions that all others are given."""
 
 from __future__ import annotations
 
