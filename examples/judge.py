@@ -95,9 +95,13 @@ def own_accuracies(
 ) -> dict[str, float]:
     """What the model's own classifiers get right of images in grey levels."""
     model, seed, levels = experiment.model, experiment.config.seed, experiment.levels
-    T = dequantise(data.T, stream(seed, "judged"), levels)
+
+    def drawn(*number: int) -> Tensor:
+        return dequantise(data.T, stream(seed, "judged", *number), levels)
+
     presence = nn.functional.one_hot(data.known, len(names)).float()
-    held = Held("judged", "test", T, presence, tuple(names), {}, levels, None, 1.0)
+    draws = 1 if levels is None else experiment.config.evaluation.dequantisations
+    held = Held("judged", "test", drawn(), presence, tuple(names), {}, levels, None, 1.0, draws, drawn)
     scores = score(model, held, importance_samples, names, seed)
     found = classification(model, scores, "", log_weights(model, names))
     return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}

@@ -242,16 +242,22 @@ class Experiment:
         annotation = self.annotation.of({dataset: samples})
         names = self.knowledge_names
         columns = [annotation.names.index(name) for name in names]
+
+        def drawn(*number: int) -> Tensor:
+            return dequantise(samples.T, stream(self.config.seed, "evaluation", dataset, split, *number), self.levels)
+
         return Held(
             dataset,
             split,
-            dequantise(samples.T, stream(self.config.seed, "evaluation", dataset, split), self.levels),
+            drawn(),
             annotation.presence[dataset][:, columns],
             names,
             {name: C for name, C in annotation.characteristics[dataset].items() if self._takes(name, C)},
             self.levels,
             self.datasets[dataset].original_dims,
             float(self.batches.weights[dataset]),
+            1 if self.levels is None else self.config.evaluation.dequantisations,
+            drawn,
         )
 
     def _takes(self, name: str, C: Tensor) -> bool:

@@ -152,9 +152,11 @@ class TrainingTable(StepsTable):
 
 
 class EvaluationTable(Table):
-    """[evaluation]: `partitions` and `means` map a name to globs over the names of knowledge types."""
+    """[evaluation]: `partitions` and `means` map a name to globs over the names of knowledge types. Of several
+    `dequantisations` of each sample the densities are averaged: a tighter bound on what the grey levels cost."""
 
     importance_samples: Annotated[int, Field(gt=0)] = 64
+    dequantisations: Annotated[int, Field(gt=0)] = 1
     limit: Annotated[int, Field(gt=0)] | None = None
     partitions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     means: dict[str, tuple[str, ...]] = Field(default_factory=dict)

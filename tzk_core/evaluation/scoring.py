@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -21,14 +23,45 @@ def score(
     seed: int = 0,
     chunk: int = 256,
 ) -> Scores:
-    """Encodes each sample once; knowledge is scored where it is present, that of `everywhere` always."""
+    """Encodes each sample once for every dequantisation; knowledge is scored where it is present, that of `everywhere`
+    always."""
+    each = [
+        _scored(model, held, T, number, importance_samples, everywhere, seed, chunk)
+        for number, T in enumerate(held.drawn())
+    ]
+    first = each[0]
+    return replace(
+        first,
+        prior=_mean([scores.prior for scores in each]),
+        given={name: _mean([scores.given[name] for scores in each]) for name in first.given},
+    )
+
+
+def _mean(log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The logarithm of the mean of densities, (n,) each."""
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.logsumexp(torch.stack(log_probs), 0) - math.log(len(log_probs))
+
+
+def _scored(
+    model: TzK,
+    held: Held,
+    T: torch.Tensor,
+    draw: int,
+    importance_samples: int,
+    everywhere: Collection[str],
+    seed: int,
+    chunk: int,
+) -> Scores:
+    """The scores of one dequantisation T of `held`, the one with this number."""
     like = next(model.parameters())
     prior = []
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     decided: dict[str, list[torch.Tensor]] = {}
-    for number, start in enumerate(range(0, len(held.T), chunk)):
-        z, logabsdet = model.flow.encode(held.T[start : start + chunk].to(like))
+    for number, start in enumerate(range(0, len(T), chunk)):
+        z, logabsdet = model.flow.encode(T[start : start + chunk].to(like))
         prior.append((model.flow.base.log_prob(z) + logabsdet).cpu())
         for column, name in enumerate(held.knowledge):
             wanted = held.presence[start : start + chunk, column] == 1
@@ -37,7 +70,7 @@ def score(
             index = torch.nonzero(wanted).squeeze(1)
             if not len(index):
                 continue
-            generator = stream(seed, "importance", name, held.dataset, number)
+            generator = stream(seed, "importance", name, held.dataset, number, *([draw] if draw else []))
             chosen = index.to(like.device)
             kind = model.find(name)
             if kind.support() is None:

@@ -1,0 +1,92 @@
+"""Densities averaged over several dequantisations of each sample: a bound on what the grey levels cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from models import held_out
+from torch import Tensor
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.data.dequantise import dequantise
+from tzk_core.evaluation.classification import classification
+from tzk_core.evaluation.likelihood import Held, Scores, knowledge_row, prior_row
+from tzk_core.evaluation.scoring import _scored, score
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+
+SHAPE = (1, 1, 2)
+NAMES = ("a", "b")
+
+
+def model_and_held(draws: int, levels: int = 4, times: int = 1) -> tuple[TzK, Held]:
+    """A density that varies within a grey level, and every image of two pixels, so many times."""
+    torch.manual_seed(0)
+    model = TzK(build_flow(SHAPE, layers=[{"type": "logit"}, {"type": "affine"}])).double()
+    for number, name in enumerate(NAMES):
+        kind = build_knowledge("gaussian", SHAPE, name=name, hidden=5).double()
+        with torch.no_grad():
+            for parameter in kind.parameters():
+                parameter += 0.5 * torch.randn(parameter.shape, generator=stream(number, "moved"))
+        model.add(name, kind)
+    images = torch.cartesian_prod(*[torch.arange(levels)] * 2).view(-1, *SHAPE).repeat(times, 1, 1, 1).to(torch.uint8)
+
+    def redraw(*number: int) -> Tensor:
+        return dequantise(images, stream(0, "noise", *number), levels).double()
+
+    presence = torch.nn.functional.one_hot(torch.arange(len(images)) % 2, 2).float()
+    held = held_out(redraw(), presence, list(NAMES), levels=levels)
+    return model, replace(held, draws=draws, redraw=redraw)
+
+
+def scored(model: TzK, held: Held) -> Scores:
+    return score(model, held, 8, NAMES)
+
+
+def test_are_the_mean_of_the_densities_of_each() -> None:
+    model, held = model_and_held(3)
+    whole = scored(model, held)
+    each = [_scored(model, held, T, number, 8, NAMES, 0, 256) for number, T in enumerate(held.drawn())]
+    densities = torch.stack([model.log_prob(T).exp() for T in held.drawn()])
+    torch.testing.assert_close(whole.prior, densities.mean(0).log())
+    for name in NAMES:
+        means = torch.stack([scores.given[name].exp() for scores in each]).mean(0)
+        torch.testing.assert_close(whole.given[name].exp(), means)
+        assert torch.equal(each[0].given[name], scored(model, replace(held, draws=1)).given[name])
+        assert not torch.equal(each[1].given[name], each[2].given[name])
+
+
+def test_the_more_the_closer_to_the_probability_of_the_grey_levels() -> None:
+    """Against the integral of the density over each cell, by a grid."""
+    levels, nodes = 4, 200
+    model, held = model_and_held(1, levels, times=100)
+    ticks = (torch.arange(nodes) + 0.5) / nodes
+    grid = torch.cartesian_prod(ticks, ticks).view(-1, *SHAPE).double()
+    truth = torch.stack([model.log_prob((image + grid) / levels).exp().mean().log() for image in (held.T[:16] * 4).floor()])
+    truth = truth.repeat(100)
+    slack = [(truth - scored(model, replace(held, draws=draws)).prior).mean().item() for draws in (1, 8, 64)]
+    assert slack[0] > 3 * slack[1] > 9 * slack[2] > 0
+
+
+def test_rows_say_that_they_are_bounds() -> None:
+    model, held = model_and_held(4)
+    whole = scored(model, held)
+    assert prior_row(whole)["estimate"] == "bound of 4 dequantisations"
+    assert knowledge_row(whole, "a", None)["estimate"] == "importance-weighted bound, 4 dequantisations"
+    assert prior_row(scored(model, replace(held, draws=1)))["estimate"] == "exact"
+
+
+def test_discriminators_answer_for_the_grey_levels() -> None:
+    """Each draw's p(κ given T), weighing as its p(T): by hand."""
+    model, held = model_and_held(5)
+    found = classification(model, scored(model, held), "ab", dict.fromkeys(NAMES, math.log(0.5)))
+    total = torch.zeros(len(held.T), 2, dtype=torch.float64)
+    for T in held.drawn():
+        z, logabsdet = model.flow.encode(T)
+        weight = (model.flow.base.log_prob(z) + logabsdet).exp()
+        given = [model.find(name).log_prob_presence_given(z)[1].exp() for name in NAMES]
+        total += weight.unsqueeze(1) * torch.stack(given, 1)
+    truth = held.presence.argmax(1)
+    assert found["discriminator_accuracy"] == (total.argmax(1) == truth).double().mean().item()
