@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import add_cost  # noqa: E402
+import many_types  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import torch  # noqa: E402
@@ -60,3 +61,20 @@ def test_sampling_is_summed_up_in_seconds_and_as_a_ratio_to_the_prior() -> None:
     found = sampling.summary(taken)
     assert found["prior"]["wall"] == {"seconds": 2.0, "quartiles": [1.0, 3.0], "ratio": 1.0}
     assert found["a"]["wall"]["ratio"] == 1.5 and found["a"]["cpu"]["ratio"] == 1.0
+
+
+def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path: Path) -> None:
+    ten, forty = (many_types.trainer(n, batch_size=8, type="low-rank", steps=1, dims=8) for n in (10, 40))
+    for mine, theirs in zip(ten.model.flow.parameters(), forty.model.flow.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for each in (ten, forty):
+        each.advance()
+    assert forty.banks.size > 0 == ten.banks.size
+    steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, "low-rank", dims=8)
+    for step in steps.values():
+        step()
+    found = many_types.seconds(steps["posterior"], 2)
+    assert found["wall"]["seconds"] > 0 and len(forty.model.knowledge) == 40
+    loaded = steps["load"]()
+    for name, value in forty.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
