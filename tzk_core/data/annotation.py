@@ -272,11 +272,11 @@ def _combinations(
 def _check_placeholders(name: str, implies: Sequence[str], each: Sequence[str], where: str) -> None:
     """That every column that is "each" has its place in the name, or in what is implied, as the alphabet of a character
     has that occurs in one alphabet only."""
-    found = _placeholders(name, where)
+    found: set[str] = set()
+    for text in (name, *implies):
+        found |= _placeholders(text, where)
     for column in sorted(found - set(each)):
         raise TzkError(f'{where}: the name has {{{column}}}, so `present` must say {column} = "{EACH}"')
-    for text in implies:
-        found |= _placeholders(text, where)
     for column in sorted(set(each) - found):
         raise TzkError(
             f'{where}: `present` says {column} = "{EACH}", so the name must say where the value goes, '
