@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import add_cost  # noqa: E402
 import kernels  # noqa: E402
+import many_types  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import torch  # noqa: E402
@@ -78,3 +79,20 @@ def test_every_kernel_has_a_case() -> None:
     kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels or tzk-plugin-glow is missing")
     for case in kernel_cases.cases(2, 256, "cpu").values():
         assert all(each.isfinite().all() for each in case.kernel()) and case.moved > 0
+
+
+def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path: Path) -> None:
+    ten, forty = (many_types.trainer(n, batch_size=8, type="low-rank", steps=1, dims=8) for n in (10, 40))
+    for mine, theirs in zip(ten.model.flow.parameters(), forty.model.flow.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for each in (ten, forty):
+        each.advance()
+    assert forty.banks.size > 0 == ten.banks.size
+    steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, "low-rank", dims=8)
+    for step in steps.values():
+        step()
+    found = many_types.seconds(steps["posterior"], 2)
+    assert found["wall"]["seconds"] > 0 and len(forty.model.knowledge) == 40
+    loaded = steps["load"]()
+    for name, value in forty.model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name

@@ -219,6 +219,23 @@ def test_bad_tables_are_refused_with_what_to_do(table: dict, message: str) -> No
         expand([table], DATA)
 
 
+def test_what_a_type_implies_may_come_from_a_column_that_its_own_name_leaves_out() -> None:
+    """As a character belongs to one alphabet."""
+    labels = {"alphabet": np.array(["A", "A", "B"]), "character": np.array(["A/1", "A/2", "B/1"])}
+    samples = {"signs": Samples(torch.zeros(3, 1), labels)}
+    tables = [
+        {"name": "alphabet-{alphabet}", "present": {"alphabet": "each"}},
+        {
+            "name": "character-{character}",
+            "present": {"character": "each", "alphabet": "each"},
+            "implies": "alphabet-{alphabet}",
+        },
+    ]
+    found = {each.name: each.implies for each in expand(tables, samples)}
+    assert found["character-A-2"] == ("alphabet-A",) and found["character-B-1"] == ("alphabet-B",)
+    assert len(found) == 5
+
+
 def test_two_of_one_name_are_refused() -> None:
     table = {"name": "x", "present": {"dataset": "digits"}}
     with pytest.raises(TzkError, match="two knowledge types are called 'x'"):

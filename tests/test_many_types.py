@@ -23,6 +23,7 @@ from tzk_core.plugins import KnowledgeType, registry
 from tzk_core.stacking import ModuleStacks, Stack, rectangles
 from tzk_core.training import banks
 from tzk_core.training.banks import Banks
+from tzk_core.training.copies import copy_around
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
@@ -210,6 +211,35 @@ def test_what_is_drawn_is_a_fair_choice() -> None:
         assert (weights != 0).any(1).sum() <= 5 and weights[0, :3].eq(0).all()
         total += weights / 2000
     torch.testing.assert_close(total, (presence == 0).float(), rtol=0, atol=0.35)
+
+
+@pytest.mark.parametrize("type", EVERY_TYPE)
+def test_a_posterior_of_many_is_that_of_each(type: str) -> None:
+    model = model_of(type, 5)
+    T = torch.randn(3, 4, dtype=torch.float64)
+    z = model.encode(T)
+    found = model.posterior(T)
+    assert list(found) == [f"k{number}" for number in range(5)]
+    for name, kind in model.named_knowledge():
+        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z)[1].exp())
+        torch.testing.assert_close((found[name].mean, found[name].deviation), kind.characteristics_given(z))
+
+
+@pytest.mark.parametrize("type", EVERY_TYPE)
+def test_a_copy_around_other_tensors_is_a_module_of_its_own(type: str) -> None:
+    one, other = (kind for _, kind in model_of(type, 2).named_knowledge())
+    state = {key: value.clone() for key, value in other.state_dict().items()}
+    made = copy_around(one, state)
+    assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
+    z, C = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, one.characteristics, dtype=torch.float64)
+    torch.testing.assert_close(made.log_prob_latent(z, C), other.log_prob_latent(z, C))
+    before = [value.clone() for value in one.state_dict().values()]
+    with torch.no_grad():
+        for value in (*made.parameters(), *made.buffers()):
+            value.add_(1)
+    made.register_forward_hook(lambda *given: None)
+    assert all(torch.equal(a, b) for a, b in zip(before, one.state_dict().values(), strict=True))
+    assert not one._forward_hooks and {id(m) for m in made.modules()}.isdisjoint(map(id, one.modules()))
 
 
 class Branching(Knowledge):

@@ -104,9 +104,9 @@ def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
     name = table.name
     path: Path = ("knowledge", index, "name")
     try:
-        columns = placeholders(name)
+        columns, implied = placeholders(name), [column for each in table.implies for column in placeholders(each)]
     except ValueError as error:
-        yield path, f"the name '{name}' has unmatched braces ({error})"
+        yield path, f"the name '{name}', or one that it implies, has unmatched braces ({error})"
         return
     if not name or name != name.strip() or UNSAFE.search(name) or name.startswith("-") or len(name) > 100:
         yield (
@@ -121,7 +121,7 @@ def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
     }
     for column in sorted(set(columns) - each):
         yield path, f'the name has {{{column}}}, so present must say {column} = "each"'
-    for column in sorted(each - set(columns)):
+    for column in sorted(each - {*columns, *implied}):
         yield (
             path,
             f"present says {column} = \"each\", so the name must hold it, as '{column}-{{{column}}}'",

@@ -115,13 +115,13 @@ def characteristics_of(
 
     A row is nan where the knowledge is not known to be present, or where the data does not supply all of it.
     """
-    present = presence(expanded, dataset_name, samples)
     result = {}
-    for column, knowledge in enumerate(expanded):
+    for knowledge in expanded:
         if not knowledge.observed:
             continue
+        present = _presence_column(knowledge, dataset_name, samples)
         C = torch.stack([_characteristic(knowledge, name, samples) for name in knowledge.observed], dim=1)
-        C[(present[:, column] != 1) | C.isnan().any(dim=1)] = torch.nan
+        C[(present != 1) | C.isnan().any(dim=1)] = torch.nan
         result[knowledge.name] = C
     return result
 
@@ -166,9 +166,10 @@ def _match(condition: Condition, dataset_name: str, samples: Samples) -> tuple[n
         elif column not in samples.labels:
             possible &= False
         else:
-            empty = samples.labels[column] == ""
+            number_of, numbers = samples.coded[column]
+            empty = numbers == number_of.get("", -1)
             known &= ~empty
-            possible &= np.isin(samples.labels[column], values) | empty
+            possible &= np.isin(numbers, [number_of[value] for value in values if value in number_of]) | empty
     return possible & known, possible & ~known
 
 
@@ -183,9 +184,9 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
             f"present = {{ dataset = '{next(iter(data), 'mnist')}' }}"
         )
     each = [column for column, values in present.items() if values == (EACH,) and column != "dataset"]
-    _check_placeholders(name, each, where)
     implies = table.get("implies") or ()
     implies = (implies,) if isinstance(implies, str) else tuple(implies)
+    _check_placeholders(name, implies, each, where)
     observed = tuple(table.get("observed") or ())
     _check_observed(table, observed, data, where)
     supplied = {name for samples in data.values() for name in samples.characteristics}
@@ -268,18 +269,26 @@ def _combinations(
             yield dict(zip(each, values, strict=True))
 
 
-def _check_placeholders(name: str, each: Sequence[str], where: str) -> None:
-    try:
-        placeholders = {field for _, field, _, _ in string.Formatter().parse(name) if field is not None}
-    except ValueError as error:
-        raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
-    for column in sorted(placeholders - set(each)):
+def _check_placeholders(name: str, implies: Sequence[str], each: Sequence[str], where: str) -> None:
+    """That every column that is "each" has its place in the name, or in what is implied, as the alphabet of a character
+    has that occurs in one alphabet only."""
+    found: set[str] = set()
+    for text in (name, *implies):
+        found |= _placeholders(text, where)
+    for column in sorted(found - set(each)):
         raise TzkError(f'{where}: the name has {{{column}}}, so `present` must say {column} = "{EACH}"')
-    for column in sorted(set(each) - placeholders):
+    for column in sorted(set(each) - found):
         raise TzkError(
             f'{where}: `present` says {column} = "{EACH}", so the name must say where the value goes, '
             f"as in '{column}-{{{column}}}'"
         )
+
+
+def _placeholders(text: str, where: str) -> set[str]:
+    try:
+        return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+    except ValueError as error:
+        raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
 
 
 def _check_observed(

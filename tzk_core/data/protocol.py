@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +42,16 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.T)
+
+    @cached_property
+    def coded(self) -> dict[str, tuple[dict[str, int], np.ndarray]]:
+        """Column name -> the number of each value that occurs, and of each sample, `(n,)`: a thousand knowledge types
+        are sooner told by numbers than by text."""
+        found = {}
+        for name, column in self.labels.items():
+            values, numbers = np.unique(column, return_inverse=True)
+            found[name] = ({str(value): number for number, value in enumerate(values)}, numbers)
+        return found
 
     def take(self, index: np.ndarray | Tensor | Sequence[int]) -> Samples:
         """The samples at these positions, `(m,)` integers, in their order; copies."""

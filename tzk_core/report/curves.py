@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from tzk_core.report import figure
 
 FAMILY = 4
+LINES = 24
 """From this many names that differ only in their last part (digit-0 ... digit-9), one line stands for all."""
 
 
@@ -105,11 +106,11 @@ def _under(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
 
 
 def _families(named: Mapping[str, np.ndarray], prefix: str = "", dashed: bool = False) -> list[Line]:
-    """One line a name, except that names alike up to their last part become one line with many members."""
-    stems: dict[str, list[str]] = {}
-    for name in named:
-        match = re.fullmatch(r"(.+[-_/ ])[^-_/ ]+", name)
-        stems.setdefault(match[1] if match else name, []).append(name)
+    """One line a name, except that names alike up to their last part become one line with many members; where these
+    are too many lines, names alike in their first part."""
+    stems = _stems(named, r"(.+[-_/ ])[^-_/ ]+")
+    if len(stems) > LINES:
+        stems = _stems(named, r"(.+?[-_/ ]).+")
     lines = []
     for stem, names in stems.items():
         if len(names) >= FAMILY:
@@ -118,6 +119,14 @@ def _families(named: Mapping[str, np.ndarray], prefix: str = "", dashed: bool = 
         else:
             lines += [Line(name, prefix + name, (named[name],), dashed) for name in names]
     return lines
+
+
+def _stems(names: Iterable[str], pattern: str) -> dict[str, list[str]]:
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        match = re.fullmatch(pattern, name)
+        stems.setdefault(match[1] if match else name, []).append(name)
+    return stems
 
 
 def _logged(lines: list[Line]) -> list[Line]:

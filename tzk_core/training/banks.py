@@ -203,6 +203,12 @@ class Banks:
         for bank in self._banks:
             bank.step(share, self._betas)
 
+    @property
+    def size(self) -> int:
+        """Bytes of Adam's state."""
+        tables = (table for bank in self._banks for table in (bank.moments, bank.squares, bank.steps))
+        return sum(table.numel() * table.element_size() for table in tables)
+
     def state_dict(self) -> list[dict[str, Any]]:
         return [bank.state_dict() for bank in self._banks]
 
