@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tzk_core.dreams import LatentNoise, Latents, latents
+from tzk_core.dreams import LatentNoise, Latents, encoded, latents
 from tzk_core.errors import TzkError
-from tzk_core.exclusive import Candidate, Undecided
+from tzk_core.exclusive import Candidate
 from tzk_core.knowledge import Knowledge
-from tzk_core.model import TzK
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import Rectangle, rectangles
-
-Noise = Callable[[str, int], Tensor]
-"""Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
+from tzk_core.routing import Noise, Routing, presence, route
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,8 @@ def mental_capacity(
     wording: Wording = Wording(),
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
+    evaluate: Callable[..., Terms] | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
@@ -85,13 +85,53 @@ def mental_capacity(
     terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
     reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
     default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it.
+    `evaluate` takes the place of `terms`, for instance compiled; `sizes` as of `rectangles`.
     """
-    literal = wording.fill_in == "literal"
+    literal, skipped = wording.fill_in == "literal", wording.unlabelled == "skip"
     kinds = {name: model.find(name) for name in observations.knowledge}
-    presence_of = dict(zip(kinds, _presence(observations), strict=True))
-    batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
+    presence_of = presence(observations)
+    batch: Latents | Observations = observations
+    if observations.missing() is not None:
+        batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
+    summed = not (literal or skipped)
+    routing = route(
+        kinds, observations, presence_of, batch.characteristics, noise, multipliers, skipped, summed, sizes
+    )
+    found = (evaluate or terms)(model.flow, batch, routing, wording, fixed_flow)
+    means: dict[str, dict[str, Tensor]] = {"gap": {}, "ratio": {}}
+    for routed, sums in zip(routing.routes, found.sums, strict=True):
+        for name, (gap, gaps, ratio, ratios) in zip(routed.rectangle.names, sums.detach().cpu(), strict=True):
+            if gaps:
+                means["gap"][name] = gap / gaps
+            if ratios:
+                means["ratio"][name] = ratio / ratios
+    return Capacity(
+        found.value, found.log_prob_T, found.log_capacity, means["gap"], means["ratio"], found.prior_weight
+    )
+
+
+class Terms(NamedTuple):
+    """What `mental_capacity` is made of, as `Capacity` has it, but by position: sums has for each rectangle, (k, 4),
+    Σ |log p_dec - log p_enc| and over how many samples, Σ log p(z given C) - log p(z) and over how many."""
+
+    value: Tensor
+    log_prob_T: Tensor
+    log_capacity: Tensor
+    prior_weight: Tensor
+    sums: list[Tensor]
+
+
+def terms(
+    flow: SharedFlow, batch: Latents | Observations, routing: Routing, wording: Wording, fixed_flow: bool
+) -> Terms:
+    """Eq. 5 with all that is to be decided decided: one graph, which `torch.compile` takes whole.
+
+    batch: as observed, every T of it, or encoded and drawn already."""
+    if isinstance(batch, Observations):
+        batch = encoded(flow, batch, fixed_flow)
+    literal = wording.fill_in == "literal"
     z, drawn = batch.z, batch.drawn
-    log_prob_z = model.flow.base.log_prob(z)
+    log_prob_z = flow.base.log_prob(z)
     log_prob_T = log_prob_z + batch.logabsdet
     # log p(z) as the decoder divides by it. "full" takes the gradient of log p(T) out and leaves that of the
     # Jacobian in, which then balances log p(z given C): detaching log p(z) alone would let f_T shrink z without cost.
@@ -103,17 +143,11 @@ def mental_capacity(
     log_capacity = log_prob_T if literal else log_prob_T - batch.log_q
     penalty = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
-    inconsistency: dict[str, Tensor] = {}
-    conditional: dict[str, Tensor] = {}
-    skipped = wording.unlabelled == "skip"
-    possible = {
-        name: torch.nonzero(row == 1 if skipped else row != 0).squeeze(1) for name, row in presence_of.items()
-    }
-    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in observations.exclusive]
-    group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
-    for rectangle in rectangles(kinds, possible):
+    said: list[dict[str, Candidate]] = [{} for _ in routing.groups]
+    sums: list[Tensor] = []
+    for routed in routing.routes:
+        rectangle, known_of = routed.rectangle, routed.presence
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
-        presence = torch.stack([presence_of[name] for name in names])
         log_absent, log_present = stack(_presence_given, z, shared=[0])
         if drawn is not None:
             frozen_absent, frozen_present = stack.frozen()(_presence_given, z, shared=[0])
@@ -127,57 +161,70 @@ def mental_capacity(
             complement, _ = stack.frozen()(_presence_given, z, shared=[0])
         else:
             complement = _where(drawn, log_absent, log_absent.detach())
-        log_capacity = log_capacity + torch.where(presence == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
-        if not rows.numel():
+        log_capacity = log_capacity + torch.where(known_of == 0, 0.5 * (log_absent + complement), 0.0).sum(0)
+        if not rows.shape[1]:
+            sums.append(z.new_zeros(len(names), 4))
             continue
         known, absent, present, whole = (
-            each.gather(1, rows) for each in (presence == 1, log_absent, log_present, complement)
+            each.gather(1, rows) for each in (known_of == 1, log_absent, log_present, complement)
         )
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
             rectangle.take(z),
             rectangle.take(divisor),
             present,
-            _padded(noise, rectangle).to(z),
-            _observed(batch, rectangle),
+            routed.noise,
+            routed.observed,
         )
-        if not group_of.keys().isdisjoint(names):
+        if routed.undecided:
             # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
             guess_absent, guess_present = stack(_presence_given, z.detach(), shared=[0])
-            odds = (guess_present - guess_absent).gather(1, rows)
+            left = []
             for number, name in enumerate(names):
-                if name in group_of:
-                    at = real[number] & group_of[name].candidate(name)[rows[number]]
-                    prior = kinds[name].log_prob_presence()[1].expand(int(at.sum()))
-                    factor = (multipliers or {}).get(name, 0.0)
-                    group_of[name].add(name, Candidate(odds[number, at], prior, decoder[number, at], factor))
-                    real[number] &= ~at
+                if name not in routed.undecided:
+                    left.append(real[number])
+                    continue
+                at = routing.groups[routed.undecided[name]].candidate(name)[rows[number]]
+                said[routed.undecided[name]][name] = Candidate(
+                    (guess_present - guess_absent)[number],
+                    rectangle.kinds[name].log_prob_presence()[1],
+                    _spread(decoder[number], rows[number], real[number] & at, len(z)),
+                    routed.multipliers[number, 0],
+                )
+                left.append(real[number] & ~at)
+            real = torch.stack(left)
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
-        gap, into = decoder - encoder, rows[real]
-        factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
-        log_capacity = log_capacity.index_add(0, into, 0.5 * (encoder + decoder)[real])
+        gap, into = decoder - encoder, rows.flatten()
         data = real if drawn is None else real & ~drawn[rows]
-        penalty = penalty.index_add(0, rows[data], (factors * gap.abs())[data])
+        log_capacity = log_capacity.index_add(0, into, _only(real, 0.5 * (encoder + decoder)).flatten())
+        penalty = penalty.index_add(0, into, _only(data, routed.multipliers * gap.abs()).flatten())
         if wording.prior == "paper":
-            lost = share.detach() * (0.5 - factors * gap.detach().sign())
-            weight = weight.index_add(0, into, -lost[real])
-        for number, name in enumerate(names):
-            if data[number].any():
-                inconsistency[name] = gap[number][data[number]].detach().abs().mean()
-            if (seen := known[number] & data[number]).any():
-                conditional[name] = ratio[number][seen].detach().mean()
-    for group in dict.fromkeys(group_of.values()):
-        decoder, owed, lost = group.summed()
-        into = torch.nonzero(group.rows).squeeze(1)
-        log_capacity = log_capacity.index_add(0, into, 0.5 * decoder)
-        penalty = penalty.index_add(0, into, owed if drawn is None else torch.where(drawn[into], 0.0, owed))
+            lost = share.detach() * (0.5 - routed.multipliers * gap.detach().sign())
+            weight = weight.index_add(0, into, _only(real, -lost).flatten())
+        seen = known & data
+        counted = (_only(data, gap.abs()), data, _only(seen, ratio), seen)
+        sums.append(torch.stack([each.detach().to(z).sum(1) for each in counted], 1))
+    for group, each in zip(routing.groups, said, strict=True):
+        decoder, owed, taken = group.summed(each)
+        log_capacity = log_capacity + 0.5 * decoder
+        penalty = penalty + (owed if drawn is None else torch.where(drawn, 0.0, owed))
         if wording.prior == "paper":
-            weight = weight.index_add(0, into, -lost)
+            weight = weight - taken
+    prior_weight = weight.mean()
     if drawn is not None:
-        log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
-    return Capacity(
-        (log_capacity - penalty).mean(), log_prob_T, log_capacity, inconsistency, conditional, weight.mean()
-    )
+        log_prob_T = log_prob_T.masked_fill(drawn, torch.nan)
+        prior_weight = weight.masked_fill(drawn, 0).sum() / (~drawn).sum()
+    return Terms((log_capacity - penalty).mean(), log_prob_T, log_capacity, prior_weight, sums)
+
+
+def _only(where: Tensor, values: Tensor) -> Tensor:
+    """Values there, zeros elsewhere."""
+    return torch.where(where, values, 0.0)
+
+
+def _spread(values: Tensor, rows: Tensor, real: Tensor, size: int) -> Tensor:
+    """Values, (m,), at their positions in the batch, (size,), zeros elsewhere; what is not `real` goes nowhere."""
+    return values.new_zeros(size).index_add(0, rows, _only(real, values))
 
 
 def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:
@@ -237,32 +284,6 @@ def _with_unknown(
         one_side = [torch.zeros_like(encoder), torch.logaddexp(decoder, complement)]
     encoder, decoder = torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1])
     return encoder, decoder, share.masked_fill(known, 1)
-
-
-def _presence(observations: Observations) -> Tensor:
-    """κ, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
-    presence = observations.presence.T.clone()
-    for row, name in zip(presence, observations.knowledge, strict=True):
-        if name in observations.characteristics:
-            row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
-    return presence
-
-
-def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
-    """The noise of every sample of a rectangle, (k, m, c), zeros where there is padding."""
-    counts = rectangle.real.sum(1).tolist()
-    drawn = [noise(name, count) for name, count in zip(rectangle.names, counts, strict=True)]
-    return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
-
-
-def _observed(batch: Latents, rectangle: Rectangle) -> Tensor | None:
-    """C as observed, or as T was drawn from it, (k, m, c), nan where it was neither; None if it never was."""
-    z, given = batch.z, batch.characteristics
-    if not any(name in given for name in rectangle.names):
-        return None
-    missing = torch.full((len(z), rectangle.stack.characteristics), torch.nan)
-    columns = (given.get(name, missing).to(z) for name in rectangle.names)
-    return torch.stack([each.index_select(0, rows) for each, rows in zip(columns, rectangle.rows, strict=True)])
 
 
 @dataclass

@@ -30,11 +30,6 @@ class Stack:
             dict(states[0]) if self._alone else {key: torch.stack([each[key] for each in states]) for key in states[0]}
         )
 
-    @property
-    def characteristics(self) -> int:
-        """The length of C, of each."""
-        return self._first.characteristics
-
     def frozen(self) -> Stack:
         """The same knowledge types with parameters that receive no gradient; what they are evaluated at still does."""
         other = copy.copy(self)
@@ -61,40 +56,59 @@ class Stack:
 class Rectangle:
     """Knowledge types that are evaluated together, and the samples of a batch that each of them is evaluated at.
 
-    rows: (k, m), positions in the batch, padded with position 0; real: (k, m), where a position is no padding. m is 0
-    for knowledge types without samples.
+    states: parameters and buffers of each, by name. rows: (k, m), positions in the batch, padded with position 0;
+    real: (k, m), where a position is no padding. m is 0 for knowledge types without samples.
     """
 
-    stack: Stack
+    kinds: Mapping[str, Knowledge]
+    states: Sequence[Mapping[str, Tensor]]
     rows: Tensor
     real: Tensor
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.stack.names
+        return tuple(self.kinds)
+
+    @property
+    def characteristics(self) -> int:
+        """The length of C, of each."""
+        return next(iter(self.kinds.values())).characteristics
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(self.kinds, self.states)
 
     def take(self, values: Tensor) -> Tensor:
         """The rows of `values`, (batch, ...), as (k, m, ...)."""
         return values.index_select(0, self.rows.flatten()).view(*self.rows.shape, *values.shape[1:])
 
 
-def rectangles(kinds: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor]) -> Iterator[Rectangle]:
+def rectangles(
+    kinds: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor], sizes: dict[str, int] | None = None
+) -> Iterator[Rectangle]:
     """The knowledge types in rectangles: of one structure, and with about as many samples.
 
     Within a rectangle the counts differ by less than a factor of two, so that padding at most doubles the work. A stack
     is made for each, and not one for all to choose from: the gradient of a choice is as large as what was chosen from.
+
+    sizes: by knowledge, the class of counts that it was last put in. What is in it stays where it was, so that the same
+    knowledge types are together in every batch, and has 2 rows at least; what is not is put in.
     """
     alike: dict[Hashable, dict[str, dict[str, Tensor]]] = {}
     for name, kind in kinds.items():
         state = _state(kind)
-        size = max(16, len(rows_of[name]) - 1).bit_length() if len(rows_of[name]) else 0
+        size = max(16, len(rows_of[name]) - 1).bit_length() if len(rows_of[name]) or sizes is not None else 0
+        if sizes is not None:
+            size = sizes.setdefault(name, size)
         alike.setdefault((_structure(name, kind, state), size), {})[name] = state
     for group in alike.values():
         each = [rows_of[name] for name in group]
         rows = torch.nn.utils.rnn.pad_sequence(each, batch_first=True)
+        if sizes is not None and rows.shape[1] < 2:
+            rows = torch.nn.functional.pad(rows, (0, 2 - rows.shape[1]))
         counts = torch.tensor([len(r) for r in each], device=rows.device)
         real = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
-        yield Rectangle(Stack({name: kinds[name] for name in group}, list(group.values())), rows, real)
+        yield Rectangle({name: kinds[name] for name in group}, list(group.values()), rows, real)
 
 
 def _structure(name: str, kind: Knowledge, state: Mapping[str, Tensor]) -> Hashable:
