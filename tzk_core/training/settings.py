@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from tzk_core.errors import TzkError, nearest
 from tzk_core.objective import Wording
 
+COMPILED_FROM = {"cuda": 2000}
+"""From how many steps on compile = "auto" compiles, by kind of device (`benchmarks/compile.py`); elsewhere never."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,6 +26,8 @@ class Settings:
     clip: bound of the gradient's norm, of the objective in nats per dimension; None for none.
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
+    compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
+        `compiles`).
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
@@ -45,10 +50,13 @@ class Settings:
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3
     tolerance: float = 10.0
+    compile: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
             raise TzkError(f"decay is one of cosine, none; got {self.decay!r}{nearest(self.decay, ('cosine', 'none'))}")
+        if self.compile not in (True, False, "auto"):
+            raise TzkError(f"compile is one of true, false and 'auto'; got {self.compile!r}")
         for key, least in (("steps", 0), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 1)):
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
@@ -58,6 +66,11 @@ class Settings:
                 raise TzkError(f"{key} is expected above 0; got {rate}")
         if not 0 <= self.dreams < 1:
             raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
+
+    def compiles(self, device: str) -> bool:
+        """Whether the step is compiled on this kind of device: by `compile`, or where the steps are enough to win back
+        what compiling takes."""
+        return self.steps >= COMPILED_FROM.get(device, math.inf) if self.compile == "auto" else bool(self.compile)
 
     def schedule(self, step: int) -> float:
         """The share of its learning rate that a step takes."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from tzk_core.random_streams import stream
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.training.settings import Settings
 from tzk_core.units import bits_per_dim
+
+if TYPE_CHECKING:
+    from tzk_core.compilation import CompiledTerms
 
 
 class Batches(Protocol):
@@ -36,7 +39,8 @@ class Batches(Protocol):
 @dataclass(frozen=True)
 class Progress:
     """What is known after a step, averaged since the last line of the log: the bits are of log p(T), by data set; the
-    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present."""
+    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present. `compiled`:
+    the seconds of this step, if it was compiled in it."""
 
     step: int
     steps: int
@@ -44,6 +48,7 @@ class Progress:
     seconds_left: float
     bits_per_dim: dict[str, float]
     nats: dict[str, float] = field(default_factory=dict)
+    compiled: float | None = None
 
 
 class Trainer:
@@ -51,6 +56,8 @@ class Trainer:
 
     `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
     types that are trained, all else being held as it is, the shared flow included; None trains everything.
+
+    `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class Trainer:
         self._like = groups[0]["params"][0]
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._compiled = self._compile()
+        self.compile_seconds, self.compile_steps = 0.0, 0
         # A step takes ten times as long once numbers become denormal.
         torch.set_flush_denormal(True)
 
@@ -94,6 +103,8 @@ class Trainer:
             self.settings.wording,
             self._latent_noise,
             self.fixed_flow,
+            self._compiled,
+            self._compiled.sizes if self._compiled else None,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -120,6 +131,23 @@ class Trainer:
         self.step += 1
         return capacity
 
+    @property
+    def compilation(self) -> dict[str, Any] | None:
+        """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
+        nothing could be; None if nothing was to be."""
+        if self._compiled is None:
+            return None
+        if self._compiled.failure is not None:
+            return {"failure": self._compiled.failure}
+        return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
+
+    def _compile(self) -> CompiledTerms | None:
+        if not self.settings.compiles(self._like.device.type):
+            return None
+        from tzk_core.compilation import CompiledTerms  # the compiler takes a second to import
+
+        return CompiledTerms(required=self.settings.compile is True)
+
     def run(
         self,
         folder: Path | None = None,
@@ -136,14 +164,15 @@ class Trainer:
         first, begun = self.step, time.monotonic()
         try:
             while self.step < settings.steps:
-                self.advance()
+                compiled = self._timed_step()
                 self.seconds = time.monotonic() - started
                 due = self.step % settings.log_every == 0 or self.step == settings.steps
-                left = (time.monotonic() - begun) / (self.step - first) * (settings.steps - self.step)
+                plain = max(1, self.step - first - self.compile_steps)
+                left = (time.monotonic() - begun - self.compile_seconds) / plain * (settings.steps - self.step)
                 if settings.minutes is not None:
                     left = min(left, max(0.0, 60 * settings.minutes - self.seconds))
                 means = self._means("bits_per_dim"), self._means("conditional")
-                reached = Progress(self.step, settings.steps, self.seconds, left, *means)
+                reached = Progress(self.step, settings.steps, self.seconds, left, *means, compiled)
                 if due and folder:
                     self._log(Path(folder) / "metrics.csv")
                 if self.step % settings.checkpoint_every == 0 and saved_to:
@@ -158,6 +187,20 @@ class Trainer:
             raise
         if saved_to:
             self.save(saved_to)
+
+    def _timed_step(self) -> float | None:
+        """One step, and how many seconds it took if something was compiled in it."""
+        if self._compiled is None:
+            self.advance()
+            return None
+        graphs, began = self._compiled.graphs, time.monotonic()
+        self.advance()
+        if self._compiled.graphs == graphs:
+            return None
+        seconds = time.monotonic() - began
+        self.compile_seconds += seconds
+        self.compile_steps += 1
+        return seconds
 
     def save(self, folder: Path) -> None:
         """Writes folder/checkpoint with everything that is needed to go on."""
