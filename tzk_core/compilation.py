@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.fx.experimental import _config as shapes
 
 from tzk_core.dreams import Latents
 from tzk_core.errors import TzkError
-from tzk_core.model import SharedFlow
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective import Terms, Wording, terms
 from tzk_core.observations import Observations
 from tzk_core.routing import Routing
@@ -33,6 +34,7 @@ class CompiledTerms:
         self.required = required
         self.failure: str | None = None
         self.sizes: dict[str, int] = {}
+        self._seen_by_all: dict[str, set[str]] = {}  # by knowledge, the parameters that p(κ given z) depends on
         self._terms = torch.compile(terms, fullgraph=True, backend=backend)
 
     @property
@@ -62,3 +64,23 @@ class CompiledTerms:
                     'Write compile = false, or "auto", which goes on without'
                 ) from error
             return terms(flow, batch, routing, wording, fixed_flow)
+
+    def clear_idle(self, model: TzK, names: Iterable[str]) -> None:
+        """Takes the gradients of what no sample reached, in knowledge types that no sample of the batch may have.
+
+        The graph serves batches that have some, so it gives zeros where plain evaluation gives no gradient, and Adam
+        would move on by its moments. The discriminator has seen every sample.
+        """
+        for name in names:
+            kind = model.find(name)
+            if name not in self._seen_by_all:
+                like = next(kind.parameters())
+                z = torch.zeros(1, *kind.latent_shape).to(like)
+                found = torch.autograd.grad(
+                    sum(kind.log_prob_presence_given(z)), list(kind.parameters()), allow_unused=True
+                )
+                keys = (key for key, _ in kind.named_parameters())
+                self._seen_by_all[name] = {key for key, each in zip(keys, found, strict=True) if each is not None}
+            for key, parameter in kind.named_parameters():
+                if key not in self._seen_by_all[name]:
+                    parameter.grad = None

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Multipliers, Noise, mental_capacity
+from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
+from tzk_core.routing import presence
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.training.settings import Settings
 from tzk_core.units import bits_per_dim
@@ -109,6 +110,8 @@ class Trainer:
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
         (-capacity.value / dims).backward()
+        if self._compiled:
+            self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
         norm = torch.nn.utils.get_total_norm(
             [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         )
@@ -297,6 +300,12 @@ class Trainer:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
         self._sums, self._counts = {}, {}
+
+
+def _idle(observations: Observations, wording: Wording) -> list[str]:
+    """The knowledge types that no sample of a batch has, and none may have that takes part."""
+    rows = presence(observations).items()
+    return [name for name, row in rows if not (row == 1 if wording.unlabelled == "skip" else row != 0).any()]
 
 
 def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Settings) -> list[dict[str, Any]]:
