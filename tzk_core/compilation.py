@@ -76,9 +76,8 @@ class CompiledTerms:
             if name not in self._seen_by_all:
                 like = next(kind.parameters())
                 z = torch.zeros(1, *kind.latent_shape).to(like)
-                found = torch.autograd.grad(
-                    sum(kind.log_prob_presence_given(z)), list(kind.parameters()), allow_unused=True
-                )
+                _, log_present = kind.log_prob_presence_given(z)
+                found = torch.autograd.grad(log_present.sum(), list(kind.parameters()), allow_unused=True)
                 keys = (key for key, _ in kind.named_parameters())
                 self._seen_by_all[name] = {key for key, each in zip(keys, found, strict=True) if each is not None}
             for key, parameter in kind.named_parameters():
