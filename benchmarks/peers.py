@@ -5,10 +5,10 @@
         [--flows couplings,autoregressive] [--device auto] [--threads N]
 
 Two flows over vectors on a standard Gaussian, of `steps` layers each: affine couplings of the halves in turn, and
-masked autoregressive layers, the order reversed from one to the next. Every library has the layers of its own and, where it
-takes a network from its user, the same one. Numbers of parameters have to be equal, which is checked before anything is
-timed. Where another library has the function of ours, weights are copied and log-likelihoods compared: so with nflows.
-The others bound the scale in another way (an exponential, a clamp), or order what the network emits otherwise.
+masked autoregressive layers, the order reversed from one to the next. Every library has the layers of its own and,
+where it takes a network from its user, the same one. Numbers of parameters have to be equal, which is checked before
+anything is timed. Where another library has the function of ours, weights are copied and log-likelihoods compared: so
+with nflows. The others bound the scale in another way, or order what the network emits otherwise.
 
 All take turns within a round; ratios are taken within a round, medians and quartiles over rounds are printed. Above 1
 the other library takes longer than TzK. What is not installed, or has no such flow, is left out and named.
