@@ -74,8 +74,8 @@ class MuonWithAdam:
 def matrices_of(module: nn.Module) -> set[int]:
     """The id of every trained weight of a linear layer or convolution that has `LEAST` rows and columns or more.
 
-    Modules with an attribute `adaptive` that is true are left out, and all that is in them: those whose gradient is mostly
-    noise, for which steps of one length are too long.
+    Modules with an attribute `adaptive` that is true are left out, and all that is in them: those whose gradient is
+    mostly noise, for which steps of one length are too long.
     """
     if getattr(module, "adaptive", False):
         return set()
