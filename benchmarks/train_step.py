@@ -1,11 +1,12 @@
 """How long a training step of `examples/joint.toml` takes, against the same model in stock nflows parts and a loop.
 
-    python benchmarks/train_step.py [--json] [--rounds N] [--batch-size 256] [--threads N]
+    python benchmarks/train_step.py [--json] [--rounds N] [--batch-size 256] [--threads N] [--compile]
 
 Both models have the paper's architecture, 12 knowledge types and the same weights, and see the same batches of made-up
 images. Before anything is timed, objective and gradients of both are compared in float64. Then they take turns within
 each round, so that whatever else the machine does falls on both alike. Ratios are taken within a round; printed are
 their median and quartiles over rounds, by the clock and by CPU seconds of the process, which a busy machine moves less.
+With --compile our step is the compiled one; the round that warms up compiles it, which takes minutes.
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=256, help="at least 64 (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    parser.add_argument("--compile", action="store_true", help="compile our step")
     arguments = parser.parse_args()
     if arguments.rounds < 2 or arguments.batch_size < 64:
         parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 64")
@@ -167,7 +169,10 @@ def main() -> None:
     model = built(batches)
     difference = compare(model, batches.batch(0))
     stock = StockTzK(model, SHAPE, NAMES)
-    trainer = Trainer(model, batches, Settings(steps=10**6, batch_size=arguments.batch_size, learning_rate=1e-3))
+    settings = Settings(
+        steps=10**6, batch_size=arguments.batch_size, learning_rate=1e-3, compile=arguments.compile
+    )
+    trainer = Trainer(model, batches, settings)
     optimiser = torch.optim.Adam(stock.parameters(), lr=1e-3, fused=True)
     multipliers, number = dict.fromkeys(NAMES, 0.1), 0
 
@@ -192,6 +197,7 @@ def main() -> None:
         **summary(taken),
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
+        "compiled": arguments.compile,
         "difference": difference,
         **machine(),
     }

@@ -8,8 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import add_cost  # noqa: E402
+import compile as compiling  # noqa: E402
 import kernels  # noqa: E402
 import many_types  # noqa: E402
+import peers  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import torch  # noqa: E402
@@ -96,3 +98,33 @@ def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path
     loaded = steps["load"]()
     for name, value in forty.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_compiling_pays_once_what_it_saves_is_what_it_took() -> None:
+    taken = {"plain": [(0.3, 0.6)] * 3, "compiled": [(0.2, 0.3)] * 3}
+    found = compiling.summary(taken, seconds=5.05)
+    assert found["wall"]["ratio"] == 1.5 and found["cpu"]["ratio"] == 2.0
+    assert found["pays_from_steps"] == 51
+    assert compiling.summary({"plain": taken["compiled"], "compiled": taken["plain"]}, 5.0)["pays_from_steps"] is None
+
+
+@pytest.mark.parametrize("kind", peers.FLOWS)
+def test_the_flows_of_other_libraries_are_the_same(kind: str) -> None:
+    sizes = peers.Sizes(dims=6, hidden=8, steps=2)
+    flows, missing = peers.built(kind, sizes, torch.device("cpu"))
+    assert flows.keys() | missing.keys() == {"tzk", *peers.LIBRARIES} and "nflows" in flows
+    x = torch.randn(5, 6)
+    for flow in flows.values():
+        assert flow.parameters == flows["tzk"].parameters
+        assert flow.log_prob(x).shape == (5,) and flow.sample(4).shape == (4, 6)
+        for step in peers.tasks(flow, x, 4).values():
+            step()
+        assert all(p.grad is not None for p in flow.module.parameters() if p.requires_grad)
+
+
+def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("normflows", "zuko", "FrEIA"):
+        monkeypatch.setitem(sys.modules, name, None)
+    found = peers.compared("couplings", peers.Sizes(4, 4, 2), 8, 2, torch.device("cpu"))
+    assert found["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
+    assert found["log_prob"]["tzk"]["ratio"] == 1 and set(found["sample"]) == {"tzk", "nflows"}

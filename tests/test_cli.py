@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from tzk_core.cli import interrupts, main, progress
 from tzk_core.plugins import Command, Registry, hookimpl, registry
+from tzk_core.training.trainer import Progress
 
 CONFIG = """
 name = "small"
@@ -42,6 +43,7 @@ class FakeExperiment:
 
     interrupt_at: int | None = None
     calls: list[tuple[str, Any]] = []
+    compiled: dict[str, Any] | None = None
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -54,6 +56,7 @@ class FakeExperiment:
             "steps": self.config.training.steps,
             "kept": {},
             "batch_size": self.config.training.batch_size,
+            "compile": False,
         }
 
     def train(self, folder: Path, resume: bool, progress: Callable[[Any], None]) -> None:
@@ -62,7 +65,7 @@ class FakeExperiment:
         for step in range(1, self.config.training.steps + 1):
             if step == self.interrupt_at and not resume:
                 raise KeyboardInterrupt
-            progress(types.SimpleNamespace(step=step, steps=4, seconds_left=2.0, bits_per_dim={"moons": 1.5}))
+            progress(Progress(step, 4, 2.0, 2.0, {"moons": 1.5}))
 
     def load(self, folder: Path) -> None:
         self.calls.append(("load", folder))
@@ -405,14 +408,22 @@ def test_lines_come_now_and_then():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.output, "say", said.append)
         for step in (1, 2, 3, 4, 5):
-            show(types.SimpleNamespace(step=step, steps=5, seconds_left=61.0, bits_per_dim={"a": 1.25}))
+            show(Progress(step, 5, 9.0, 61.0, {"a": 1.25}))
     assert said == [f"step {step} of 5, 1:01 left, bits/dim a 1.250" for step in (1, 3, 5)]
+
+
+def test_what_compiling_took_is_said_where_nothing_is_known_of_other_steps():
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress.output, "say", said.append)
+        progress.lines(lambda: 0.0)(Progress(1, 5, 90.0, 0.0, {"a": 1.25}, compiled=83.0))
+    assert said == ["step 1 of 5, compiled in 1:23, bits/dim a 1.250"]
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress.shown(5) as show:
-        show(types.SimpleNamespace(step=5, steps=5, seconds_left=0.0, bits_per_dim={"a": 1.25}))
+        show(Progress(5, 5, 9.0, 0.0, {"a": 1.25}))
     drawn = capsys.readouterr().err
     assert "100%" in drawn
     assert "5/5" in drawn

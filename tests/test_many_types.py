@@ -20,7 +20,7 @@ from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.knowledge import Knowledge
 from tzk_core.objective import Wording, mental_capacity
 from tzk_core.plugins import KnowledgeType, registry
-from tzk_core.stacking import ModuleStacks, Stack, rectangles
+from tzk_core.stacking import ModuleStacks, States, rectangles, state_of
 from tzk_core.training import banks
 from tzk_core.training.banks import Banks
 from tzk_core.training.copies import copy_around
@@ -38,8 +38,8 @@ class Alone:
     def structure(self, name: str, kind: Knowledge) -> str:
         return name
 
-    def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
-        return Stack(kinds, None)
+    def states(self, kinds: Mapping[str, Knowledge]) -> States:
+        return [state_of(kind) for kind in kinds.values()]
 
 
 def model_of(type: str, count: int = 4) -> TzK:
@@ -152,7 +152,7 @@ def test_a_model_that_was_moved_is_not_trained_on(monkeypatch: pytest.MonkeyPatc
     trainer = trainer_of(small(("gaussian",) * 8))
     trainer.model.float()
     with pytest.raises(TzkError, match="moved to another device or type"):
-        trainer.banks.stack(dict(trainer.model.named_knowledge()))
+        trainer.banks.states(dict(trainer.model.named_knowledge()))
 
 
 def test_what_no_sample_has_and_was_not_drawn_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.implications import most_specific
-from tzk_core.model import TzK
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 
 LatentNoise = Callable[[str, int], tuple[Tensor, Tensor]]
@@ -53,10 +53,10 @@ def latents(
     presence: by knowledge, (batch,) in {0, 1, nan}. fixed_flow: no gradient reaches the shared flow.
     """
     drawn = observations.missing()
-    with torch.no_grad() if fixed_flow else nullcontext():
-        z, logabsdet = _encode(model, observations.T if drawn is None else observations.T[~drawn])
     if drawn is None:
-        return Latents(z, logabsdet, None, torch.zeros_like(logabsdet), observations.characteristics)
+        return encoded(model.flow, observations, fixed_flow)
+    with torch.no_grad() if fixed_flow else nullcontext():
+        z, logabsdet = _encode(model, observations.T[~drawn])
     if latent_noise is None:
         raise TzkError(f"T is missing in {int(drawn.sum())} samples, and no latent_noise to draw them by was given")
     characteristics = dict(observations.characteristics)
@@ -83,6 +83,13 @@ def latents(
     order = torch.cat(places).argsort()
     z, logabsdet, log_q = (torch.cat(each)[order] for each in (parts, jacobians, log_qs))
     return Latents(z, logabsdet, drawn, log_q, characteristics)
+
+
+def encoded(flow: SharedFlow, observations: Observations, fixed_flow: bool = False) -> Latents:
+    """A batch of which every T was observed."""
+    with torch.no_grad() if fixed_flow else nullcontext():
+        z, logabsdet = flow.encode(observations.T)
+    return Latents(z, logabsdet, None, torch.zeros_like(logabsdet), observations.characteristics)
 
 
 def _encode(model: TzK, T: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,16 +12,16 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one knowledge type says of the samples of which it may be the one; (n,) each.
+    """What one knowledge type says of a batch, where it may be the one; (batch,) each, of no meaning elsewhere.
 
-    log_odds: log p(κ=1 given z) - log p(κ=0 given z), at a z that takes no gradient. log_prior: log p(κ=1).
-    decoder: log p_dec(T, K) - log p(T) with κ = 1, less log q of a C that was filled in. multiplier: its λ.
+    log_odds: log p(κ=1 given z) - log p(κ=0 given z), at a z that takes no gradient. log_prior: log p(κ=1), a scalar.
+    decoder: log p_dec(T, K) - log p(T) with κ = 1, less log q of a C that was filled in. multiplier: its λ, a scalar.
     """
 
     log_odds: Tensor
     log_prior: Tensor
     decoder: Tensor
-    multiplier: float
+    multiplier: Tensor
 
 
 class Undecided:
@@ -42,33 +42,31 @@ class Undecided:
         columns = torch.stack([presence[name] for name in members])
         self._candidates = columns.isnan() & ~(columns == 1).any(0)
         self.rows = self._candidates.any(0)
-        self._said: dict[str, Candidate] = {}
 
     def candidate(self, name: str) -> Tensor:
         """Where a member may be the one, (batch,)."""
         return self._candidates[self.members.index(name)]
 
-    def add(self, name: str, said: Candidate) -> None:
-        """`said`: of the samples of which the member is a candidate, in their order."""
-        self._said[name] = said
+    def summed(self, said: Mapping[str, Candidate]) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's side, the penalty of Eq. 5, and how much weight of log p(T) the paper's wording takes; (batch,)
+        each, 0 for samples that are decided. The encoder's side is 0.
 
-    def summed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The decoder's side, the penalty of Eq. 5, and how much weight of log p(T) the paper's wording takes; (n,)
-        each, for the n samples that are undecided. The encoder's side is 0."""
-        log_odds, log_prior, decoder = (
-            torch.stack([self._whole(name, getattr(self._said[name], key)) for name in self._said])
-            for key in ("log_odds", "log_prior", "decoder")
+        said: what every member says.
+        """
+        candidates = torch.stack([self.candidate(name) for name in said])
+        others = torch.where(self.rows, -torch.inf, 0.0)  # a sum over nothing would have no gradient
+        log_odds, log_prior, decoder, multipliers = (
+            torch.stack([getattr(each, key) for each in said.values()]).view(len(said), -1)
+            for key in ("log_odds", "log_prior", "decoder", "multiplier")
         )
-        multipliers = decoder.new_tensor([said.multiplier for said in self._said.values()])[:, None]
+        log_odds, log_prior, decoder = (
+            torch.where(candidates, each, others) for each in (log_odds, log_prior, decoder)
+        )
         decoder = decoder - log_prior.logsumexp(0)
         shares = decoder.softmax(0).detach()
         # where a member is no candidate both sides are -inf, and so they are equal
-        gaps = torch.where(decoder == -torch.inf, 0.0, decoder - functional.log_softmax(log_odds, 0))
+        gaps = torch.where(candidates, decoder - functional.log_softmax(log_odds, 0), 0.0)
         penalty = (shares * multipliers * gaps.abs()).sum(0)
         lost = (shares * (0.5 - multipliers * gaps.detach().sign())).sum(0)
-        return decoder.logsumexp(0), penalty, lost
-
-    def _whole(self, name: str, values: Tensor) -> Tensor:
-        """Values for all that is undecided, -inf where the member is no candidate."""
-        rows = torch.nonzero(self.candidate(name)[self.rows]).squeeze(1)
-        return values.new_full((int(self.rows.sum()),), -torch.inf).index_copy(0, rows, values)
+        summed, owed, taken = (torch.where(self.rows, each, 0.0) for each in (decoder.logsumexp(0), penalty, lost))
+        return summed, owed, taken

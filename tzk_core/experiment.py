@@ -55,6 +55,7 @@ class Experiment:
         self.annotation, self.kept = hide(whole, train, config.seed)
         self.model = self._build(flow).to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
+        self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ class Experiment:
             "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,
             "batch_size": self.config.training.batch_size,
+            "compile": self._settings().compiles(self.device.type, len(self.model.knowledge)),
         }
 
     def train(
@@ -113,7 +115,10 @@ class Experiment:
             trainer.resume(folder)
         else:
             self._initialise()
-        trainer.run(folder, progress)
+        try:
+            trainer.run(folder, progress)
+        finally:
+            self.compiled = trainer.compilation
         self.multipliers = dict(trainer.multipliers.values)
 
     def load(self, folder: Path) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tzk_core.absence import Absences, every_absence
-from tzk_core.dreams import LatentNoise, Latents, latents
+from tzk_core.dreams import LatentNoise, Latents, encoded, latents
 from tzk_core.errors import TzkError
-from tzk_core.exclusive import Candidate, Undecided
+from tzk_core.exclusive import Candidate
 from tzk_core.knowledge import Knowledge
-from tzk_core.model import TzK
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
-from tzk_core.stacking import MODULES, Rectangle, Stack, Stacks, rectangles
-
-Noise = Callable[[str, int], Tensor]
-"""Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""
+from tzk_core.routing import Noise, Routing, route, told_of
+from tzk_core.stacking import MODULES, Stack, Stacks
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def mental_capacity(
     emphasis: float = 0.0,
     absences: Absences = every_absence,
     stacks: Stacks = MODULES,
+    evaluate: Callable[..., Terms] | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
@@ -89,17 +90,68 @@ def mental_capacity(
     terms of a T that was drawn the discriminators are frozen: no gradient reaches their parameters, while one does
     reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part. Multipliers
     default to 0. `fixed_flow` leaves the shared flow out of the gradient, for knowledge that is added to it. `emphasis`
-    adds that many times log p(κ given T) of every κ that was observed (`Settings`). `absences`
-    says which log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch,
-    whatever else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several
-    knowledge types come from.
+    adds that many times log p(κ given T) of every κ that was observed (`Settings`). `absences` says which
+    log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch, whatever
+    else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several knowledge
+    types come from. `evaluate` takes the place of `terms`, for instance compiled; `sizes` as of `rectangles`.
     """
+    literal, skipped = wording.fill_in == "literal", wording.unlabelled == "skip"
+    told = told_of(observations, absences)
+    kinds = {name: model.find(name) for name in told.presence}
+    batch: Latents | Observations = observations
+    if observations.missing() is not None:
+        batch = latents(model, observations, told.presence, latent_noise, fixed_flow, with_jacobian=literal)
+    summed = not (literal or skipped)
+    routing = route(
+        kinds, observations, told, batch.characteristics, noise, multipliers, skipped, summed, stacks, sizes
+    )
+    found = (evaluate or terms)(model.flow, batch, routing, wording, fixed_flow, emphasis)
+    names = [name for routed in routing.routes for name in routed.rectangle.names]
+    gap, gaps, ratio, ratios = found.sums.cpu().unbind(1)
+    return Capacity(
+        found.value,
+        found.log_prob_T,
+        found.log_capacity,
+        _means(names, gap, gaps),
+        _means(names, ratio, ratios),
+        found.prior_weight,
+    )
+
+
+def _means(names: Sequence[str], sums: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """By knowledge, its sum over its count; those without any are left out."""
+    return {
+        name: mean for name, mean, count in zip(names, sums / counts, counts.tolist(), strict=True) if count
+    }
+
+
+class Terms(NamedTuple):
+    """What `mental_capacity` is made of, as `Capacity` has it, but by position. sums: (knowledge, 4), in the order of the
+    rectangles, Σ |log p_dec - log p_enc| and over how many samples, Σ log p(z given C) - log p(z) and over how many."""
+
+    value: Tensor
+    log_prob_T: Tensor
+    log_capacity: Tensor
+    prior_weight: Tensor
+    sums: Tensor
+
+
+def terms(
+    flow: SharedFlow,
+    batch: Latents | Observations,
+    routing: Routing,
+    wording: Wording,
+    fixed_flow: bool,
+    emphasis: float,
+) -> Terms:
+    """Eq. 5 with all that is to be decided decided: one graph, which `torch.compile` takes whole.
+
+    batch: as observed, every T of it, or encoded and drawn already."""
+    if isinstance(batch, Observations):
+        batch = encoded(flow, batch, fixed_flow)
     literal = wording.fill_in == "literal"
-    presence_of, weights_of = _told(observations, absences)
-    kinds = {name: model.find(name) for name in presence_of}
-    batch = latents(model, observations, presence_of, latent_noise, fixed_flow, with_jacobian=literal)
     z, drawn = batch.z, batch.drawn
-    log_prob_z = model.flow.base.log_prob(z)
+    log_prob_z = flow.base.log_prob(z)
     log_prob_T = log_prob_z + batch.logabsdet
     # log p(z) as the decoder divides by it. "full" takes the gradient of log p(T) out and leaves that of the
     # Jacobian in, which then balances log p(z given C): detaching log p(z) alone would let f_T shrink z without cost.
@@ -110,20 +162,13 @@ def mental_capacity(
 
     log_capacity = log_prob_T if literal else log_prob_T - batch.log_q
     penalty = torch.zeros_like(log_prob_T)
-    told = torch.zeros_like(log_prob_T)
+    labels = torch.zeros_like(log_prob_T)
     weight = torch.ones_like(log_prob_T)
-    inconsistency: dict[str, Tensor] = {}
-    conditional: dict[str, Tensor] = {}
-    skipped = wording.unlabelled == "skip"
-    possible = _rows(presence_of, lambda presence: presence == 1 if skipped else presence != 0)
-    groups = [[name for name in group if name in presence_of] for group in observations.exclusive]
-    undecided = [] if literal or skipped else [Undecided(group, presence_of) for group in groups if group]
-    group_of = {name: group for group in undecided if group.rows.any() for name in group.members}
-    for rectangle in rectangles(kinds, possible, stacks):
+    said: list[dict[str, Candidate]] = [{} for _ in routing.groups]
+    sums = [z.new_zeros(0, 4)]
+    for routed in routing.routes:
+        rectangle, weights, at, known = routed.rectangle, routed.weights, routed.at, routed.known
         names, stack, rows, real = rectangle.names, rectangle.stack, rectangle.rows, rectangle.real
-        presence = torch.stack([presence_of[name] for name in names])
-        weights = torch.stack([weights_of[name] for name in names]).to(z)
-        at = _few(weights) if rows.numel() else None
         told_z, told_drawn = (z, drawn) if at is None else (z[at], None if drawn is None else drawn[at])
         log_absent, log_present = _presence_at(stack, told_z, told_drawn, shared=[0])
         # Both sides of an absent κ are log p(κ=0 given z): it is the Bayes complement, consistent by construction. On
@@ -132,81 +177,92 @@ def mental_capacity(
         # neither may this, or f_T makes absent samples look more absent without end.
         complement_of = partial(_complement, stack, paper=wording.prior == "paper")
         complement = complement_of(told_z, told_drawn, log_absent, shared=[0])
-        if at is None:
-            log_capacity = log_capacity + (weights * 0.5 * (log_absent + complement)).sum(0)
-        else:
-            total = (weights[:, at] * 0.5 * (log_absent + complement)).sum(0)
-            log_capacity = log_capacity.index_add(0, at, total)
+        log_capacity = _added(log_capacity, at, (weights * 0.5 * (log_absent + complement)).sum(0))
         if emphasis:
-            if at is None:
-                told = told + (weights * log_absent).sum(0)
-            else:
-                told = told.index_add(0, at, (weights[:, at] * log_absent).sum(0))
-        if not rows.numel():
+            labels = _added(labels, at, (weights * log_absent).sum(0))
+        if not rows.shape[1]:
+            sums.append(z.new_zeros(len(names), 4))
             continue
-        here = rectangle.take(z)
+        here, into = rectangle.take(z), rows.flatten()
         if at is None:
             absent, present, whole = (each.gather(1, rows) for each in (log_absent, log_present, complement))
         else:
             drawn_here = None if drawn is None else rectangle.take(drawn)
             absent, present = _presence_at(stack, here, drawn_here)
             whole = complement_of(here, drawn_here, absent)
-        known = (presence == 1).gather(1, rows)
         if emphasis:
-            told = told.index_add(0, rows[known & real], present[known & real])
+            labels = _added(labels, into, _only(known & real, present).flatten())
         encoder, decoder, ratio = stack(
             partial(_present, literal=literal),
             here,
             rectangle.take(divisor),
             present,
-            _padded(noise, rectangle).to(z),
-            _observed(batch, rectangle),
+            routed.noise,
+            routed.observed,
         )
-        if not group_of.keys().isdisjoint(names):
+        if routed.undecided:
             # A guess may not bend the flow towards itself: who it is teaches the discriminators at z as it is.
             guess_absent, guess_present = stack(_presence_given, here.detach())
-            odds = guess_present - guess_absent
+            odds, left = guess_present - guess_absent, []
             for number, name in enumerate(names):
-                if name in group_of:
-                    may = real[number] & group_of[name].candidate(name)[rows[number]]
-                    prior = kinds[name].log_prob_presence()[1].expand(int(may.sum()))
-                    factor = (multipliers or {}).get(name, 0.0)
-                    group_of[name].add(name, Candidate(odds[number, may], prior, decoder[number, may], factor))
-                    real[number] &= ~may
+                if name not in routed.undecided:
+                    left.append(real[number])
+                    continue
+                group = routed.undecided[name]
+                may = real[number] & routing.groups[group].candidate(name)[rows[number]]
+                said[group][name] = Candidate(
+                    _spread(odds[number], rows[number], may, len(z)),
+                    rectangle.kinds[name].log_prob_presence()[1],
+                    _spread(decoder[number], rows[number], may, len(z)),
+                    routed.multipliers[number, 0],
+                )
+                left.append(real[number] & ~may)
+            real = torch.stack(left)
         encoder, decoder, share = _with_unknown(known, encoder, decoder, absent, present, whole, literal)
-        gap, into = decoder - encoder, rows[real]
-        factors = z.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
-        log_capacity = log_capacity.index_add(0, into, 0.5 * (encoder + decoder)[real])
+        gap = decoder - encoder
         data = real if drawn is None else real & ~drawn[rows]
-        penalty = penalty.index_add(0, rows[data], (factors * gap.abs())[data])
+        log_capacity = _added(log_capacity, into, _only(real, 0.5 * (encoder + decoder)).flatten())
+        penalty = _added(penalty, into, _only(data, routed.multipliers * gap.abs()).flatten())
         if wording.prior == "paper":
-            lost = share.detach() * (0.5 - factors * gap.detach().sign())
-            weight = weight.index_add(0, into, -lost[real])
-        inconsistency |= _means(names, gap.detach().abs(), data)
-        conditional |= _means(names, ratio.detach(), known & data)
-    for group in dict.fromkeys(group_of.values()):
-        decoder, owed, lost = group.summed()
-        into = torch.nonzero(group.rows).squeeze(1)
-        log_capacity = log_capacity.index_add(0, into, 0.5 * decoder)
-        penalty = penalty.index_add(0, into, owed if drawn is None else torch.where(drawn[into], 0.0, owed))
+            lost = share.detach() * (0.5 - routed.multipliers * gap.detach().sign())
+            weight = _added(weight, into, _only(real, -lost).flatten())
+        seen = known & data
+        counted = (_only(data, gap.abs()), data, _only(seen, ratio), seen)
+        sums.append(torch.stack([each.detach().to(z).sum(1) for each in counted], 1))
+    for undecided, each in zip(routing.groups, said, strict=True):
+        decoder, owed, taken = undecided.summed(each)
+        log_capacity = log_capacity + 0.5 * decoder
+        penalty = penalty + (owed if drawn is None else torch.where(drawn, 0.0, owed))
         if wording.prior == "paper":
-            weight = weight.index_add(0, into, -lost)
+            weight = weight - taken
+    prior_weight = weight.mean()
     if drawn is not None:
-        log_prob_T, weight = log_prob_T.masked_fill(drawn, torch.nan), weight[~drawn]
-    value = (log_capacity - penalty + emphasis * told).mean()
-    return Capacity(value, log_prob_T, log_capacity, inconsistency, conditional, weight.mean())
+        log_prob_T = log_prob_T.masked_fill(drawn, torch.nan)
+        prior_weight = weight.masked_fill(drawn, 0).sum() / (~drawn).sum()
+    value = log_capacity - penalty
+    if emphasis:
+        value = value + emphasis * labels
+    return Terms(value.mean(), log_prob_T, log_capacity, prior_weight, torch.cat(sums))
+
+
+def _added(total: Tensor, at: Tensor | None, values: Tensor) -> Tensor:
+    """The total, (batch,), with values added at positions in the batch; None for all of them."""
+    return total + values if at is None else total.index_add(0, at, values)
+
+
+def _only(where: Tensor, values: Tensor) -> Tensor:
+    """Values there, zeros elsewhere."""
+    return torch.where(where, values, 0.0)
+
+
+def _spread(values: Tensor, rows: Tensor, real: Tensor, size: int) -> Tensor:
+    """Values, (m,), at their positions in the batch, (size,), zeros elsewhere; what is not `real` goes nowhere."""
+    return values.new_zeros(size).index_add(0, rows, _only(real, values))
 
 
 def _where(drawn: Tensor | None, then: Tensor, otherwise: Tensor) -> Tensor:
     """`then` for samples that were drawn, `otherwise` for those that were observed."""
     return otherwise if drawn is None else torch.where(drawn, then, otherwise)
-
-
-def _few(weights: Tensor) -> Tensor | None:
-    """The samples, (r,), of which any absence has a weight, (k, batch); None for half of the batch or more: it is then
-    evaluated as a whole."""
-    at = torch.nonzero((weights != 0).any(0)).squeeze(1)
-    return at if 2 * len(at) < weights.shape[1] else None
 
 
 def _presence_at(
@@ -258,13 +314,6 @@ def _present(
     return encoder, decoder, ratio
 
 
-def _means(names: Sequence[str], values: Tensor, among: Tensor) -> dict[str, Tensor]:
-    """By knowledge, the mean of its row of `values`, (k, m), where `among`, (k, m); those without any are left out."""
-    counts = among.sum(1)
-    means = torch.where(among, values, 0.0).sum(1) / counts
-    return {name: mean for name, mean, count in zip(names, means, counts.tolist(), strict=True) if count}
-
-
 def _with_unknown(
     known: Tensor,
     encoder: Tensor,
@@ -288,51 +337,6 @@ def _with_unknown(
         one_side = [torch.zeros_like(encoder), torch.logaddexp(decoder, complement)]
     encoder, decoder = torch.where(known, encoder, one_side[0]), torch.where(known, decoder, one_side[1])
     return encoder, decoder, share.masked_fill(known, 1)
-
-
-def _told(observations: Observations, absences: Absences) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """By knowledge, (batch,) each: κ in {0, 1, nan}, and the weight of log p(κ=0 given z); of all that take part."""
-    presence = _presence(observations)
-    weights = absences(presence)
-    part = torch.nonzero(((presence != 0) | (weights != 0)).any(1)).squeeze(1)
-    names = [observations.knowledge[row] for row in part.tolist()]
-    return tuple(dict(zip(names, table[part], strict=True)) for table in (presence, weights))  # type: ignore[return-value]
-
-
-def _presence(observations: Observations) -> Tensor:
-    """κ, (k, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
-    presence = observations.presence.T.clone()
-    for number, name in enumerate(observations.knowledge):
-        if name in observations.characteristics:
-            row = presence[number]
-            row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
-    return presence
-
-
-def _rows(presence_of: Mapping[str, Tensor], where: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """By knowledge, the positions in the batch, (n,), at which its presence is as asked for."""
-    if not presence_of:
-        return {}
-    chosen = where(torch.stack(list(presence_of.values())))
-    rows = torch.nonzero(chosen)[:, 1].split(chosen.sum(1).tolist())
-    return dict(zip(presence_of, rows, strict=True))
-
-
-def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
-    """The noise of every sample of a rectangle, (k, m, c), zeros where there is padding."""
-    counts = rectangle.real.sum(1).tolist()
-    drawn = [noise(name, count) for name, count in zip(rectangle.names, counts, strict=True)]
-    return torch.nn.utils.rnn.pad_sequence(drawn, batch_first=True)
-
-
-def _observed(batch: Latents, rectangle: Rectangle) -> Tensor | None:
-    """C as observed, or as T was drawn from it, (k, m, c), nan where it was neither; None if it never was."""
-    z, given = batch.z, batch.characteristics
-    if not any(name in given for name in rectangle.names):
-        return None
-    missing = torch.full((len(z), rectangle.stack.characteristics), torch.nan)
-    columns = (given.get(name, missing).to(z) for name in rectangle.names)
-    return torch.stack([each.index_select(0, rows) for each, rows in zip(columns, rectangle.rows, strict=True)])
 
 
 @dataclass

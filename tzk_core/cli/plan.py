@@ -25,7 +25,9 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
         types = output.count(len(parameters), "knowledge type")
         rows.append(("parameters", f"{types}: {output.count(sum(parameters.values()))}"))
     cap = f", at most {config.training.minutes:g} minutes" if config.training.minutes else ""
-    rows.append(("training", f"{output.count(described['steps'], 'step')} of {described['batch_size']}{cap}"))
+    how = ", compiled in the first" if described["compile"] else ""
+    steps = f"{output.count(described['steps'], 'step')} of {described['batch_size']}"
+    rows.append(("training", f"{steps}{cap}{how}"))
     rows.append(("run folder", str(folder)))
     return f"{config.name}\n{output.fields(rows)}"
 

@@ -69,7 +69,7 @@ def lines(
 
 def _said(progress: Progress) -> str:
     bits = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
-    return f"{output.duration(progress.seconds_left)} left" + (f", bits/dim {bits}" if bits else "")
+    return _time(progress) + (f", bits/dim {bits}" if bits else "")
 
 
 def gains(progress: Progress) -> str:
@@ -77,4 +77,11 @@ def gains(progress: Progress) -> str:
     nats = [f"{name} {value:+.1f}" for name, value in list(progress.nats.items())[:MOST]]
     more = [f"{len(progress.nats) - MOST} more"] if len(progress.nats) > MOST else []
     said = f", nats over the prior: {', '.join(nats + more)}" if nats else ""
-    return f"{output.duration(progress.seconds_left)} left{said}"
+    return f"{_time(progress)}{said}"
+
+
+def _time(progress: Progress) -> str:
+    """What is left, or what compiling took: after the step in which that was, nothing is known of the others."""
+    if progress.compiled is not None:
+        return f"compiled in {output.duration(progress.compiled)}"
+    return f"{output.duration(progress.seconds_left)} left"

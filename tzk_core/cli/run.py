@@ -136,7 +136,7 @@ def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
     from tzk_core.cli import interrupts, progress  # pictures need matplotlib
-    from tzk_core.cli.record import timed
+    from tzk_core.cli.record import record_compilation, timed
     from tzk_core.report import pictures, table
 
     steps = experiment.config.training.steps
@@ -146,7 +146,10 @@ def _train_and_report(
             show(progress)
             check()
 
-        experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
+        try:
+            experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
+        finally:
+            record_compilation(record, experiment.compiled)
         check()
     with timed(record, "evaluation"):
         output.say("evaluating on test data")

@@ -126,7 +126,8 @@ class ObjectiveTable(Table):
 
 
 class StepsTable(Table):
-    """What any [training] holds: lengths are in steps, which makes runs repeatable; `minutes` only caps them."""
+    """What any [training] holds: lengths are in steps, which makes runs repeatable; `minutes` only caps them.
+    `compile`: whether the step is compiled; "auto" where that is faster for the whole run."""
 
     steps: Annotated[int, Field(gt=0)]
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -138,6 +139,7 @@ class StepsTable(Table):
     decay: Literal["cosine", "none"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 50
+    compile: bool | Literal["auto"] = "auto"
 
 
 class TrainingTable(StepsTable):

@@ -12,7 +12,7 @@ from torch.optim.adam import adam
 
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-from tzk_core.stacking import ModuleStacks, Stack, state_of, structure
+from tzk_core.stacking import ModuleStacks, States, state_of, structure
 
 MANY = 32
 """With more knowledge types of one structure than so many, they share a table."""
@@ -61,7 +61,7 @@ class Bank:
         self.steps = torch.zeros(len(self.names), len(self.columns))
         self._taken: list[tuple[list[int], list[Tensor]]] = []
 
-    def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
+    def states(self, kinds: Mapping[str, Knowledge]) -> States:
         """These rows; what they are evaluated as receives the gradients that `step` takes."""
         rows = [self._row[name] for name in kinds]
         if any(self._first[row].data_ptr() != self._places[row] for row in rows):
@@ -75,7 +75,7 @@ class Bank:
         state = {column.key: leaf for column, leaf in zip(self.columns, leaves, strict=True)}
         for key in self._fixed[0]:
             state[key] = torch.stack([self._fixed[row][key] for row in rows])
-        return Stack(kinds, state)
+        return state
 
     def gradients(self) -> list[Tensor]:
         """Those of the parameters that took part since the last step."""
@@ -188,9 +188,9 @@ class Banks:
     def structure(self, name: str, kind: Knowledge) -> Hashable:
         return self._bank_of[name] if name in self._bank_of else self._others.structure(name, kind)
 
-    def stack(self, kinds: Mapping[str, Knowledge]) -> Stack:
+    def states(self, kinds: Mapping[str, Knowledge]) -> States:
         bank = self._bank_of.get(next(iter(kinds)))
-        return self._others.stack(kinds) if bank is None else bank.stack(kinds)
+        return self._others.states(kinds) if bank is None else bank.states(kinds)
 
     def gradients(self) -> list[Tensor]:
         return [gradient for bank in self._banks for gradient in bank.gradients()]

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.objective import Wording
+from tzk_core.training.banks import MANY
 
 OPTIMIZERS = ("adam", "muon")
+COMPILED_FROM = {"cuda": 2000}
+"""From how many steps on compile = "auto" compiles, by kind of device (`benchmarks/compile.py`); elsewhere never."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Settings:
         them, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
+    compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
+        `compiles`).
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
@@ -59,6 +64,7 @@ class Settings:
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3
     tolerance: float = 10.0
+    compile: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
@@ -68,6 +74,8 @@ class Settings:
                 f"optimizer is one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
                 f"{nearest(self.optimizer, OPTIMIZERS)}"
             )
+        if self.compile not in (True, False, "auto"):
+            raise TzkError(f"compile is one of true, false and 'auto'; got {self.compile!r}")
         for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives"):
             least = 0 if key == "steps" else 1
             if getattr(self, key) < least:
@@ -80,6 +88,24 @@ class Settings:
             raise TzkError(f"emphasis is expected at or above 0; got {self.emphasis}")
         if not 0 <= self.dreams < 1:
             raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
+
+    def compiles(self, device: str, types: int) -> bool:
+        """Whether the step is compiled on this kind of device, for a model of so many knowledge types: by `compile`, or
+        where the steps are enough to win back what compiling takes.
+
+        With many types each step is of other ones (`negatives`, `banks`), and so of other shapes: "auto" does not
+        compile then, and True raises `TzkError`.
+        """
+        most = min(self.negatives, MANY)
+        if types <= most:
+            return self.steps >= COMPILED_FROM.get(device, math.inf) if self.compile == "auto" else bool(self.compile)
+        if self.compile is True:
+            raise TzkError(
+                f"compile = true is for up to {most} knowledge types here, and the model has {types}: with more, every "
+                f"step evaluates others. Write compile = false, or \"auto\"; or, for up to {MANY}, a larger "
+                f"`negatives` than {self.negatives}"
+            )
+        return False
 
     def schedule(self, step: int) -> float:
         """The share of its learning rate that a step takes."""

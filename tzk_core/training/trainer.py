@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,18 @@ from torch import Tensor, nn
 from tzk_core.absence import sampled_absences
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Multipliers, Noise, mental_capacity
+from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
+from tzk_core.routing import presence
 from tzk_core.training.banks import Banks
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.training.muon import MuonWithAdam, matrices_of
 from tzk_core.training.settings import Settings
 from tzk_core.units import bits_per_dim
+
+if TYPE_CHECKING:
+    from tzk_core.compilation import CompiledTerms
 
 
 class Batches(Protocol):
@@ -40,7 +44,8 @@ class Batches(Protocol):
 @dataclass(frozen=True)
 class Progress:
     """What is known after a step, averaged since the last line of the log: the bits are of log p(T), by data set; the
-    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present."""
+    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present. `compiled`:
+    the seconds of this step, if it was compiled in it."""
 
     step: int
     steps: int
@@ -48,6 +53,7 @@ class Progress:
     seconds_left: float
     bits_per_dim: dict[str, float]
     nats: dict[str, float] = field(default_factory=dict)
+    compiled: float | None = None
 
 
 class Trainer:
@@ -55,6 +61,8 @@ class Trainer:
 
     `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
     types that are trained, all else being held as it is, the shared flow included; None trains everything.
+
+    `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
     """
 
     def __init__(
@@ -91,6 +99,8 @@ class Trainer:
         self.optimizer = _optimizer(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._compiled = self._compile()
+        self.compile_seconds, self.compile_steps = 0.0, 0
         # A step takes ten times as long once numbers become denormal.
         torch.set_flush_denormal(True)
 
@@ -113,10 +123,14 @@ class Trainer:
                 generator=stream(self.seed, "absences", self.step),
             ),
             self.banks,
+            self._compiled,
+            self._compiled.sizes if self._compiled else None,
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
         (-capacity.value / dims).backward()
+        if self._compiled:
+            self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients += self.banks.gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -139,6 +153,23 @@ class Trainer:
         self.step += 1
         return capacity
 
+    @property
+    def compilation(self) -> dict[str, Any] | None:
+        """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
+        nothing could be; None if nothing was to be."""
+        if self._compiled is None:
+            return None
+        if self._compiled.failure is not None:
+            return {"failure": self._compiled.failure}
+        return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
+
+    def _compile(self) -> CompiledTerms | None:
+        if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
+            return None
+        from tzk_core.compilation import CompiledTerms  # the compiler takes a second to import
+
+        return CompiledTerms(required=self.settings.compile is True)
+
     def run(
         self,
         folder: Path | None = None,
@@ -155,14 +186,15 @@ class Trainer:
         first, begun = self.step, time.monotonic()
         try:
             while self.step < settings.steps:
-                self.advance()
+                compiled = self._timed_step()
                 self.seconds = time.monotonic() - started
                 due = self.step % settings.log_every == 0 or self.step == settings.steps
-                left = (time.monotonic() - begun) / (self.step - first) * (settings.steps - self.step)
+                plain = max(1, self.step - first - self.compile_steps)
+                left = (time.monotonic() - begun - self.compile_seconds) / plain * (settings.steps - self.step)
                 if settings.minutes is not None:
                     left = min(left, max(0.0, 60 * settings.minutes - self.seconds))
                 means = self._means("bits_per_dim"), self._means("conditional")
-                reached = Progress(self.step, settings.steps, self.seconds, left, *means)
+                reached = Progress(self.step, settings.steps, self.seconds, left, *means, compiled)
                 if due and folder:
                     self._log(Path(folder) / "metrics.csv")
                 if self.step % settings.checkpoint_every == 0 and saved_to:
@@ -177,6 +209,20 @@ class Trainer:
             raise
         if saved_to:
             self.save(saved_to)
+
+    def _timed_step(self) -> float | None:
+        """One step, and how many seconds it took if something was compiled in it."""
+        if self._compiled is None:
+            self.advance()
+            return None
+        graphs, began = self._compiled.graphs, time.monotonic()
+        self.advance()
+        if self._compiled.graphs == graphs:
+            return None
+        seconds = time.monotonic() - began
+        self.compile_seconds += seconds
+        self.compile_steps += 1
+        return seconds
 
     def save(self, folder: Path) -> None:
         """Writes folder/checkpoint with everything that is needed to go on."""
@@ -293,6 +339,13 @@ def _optimizer(
         )
     others = [group | {"params": [each for each in group["params"] if id(each) not in matrices]} for group in groups]
     return MuonWithAdam([{"params": taken, "rate": rate}], [group for group in others if group["params"]], betas)
+
+
+def _idle(observations: Observations, wording: Wording) -> list[str]:
+    """The knowledge types that no sample of a batch has, and none may have that takes part."""
+    table = presence(observations)
+    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
+    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]
 
 
 def _groups(flows: Sequence[nn.Module], kinds: Sequence[nn.Module], settings: Settings) -> list[dict[str, Any]]:

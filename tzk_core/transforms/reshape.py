@@ -61,6 +61,7 @@ class Rearrangement(Layer):
         for layer in layers:
             moved = layer(moved)[0]
         self.input_shape, self.output_shape = tuple(shape), tuple(moved.shape[1:])
+        self._layers = tuple(layers)
         # no buffers: what is the same whatever was trained is not to be stacked with what was
         self._orders = {moved.device: (moved.flatten(), moved.flatten().argsort())}
 
@@ -72,6 +73,10 @@ class Rearrangement(Layer):
         return self._orders[device]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if torch.compiler.is_compiling():  # which makes one pass of them by itself, and none where it can
+            for layer in self._layers:
+                inputs = layer(inputs)[0]
+            return inputs, inputs.new_zeros(inputs.shape[0])
         order, inverse = self._order(inputs.device)
         outputs = _Permute.apply(inputs.flatten(1), order, inverse)
         return outputs.view(-1, *self.output_shape), inputs.new_zeros(inputs.shape[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from tzk_core.errors import TzkError
 from tzk_core.moments import shrunk_covariance
@@ -130,7 +131,11 @@ class TiledConvolution(Layer):
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         """L and U, (d, d) each; the permutation is left to the caller."""
-        lower, upper = _Triangles.apply(self.triangles, self.sign * self.log_diagonal.exp())
+        diagonal = self.sign * self.log_diagonal.exp()
+        if torch.compiler.is_compiling():  # it joins backward by itself
+            identity = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
+            return self.triangles.tril(-1) + identity, self.triangles.triu(1) + identity * diagonal
+        lower, upper = _Triangles.apply(self.triangles, diagonal)
         return lower, upper
 
     def weight(self) -> Tensor:
@@ -142,7 +147,7 @@ class TiledConvolution(Layer):
         rows = self.to_tiles(inputs)
         # Two products with few rows cost less than forming W first; with many, W pays for itself.
         lower, upper = self._factors()
-        few = rows.shape[0] < rows.shape[1]
+        few = not statically_known_true(rows.shape[0] >= rows.shape[1])
         outputs = rows @ upper.T @ lower.T if few else rows @ (lower @ upper).T
         if self.permuted:
             outputs = outputs.index_select(1, self.permutation)

@@ -1,0 +1,130 @@
+"""What compiling the training step of `examples/joint.toml` takes and brings, on this device.
+
+    python benchmarks/compile.py [--json] [--rounds N] [--batch-size 256] [--device auto] [--threads N]
+
+Two trainers of the same model see the same batches, one compiled. The first step of it, which compiles, is timed by
+itself; objectives are compared; then both take turns within each round, and ratios are taken within a round: printed
+are their median and quartiles. From how many steps on compiling pays is the seconds that it took over what a step
+saves. No other graph may be made meanwhile: the program ends with an error if one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import time
+from typing import Any
+
+import torch
+from train_step import Made, built, machine, measure
+
+from tzk_core import TzkError
+from tzk_core.experiment import chosen_device
+from tzk_core.training.settings import Settings
+from tzk_core.training.trainer import Trainer
+
+CHECKED = 3
+"""Over as many first steps the objectives are compared."""
+
+
+def trainers(batch_size: int, device: torch.device) -> dict[str, Trainer]:
+    """By "plain" and "compiled", what trains the same model."""
+    batches = Made(batch_size)
+    model = built(batches)
+    return {
+        name: Trainer(
+            copy.deepcopy(model).to(device),
+            batches,
+            Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=name == "compiled"),
+        )
+        for name in ("plain", "compiled")
+    }
+
+
+def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
+    """Seconds of the first step of the compiled trainer less those of the second, and the largest relative difference
+    of the objectives."""
+    seconds, differences = [], []
+    for _ in range(CHECKED):
+        expected = both["plain"].advance().value.item()
+        began = time.perf_counter()
+        found = both["compiled"].advance().value.item()
+        seconds.append(time.perf_counter() - began)
+        differences.append(abs(found / expected - 1))
+    return seconds[0] - seconds[1], max(differences)
+
+
+def summary(taken: dict[str, list[tuple[float, float]]], seconds: float) -> dict[str, Any]:
+    """Milliseconds a step, ratios by clock, and from how many steps on compiling pays; None if it never does."""
+    found: dict[str, Any] = {"compile_seconds": round(seconds, 1)}
+    for column, clock in enumerate(("wall", "cpu")):
+        plain, compiled = ([pair[column] for pair in taken[name]] for name in ("plain", "compiled"))
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(plain, compiled, strict=True)], n=4)
+        found[clock] = {
+            "plain_milliseconds": round(1000 * statistics.median(plain), 1),
+            "compiled_milliseconds": round(1000 * statistics.median(compiled), 1),
+            "ratio": round(middle, 3),
+            "ratio_quartiles": [round(low, 3), round(high, 3)],
+        }
+    saved = found["wall"]["plain_milliseconds"] - found["wall"]["compiled_milliseconds"]
+    found["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--rounds", type=int, default=10, help="at least 2 (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="at least 64 (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="as in a config (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 2 or arguments.batch_size < 64:
+        parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 64")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        device = chosen_device(arguments.device)
+        both = trainers(arguments.batch_size, device)
+        seconds, difference = compiled_in(both)
+    except TzkError as error:
+        raise SystemExit(str(error)) from error
+
+    def stepping(trainer: Trainer) -> Any:
+        def step() -> None:
+            trainer.advance()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return step
+
+    with torch._dynamo.config.patch(error_on_recompile=True):  # type: ignore[no-untyped-call]
+        taken = measure({name: stepping(each) for name, each in both.items()}, arguments.rounds)
+    found = {
+        **summary(taken, seconds),
+        "difference": difference,
+        "rounds": arguments.rounds,
+        "batch_size": arguments.batch_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **machine(),
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{found['machine']}, {found['device']}, torch {found['torch']}, {found['threads']} threads")
+    print(f"{'':<6}{'plain':>12}{'compiled':>12}{'ratio':>8}   quartiles")
+    for clock in ("wall", "cpu"):
+        each = found[clock]
+        low, high = each["ratio_quartiles"]
+        plain, compiled = each["plain_milliseconds"], each["compiled_milliseconds"]
+        print(f"{clock:<6}{plain:>9.1f} ms{compiled:>9.1f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
+    pays = found["pays_from_steps"]
+    print(f"compiled in {found['compile_seconds']} s, which pays {f'from {pays:,} steps on' if pays else 'never'}")
+    print(f"the objectives of {CHECKED} steps differ by {difference:.0e} at most, relatively")
+
+
+if __name__ == "__main__":
+    main()

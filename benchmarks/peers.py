@@ -1,0 +1,339 @@
+"""How long log-likelihood with gradient, and sampling, take in TzK and in four other libraries of flows.
+
+    pip install ".[peers]" ./plugins/tzk-plugin-baselines
+    python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 5] \
+        [--flows couplings,autoregressive] [--device auto] [--threads N]
+
+Two flows over vectors on a standard Gaussian, of `steps` layers each: affine couplings of the halves in turn, and
+masked autoregressive layers, the order reversed from one to the next. Every library has the layers of its own and,
+where it takes a network from its user, the same one. Numbers of parameters have to be equal, which is checked before
+anything is timed. Where another library has the function of ours, weights are copied and log-likelihoods compared: so
+with nflows. The others bound the scale in another way, or order what the network emits otherwise.
+
+All take turns within a round; ratios are taken within a round, medians and quartiles over rounds are printed. Above 1
+the other library takes longer than TzK. What is not installed, or has no such flow, is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nflows.nn.nets import ResidualNet
+from torch import Tensor, nn
+from train_step import machine, measure
+
+from tzk_core import TzK
+from tzk_core.distributions.standard import StandardGaussian
+from tzk_core.errors import TzkError
+from tzk_core.experiment import chosen_device
+from tzk_core.model import SharedFlow
+from tzk_core.transforms.composite import Composite
+
+LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA")
+FLOWS = ("couplings", "autoregressive")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """dims: of an observation. hidden: width of a network. steps: layers of the flow."""
+
+    dims: int
+    hidden: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One flow in one library: its parameters, log p(x) of (batch, dims), and so many samples."""
+
+    module: nn.Module
+    log_prob: Callable[[Tensor], Tensor]
+    sample: Callable[[int], Tensor]
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
+
+
+class Unavailable(Exception):
+    """A library is not installed, or has no such flow; the text says which."""
+
+
+def network(inputs: int, outputs: int, hidden: int) -> nn.Module:
+    """What couplings regress scale and shift by, the same in every library."""
+    return ResidualNet(inputs, outputs, hidden, num_blocks=1)
+
+
+def halves(dims: int, step: int) -> Tensor:
+    """1 where the coupling of this step transforms."""
+    mask = (torch.arange(dims) >= dims // 2).int()
+    return mask if step % 2 == 0 else 1 - mask
+
+
+def tzk(kind: str, sizes: Sizes) -> Flow:
+    try:
+        from tzk_plugin_baselines.architectures import AffineCoupling
+        from tzk_plugin_baselines.made import AutoregressiveAffine
+    except ImportError as missing:
+        raise SystemExit("these flows are in a plugin: pip install ./plugins/tzk-plugin-baselines") from missing
+    from nflows.transforms.permutations import ReversePermutation
+
+    parts: list[Any] = []
+    for step in range(sizes.steps):
+        if kind == "couplings":
+            parts.append(AffineCoupling(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
+        else:
+            parts += [AutoregressiveAffine(sizes.dims, sizes.hidden, 1), ReversePermutation(sizes.dims)]
+    model = TzK(SharedFlow((sizes.dims,), Composite(parts), StandardGaussian((sizes.dims,))))
+    return Flow(model, model.flow.log_prob, model.sample)
+
+
+def nflows(kind: str, sizes: Sizes) -> Flow:
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow as Whole
+    from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
+    from nflows.transforms.base import CompositeTransform
+    from nflows.transforms.coupling import AffineCouplingTransform
+    from nflows.transforms.permutations import ReversePermutation
+
+    parts: list[Any] = []
+    for step in range(sizes.steps):
+        if kind == "couplings":
+            parts.append(AffineCouplingTransform(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
+        else:
+            layer = MaskedAffineAutoregressiveTransform(
+                sizes.dims, sizes.hidden, num_blocks=1, use_residual_blocks=False
+            )
+            parts += [layer, ReversePermutation(sizes.dims)]
+    flow = Whole(CompositeTransform(parts), StandardNormal([sizes.dims]))
+    return Flow(flow, flow.log_prob, lambda n: flow.sample(n))
+
+
+def normflows(kind: str, sizes: Sizes) -> Flow:
+    library = _imported("normflows")
+    parts: list[Any] = []
+    for _ in range(sizes.steps):
+        if kind == "couplings":
+            half = sizes.dims // 2
+            parts += [
+                library.flows.AffineCouplingBlock(network(half, 2 * (sizes.dims - half), sizes.hidden)),
+                library.flows.Permute(sizes.dims, mode="swap"),
+            ]
+        else:
+            layer = library.flows.MaskedAffineAutoregressive(
+                sizes.dims, sizes.hidden, num_blocks=1, use_residual_blocks=False
+            )
+            # its forward direction is from latent to observation; the density is the slow one unless turned round
+            order = library.flows.Permute(sizes.dims)
+            order.perm = order.inv_perm = torch.arange(sizes.dims).flip(0)
+            parts += [library.flows.Reverse(layer), order]
+    flow = library.NormalizingFlow(library.distributions.DiagGaussian(sizes.dims, trainable=False), parts)
+    return Flow(flow, flow.log_prob, lambda n: flow.sample(n)[0])
+
+
+def zuko(kind: str, sizes: Sizes) -> Flow:
+    library = _imported("zuko")
+    from zuko.flows.autoregressive import MaskedAutoregressiveTransform
+    from zuko.flows.coupling import GeneralCouplingTransform
+
+    parts: list[Any] = []
+    for step in range(sizes.steps):
+        if kind == "couplings":
+            # its mask has ones where nothing is transformed
+            layer = GeneralCouplingTransform(sizes.dims, mask=halves(sizes.dims, step) == 0, hidden_features=[1])
+            given = int(layer.mask.sum())
+            layer.hyper = network(given, 2 * (sizes.dims - given), sizes.hidden)
+        else:
+            order = torch.arange(sizes.dims)
+            order = order if step % 2 == 0 else order.flip(0)
+            layer = MaskedAutoregressiveTransform(sizes.dims, order=order, hidden_features=[sizes.hidden] * 2)
+        parts.append(layer)
+    base = library.lazy.UnconditionalDistribution(
+        library.distributions.DiagNormal, torch.zeros(sizes.dims), torch.ones(sizes.dims), buffer=True
+    )
+    flow = library.lazy.Flow(parts, base)
+    return Flow(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
+
+
+def FrEIA(kind: str, sizes: Sizes) -> Flow:
+    _imported("FrEIA")
+    from FrEIA.framework import SequenceINN
+    from FrEIA.modules import GLOWCouplingBlock
+
+    if kind != "couplings":
+        raise Unavailable("has no masked autoregressive layers")
+    if sizes.steps % 2:
+        raise Unavailable("has couplings of both halves in one layer: expected an even --steps")
+    flow = SequenceINN(sizes.dims)
+    for _ in range(sizes.steps // 2):
+        flow.append(GLOWCouplingBlock, subnet_constructor=lambda i, o: network(i, o, sizes.hidden))
+    base = StandardGaussian((sizes.dims,))
+
+    def log_prob(x: Tensor) -> Tensor:
+        z, logabsdet = flow(x)
+        return base.log_prob(z) + logabsdet
+
+    def sample(n: int) -> Tensor:
+        return flow(torch.randn(n, sizes.dims, device=next(flow.parameters()).device), rev=True)[0]
+
+    return Flow(flow, log_prob, sample)
+
+
+BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
+    "nflows": nflows,
+    "normflows": normflows,
+    "zuko": zuko,
+    "FrEIA": FrEIA,
+}
+
+
+def built(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The flow in every library that has it, ours first, and why the others are left out.
+
+    Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
+    """
+    found, missing = {"tzk": tzk(kind, sizes)}, {}
+    for name in LIBRARIES:
+        try:
+            found[name] = BUILDERS[name](kind, sizes)
+        except Unavailable as reason:
+            missing[name] = str(reason)
+    for name, flow in found.items():
+        flow.module.to(device)
+        if flow.parameters != found["tzk"].parameters:
+            raise SystemExit(f"{kind}: {name} has {flow.parameters} parameters, TzK {found['tzk'].parameters}")
+    agree(found["tzk"], found["nflows"], sizes, device)
+    return found, missing
+
+
+@torch.no_grad()
+def agree(ours: Flow, theirs: Flow, sizes: Sizes, device: torch.device) -> None:
+    """Gives nflows' flow our weights and masks, in order, and raises `SystemExit` if it then says otherwise of x."""
+    for mine, other in zip(_tensors(ours.module), _tensors(theirs.module), strict=True):
+        other.copy_(mine)
+    x = torch.randn(32, sizes.dims, device=device)
+    difference = (ours.log_prob(x) - theirs.log_prob(x)).abs().max().item()
+    if difference > 1e-3:
+        raise SystemExit(f"with the same weights TzK and nflows differ by {difference} nats")
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters and the masks of networks, in order: what a layer computes by."""
+    masks = [buffer for name, buffer in module.named_buffers() if name.endswith("mask")]
+    return [*module.parameters(), *masks]
+
+
+def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
+    """What is timed: "log_prob" with gradient of every parameter, and "sample"."""
+
+    def wait() -> None:
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def log_prob() -> None:
+        flow.module.zero_grad(set_to_none=True)
+        (-flow.log_prob(x).mean()).backward()
+        wait()
+
+    def sample() -> None:
+        with torch.no_grad():
+            flow.sample(samples)
+        wait()
+
+    return {"log_prob": log_prob, "sample": sample}
+
+
+def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+    """By library, milliseconds and the ratio to ours within a round, with quartiles, by the clock."""
+    ours = [pair[0] for pair in taken["tzk"]]
+    found = {}
+    for name, pairs in taken.items():
+        theirs = [pair[0] for pair in pairs]
+        low, middle, high = statistics.quantiles([b / a for a, b in zip(ours, theirs, strict=True)], n=4)
+        found[name] = {
+            "milliseconds": round(1000 * statistics.median(theirs), 2),
+            "ratio": round(middle, 2),
+            "ratio_quartiles": [round(low, 2), round(high, 2)],
+        }
+    return found
+
+
+def compared(kind: str, sizes: Sizes, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """One flow in all libraries, timed."""
+    torch.manual_seed(0)
+    flows, missing = built(kind, sizes, device)
+    x = torch.randn(batch_size, sizes.dims, device=device)
+    each = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
+    timed = {
+        task: summary(measure({name: steps[task] for name, steps in each.items()}, rounds))
+        for task in ("log_prob", "sample")
+    }
+    return {"parameters": flows["tzk"].parameters, "left_out": missing, **timed}
+
+
+def _imported(library: str) -> Any:
+    try:
+        return importlib.import_module(library)
+    except ImportError as missing:
+        raise Unavailable("is not installed") from missing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--rounds", type=int, default=10, help="at least 2 (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
+    parser.add_argument("--dims", type=int, default=64, help="of an observation, even (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=256, help="width of the networks (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6, help="layers of a flow (default: %(default)s)")
+    parser.add_argument("--flows", default=",".join(FLOWS), help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="as in a config (default: %(default)s)")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    arguments = parser.parse_args()
+    kinds = arguments.flows.split(",")
+    if arguments.rounds < 2 or arguments.dims % 2 or not set(kinds) <= set(FLOWS):
+        parser.error(f"expected --rounds of at least 2, even --dims, and --flows of {', '.join(FLOWS)}")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        device = chosen_device(arguments.device)
+    except TzkError as error:
+        raise SystemExit(str(error)) from error
+    sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
+    found: dict[str, Any] = {
+        kind: compared(kind, sizes, arguments.batch_size, arguments.rounds, device) for kind in kinds
+    }
+    found |= {
+        "dims": sizes.dims,
+        "hidden": sizes.hidden,
+        "steps": sizes.steps,
+        "batch_size": arguments.batch_size,
+        "rounds": arguments.rounds,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        **machine(),
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{found['machine']}, {found['device']}, torch {found['torch']}, {found['threads']} threads")
+    for kind in kinds:
+        of = found[kind]
+        print(f"\n{kind}: {of['parameters']:,} parameters, batch {found['batch_size']}; ratios to TzK, above 1 slower")
+        for task in ("log_prob", "sample"):
+            for name, each in of[task].items():
+                low, high = each["ratio_quartiles"]
+                took = f"{each['milliseconds']:>10.2f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}"
+                print(f"  {task:<10}{name:<10}{took}")
+        for name, reason in of["left_out"].items():
+            print(f"  {name} {reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""A compiled step is one graph, the same one whatever a batch brings together, and gives what the plain step gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
+from tzk_core.compilation import CompiledTerms
+from tzk_core.random_streams import stream
+from tzk_core.training.settings import Settings
+from tzk_core.training.trainer import Trainer
+
+SIZE = 40
+
+
+class Uneven:
+    """Batches of made-up images in which a knowledge type is present in other numbers each time, at times in none.
+
+    missing: in every batch some labels, characteristics and T are not observed, and some sample is one of b and c.
+    """
+
+    names = ("a", "b", "c")
+
+    def __init__(self, shape: tuple[int, ...], missing: bool = False) -> None:
+        self.shape, self.missing = shape, missing
+
+    def batch(self, step: int) -> Observations:
+        source = stream(step, "uneven")
+        T = torch.rand(SIZE, *self.shape, generator=source).double()
+        small = (3 * step) % 11  # in so many samples b is present
+        presence = torch.zeros(SIZE, 3)
+        presence[small : 36 - step % 4, 0] = 1
+        presence[:small, 1] = 1
+        presence[35:, 2] = 1
+        if not self.missing:
+            return Observations(T, presence, self.names)
+        presence[30:32, 0] = math.nan
+        presence[20 : 21 + step % 3, 1:] = math.nan
+        T[10 : 12 + step % 2] = math.nan
+        C = torch.randn(SIZE, 2, generator=source).double()
+        C[presence[:, 0] != 1] = math.nan
+        C[15:18] = math.nan
+        return Observations(T, presence, self.names, {"a": C}, (("b", "c"),))
+
+    def sources(self, step: int) -> Mapping[str, slice]:
+        return {"all": slice(0, SIZE)}
+
+
+def trainer(batches: Uneven, flow: Mapping[str, Any], kind: str, backend: str | None, **knowledge: Any) -> Trainer:
+    """A trainer of the same model each time; its step compiled by `backend` if given."""
+    model = TzK(build_flow(batches.shape, **flow))
+    for name in batches.names:
+        model.add(name, build_knowledge(kind, model.latent_shape, name=name, hidden=6, layers=2, **knowledge))
+    model = model.double()
+    model.flow.initialise(torch.rand(64, *batches.shape, generator=stream(0, "start")).double())
+    made = Trainer(model, batches, Settings(steps=100, compile=False), levels=None)
+    if backend is not None:
+        made._compiled = CompiledTerms(required=True, backend=backend)
+    return made
+
+
+def assert_same(compiled: Trainer, plain: Trainer, steps: int) -> None:
+    """Both take `steps` steps, the first of which may compile, and say the same of each."""
+    for step in range(steps):
+        with torch._dynamo.config.patch(error_on_recompile=step > 0):  # type: ignore[no-untyped-call]
+            found = compiled.advance()
+        expected = plain.advance()
+        for key in ("value", "log_prob_T", "log_capacity", "prior_weight", "inconsistency", "conditional"):
+            pair = getattr(found, key), getattr(expected, key)
+            torch.testing.assert_close(*pair, rtol=1e-8, atol=1e-8, equal_nan=True)
+    for a, b in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+PAPER = {"recipe": "paper", "steps": 2, "tile": 4}
+
+
+def test_the_paper_s_step_is_one_graph_that_is_made_once() -> None:
+    batches = Uneven((1, 8, 8))
+    compiled, plain = (trainer(batches, PAPER, "flow", backend, steps=1, tile=4) for backend in ("aot_eager", None))
+    assert_same(compiled, plain, 20)
+
+
+def test_so_it_is_where_something_is_missing() -> None:
+    batches = Uneven((3,), missing=True)
+    flow = {"layers": [{"type": "tiled-convolution"}, {"type": "affine"}, {"type": "symlog"}]}
+    compiled, plain = (trainer(batches, flow, "gaussian", backend) for backend in ("aot_eager", None))
+    assert_same(compiled, plain, 6)
+
+
+def test_what_cannot_be_compiled_goes_on_without_unless_it_is_asked_for() -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    flow = {"layers": [{"type": "affine"}]}
+    batches = Uneven((3,))
+    compiled, plain = (trainer(batches, flow, "gaussian", None) for _ in range(2))
+    compiled._compiled = CompiledTerms(backend=broken)
+    assert torch.equal(compiled.advance().value, plain.advance().value)
+    assert compiled.compilation is not None and "no compiler here" in compiled.compilation["failure"]
+    compiled._compiled = CompiledTerms(required=True, backend=broken)
+    with pytest.raises(TzkError, match="cannot be compiled here.*no compiler here.*compile = false"):
+        compiled.advance()
+
+
+def test_auto_compiles_where_the_steps_win_it_back() -> None:
+    long, short = Settings(steps=10**6), Settings(steps=10)
+    assert long.compiles("cuda", 12) and not short.compiles("cuda", 12) and not long.compiles("mps", 12)
+    assert Settings(steps=1, compile=True).compiles("cpu", 12)
+    assert not Settings(steps=10**6, compile=False).compiles("cuda", 12)
+    with pytest.raises(TzkError, match="compile is one of"):
+        Settings(steps=1, compile="always")
+
+
+def test_with_many_types_each_step_is_of_others_and_is_not_compiled() -> None:
+    assert not Settings(steps=10**6).compiles("cuda", 17)
+    assert Settings(steps=10**6, negatives=100).compiles("cuda", 32)
+    assert not Settings(steps=10**6, negatives=100).compiles("cuda", 33), "they share a table"
+    with pytest.raises(TzkError, match="up to 16 knowledge types here, and the model has 17"):
+        Settings(steps=10, compile=True).compiles("cpu", 17)
