@@ -127,7 +127,8 @@ def _means(names: Sequence[str], sums: Tensor, counts: Tensor) -> dict[str, Tens
 
 class Terms(NamedTuple):
     """What `mental_capacity` is made of, as `Capacity` has it, but by position. sums: (knowledge, 4), in the order of
-    the rectangles, Σ |log p_dec - log p_enc| and over how many samples, Σ log p(z given C) - log p(z) and over how many."""
+    the rectangles, Σ |log p_dec - log p_enc| and over how many samples, Σ log p(z given C) - log p(z) and over how
+    many."""
 
     value: Tensor
     log_prob_T: Tensor
