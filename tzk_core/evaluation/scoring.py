@@ -41,7 +41,7 @@ def _mean(log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The logarithm of the mean of densities, (n,) each."""
     if len(log_probs) == 1:
         return log_probs[0]
-    return torch.logsumexp(torch.stack(log_probs), 0) - math.log(len(log_probs))
+    return torch.logsumexp(torch.stack(list(log_probs)), 0) - math.log(len(log_probs))
 
 
 def _scored(
