@@ -58,7 +58,7 @@ def trainers(older: list[int], batch_size: int, steps: int = 10) -> dict[str, Tr
     """By the number that is added, what trains it: of the 1st there is none older."""
     source = made()
     negatives = Negatives(own_samples=256, own_types=8)
-    settings = Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3)
+    settings = Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=False)
     found = {}
     for count in older:
         model = built(count, source, steps)

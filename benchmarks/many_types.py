@@ -68,7 +68,7 @@ def trainer(types: int, batch_size: int, type: str, steps: int = 10, **arguments
     for number in range(types):
         name = name_of(number)
         model.add(name, build_knowledge(type, model.latent_shape, name=name, **arguments))
-    return Trainer(model, batches, Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3))
+    return Trainer(model, batches, Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=False))
 
 
 def others(model: TzK, folder: Path, images: torch.Tensor, type: str, **arguments: Any) -> dict[str, Callable[[], Any]]:

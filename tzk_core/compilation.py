@@ -64,7 +64,8 @@ class CompiledTerms:
             with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
                 return self._terms(flow, batch, routing, wording, fixed_flow, emphasis)
         except TorchDynamoException as error:
-            self.failure = f"torch {torch.__version__}: {str(error).strip().splitlines()[0]}"
+            said = " ".join(str(error).split("\n\n")[0].split())
+            self.failure = f"torch {torch.__version__}: {said}"
             if self.required:
                 raise TzkError(
                     f"the step cannot be compiled here, {self.failure}. "

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from tzk_core.errors import TzkError
 from tzk_core.moments import shrunk_covariance
@@ -147,8 +146,7 @@ class TiledConvolution(Layer):
         rows = self.to_tiles(inputs)
         # Two products with few rows cost less than forming W first; with many, W pays for itself.
         lower, upper = self._factors()
-        few = not statically_known_true(rows.shape[0] >= rows.shape[1])
-        outputs = rows @ upper.T @ lower.T if few else rows @ (lower @ upper).T
+        outputs = rows @ upper.T @ lower.T if _few(rows) else rows @ (lower @ upper).T
         if self.permuted:
             outputs = outputs.index_select(1, self.permutation)
         return self.from_tiles(outputs, inputs), self._logabsdet(inputs.shape[0])
@@ -172,6 +170,15 @@ class TiledConvolution(Layer):
 
     def from_tiles(self, rows: Tensor, like: Tensor) -> Tensor:
         return rows.view(-1, *self.tiles, *self.tile).permute(0, 1, 4, 2, 5, 3, 6).reshape(like.shape)
+
+
+def _few(rows: Tensor) -> bool:
+    """Whether there are fewer rows than columns; where one graph is compiled for any number of rows, there may be."""
+    if not torch.compiler.is_compiling():
+        return rows.shape[0] < rows.shape[1]
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to load, and the compiler has it
+
+    return not statically_known_true(rows.shape[0] >= rows.shape[1])
 
 
 @functools.cache
