@@ -14,11 +14,11 @@ import argparse
 import copy
 import json
 import math
-import statistics
 import time
 from typing import Any
 
 import torch
+import train_step
 from train_step import Made, built, machine, measure
 
 from tzk_core import TzkError
@@ -59,16 +59,7 @@ def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
 
 def summary(taken: dict[str, list[tuple[float, float]]], seconds: float) -> dict[str, Any]:
     """Milliseconds a step, ratios by clock, and from how many steps on compiling pays; None if it never does."""
-    found: dict[str, Any] = {"compile_seconds": round(seconds, 1)}
-    for column, clock in enumerate(("wall", "cpu")):
-        plain, compiled = ([pair[column] for pair in taken[name]] for name in ("plain", "compiled"))
-        low, middle, high = statistics.quantiles([a / b for a, b in zip(plain, compiled, strict=True)], n=4)
-        found[clock] = {
-            "plain_milliseconds": round(1000 * statistics.median(plain), 1),
-            "compiled_milliseconds": round(1000 * statistics.median(compiled), 1),
-            "ratio": round(middle, 3),
-            "ratio_quartiles": [round(low, 3), round(high, 3)],
-        }
+    found = {"compile_seconds": round(seconds, 1), **train_step.summary(taken, "compiled", "plain")}
     saved = found["wall"]["plain_milliseconds"] - found["wall"]["compiled_milliseconds"]
     found["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
     return found
@@ -93,16 +84,8 @@ def main() -> None:
     except TzkError as error:
         raise SystemExit(str(error)) from error
 
-    def stepping(trainer: Trainer) -> Any:
-        def step() -> None:
-            trainer.advance()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-
-        return step
-
     with torch._dynamo.config.patch(error_on_recompile=True):  # type: ignore[no-untyped-call]
-        taken = measure({name: stepping(each) for name, each in both.items()}, arguments.rounds)
+        taken = measure({name: each.advance for name, each in both.items()}, arguments.rounds)
     found = {
         **summary(taken, seconds),
         "difference": difference,

@@ -25,6 +25,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, A
     """By way: bytes kept, peak, seconds with their ratio to the layers', and the error of the gradient."""
     models = flows(depth, T)
     exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
-    steps = {name: _step(model, T) for name, model in models.items()}
+    steps = {name: partial(gradient, model, T) for name, model in models.items()}
     taken = measure(steps, rounds, repeat)
     found: dict[str, Any] = {}
     for name, model in models.items():
@@ -115,15 +116,6 @@ def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, A
             "gradient_error": float((gradient(model, T).double() - exact).norm() / exact.norm()),
         }
     return found
-
-
-def _step(model: TzK, T: Tensor) -> Callable[[], None]:
-    def step() -> None:
-        gradient(model, T)
-        if T.is_cuda:
-            torch.cuda.synchronize()
-
-    return step
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

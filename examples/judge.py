@@ -96,12 +96,12 @@ def own_accuracies(
     """What the model's own classifiers get right of images in grey levels."""
     model, seed, levels = experiment.model, experiment.config.seed, experiment.levels
 
-    def drawn(*number: int) -> Tensor:
+    def dequantised(*number: int) -> Tensor:
         return dequantise(data.T, stream(seed, "judged", *number), levels)
 
     presence = nn.functional.one_hot(data.known, len(names)).float()
     draws = 1 if levels is None else experiment.config.evaluation.dequantisations
-    held = Held("judged", "test", drawn(), presence, tuple(names), {}, levels, None, 1.0, draws, drawn)
+    held = Held("judged", "test", dequantised(), presence, tuple(names), {}, levels, None, 1.0, draws, dequantised)
     scores = score(model, held, importance_samples, names, seed)
     found = classification(model, scores, "", log_weights(model, names))
     return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}

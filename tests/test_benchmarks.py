@@ -12,6 +12,7 @@ import compile as compiling  # noqa: E402
 import kernels  # noqa: E402
 import many_types  # noqa: E402
 import peers  # noqa: E402
+import processes  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import torch  # noqa: E402
@@ -128,3 +129,12 @@ def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPat
     found = peers.compared("couplings", peers.Sizes(4, 4, 2), 8, 2, torch.device("cpu"))
     assert found["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
     assert found["log_prob"]["tzk"]["ratio"] == 1 and set(found["sample"]) == {"tzk", "nflows"}
+
+
+def test_one_process_and_several_train_the_same_model() -> None:
+    flow = {"recipe": "multiscale", "widths": [32], "blocks": [1], "steps": 0, "lead": 1}
+    both = processes.trainers(64, 2, flow)
+    try:
+        assert processes.difference(both) < 1e-5
+    finally:
+        both["several"].close()

@@ -10,14 +10,7 @@ from typing import Any
 from torch import nn
 
 from tzk_core.errors import TzkError
-from tzk_core.plugins import (
-    FlowLayer,
-    Implementation,
-    PartNotLoadable,
-    Registered,
-    UnknownPart,
-    registry,
-)
+from tzk_core.plugins import FlowLayer, Implementation, PartNotLoadable, Registered, UnknownPart, registry
 from tzk_core.transforms.composite import Composite, Run
 
 

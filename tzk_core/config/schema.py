@@ -127,7 +127,8 @@ class ObjectiveTable(Table):
 
 class StepsTable(Table):
     """What any [training] holds: lengths are in steps, which makes runs repeatable; `minutes` only caps them.
-    `compile`: whether the step is compiled; "auto" where that is faster for the whole run."""
+    `compile`: whether the step is compiled; "auto" where that is faster for the whole run. `processes`: how many share
+    the work of the flow, on CPUs."""
 
     steps: Annotated[int, Field(gt=0)]
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -140,6 +141,7 @@ class StepsTable(Table):
     clip: Annotated[float, Field(gt=0)] | None = None
     log_every: Annotated[int, Field(gt=0)] = 50
     compile: bool | Literal["auto"] = "auto"
+    processes: Annotated[int, Field(gt=0)] = 1
 
 
 class TrainingTable(StepsTable):
@@ -208,7 +210,7 @@ class Config(Whole):
 
 class AddingTable(StepsTable):
     """[training] of a spec: only new knowledge is trained. The share of a batch in which it is present, and what it is
-    told from (see `training.negatives`)."""
+    told from (see `training.negatives.Negatives`)."""
 
     present_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     own_samples: Annotated[int, Field(ge=0)] = 4096

@@ -38,6 +38,8 @@ class Settings:
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
         `compiles`).
+    processes: into how many parts a batch is cut, the shared flow having a process for each (`processes.Spread`); for
+        CPUs, as many as there are cores.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
@@ -65,6 +67,7 @@ class Settings:
     multiplier_rate: float = 1e-3
     tolerance: float = 10.0
     compile: bool | str = "auto"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "none"):
@@ -76,10 +79,12 @@ class Settings:
             )
         if self.compile not in (True, False, "auto"):
             raise TzkError(f"compile is one of true, false and 'auto'; got {self.compile!r}")
-        for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives"):
+        for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives", "processes"):
             least = 0 if key == "steps" else 1
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
+        if self.compile is True and self.processes > 1:
+            raise TzkError(f"compile = true is for one process; got processes = {self.processes}")
         for key in ("learning_rate", "knowledge_learning_rate", "matrix_learning_rate", "elementwise_rate"):
             rate = getattr(self, key)
             if rate is not None and not rate > 0:
@@ -89,6 +94,11 @@ class Settings:
         if not 0 <= self.dreams < 1:
             raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
 
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Adam's decays of the first and second moments."""
+        return 0.9, self.beta2
+
     def compiles(self, device: str, types: int) -> bool:
         """Whether the step is compiled on this kind of device, for a model of so many knowledge types: by `compile`, or
         where the steps are enough to win back what compiling takes.
@@ -96,6 +106,8 @@ class Settings:
         With many types each step is of other ones (`negatives`, `banks`), and so of other shapes: "auto" does not
         compile then, and True raises `TzkError`.
         """
+        if self.processes > 1:
+            return False
         most = min(self.negatives, MANY)
         if types <= most:
             return self.steps >= COMPILED_FROM.get(device, math.inf) if self.compile == "auto" else bool(self.compile)

@@ -29,6 +29,7 @@ from tzk_core.units import bits_per_dim
 
 if TYPE_CHECKING:
     from tzk_core.compilation import CompiledTerms
+    from tzk_core.training.processes import ProcessTerms
 
 
 class Batches(Protocol):
@@ -86,9 +87,8 @@ class Trainer:
             settings.multiplier_max,
         )
         flows = [] if self.fixed_flow else [model.flow]
-        betas = (0.9, settings.beta2)
         kinds = {name: model.find(name) for name in self.trained}
-        self.banks = Banks(kinds, _rate(*_knowledge_rates(settings, flows)), betas)
+        self.banks = Banks(kinds, _rate(*_knowledge_rates(settings, flows)), settings.betas)
         alone = [kind for name, kind in kinds.items() if name not in self.banks.names]
         groups = _groups(flows, alone, settings)
         parts: list[nn.Module] = [*flows, *kinds.values()]
@@ -100,6 +100,7 @@ class Trainer:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._compiled = self._compile()
+        self._spread = self._in_processes()
         self.compile_seconds, self.compile_steps = 0.0, 0
         # A step takes ten times as long once numbers become denormal.
         torch.set_flush_denormal(True)
@@ -123,7 +124,7 @@ class Trainer:
                 generator=stream(self.seed, "absences", self.step),
             ),
             self.banks,
-            self._compiled,
+            self._compiled or self._spread,
             self._compiled.sizes if self._compiled else None,
         )
         dims = observations.T[0].numel()
@@ -170,6 +171,23 @@ class Trainer:
 
         return CompiledTerms(required=self.settings.compile is True)
 
+    def _in_processes(self) -> ProcessTerms | None:
+        if self.settings.processes == 1:
+            return None
+        if self._like.device.type != "cpu":
+            raise TzkError(
+                f"processes = {self.settings.processes} is for CPUs, and this model is on {self._like.device}: write "
+                "processes = 1"
+            )
+        from tzk_core.training.processes import ProcessTerms
+
+        return ProcessTerms(self.model.flow, self.settings.processes)
+
+    def close(self) -> None:
+        """Ends the processes that the shared flow is trained in, where there are several; `run` does it at its end."""
+        if self._spread is not None:
+            self._spread.spread.close()
+
     def run(
         self,
         folder: Path | None = None,
@@ -207,6 +225,8 @@ class Trainer:
             if saved_to:
                 self.save(saved_to)
             raise
+        finally:
+            self.close()
         if saved_to:
             self.save(saved_to)
 
@@ -327,9 +347,8 @@ def _optimizer(
     groups: Sequence[dict[str, Any]], matrices: Collection[int], settings: Settings
 ) -> torch.optim.Adam | MuonWithAdam:
     """Adam, or Muon for the parameters whose ids are `matrices` and Adam for all others."""
-    betas = (0.9, settings.beta2)
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, betas=betas, fused=True)
+        return torch.optim.Adam(groups, betas=settings.betas, fused=True)
     rate = settings.matrix_learning_rate or settings.learning_rate
     taken = [each for group in groups for each in group["params"] if id(each) in matrices]
     if not taken:
@@ -338,7 +357,8 @@ def _optimizer(
             "trained and wide enough: say optimizer = 'adam'"
         )
     others = [group | {"params": [each for each in group["params"] if id(each) not in matrices]} for group in groups]
-    return MuonWithAdam([{"params": taken, "rate": rate}], [group for group in others if group["params"]], betas)
+    others = [group for group in others if group["params"]]
+    return MuonWithAdam([{"params": taken, "rate": rate}], others, settings.betas)
 
 
 def _idle(observations: Observations, wording: Wording) -> list[str]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from glow_images import check_jacobian, disturbed, grey
 from tzk_plugin_glow.lattice import GreyLevels, quarters
 from tzk_plugin_glow.lead import INFORMED, LeadingLattice
 from tzk_plugin_glow.multiscale import multiscale
@@ -23,18 +23,6 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def grey(shape: tuple[int, ...], batch: int = 3) -> Tensor:
-    levels = torch.randint(-255, 256, (batch, *shape)).clamp_min(0)
-    return ((levels + 0.02 + 0.96 * torch.rand(levels.shape)) / 256).double()
-
-
-def disturbed(module: torch.nn.Module, by: float = 0.2) -> torch.nn.Module:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += by * torch.randn_like(parameter)
-    return module.double()
-
-
 def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> SharedFlow:
     return build_flow(
         shape, "multiscale", widths=[6], blocks=[1], components=2, steps=steps, coupling_width=6, lead=lead, summary=4
@@ -46,15 +34,7 @@ def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> 
 def test_has_its_jacobian_and_comes_back(channels: int, rows: int) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
     layer = disturbed(LeadingLattice(shape, Composite([GreyLevels(half, 2), Flatten(half)]), rows, 2, 6, 1, summary=4))
-    T = grey(shape)
-    z, logabsdet = layer(T)
-    jacobian = torch.autograd.functional.jacobian(lambda each: layer(each)[0].sum(0), T)
-    for row in range(len(T)):
-        whole = jacobian[:, row].flatten(1)
-        assert torch.linalg.slogdet(whole)[1].item() == pytest.approx(logabsdet[row].item(), abs=1e-7)
-    back, inverse_logabsdet = layer.inverse(z)
-    torch.testing.assert_close(back, T, rtol=0, atol=1e-9)
-    torch.testing.assert_close(inverse_logabsdet, -logabsdet, rtol=0, atol=1e-7)
+    check_jacobian(layer, grey(shape))
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 16, 8), (2, 6, 10), (1, 2, 2)])

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from glow_images import check_jacobian, disturbed, grey
 from torch import Tensor
 from torch.distributions import Normal
 from tzk_plugin_glow.greys import FLOOR, GreyMap
@@ -22,20 +23,6 @@ from tzk_core.transforms.reshape import Flatten
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
-
-
-def grey(shape: tuple[int, ...], batch: int = 3) -> Tensor:
-    """Images of grey levels with noise in their cells, half of them dark."""
-    levels = torch.randint(-255, 256, (batch, *shape)).clamp_min(0)
-    return ((levels + 0.02 + 0.96 * torch.rand(levels.shape)) / 256).double()
-
-
-def disturbed(transform: torch.nn.Module, by: float = 0.2) -> torch.nn.Module:
-    """In float64, away from where it starts."""
-    with torch.no_grad():
-        for parameter in transform.parameters():
-            parameter += by * torch.randn_like(parameter)
-    return transform.double()
 
 
 def mixture(components: int, levels: int, spread: float = 1.5) -> tuple[GreyMap, Tensor]:
@@ -139,17 +126,6 @@ def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, flat: bool) ->
     T = grey(shape)
     check_jacobian(layer, T)
     assert layer(T)[0].shape[1:] == layer.output_shape
-
-
-def check_jacobian(layer: torch.nn.Module, T: Tensor) -> None:
-    z, logabsdet = layer(T)
-    jacobian = torch.autograd.functional.jacobian(lambda each: layer(each)[0].flatten(1).sum(0), T)
-    for row in range(len(T)):
-        whole = jacobian[:, row].flatten(1)
-        assert torch.linalg.slogdet(whole)[1].item() == pytest.approx(logabsdet[row].item(), abs=1e-7)
-    back, inverse_logabsdet = layer.inverse(z)
-    torch.testing.assert_close(back, T, rtol=0, atol=1e-9)
-    torch.testing.assert_close(inverse_logabsdet, -logabsdet, rtol=0, atol=1e-7)
 
 
 def test_all_grey_levels_of_a_tiny_image_have_probabilities_that_sum_to_one() -> None:

@@ -1,0 +1,279 @@
+"""The shared flow in several processes, each with a part of every batch: data parallelism over the cores of a CPU."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from collections.abc import Sequence
+from itertools import accumulate
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from nflows.transforms.base import Transform
+from torch import Tensor
+
+from tzk_core.dreams import Latents
+from tzk_core.errors import TzkError
+from tzk_core.model import SharedFlow
+from tzk_core.objective import Terms, Wording, terms
+from tzk_core.observations import Observations
+from tzk_core.routing import Routing
+
+APART = 1e-3
+"""How far z of a whole batch may be from that of its parts, relative to its norm, before a flow is refused."""
+
+
+class ProcessTerms:
+    """`objective.terms` with the shared flow in `count` processes, this one among them."""
+
+    def __init__(self, flow: SharedFlow, count: int) -> None:
+        self.spread = Spread(flow.transform, count)
+        self._flow = SharedFlow(flow.shape, self.spread, flow.base)
+
+    def __call__(
+        self,
+        flow: SharedFlow,
+        batch: Latents | Observations,
+        routing: Routing,
+        wording: Wording,
+        fixed_flow: bool,
+        emphasis: float,
+    ) -> Terms:
+        return terms(self._flow, batch, routing, wording, fixed_flow, emphasis)
+
+
+class Spread(Transform):
+    """`transform`, forward only, with every batch cut into as many parts as there are processes.
+
+    Convolutions and element-wise maps of a small batch leave little for threads to share, while processes have nothing
+    to wait for but the end of a step. Values and gradients are those of the transform to rounding: each process goes
+    forward and back through its part, and gradients are summed. Parameters go to the processes with every batch,
+    through shared memory; buffers once, at the start.
+
+    The processes start with the first batch and end with `close`, or with this one. Raises `TzkError` for a transform
+    that cannot be pickled, or to which the samples of a batch are not independent (batch normalisation in training).
+    """
+
+    def __init__(self, transform: Transform, count: int) -> None:
+        super().__init__()
+        self.transform, self.count = transform, count
+        self.turn = 0
+        self._workers: list[_Worker] = []
+        self._threads = 0
+        self._part: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if not self._workers:
+            self._start(inputs)
+        if torch.is_grad_enabled():
+            return _InParts.apply(self, inputs, *self._trained())
+        return self.encode(inputs, False)
+
+    def encode(self, inputs: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
+        """z and log|dz/dT|, (batch, ...) and (batch,), without a graph here; with `graph`, ready for `backward`."""
+        self.turn += 1
+        own, *others = (part for part in inputs.detach().tensor_split(self.count) if len(part))
+        parameters = [each.detach() for each in self.transform.parameters()]
+        busy = self._workers[: len(others)]
+        for worker, part in zip(busy, others, strict=True):
+            worker.encode(part, graph, parameters)
+        with torch.set_grad_enabled(graph):
+            self._part = self.transform(own)
+        parts = [self._part, *(worker.encoded() for worker in busy)]
+        z, logabsdet = (torch.cat([each.detach() for each in column]) for column in zip(*parts, strict=True))
+        return z, logabsdet
+
+    def backward(self, of_z: Tensor, of_logabsdet: Tensor) -> list[Tensor | None]:
+        """The gradients of the trained parameters, from those of what the last `encode` gave."""
+        pulls = list(zip(of_z.tensor_split(self.count), of_logabsdet.tensor_split(self.count), strict=True))
+        own, *others = [each for each in pulls if len(each[0])]
+        busy = self._workers[: len(others)]
+        for worker, pull in zip(busy, others, strict=True):
+            worker.backward(*pull)
+        assert self._part is not None
+        total: list[Tensor | None] = list(torch.autograd.grad(self._part, self._trained(), own, allow_unused=True))
+        self._part = None
+        for worker in busy:
+            total = [_sum(mine, theirs) for mine, theirs in zip(total, worker.gradients(), strict=True)]
+        return total
+
+    def close(self) -> None:
+        """Ends the other processes; the next batch would start them again."""
+        if not self._workers:
+            return
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        torch.set_num_threads(self._threads)
+
+    def _start(self, inputs: Tensor) -> None:
+        parameters = list(self.transform.parameters())
+        types = {str(each.dtype).removeprefix("torch.") for each in parameters}
+        if len(types) > 1:
+            raise TzkError(f"processes > 1 needs a flow of one floating-point type; got {', '.join(sorted(types))}")
+        try:
+            pickled = pickle.dumps(self.transform)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TzkError(
+                f"this flow cannot be sent to other processes ({error}): classes and functions of a flow are to be at "
+                "the top of a module. Or train it with processes = 1"
+            ) from error
+        with torch.no_grad():
+            whole, _ = self.transform(inputs.detach())
+        self._threads = torch.get_num_threads()
+        threads = max(1, self._threads // self.count)
+        torch.set_num_threads(threads)
+        try:
+            self._workers = [_Worker(pickled, parameters, threads) for _ in range(self.count - 1)]
+            with torch.no_grad():
+                parts, _ = self.encode(inputs, False)
+            if torch.linalg.vector_norm(parts - whole) > APART * torch.linalg.vector_norm(whole):
+                raise TzkError(
+                    "this flow cannot be trained in several processes: z of a sample depends on who else is in its "
+                    "batch, as with batch normalisation, or on chance. Train it with processes = 1"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def _trained(self) -> list[Tensor]:
+        return [each for each in self.transform.parameters() if each.requires_grad]
+
+
+class _InParts(torch.autograd.Function):
+    """`Spread.encode` with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: Spread, inputs: Tensor, *trained: Tensor) -> tuple[Tensor, Tensor]:
+        found = spread.encode(inputs, True)
+        ctx.spread, ctx.turn = spread, spread.turn
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *pull: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.turn != ctx.spread.turn:
+            raise TzkError("a flow in several processes goes back through the last batch only")
+        return None, None, *ctx.spread.backward(*pull)
+
+
+class _Worker:
+    """Another process with a copy of the transform, and the memory shared with it.
+
+    Two processes alternate on a connection: an error is an answer too, and raises `TzkError` here.
+    """
+
+    def __init__(self, pickled: bytes, parameters: Sequence[Tensor], threads: int) -> None:
+        like, size = parameters[0], sum(each.numel() for each in parameters)
+        values, gradients = (like.detach().new_empty(size).share_memory_() for _ in range(2))
+        self._values = _views(values, parameters)
+        self._gradients = _views(gradients, [each for each in parameters if each.requires_grad])
+        context = torch.multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_work, args=(pickled, values, gradients, theirs, threads), daemon=True, name="tzk-flow"
+        )
+        self._process.start()
+        theirs.close()
+
+    def encode(self, part: Tensor, graph: bool, parameters: Sequence[Tensor]) -> None:
+        torch._foreach_copy_(self._values, list(parameters))
+        self._send((part.numpy(), graph))
+
+    def encoded(self) -> tuple[Tensor, Tensor]:
+        z, logabsdet = (torch.from_numpy(each) for each in self._answer())
+        return z, logabsdet
+
+    def backward(self, of_z: Tensor, of_logabsdet: Tensor) -> None:
+        self._send((of_z.contiguous().numpy(), of_logabsdet.contiguous().numpy()))
+
+    def gradients(self) -> list[Tensor | None]:
+        reached = self._answer()
+        return [each if here else None for each, here in zip(self._gradients, reached, strict=True)]
+
+    def close(self) -> None:
+        self._connection.close()  # at which it ends
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise TzkError(f"a process of the shared flow ended: {self._ended()}") from error
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise TzkError(f"a process of the shared flow ended: {self._ended()}") from error
+        if isinstance(answer, Exception):
+            raise TzkError(f"a process of the shared flow failed: {type(answer).__name__}: {answer}") from answer
+        return answer
+
+    def _ended(self) -> str:
+        self._process.join(5)
+        return f"exit code {self._process.exitcode}"
+
+
+def _work(pickled: bytes, values: Tensor, gradients: Tensor, connection: Connection, threads: int) -> None:
+    """The other process: parts come in, z and gradients go out, until the connection closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the trainer's to answer
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    transform: Transform | None = None
+    found: tuple[Tensor, Tensor] | None = None
+    trained: list[Tensor] = []
+    into: list[Tensor] = []
+    while True:
+        try:
+            first, second = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            if transform is None:
+                transform = pickle.loads(pickled)
+                parameters = list(transform.parameters())
+                for parameter, view in zip(parameters, _views(values, parameters), strict=True):
+                    parameter.data = view
+                trained = [each for each in parameters if each.requires_grad]
+                into = _views(gradients, trained)
+            if isinstance(second, bool):
+                with torch.set_grad_enabled(second):
+                    found = transform(torch.from_numpy(first))
+                connection.send(tuple(each.detach().numpy() for each in found))
+            else:
+                assert found is not None
+                pull = torch.from_numpy(first), torch.from_numpy(second)
+                back = torch.autograd.grad(found, trained, pull, allow_unused=True)
+                for view, gradient in zip(into, back, strict=True):
+                    if gradient is not None:
+                        view.copy_(gradient)
+                connection.send([gradient is not None for gradient in back])
+                found = None
+        except Exception as error:
+            connection.send(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its words where it cannot be pickled and unpickled."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _views(memory: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """One view of flat memory for each parameter, of its shape, side by side."""
+    ends = list(accumulate(each.numel() for each in parameters))
+    return [memory[end - each.numel() : end].view(each.shape) for end, each in zip(ends, parameters, strict=True)]
+
+
+def _sum(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    if mine is None or theirs is None:
+        return theirs.clone() if mine is None and theirs is not None else mine
+    return mine + theirs
