@@ -30,7 +30,7 @@ from tzk_core.random_streams import stream
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
-GOAL = 1.5
+GOAL = 3.0
 SHAPE = (1, 32, 32)
 NAMES = ("mnist", "omniglot", *(f"digit-{digit}" for digit in range(10)))
 SHARE = 55_000 / (55_000 + 19_280)  # of MNIST in a batch, as many as it has training images

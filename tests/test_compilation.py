@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,14 +50,21 @@ class Uneven:
         return {"all": slice(0, self.size)}
 
 
-def trainer(batches: Uneven, flow: Mapping[str, Any], kind: str, backend: str | None, **knowledge: Any) -> Trainer:
+def trainer(
+    batches: Uneven,
+    flow: Mapping[str, Any],
+    kind: str,
+    backend: str | None,
+    emphasis: float = 0.0,
+    **knowledge: Any,
+) -> Trainer:
     """A trainer of the same model each time; its step compiled by `backend` if given."""
     model = TzK(build_flow(batches.shape, **flow))
     for name in batches.names:
         model.add(name, build_knowledge(kind, model.latent_shape, name=name, hidden=6, layers=2, **knowledge))
     model = model.double()
     model.flow.initialise(torch.rand(64, *batches.shape, generator=stream(0, "start")).double())
-    made = Trainer(model, batches, Settings(steps=100, compile=False), levels=None)
+    made = Trainer(model, batches, Settings(steps=100, compile=False, emphasis=emphasis), levels=None)
     if backend is not None:
         made._compiled = CompiledTerms(required=True, backend=backend)
     return made
@@ -87,8 +95,16 @@ def test_the_paper_s_step_is_one_graph_that_is_made_once() -> None:
 def test_so_it_is_where_something_is_missing_and_where_one_type_has_most() -> None:
     batches = Uneven((3,), 40, missing=True)
     flow = {"layers": [{"type": "tiled-convolution"}, {"type": "affine"}, {"type": "symlog"}]}
-    compiled, plain = (trainer(batches, flow, "gaussian", backend) for backend in ("eager", None))
+    compiled, plain = (trainer(batches, flow, "gaussian", backend, emphasis=5.0) for backend in ("eager", None))
     assert_same(compiled, plain, 6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler writes C++, and no g++ is here")
+def test_machine_code_gives_what_the_plain_step_gives() -> None:
+    batches = Uneven((3,), 12, names=("a",))
+    flow = {"layers": [{"type": "affine"}]}
+    compiled, plain = (trainer(batches, flow, "gaussian", backend, emphasis=5.0) for backend in ("inductor", None))
+    assert_same(compiled, plain, 4)
 
 
 def test_what_cannot_be_compiled_goes_on_without_unless_it_is_asked_for() -> None:

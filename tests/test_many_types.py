@@ -147,6 +147,17 @@ def test_training_with_a_bank_goes_on_exactly(
         assert torch.equal(last.model.state_dict()[name], value), name
 
 
+def test_training_that_began_without_a_bank_cannot_go_on_with_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = trainer_of(small(("gaussian",) * 8))
+    before.advance()
+    before.save(tmp_path)
+    monkeypatch.setattr(banks, "MANY", 2)
+    with pytest.raises(TzkError, match="0 tables of knowledge types, the model 1.*cannot be resumed"):
+        trainer_of(small(("gaussian",) * 8)).resume(tmp_path)
+
+
 def test_a_model_that_was_moved_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(banks, "MANY", 2)
     trainer = trainer_of(small(("gaussian",) * 8))

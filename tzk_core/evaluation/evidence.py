@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tzk_core.data.dequantise import dequantise
 from tzk_core.evaluation.complexity import code_length
+from tzk_core.evaluation.information import presence_given
 from tzk_core.importance import log_prob_present_from
 from tzk_core.inputs import check_domain, check_observations
 from tzk_core.model import TzK
@@ -96,7 +97,7 @@ def evidence(
             log_prob_present_from(kind, z, noise.expand(len(z), -1, -1)) - log_prob_z
             for kind, noise in zip(kinds, noises, strict=True)
         ]
-        present = [kind.log_prob_presence_given(z)[1] for kind in kinds]
+        present = [log_present for _, log_present in presence_given(model, names, z).values()]
         ratios.append(torch.stack(each, 1).cpu() if each else torch.zeros(len(z), 0))
         presences.append(torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0))
     check_domain(torch.cat(logabsdets))

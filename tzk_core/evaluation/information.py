@@ -12,6 +12,7 @@ from torch import Tensor
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
+from tzk_core.stacking import of_each
 
 
 @dataclass
@@ -76,12 +77,17 @@ def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 51
             rows = slice(start, start + chunk)
             z, _ = model.flow.encode(each.T[rows].to(like))
             log_prob_z = model.flow.base.log_prob(z)
-            for name, info in gathered.items():
-                if name not in each.knowledge:
-                    continue
+            told = [name for name in gathered if name in each.knowledge]
+            for name, log_presence in presence_given(model, told, z).items():
                 generator = stream(seed, "information", name, number)
-                _gather(model, each, rows, name, info, z, log_prob_z, weight, generator)
+                _gather(model, each, rows, name, gathered[name], z, log_prob_z, log_presence, weight, generator)
     return gathered
+
+
+def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, tuple[Tensor, ...]]:
+    """By name, log p(κ=0 given z) and log p(κ=1 given z), (batch,) each; types of one structure are evaluated
+    together."""
+    return of_each({name: model.find(name) for name in names}, lambda kind, z: kind.log_prob_presence_given(z), z)
 
 
 def _gather(
@@ -92,12 +98,13 @@ def _gather(
     info: Information,
     z: Tensor,
     log_prob_z: Tensor,
+    log_presence: tuple[Tensor, ...],
     weight: float,
     generator: torch.Generator,
 ) -> None:
     kind = model.find(name)
     presence = held.presence[rows, held.knowledge.index(name)].to(z.device)
-    log_absent, log_present = kind.log_prob_presence_given(z)
+    log_absent, log_present = log_presence
     log_prior_absent, log_prior_present = kind.log_prob_presence()
 
     is_absent, is_present = presence == 0, presence == 1

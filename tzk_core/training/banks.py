@@ -213,6 +213,12 @@ class Banks:
         return [bank.state_dict() for bank in self._banks]
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        if len(states) != len(self._banks):
+            raise TzkError(
+                f"this training has {len(states)} tables of knowledge types, the model {len(self._banks)}: "
+                "it began with another version of tzk, or with other knowledge types, and cannot be resumed. `tzk run` "
+                "trains it anew"
+            )
         for bank, state in zip(self._banks, states, strict=True):
             bank.load_state_dict(state)
 

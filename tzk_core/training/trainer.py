@@ -258,8 +258,8 @@ class Trainer:
             raise TzkError(f"{folder} cannot be resumed: {opaque.reason}")
         self.model.load_state_dict(saved.state_dict())
         state = load_trainer(Path(folder) / "checkpoint")
-        self.optimizer.load_state_dict(state["optimizer"])
         self.banks.load_state_dict(state.get("banks", []))
+        self.optimizer.load_state_dict(state["optimizer"])
         self.multipliers.values = dict(state["multipliers"])
         self.step, self.seconds = state["step"], state["seconds"]
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
