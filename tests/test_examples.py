@@ -50,6 +50,7 @@ def test_every_config_is_valid_or_says_what_to_install(path: Path) -> None:
 
 ADDITIONS = [("quickstart", "online/quickstart"), ("online/mnist", "online/omniglot")]
 ADDITIONS += [("online/omniglot", "online/alphabet"), ("online/alphabet", "online/character")]
+ADDITIONS += [("joint-glow-cpu", "online/glow-numerals")]
 
 
 def run_config(name: str) -> Config:
@@ -67,8 +68,9 @@ def known(config: Config) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(("run_name", "spec"), ADDITIONS)
 def test_every_spec_fits_the_run_that_it_is_for(run_name: str, spec: str) -> None:
-    if "omniglot" in (EXAMPLES / f"{spec}.toml").read_text() and not installed("tzk-plugin-omniglot"):
-        pytest.skip("tzk-plugin-omniglot is not installed")
+    for plugin in tomllib.loads((EXAMPLES / f"{spec}.toml").read_text()).get("plugins", []):
+        if not installed(plugin):
+            pytest.skip(f"{plugin} is not installed")
     base = run_config(run_name)
     addition = load_addition(EXAMPLES / f"{spec}.toml", Base(base, known(base)))
     whole = merged(base, addition)
