@@ -103,7 +103,7 @@ def own_accuracies(
     draws = 1 if levels is None else experiment.config.evaluation.dequantisations
     held = Held("judged", "test", dequantised(), presence, tuple(names), {}, levels, None, 1.0, draws, dequantised)
     scores = score(model, held, importance_samples, names, seed)
-    found = classification(model, scores, "", log_weights(model, names))
+    found = classification(scores, "", log_weights(model, names))
     return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}
 
 

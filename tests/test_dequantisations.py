@@ -82,7 +82,7 @@ def test_rows_say_that_they_are_bounds() -> None:
 def test_discriminators_answer_for_the_grey_levels() -> None:
     """Each draw's p(κ given T), weighing as its p(T): by hand."""
     model, held = model_and_held(5)
-    found = classification(model, scored(model, held), "ab", dict.fromkeys(NAMES, math.log(0.5)))
+    found = classification(scored(model, held), "ab", dict.fromkeys(NAMES, math.log(0.5)))
     total = torch.zeros(len(held.T), 2, dtype=torch.float64)
     for T in held.drawn():
         z, logabsdet = model.flow.encode(T)

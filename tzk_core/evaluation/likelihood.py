@@ -58,6 +58,8 @@ class Scores:
     prior: (n,), log p(T). given: by knowledge type, (m,), log p(T given κ=1) of its samples `rows[name]`.
     decided: by knowledge type whose C has finitely many values, (m,), which of its `support` is the most probable given
         T by Bayes. `given` is exact for these, for others a bound of `importance_samples`.
+    presence: by knowledge type, (m,), log p(κ=1 given T) by its discriminator; of several dequantisations each weighs
+        as its p(T), which gives p(κ=1 given the grey levels).
     """
 
     held: Held
@@ -66,6 +68,7 @@ class Scores:
     given: Mapping[str, Tensor]
     importance_samples: int
     decided: Mapping[str, Tensor] = field(default_factory=dict)
+    presence: Mapping[str, Tensor] = field(default_factory=dict)
 
     def own(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""

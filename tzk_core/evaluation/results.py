@@ -71,7 +71,7 @@ def evaluate(
         rows += _model_rows(scores, info, here, means)
         rows += _baseline_rows(each, train[each.dataset])
         several = {title: members for title, members in here.items() if _several(each, members)}
-        classified += [classification(model, scores, title, members) for title, members in several.items()]
+        classified += [classification(scores, title, members) for title, members in several.items()]
         observed = {name for name, C in each.characteristics.items() if not C.isnan().all()}
         finite = [name for name in scores.decided if name in observed]
         classified += [classification_of_characteristics(model, scores, name) for name in finite]

@@ -29,11 +29,15 @@ def score(
         _scored(model, held, T, number, importance_samples, everywhere, seed, chunk)
         for number, T in enumerate(held.drawn())
     ]
-    first = each[0]
+    first, prior = each[0], _mean([scores.prior for scores in each])
     return replace(
         first,
-        prior=_mean([scores.prior for scores in each]),
+        prior=prior,
         given={name: _mean([scores.given[name] for scores in each]) for name in first.given},
+        presence={
+            name: _mean([scores.presence[name] + scores.prior[rows] for scores in each]) - prior[rows]
+            for name, rows in first.rows.items()
+        },
     )
 
 
@@ -59,6 +63,7 @@ def _scored(
     prior = []
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
+    presence: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     decided: dict[str, list[torch.Tensor]] = {}
     for number, start in enumerate(range(0, len(T), chunk)):
         z, logabsdet = model.flow.encode(T[start : start + chunk].to(like))
@@ -80,6 +85,7 @@ def _scored(
                 log_prob = each.logsumexp(1)
                 decided.setdefault(name, []).append(each.argmax(1).cpu())
             rows[name].append(index + start)
+            presence[name].append(kind.log_prob_presence_given(z[chosen])[1].cpu())
             given[name].append((log_prob + logabsdet[chosen]).cpu())
     return Scores(
         held,
@@ -88,6 +94,7 @@ def _scored(
         {name: torch.cat(parts) for name, parts in given.items() if parts},
         importance_samples,
         {name: torch.cat(parts) for name, parts in decided.items()},
+        {name: torch.cat(parts) for name, parts in presence.items() if parts},
     )
 
 
