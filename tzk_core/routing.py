@@ -115,9 +115,10 @@ def told_of(observations: Observations, absences: Absences) -> Told:
 def presence(observations: Observations) -> Tensor:
     """κ, (knowledge, batch) in {0, 1, nan}; an observed C says that κ = 1 where nobody else does."""
     table = observations.presence.T.clone()
-    for row, name in zip(table, observations.knowledge, strict=True):
-        if name in observations.characteristics:
-            row[row.isnan() & ~observations.characteristics[name].isnan().any(1)] = 1.0
+    for name, C in observations.characteristics.items():
+        if name in observations.knowledge:
+            row = table[observations.knowledge.index(name)]
+            row[row.isnan() & ~C.isnan().any(1)] = 1.0
     return table
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
@@ -52,7 +51,6 @@ class Bank:
                 own[column.key].data = row[column.start : column.stop].view(column.shape)
         self._first = [own[self.columns[0].key] for own in parameters]
         self._places = [parameter.data_ptr() for parameter in self._first]
-        self._views: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
         self._fixed = [
             {key: value for key, value in state_of(kind).items() if key not in trained} for kind in kinds.values()
         ]
@@ -89,36 +87,22 @@ class Bank:
     def step(self, share: float, betas: tuple[float, float]) -> None:
         """Adam, with `share` of every learning rate, for what received a gradient."""
         for rows, leaves in self._taken:
+            index = torch.tensor(rows, device=self.values.device)
             for run in self._runs(rows, leaves):
                 first, last = self.columns[run[0]], self.columns[run[-1]]
                 gradient = torch.cat([leaves[number].grad.flatten(1) for number in run], 1)  # type: ignore[union-attr]
-                views = self._parts(first.start, last.stop)
-                counts = list(self.steps[rows, run[0]].to(gradient.device).unbind())
-                adam(
-                    [views[0][row] for row in rows],
-                    list(gradient.unbind()),
-                    [views[1][row] for row in rows],
-                    [views[2][row] for row in rows],
-                    [],
-                    counts,
-                    fused=True,
-                    amsgrad=False,
-                    beta1=betas[0],
-                    beta2=betas[1],
-                    lr=first.rate * share,
-                    weight_decay=0.0,
-                    eps=1e-8,
-                    maximize=False,
-                )
                 self.steps[rows, run[0] : run[-1] + 1] += 1
+                counts = self.steps[rows, run[0]].unsqueeze(1).to(gradient)
+                values, moments, squares = (
+                    table[:, first.start : last.stop] for table in (self.values, self.moments, self.squares)
+                )
+                mean = moments.index_select(0, index).lerp_(gradient, 1 - betas[0])
+                square = squares.index_select(0, index).mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+                moments.index_copy_(0, index, mean)
+                squares.index_copy_(0, index, square)
+                scale = square.div_(1 - betas[1] ** counts).sqrt_().add_(1e-8)
+                values.index_add_(0, index, mean.mul_(-first.rate * share / (1 - betas[0] ** counts)).div_(scale))
         self.forget()
-
-    def _parts(self, start: int, stop: int) -> list[tuple[Tensor, ...]]:
-        """Parameters and moments of each type from one column to another, made once: there are few such parts."""
-        if (start, stop) not in self._views:
-            tables = (self.values, self.moments, self.squares)
-            self._views[start, stop] = [table[:, start:stop].unbind() for table in tables]
-        return self._views[start, stop]
 
     def _runs(self, rows: Sequence[int], leaves: Sequence[Tensor]) -> Iterator[list[int]]:
         """Neighbouring columns that received a gradient and are alike in learning rate and steps so far."""
