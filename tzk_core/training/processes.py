@@ -14,12 +14,9 @@ import torch.multiprocessing
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from tzk_core.dreams import Latents
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
-from tzk_core.objective import Terms, Wording, terms
-from tzk_core.observations import Observations
-from tzk_core.routing import Routing
+from tzk_core.objective import Terms, terms
 
 APART = 1e-3
 """How far z of a whole batch may be from that of its parts, relative to its norm, before a flow is refused."""
@@ -32,16 +29,8 @@ class ProcessTerms:
         self.spread = Spread(flow.transform, count)
         self._flow = SharedFlow(flow.shape, self.spread, flow.base)
 
-    def __call__(
-        self,
-        flow: SharedFlow,
-        batch: Latents | Observations,
-        routing: Routing,
-        wording: Wording,
-        fixed_flow: bool,
-        emphasis: float,
-    ) -> Terms:
-        return terms(self._flow, batch, routing, wording, fixed_flow, emphasis)
+    def __call__(self, flow: SharedFlow, *rest: Any) -> Terms:
+        return terms(self._flow, *rest)
 
 
 class Spread(Transform):
