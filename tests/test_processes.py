@@ -147,6 +147,23 @@ def test_an_error_in_a_process_is_one_here() -> None:
         flow.close()
 
 
+def test_after_an_error_here_no_answer_is_left_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    transform = Awkward()
+    flow = spread(transform)
+    try:
+        flow(samples())
+        monkeypatch.setattr(transform, "here", False)
+        with pytest.raises(ArithmeticError, match="too much"):
+            flow(torch.cat([samples(3) + 1000, samples(3)]))
+        z, _ = flow(samples() - 1)
+        torch.testing.assert_close(z, samples() - 1)
+        flow.close()
+        with pytest.raises(TzkError, match="the last batch only"):
+            z.sum().backward()
+    finally:
+        flow.close()
+
+
 def test_going_back_through_an_earlier_batch_is_refused() -> None:
     flow = spread(Awkward())
     try:

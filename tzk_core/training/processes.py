@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
@@ -65,12 +66,12 @@ class Spread(Transform):
         self.turn += 1
         own, *others = (part for part in inputs.detach().tensor_split(self.count) if len(part))
         parameters = [each.detach() for each in self.transform.parameters()]
-        busy = self._workers[: len(others)]
-        for worker, part in zip(busy, others, strict=True):
-            worker.encode(part, graph, parameters)
-        with torch.set_grad_enabled(graph):
-            self._part = self.transform(own)
-        parts = [self._part, *(worker.encoded() for worker in busy)]
+        with self._busy(len(others)) as busy:
+            for worker, part in zip(busy, others, strict=True):
+                worker.encode(part, graph, parameters)
+            with torch.set_grad_enabled(graph):
+                self._part = self.transform(own)
+            parts = [self._part, *(worker.encoded() for worker in busy)]
         z, logabsdet = (torch.cat([each.detach() for each in column]) for column in zip(*parts, strict=True))
         return z, logabsdet
 
@@ -78,15 +79,24 @@ class Spread(Transform):
         """The gradients of the trained parameters, from those of what the last `encode` gave."""
         pulls = list(zip(of_z.tensor_split(self.count), of_logabsdet.tensor_split(self.count), strict=True))
         own, *others = [each for each in pulls if len(each[0])]
-        busy = self._workers[: len(others)]
-        for worker, pull in zip(busy, others, strict=True):
-            worker.backward(*pull)
         assert self._part is not None
-        total: list[Tensor | None] = list(torch.autograd.grad(self._part, self._trained(), own, allow_unused=True))
+        with self._busy(len(others)) as busy:
+            for worker, pull in zip(busy, others, strict=True):
+                worker.backward(*pull)
+            total: list[Tensor | None] = list(torch.autograd.grad(self._part, self._trained(), own, allow_unused=True))
+            for worker in busy:
+                total = [_sum(mine, theirs) for mine, theirs in zip(total, worker.gradients(), strict=True)]
         self._part = None
-        for worker in busy:
-            total = [_sum(mine, theirs) for mine, theirs in zip(total, worker.gradients(), strict=True)]
         return total
+
+    @contextmanager
+    def _busy(self, count: int) -> Iterator[list[_Worker]]:
+        """So many of the processes. An error ends all: an answer that nobody waits for would be taken for the next."""
+        try:
+            yield self._workers[:count]
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the other processes; the next batch would start them again."""
@@ -94,7 +104,8 @@ class Spread(Transform):
             return
         for worker in self._workers:
             worker.close()
-        self._workers = []
+        self._workers, self._part = [], None
+        self.turn += 1  # what was encoded cannot be gone back through
         torch.set_num_threads(self._threads)
 
     def _start(self, inputs: Tensor) -> None:

@@ -39,7 +39,7 @@ class Settings:
     compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
         `compiles`).
     processes: into how many parts a batch is cut, the shared flow having a process for each (`processes.Spread`); for
-        CPUs, as many as there are cores.
+        CPUs, as many as there are cores. A batch in which some T is missing is not cut.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
