@@ -21,6 +21,19 @@ def test_steps_are_nearly_orthogonal_and_share_the_singular_vectors(shape: tuple
     assert inner.diagonal().min() > 0.6 and inner.diagonal().max() < 1.3
 
 
+@pytest.mark.parametrize("least", [1e-1, 1e-3, 1e-5])
+def test_single_precision_is_enough_for_ill_conditioned_matrices(least: float) -> None:
+    """Beside the iteration as it is written, on the matrix itself, in double precision."""
+    U, V = (torch.linalg.qr(torch.randn(size, 40, dtype=torch.float64))[0] for size in (40, 360))
+    matrix = U @ torch.diag(torch.logspace(0, math.log10(least), 40, dtype=torch.float64)) @ V.T
+    expected = matrix / matrix.norm()
+    for _ in range(5):
+        square = expected @ expected.T
+        expected = 3.4445 * expected + (-4.7750 * square + 2.0315 * square @ square) @ expected
+    torch.testing.assert_close(orthogonal(matrix), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(orthogonal(matrix.float()).double(), expected, rtol=0, atol=1e-3)
+
+
 def test_the_scale_of_the_gradient_does_not_matter_and_next_to_nothing_is_no_step() -> None:
     matrix = torch.randn(40, 64)
     torch.testing.assert_close(orthogonal(matrix * 1e-6), orthogonal(matrix * 1e6), rtol=1e-3, atol=1e-4)

@@ -88,11 +88,20 @@ def matrices_of(module: nn.Module) -> set[int]:
 
 def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
     """U Vᵀ of the singular value decomposition U S Vᵀ, (rows, columns), to within singular values of 0.7 to 1.2: of a
-    polynomial iteration of Newton and Schulz."""
+    polynomial iteration of Newton and Schulz.
+
+    With X ← p(X Xᵀ) X in every round, X Xᵀ ← p X Xᵀ p: the rounds are of the small square alone, and their product is
+    applied to X once. That halves the time where one side is several times the other, as with convolutions.
+    """
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + LITTLE)
+    square = wide @ wide.T
+    product: Tensor | None = None
     for _ in range(rounds):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
+        polynomial = torch.addmm(b * square, square, square, alpha=c)
+        polynomial.diagonal().add_(a)
+        product = polynomial if product is None else polynomial @ product
+        square = polynomial @ square @ polynomial
+    wide = wide if product is None else product @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T

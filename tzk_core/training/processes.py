@@ -22,6 +22,9 @@ from tzk_core.objective import Terms, terms
 APART = 1e-3
 """How far z of a whole batch may be from that of its parts, relative to its norm, before a flow is refused."""
 
+PATIENCE = 30
+"""Seconds that a process has to end before it is killed."""
+
 
 class ProcessTerms:
     """`objective.terms` with the shared flow in `count` processes, this one among them."""
@@ -50,6 +53,7 @@ class Spread(Transform):
         super().__init__()
         self.transform, self.count = transform, count
         self.turn = 0
+        self._every = list(transform.parameters())  # walks through all modules, which a step would feel
         self._workers: list[_Worker] = []
         self._threads = 0
         self._part: tuple[Tensor, Tensor] | None = None
@@ -65,7 +69,7 @@ class Spread(Transform):
         """z and log|dz/dT|, (batch, ...) and (batch,), without a graph here; with `graph`, ready for `backward`."""
         self.turn += 1
         own, *others = (part for part in inputs.detach().tensor_split(self.count) if len(part))
-        parameters = [each.detach() for each in self.transform.parameters()]
+        parameters = [each.detach() for each in self._every]
         with self._busy(len(others)) as busy:
             for worker, part in zip(busy, others, strict=True):
                 worker.encode(part, graph, parameters)
@@ -109,8 +113,7 @@ class Spread(Transform):
         torch.set_num_threads(self._threads)
 
     def _start(self, inputs: Tensor) -> None:
-        parameters = list(self.transform.parameters())
-        types = {str(each.dtype).removeprefix("torch.") for each in parameters}
+        types = {str(each.dtype).removeprefix("torch.") for each in self._every}
         if len(types) > 1:
             raise TzkError(f"processes > 1 needs a flow of one floating-point type; got {', '.join(sorted(types))}")
         try:
@@ -126,7 +129,7 @@ class Spread(Transform):
         threads = max(1, self._threads // self.count)
         torch.set_num_threads(threads)
         try:
-            self._workers = [_Worker(pickled, parameters, threads) for _ in range(self.count - 1)]
+            self._workers = [_Worker(pickled, self._every, threads) for _ in range(self.count - 1)]
             with torch.no_grad():
                 parts, _ = self.encode(inputs, False)
             if torch.linalg.vector_norm(parts - whole) > APART * torch.linalg.vector_norm(whole):
@@ -139,7 +142,7 @@ class Spread(Transform):
             raise
 
     def _trained(self) -> list[Tensor]:
-        return [each for each in self.transform.parameters() if each.requires_grad]
+        return [each for each in self._every if each.requires_grad]
 
 
 class _InParts(torch.autograd.Function):
@@ -195,7 +198,7 @@ class _Worker:
 
     def close(self) -> None:
         self._connection.close()  # at which it ends
-        self._process.join(5)
+        self._process.join(PATIENCE)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -216,7 +219,7 @@ class _Worker:
         return answer
 
     def _ended(self) -> str:
-        self._process.join(5)
+        self._process.join(PATIENCE)
         return f"exit code {self._process.exitcode}"
 
 
