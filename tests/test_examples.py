@@ -50,7 +50,6 @@ def test_every_config_is_valid_or_says_what_to_install(path: Path) -> None:
 
 ADDITIONS = [("quickstart", "online/quickstart"), ("online/mnist", "online/omniglot")]
 ADDITIONS += [("online/omniglot", "online/alphabet"), ("online/alphabet", "online/character")]
-ADDITIONS += [("joint-glow-cpu", "online/glow-numerals")]
 
 
 def run_config(name: str) -> Config:
