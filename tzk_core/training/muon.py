@@ -97,11 +97,11 @@ def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + LITTLE)
     square = wide @ wide.T
-    product: Tensor | None = None
+    product = torch.eye(len(square), dtype=square.dtype, device=square.device)
     for _ in range(rounds):
         polynomial = torch.addmm(b * square, square, square, alpha=c)
         polynomial.diagonal().add_(a)
-        product = polynomial if product is None else polynomial @ product
+        product = polynomial @ product
         square = polynomial @ square @ polynomial
-    wide = wide if product is None else product @ wide
+    wide = product @ wide
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
