@@ -129,7 +129,7 @@ def test_each_knowledge_type_has_its_own_file_and_the_manifest_every_hash(tmp_pa
     }
     part = manifest["knowledge"]["a"]["part"]
     assert (part["plugin"], part["distribution"], part["name"]) == ("tzk", "tzk", "flow")
-    assert part["arguments"]["characteristics"] == 2 and part["state_version"] == 1
+    assert part["arguments"]["characteristics"] == 2 and part["state_version"] == 2
 
 
 def test_the_trainers_state_is_read_without_running_anything(tmp_path: Path) -> None:

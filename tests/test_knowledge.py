@@ -54,10 +54,12 @@ def test_it_conforms(name: str) -> None:
 
 
 @EVERY
-def test_it_starts_knowing_nothing(name: str) -> None:
-    """Presence at even odds whatever z, C at N(0, 1) whatever z, z close to N(0, 1) whatever C."""
+def test_it_starts_knowing_nothing_of_observed_characteristics(name: str) -> None:
+    """Presence at even odds whatever z, C at p(C) whatever z, z close to N(0, 1) whatever C."""
     kind = KNOWLEDGE[name]()
     kind.initialise(torch.Generator().manual_seed(0))
+    values = torch.tensor([[-1.0], [1.0]]).expand(2, kind.characteristics)  # of mean 0 and deviation 1
+    kind.fit_characteristics(values)
     source = torch.Generator().manual_seed(1)
     z, C, far = (torch.randn(3, *s, generator=source) for s in (kind.latent_shape, *2 * [(kind.characteristics,)]))
     for each in (*kind.log_prob_presence(), *kind.log_prob_presence_given(z)):

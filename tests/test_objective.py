@@ -192,6 +192,7 @@ def test_detaching_the_prior_alone_would_shrink_z() -> None:
     """
     model = TzK(build_flow((3,), layers=[{"type": "affine"}])).double()
     model.add("k0", build_knowledge("gaussian", (3,), name="k0").double())
+    model.find("k0").fit_characteristics(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2))
     T = torch.randn(64, 3, dtype=torch.float64)
     model.flow.initialise(T)  # z then has mean 0 and standard deviation 1: the maximum of its likelihood
     scale = model.flow.transform._transforms[0].raw_log_scale

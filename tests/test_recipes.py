@@ -81,23 +81,26 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
         build_flow((1, 28, 28))
 
 
-def cost(steps: int, gain: float) -> float:
+def cost(steps: int, gain: float, knee: float) -> float:
     """KL(N(0, 1), what fresh flow steps make of N(0, 1)), in nats of one dimension, by quadrature."""
     x: Tensor = torch.linspace(-12, 12, 20001, dtype=torch.float64)
-    z, logabsdet = flow_steps((1,), steps, 1, gain).double()(x[:, None])
+    z, logabsdet = flow_steps((1,), steps, 1, gain, knee).double()(x[:, None])
     log_normal = -0.5 * (x**2 + math.log(2 * math.pi))
     log_flow = -0.5 * (z[:, 0] ** 2 + math.log(2 * math.pi)) + logabsdet
     return torch.trapezoid(log_normal.exp() * (log_normal - log_flow), x).item()
 
 
 def test_flow_steps_start_near_the_identity_at_the_cost_that_their_docstring_gives() -> None:
-    assert cost(steps=4, gain=0.03) == pytest.approx(0.003, abs=0.0005)
-    assert cost(steps=4, gain=1.0) == pytest.approx(0.35, abs=0.005)
+    for knee in (0.0, 1.0):
+        assert cost(steps=4, gain=0.03, knee=knee) == pytest.approx(0.003, abs=0.0005)
+    assert cost(steps=4, gain=1.0, knee=0.0) == pytest.approx(0.35, abs=0.005)
+    assert cost(steps=4, gain=1.0, knee=1.0) < 0.35
 
 
-def test_flow_steps_are_a_density() -> None:
+@pytest.mark.parametrize("knee", [0.0, 0.5, 1.0])
+def test_flow_steps_are_a_density(knee: float) -> None:
     x = torch.linspace(-60, 60, 60001, dtype=torch.float64)
-    z, logabsdet = flow_steps((1,), 4, 1).double()(x[:, None])
+    z, logabsdet = flow_steps((1,), 4, 1, knee=knee).double()(x[:, None])
     density = torch.exp(-0.5 * (z[:, 0] ** 2 + math.log(2 * math.pi)) + logabsdet)
     assert torch.trapezoid(density, x).item() == pytest.approx(1.0, abs=1e-6)
 

@@ -42,6 +42,8 @@ def whitening(shape: tuple[int, ...]) -> Whitening:
 TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "symlog": (lambda: SymLog(IMAGE), IMAGE),
     "symlog of a vector": (lambda: SymLog((5,)), (5,)),
+    "symlog with a knee": (lambda: SymLog(IMAGE, knee=0.5), IMAGE),
+    "symlog of a vector with a knee": (lambda: SymLog((5,), knee=1.5), (5,)),
     "affine": (lambda: Affine(IMAGE), IMAGE),
     "affine of a vector": (lambda: Affine((5,)), (5,)),
     "logit": (lambda: Logit(IMAGE, 1e-6), IMAGE),
@@ -212,6 +214,45 @@ def test_the_gradient_of_symlog_is_that_of_finite_differences() -> None:
     x = torch.tensor([[-2.0, 0.3], [1.5, -0.1]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(SymLog((2,)), x)
     assert torch.autograd.gradgradcheck(SymLog((2,)), x)
+
+
+@pytest.mark.parametrize("knee", [0.1, 0.5, 1.0, 5.0])
+def test_beyond_its_knee_symlog_is_linear_with_the_slope_that_it_has_there(knee: float) -> None:
+    x = torch.linspace(-20, 20, 4001, dtype=torch.float64)
+    outputs, logabsdet = SymLog((1,), knee=knee)(x[:, None])
+    inside = x.abs() <= knee
+    magnitude = torch.where(inside, x.abs().log1p(), math.log1p(knee) + (x.abs() - knee) / (1 + knee))
+    torch.testing.assert_close(outputs[:, 0], x.sign() * magnitude)
+    torch.testing.assert_close(logabsdet, -torch.log1p(x.abs().clamp_max(knee)))
+
+
+@pytest.mark.parametrize("knee", [0.5, 1.0])
+def test_the_slope_of_symlog_has_no_jump_at_its_knee(knee: float) -> None:
+    x = torch.tensor([[knee - 1e-9], [knee + 1e-9], [-knee + 1e-9], [-knee - 1e-9]], dtype=torch.float64)
+    x.requires_grad_()
+    outputs, _ = SymLog((1,), knee=knee)(x)
+    (slope,) = torch.autograd.grad(outputs.sum(), x)
+    torch.testing.assert_close(slope, torch.full_like(slope, 1 / (1 + knee)), rtol=1e-8, atol=0.0)
+
+
+def test_the_gradient_of_symlog_with_a_knee_is_that_of_finite_differences() -> None:
+    x = torch.tensor([[0.3, -0.4], [2.0, -7.0], [0.49, -0.51]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(SymLog((2,), knee=0.5), x)
+
+
+@pytest.mark.parametrize("knee", [0.5, 1.0, 1.5])
+def test_with_a_knee_ten_inverses_in_a_row_cannot_blow_up(knee: float) -> None:
+    """|dx/dy| is at most 1 + knee, so that a latent of 10 comes back below 10 (1 + knee)¹⁰; without it is the tower."""
+    y = torch.tensor([[10.0]], dtype=torch.float64)
+    for _ in range(10):
+        y, _ = SymLog((1,), knee=knee).inverse(y)
+    assert y.item() < 10 * (1 + knee) ** 10
+
+
+@pytest.mark.parametrize("knee", [-1.0, math.inf, math.nan])
+def test_a_knee_is_finite_and_not_negative(knee: float) -> None:
+    with pytest.raises(TzkError, match="knee is expected above 0, or 0 for none"):
+        SymLog((2,), knee=knee)
 
 
 def test_symlog_keeps_tiny_and_huge_values_in_float32() -> None:

@@ -60,6 +60,8 @@ def build_flow(
 
 def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     """The flow that `parts` describe, with fresh weights."""
+    recipe = _upgraded(FlowRecipe, parts.recipe) if parts.recipe else None
+    parts = replace(parts, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
     with seeded(seed, "flow"):
         if parts.recipe is not None:
             transform = _call(FlowRecipe, parts.recipe, parts.shape)
@@ -69,8 +71,7 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")
     flow = SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape))
-    recipe = _today(FlowRecipe, parts.recipe) if parts.recipe else None
-    flow.parts = replace(parts, recipe=recipe, layers=tuple(_today(FlowLayer, part) for part in parts.layers))
+    flow.parts = parts
     return flow
 
 
@@ -86,6 +87,7 @@ def build_knowledge(
 
 def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, name: str = "") -> Knowledge:
     """The knowledge type that `part` describes, with fresh weights."""
+    part = _upgraded(KnowledgeType, part)
     with seeded(seed, "knowledge", name):
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
     knowledge.initialise(stream(seed, "initialise", name))
@@ -155,10 +157,14 @@ def _part(kind: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
     return part
 
 
-def _today(kind: type[Spec], part: Part) -> Part:
-    """The part as what is installed writes it: a state that was read is an upgraded one."""
+def _upgraded(kind: type[Spec], part: Part) -> Part:
+    """The part as what is installed writes it: arguments and state of an older version are brought up to this one."""
     target = registry().find(kind, part.qualified_name).load()
-    return replace(part, state_version=getattr(target, "state_version", 1))
+    version, arguments = getattr(target, "state_version", 1), part.arguments
+    upgrade = getattr(target, "upgrade_arguments", None)
+    if upgrade is not None and part.state_version < version:
+        arguments = upgrade(dict(arguments), part.state_version)
+    return replace(part, state_version=version, arguments=arguments)
 
 
 def _part_of_table(table: Mapping[str, Any]) -> Part:

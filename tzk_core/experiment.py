@@ -29,6 +29,7 @@ from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer
+from tzk_core.training.fit import start_characteristics
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
 
@@ -216,17 +217,22 @@ class Experiment:
             kind.log_odds.fill_(odds)
             observed = [columns[name] for columns in self.annotation.characteristics.values() if name in columns]
             if observed:
-                kind.characteristics_prior.fit(torch.cat(observed).to(kind.log_odds))
+                kind.fit_characteristics(torch.cat(observed).to(kind.log_odds))
         if not self.config.training.initialisation:
             return
-        parts = []
+        parts, presence = [], []
         for dataset, samples in self._split("train").items():
             share = float(self.batches.weights[dataset])
             source = stream(self.config.seed, "initialisation", dataset)
             count = min(len(samples), math.ceil(share * self.config.training.initialisation))
             rows = torch.randperm(len(samples), generator=source)[:count]
             parts.append(dequantise(samples.T[rows], source, self.levels))
-        self.model.flow.initialise(torch.cat(parts).to(next(self.model.parameters())))
+            presence.append(self.annotation.presence[dataset][rows])
+        T = torch.cat(parts).to(next(self.model.parameters()))
+        self.model.flow.initialise(T)
+        columns = dict(zip(self.annotation.names, torch.cat(presence).unbind(1), strict=True))
+        observed = {name for columns in self.annotation.characteristics.values() for name in columns}
+        start_characteristics(self.model, T, columns, observed, self.config.seed)
 
     def _settings(self) -> Settings:
         training, objective = self.config.training, self.config.objective

@@ -16,6 +16,12 @@ from tzk_core.distributions.standard import FittedGaussian
 from tzk_core.parts import Part
 from tzk_core.transforms.bounds import soft_bound
 
+LEAST_LATENTS = 64
+"""The fewest latents whose leading directions C starts from: those of fewer would be those of an accident."""
+
+ENCODER_DEVIATION = 0.3
+"""The deviation of p(C given z, κ=1) at the start, of a C whose variance is 1."""
+
 
 class Knowledge(nn.Module):
     """κ in {0, 1} says whether the knowledge is present, C in R^c what it is like. Its five distributions:
@@ -77,6 +83,31 @@ class Knowledge(nn.Module):
         for module in self.modules():
             if isinstance(module, Regressor):
                 module.initialise(generator)
+        self.start_characteristics(None, generator)
+
+    @torch.no_grad()
+    def fit_characteristics(self, observed: Tensor) -> None:
+        """Fits p(C given κ=1) to observed C, (n, c), rows with nan left out; its encoder starts neutral, at p(C)."""
+        self.characteristics_prior.fit(observed)
+        encoder = getattr(self, "characteristics_encoder", None)
+        if isinstance(encoder, ConditionalGaussian):
+            encoder.start_linear(torch.zeros(self.characteristics, encoder.regressor.inputs), 1.0)
+
+    @torch.no_grad()
+    def start_characteristics(self, z: Tensor | None, generator: torch.Generator) -> None:
+        """Starts p(C given z, κ=1) so that it says something of z, for a C that nobody observes.
+
+        Where encoder and conditional prior both start neutral, C says nothing of z and p(z given C) does not depend on
+        it, so that neither has a gradient: a saddle for ever. So C starts as the leading directions of `features` of z,
+        (n, *latent_shape), latents in which the knowledge is present; of fewer than `LEAST_LATENTS`, or None, as random
+        ones. It has unit variance and the deviation `ENCODER_DEVIATION`. An encoder that is no `ConditionalGaussian`
+        is left as it is.
+        """
+        encoder = getattr(self, "characteristics_encoder", None)
+        if isinstance(encoder, ConditionalGaussian):
+            dims = encoder.regressor.inputs
+            seen = None if z is None or len(z) < LEAST_LATENTS else self.features(z)
+            encoder.start_linear(leading_directions(seen, self.characteristics, dims, generator), ENCODER_DEVIATION)
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """A start in closed form for knowledge that is added to a trained model; here there is none.
@@ -138,3 +169,18 @@ class Knowledge(nn.Module):
     def decode(self, C: Tensor, noise: Tensor) -> Tensor:
         """The z that `noise`, (batch, *latent_shape), stands for under p(z given C, κ=1); C is (batch, c)."""
         return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))
+
+
+def leading_directions(x: Tensor | None, number: int, dims: int, generator: torch.Generator) -> Tensor:
+    """Directions, (number, dims), along which x, (n, dims), varies most, scaled so that x has variance 1 along each.
+
+    None stands for x of independent dimensions, and the directions are then random; so are those beyond the rank of x.
+    """
+    random = torch.randn(number, dims, generator=generator) / dims**0.5
+    if x is None:
+        return random
+    centred = (x - x.mean(0))[:512].double()
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    found = min(number, int((values > 1e-6 * values[0]).sum()))
+    scales = values[:found] / len(centred) ** 0.5
+    return torch.cat([(axes[:found] / scales[:, None]).to(random), random[found:]])

@@ -83,6 +83,7 @@ def mental_capacity(
     stacks: Stacks = MODULES,
     evaluate: Callable[..., Terms] | None = None,
     sizes: dict[str, int] | None = None,
+    kl_weight: float = 1.0,
 ) -> Capacity:
     """Evaluates Eq. 5 on one batch after encoding it once.
 
@@ -93,7 +94,8 @@ def mental_capacity(
     adds that many times log p(κ given T) of every κ that was observed (`Settings`). `absences` says which
     log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch, whatever
     else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several knowledge
-    types come from. `evaluate` takes the place of `terms`, for instance compiled; `sizes` as of `rectangles`.
+    types come from. `kl_weight` is that of the KL from p(C given z) to p(C) of a C that was filled in, which training
+    raises from 0 to 1; the paper's wording of `fill_in` has none. `evaluate` takes the place of `terms`, for instance compiled; `sizes` as of `rectangles`.
     """
     literal, skipped = wording.fill_in == "literal", wording.unlabelled == "skip"
     told = told_of(observations, absences)
@@ -103,7 +105,17 @@ def mental_capacity(
         batch = latents(model, observations, told.presence, latent_noise, fixed_flow, with_jacobian=literal)
     summed = not (literal or skipped)
     routing = route(
-        kinds, observations, told, batch.characteristics, noise, multipliers, skipped, summed, stacks, sizes
+        kinds,
+        observations,
+        told,
+        batch.characteristics,
+        noise,
+        multipliers,
+        skipped,
+        summed,
+        stacks,
+        sizes,
+        1.0 if literal else kl_weight,
     )
     found = (evaluate or terms)(model.flow, batch, routing, wording, fixed_flow, emphasis)
     names = [name for routed in routing.routes for name in routed.rectangle.names]
@@ -194,7 +206,7 @@ def terms(
         if emphasis:
             labels = _added(labels, into, _only(known & real, present).flatten())
         encoder, decoder, ratio = stack(
-            partial(_present, literal=literal),
+            partial(_present, literal=literal, kl_weight=routing.kl_weight),
             here,
             rectangle.take(divisor),
             present,
@@ -298,9 +310,11 @@ def _present(
     noise: Tensor,
     observed: Tensor | None,
     literal: bool,
+    kl_weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """κ = 1, with C as observed or as its encoder fills it in: log p_enc(K given T), log p_dec(T, K) - log p(T), both
-    less log q of what was filled in, and log p(z given C) - log p(z); (n,) each."""
+    less log q of what was filled in, and log p(z given C) - log p(z); (n,) each. `kl_weight`, a scalar, is that of
+    log p(C) - log q of a C that was filled in."""
     C = kind.encode(z, noise)
     filled_in = torch.ones_like(log_present, dtype=torch.bool)
     if observed is not None:
@@ -311,7 +325,8 @@ def _present(
     log_q = torch.zeros_like(encoded) if literal else torch.where(filled_in, encoded, 0.0)
     ratio = kind.log_prob_latent(z, C) - divisor
     encoder = log_present + encoded - log_q
-    decoder = kind.log_prob_presence()[1] + kind.log_prob_characteristics(C) + ratio - log_q
+    weight = torch.where(filled_in, kl_weight, 1.0)
+    decoder = kind.log_prob_presence()[1] + weight * kind.log_prob_characteristics(C) + ratio - weight * log_q
     return encoder, decoder, ratio
 
 

@@ -54,11 +54,13 @@ class Routing:
     """The routes of one batch. With `sizes`, and all absences, the number of samples of a rectangle is the only shape
     in it that differs from batch to batch, and there is no branch on a value after it: what follows can be one graph.
 
-    groups: exclusive knowledge types, where some sample is undecided.
+    groups: exclusive knowledge types, where some sample is undecided. kl_weight: a scalar, that of log p(C) less
+    log p(C given z) where C was filled in.
     """
 
     routes: tuple[Routed, ...]
     groups: tuple[Undecided, ...]
+    kl_weight: Tensor
 
 
 def route(
@@ -72,6 +74,7 @@ def route(
     summed: bool,
     stacks: Stacks = MODULES,
     sizes: dict[str, int] | None = None,
+    kl_weight: float = 1.0,
 ) -> Routing:
     """Routes samples to the knowledge types in them. `skip`: where nobody says whether it is, they do not go there;
     `summed`: exclusive groups are summed over. `stacks` and `sizes` as of `rectangles`; with `sizes` absences are
@@ -99,7 +102,7 @@ def route(
                 {name: group_of[name] for name in names if name in group_of},
             )
         )
-    return Routing(tuple(routes), tuple(groups))
+    return Routing(tuple(routes), tuple(groups), T.new_tensor(kl_weight))
 
 
 def told_of(observations: Observations, absences: Absences) -> Told:

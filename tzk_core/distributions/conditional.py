@@ -11,7 +11,7 @@ from torch import Tensor
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import LOG_2PI
-from tzk_core.transforms.bounds import soft_bound
+from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class ConditionalGaussian(Reparametrised):
@@ -38,6 +38,15 @@ class ConditionalGaussian(Reparametrised):
         """Mean and log-scale, each (…, dims), for a context of shape (…, c)."""
         mean, log_scale = self.regressor(context).chunk(2, -1)
         return soft_bound(mean, self.mean_bound), soft_bound(log_scale, self.log_scale_bound)
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, deviation: float) -> None:
+        """Starts as N(`weight` context, `deviation`²), weight being (dims, c); with `weight` 0 and 1 as N(0, I)."""
+        dims = math.prod(self.shape)
+        self.regressor.start_linear(weight)
+        bias = self.regressor[-1].bias
+        assert isinstance(bias, Tensor)
+        bias[dims:] = soft_bound_inverse(torch.tensor(math.log(deviation)), self.log_scale_bound).to(bias)
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         mean, log_scale = self.parameters_of(given(context))

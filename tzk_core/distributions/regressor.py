@@ -17,6 +17,7 @@ class Regressor(nn.Sequential):
         for before, after in zip(widths[:-1], widths[1:], strict=True):
             parts += [nn.Linear(before, after), nn.PReLU()]
         super().__init__(*parts, nn.Linear(widths[-1], outputs))
+        self.inputs = inputs
 
     def initialise(self, generator: torch.Generator) -> None:
         """He-normal weights drawn from `generator`, zero biases, zero last layer."""
@@ -27,6 +28,27 @@ class Regressor(nn.Sequential):
             with torch.no_grad():
                 layer.weight.copy_(deviation * noise)
                 layer.bias.zero_()
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor) -> None:
+        """Makes the first outputs linear in the inputs, by `weight`, (n, inputs), whatever the hidden units are.
+
+        A pair of hidden units carries each product: PReLU(a) - PReLU(-a) = (1 + slope) a. Where there are fewer pairs
+        than rows the last rows are left out. The other units keep their weights, and add nothing to these outputs yet.
+        """
+        linear = [part for part in self if isinstance(part, nn.Linear)]
+        slopes = [float(part.weight) for part in self if isinstance(part, nn.PReLU)]
+        carried = weight.to(linear[0].weight)
+        for layer, slope in zip(linear, [0.0, *slopes], strict=True):
+            last = layer is linear[-1]
+            carried = carried[: layer.out_features // (1 if last else 2)] / (1 + slope)
+            rows = carried if last else torch.stack([carried, -carried], 1).flatten(0, 1)
+            layer.weight[: len(rows)] = rows
+            layer.bias[: len(rows)] = 0.0
+            # what carries a product on to the next layer: the difference of its pair
+            pairs = torch.eye(len(carried), layer.out_features // 2).to(carried)
+            carried = torch.stack([pairs, -pairs], -1).flatten(1)
+            carried = torch.nn.functional.pad(carried, (0, layer.out_features - carried.shape[1]))
 
     def forward(self, inputs: Tensor) -> Tensor:
         return super().forward(inputs)

@@ -38,13 +38,15 @@ class Information:
     With K = (κ, C): I(z; K) = E log p(z given K)/p(z), which for κ = 0 is log p(κ=0 given z)/p(κ=0);
     H(K) = -E log p(K); H(K given T) = -E log p(K given z). C is as observed, or one sample of its encoder.
     inconsistency: g, E |log p_enc - log p_dec| over samples in which the knowledge is present, both less
-    log p(C given z) where C was filled in.
+    log p(C given z) where C was filled in. characteristics_kl: of p(C given z) from p(C), where C was filled in: how
+    many nats C says of z.
     """
 
     mutual_information: _Mean = field(default_factory=_Mean)
     entropy: _Mean = field(default_factory=_Mean)
     conditional_entropy: _Mean = field(default_factory=_Mean)
     inconsistency: _Mean = field(default_factory=_Mean)
+    characteristics_kl: _Mean = field(default_factory=_Mean)
     accuracy: _Mean = field(default_factory=_Mean)
     accuracy_present: _Mean = field(default_factory=_Mean)
     accuracy_absent: _Mean = field(default_factory=_Mean)
@@ -59,6 +61,7 @@ class Information:
             "entropy": self.entropy.value,
             "conditional_entropy": self.conditional_entropy.value,
             "inconsistency_nats": self.inconsistency.value,
+            "characteristics_kl_nats": self.characteristics_kl.value,
             "discriminator_accuracy": self.accuracy.value,
             "discriminator_balanced_accuracy": balanced,
         }
@@ -130,6 +133,7 @@ def _gather(
     log_encoded = kind.log_prob_characteristics_given(C, z)
     log_prior = kind.log_prob_characteristics(C)
     ratio = kind.log_prob_latent(z, C) - log_prob_z
+    info.characteristics_kl.add((log_encoded - log_prior)[filled_in], weight)
     info.mutual_information.add(ratio, weight)
     info.entropy.add(-(log_prior_present + log_prior), weight)
     info.conditional_entropy.add(-(log_present + log_encoded), weight)

@@ -12,7 +12,7 @@ from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
-from tzk_core.recipes.paper import flow_steps
+from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.whitening import Whitening
 
@@ -27,11 +27,13 @@ class FewShotKnowledge(Knowledge):
     directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
     one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
 
-    steps, tile: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is part of,
+    steps, tile, knee: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is part of,
     and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
     """
 
     latent: ConditionalFlow
+    state_version = 2
+    upgrade_arguments = staticmethod(upgrade_arguments)
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class FewShotKnowledge(Knowledge):
         layers: int = 4,
         steps: int = 0,
         tile: int = 16,
+        knee: float = 1.0,
     ) -> None:
         if directions < 1 or trust <= 0 or not 0 < share < 1 or not 0 < unexplained <= 1:
             raise TzkError(
@@ -52,12 +55,12 @@ class FewShotKnowledge(Knowledge):
                 f"got {directions}, {trust}, {share} and {unexplained}"
             )
         whitening = Whitening(latent_shape)
-        transform = Composite([flow_steps(latent_shape, steps, tile), whitening]) if steps else whitening
+        transform = Composite([flow_steps(latent_shape, steps, tile, knee=knee), whitening]) if steps else whitening
         latent = ConditionalFlow(transform, FactorGaussian(latent_shape, characteristics), latent_shape)
         super().__init__(latent_shape, latent, characteristics, hidden, layers)
         del self.characteristics_encoder  # the exact posterior of the factors is in its place
         self.directions, self.trust = directions, trust
-        self.share, self.unexplained = share, unexplained
+        self.share, self.unexplained, self.knee = share, unexplained, knee
 
     @torch.no_grad()
     def build_on(self, other: Knowledge) -> None:
@@ -71,9 +74,10 @@ class FewShotKnowledge(Knowledge):
             {} if each is None else {key: value.shape for key, value in each.state_dict().items()}
             for each in (own, given)
         ]
-        if own is None or given is None or shapes[0] != shapes[1]:
-            said = {} if other.part is None else other.part.arguments
-            wanted = ", ".join(f"{key} = {said[key]}" for key in ("steps", "tile") if key in said)
+        said = {} if other.part is None else other.part.arguments
+        knee_differs = said.get("knee", self.knee) != self.knee  # no tensor has it
+        if own is None or given is None or shapes[0] != shapes[1] or knee_differs:
+            wanted = ", ".join(f"{key} = {said[key]}" for key in ("steps", "tile", "knee") if key in said)
             raise TzkError(
                 "few-shot builds on a flow type with the same flow steps"
                 + (f": give it {wanted}" if wanted else f"; got {type(other).__name__}, which has none")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
 from tzk_core.knowledge import Knowledge
-from tzk_core.recipes.paper import flow_steps, start_steps
+from tzk_core.recipes.paper import flow_steps, start_steps, upgrade_arguments
 
 LEAST = 256
 """The fewest latents that a flow starts from: the means and deviations of fewer would be those of an accident."""
@@ -16,9 +16,12 @@ class FlowKnowledge(Knowledge):
     """`steps` of the paper's flow step between z and the conditional Gaussian; they start at the identity.
 
     On a latent that is an image the steps mix tiles of `tile`×`tile`, on a vector all of its dimensions.
+    `knee` is that of their `SymLog`.
     """
 
     latent: ConditionalFlow
+    state_version = 2
+    upgrade_arguments = staticmethod(upgrade_arguments)
 
     def __init__(
         self,
@@ -28,8 +31,9 @@ class FlowKnowledge(Knowledge):
         tile: int = 16,
         hidden: int = 70,
         layers: int = 4,
+        knee: float = 1.0,
     ) -> None:
-        transform = flow_steps(latent_shape, steps, tile)
+        transform = flow_steps(latent_shape, steps, tile, knee=knee)
         base = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
         super().__init__(latent_shape, ConditionalFlow(transform, base, latent_shape), characteristics, hidden, layers)
 

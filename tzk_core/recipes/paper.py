@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -25,27 +26,44 @@ def paper(
     tile: int = 16,
     alpha: float = 1e-6,
     initialisation: str = "identity",
+    knee: float = 1.0,
 ) -> Transform:
     """Logit, then `steps` flow steps, each step of every other tiling, then an affine map onto the base.
 
-    The paper takes 10 steps and 16×16 tiles on 32×32 images, and the logit of Real NVP (alpha = 0.05).
-    `initialisation` is that of the tiled convolutions, "identity" or "orthogonal".
+    The paper takes 10 steps and 16×16 tiles on 32×32 images, the logit of Real NVP (alpha = 0.05) and the plain SymLog
+    (knee = 0). `initialisation` is that of the tiled convolutions, "identity" or "orthogonal"; `knee` that of `SymLog`.
     """
-    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation)])
+    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation, knee)])
 
 
-def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03) -> Composite:
+def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
+    """Arguments of an older `state_version`: before the second, SymLog had no knee."""
+    return {"knee": 0.0, **arguments} if version < 2 else arguments
+
+
+def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
+    """The state dict of an older `state_version`, which has the same tensors."""
+    return state
+
+
+paper.state_version = 2  # type: ignore[attr-defined]
+paper.upgrade = upgrade  # type: ignore[attr-defined]
+paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
+
+
+def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03, knee: float = 1.0) -> Composite:
     """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
     scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
     0.35; `tests/test_recipes.py` measures both."""
     if steps < 1:
         raise TzkError(f"a flow has at least one step; got {steps}")
-    parts = _steps(shape, steps, tile, "identity")
+    parts = _steps(shape, steps, tile, "identity", knee)
     affine = [part for part in parts if isinstance(part, Affine)]
     quantiles = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
     values = gain * quantiles
+    activation = SymLog((1,), knee=knee)
     for _ in range(steps):
-        values = torch.copysign(values.abs().log1p(), values)
+        values = activation(values[:, None])[0].squeeze(1)
     with torch.no_grad():
         for part, scale in ((affine[0], gain), (affine[-1], 1 / values.std().item())):
             part.raw_log_scale.fill_(soft_bound_inverse(torch.tensor(math.log(scale)), part.bound).item())
@@ -70,7 +88,7 @@ def start_steps(transform: Composite, z: Tensor) -> None:
         z = part(z)[0]
 
 
-def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str) -> list[Transform]:
+def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str, knee: float) -> list[Transform]:
     """On images every second step sees every second pixel: tiles of neighbours and tiles of strided pixels take turns,
     so that information reaches all dimensions. A vector is one tile of all its dimensions.
 
@@ -90,7 +108,7 @@ def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str) -
         parts += [
             TiledConvolution(inner, **mixing, initialisation=initialisation, seed=step),
             Affine(inner),
-            SymLog(inner, bound=30.0),  # leaves room for the matrices between several
+            SymLog(inner, bound=30.0, knee=knee),  # the bound leaves room for the matrices between several
         ]
         moves = [Unsqueeze(inner, squeeze.factor, squeeze.tiling)] if squeeze is not None else []
     return [*parts, *_joined(inner, moves), Affine(shape)]

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -236,15 +236,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def core_hash(flow: SharedFlow) -> str:
     """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing.
 
-    Which version of a distribution they were built with does not matter.
+    Which version of a distribution they were built with does not matter, and neither does an argument that a part has
+    gained since its first version, at the value that stands for what it did before.
     """
-    parts = _without_versions(flow.parts.to_json()) if flow.parts else None
+    parts = _without_versions(_as_first_written(flow.parts).to_json()) if flow.parts else None
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     digest.update(repr((flow.shape, flow.latent_shape, type(flow.base).__name__)).encode())
     for name, tensor in sorted(_tensors(flow).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _as_first_written(parts: FlowParts) -> FlowParts:
+    """The recipe without arguments that it gained since, where they change nothing."""
+    if parts.recipe is None:
+        return parts
+    target = registry().find(FlowRecipe, parts.recipe.qualified_name).load()
+    upgrade = getattr(target, "upgrade_arguments", None)
+    gained = upgrade({}, 1) if upgrade is not None else {}
+    kept = {key: value for key, value in parts.recipe.arguments.items() if key not in gained or value != gained[key]}
+    return replace(parts, recipe=replace(parts.recipe, arguments=kept))
 
 
 def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:

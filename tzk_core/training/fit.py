@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ def fit(
     `presence`, p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
     """
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
-    seen = T[~T.flatten(1).isnan().all(1)] if fits else T
+    at = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
+    seen = T[at] if fits else T
     if fits and len(T) and not len(seen):
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
     check_observations(seen, model.shape)
@@ -61,6 +62,8 @@ def fit(
     if options.initialisation:
         rows = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
         model.flow.initialise(seen[rows].to(like))
+        shown = {name: column[at[rows]] for name, column in presence.items()}
+        start_characteristics(model, seen[rows].to(like), shown, batches.characteristics, seed)
     trainer = Trainer(model, batches, options, seed, levels=None)
     trainer.run(progress=progress)
     return trainer
@@ -100,7 +103,22 @@ def fit_priors(kind: Knowledge, share: Tensor, observed: Tensor | None) -> None:
     `observed`, (n, c), rows of nan being unobserved; None leaves p(C) as it is."""
     kind.log_odds.copy_(torch.logit(share, eps=1e-6).nan_to_num(0.0))
     if observed is not None:
-        kind.characteristics_prior.fit(observed.to(kind.log_odds))
+        kind.fit_characteristics(observed.to(kind.log_odds))
+
+
+@torch.no_grad()
+def start_characteristics(
+    model: TzK, T: Tensor, presence: Mapping[str, Tensor], observed: Collection[str], seed: int, chunk: int = 512
+) -> None:
+    """Starts the encoders of every C that nobody observes from the latents in which its knowledge is present.
+
+    T: (n, *shape), dequantised. presence: by knowledge type, (n,) in {0, 1, nan}. observed: those whose C is observed.
+    """
+    z = torch.cat([model.flow.encode(part)[0] for part in T.split(chunk)])
+    for name, column in presence.items():
+        if name not in observed:
+            rows = torch.nonzero(column == 1).squeeze(1).to(z.device)
+            model.find(name).start_characteristics(z[rows], stream(seed, "characteristics", name))
 
 
 class _Batches:

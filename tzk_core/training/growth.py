@@ -197,6 +197,8 @@ def _start(
         reference, places = _latents(alone, sources, inside, like, stream(seed, "start, reference", name))
         groups = [sources[title].groups[name][rows] for title, rows in places] if grouped else []
         kind.start(z, reference, torch.cat(groups).to(like.device) if groups else None)
+        if not seen:
+            kind.start_characteristics(z, stream(seed, "characteristics", name))
 
 
 def _inside(source: Source, implied: set[str], knowledge: Mapping[str, Knowledge]) -> Tensor:

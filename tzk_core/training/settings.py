@@ -35,6 +35,8 @@ class Settings:
         batch are told from so many of its samples, and so many of the types that no sample has are told from all of
         them, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
+    kl_warmup: the share of the steps over which the KL of a C that was filled in rises from 0 to its full weight, so
+        that C says something before it has to be worth its nats (Bowman et al. 2016; Sønderby et al. 2016).
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
         `compiles`).
@@ -62,6 +64,7 @@ class Settings:
     emphasis: float = 0.0
     negatives: int = 16
     dreams: float = 0.0
+    kl_warmup: float = 0.4
     multiplier: float = 0.1
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3
@@ -93,6 +96,8 @@ class Settings:
             raise TzkError(f"emphasis is expected at or above 0; got {self.emphasis}")
         if not 0 <= self.dreams < 1:
             raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
+        if not 0 <= self.kl_warmup <= 1:
+            raise TzkError(f"kl_warmup, a share of the steps, is expected in [0, 1]; got {self.kl_warmup}")
 
     @property
     def betas(self) -> tuple[float, float]:
@@ -118,6 +123,11 @@ class Settings:
                 f"`negatives` than {self.negatives}"
             )
         return False
+
+    def kl_weight(self, step: int) -> float:
+        """The weight of the KL of a C that was filled in at this step, from 0 to 1."""
+        steps = self.kl_warmup * self.steps
+        return min(1.0, step / steps) if steps else 1.0
 
     def schedule(self, step: int) -> float:
         """The share of its learning rate that a step takes."""

@@ -126,6 +126,7 @@ class Trainer:
             self.banks,
             self._compiled or self._spread,
             self._compiled.sizes if self._compiled else None,
+            self.settings.kl_weight(self.step),
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,63 +1,97 @@
-"""SymLog, the paper's invertible activation (Section 3, Fig. 2)."""
+"""SymLog, the paper's invertible activation (Section 3, Fig. 2), linear beyond a knee."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tzk_core.errors import TzkError
 from tzk_core.transforms.layer import Layer, leading
 
 
 class _SymLog(torch.autograd.Function):
     """Output and log-determinant, over the last `dims` dimensions, together: backward needs the output only, since
-    dy/dx = exp(-|y|)."""
+    dy/dx = exp(-min(|y|, limit))."""
 
     @staticmethod
-    def forward(inputs: Tensor, dims: int) -> tuple[Tensor, Tensor]:
-        magnitude = inputs.abs().log1p_()
-        logabsdet = -magnitude.flatten(-dims).sum(-1)
+    def forward(inputs: Tensor, dims: int, limit: float) -> tuple[Tensor, Tensor]:
+        magnitude = inputs.abs()
+        if limit == math.inf:
+            magnitude.log1p_()
+            logabsdet = -magnitude.flatten(-dims).sum(-1)
+        else:
+            magnitude, log_slope = _kneed(magnitude, limit)
+            logabsdet = -log_slope.flatten(-dims).sum(-1)
         return magnitude.copysign_(inputs), logabsdet
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(output[0])
+        ctx.limit = inputs[2]
 
     @staticmethod
-    def backward(ctx: Any, grad_outputs: Tensor, grad_logabsdet: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_outputs: Tensor, grad_logabsdet: Tensor) -> tuple[Tensor, None, None]:
         (outputs,) = ctx.saved_tensors
         per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (outputs.dim() - grad_logabsdet.dim()))
-        towards = torch.addcmul(grad_outputs, per_sample, outputs.sign(), value=-1)
-        return towards * outputs.abs().neg_().exp_(), None
+        sign, magnitude = outputs.sign(), outputs.abs()
+        if ctx.limit != math.inf:
+            sign.masked_fill_(magnitude >= ctx.limit, 0.0)  # beyond the knee the slope is constant
+            magnitude.clamp_max_(ctx.limit)
+        towards = torch.addcmul(grad_outputs, per_sample, sign, value=-1)
+        return towards * magnitude.neg_().exp_(), None, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], inputs: Tensor, dims: int
+        info: Any, in_dims: tuple[int | None, ...], inputs: Tensor, dims: int, limit: float
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _SymLog.apply(*leading(info, in_dims, (inputs,)), dims), (0, 0)
+        return _SymLog.apply(*leading(info, in_dims, (inputs,)), dims, limit), (0, 0)
 
 
 class SymLog(Layer):
-    """y = sign(x) log(|x| + 1), element by element; log|det| = -Σ log(|x| + 1) = -Σ |y|.
+    """y = sign(x) log(1 + |x|), element by element, and beyond |x| = `knee` linear, with the slope that it has there.
 
-    Its inverse grows exponentially, and several in a row explode for latents that no training point was near. Beyond
-    |y| = `bound` it stays where it is there, so that samples are finite: at 80, |x| is 6e34, at 30 it is 1e13.
+    With L = log(1 + knee), |y| = L + (|x| - knee) / (1 + knee) for |x| > knee, and log|det| = -Σ min(log(1 + |x|), L).
+    The derivative is continuous, and that of the inverse at most 1 + knee. Without a knee, knee = 0, the inverse grows
+    exponentially, and several in a row explode for latents that no training point was near; beyond |y| = `bound` it
+    then stays where it is there, so that samples are finite: at 80, |x| is 6e34, at 30 it is 1e13.
+
+    Raises `TzkError` if `knee` is negative or not finite.
     """
 
-    def __init__(self, shape: tuple[int, ...], bound: float = 80.0) -> None:
+    def __init__(self, shape: tuple[int, ...], bound: float = 80.0, knee: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= knee < math.inf:
+            raise TzkError(f"symlog: knee is expected above 0, or 0 for none; got {knee}")
         self.output_shape = tuple(shape)
-        self.bound = bound
+        self.bound, self.knee = bound, knee
+        self.limit = math.log1p(knee) if knee else math.inf
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not torch.compiler.is_compiling():
-            return _SymLog.apply(inputs, len(self.output_shape))
+            return _SymLog.apply(inputs, len(self.output_shape), self.limit)
         # the compiler fuses backward by itself; a sign of 1 at zero, so that the derivative there is 1
         sign = torch.where(inputs < 0, -1.0, 1.0).to(inputs.dtype)
-        magnitude = torch.log1p(sign * inputs)
-        return sign * magnitude, -magnitude.flatten(-len(self.output_shape)).sum(-1)
+        if self.knee:
+            magnitude, log_slope = _kneed(sign * inputs, self.limit)
+        else:
+            magnitude = log_slope = torch.log1p(sign * inputs)
+        return sign * magnitude, -log_slope.flatten(-len(self.output_shape)).sum(-1)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        magnitude = inputs.abs().clamp_max(self.bound)
-        return torch.copysign(torch.expm1(magnitude), inputs), magnitude.flatten(1).sum(1)
+        magnitude = inputs.abs()
+        inside = magnitude.clamp_max(self.limit if self.knee else self.bound)
+        outputs = torch.expm1(inside)
+        if self.knee:
+            outputs = torch.addcmul(outputs, magnitude - inside, outputs.new_tensor(1 + self.knee))
+        return torch.copysign(outputs, inputs), inside.flatten(1).sum(1)
+
+
+def _kneed(magnitude: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """|y| and -log dy/dx for |x|, of a SymLog that is linear beyond log(1 + |x|) = `limit`."""
+    knee = math.expm1(limit)
+    inside = magnitude.clamp_max(knee)
+    log_slope = inside.log1p()
+    return torch.add(log_slope, magnitude - inside, alpha=1 / (1 + knee)), log_slope
