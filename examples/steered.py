@@ -1,7 +1,7 @@
 """Whether C steers: samples drawn at a grid of asked-for slants and thicknesses, measured as MNIST's images were.
 
     tzk run examples/steered.toml --out runs/steered
-    python examples/steered.py runs/steered --temperature 0.5
+    python examples/steered.py runs/steered
 
 Prints a Markdown table. For each digit the C asked for are the 5x5 quantiles from 10 to 90 % of its p(C), and what is
 measured is the median over the samples at each: their correlation, and the slope of measured on asked.
