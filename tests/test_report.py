@@ -186,8 +186,8 @@ def test_gains_and_single_draws_have_columns_where_there_are_any() -> None:
     histogram |= {"gain_bits_per_dim": -0.01, "gain_standard_error": 0.002}
     prior |= {"one_draw_bits_per_dim": 1.375}
     text = table.markdown(results, "tzk")
-    assert cells(text, "given mnist")[4:8] == ["1.200", "1.300", "—", "0.050 ± 0.001"]
-    assert cells(text, "histogram")[4:8] == ["1.260", "—", "1.646", "-0.010 ± 0.002"]
+    assert cells(text, "given mnist")[4:8] == ["1.200", "1.300", "—", "0.0500 ± 0.0012"]
+    assert cells(text, "histogram")[4:8] == ["1.260", "—", "1.646", "-0.0100 ± 0.0020"]
     assert cells(text.split("## Likelihood on omniglot")[0], "prior")[4:8] == ["1.250", "1.375", "—", "—"]
     assert table.GAIN_NOTES in text
 

@@ -166,7 +166,7 @@ def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any
     bits = sum(each["bits_per_image"] for each in rows) / len(rows)
     count = sum(each["count"] for each in rows)
     label = ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}"
-    more = {key: average(key) for key in ("gain_bits_per_dim", "one_draw_bits_per_dim")}
+    more: dict[str, Any] = {key: average(key) for key in ("gain_bits_per_dim", "one_draw_bits_per_dim")}
     more |= {"gain_standard_error": error("gain_standard_error"), "knowledge": label, **_estimate(scores, members)}
     return make_row(scores.held, name, "knowledge", bits, count, error("standard_error"), **more)
 

@@ -115,7 +115,7 @@ def gain(row: Mapping[str, Any]) -> str:
     value, error, count = (row.get(key) for key in ("gain_bits_per_dim", "gain_standard_error", "count"))
     if value is None:
         return DASH
-    return "too few to compare" if error is None or (count or 0) < FEWEST else f"{value:.3f} ± {error:.3f}"
+    return "too few to compare" if error is None or (count or 0) < FEWEST else f"{value:.4f} ± {error:.4f}"
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
