@@ -198,6 +198,8 @@ def test_results_are_of_the_new_data_and_knowledge(added: tuple[Path, str]):
     }
     for entry in found["knowledge"]:
         assert entry["inconsistency_nats"] > 0 and entry["gap_nats"] is not None and entry["multiplier"] == 0
+    (note,) = found["notes"]
+    assert note.startswith("The constraint of Eq. 5 was off") and note in (added[0] / "results.md").read_text()
     half = {entry["name"]: entry["presence_prior"] for entry in found["knowledge"]}
     assert half["signs"] == pytest.approx(0.5, abs=1e-6)
     assert half["sign-sun"] == pytest.approx(0.1, abs=1e-6)

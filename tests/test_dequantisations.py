@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from models import held_out
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.evaluation.classification import classification
-from tzk_core.evaluation.likelihood import Held, Scores, knowledge_row, prior_row
+from tzk_core.evaluation.likelihood import Held, Scores, knowledge_row, mean_row, mixture_row, prior_row
+from tzk_core.evaluation.results import evaluate
 from tzk_core.evaluation.scoring import _scored, score
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
@@ -76,7 +78,52 @@ def test_rows_say_that_they_are_bounds() -> None:
     whole = scored(model, held)
     assert prior_row(whole)["estimate"] == "bound of 4 dequantisations"
     assert knowledge_row(whole, "a", None)["estimate"] == "importance-weighted bound, 4 dequantisations"
-    assert prior_row(scored(model, replace(held, draws=1)))["estimate"] == "exact"
+    summed = replace(whole, decided={"a": torch.zeros(len(whole.rows["a"]))})  # as of a C with finitely many values
+    assert knowledge_row(summed, "a", None)["estimate"] == "exact sum over C, 4 dequantisations"
+    assert mean_row(summed, "mean", NAMES)["estimate"] == "importance-weighted bound, 4 dequantisations"
+
+
+def test_rows_of_one_draw_say_so_and_those_of_numbers_are_exact() -> None:
+    model, held = model_and_held(1)
+    for each, draws, prior in ((held, ", one draw", "one dequantisation (one draw)"), (real(held), "", "exact")):
+        single = scored(model, each)
+        assert prior_row(single)["estimate"] == prior
+        assert knowledge_row(single, "a", None)["estimate"] == f"importance-weighted bound{draws}"
+        summed = replace(single, decided={"a": torch.zeros(len(single.rows["a"]))})
+        assert knowledge_row(summed, "a", None)["estimate"] == f"exact sum over C{draws}"
+        assert prior_row(single)["one_draw_bits_per_dim"] is None
+
+
+def real(held: Held) -> Held:
+    """The same numbers, not being grey levels."""
+    return replace(held, levels=None, redraw=None)
+
+
+def test_one_draw_stands_beside_several() -> None:
+    """The figure that each row would have by its first dequantisation alone."""
+    model, held = model_and_held(6)
+    several, single = scored(model, held), scored(model, replace(held, draws=1))
+    weights = dict.fromkeys(NAMES, math.log(0.5))
+    for made in (
+        prior_row,
+        lambda scores: knowledge_row(scores, "b", None),
+        lambda scores: mean_row(scores, "mean", NAMES),
+        lambda scores: mixture_row(scores, "mixture", weights),
+    ):
+        alone, beside = made(single), made(several)
+        assert beside["one_draw_bits_per_dim"] == alone["bits_per_dim"] != beside["bits_per_dim"]
+
+
+def test_the_histogram_is_exact_however_often_is_drawn() -> None:
+    model, held = model_and_held(3)
+    train = (held.T * 4).floor().to(torch.uint8)
+    rows = evaluate(model, [held], {held.dataset: train}, {}, {}, [], {}, 2)["rows"]
+    (histogram,) = [each for each in rows if each["kind"] == "baseline"]
+    (prior,) = [each for each in rows if each["kind"] == "prior"]
+    assert histogram["estimate"] == "exact" and histogram["one_draw_bits_per_dim"] is None
+    assert prior["one_draw_bits_per_dim"] is not None
+    gained = prior["bits_per_dim"] - histogram["bits_per_dim"]
+    assert histogram["gain_bits_per_dim"] == pytest.approx(gained, abs=1e-6)
 
 
 def test_discriminators_answer_for_the_grey_levels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,19 @@ def test_the_length_of_an_image_is_what_zlib_makes_of_its_grey_levels() -> None:
     assert noise == pytest.approx(8 * len(zlib.compress(images[1].numpy().tobytes(), 9)) * math.log(2))
     assert flat < noise / 10
     assert code_length(dequantise(images, generator), 256).tolist() == [flat, noise]
+
+
+def test_complexity_is_added_to_the_likelihood() -> None:
+    """log p(T) plus the length in nats: what is simple has to be the more likely to be as much in distribution."""
+    model = small(()).eval()
+    flat = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    noise = torch.randint(256, flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    lengths = code_length(torch.cat([flat, noise]), 256)
+    alike = replace(made_up([-7.0, -7.0], [], ()), code_length=lengths)
+    found = statistics(alike, Reference.of(model, [], {}))["complexity"]
+    by_hand = [8 * len(zlib.compress(each.numpy().tobytes(), 9)) * math.log(2) - 7 for each in (flat, noise)]
+    assert found.tolist() == pytest.approx(by_hand)
+    assert found[1] > found[0] + 1000
 
 
 @pytest.mark.parametrize("statistic", [*STATISTICS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.baseline import histogram_bits, uniform_bits
+from tzk_core.evaluation.classification import classification
+from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import (
     Held,
     Scores,
@@ -152,8 +155,78 @@ def test_the_mean_row_averages_classes_and_not_samples() -> None:
     mean = mean_row(scored, "mean", ["a", "b", "c"])
     assert mean["bits_per_image"] == pytest.approx(-sum(float(e) for e in each) / 3 / math.log(2))
     assert mean["count"] == 4
-    alone = knowledge_row(scored, "a", None)["standard_error"]
-    assert mean["standard_error"] == pytest.approx(alone / 3)  # the classes with one sample have none
+    assert mean["standard_error"] is None, "the classes with one sample have none"
+    alone = [knowledge_row(twice(scored), name, None)["standard_error"] for name in "abc"]
+    mean = mean_row(twice(scored), "mean", ["a", "b", "c"])
+    assert mean["standard_error"] == pytest.approx(math.sqrt(sum(each**2 for each in alone)) / 3)
+
+
+def twice(scored: Scores) -> Scores:
+    """The same samples and as many others, so that every class has several."""
+    held = scored.held
+    more = held_out(torch.cat([held.T, held.T]), torch.cat([held.presence, held.presence]), list(held.knowledge))
+    given = torch.stack([scored.given[name] for name in held.knowledge])
+    return scores(more, torch.cat([given, given.flip(0) - 0.7], 1))
+
+
+def test_the_gain_is_paired_with_the_prior_of_the_same_samples() -> None:
+    """By hand; its error is that of the differences, and not of either figure."""
+    scored = twice(three())
+    rows = torch.tensor([0, 1, 4, 5])
+    differences = [(scored.given["a"][i] - scored.prior[i]).item() / math.log(2) / 2 for i in rows]
+    mean = sum(differences) / 4
+    error = math.sqrt(sum((each - mean) ** 2 for each in differences) / 3 / 4)
+    mine = knowledge_row(scored, "a", None)
+    assert (mine["gain_bits_per_dim"], mine["gain_standard_error"]) == pytest.approx((mean, error))
+    images = 50 * torch.arange(8)
+    given = {name: values + images for name, values in scored.given.items()}
+    noisy = replace(scored, prior=scored.prior + images, given=given)
+    again = knowledge_row(noisy, "a", None)
+    assert again["gain_standard_error"] == pytest.approx(error)
+    assert again["standard_error"] > 20 * mine["standard_error"], "images differ, which the pairs do not see"
+
+    each = [knowledge_row(scored, name, None) for name in "abc"]
+    mean_of = mean_row(scored, "mean", ["a", "b", "c"])
+    assert mean_of["gain_bits_per_dim"] == pytest.approx(sum(row["gain_bits_per_dim"] for row in each) / 3)
+    squares = sum(row["gain_standard_error"] ** 2 for row in each)
+    assert mean_of["gain_standard_error"] == pytest.approx(math.sqrt(squares) / 3)
+
+    logs = dict.fromkeys("abc", math.log(1 / 3))
+    mixed = mixture_row(scored, "mixture", logs)
+    difference = mixture_log_prob(scored, logs) - scored.prior
+    assert mixed["gain_bits_per_dim"] == pytest.approx(difference.mean().item() / math.log(2) / 2)
+    assert knowledge_row(three(), "b", None)["gain_standard_error"] is None  # of one sample
+
+
+def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
+    """Of an image that two members explain alike but for little, the one that is common is the more probable."""
+    held = held_out(torch.rand(3, 2), [[1, 0], [1, 0], [0, 1]], ["common", "rare"])
+    given = torch.tensor([[-10.0, -12.0, -10.0], [-9.0, -9.0, -9.5]], dtype=torch.float64)
+    presence = {"common": torch.tensor([-0.1, -2.0, -0.1]), "rare": torch.tensor([-2.0, -0.1, -2.0])}
+    scored = replace(scores(held, given), presence=presence)
+    found = classification(scored, "shares", {"common": math.log(0.9), "rare": math.log(0.1)})  # log odds of 2.2
+    assert found["bayes_accuracy"] == pytest.approx(1 / 3)  # the first alone: 1 < 2.2 < 3, and 0.5 < 2.2
+    assert found["discriminator_accuracy"] == pytest.approx(1 / 3) and found["disagreement"] == 0
+    even = classification(scored, "even", dict.fromkeys(("common", "rare"), math.log(0.5)))
+    assert even["bayes_accuracy"] == pytest.approx(1 / 3) and even["disagreement"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "fixed", "said"),
+    [
+        ({"a": 0.0, "b": 0.0}, False, "tolerance of 20 nats, was not active"),
+        ({"a": 0.0, "b": 0.0}, True, "The constraint of Eq. 5 was off"),
+        ({"a": 0.0, "b": 1e-6}, False, None),
+        ({"a": 0.1}, True, None),
+        ({}, False, None),  # not known, as of a model that is shared without its training
+    ],
+)
+def test_a_constraint_that_was_not_active_is_said_to_be(
+    multipliers: dict[str, float], fixed: bool, said: str | None
+) -> None:
+    notes = constraint_notes(multipliers, 20.0, fixed)
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +251,7 @@ def test_a_partition_has_exactly_one_member_in_each_sample(presence: list[list[f
 ROW = {
     *("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim"),
     *("bits_per_pixel", "estimate", "importance_samples", "standard_error", "inconsistency_nats"),
+    *("one_draw_bits_per_dim", "gain_bits_per_dim", "gain_standard_error"),
 }
 KNOWLEDGE = {
     *("name", "mutual_information", "entropy", "conditional_entropy", "discriminator_accuracy", "multiplier"),
@@ -286,7 +360,10 @@ def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[Held], d
             assert each["estimate"] == "published: a paper" and each["bits_per_dim"] == 5.14
             assert each["bits_per_image"] is None and each["bits_per_pixel"] is None
             continue
-        assert each["estimate"] == ("importance-weighted bound" if bound else "exact")
+        drawn = {"prior": "one dequantisation (one draw)", "baseline": "exact"}
+        assert each["estimate"] == drawn.get(each["kind"], "importance-weighted bound, one draw")
+        assert (each["gain_bits_per_dim"] is None) is (each["kind"] == "prior")
+        assert each["one_draw_bits_per_dim"] is None
         assert each["bits_per_dim"] == pytest.approx(each["bits_per_image"] / 4)
         if each["dataset"] == "digits":
             assert each["bits_per_pixel"] == pytest.approx(each["bits_per_image"] / 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from models import held_out, small
 from torch import Tensor
 from worlds import grid
 
-from tzk_core.evaluation.scoring import score
+from tzk_core.evaluation.scoring import _scored, score
 from tzk_core.importance import log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
@@ -105,3 +106,14 @@ def test_scores_encode_every_sample_and_every_chunk_once() -> None:
     assert torch.equal(scored.own("k1"), scored.given["k1"][presence[:, 1] == 1])
     again = score(model, held, 4, everywhere=["k1"], chunk=3)
     assert all(torch.equal(scored.given[name], again.given[name]) for name in ("k0", "k1"))
+
+
+def test_every_chunk_and_every_dequantisation_has_importance_noise_of_its_own() -> None:
+    """One observation again and again, dequantised to the same: only the noise can differ."""
+    model = small(["gaussian"], spread=0.5)
+    T = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(6, 3)
+    held = replace(held_out(T, torch.ones(6, 1), ["k0"]), draws=3, redraw=lambda number: T)
+    drawn = [_scored(model, held, T, draw, 4, (), 0, 2).given["k0"] for draw in range(3)]
+    assert len(torch.stack(drawn).unique()) == 18
+    together = score(model, held, 4, chunk=2).given["k0"]
+    torch.testing.assert_close(together.exp(), torch.stack(drawn).exp().mean(0))

@@ -218,6 +218,10 @@ def test_multipliers_ascend_where_the_tolerance_is_exceeded_and_stay_below_one_h
     multipliers = Multipliers({"loose": 0.1, "tight": 0.1, "met": 0.1}, tolerance=10.0, rate=0.01)
     multipliers.ascend({"loose": 15.0, "tight": 5.0, "met": torch.tensor(10.0)})
     assert multipliers.values == pytest.approx({"loose": 0.105, "tight": 0.095, "met": 0.1})
+    far = Multipliers({"twice": 0.1, "thrice": 0.1, "far": 0.1, "none": 0.1}, tolerance=10.0, rate=0.01)
+    far.ascend({"twice": 20.0, "thrice": 30.0, "far": 1e6, "none": 0.0})
+    expected = {"twice": 0.11, "thrice": 0.11, "far": 0.11, "none": 0.09}
+    assert far.values == pytest.approx(expected), "a step is at most the rate, however much the excess is"
     for _ in range(100):
         multipliers.ascend({"loose": 1e6, "tight": 0.0, "new": 1e6})
     assert multipliers.values == pytest.approx({"loose": 0.45, "tight": 0.0, "met": 0.1, "new": 0.45})

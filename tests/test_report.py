@@ -177,6 +177,30 @@ def test_table_gives_the_gap_beside_the_most_that_knowledge_can_be_worth() -> No
     assert "97.31 %" in text and "10.00 %" in text and "max abs error: 0.00123" in text
 
 
+def test_gains_and_single_draws_have_columns_where_there_are_any() -> None:
+    results = some_results()
+    plain = table.markdown(results, "tzk")
+    assert "gain, bits" not in plain and "one draw, bits" not in plain and table.GAIN_NOTES not in plain
+    histogram, given, prior = results["rows"][2:5]
+    given |= {"gain_bits_per_dim": 0.05, "gain_standard_error": 0.0012, "one_draw_bits_per_dim": 1.3}
+    histogram |= {"gain_bits_per_dim": -0.01, "gain_standard_error": 0.002}
+    prior |= {"one_draw_bits_per_dim": 1.375}
+    text = table.markdown(results, "tzk")
+    assert cells(text, "given mnist")[4:8] == ["1.200", "1.300", "—", "0.0500 ± 0.0012"]
+    assert cells(text, "histogram")[4:8] == ["1.260", "—", "1.646", "-0.0100 ± 0.0020"]
+    assert cells(text.split("## Likelihood on omniglot")[0], "prior")[4:8] == ["1.250", "1.375", "—", "—"]
+    assert table.GAIN_NOTES in text
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "few"), [(10, 0.3, True), (29, 0.3, True), (30, 0.3, False), (1, None, True)]
+)
+def test_few_samples_are_not_compared(count: int, error: float | None, few: bool) -> None:
+    results = some_results()
+    results["rows"][3] |= {"count": count, "gain_bits_per_dim": 0.05, "gain_standard_error": error}
+    assert (cells(table.markdown(results, "tzk"), "given mnist")[6] == "too few to compare") is few
+
+
 def test_gap_is_not_taken_between_different_images() -> None:
     results = some_results()
     results["rows"][3]["count"] = 980

@@ -67,6 +67,16 @@ def test_the_standard_error_by_hand() -> None:
     assert roc_area(torch.tensor([1.0]), torch.tensor([0.0, 2.0])).standard_error is None
 
 
+def test_the_standard_error_of_samples_of_two_sizes_by_hand() -> None:
+    """Inside 1, 3 and 5 exceed 1/2, 1 and 1 of the outside 0 and 2, a variance of 1/12; these are exceeded by 1 and
+    2/3, a variance of 1/18. Each counts by the size of its own sample."""
+    inside, outside = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.0, 2.0])
+    found, mirrored = roc_area(inside, outside), roc_area(-outside, -inside)
+    assert found.area == pytest.approx(5 / 6) == pytest.approx(mirrored.area)
+    expected = math.sqrt(1 / 12 / 3 + 1 / 18 / 2)
+    assert found.standard_error == pytest.approx(expected) == pytest.approx(mirrored.standard_error)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.07, 0.29, 0.5, 0.999])
 @pytest.mark.parametrize("n", [1, 19, 20, 100, 1000])
 def test_the_threshold_has_the_stated_share_below_it(share: float, n: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import stream
-from tzk_core.tempering import Tempering, move, systematic, temper
+from tzk_core.tempering import Tempering, correction, move, systematic, temper
 
 LIKE = torch.zeros((), dtype=torch.float64)
 CENTRE, PRECISION = torch.tensor([1.5, -1.0, 0.5], dtype=torch.float64), 3.0
@@ -71,14 +71,45 @@ def test_particles_have_the_moments_and_the_normaliser_of_the_product() -> None:
     assert population.steps > 1 and population.importance < population.effective <= population.ancestors <= 2048
 
 
-def test_the_standard_error_is_honest_and_the_normaliser_unbiased() -> None:
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        (Tempering(512), 3),
+        (Tempering(256, moves=2), 3),
+        (Tempering(128, moves=4, keep=0.9, least_effective=0), 7),
+    ],
+)
+def test_the_standard_error_is_honest_and_the_normaliser_unbiased(settings: Tempering, steps: int) -> None:
+    """How far runs lie apart, in few steps with much resampling and in many with little.
+
+    A factor of count / (count - 1) a step, as for multinomial resampling, gives 0.51, 0.78 and 0 of the spread; none at
+    all gives 1.02, 1.00 and 1.26.
+    """
     _, _, exact = tempered(1.0)
-    runs = [temper(log_weight, 3, Tempering(200, moves=3), stream(i, "runs"), LIKE) for i in range(120)]
+    runs = [temper(log_weight, 3, settings, stream(i, "runs"), LIKE) for i in range(400)]
     ratios = torch.tensor([run.log_normaliser - exact for run in runs], dtype=torch.float64).exp()
     spread = ratios.std().item()
     assert abs(ratios.mean().item() - 1) < 4 * spread / math.sqrt(len(runs))
+    assert min(run.steps for run in runs) >= steps
     said = math.sqrt(sum(run.standard_error**2 for run in runs) / len(runs))
-    assert 0.7 < said / spread < 1.5
+    assert said == pytest.approx(spread, rel=0.08)  # the spread of 400 is known to 3.5 %
+
+
+def test_the_correction_is_what_resampling_takes_on_average() -> None:
+    """Pairs of different families, counted before and after many resamplings."""
+    count, weights = 60, torch.randn(60, generator=stream(2), dtype=torch.float64)
+    family = torch.arange(count) // torch.tensor([1, 2, 5]).repeat_interleave(20)  # ascending, of different sizes
+    family = family.sort().values.unique(return_inverse=True)[1]
+    share = torch.softmax(weights, 0)
+    shares = torch.zeros(int(family.max()) + 1, dtype=torch.float64).index_add_(0, family, share)
+    drawn = [family[systematic(share, count, stream(i, "correction"))].bincount() for i in range(4000)]
+    pairs = torch.tensor([1 - (each / count).square().sum().item() for each in drawn], dtype=torch.float64)
+    before, error = 1 - shares.square().sum().item(), pairs.std().item() / math.sqrt(len(pairs))
+    assert abs(before / correction(shares, count) - pairs.mean().item()) < 4.5 * error
+    assert before - pairs.mean().item() > 20 * error, "or this tests nothing"
+    even = torch.full((count,), 1 / count, dtype=torch.float64)
+    assert correction(even, count) == pytest.approx(1), "each particle stays, and nothing is lost"
+    assert correction(torch.ones(1, dtype=torch.float64), count) == 1
 
 
 def test_one_step_is_importance_sampling() -> None:

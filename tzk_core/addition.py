@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +16,7 @@ from tzk_core.config.merging import narrowed
 from tzk_core.data.annotation import annotate
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
+from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.experiment import Experiment, annotated, glob
 from tzk_core.implications import implied_by
 from tzk_core.model import TzK
@@ -86,7 +88,8 @@ class Adding:
         results = self.experiment.evaluate("test")
         for entry in results["knowledge"]:
             entry["multiplier"] = 0.0  # the constraint is off
-        return results
+        off = constraint_notes({entry["name"]: 0.0 for entry in results["knowledge"]}, math.inf, fixed=True)
+        return results | {"notes": [*results.get("notes", ()), *off]} if off else results
 
     def probes(self, count: int = 16) -> torch.Tensor:
         """Test observations, (at most `count`, *shape), to compare models on."""

@@ -21,6 +21,7 @@ from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
+from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import SharedFlow, TzK
@@ -148,6 +149,9 @@ class Experiment:
             self.config.seed,
         )
         notes = [*self._differences(), *notes, *more_notes]
+        objective = self.config.objective
+        fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
+        notes += constraint_notes(self.multipliers, objective.tolerance, fixed)
         return results | {"notes": notes} if notes else results
 
     def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:

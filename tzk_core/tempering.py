@@ -66,8 +66,12 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
     """Particles of density N(noise; 0, I) · weight(noise) / normaliser, exact as their number grows.
 
     The weight is taken to powers that rise from 0 to 1, each as high as the effective sample size allows; after each
-    the particles are resampled, systematically, and moved (Del Moral, Doucet & Jasra 2006). The standard error is
-    that of one run, from how the weight is shared among the first particles (Lee & Whiteley 2018).
+    the particles are resampled, systematically, and moved (Del Moral, Doucet & Jasra 2006).
+
+    The standard error is that of one run, from how the weight is shared among the descendants of the first particles:
+    of two draws by weight, the probability that they descend from different ones falls short of 1 by the relative
+    variance of the normaliser, once `correction` makes up for what resampling itself takes (Lee & Whiteley 2018, whose
+    correction is that of multinomial resampling).
 
     `like` says type and device. Raises `TzkError` if the weight is zero everywhere, the steps do not get to its whole,
     or fewer ancestors than `least_effective` are effective; ancestors only become fewer, so that it does so early.
@@ -78,6 +82,7 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
     family = torch.arange(count, device=noise.device)
     importance = _effective(value)
     exponent, log_normaliser, reach, steps = 0.0, 0.0, 1.0, 0
+    corrected = count / (count - 1)  # the first particles are independent: of two draws of them, 1/count are the same
     while exponent < 1:
         if steps == settings.most_steps or importance == 0:
             raise TzkError(
@@ -96,13 +101,14 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
                 f"{left:.3g} of {count} particles are effective ancestors of what {steps} steps of tempering found, "
                 f"{exponent:.1%} of the way; at least {settings.least_effective:g} are expected"
             )
+        corrected *= correction(shares, count) if exponent < 1 else 1.0
         chosen = systematic(share, count, generator)
         noise, value, family = noise[chosen], value[chosen], family[chosen]
         for _ in range(settings.moves):
             noise, value, accepted = move(log_weight, noise, value, exponent, reach, generator)
             acceptance = accepted.double().mean().item()
             reach = min(1.0, reach * math.exp(acceptance - AIM))
-    variance = 1 - (count / (count - 1)) ** steps * (1 - squares)
+    variance = 1 - corrected * (1 - squares)
     return Population(
         noise,
         log_normaliser,
@@ -131,6 +137,22 @@ def move(
     accepted = threshold < exponent * (proposed - value)
     rows = accepted[:, None]
     return torch.where(rows, proposal, noise), torch.where(accepted, proposed, value), accepted
+
+
+def correction(shares: Tensor, count: int) -> float:
+    """By what systematic resampling of `count` particles lessens the probability that two of them, drawn at random,
+    are of different families.
+
+    Args:
+        shares: (families,), of the weight, summing to 1. Families lie side by side, as `systematic` keeps them.
+    Returns: (1 - Σ s²) / E[1 - Σ (n/count)²], n being how many particles of a family are left: count · s, rounded down
+        or, with a probability of the fraction f, up, so that its variance is f (1 - f). Where it is binomial, as in
+        multinomial resampling, the same ratio is count / (count - 1).
+    """
+    fraction = (count * shares) % 1
+    apart = 1 - shares.square().sum().item()
+    left = apart - (fraction * (1 - fraction)).sum().item() / count**2
+    return apart / left if left > 0 else 1.0  # one family is left, and there are no others to lose
 
 
 def systematic(share: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,9 @@
     python examples/baselines/table.py runs/maf runs/maf-class runs/vae
 
 Prints Markdown, a table for each data set, best first. A row is p(T) of a shared flow, or p(T given κ=1) of a knowledge
-type on the samples that have it; the preprocessing that a knowledge type stands on (recipe "logit") has no row.
+type on the samples that have it; the preprocessing that a knowledge type stands on (recipe "logit") has no row. With
+"C summed out" the class is not known: p(T) = mean over y of p(T given y), which is what others publish of networks
+that take it. With "label known" it is: the mean over classes of log p(T given its own class). These are two quantities.
 Parameters are those of the row's own parts, encoder and discriminator included, a dash where a run has no checkpoint;
 seconds are the clock's. Rows of others and the per-pixel histogram are in italics, each once.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tzk_core
-from tzk_core.report.table import aligned
+from tzk_core.report.table import FEWEST, aligned
 
 HEADER = ["model", "row", "bits/pixel", "bits/dim", "±", "estimate", "parameters", "steps", "batch", "seconds"]
 OURS = ("prior", "knowledge", "mixture")
@@ -41,7 +43,7 @@ def rows_of(folder: Path) -> Iterator[tuple[str, float, list[str]]]:
         yield (
             row["dataset"],
             row.get("bits_per_dim") or row.get("bits_per_pixel") or 0.0,
-            [name, row["name"] if ours else row["kind"], *units, error(row), said(row)]
+            [name, quantity(row) if ours else row["kind"], *units, error(row), said(row)]
             + ([f"{size:,}" if size else "—", *trained] if ours else ["—"] * 4),
         )
 
@@ -53,8 +55,17 @@ def parameters_of(folder: Path) -> dict[str, int]:
     return {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items()}
 
 
+def quantity(row: Mapping[str, Any]) -> str:
+    """The name of a row, and whether what it is about is given in it or summed out."""
+    if row["kind"] == "knowledge" and row["name"] != row["knowledge"]:  # a mean over several knowledge types
+        return f"{row['name']}, label known"
+    return f"{row['name']}, C summed out" if row["estimate"].startswith("exact sum over C") else str(row["name"])
+
+
 def error(row: Mapping[str, Any]) -> str:
-    """The standard error in bits per dim."""
+    """The standard error in bits per dim; samples that are too few to compare have none."""
+    if (row.get("count") or FEWEST) < FEWEST:
+        return "too few"
     if row.get("standard_error") is None or not row.get("bits_per_image"):
         return "—"
     return decimals(row["standard_error"] * row["bits_per_dim"] / row["bits_per_image"])

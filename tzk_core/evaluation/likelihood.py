@@ -60,6 +60,7 @@ class Scores:
         T by Bayes. `given` is exact for these, for others a bound of `importance_samples`.
     presence: by knowledge type, (m,), log p(κ=1 given T) by its discriminator; of several dequantisations each weighs
         as its p(T), which gives p(κ=1 given the grey levels).
+    one_draw: the scores of T_1 alone, where there are several dequantisations.
     """
 
     held: Held
@@ -69,6 +70,7 @@ class Scores:
     importance_samples: int
     decided: Mapping[str, Tensor] = field(default_factory=dict)
     presence: Mapping[str, Tensor] = field(default_factory=dict)
+    one_draw: Scores | None = None
 
     def own(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
@@ -78,16 +80,14 @@ class Scores:
 
 def row(held: Held, name: str, kind: str, log_prob: Tensor, **more: Any) -> dict[str, Any]:
     """One row of results.json from log-densities, (n,), in nats. The standard error is of bits per image."""
-    dims = held.T[0].numel()
-    bits = bits_per_image(log_prob.double(), dims, held.levels)
-    error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
-    return make_row(held, name, kind, bits.mean().item(), len(bits), error, **more)
+    bits = bits_per_image(log_prob.double(), held.T[0].numel(), held.levels)
+    return make_row(held, name, kind, bits.mean().item(), len(bits), standard_error(bits), **more)
 
 
 def make_row(
     held: Held, name: str, kind: str, bits: float, count: int | None, error: float | None, **more: Any
 ) -> dict[str, Any]:
-    """One row of results.json from bits per image."""
+    """One row of results.json from bits per image; what they are an estimate of is "exact" unless said."""
     return {
         "name": name,
         "kind": kind,
@@ -98,27 +98,51 @@ def make_row(
         "bits_per_image": bits,
         "bits_per_dim": bits / held.T[0].numel(),
         "bits_per_pixel": bits / held.original_dims if held.original_dims else None,
-        "estimate": "exact" if held.draws == 1 else f"bound of {held.draws} dequantisations",
+        "one_draw_bits_per_dim": None,
+        "estimate": "exact",
         "importance_samples": None,
         "standard_error": error,
+        "gain_bits_per_dim": None,
+        "gain_standard_error": None,
         "inconsistency_nats": None,
         **more,
     }
 
 
+def standard_error(values: Tensor) -> float | None:
+    """That of the mean of (n,) independent values; none of a single one."""
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def gain(held: Held, bits: Tensor, prior: Tensor) -> dict[str, float | None]:
+    """By how many bits per dim less than the `prior` a row needs, with the standard error of the paired difference.
+
+    Both are bits per image, (n,), of the same samples.
+    """
+    difference = (prior - bits).double() / held.T[0].numel()
+    return {"gain_bits_per_dim": difference.mean().item(), "gain_standard_error": standard_error(difference)}
+
+
 def prior_row(scores: Scores) -> dict[str, Any]:
-    return row(scores.held, "prior", "prior", scores.prior)
+    """log p(T): of grey levels the density of one noisy T, or the mean of several, and a bound on what they cost."""
+    held, estimate = scores.held, "exact"
+    if held.levels is not None:
+        estimate = "one dequantisation (one draw)" if held.draws == 1 else f"bound of {held.draws} dequantisations"
+    return row(held, "prior", "prior", scores.prior, estimate=estimate, **_one_draw(scores, lambda each: each.prior))
 
 
 def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dict[str, Any]:
     """log p(T given κ=1) on the samples of the data set in which the knowledge is present."""
+    held, own = scores.held, scores.own(name)
     return row(
-        scores.held,
+        held,
         name,
         "knowledge",
-        scores.own(name),
+        own,
         knowledge=name,
         inconsistency_nats=inconsistency,
+        **_gain(held, own, scores.prior[held.rows(name)]),
+        **_one_draw(scores, lambda each: each.own(name)),
         **_estimate(scores, [name]),
     )
 
@@ -126,14 +150,25 @@ def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dic
 def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any]:
     """The mean over knowledge types of each one's mean on its own samples: the paper's "digit conditional".
 
-    The standard error is that of independent means: of their average.
+    The label is known: the mixture over the same types sums it out. Standard errors are those of independent means: of
+    their average, and unknown where a mean is of one sample.
     """
-    rows = [row(scores.held, member, "knowledge", scores.own(member)) for member in members]
-    error = math.sqrt(sum((each["standard_error"] or 0.0) ** 2 for each in rows)) / len(rows)
+    rows = [knowledge_row(scores, member, None) for member in members]
+
+    def average(key: str) -> float | None:
+        values = [each[key] for each in rows]
+        return None if None in values else sum(values) / len(values)
+
+    def error(key: str) -> float | None:
+        values = [each[key] for each in rows]
+        return None if None in values else math.sqrt(sum(value**2 for value in values)) / len(values)
+
     bits = sum(each["bits_per_image"] for each in rows) / len(rows)
     count = sum(each["count"] for each in rows)
     label = ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}"
-    return make_row(scores.held, name, "knowledge", bits, count, error, knowledge=label, **_estimate(scores, members))
+    more: dict[str, Any] = {key: average(key) for key in ("gain_bits_per_dim", "one_draw_bits_per_dim")}
+    more |= {"gain_standard_error": error("gain_standard_error"), "knowledge": label, **_estimate(scores, members)}
+    return make_row(scores.held, name, "knowledge", bits, count, error("standard_error"), **more)
 
 
 def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor:
@@ -145,8 +180,16 @@ def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
     """The fair unconditional number of a model with knowledge: the mixture over a declared partition."""
     log_prob = mixture_log_prob(scores, log_weights)
-    label = ", ".join(log_weights)
-    return row(scores.held, name, "mixture", log_prob, knowledge=label, **_estimate(scores, log_weights))
+    return row(
+        scores.held,
+        name,
+        "mixture",
+        log_prob,
+        knowledge=", ".join(log_weights),
+        **_gain(scores.held, log_prob, scores.prior),
+        **_one_draw(scores, lambda each: mixture_log_prob(each, log_weights)),
+        **_estimate(scores, log_weights),
+    )
 
 
 def covers(held: Held, members: Sequence[str]) -> bool:
@@ -155,9 +198,26 @@ def covers(held: Held, members: Sequence[str]) -> bool:
     return bool((presence.sum(1) == 1).all())  # a presence that is not known makes the sum nan
 
 
+def _gain(held: Held, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:
+    """`gain` from log-densities, (n,), in nats."""
+    dims = held.T[0].numel()
+    return gain(held, *(bits_per_image(each.double(), dims, held.levels) for each in (log_prob, prior)))
+
+
+def _one_draw(scores: Scores, log_prob: Callable[[Scores], Tensor]) -> dict[str, float | None]:
+    """What a row would be by its first dequantisation alone, in bits per dim, where there are several."""
+    if scores.one_draw is None:
+        return {"one_draw_bits_per_dim": None}
+    dims = scores.held.T[0].numel()
+    bits = bits_per_image(log_prob(scores.one_draw).double(), dims, scores.held.levels)
+    return {"one_draw_bits_per_dim": bits.mean().item() / dims}
+
+
 def _estimate(scores: Scores, names: Iterable[str]) -> dict[str, Any]:
-    """How the integral over C of these knowledge types was taken."""
-    draws = f", {scores.held.draws} dequantisations" if scores.held.draws > 1 else ""
+    """How the integral over C of these knowledge types was taken, and that over the noise in grey levels."""
+    held, draws = scores.held, ""
+    if held.levels is not None:
+        draws = ", one draw" if held.draws == 1 else f", {held.draws} dequantisations"
     if scores.decided.keys() >= set(names):
         return {"estimate": "exact sum over C" + draws}
     return {"estimate": "importance-weighted bound" + draws, "importance_samples": scores.importance_samples}

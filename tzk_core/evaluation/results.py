@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from tzk_core.evaluation.information import Information, information
 from tzk_core.evaluation.likelihood import Held, Scores
 from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
+from tzk_core.units import bits_per_image
 
 FORMAT = 1
 
@@ -69,7 +69,7 @@ def evaluate(
         everywhere = {name for members in here.values() for name in members}
         scores = score(model, each, importance_samples, everywhere, seed)
         rows += _model_rows(scores, info, here, means)
-        rows += _baseline_rows(each, train[each.dataset])
+        rows += _baseline_rows(scores, train[each.dataset])
         several = {title: members for title, members in here.items() if _several(each, members)}
         classified += [classification(scores, title, members) for title, members in several.items()]
         observed = {name for name, C in each.characteristics.items() if not C.isnan().all()}
@@ -122,15 +122,20 @@ def _model_rows(
     return rows
 
 
-def _baseline_rows(held: Held, train: Tensor) -> list[dict[str, Any]]:
-    """The per-pixel histogram, where the data are grey levels; dequantised test data keep theirs."""
+def _baseline_rows(scores: Scores, train: Tensor) -> list[dict[str, Any]]:
+    """The per-pixel histogram, where the data are grey levels; dequantised test data keep theirs.
+
+    It gives grey levels a probability, which is exact however often they are dequantised.
+    """
+    held = scores.held
     if held.levels is None:
         return []
     levels = (held.T * held.levels).floor().clamp(0, held.levels - 1)
-    bits = histogram_bits(train, levels, held.levels)
-    error = bits.std().item() / math.sqrt(len(bits)) if len(bits) > 1 else None
-    mean, name = bits.mean().item(), "per-pixel histogram"
-    return [likelihood.make_row(held, name, "baseline", mean, len(bits), error)]
+    bits = histogram_bits(train, levels, held.levels).cpu()
+    prior = bits_per_image(scores.prior.double(), held.T[0].numel(), held.levels)
+    error, more = likelihood.standard_error(bits), likelihood.gain(held, bits, prior)
+    name, mean = "per-pixel histogram", bits.mean().item()
+    return [likelihood.make_row(held, name, "baseline", mean, len(bits), error, **more)]
 
 
 def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
@@ -148,7 +153,8 @@ def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:
     """A row of somebody else's: the unit in which it was published, and null in the others."""
     row = dict.fromkeys(
         ("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim")
-        + ("bits_per_pixel", "estimate", "importance_samples", "standard_error", "inconsistency_nats")
+        + ("bits_per_pixel", "one_draw_bits_per_dim", "estimate", "importance_samples", "standard_error")
+        + ("gain_bits_per_dim", "gain_standard_error", "inconsistency_nats")
     )
     source = table.get("source")
     quoted = {key: table.get(key) for key in ("name", "dataset", "bits_per_dim", "bits_per_pixel")}

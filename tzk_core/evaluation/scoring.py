@@ -32,6 +32,7 @@ def score(
     first, prior = each[0], _mean([scores.prior for scores in each])
     return replace(
         first,
+        one_draw=first if len(each) > 1 else None,
         prior=prior,
         given={name: _mean([scores.given[name] for scores in each]) for name in first.given},
         presence={

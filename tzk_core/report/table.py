@@ -16,7 +16,18 @@ NOTES = """\
 Lower is better, and units are never compared across columns: bits/image is the whole of -log2 p(T), bits/dim
 divides it by all dimensions modelled, bits/pixel by the pixels of the original data (a dash where these were
 resized). ± is the standard error of bits/image. Rows of kind *baseline* and *published* are no results of
-this model; published ones are quoted in the unit of their source."""
+this model; published ones are quoted in the unit of their source.
+
+Grey levels are dequantised: *one draw* is the density of one noisy image, which bounds what its grey levels cost from
+above in the mean, and *dequantisations* the mean density of several, a tighter bound. Of a row of kind *knowledge* the
+knowledge is given, of a mean over labels each image's own; in a *mixture*, and in "class summed out", it is not."""
+
+GAIN_NOTES = """\
+"Gain" is by how many bits/dim less than the prior's a row is on the same images, ± the standard error of that paired
+difference."""
+
+FEWEST = 30
+"""The fewest samples to compare: of fewer, the standard error itself is unsure by an eighth, 1/√(2 n), or more."""
 
 KNOWLEDGE_NOTES = """\
 For each knowledge type K = (κ, C), in nats: the terms of Eq. 4, and the inconsistency g between encoder and
@@ -35,6 +46,8 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
     """
     rows = list(results.get("rows", ()))
     parts = ["# Results", NOTES] if rows else ["# Results"]
+    if _any(rows, "gain_bits_per_dim"):
+        parts.append(GAIN_NOTES)
     if notes := results.get("notes"):
         parts.append("\n".join(f"- {_escape(note)}" for note in notes))
     for (dataset, split), group in _by_dataset(rows).items():
@@ -69,23 +82,40 @@ def _kind_order(row: Mapping[str, Any]) -> int:
 
 
 def _likelihood(rows: Sequence[Mapping[str, Any]]) -> str:
-    header = ["model", "kind", "bits/image", "±", "bits/dim", "bits/pixel", "estimate", "images"]
-    cells = []
-    for row in rows:
-        name = _escape(row["name"])
-        cells.append(
-            [
-                f"*{name}*" if row["kind"] in ("baseline", "published") else name,
-                _escape(row["kind"]),
-                _decimals(row.get("bits_per_image"), 1),
-                _decimals(row.get("standard_error"), 1),
-                _decimals(row.get("bits_per_dim"), 3),
-                _decimals(row.get("bits_per_pixel"), 3),
-                _estimate(row),
-                _count(row.get("count")),
-            ]
-        )
-    return aligned(header, cells, numeric=(2, 3, 4, 5, 7))
+    columns: list[tuple[str, list[str]]] = [
+        ("model", [_name(row) for row in rows]),
+        ("kind", [_escape(row["kind"]) for row in rows]),
+        ("bits/image", [_decimals(row.get("bits_per_image"), 1) for row in rows]),
+        ("±", [_decimals(row.get("standard_error"), 1) for row in rows]),
+        ("bits/dim", [_decimals(row.get("bits_per_dim"), 3) for row in rows]),
+    ]
+    if _any(rows, "one_draw_bits_per_dim"):
+        columns.append(("one draw, bits/dim", [_decimals(row.get("one_draw_bits_per_dim"), 3) for row in rows]))
+    columns.append(("bits/pixel", [_decimals(row.get("bits_per_pixel"), 3) for row in rows]))
+    if _any(rows, "gain_bits_per_dim"):
+        columns.append(("gain, bits/dim", [gain(row) for row in rows]))
+    columns.append(("estimate", [_estimate(row) for row in rows]))
+    columns.append(("images", [_count(row.get("count")) for row in rows]))
+    header = [title for title, _ in columns]
+    numeric = [i for i, title in enumerate(header) if title not in ("model", "kind", "estimate")]
+    return aligned(header, list(zip(*(cells for _, cells in columns), strict=True)), numeric)
+
+
+def _any(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return any(row.get(key) is not None for row in rows)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    name = _escape(row["name"])
+    return f"*{name}*" if row["kind"] in ("baseline", "published") else name
+
+
+def gain(row: Mapping[str, Any]) -> str:
+    """How much better than the prior a row is, with its standard error, unless samples are fewer than `FEWEST`."""
+    value, error, count = (row.get(key) for key in ("gain_bits_per_dim", "gain_standard_error", "count"))
+    if value is None:
+        return DASH
+    return "too few to compare" if error is None or (count or 0) < FEWEST else f"{value:.4f} ± {error:.4f}"
 
 
 def _estimate(row: Mapping[str, Any]) -> str:

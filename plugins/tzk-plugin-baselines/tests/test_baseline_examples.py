@@ -80,3 +80,18 @@ def test_the_table_is_best_first_and_leaves_the_preprocessing_out(tmp_path: Path
     assert [line[0] for line in lines[2:]] == ["vae", "maf", "*NICE*"]
     assert lines[2] == ["vae", "vae", "1.959", "1.500", "0.010", "bound, 256 samples", "—", "1,700", "100", "62"]
     assert lines[4][2:5] == ["4.390", "—", "—"]
+
+
+def test_the_table_says_whether_the_class_is_known_or_summed_out(tmp_path: Path) -> None:
+    """p(T) = mean over y of p(T given y), and the mean of p(T given its own y): two quantities, not one."""
+    summed = row("maf-class", "knowledge", 1.5, knowledge="maf-class", estimate="exact sum over C, one draw")
+    known = row("mean digit", "knowledge", 1.4, knowledge="digit-0 to digit-9", estimate="importance-weighted bound")
+    few = row("digit-0", "knowledge", 1.3, knowledge="digit-0", count=10)
+    run = run_folder(tmp_path / "a", "maf-class", "logit", [summed, known, few])
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "table.py"), str(run)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [line[1] for line in lines[2:]] == ["digit-0", "mean digit, label known", "maf-class, C summed out"]
+    assert [line[4] for line in lines[2:]] == ["too few", "0.010", "0.010"]
