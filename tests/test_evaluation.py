@@ -163,12 +163,15 @@ def test_the_mean_row_averages_classes_and_not_samples() -> None:
         ([[1, 0], [1, 0]], True),
         ([[1, 1], [0, 1]], False),
         ([[0, 0], [0, 1]], False),
-        ([[NAN, 0], [0, 1]], False),
-        ([[NAN, NAN], [0, 1]], False),
-        ([[1, NAN], [0, 1]], False),
+        ([[NAN, 0], [0, 1]], True),  # on the samples whose labels decide
+        ([[NAN, NAN], [0, 1]], True),
+        ([[1, NAN], [0, 1]], True),
+        ([[NAN, NAN], [1, NAN]], False),  # of which there are none here
+        ([[NAN, 0], [0, 0]], False),
+        ([[NAN, 0], [1, 1]], False),
     ],
 )
-def test_a_partition_has_exactly_one_member_in_each_sample(presence: list[list[float]], expected: bool) -> None:
+def test_a_partition_has_exactly_one_member_in_each_sample_that_is_decided(presence: list[list[float]], expected: bool) -> None:
     assert covers(held_out(torch.rand(2, 2), presence, ["a", "b"]), ["a", "b"]) is expected
 
 
