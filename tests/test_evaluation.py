@@ -171,7 +171,9 @@ def test_the_mean_row_averages_classes_and_not_samples() -> None:
         ([[NAN, 0], [1, 1]], False),
     ],
 )
-def test_a_partition_has_exactly_one_member_in_each_sample_that_is_decided(presence: list[list[float]], expected: bool) -> None:
+def test_a_partition_has_exactly_one_member_in_each_sample_that_is_decided(
+    presence: list[list[float]], expected: bool
+) -> None:
     assert covers(held_out(torch.rand(2, 2), presence, ["a", "b"]), ["a", "b"]) is expected
 
 

@@ -1,4 +1,4 @@
-"""A model is in evaluation mode but within a step of training: scores and samples depend on their input and the seed."""
+"""A model is in evaluation mode but within a step: scores and samples depend on their input and the seed."""
 
 from __future__ import annotations
 

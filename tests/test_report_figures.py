@@ -77,7 +77,9 @@ def test_curves_are_the_columns_of_the_log_each_in_its_unit(tmp_path: Path, page
     assert sorted(text.get_text() for text in bits.texts) == ["given k  1.50", "toy  1.70"]
 
 
-def test_the_figure_at_the_end_of_a_curve_is_the_mean_of_the_last_lines(tmp_path: Path, pages: dict[str, Figure]) -> None:
+def test_the_figure_at_the_end_of_a_curve_is_the_mean_of_the_last_lines(
+    tmp_path: Path, pages: dict[str, Figure]
+) -> None:
     steps = list(range(90))
     values = [3 + 0.5 * math.sin(step) for step in steps]
     log = {"step": steps, "bits_per_dim/toy": values}
@@ -144,8 +146,8 @@ def test_points_of_the_plane_are_those_of_data_and_model(tmp_path: Path, pages: 
     sampled = experiment.model.sample(2000, "omniglot", seed=0)
     assert torch.equal(torch.as_tensor(right.collections[0].get_offsets().data), sampled.double())
     assert right.get_title("left") == "samples: omniglot"
-    texts = {name: [text.get_text() for text in pages[f"plane-of-C-{name}"].axes[0].texts] for name in ("mnist", "omniglot")}
-    assert texts == {"mnist": ["along slant", "along thickness"], "omniglot": ["along C1", "along C2"]}
+    for name, expected in {"mnist": ["along slant", "along thickness"], "omniglot": ["along C1", "along C2"]}.items():
+        assert [text.get_text() for text in pages[f"plane-of-C-{name}"].axes[0].texts] == expected
 
 
 def test_a_log_without_bits_given_knowledge_draws_none(tmp_path: Path, pages: dict[str, Figure]) -> None:

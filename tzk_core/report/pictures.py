@@ -105,7 +105,6 @@ def _save_plane(experiment: views.Experiment, name: str, path: Path, side: int) 
 
 
 def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
-    model = experiment.model
     sample, caption = _sampler(experiment)
     datasets, tests = views.observations_to_show(experiment, 2000)
     prior = {"": sample(sum(map(len, datasets.values())))}
