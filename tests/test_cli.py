@@ -57,6 +57,7 @@ class FakeExperiment:
             "kept": {},
             "batch_size": self.config.training.batch_size,
             "compile": False,
+            "notes": ["something is evaluated in part only"],
         }
 
     def train(self, folder: Path, resume: bool, progress: Callable[[Any], None]) -> None:

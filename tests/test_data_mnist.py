@@ -172,7 +172,7 @@ def test_absent_without_a_network_says_where_and_what(
     assert "train-images-idx3-ubyte" in message and "MNIST/raw" in message and "TZK_DATA" in message
     assert "\n" not in message
     assert capsys.readouterr().out == ""
-    assert not list((tmp_path / "data").iterdir()) and not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "data").iterdir()) and not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("writable", [True, False])

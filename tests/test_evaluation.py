@@ -236,12 +236,17 @@ def test_a_constraint_that_was_not_active_is_said_to_be(
         ([[1, 0], [1, 0]], True),
         ([[1, 1], [0, 1]], False),
         ([[0, 0], [0, 1]], False),
-        ([[NAN, 0], [0, 1]], False),
-        ([[NAN, NAN], [0, 1]], False),
-        ([[1, NAN], [0, 1]], False),
+        ([[NAN, 0], [0, 1]], True),  # on the samples whose labels decide
+        ([[NAN, NAN], [0, 1]], True),
+        ([[1, NAN], [0, 1]], True),
+        ([[NAN, NAN], [1, NAN]], False),  # of which there are none here
+        ([[NAN, 0], [0, 0]], False),
+        ([[NAN, 0], [1, 1]], False),
     ],
 )
-def test_a_partition_has_exactly_one_member_in_each_sample(presence: list[list[float]], expected: bool) -> None:
+def test_a_partition_has_exactly_one_member_in_each_sample_that_is_decided(
+    presence: list[list[float]], expected: bool
+) -> None:
     assert covers(held_out(torch.rand(2, 2), presence, ["a", "b"]), ["a", "b"]) is expected
 
 
@@ -256,6 +261,7 @@ ROW = {
 KNOWLEDGE = {
     *("name", "mutual_information", "entropy", "conditional_entropy", "discriminator_accuracy", "multiplier"),
     *("inconsistency_nats", "discriminator_balanced_accuracy", "presence_prior", "gap_nats"),
+    "characteristics_kl_nats",
 }
 CLASSIFICATION = {
     *("partition", "dataset", "split", "count", "bayes_accuracy", "discriminator_accuracy", "disagreement"),

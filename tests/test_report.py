@@ -97,6 +97,7 @@ def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), grouped: bool = True) 
         knowledge_names=names,
         groups={"digit-{label}": DIGITS} if grouped else {},
         dataset_knowledge={name: name for name in singles},
+        observed={"mnist": ("slant", "thickness")},
         samples=samples,
     )
 
@@ -104,13 +105,13 @@ def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), grouped: bool = True) 
 def write_metrics(path: Path, steps: int, knowledge: list[str]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        kinds = ("multiplier", "inconsistency", "conditional")
+        kinds = ("multiplier", "inconsistency", "bits_per_dim_given", "conditional")
         columns = [f"{kind}/{name}" for kind in kinds for name in knowledge]
         always = ("step", "objective", "prior_weight", "bits_per_dim/mnist", "bits_per_dim/omniglot")
         writer.writerow([*always, *columns])
         for step in range(0, 50 * steps, 50):
             fall = float(np.exp(-step / 500))
-            values = [scale * (1 + fall) for scale in (0.1, 20.0, 1.2) for _ in knowledge]
+            values = [scale * (1 + fall) for scale in (0.1, 20.0, 1.2, 150.0) for _ in knowledge]
             writer.writerow([step, -1, 0.5, 1.3 + 4 * fall, 1.8 + 5 * fall, *values])
 
 

@@ -92,7 +92,7 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, na
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
     knowledge.initialise(stream(seed, "initialise", name))
     knowledge.part = replace(part, state_version=getattr(knowledge, "state_version", 1))
-    return knowledge
+    return knowledge.eval()
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.implications import most_specific
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.modes import evaluating
 from tzk_core.observations import Observations
 
 LatentNoise = Callable[[str, int], tuple[Tensor, Tensor]]
@@ -79,7 +80,7 @@ def latents(
         places.append(rows)
         parts.append(part)
         log_qs.append(log_q)
-        jacobians.append(-model.flow.transform.inverse(part)[1] if with_jacobian else torch.zeros_like(log_q))
+        jacobians.append(-_inverse_logabsdet(model.flow, part) if with_jacobian else torch.zeros_like(log_q))
     order = torch.cat(places).argsort()
     z, logabsdet, log_q = (torch.cat(each)[order] for each in (parts, jacobians, log_qs))
     return Latents(z, logabsdet, drawn, log_q, characteristics)
@@ -95,6 +96,12 @@ def encoded(flow: SharedFlow, observations: Observations, fixed_flow: bool = Fal
 def _encode(model: TzK, T: Tensor) -> tuple[Tensor, Tensor]:
     """The flow's z and log-determinant; of no sample too, which many a transform does not take."""
     return model.flow.encode(T) if len(T) else (T.new_empty(0, *model.latent_shape), T.new_empty(0))
+
+
+def _inverse_logabsdet(flow: SharedFlow, z: Tensor) -> Tensor:
+    """log|det dT/dz|, (batch,), in evaluation mode: batch normalisation has no inverse while it trains."""
+    with evaluating(flow):
+        return flow.transform.inverse(z)[1]
 
 
 def _sources(model: TzK, presence: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

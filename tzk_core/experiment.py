@@ -23,12 +23,13 @@ from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.partitions import Labels, matched
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective import Wording
-from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
+from tzk_core.tables import annotated, chosen_device, datasets_of, glob, limited
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer
 from tzk_core.training.fit import start_characteristics
 from tzk_core.training.settings import Settings
@@ -89,8 +90,22 @@ class Experiment:
             and each.name in self.knowledge_names
         }
 
+    @property
+    def observed(self) -> dict[str, tuple[str, ...]]:
+        """Knowledge type -> the names of the data's characteristics that are its C, where C is observed."""
+        return {each.name: each.observed for each in self.annotation.knowledge if each.observed}
+
     def describe(self) -> dict[str, Any]:
-        """What a run will do, for a person to read before it does."""
+        """What a run will do, for a person to read before it does.
+
+        Raises `TzkError` for what could not be evaluated afterwards; "notes" say what will be in part only.
+        """
+        notes = self.evaluable()
+        for name, samples in self._split("validation").items():
+            if not len(samples):
+                notes.append(
+                    f"The validation split of {name!r} is empty: `tzk score` and `tzk ood` choose no threshold on it."
+                )
         return {
             "device": str(self.device),
             "parameters": {"flow": _count(self.model.flow)}
@@ -103,7 +118,20 @@ class Experiment:
             "steps": self.config.training.steps,
             "batch_size": self.config.training.batch_size,
             "compile": self._settings().compiles(self.device.type, len(self.model.knowledge)),
+            "notes": notes,
         }
+
+    def evaluable(self, split: str = "test") -> list[str]:
+        """A sentence for each thing that `evaluate` will find in part only, or not at all.
+
+        Needs the labels alone, and no trained model. Raises `TzkError` for what cannot be evaluated: an empty split, a
+        glob without a match, a partition or a mean that fits no data set.
+        """
+        labels = self._labels(split, self.config.evaluation.limit)
+        partitions, means = self._wholes()
+        if problems := list(labels.problems(partitions, means)):
+            raise TzkError("\n".join(problems))
+        return list(labels.notes(partitions))
 
     def train(
         self, folder: Path, resume: bool = False, progress: Callable[[Progress], None] | None = None
@@ -135,8 +163,9 @@ class Experiment:
         """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
         limit = limit or self.config.evaluation.limit
         held = [self._held(name, split, limit) for name in self.datasets]
-        partitions, notes = self._whole(self.config.evaluation.partitions, "mixture")
-        means, more_notes = self._whole(self.config.evaluation.means, "mean")
+        wholes = zip(self._wholes(), ("mixture", "mean"), strict=True)
+        (partitions, notes), (means, more_notes) = (self._known(whole, what) for whole, what in wholes)
+        labels = self._labels(split, limit)
         results = evaluate(
             self.model,
             held,
@@ -148,7 +177,7 @@ class Experiment:
             self.config.evaluation.importance_samples,
             self.config.seed,
         )
-        notes = [*self._differences(), *notes, *more_notes]
+        notes = [*self._differences(), *notes, *more_notes, *labels.problems({}, means), *labels.notes(partitions)]
         objective = self.config.objective
         fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
         notes += constraint_notes(self.multipliers, objective.tolerance, fixed)
@@ -280,19 +309,30 @@ class Experiment:
         elsewhere may have others."""
         return name in self.knowledge_names and self.model.find(name).characteristics == C.shape[1]
 
-    def _whole(self, globs: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
-        """Names of knowledge types for globs, each of which has to match something; and a sentence for each title that
-        is left out, since the model lacks some of its members and the rest would be another figure."""
+    def _labels(self, split: str, limit: int | None) -> Labels:
+        """What is known of the knowledge in the samples that are evaluated."""
+        samples = {
+            name: limited(every, name, split, limit, self.config.seed) for name, every in self._split(split).items()
+        }
+        names, annotation = self.knowledge_names, self.annotation.of(samples)
+        columns = [annotation.names.index(name) for name in names]
+        return Labels(split, names, {name: table[:, columns] for name, table in annotation.presence.items()})
+
+    def _wholes(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The members of partitions and of means, by title; `TzkError` for a glob without a match."""
+        evaluation, names = self.config.evaluation, self.annotation.names
+        return matched(evaluation.partitions, names), matched(evaluation.means, names)
+
+    def _known(self, wholes: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
+        """The partitions or means that the model has all members of; and a sentence for each that is left out, since
+        the rest would be another figure."""
         expanded, notes = {}, []
-        for title, patterns in globs.items():
-            members = [name for name in self.annotation.names if any(fnmatchcase(name, each) for each in patterns)]
-            if not members:
-                raise TzkError(f"[evaluation] {title!r}: no knowledge type matches {', '.join(patterns)}")
+        for title, members in wholes.items():
             if gone := [name for name in members if name not in self.model.knowledge]:
                 whole = f"the config has it over {len(members)} knowledge types, and this model lacks {', '.join(gone)}"
                 notes.append(f"The {what} {title!r} is left out: {whole}.")
             else:
-                expanded[title] = members
+                expanded[title] = list(members)
         return expanded, notes
 
     def _differences(self) -> list[str]:
@@ -314,53 +354,6 @@ class Experiment:
             listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
             raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
         return next(iter(values.values()))
-
-
-def glob(name: str) -> str:
-    """`digit-*` for `digit-{label}`: what the knowledge types that it stands for look like."""
-    while "{" in name:
-        start, stop = name.index("{"), name.index("}")
-        name = name[:start] + "*" + name[stop + 1 :]
-    return name
-
-
-def annotated(table: KnowledgeTable) -> dict[str, Any]:
-    """The keys of a table that say where the knowledge is, and where that is known."""
-    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
-    return {key: getattr(table, key) for key in keys}
-
-
-def datasets_of(config: Config) -> dict[str, Dataset]:
-    """The data sets of a config by the names that it gives them; most read no data before a split is asked for."""
-    return {
-        table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
-    }
-
-
-def limited(samples: Samples, name: str, split: str, limit: int | None, seed: int) -> Samples:
-    """At most `limit` samples of a split, chosen by seed, in their order; raises `TzkError` if the split is empty."""
-    if not len(samples):
-        raise TzkError(f"the {split} split of data set {name!r} is empty")
-    if limit is None or limit >= len(samples):
-        return samples
-    order = torch.randperm(len(samples), generator=stream(seed, "limit", name, split))
-    return samples.take(order[:limit].sort().values)
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device that a config names; "auto" is a CUDA device where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TzkError('device = "cuda", but torch finds no CUDA device here: write device = "auto" or "cpu"')
-    return device
-
-
-def _annotated(table: KnowledgeTable) -> dict[str, Any]:
-    """The keys of a table that say where the knowledge is, and where that is known."""
-    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
-    return {key: getattr(table, key) for key in keys}
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -9,26 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nflows.distributions.base import Distribution
 from nflows.transforms.base import InverseTransform, Transform
 from torch import Tensor, nn
 
 from tzk_core.composition import Composition, Names, members
-from tzk_core.distributions.base import Reparametrised
+from tzk_core.distributions.base import Batched, Reparametrised
 from tzk_core.errors import TzkError, nearest
 from tzk_core.implementations import use_implementations
 from tzk_core.importance import log_prob_present
 from tzk_core.inputs import characteristics_rows, check_domain, check_observations
 from tzk_core.knowledge import Knowledge
+from tzk_core.modes import training, without_caches
 from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
-from tzk_core.random_streams import stream
+from tzk_core.random_streams import seeded, stream
 from tzk_core.stacking import of_each
 from tzk_core.transforms.composite import initialise
 
 
-class SharedFlow(Distribution):
-    """p(T) by z = f_T^{-1}(T): `transform` takes T to z, `base` is p(z)."""
+class SharedFlow(Batched):
+    """p(T) by z = f_T^{-1}(T): `transform` takes T to z, `base` is p(z).
+
+    It is built in evaluation mode, and nflows' caches in it are turned off (`modes.without_caches`).
+    """
 
     def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised) -> None:
         super().__init__()
@@ -36,6 +39,8 @@ class SharedFlow(Distribution):
         self.transform = transform
         self.base = base
         self.parts: FlowParts | None = None  # None: built in Python, so a checkpoint cannot build it again
+        without_caches(self)
+        self.eval()
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -56,9 +61,11 @@ class SharedFlow(Distribution):
     def initialise(self, T: Tensor) -> None:
         """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own.
 
-        Raises `TzkError` if T is outside the domain of a layer, before anything is set from it.
+        It belongs to training: nflows' layers that start from data do so in training mode alone. Raises `TzkError` if
+        T is outside the domain of a layer, before anything is set from it.
         """
-        initialise(self.transform, T)
+        with training(self), seeded(0, "initialise"):
+            initialise(self.transform, T)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,10 @@ class TzK(nn.Module):
 
     With no knowledge it is the plain flow. All methods take T in the scale of the model, (batch, *shape): images
     dequantised, in [0, 1]. Log-probabilities are in nats.
+
+    A model is in evaluation mode, however it was made, so that scores and samples depend on nothing but their input and
+    the seed. A step of training takes the shared flow into training mode and back; knowledge types, which are pure
+    functions, know no other mode.
     """
 
     def __init__(self, flow: SharedFlow, knowledge: Mapping[str, Knowledge] | None = None) -> None:
@@ -85,6 +96,7 @@ class TzK(nn.Module):
         self.opaque: dict[str, Any] = {}  # knowledge whose plugin is not installed, by name: saved back as it came
         for name, each in (knowledge or {}).items():
             self.add(name, each)
+        self.eval()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,9 +112,11 @@ class TzK(nn.Module):
         return _like(self)
 
     def add(self, name: str, knowledge: Knowledge) -> None:
-        """Adds a knowledge type; raises `TzkError` if the name is taken or unusable, or the latent shapes differ."""
+        """Adds a knowledge type, in evaluation mode; raises `TzkError` if the name is taken or unusable, or the latent
+        shapes differ."""
         self.check_addition(name, knowledge)
-        self.knowledge[name] = knowledge
+        without_caches(knowledge)
+        self.knowledge[name] = knowledge.eval()
 
     def check_addition(self, name: str, knowledge: Knowledge) -> None:
         """Raises the `TzkError` that `add` would."""
@@ -257,7 +271,7 @@ class TzK(nn.Module):
         return self
 
 
-class Conditional(Distribution):
+class Conditional(Batched):
     """p(T given κ=1) of one knowledge type; with C as `context`, p(T given C, κ=1). Used as any of nflows'."""
 
     def __init__(self, model: TzK, name: str) -> None:

@@ -133,6 +133,7 @@ def _plan(adding: Adding, parent: RunFolder, path: Path) -> str:
     cap = f", at most {training.minutes:g} minutes" if training.minutes else ""
     rows.append(("training", f"{output.count(training.steps, 'step')} of {training.batch_size}{cap}"))
     rows.append(("run folder", str(path)))
+    rows += [("note", note) for note in described["notes"]]
     return f"{adding.addition.name}, added to {parent.path}\n{output.fields(rows)}"
 
 

@@ -65,8 +65,9 @@ def command(
     from tzk_core.data.dequantise import dequantise
     from tzk_core.evaluation.evidence import Evidence, evidence
     from tzk_core.evaluation.outside import detections
-    from tzk_core.experiment import Experiment, datasets_of, limited
+    from tzk_core.experiment import Experiment
     from tzk_core.random_streams import stream
+    from tzk_core.tables import datasets_of, limited
 
     config = load_config(folder.config)
     others = datasets_of(_datasets_only(outside))

@@ -29,6 +29,7 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
     steps = f"{output.count(described['steps'], 'step')} of {described['batch_size']}"
     rows.append(("training", f"{steps}{cap}{how}"))
     rows.append(("run folder", str(folder)))
+    rows += [("note", note) for note in described["notes"]]
     return f"{config.name}\n{output.fields(rows)}"
 
 

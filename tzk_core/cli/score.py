@@ -84,8 +84,8 @@ def command(
     from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
-    from tzk_core.experiment import chosen_device, datasets_of
     from tzk_core.plugins import registry
+    from tzk_core.tables import chosen_device, datasets_of
 
     config = load_config(folder.config)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")

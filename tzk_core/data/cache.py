@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tzk_core.data.root import places
+from tzk_core.data.root import cache_root, places
 from tzk_core.errors import TzkError
 
 # What numpy raises for an npz file that is damaged, besides the file system's errors.
@@ -70,7 +70,7 @@ def download(fetch: Callable[[Path], object], what: str, put: str, root: str | P
     had.
     """
     looked = places(root)
-    place = next(filter(_writable, looked))
+    place = next(filter(_writable, looked), None) or cache_root()  # which says what to do where none can be written
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".download-") as folder:
         try:

@@ -23,8 +23,7 @@ def cache_root() -> Path:
 
     It is created if need be; TzkError if it cannot be written. Everything in it can be deleted at any time.
     """
-    chosen = os.environ.get("TZK_CACHE")
-    folder = Path(chosen).expanduser() if chosen else _platform_cache()
+    folder = _cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
@@ -41,9 +40,10 @@ def cache_root() -> Path:
 def places(root: str | Path | None = None) -> list[Path]:
     """The folders where data files may lie, in the order they are looked at: the data root, then the cache.
 
-    What is downloaded goes to the first of them that can be written.
+    Neither need exist: what can be read where it lies asks for no cache (see `cache_root`). What is downloaded goes to
+    the first of them that can be written.
     """
-    first, second = data_root(root), cache_root()
+    first, second = data_root(root), _cache()
     return [first] if first == second else [first, second]
 
 
@@ -56,6 +56,11 @@ def existing(path: str | Path | None, what: str) -> Path:
         if candidate.exists():
             return candidate
     raise TzkError(f"{what}: there is neither {looked[0].absolute()} nor {looked[1]}: correct `path`")
+
+
+def _cache() -> Path:
+    chosen = os.environ.get("TZK_CACHE")
+    return Path(chosen).expanduser() if chosen else _platform_cache()
 
 
 def _platform_cache() -> Path:

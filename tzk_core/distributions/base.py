@@ -1,4 +1,4 @@
-"""The contract of the densities here: an nflows `Distribution` that samples by a pure function of noise."""
+"""The contracts of the densities here: nflows' `Distribution`, and one that samples by a pure function of noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 
 
-class Reparametrised(Distribution):
+class Batched(Distribution):
+    """nflows' `Distribution` whose samples in batches have the shape of samples at once.
+
+    nflows joins batches along the first dimension, which with a context is that of the context.
+    """
+
+    def sample(self, num_samples: int, context: Tensor | None = None, batch_size: int | None = None) -> Tensor:
+        """(num_samples, *shape), or (context, num_samples, *shape); at most `batch_size` at a time.
+
+        Raises `TypeError` unless both numbers are positive integers, as nflows does.
+        """
+        if context is None or batch_size is None or not 0 < batch_size < num_samples:
+            return super().sample(num_samples, context, batch_size)
+        sizes = [min(batch_size, num_samples - start) for start in range(0, num_samples, batch_size)]
+        return torch.cat([super(Batched, self).sample(size, context) for size in sizes], 1)
+
+
+class Reparametrised(Batched):
     """A density over one event of shape `shape`, perhaps given a context.
 
     Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`; they CAN override

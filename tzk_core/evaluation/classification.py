@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.evaluation.likelihood import Held, Scores, decided
 from tzk_core.model import TzK
 
 
 def classification(scores: Scores, partition: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
-    """Accuracy on one split of both answers to the one question, and how often they differ; the members are scored
-    everywhere."""
+    """Accuracy on one split of both answers to the one question, and how often they differ, where the labels decide;
+    the members are scored everywhere."""
     names, held = list(log_weights), scores.held
-    truth = held.presence[:, [held.knowledge.index(name) for name in names]].argmax(1)
-    bayes = torch.stack([scores.given[name] + log_weights[name] for name in names]).argmax(0)
-    discriminator = torch.stack([scores.presence[name] for name in names]).argmax(0)
+    known = decided(held, names)
+    truth = held.presence_of(names)[known].argmax(1)
+    bayes = torch.stack([scores.given[name] + log_weights[name] for name in names]).argmax(0)[known]
+    discriminator = torch.stack([scores.presence[name] for name in names]).argmax(0)[known]
     return _compared(held, partition, truth, bayes, discriminator)
 
 

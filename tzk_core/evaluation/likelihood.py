@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tzk_core.evaluation.partitions import Fit
 from tzk_core.units import bits_per_image
 
 
@@ -41,6 +42,10 @@ class Held:
         for number in range(1, self.draws):
             assert self.redraw is not None
             yield self.redraw(number)
+
+    def presence_of(self, names: Iterable[str]) -> Tensor:
+        """Their columns of `presence`, (n, names)."""
+        return self.presence[:, [self.knowledge.index(name) for name in names]]
 
     def rows(self, name: str) -> Tensor:
         """Indices, (n,), of the samples in which the knowledge is present."""
@@ -178,24 +183,34 @@ def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor
 
 
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
-    """The fair unconditional number of a model with knowledge: the mixture over a declared partition."""
-    log_prob = mixture_log_prob(scores, log_weights)
+    """The fair unconditional number of a model with knowledge: the mixture over a declared partition, on the samples
+    that are known to be in it."""
+    rows = decided(scores.held, log_weights)
+
+    def mixture(each: Scores) -> Tensor:
+        return mixture_log_prob(each, log_weights)[rows]
+
+    log_prob = mixture(scores)
     return row(
         scores.held,
         name,
         "mixture",
         log_prob,
         knowledge=", ".join(log_weights),
-        **_gain(scores.held, log_prob, scores.prior),
-        **_one_draw(scores, lambda each: mixture_log_prob(each, log_weights)),
+        **_gain(scores.held, log_prob, scores.prior[rows]),
+        **_one_draw(scores, mixture),
         **_estimate(scores, log_weights),
     )
 
 
-def covers(held: Held, members: Sequence[str]) -> bool:
-    """Whether these knowledge types partition the data set: each sample is known to have just one."""
-    presence = held.presence[:, [held.knowledge.index(name) for name in members]]
-    return bool((presence.sum(1) == 1).all())  # a presence that is not known makes the sum nan
+def covers(held: Held, members: Iterable[str]) -> bool:
+    """Whether these knowledge types partition the data set (`partitions.Fit`)."""
+    return Fit.of(held.presence_of(members)).whole
+
+
+def decided(held: Held, members: Iterable[str]) -> Tensor:
+    """Where it is known which of these knowledge types a sample has, (n,) bool."""
+    return Fit.of(held.presence_of(members)).decided
 
 
 def _gain(held: Held, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:

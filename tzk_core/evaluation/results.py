@@ -14,8 +14,10 @@ from tzk_core.evaluation.baseline import histogram_bits
 from tzk_core.evaluation.classification import classification, classification_of_characteristics
 from tzk_core.evaluation.information import Information, information
 from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.evaluation.partitions import Labels
 from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
+from tzk_core.modes import evaluating
 from tzk_core.units import bits_per_image
 
 FORMAT = 1
@@ -36,7 +38,8 @@ def evaluate(
 
     train: by data set, the training images in grey levels, (n, *shape), for the histogram baseline.
     partitions and means: by title, names of knowledge types. published: rows of others. multipliers: λ at the
-    end of training. Raises `TzkError` for a partition that partitions no data set.
+    end of training. Raises `TzkError` for a partition that partitions no data set. One that the labels of some samples
+    do not decide is evaluated on the others.
 
     Knowledge types that no `held` knows of, as importing may have brought them, take no part.
 
@@ -47,25 +50,34 @@ def evaluate(
     each partition of each data set in which several of its members occur, and for each knowledge type whose observed
     C has finitely many values; "invertibility", with its unit.
     """
-    covered = {
-        each.dataset: [title for title, members in partitions.items() if likelihood.covers(each, members)]
-        for each in held
-    }
-    for title in partitions:
-        if not any(title in titles for titles in covered.values()):
-            raise TzkError(
-                f"[evaluation.partitions] {title!r} partitions no data set: "
-                "it needs exactly one of its knowledge types present in each sample of one"
-            )
+    labels = Labels(held[0].split, held[0].knowledge, {each.dataset: each.presence for each in held})
+    for problem in labels.problems(partitions, {}):
+        raise TzkError(problem)
+    with evaluating(model):
+        return _evaluate(
+            model, held, train, partitions, means, published, multipliers, importance_samples, seed
+        )
+
+
+def _evaluate(
+    model: TzK,
+    held: Sequence[Held],
+    train: Mapping[str, Tensor],
+    partitions: Mapping[str, Sequence[str]],
+    means: Mapping[str, Sequence[str]],
+    published: Sequence[Mapping[str, Any]],
+    multipliers: Mapping[str, float],
+    importance_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """`evaluate`, in evaluation mode and of partitions that fit."""
     weights = {title: log_weights(model, members) for title, members in partitions.items()}
-    was_training = model.training
-    model.eval()
     info = information(model, held, seed)
     rows: list[dict[str, Any]] = []
     classified: list[dict[str, Any]] = []
     gaps: dict[str, list[Tensor]] = {}
     for each in held:
-        here = {title: weights[title] for title in covered[each.dataset]}
+        here = {title: weights[title] for title, members in partitions.items() if likelihood.covers(each, members)}
         everywhere = {name for members in here.values() for name in members}
         scores = score(model, each, importance_samples, everywhere, seed)
         rows += _model_rows(scores, info, here, means)
@@ -80,7 +92,6 @@ def evaluate(
                 gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])
     rows += [_published_row(each) for each in published]
     errors = [invertibility(model, each) for each in held]
-    model.train(was_training)
     return {
         "format": FORMAT,
         "rows": rows,

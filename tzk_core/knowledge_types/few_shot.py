@@ -27,8 +27,8 @@ class FewShotKnowledge(Knowledge):
     directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
     one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
 
-    steps, tile, knee: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is part of,
-    and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
+    steps, tile, knee: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is
+    part of, and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
     """
 
     latent: ConditionalFlow

@@ -54,9 +54,9 @@ def draw(metrics_csv: Path, png: Path) -> None:
     lines = [Line(name, name, (values,)) for name, values in likelihood.items() if "/" not in name]
     nested = {name.replace("/", ", "): values for name, values in likelihood.items() if "/" in name}
     lines += _families(nested, dashed=True)
-    lines += _families(_under(columns, "conditional/"), "given ", dashed=True)
+    lines += _families(_under(columns, "bits_per_dim_given/"), "given ", dashed=True)
     weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
-    dashed = " (dashed: given knowledge)" if any(line.dashed for line in lines) else ""
+    dashed = " (dashed: given knowledge and its C)" if any(line.dashed for line in lines) else ""
     panels_of = (
         (f"Bits per dim in training{dashed}", lines, "likelihood"),
         ("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log"),

@@ -47,7 +47,7 @@ def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[st
         grid.save(samples, folder / f"samples-{file_name(name)}.png", across, caption=caption)
         if name in tests:
             _save_pairs(model, {name: tests[name]}, folder / f"reconstructions-{file_name(name)}.png", across)
-        _save_plane(model, name, folder / f"plane-of-C-{file_name(name)}.png", across)
+        _save_plane(experiment, name, folder / f"plane-of-C-{file_name(name)}.png", across)
 
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
@@ -62,7 +62,7 @@ def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[st
         last = members[-1]  # of the digits the 9, which is also the paper's choice (Fig. 4)
         large = sample(many * many, last)
         grid.save(large, folder / f"samples-{file_name(last)}-large.png", many, caption=caption)
-        _save_plane(model, last, folder / f"plane-of-C-{file_name(last)}.png", across)
+        _save_plane(experiment, last, folder / f"plane-of-C-{file_name(last)}.png", across)
 
 
 def _sampler(experiment: views.Experiment) -> tuple[Callable[..., torch.Tensor], str]:
@@ -89,20 +89,22 @@ def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, acros
     grid.save(torch.cat(rows), path, across, row_labels=labels, rows_together=2)
 
 
-def _save_plane(model: Any, name: str, path: Path, side: int) -> None:
-    """The plane of C at even quantiles of its prior, C1 to the right, C2 upwards; only for C in R^2."""
+def _save_plane(experiment: views.Experiment, name: str, path: Path, side: int) -> None:
+    """The plane of C at even quantiles of its prior, C1 to the right, C2 upwards; only for C in R^2. Characteristics
+    that are observed are called by their names."""
+    model = experiment.model
     if model.knowledge[name].characteristics != 2:
         return
     at = (torch.arange(side) + 0.5) / side
     second, first = torch.meshgrid(at.flip(0), at, indexing="ij")
     images = views.at_quantiles(model, name, torch.stack([first, second], -1).reshape(-1, 2))
-    labels = [f"{100 * quantile:.0f} %" for quantile in at.tolist()]
-    rows, columns = [f"C2 at {text}" for text in labels[::-1]], [f"C1 at\n{text}" for text in labels]
+    labels = [f"{100 * quantile:.3g} %" for quantile in at.tolist()]
+    across, upwards = views.characteristic_names(experiment, name)
+    rows, columns = [f"{upwards} at {text}" for text in labels[::-1]], [f"{across} at\n{text}" for text in labels]
     grid.save(images, path, side, row_labels=rows, column_labels=columns)
 
 
 def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
-    model = experiment.model
     sample, caption = _sampler(experiment)
     datasets, tests = views.observations_to_show(experiment, 2000)
     prior = {"": sample(sum(map(len, datasets.values())))}
@@ -111,17 +113,20 @@ def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
         drawn = {name: sample(2000, name)}
         observed = {name: tests[name]} if name in tests else datasets
         scatter.beside(observed, drawn, folder / f"samples-{file_name(name)}.png", _titled(name, caption))
-        _draw_planar_plane(model, name, tests, folder)
+        _draw_planar_plane(experiment, name, tests, folder)
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
         drawn = {name: sample(500, name) for name in shown}
         observed = {name: tests[name][:500] for name in shown if name in tests} or datasets
         path = folder / f"samples-{file_name(group)}.png"
         scatter.beside(observed, drawn, path, _titled(file_name(group), caption))
-        _draw_planar_plane(model, members[-1], tests, folder)
+        _draw_planar_plane(experiment, members[-1], tests, folder)
 
 
-def _draw_planar_plane(model: Any, name: str, tests: Mapping[str, torch.Tensor], folder: Path) -> None:
+def _draw_planar_plane(
+    experiment: views.Experiment, name: str, tests: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    model = experiment.model
     if name in tests:
         T = tests[name][:300]
         through = views.through_characteristics(model, name, T)
@@ -134,7 +139,8 @@ def _draw_planar_plane(model: Any, name: str, tests: Mapping[str, torch.Tensor],
             for pair in ((swept, held), (held, swept))
         ]
         path = folder / f"plane-of-C-{file_name(name)}.png"
-        scatter.net(lines[0], lines[1], path, f"{name}, the plane of C")
+        names = views.characteristic_names(experiment, name)
+        scatter.net(lines[0], lines[1], path, title=f"{name}, the plane of C", names=names)
 
 
 def singles(experiment: views.Experiment) -> list[str]:

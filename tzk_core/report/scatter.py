@@ -47,15 +47,18 @@ def moved(before: Tensor, after: Tensor, path: Path, title: str) -> None:
     figure.write(page, path)
 
 
-def net(along_first: Tensor, along_second: Tensor, path: Path, title: str) -> None:
-    """Where lines along C1, `along_first`, and along C2, `along_second`, come to lie: (lines, points, 2)."""
+def net(
+    along_first: Tensor, along_second: Tensor, path: Path, *, title: str, names: Sequence[str] = ("C1", "C2")
+) -> None:
+    """Where lines along C1, `along_first`, and along C2, `along_second`, come to lie: (lines, points, 2). `names` are
+    what these two are called."""
     page, (axes,) = figure.figure(1, 1, 4.8, 4.8)
     figure.title(axes, title)
     both = [lines.detach().cpu().float() for lines in (along_first, along_second)]
     for lines, colour in zip(both, figure.COLOURS, strict=False):
         axes.add_collection(LineCollection(list(lines.numpy()), colors=colour, linewidths=1.0, alpha=0.8))
     _frame(axes, [lines.reshape(-1, 2) for lines in both])
-    _notes(axes, (("along C1", figure.COLOURS[0]), ("along C2", figure.COLOURS[1])))
+    _notes(axes, [(f"along {name}", colour) for name, colour in zip(names, figure.COLOURS, strict=False)])
     figure.write(page, path)
 
 

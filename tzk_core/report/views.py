@@ -24,6 +24,11 @@ class Experiment(Protocol):
         ...
 
     @property
+    def observed(self) -> Mapping[str, Sequence[str]]:
+        """For knowledge whose C is observed the names of its characteristics, such as "slant", in order."""
+        ...
+
+    @property
     def dataset_knowledge(self) -> Mapping[str, str]:
         """For each data set the knowledge type that says no more than "from this data set"."""
         ...
@@ -56,6 +61,13 @@ def _spread(values: Tensor, count: int) -> Tensor:
     return values[index]
 
 
+def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:
+    """What the characteristics of a knowledge type are called: as the data call them where C is observed, else C1,
+    C2, ..."""
+    count = experiment.model.knowledge[name].characteristics
+    return tuple(experiment.observed.get(name, ())) or tuple(f"C{i + 1}" for i in range(count))
+
+
 @torch.no_grad()
 def through_characteristics(model: Any, name: str, T: Tensor) -> Tensor:
     """T decoded from the middle of p(z given C, κ=1) at the mean of p(C given T, κ=1), (n, *shape).
@@ -79,8 +91,7 @@ def at_quantiles(model: Any, name: str, quantiles: Tensor) -> Tensor:
 
 
 def bits_per_dim(results: Mapping[str, Any], name: str) -> float | None:
-    """Of knowledge type `name` in the contents of results.json, or None."""
-    for row in results.get("rows", ()):
-        if row["kind"] == "knowledge" and row.get("knowledge") == name:
-            return row.get("bits_per_dim")
-    return None
+    """Of knowledge type `name` in the contents of results.json; None where it has no row, or one in each of several
+    data sets: no figure is then that of all."""
+    rows = [row for row in results.get("rows", ()) if row["kind"] == "knowledge" and row["name"] == name]
+    return rows[0].get("bits_per_dim") if len(rows) == 1 else None

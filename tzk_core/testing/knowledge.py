@@ -32,7 +32,7 @@ def check_knowledge(knowledge: Knowledge, z: Tensor, samples: int = 3, tolerance
     `tolerance` is in nats.
     """
     name = type(knowledge).__name__
-    knowledge = copy.deepcopy(knowledge).double()
+    knowledge = copy.deepcopy(knowledge).double().train()  # in which batch normalisation and dropout show
     z = z.detach().double()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(len(z), samples, knowledge.characteristics, generator=generator, dtype=torch.float64)

@@ -18,13 +18,14 @@ from tzk_core.implications import implied_by
 from tzk_core.inputs import check_domain
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
+from tzk_core.modes import evaluating
 from tzk_core.objective import mental_capacity
 from tzk_core.random_streams import stream
 from tzk_core.training.fit import fit_priors
 from tzk_core.training.negatives import Negatives, Source, balanced, own_samples
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
-from tzk_core.training.untouched import Comparison, check, compare, evaluating, fingerprints
+from tzk_core.training.untouched import Comparison, check, compare, fingerprints
 
 STARTED_FROM = 4096
 """As many samples, at most, a closed-form start sees of the knowledge, and of what contains it."""

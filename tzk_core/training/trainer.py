@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from tzk_core.absence import sampled_absences
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
+from tzk_core.modes import training
 from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
 from tzk_core.observations import Observations
-from tzk_core.random_streams import stream
+from tzk_core.random_streams import seeded, stream
 from tzk_core.routing import presence
 from tzk_core.training.banks import Banks
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
@@ -59,6 +61,8 @@ class Progress:
 
 class Trainer:
     """Trains a model in place. The state after a step depends on model, batches, settings and seed only.
+
+    The model is in evaluation mode but within a step, in which a shared flow that is trained is in training mode.
 
     `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
     types that are trained, all else being held as it is, the shared flow included; None trains everything.
@@ -102,11 +106,36 @@ class Trainer:
         self._compiled = self._compile()
         self._spread = self._in_processes()
         self.compile_seconds, self.compile_steps = 0.0, 0
+        model.eval()
+        self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
         # A step takes ten times as long once numbers become denormal.
         torch.set_flush_denormal(True)
 
     def advance(self) -> Capacity:
         """One step. Raises `TzkError` if the objective or its gradient is not finite; the model is then as before."""
+        with self._training():
+            return self._advance()
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """A shared flow that is trained is in training mode, and what it draws, as dropout does, is of this step. What
+        its layers count, as batch normalisation does, is as before if the step fails."""
+        if self.fixed_flow:
+            yield
+            return
+        flow, first = self.model.flow, self._counted is None
+        before = [(buffer, buffer.clone()) for buffer in (flow.buffers() if first else self._counted or ())]
+        try:
+            with training(flow), seeded(self.seed, "step", self.step):
+                yield
+        except BaseException:
+            for buffer, value in before:
+                buffer.copy_(value)
+            raise
+        if first:  # by value: torch's own batch normalisation leaves `_version` as it is
+            self._counted = [buffer for buffer, value in before if not torch.equal(buffer, value)]
+
+    def _advance(self) -> Capacity:
         observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         self.banks.forget()
         capacity = mental_capacity(
@@ -151,7 +180,7 @@ class Trainer:
         self.optimizer.step()
         self.banks.step(share)
         self.multipliers.ascend(capacity.inconsistency)
-        self._count(capacity)
+        self._count(capacity, observations)
         self.step += 1
         return capacity
 
@@ -302,7 +331,7 @@ class Trainer:
         rows = torch.randperm(size, generator=stream(self.seed, "dreams", self.step))[:hidden]
         return replace(observations, T=observations.T.index_fill(0, rows, torch.nan))
 
-    def _count(self, capacity: Capacity) -> None:
+    def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""
         dims = torch.Size(self.model.shape).numel()
         values = {"objective": capacity.value}
@@ -314,6 +343,8 @@ class Trainer:
                 values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
+        for name, log_prob in _given(capacity, observations).items():
+            values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         for key, value in values.items():
             self._sums[key] = self._sums.get(key, 0.0) + float(value.detach())
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -330,7 +361,7 @@ class Trainer:
         columns = ["step", "seconds", "learning_rate", "objective", "prior_weight"]
         columns += [f"bits_per_dim/{name}" for name in sources]
         nats = ("conditional", "inconsistency", "multiplier")
-        columns += [f"{what}/{name}" for what in nats for name in self.trained]
+        columns += [f"{what}/{name}" for what in ("bits_per_dim_given", *nats) for name in self.trained]
         row: dict[str, float | int | str] = {key: total / self._counts[key] for key, total in self._sums.items()}
         row |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
         rate = self.settings.learning_rate * self.settings.schedule(self.step - 1)
@@ -360,6 +391,16 @@ def _optimizer(
     others = [group | {"params": [each for each in group["params"] if id(each) not in matrices]} for group in groups]
     others = [group for group in others if group["params"]]
     return MuonWithAdam([{"params": taken, "rate": rate}], others, settings.betas)
+
+
+def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+    """By knowledge, the mean of log p(T given C, κ=1) over the samples in which it is present and T was observed, C
+    being as observed, or else from its encoder."""
+    seen = ~capacity.log_prob_T.isnan()
+    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
+    prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
+    means = dict(zip(observations.knowledge, prior, strict=True))
+    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
 
 
 def _idle(observations: Observations, wording: Wording) -> list[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
+from tzk_core.modes import evaluating
 
 SAMPLES = 4
 IMPORTANCE_SAMPLES = 8
@@ -96,18 +95,6 @@ def check(compared: dict[str | None, Comparison]) -> None:
                 f"{what} is not what it was before knowledge was added: {', '.join(different)} changed. "
                 "Something else than the training of new knowledge has changed the model meanwhile"
             )
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it the module and all within are in evaluation mode; afterwards each is in the mode that it was in."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, training in modes:
-            each.training = training
 
 
 def _digest(tensors: dict[str, Any]) -> str:

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from nflows.transforms.base import CompositeTransform, Transform
+from nflows.transforms.base import CompositeTransform, InputOutsideDomain, Transform
 from torch import Tensor
 
+from tzk_core.errors import TzkError
 from tzk_core.inputs import check_domain
 
 
@@ -75,9 +76,22 @@ class Composite(CompositeTransform):
     ) -> tuple[Tensor, Tensor]:
         outputs, total = inputs, inputs.new_zeros(inputs.shape[0])
         for func in funcs:
-            outputs, logabsdet = func(outputs, context)
+            try:
+                outputs, logabsdet = func(outputs, context)
+            except InputOutsideDomain as error:  # nflows says neither where nor what came
+                raise _outside(func, outputs) from error
             total = total + logabsdet
         return outputs, total
+
+
+def _outside(func: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> TzkError:
+    """What to raise where a layer of nflows finds inputs outside its domain."""
+    layer = getattr(func, "__self__", func)
+    return TzkError(
+        f"layer {type(layer).__name__} got values from {inputs.min().item():.4g} to {inputs.max().item():.4g}, some of "
+        "them outside its domain, which for a spline without tails is 0 to 1. Give a spline tails = 'linear' and a "
+        "tail_bound, or put a layer before it that brings values there, such as 'sigmoid'"
+    )
 
 
 def _of(layer: Transform, direction: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -103,6 +117,9 @@ def initialise(transform: Transform, inputs: Tensor) -> Tensor:
         return inputs
     if hasattr(transform, "initialise"):
         transform.initialise(inputs)
-    outputs, logabsdet = transform(inputs)
+    try:
+        outputs, logabsdet = transform(inputs)
+    except InputOutsideDomain as error:
+        raise _outside(transform, inputs) from error
     check_domain(logabsdet)
     return outputs

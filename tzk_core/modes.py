@@ -1,0 +1,43 @@
+"""Training mode for as long as a step takes; a model is in evaluation mode at all other times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nflows.transforms.linear import Linear
+from torch import nn
+
+
+@contextmanager
+def training(module: nn.Module) -> Iterator[None]:
+    """Within it the module is in training mode; afterwards it is in evaluation mode, whatever was raised."""
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it the module and all within are in evaluation mode; afterwards each is in the mode that it was in."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode
+
+
+def without_caches(module: nn.Module) -> None:
+    """Turns off the caches of nflows' linear layers (`using_cache`), here and in all within.
+
+    A cached weight outlives the parameters that it was made of: it is stale once weights are loaded, and is of one
+    floating-point type whatever is computed in. Without it the values are the same.
+    """
+    for each in module.modules():
+        if isinstance(each, Linear):
+            each.use_cache(False)
+            each.cache.invalidate()
