@@ -84,6 +84,8 @@ def save_checkpoint(
             state = io.BytesIO()
             torch.save(dict(trainer), state)
             manifest["trainer"] = _write(fresh, "trainer.pt", state.getvalue())
+            if "step" in trainer:
+                manifest["trainer"]["step"] = trainer["step"]
         _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
@@ -195,16 +197,6 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     path = Path(folder) / manifest["trainer"]["file"]
     _checked(path, manifest["trainer"]["sha256"])
     return torch.load(path, map_location="cpu", weights_only=True)  # one written on a GPU opens without
-
-
-def checkpoint_in(path: str | Path) -> Path:
-    """The checkpoint folder of a run folder, or `path` itself. Raises `TzkError` if nothing is there."""
-    path = Path(path)
-    if not path.exists() and not path.with_name(path.name + ".old").exists():
-        raise TzkError(f"there is no run or checkpoint at {path}")
-    inside = path / "checkpoint"
-    run = inside.exists() or inside.with_name("checkpoint.old").exists()
-    return inside if run else path
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -333,7 +325,7 @@ def _file_of(name: str) -> str:
     return f"knowledge/{name}.safetensors"
 
 
-def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
+def _write(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     (folder / name).write_bytes(content)
     return {"file": name, "sha256": _sha256(content)}
 
