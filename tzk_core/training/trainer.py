@@ -156,7 +156,7 @@ class Trainer(Steps):
     @property
     def _finite(self) -> bool:
         """Whether a step from here could be finite: what is trained is, and what the optimiser knows of it."""
-        held = (trained_tensors(self.optimizer), self.banks.tables, tensors_in(self.optimizer.state_dict()["state"]))
+        held = (trained_tensors(self.optimizer), self.banks.tables, tensors_in(self.optimizer.state_dict()))
         return all(map(all_finite, held))
 
     def _whole_state(self) -> dict[str, Any]:

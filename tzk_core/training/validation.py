@@ -155,8 +155,13 @@ class Watch:
         return True
 
     def exploded(self) -> bool:
-        """Whether the last validation is not finite, and an earlier one was."""
-        return self.last is not None and not self.last.finite and self.best is not None
+        """Whether the last validation is out of all bounds, and an earlier one was not: not finite, or, for grey
+        levels, worse than the uniform density."""
+        if self.last is None or self.best is None or self.validation is None:
+            return False
+        levels = self.validation.levels
+        bound = math.inf if levels is None else math.log2(levels)
+        return not self.last.criterion < bound and self.best.validated.criterion < bound
 
     def over(self, step: int) -> bool:
         """Whether the last `patience` validations brought nothing better; never with a patience of 0."""
