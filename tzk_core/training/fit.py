@@ -130,9 +130,9 @@ def _held(model: TzK, given: Tensor | Sequence[Any], seed: int) -> Validation:
         raise TzkError(
             f"validation is expected as T, (T, presence) or (T, presence, characteristics); got {len(parts)} parts"
         )
-    T, presence, characteristics = (*parts, *({},) * (3 - len(parts)))
+    T, *known = parts
     check_observations(T, model.shape)
-    presence, characteristics = dict(presence or {}), dict(characteristics or {})
+    presence, characteristics = (dict(each or {}) for each in (*known, {}, {})[:2])
     _check_known(model, len(T), presence, characteristics)
     whole = _Batches(T, presence, characteristics, len(T), seed)
     observations = Observations(T, whole.presence, whole.knowledge, characteristics)
