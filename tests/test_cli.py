@@ -44,6 +44,7 @@ class FakeExperiment:
     interrupt_at: int | None = None
     calls: list[tuple[str, Any]] = []
     compiled: dict[str, Any] | None = None
+    step = last_step = 4
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -55,6 +56,7 @@ class FakeExperiment:
             "data": {"moons": {"train": 1000, "test": 200}},
             "steps": self.config.training.steps,
             "kept": {},
+            "validation": {"moons": 100},
             "batch_size": self.config.training.batch_size,
             "compile": False,
             "notes": ["something is evaluated in part only"],
@@ -373,8 +375,8 @@ def test_a_finished_run_says_so(here: Path, experiment: type[FakeExperiment]):
 def test_a_run_goes_on_with_its_own_config_only(here: Path, experiment: type[FakeExperiment]):
     experiment.interrupt_at = 2
     tzk("run", "small.toml", "--out", "out")
-    said = refused("run", "small.toml", "training.steps=9", "--out", "out", "--resume")
-    assert "training.steps was 4 and is 9" in said
+    said = refused("run", "small.toml", "training.batch_size=9", "--out", "out", "--resume")
+    assert "training.batch_size was 256 and is 9" in said
     assert tzk("run", "small.toml", "evaluation.limit=9", "--out", "out", "--resume").exit_code == 0
     assert "limit = 9" in (here / "out/config.toml").read_text()
 

@@ -145,7 +145,7 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def test_the_new_run_folder_is_whole_and_the_old_files_in_it_are_copies(run: Path, added: tuple[Path, str]):
-    old, new = contents(run / "checkpoint"), contents(added[0] / "checkpoint")
+    old, new = contents(run / "best"), contents(added[0] / "checkpoint")
     kept = {name for name in old if name.startswith("knowledge/")} | {"core.safetensors"}
     assert len(kept) == 12
     assert {name: new[name] for name in kept} == {name: old[name] for name in kept}
@@ -208,7 +208,7 @@ def test_results_are_of_the_new_data_and_knowledge(added: tuple[Path, str]):
 def test_the_lineage_is_told(run: Path, added: tuple[Path, str]):
     (entry,) = json.loads((added[0] / "run.json").read_text())["lineage"]
     assert (entry["run"], entry["action"], entry["knowledge"]) == ("old", "add", ["signs", *SIGNS])
-    assert entry["core"] == read_manifest(run / "checkpoint")["core"]["hash"]
+    assert entry["core"] == read_manifest(run / "best")["core"]["hash"]
     assert entry["command"].startswith("tzk add ") and entry["date"]
 
 

@@ -93,7 +93,9 @@ def test_the_run_folder_is_whole(run: Path):
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     pictures = {name for name in names if name.startswith("samples/")}
     knowledge = {
-        f"checkpoint/knowledge/{name}.safetensors" for name in ["digits", *(f"digit-{i}" for i in range(10))]
+        f"{checkpoint}/knowledge/{name}.safetensors"
+        for checkpoint in ("checkpoint", "best")
+        for name in ["digits", *(f"digit-{i}" for i in range(10))]
     }
     assert names - pictures - knowledge == {
         "config.toml",
@@ -104,6 +106,9 @@ def test_the_run_folder_is_whole(run: Path):
         "checkpoint/manifest.json",
         "checkpoint/core.safetensors",
         "checkpoint/trainer.pt",
+        "best/manifest.json",
+        "best/core.safetensors",
+        "best/trainer.pt",
     }
     assert knowledge <= names
     assert {"samples/samples-prior.png", "samples/training-curves.png"} <= pictures

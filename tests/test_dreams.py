@@ -197,7 +197,7 @@ def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
 
     trainer = Trainer(model, Dreams(), Settings(steps=1), levels=None)
     assert trainer.advance().prior_weight.isnan()
-    assert list(trainer._sums) == ["objective"]
+    assert list(trainer.metrics.sums) == ["objective"]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])

@@ -57,7 +57,7 @@ def tzk(*words: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with random weights, as training leaves one."""
+    """A run folder as training leaves one, whose best checkpoint has random weights, unlike the last."""
     folder = tmp_path_factory.mktemp("runs") / "made"
     folder.mkdir()
     experiment = Experiment(config_from(CONFIG))
@@ -65,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for number, parameter in enumerate(experiment.model.parameters()):
             parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
-    save_checkpoint(experiment.model, folder / "checkpoint", {"multipliers": {"digit-1": 0.25}})
+    save_checkpoint(experiment.model, folder / "best", {"multipliers": {"digit-1": 0.25}})
     (folder / "config.toml").write_text(experiment.config.to_toml())
     (folder / "run.json").write_text(json.dumps({"format": 1, "name": "made", "status": "finished"}))
     (folder / "results.json").write_text(json.dumps(experiment.evaluate()))
@@ -79,8 +79,8 @@ def test_without_half_all_but_the_training_is_the_same_byte_for_byte(run: Path, 
     expected = {"config.toml", "results.json", "results.md", "run.json", "checkpoint"}
     assert {file.name for file in packed.iterdir()} == expected
     assert not (packed / "checkpoint" / "trainer.pt").exists() and (run / "checkpoint" / "trainer.pt").exists()
-    for file in (run / "checkpoint").rglob("*.safetensors"):
-        assert file.read_bytes() == (packed / file.relative_to(run)).read_bytes()
+    for file in (run / "best").rglob("*.safetensors"):
+        assert file.read_bytes() == (packed / "checkpoint" / file.relative_to(run / "best")).read_bytes()
     assert [each["action"] for each in json.loads((packed / "run.json").read_text())["lineage"]] == ["pack"]
 
 

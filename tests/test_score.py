@@ -178,7 +178,7 @@ def test_what_it_was_chosen_on_is_kept_for_the_same_model_only(run: Path, images
     model = tzk_core.load(copy)
     with torch.no_grad():
         next(model.flow.parameters()).mul_(1.01)
-    tzk_core.save(model, copy / "checkpoint")
+    tzk_core.save(model, copy / "best")
     assert scored(copy, images)["threshold"]["value"] != first["threshold"]["value"]
     (copy / KEPT).write_bytes(b"damaged")
     assert scored(copy, images)["images"]

@@ -168,14 +168,21 @@ def test_minutes_cap_a_run_and_steps_keep_their_rates(tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_stops_with_the_model_as_it_was(tmp_path: Path) -> None:
-    one, control = trainer(bad=7), trainer(bad=7)
+    """A step that is not finite changes nothing; the run goes back to where its last line was logged."""
+    one, control, alone = trainer(bad=7), trainer(bad=7), trainer(bad=7)
     for _ in range(7):
+        alone.advance()
+    before = state(alone.model)
+    with pytest.raises(TzkError, match="training diverged at step 7: "):
+        alone.advance()
+    assert alone.step == 7 and same(state(alone.model), before)
+    for _ in range(4):
         control.advance()
-    with pytest.raises(TzkError, match="training diverged at step 7: .*lower training.learning_rate"):
+    with pytest.raises(TzkError, match="training diverged at step 7: .*step 4; .*lower training.learning_rate"):
         one.run(tmp_path)
-    assert one.step == 7 and same(state(one.model), state(control.model))
-    assert all(value.isfinite().all() for value in one.model.parameters())
-    assert load_trainer(tmp_path / "checkpoint")["step"] == 5, "the last checkpoint is the last one that was due"
+    assert one.step == 4 and same(state(one.model), state(control.model))
+    assert load_trainer(tmp_path / "checkpoint")["step"] == 4
+    assert same(state(tzk_core.load(tmp_path)), state(control.model))
 
 
 def test_what_goes_into_the_log(tmp_path: Path) -> None:

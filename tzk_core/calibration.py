@@ -18,6 +18,7 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.evidence import Evidence, evidence
 from tzk_core.experiment import Experiment
 from tzk_core.training.checkpoint import read_manifest
+from tzk_core.training.places import checkpoint_in
 
 KEPT = "validation-evidence.npz"
 FORMAT = 1
@@ -60,7 +61,7 @@ def calibration(
     limit: at most so many validation samples of each data set, chosen by the config's seed; all by default.
     Raises `TzkError` if the data cannot be had, or no data set has a validation split.
     """
-    manifest = read_manifest(folder / "checkpoint")
+    manifest = read_manifest(checkpoint_in(folder))
     made_from = {
         "format": FORMAT,
         "core": manifest["core"]["sha256"],

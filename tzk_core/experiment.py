@@ -17,6 +17,7 @@ from tzk_core.build import build_flow, build_knowledge
 from tzk_core.config import Config, KnowledgeTable
 from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
+from tzk_core.data.held_out import held_out
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
@@ -32,8 +33,10 @@ from tzk_core.random_streams import stream
 from tzk_core.tables import annotated, chosen_device, datasets_of, glob, limited
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer
 from tzk_core.training.fit import start_characteristics
+from tzk_core.training.places import LAST, checkpoint_in, step_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.validation import Validation
 
 
 class Experiment:
@@ -58,6 +61,8 @@ class Experiment:
         self.annotation, self.kept = hide(whole, train, config.seed)
         self.model = self._build(flow).to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
+        self.step: int | None = None  # of what the model is, once trained or loaded,
+        self.last_step: int | None = None  # and how many were trained in all
         self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
 
     @property
@@ -116,6 +121,7 @@ class Experiment:
             },
             "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,
+            "validation": self._validated(),
             "batch_size": self.config.training.batch_size,
             "compile": self._settings().compiles(self.device.type, len(self.model.knowledge)),
             "notes": notes,
@@ -138,9 +144,13 @@ class Experiment:
     ) -> None:
         """Trains to the end, leaving metrics.csv and checkpoint/ in `folder`; `resume` goes on from its checkpoint.
 
-        On KeyboardInterrupt a checkpoint is written and the exception goes on.
+        With validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is
+        written and the exception goes on.
         """
-        trainer = Trainer(self.model, self.batches, self._settings(), self.config.seed, self.levels)
+        settings = self._settings()
+        trainer = Trainer(
+            self.model, self.batches, settings, self.config.seed, self.levels, validation=self._validation(settings)
+        )
         if resume:
             trainer.resume(folder)
         else:
@@ -149,13 +159,16 @@ class Experiment:
             trainer.run(folder, progress)
         finally:
             self.compiled = trainer.compilation
+        self.last_step, self.step = trainer.step, trainer.take_best()
         self.multipliers = dict(trainer.multipliers.values)
 
     def load(self, folder: Path) -> None:
-        """Takes the model from folder/checkpoint."""
-        self.model = load_checkpoint(Path(folder) / "checkpoint", self.model.flow).to(self.device)
+        """Takes the model from a run folder: the best by validation where there is one, else the last."""
+        checkpoint = checkpoint_in(folder)
+        self.model, self.step = load_checkpoint(checkpoint).to(self.device), step_of(checkpoint)
+        self.last_step = step_of(Path(folder) / LAST)
         try:
-            self.multipliers = dict(load_trainer(Path(folder) / "checkpoint")["multipliers"])
+            self.multipliers = dict(load_trainer(checkpoint)["multipliers"])
         except TzkError:
             self.multipliers = {}  # a model that is shared without its training has none
 
@@ -181,6 +194,7 @@ class Experiment:
         objective = self.config.objective
         fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
         notes += constraint_notes(self.multipliers, objective.tolerance, fixed)
+        results |= {"step": self.step} if self.step is not None else {}
         return results | {"notes": notes} if notes else results
 
     def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
@@ -275,6 +289,27 @@ class Experiment:
             **objective.model_dump(exclude={"fill_in", "prior", "unlabelled"}),
         )
 
+    def _validation(self, settings: Settings) -> Validation | None:
+        """What training is validated on; None without a validation split, or if it is not to be."""
+        if not settings.validate_every:
+            return None
+        sets = held_out(
+            self._split("validation"),
+            self.annotation,
+            limit=settings.validation_samples,
+            seed=self.config.seed,
+            levels=self.levels,
+            exclusive=self.batches.exclusive,
+        )
+        weights = {name: float(self.batches.weights[name]) for name in sets}
+        return Validation(sets, weights, self.levels, self.config.seed) if sets else None
+
+    def _validated(self) -> dict[str, int]:
+        """By data set, how many samples training is validated on; nothing if it is not."""
+        training = self.config.training
+        counts = {name: len(each) for name, each in self._split("validation").items() if training.validate_every}
+        return {name: min(count, training.validation_samples) for name, count in counts.items()}
+
     def _split(self, split: str) -> dict[str, Samples]:
         kept = self.__dict__.setdefault("_splits", {})
         if split not in kept:
@@ -346,6 +381,8 @@ class Experiment:
                 f"which samples they are present: {', '.join(others)}."
             )
         notes += [f"Not evaluated: {each.reason}." for each in opaque.values()]
+        if self.step is not None and self.last_step not in (None, self.step):
+            notes.append(f"The model is that of step {self.step:,} of {self.last_step:,}, the best by validation.")
         return notes
 
     def _common(self, attribute: str, meaning: str) -> Any:

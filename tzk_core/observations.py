@@ -42,6 +42,16 @@ class Observations:
         """Indices, (n,), of the samples for which nobody said whether the knowledge is present."""
         return torch.nonzero(self._column(name).isnan()).squeeze(1)
 
+    def take(self, rows: Tensor) -> Observations:
+        """The samples at these positions, (n,), in their order."""
+        return Observations(
+            self.T[rows],
+            self.presence[rows],
+            self.knowledge,
+            {name: C[rows] for name, C in self.characteristics.items()},
+            self.exclusive,
+        )
+
     def missing(self) -> Tensor | None:
         """Where T was not observed, (batch,) bool; None if it was everywhere."""
         missing = self.T.flatten(1).isnan().all(1)

@@ -15,6 +15,7 @@ from tzk_core.cli.interrupts import INTERRUPTED
 from tzk_core.cli.lineage import extended, new_folder
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
+from tzk_core.training.places import checkpoint_in
 
 if TYPE_CHECKING:
     from tzk_core.addition import Adding
@@ -37,7 +38,7 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
     after, bit for bit, and a difference is an error. What fails, or is interrupted, leaves nothing.
     """
     parent = RunFolder.open(run)
-    if not parent.has_checkpoint:
+    if not parent.has_model:
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
     base, addition = _read(parent, spec, overrides)
     path = out or fresh_path(addition.name)
@@ -55,7 +56,7 @@ def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base
     from tzk_core.config import Base, load_addition, load_run_config  # these import pydantic, or torch
     from tzk_core.training.checkpoint import read_manifest
 
-    names = tuple(read_manifest(parent.path / "checkpoint")["knowledge"])
+    names = tuple(read_manifest(checkpoint_in(parent.path))["knowledge"])
     base = Base(load_run_config(parent.config), names)
     return base, load_addition(spec, base, overrides)
 
@@ -71,7 +72,7 @@ def _add(parent: RunFolder, base: Base, addition: Addition, path: Path, typed: s
     from tzk_core.training.knowledge_files import extend_checkpoint
 
     began = time.monotonic()
-    adding = Adding(addition, base, parent.path / "checkpoint")
+    adding = Adding(addition, base, checkpoint_in(parent.path))
     output.say(_plan(adding, parent, path))
     with new_folder(path) as folder:
         config = merged(base.config, addition)
@@ -82,7 +83,7 @@ def _add(parent: RunFolder, base: Base, addition: Addition, path: Path, typed: s
         with timed(record, "training"), progress.shown(addition.training.steps, progress.gains) as show:
             adding.train(folder.path, show)
         new = {name: adding.model.find(name) for name in adding.names}
-        extend_checkpoint(parent.path / "checkpoint", folder.path / "checkpoint", new)
+        extend_checkpoint(checkpoint_in(parent.path), folder.path / "checkpoint", new)
         folder.write(folder.config, config.to_toml())
         folder.write(folder.path / "addition.toml", addition.to_toml())
         with timed(record, "evaluation"):

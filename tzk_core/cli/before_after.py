@@ -11,6 +11,7 @@ from tzk_core.cli import output
 from tzk_core.errors import TzkError
 from tzk_core.training import untouched
 from tzk_core.training.checkpoint import load_checkpoint, read_manifest
+from tzk_core.training.places import checkpoint_in
 
 
 def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
@@ -19,7 +20,7 @@ def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
 
     Raises `TzkError` if anything is not bit-identical.
     """
-    checkpoints = [run / "checkpoint" for run in (before, after)]
+    checkpoints = [checkpoint_in(run) for run in (before, after)]
     models = [load_checkpoint(checkpoint) for checkpoint in checkpoints]
     like = next(models[0].parameters(), probes)
     older, newer = (untouched.fingerprints(model, probes.to(like), seed) for model in models)

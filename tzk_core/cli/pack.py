@@ -14,6 +14,7 @@ from tzk_core.cli import output
 from tzk_core.cli.lineage import extended, new_folder
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
+from tzk_core.training.places import checkpoint_in
 
 COPIED = ("config.toml", "addition.toml", "results.json", "results.md")
 MEGABYTE = 1e6
@@ -47,7 +48,7 @@ def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -
     tzk eval FOLDER --limit LIMIT --json.
     """
     parent = RunFolder.open(run)
-    if not parent.has_checkpoint:
+    if not parent.has_model:
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
     options = [*(["--half"] if half else []), "--limit", str(limit), *(["--tolerance", str(tolerance)] if half else [])]
     typed = shlex.join(["tzk", "pack", str(run), str(folder), *options])
@@ -67,7 +68,7 @@ def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, toleranc
     for name in COPIED:
         if (parent.path / name).is_file():
             shutil.copyfile(parent.path / name, packed.path / name)
-    kept = pack_checkpoint(parent.path / "checkpoint", packed.path / "checkpoint", half)
+    kept = pack_checkpoint(checkpoint_in(parent.path), packed.path / "checkpoint", half)
     record = parent.read_record()
     record["lineage"] = extended(parent, "pack", [], read_manifest(packed.path / "checkpoint")["core"]["hash"], typed)
     said = ""

@@ -28,9 +28,22 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
     how = ", compiled in the first" if described["compile"] else ""
     steps = f"{output.count(described['steps'], 'step')} of {described['batch_size']}"
     rows.append(("training", f"{steps}{cap}{how}"))
+    rows.append(("validation", _validation(config.training.validate_every, described["validation"])))
     rows.append(("run folder", str(folder)))
     rows += [("note", note) for note in described["notes"]]
     return f"{config.name}\n{output.fields(rows)}"
+
+
+def _validation(every: int, samples: Mapping[str, int]) -> str:
+    """On what training is validated, and which data sets it is not validated on."""
+    if not every:
+        return "none (validate_every = 0)"
+    there = ", ".join(f"{name}: {output.count(count)}" for name, count in samples.items() if count)
+    lacking = [name for name, count in samples.items() if not count]
+    if not there:
+        return "none: no data set has a validation split, and the last checkpoint is the one that is used"
+    without = f"; not on {', '.join(lacking)}, without a validation split" if lacking else ""
+    return f"{there}, every {output.count(every, 'step')}{without}"
 
 
 def _splits(splits: Mapping[str, int]) -> str:

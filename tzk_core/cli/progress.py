@@ -69,7 +69,9 @@ def lines(
 
 def _said(progress: Progress) -> str:
     bits = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
-    return _time(progress) + (f", bits/dim {bits}" if bits else "")
+    held = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
+    best = "" if progress.best is None else f" (best at step {progress.best:,})"
+    return _time(progress) + (f", bits/dim {bits}" if bits else "") + (f", validation {held}{best}" if held else "")
 
 
 def gains(progress: Progress) -> str:

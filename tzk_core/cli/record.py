@@ -29,7 +29,7 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
         "name": config.name,
         "status": "running",
         "command": command,
-        "started": _now(),
+        "started": now(),
         "seed": config.seed,
         "device": device,
         "dtype": config.dtype,
@@ -51,7 +51,19 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
 def begin_session(record: dict[str, Any], command: str) -> None:
     """Notes that the run begins or goes on."""
     record["status"] = "running"
-    record["sessions"].append({"command": command, "started": _now()})
+    record["sessions"].append({"command": command, "started": now()})
+
+
+def record_validation(record: dict[str, Any], every: int, samples: dict[str, int]) -> None:
+    """Notes what the training is validated on: by data set, how many samples; 0 where it has no validation split."""
+    without = [name for name, count in samples.items() if not count]
+    record["validation"] = {"every": every, "samples": samples, "without": without}
+
+
+def record_divergence(record: dict[str, Any], step: int, reason: str, back: int | None, best: int | None) -> None:
+    """Notes where a training diverged, and the steps that its last and its best checkpoint have now."""
+    record["status"] = "diverged"
+    record["diverged"] = {"step": step, "reason": reason, "checkpoint_step": back, "best_step": best}
 
 
 def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
@@ -123,5 +135,6 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, with its zone, as run.json has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

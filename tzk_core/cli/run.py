@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from tzk_core.cli import output
 from tzk_core.cli.interrupts import INTERRUPTED
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
+from tzk_core.training.places import LAST, step_of
 
 if TYPE_CHECKING:
+    from tzk_core.cli.resume import Change
     from tzk_core.config import Config
     from tzk_core.experiment import Experiment
     from tzk_core.training.trainer import Progress
@@ -43,19 +46,22 @@ def command(
 
     KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. An existing folder
     is never overwritten. Ctrl-C writes a checkpoint, from which --resume goes on as if nothing had happened.
+    It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
     typed = _typed(config, overrides, out, resume)
+    changed: tuple[Change, ...] = ()
     if resume:
-        folder, checked = _opened(config, overrides, out)
-        if folder.finished:
+        folder, checked, changed = _opened(config, overrides, out)
+        if folder.finished and not any(change.longer for change in changed):
             output.say(
-                f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}"
+                f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}. "
+                "A larger training.steps, minutes or patience would go on"
             )
             return
     else:
         folder, checked = _planned(config, overrides, out)
     try:
-        status = _run(folder, checked, typed, resume, dry_run)
+        status = _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed)
     except KeyboardInterrupt:
         status = INTERRUPTED
         output.say(
@@ -80,25 +86,33 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
     return RunFolder(path), checked
 
 
-def _opened(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[RunFolder, Config]:
-    """The folder of the run to go on with, and its config, which must be the one that the run began with."""
-    from tzk_core.cli.resume import same_run  # as above
-    from tzk_core.config import load_config
+def _opened(
+    config: Path, overrides: Sequence[str], out: Path | None
+) -> tuple[RunFolder, Config, tuple[Change, ...]]:
+    """The folder of the run to go on with, the config to do so, and how it differs from that of the last session.
+
+    That config is in run.json, so that what was edited in the folder's config.toml is noticed as well.
+    """
+    from tzk_core.cli.resume import changes  # as above
+    from tzk_core.config import config_from, load_config
 
     if out is None and config.name == "config.toml" and RunFolder(config.parent).record.is_file():
         config = config.parent
     if out is None and not config.is_dir():
         raise TzkError(f"which run to --resume: tzk run RUN --resume, or tzk run {config} --resume --out RUN")
     folder = RunFolder.open(out or config)
-    stored = load_config(folder.config)
+    tables = folder.read_record().get("config")
+    stored = config_from(tables, str(folder.record)) if tables else load_config(folder.config)
     asked = load_config(folder.config if config.is_dir() else config, overrides)
-    return folder, same_run(stored, asked, folder.path)
+    return folder, asked, changes(stored, asked, folder.path)
 
 
-def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: bool) -> int:
+def _run(
+    folder: RunFolder, config: Config, typed: str, *, resume: bool, dry_run: bool, changed: Sequence[Change]
+) -> int:
     """Builds, trains, evaluates and draws; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
-    from tzk_core.cli.record import add_seconds, begin_session, new_record
+    from tzk_core.cli.record import add_seconds, begin_session, new_record, record_validation
     from tzk_core.experiment import Experiment
 
     began = time.monotonic()
@@ -111,25 +125,58 @@ def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: b
         folder = RunFolder.create(folder.path)
     folder.write(folder.config, config.to_toml())
     record = folder.read_record() or new_record(config, described["device"], typed)
+    if resume:
+        _note_resume(folder, record, changed, typed)
+    record["config"] = config.to_tables()
+    record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, typed)
     add_seconds(record, "setup", time.monotonic() - began)
     folder.write_json(folder.record, record)
     try:
-        _train_and_report(experiment, folder, record, resume)
-        record["status"] = "finished"
+        with _outcome(folder, record, config):
+            _train_and_report(experiment, folder, record, resume)
     except KeyboardInterrupt:
-        record["status"] = "interrupted"
         output.say(
             f"\ninterrupted; what was reached is in {folder.path}. To go on:\n  {_resuming(folder.path)}"
         )
         return INTERRUPTED
+    output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
+    return 0
+
+
+def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], typed: str) -> None:
+    """Says from which step the run goes on and what is otherwise now, and writes it into the record."""
+    from tzk_core.cli.record import now
+    from tzk_core.cli.resume import described, entry
+
+    step = step_of(folder.path / LAST)
+    output.say(described(step, changed))
+    record.setdefault("resumes", []).append(entry(step, changed, typed, now()))
+
+
+@contextmanager
+def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Iterator[None]:
+    """Writes into the record how its block ended; to the error of a divergence it adds the command that goes on."""
+    from tzk_core.cli.record import record_divergence
+    from tzk_core.training.soundness import Diverged  # torch
+
+    try:
+        yield
+        record["status"] = "finished"
+    except KeyboardInterrupt:
+        record["status"] = "interrupted"
+        raise
+    except Diverged as error:
+        record_divergence(record, error.step, error.reason, error.back, error.best)
+        if error.back is None:
+            raise
+        lower = f"training.learning_rate={config.training.learning_rate / 10:g}"
+        raise TzkError(f"{error}. To go on with a tenth of the rate:\n  {_resuming(folder.path, lower)}") from error
     except BaseException:
         record["status"] = "failed"
         raise
     finally:
         folder.write_json(folder.record, record)
-    output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
-    return 0
 
 
 def _train_and_report(
@@ -150,6 +197,7 @@ def _train_and_report(
             experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
         finally:
             record_compilation(record, experiment.compiled)
+        record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
         check()
     with timed(record, "evaluation"):
         output.say("evaluating on test data")
@@ -176,5 +224,5 @@ def _typed(config: Path, overrides: Sequence[str], out: Path | None, resume: boo
     return shlex.join(words)
 
 
-def _resuming(path: Path) -> str:
-    return shlex.join(["tzk", "run", str(path), "--resume"])
+def _resuming(path: Path, *overrides: str) -> str:
+    return shlex.join(["tzk", "run", str(path), "--resume", *overrides])

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
+from tzk_core.training.places import BEST, LAST, is_there
 
 RUNS = Path("runs")
 
 
 class RunFolder:
-    """config.toml, run.json, metrics.csv, results.json, results.md, samples/ and checkpoint/ in one place."""
+    """config.toml, run.json, metrics.csv, results.json, results.md, samples/, checkpoint/ and best/ in one place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,8 +54,13 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is one to go on from; the old one counts, should a kill have left no other."""
-        return any((self.path / name).is_dir() for name in ("checkpoint", "checkpoint.old"))
+        """Whether there is a last checkpoint, to go on from."""
+        return is_there(self.path / LAST)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a checkpoint to use."""
+        return any(is_there(self.path / name) for name in (BEST, LAST))
 
     def read_record(self) -> dict[str, Any]:
         """run.json, or nothing if there is none yet. Raises TzkError if it cannot be read."""

@@ -146,13 +146,18 @@ class StepsTable(Table):
 
 
 class TrainingTable(StepsTable):
-    """[training]: of a whole model, from the start."""
+    """[training]: of a whole model, from the start. Every `validate_every` steps (0: never) it is evaluated on at most
+    `validation_samples` of each data set's validation split; the best checkpoint is kept, and `patience` validations
+    without a better one end the training (0: they do not)."""
 
     labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     optimizer: Literal["adam", "muon"] = "adam"
     matrix_learning_rate: Annotated[float, Field(gt=0)] | None = None
     knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] = 1000
+    validate_every: Annotated[int, Field(ge=0)] = 250
+    validation_samples: Annotated[int, Field(gt=0)] = 1000
+    patience: Annotated[int, Field(ge=0)] = 0
     initialisation: Annotated[int, Field(ge=0)] = 4096
 
 
@@ -186,9 +191,13 @@ class PublishedTable(Table):
 class Whole(Table):
     """A whole file. `to_toml` writes it with every key spelt out."""
 
+    def to_tables(self) -> dict[str, Any]:
+        """The file as TOML and JSON hold it; keys without a value are left out, since TOML has none."""
+        return _written(self)
+
     def to_toml(self) -> str:
-        """The file, as it reads back equal; keys without a value are left out, since TOML has none."""
-        return tomli_w.dumps(_written(self))
+        """The file, as it reads back equal."""
+        return tomli_w.dumps(self.to_tables())
 
 
 class Config(Whole):

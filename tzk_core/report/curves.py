@@ -52,11 +52,15 @@ def draw(metrics_csv: Path, png: Path) -> None:
     columns = _read(metrics_csv)
     likelihood = _under(columns, "bits_per_dim/")
     lines = [Line(name, name, (values,)) for name, values in likelihood.items() if "/" not in name]
+    held = [Line(name, f"{name}, validation", (each,), True) for name, each in _under(columns, "validation/").items()]
     nested = {name.replace("/", ", "): values for name, values in likelihood.items() if "/" in name}
     lines += _families(nested, dashed=True)
     lines += _families(_under(columns, "bits_per_dim_given/"), "given ", dashed=True)
     weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
-    dashed = " (dashed: given knowledge and its C)" if any(line.dashed for line in lines) else ""
+    what = ["validation"] if held else []
+    what += ["given knowledge and its C"] if any(line.dashed for line in lines) else []
+    dashed = f" (dashed: {' and '.join(what)})" if what else ""
+    lines += held
     panels_of = (
         (f"Bits per dim in training{dashed}", lines, "likelihood"),
         ("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log"),

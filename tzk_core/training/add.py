@@ -33,6 +33,9 @@ LEFT_OUT = {
     "matrix_learning_rate": _FIXED,
     "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
     "checkpoint_every": _ALL_OR_NOTHING,
+    "validate_every": _ALL_OR_NOTHING,
+    "validation_samples": _ALL_OR_NOTHING,
+    "patience": _ALL_OR_NOTHING,
 }
 """Settings of a whole training that mean nothing here, and why."""
 

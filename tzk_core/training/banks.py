@@ -188,6 +188,11 @@ class Banks:
             bank.step(share, self._betas)
 
     @property
+    def tables(self) -> list[Tensor]:
+        """Parameters and moments of all banks."""
+        return [table for bank in self._banks for table in (bank.values, bank.moments, bank.squares)]
+
+    @property
     def size(self) -> int:
         """Bytes of Adam's state."""
         tables = (table for bank in self._banks for table in (bank.moments, bank.squares, bank.steps))

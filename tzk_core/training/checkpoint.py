@@ -84,6 +84,8 @@ def save_checkpoint(
             state = io.BytesIO()
             torch.save(dict(trainer), state)
             manifest["trainer"] = _write(fresh, "trainer.pt", state.getvalue())
+            if "step" in trainer:
+                manifest["trainer"]["step"] = trainer["step"]
         _write(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
@@ -115,7 +117,8 @@ def copy_checkpoint(
 def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     """The model of a checkpoint, on the CPU. Raises `TzkError` naming a file that is missing, truncated or altered.
 
-    A shared flow that was built in Python, not by names, has to be given as `flow`, with weights of any value. A
+    A shared flow that was built in Python, not by names, has to be given as `flow`, with weights of any value; one that
+    was built by names is built by them again. A
     knowledge type whose plugin is missing is kept in `model.opaque`; a missing part of the flow is an error that says
     which distribution to install.
     """
@@ -125,10 +128,10 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     state = _parse(read_file(folder, manifest["core"]), where)
     if parts is not None:
         state = upgraded_flow(parts, state, folder)
-    if flow is None:
-        if parts is None:
-            raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
+    if parts is not None:
         flow = rebuild_flow(parts)
+    if flow is None:
+        raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
     _load_state(flow, state, where)
     model = TzK(flow)
     alike: dict[str, Knowledge] = {}
@@ -197,16 +200,6 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)  # one written on a GPU opens without
 
 
-def checkpoint_in(path: str | Path) -> Path:
-    """The checkpoint folder of a run folder, or `path` itself. Raises `TzkError` if nothing is there."""
-    path = Path(path)
-    if not path.exists() and not path.with_name(path.name + ".old").exists():
-        raise TzkError(f"there is no run or checkpoint at {path}")
-    inside = path / "checkpoint"
-    run = inside.exists() or inside.with_name("checkpoint.old").exists()
-    return inside if run else path
-
-
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint, after repairing an interrupted replacement."""
     folder = Path(folder)
@@ -257,6 +250,16 @@ def _as_first_written(parts: FlowParts) -> FlowParts:
     gained = upgrade({}, 1) if upgrade is not None else {}
     kept = {key: value for key, value in parts.recipe.arguments.items() if key not in gained or value != gained[key]}
     return replace(parts, recipe=replace(parts.recipe, arguments=kept))
+
+
+def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:
+    """Raises `TzkError` where a flow is not built as the one in `folder` is: equal weights would be another density."""
+    recipes = [each.parts and each.parts.recipe for each in (saved, flow)]
+    arguments = [dict(recipe.arguments) if recipe else {} for recipe in recipes]
+    keys = sorted({*arguments[0], *arguments[1]})
+    if differ := [key for key in keys if arguments[0].get(key) != arguments[1].get(key)]:
+        said = ", ".join(f"{key} = {arguments[0].get(key)}, not {arguments[1].get(key)}" for key in differ)
+        raise TzkError(f"the flow in {folder} has {said}: write that under [flow]")
 
 
 def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -345,7 +348,7 @@ def _file_of(name: str) -> str:
     return f"knowledge/{name}.safetensors"
 
 
-def _write(folder: Path, name: str, content: bytes) -> dict[str, str]:
+def _write(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     (folder / name).write_bytes(content)
     return {"file": name, "sha256": _sha256(content)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.training.checkpoint import checkpoint_in, load_checkpoint, save_checkpoint
+from tzk_core.training.checkpoint import load_checkpoint, save_checkpoint
+from tzk_core.training.places import checkpoint_in
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.validation import Validation
 
 
 def fit(
@@ -28,6 +30,8 @@ def fit(
     characteristics: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    *,
+    validation: Tensor | Sequence[Any] | None = None,
     **settings: Any,
 ) -> Trainer:
     """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1]. A row of nan is a T
@@ -36,7 +40,14 @@ def fit(
     presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
     characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
     `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in
-    `presence`, p(C) to observed characteristics. Returns the trainer, whose `multipliers` and `step` say how it went.
+    `presence`, p(C) to observed characteristics.
+
+    validation: held-out T, all observed, or (T, presence) or (T, presence, characteristics) with those in the same
+    form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains no
+    longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
+
+    Returns the trainer, whose `multipliers`, `step` and `watch.history`, the validations, say how it went. Raises
+    `Diverged` where anything stops being finite; the model is then the last one that is fit to go on from.
     """
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
     at = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
@@ -45,13 +56,8 @@ def fit(
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
     check_observations(seen, model.shape)
     presence = dict(presence or {})
-    for name, column in presence.items():
-        model.find(name)
-        check_presence(column, len(T), name)
-    for name, C in (characteristics or {}).items():
-        expected = (len(T), model.find(name).characteristics)
-        if tuple(C.shape) != expected:
-            raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
+    _check_known(model, len(T), presence, characteristics or {})
+    held = None if validation is None else _held(model, validation, seed)
     options = settings_from(settings, "fit(model, T, steps=...)")
     like = next(model.parameters(), None)
     if like is None:
@@ -64,8 +70,9 @@ def fit(
         model.flow.initialise(seen[rows].to(like))
         shown = {name: column[at[rows]] for name, column in presence.items()}
         start_characteristics(model, seen[rows].to(like), shown, batches.characteristics, seed)
-    trainer = Trainer(model, batches, options, seed, levels=None)
+    trainer = Trainer(model, batches, options, seed, levels=None, validation=held)
     trainer.run(progress=progress)
+    trainer.take_best()
     return trainer
 
 
@@ -119,6 +126,35 @@ def start_characteristics(
         if name not in observed:
             rows = torch.nonzero(column == 1).squeeze(1).to(z.device)
             model.find(name).start_characteristics(z[rows], stream(seed, "characteristics", name))
+
+
+def _check_known(
+    model: TzK, count: int, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor]
+) -> None:
+    """Raises `TzkError` for what is told of knowledge that the model lacks, or in another form than `fit` has it."""
+    for name, column in presence.items():
+        model.find(name)
+        check_presence(column, count, name)
+    for name, C in characteristics.items():
+        expected = (count, model.find(name).characteristics)
+        if tuple(C.shape) != expected:
+            raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
+
+
+def _held(model: TzK, given: Tensor | Sequence[Any], seed: int) -> Validation:
+    """What `fit` is given to validate on, checked."""
+    parts = (given,) if isinstance(given, Tensor) else tuple(given)
+    if not 1 <= len(parts) <= 3:
+        raise TzkError(
+            f"validation is expected as T, (T, presence) or (T, presence, characteristics); got {len(parts)} parts"
+        )
+    T, *known = parts
+    check_observations(T, model.shape)
+    presence, characteristics = (dict(each or {}) for each in (*known, {}, {})[:2])
+    _check_known(model, len(T), presence, characteristics)
+    whole = _Batches(T, presence, characteristics, len(T), seed)
+    observations = Observations(T, whole.presence, whole.knowledge, characteristics)
+    return Validation({"T": observations}, {"T": 1.0}, None, seed)
 
 
 class _Batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.training.checkpoint import (
     OpaqueKnowledge,
-    checkpoint_in,
     copy_checkpoint,
     knowledge_file,
     load_checkpoint,
@@ -24,6 +24,7 @@ from tzk_core.training.checkpoint import (
     read_manifest,
 )
 from tzk_core.training.knowledge_format import KnowledgeFile, opened
+from tzk_core.training.places import BEST, LAST, checkpoint_in
 
 SUFFIX = ".safetensors"
 SHORT = 12
@@ -160,7 +161,11 @@ def _copied(
 ) -> Changed:
     if out is not None and os.path.lexists(out):
         raise TzkError(f"{out} is there already, and nothing is overwritten: name a new folder")
-    copy_checkpoint(folder, folder if out is None else Path(out), **difference)
+    if out is not None or folder.name != BEST:
+        copy_checkpoint(folder, folder if out is None else Path(out), **difference)
+    else:  # neither checkpoint of the run fits its training any more: the changed one takes the place of both
+        copy_checkpoint(folder, folder.with_name(LAST), **difference)
+        shutil.rmtree(folder)
     if "trainer" not in manifest:
         return changed
     left = "the state of the training (optimiser, multipliers) does not fit any more and was left out: no resuming it"

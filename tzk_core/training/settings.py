@@ -13,6 +13,11 @@ OPTIMIZERS = ("adam", "muon")
 COMPILED_FROM = {"cuda": 2000}
 """From how many steps on compile = "auto" compiles, by kind of device (`benchmarks/compile.py`); elsewhere never."""
 
+LEAST = {"steps": 0, "validate_every": 0, "patience": 0} | dict.fromkeys(
+    ("batch_size", "log_every", "checkpoint_every", "negatives", "processes", "validation_samples"), 1
+)
+"""The least value of every setting that is a number of something."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -42,6 +47,10 @@ class Settings:
         `compiles`).
     processes: into how many parts a batch is cut, the shared flow having a process for each (`processes.Spread`); for
         CPUs, as many as there are cores. A batch in which some T is missing is not cut.
+    validate_every: after so many steps, and at the end, the model is evaluated on validation data, if there are any,
+        and the best one is kept (`validation`); 0 for never. Training itself is the same with it and without.
+    validation_samples: at most so many of each data set are evaluated, chosen by seed.
+    patience: training ends after so many validations in a row without a new best; 0 for never.
     initialisation: how many samples the data-dependent initialisation of the shared flow sees; 0 for none.
     """
 
@@ -59,6 +68,9 @@ class Settings:
     clip: float | None = None
     log_every: int = 50
     checkpoint_every: int = 1000
+    validate_every: int = 250
+    validation_samples: int = 1000
+    patience: int = 0
     initialisation: int = 4096
     wording: Wording = field(default_factory=Wording)
     emphasis: float = 0.0
@@ -82,10 +94,11 @@ class Settings:
             )
         if self.compile not in (True, False, "auto"):
             raise TzkError(f"compile is one of true, false and 'auto'; got {self.compile!r}")
-        for key in ("steps", "batch_size", "log_every", "checkpoint_every", "negatives", "processes"):
-            least = 0 if key == "steps" else 1
+        for key, least in LEAST.items():
             if getattr(self, key) < least:
                 raise TzkError(f"{key} is expected to be at least {least}; got {getattr(self, key)}")
+        if self.patience and not self.validate_every:
+            raise TzkError(f"patience = {self.patience} counts validations: say validate_every too, above 0")
         if self.compile is True and self.processes > 1:
             raise TzkError(f"compile = true is for one process; got processes = {self.processes}")
         for key in ("learning_rate", "knowledge_learning_rate", "matrix_learning_rate", "elementwise_rate"):

@@ -1,0 +1,271 @@
+"""The steps of a training: a batch in, Eq. 5 and its gradient, parameters and multipliers moved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tzk_core.absence import sampled_absences
+from tzk_core.errors import TzkError
+from tzk_core.model import TzK
+from tzk_core.modes import training
+from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
+from tzk_core.observations import Observations
+from tzk_core.random_streams import seeded, stream
+from tzk_core.routing import presence
+from tzk_core.training.banks import Banks
+from tzk_core.training.metrics import Metrics
+from tzk_core.training.muon import matrices_of
+from tzk_core.training.parameter_groups import knowledge_rates, optimizer_of, parameter_groups, rate_for
+from tzk_core.training.settings import Settings
+from tzk_core.training.soundness import Diverged
+from tzk_core.units import bits_per_dim
+
+if TYPE_CHECKING:
+    from tzk_core.compilation import CompiledTerms
+    from tzk_core.training.processes import ProcessTerms
+
+
+class Batches(Protocol):
+    """Where observations come from: a batch depends on its step alone, so that a run can be resumed anywhere."""
+
+    def batch(self, step: int) -> Observations: ...
+
+    def sources(self, step: int) -> Mapping[str, slice]:
+        """Data set -> its rows in the batch of this step."""
+        ...
+
+
+class Steps:
+    """Takes steps of training on a model, in place.
+
+    The state after a step depends on model, batches, settings and seed only. The model is in evaluation mode but within
+    a step, in which a shared flow that is trained is in training mode.
+
+    `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
+    types that are trained, all else being held as it is, the shared flow included; None trains everything.
+
+    `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
+    """
+
+    def __init__(
+        self,
+        model: TzK,
+        batches: Batches,
+        settings: Settings,
+        seed: int = 0,
+        levels: int | None = 256,
+        trained: Sequence[str] | None = None,
+    ) -> None:
+        self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
+        self.fixed_flow = trained is not None
+        self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
+        self.step = 0
+        self.multipliers = Multipliers(
+            dict.fromkeys(self.trained, settings.multiplier),
+            settings.tolerance,
+            settings.multiplier_rate,
+            settings.multiplier_max,
+        )
+        flows = [] if self.fixed_flow else [model.flow]
+        kinds = {name: model.find(name) for name in self.trained}
+        self.banks = Banks(kinds, rate_for(*knowledge_rates(settings, flows)), settings.betas)
+        alone = [kind for name, kind in kinds.items() if name not in self.banks.names]
+        groups = parameter_groups(flows, alone, settings)
+        parts: list[nn.Module] = [*flows, *kinds.values()]
+        trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
+        if not trained_parameters:
+            raise TzkError("nothing to train: this model has no parameter that requires a gradient")
+        self._like = trained_parameters[0]
+        self.optimizer = optimizer_of(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
+        self.metrics = Metrics()
+        self._compiled = self._compile()
+        self._spread = self._in_processes()
+        self.compile_seconds, self.compile_steps = 0.0, 0
+        model.eval()
+        self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
+        # A step takes ten times as long once numbers become denormal.
+        torch.set_flush_denormal(True)
+
+    def advance(self) -> Capacity:
+        """One step. Raises `Diverged` if the objective or its gradient is not finite; the model is then as before."""
+        with self._training():
+            return self._advance()
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """A shared flow that is trained is in training mode, and what it draws, as dropout does, is of this step. What
+        its layers count, as batch normalisation does, is as before if the step fails."""
+        if self.fixed_flow:
+            yield
+            return
+        flow, first = self.model.flow, self._counted is None
+        before = [(buffer, buffer.clone()) for buffer in (flow.buffers() if first else self._counted or ())]
+        try:
+            with training(flow), seeded(self.seed, "step", self.step):
+                yield
+        except BaseException:
+            for buffer, value in before:
+                buffer.copy_(value)
+            raise
+        if first:  # by value: torch's own batch normalisation leaves `_version` as it is
+            self._counted = [buffer for buffer, value in before if not torch.equal(buffer, value)]
+
+    def _advance(self) -> Capacity:
+        observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        self.banks.forget()
+        capacity = mental_capacity(
+            self.model,
+            observations,
+            self.noise_of(self.step),
+            self.multipliers.values,
+            self.settings.wording,
+            self._latent_noise,
+            self.fixed_flow,
+            self.settings.emphasis,
+            partial(
+                sampled_absences,
+                most=self.settings.negatives,
+                generator=stream(self.seed, "absences", self.step),
+            ),
+            self.banks,
+            self._compiled or self._spread,
+            self._compiled.sizes if self._compiled else None,
+            self.settings.kl_weight(self.step),
+        )
+        dims = observations.T[0].numel()
+        self.optimizer.zero_grad(set_to_none=True)
+        (-capacity.value / dims).backward()
+        if self._compiled:
+            self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients += self.banks.gradients()
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
+            raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
+        if self.settings.clip is not None and norm > self.settings.clip:
+            for gradient in gradients:
+                gradient.mul_(self.settings.clip / norm)
+        share = self.settings.schedule(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * share
+        self.optimizer.step()
+        self.banks.step(share)
+        self.multipliers.ascend(capacity.inconsistency)
+        self._count(capacity, observations)
+        self.step += 1
+        return capacity
+
+    @property
+    def compilation(self) -> dict[str, Any] | None:
+        """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
+        nothing could be; None if nothing was to be."""
+        if self._compiled is None:
+            return None
+        if self._compiled.failure is not None:
+            return {"failure": self._compiled.failure}
+        return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
+
+    def _compile(self) -> CompiledTerms | None:
+        if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
+            return None
+        from tzk_core.compilation import CompiledTerms  # the compiler takes a second to import
+
+        return CompiledTerms(required=self.settings.compile is True)
+
+    def _in_processes(self) -> ProcessTerms | None:
+        if self.settings.processes == 1:
+            return None
+        if self._like.device.type != "cpu":
+            raise TzkError(
+                f"processes = {self.settings.processes} is for CPUs, and this model is on {self._like.device}: write "
+                "processes = 1"
+            )
+        from tzk_core.training.processes import ProcessTerms
+
+        return ProcessTerms(self.model.flow, self.settings.processes)
+
+    def close(self) -> None:
+        """Ends the processes that the shared flow is trained in, where there are several; `run` does it at its end."""
+        if self._spread is not None:
+            self._spread.spread.close()
+
+    def _timed_step(self) -> float | None:
+        """One step, and how many seconds it took if something was compiled in it."""
+        if self._compiled is None:
+            self.advance()
+            return None
+        graphs, began = self._compiled.graphs, time.monotonic()
+        self.advance()
+        if self._compiled.graphs == graphs:
+            return None
+        seconds = time.monotonic() - began
+        self.compile_seconds += seconds
+        self.compile_steps += 1
+        return seconds
+
+    def noise_of(self, step: int) -> Noise:
+        """The noise that fills in the characteristics of this step."""
+
+        def noise(name: str, count: int) -> Tensor:
+            characteristics = self.model.find(name).characteristics
+            return torch.randn(count, characteristics, generator=stream(self.seed, "noise", name, step))
+
+        return noise
+
+    def _latent_noise(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        source = stream(self.seed, "latent noise", name, self.step)
+        if not name:
+            return torch.empty(count, 0), self.model.flow.base.noise((count,), source)
+        kind = self.model.find(name)
+        return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
+
+    def _dreaming(self, observations: Observations) -> Observations:
+        """The batch with its share of T hidden; over the steps the shares come to `dreams` exactly."""
+        share, size = self.settings.dreams, len(observations)
+        hidden = math.floor((self.step + 1) * share * size) - math.floor(self.step * share * size)
+        if not hidden:
+            return observations
+        rows = torch.randperm(size, generator=stream(self.seed, "dreams", self.step))[:hidden]
+        return replace(observations, T=observations.T.index_fill(0, rows, torch.nan))
+
+    def _count(self, capacity: Capacity, observations: Observations) -> None:
+        """Adds a step to the sums of the next line of the log."""
+        dims = torch.Size(self.model.shape).numel()
+        values = {"objective": capacity.value}
+        if not capacity.prior_weight.isnan():  # as it is in a batch without any T
+            values["prior_weight"] = capacity.prior_weight
+        for name, rows in self.batches.sources(self.step).items():
+            log_prob_T = capacity.log_prob_T[rows]
+            if len(log_prob_T := log_prob_T[~log_prob_T.isnan()]):
+                values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
+        values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
+        values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
+        for name, log_prob in _given(capacity, observations).items():
+            values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
+        self.metrics.add({key: float(value.detach()) for key, value in values.items()})
+
+
+def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+    """By knowledge, the mean of log p(T given C, κ=1) over the samples in which it is present and T was observed, C
+    being as observed, or else from its encoder."""
+    seen = ~capacity.log_prob_T.isnan()
+    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
+    prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
+    means = dict(zip(observations.knowledge, prior, strict=True))
+    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
+
+
+def _idle(observations: Observations, wording: Wording) -> list[str]:
+    """The knowledge types that no sample of a batch has, and none may have that takes part."""
+    table = presence(observations)
+    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
+    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

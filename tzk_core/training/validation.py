@@ -1,0 +1,194 @@
+"""Validation in training: bits per dim on held-out samples now and then, and the best model that was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.absence import sampled_absences
+from tzk_core.model import TzK
+from tzk_core.modes import evaluating
+from tzk_core.objective import Wording, mental_capacity
+from tzk_core.observations import Observations
+from tzk_core.random_streams import seeded, stream
+from tzk_core.stacking import MODULES, Stacks
+from tzk_core.units import bits_per_dim
+
+CHUNK = 512
+"""So many samples are evaluated at once."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a validation found after `step` steps; all in bits per dim, by data set.
+
+    prior: -log p(T). capacity: -log M, the mental capacity of T and all that is known of it (Eq. 3). criterion: the
+    mean of `capacity`, the data sets in the shares that they have in training. The lower the better: p(T) alone would
+    not see what knowledge learns, and Eq. 5 as it is trained changes with its multipliers.
+    """
+
+    step: int
+    prior: dict[str, float]
+    capacity: dict[str, float]
+    criterion: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.criterion)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out samples, and how they are evaluated.
+
+    sets: by data set; T observed everywhere, dequantised once and for all. weights: the shares of the data sets in
+    training. levels: grey levels of the data; None where it is real-valued.
+
+    All noise is drawn from streams of its own, and is the same in every validation. Training has the same random
+    numbers, and so the same weights, as without.
+    """
+
+    sets: Mapping[str, Observations]
+    weights: Mapping[str, float]
+    levels: int | None
+    seed: int = 0
+
+    @torch.no_grad()
+    def measure(
+        self, model: TzK, step: int, wording: Wording, negatives: int = 16, stacks: Stacks = MODULES
+    ) -> Validated:
+        """Evaluates the model, in evaluation mode, on all sets. `wording` and `negatives` as in training.
+
+        What is filled in is always bounded (`fill_in = "bound"`): the literal wording grows without limit.
+        """
+        wording = Wording("bound", wording.prior, wording.unlabelled)
+        prior, capacity = {}, {}
+        dims = torch.Size(model.shape).numel()
+        with evaluating(model), seeded(self.seed, "validation"):
+            for name, observations in self.sets.items():
+                found = self._nats(model, name, observations, wording, negatives, stacks)
+                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in found)
+        total = sum(self.weights[name] for name in self.sets)
+        criterion = sum(self.weights[name] * value for name, value in capacity.items()) / total
+        return Validated(step, prior, capacity, criterion)
+
+    def _nats(
+        self, model: TzK, dataset: str, observations: Observations, wording: Wording, negatives: int, stacks: Stacks
+    ) -> tuple[float, float]:
+        """Means over the samples of log p(T) and log M."""
+        like = next(model.parameters())
+        log_prob, log_capacity = 0.0, 0.0
+        for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
+
+            def noise(name: str, count: int, number: int = number) -> Tensor:
+                source = stream(self.seed, "validation noise", dataset, number, name)
+                return torch.randn(count, model.find(name).characteristics, generator=source)
+
+            found = mental_capacity(
+                model,
+                observations.take(rows).to(like.device, like.dtype),
+                noise,
+                wording=wording,
+                absences=partial(
+                    sampled_absences,
+                    most=negatives,
+                    generator=stream(self.seed, "validation absences", dataset, number),
+                ),
+                stacks=stacks,
+            )
+            log_prob += found.log_prob_T.double().sum().item()
+            log_capacity += found.log_capacity.double().sum().item()
+        return log_prob / len(observations), log_capacity / len(observations)
+
+
+@dataclass
+class Best:
+    """The best model so far: what validation found of it, its weights and its multipliers."""
+
+    validated: Validated
+    weights: dict[str, Tensor]
+    multipliers: dict[str, float]
+
+    @property
+    def step(self) -> int:
+        return self.validated.step
+
+
+@dataclass
+class Watch:
+    """All validations of a training, and the best model among them.
+
+    best: the one with the lowest criterion; None before any was finite.
+    """
+
+    validation: Validation | None
+    every: int
+    patience: int
+    history: list[Validated] = field(default_factory=list)
+    best: Best | None = None
+
+    @property
+    def last(self) -> Validated | None:
+        return self.history[-1] if self.history else None
+
+    @property
+    def on(self) -> bool:
+        return self.validation is not None and bool(self.validation.sets) and self.every > 0
+
+    def due(self, step: int, end: bool) -> bool:
+        """Whether to validate after this step; the end of the training is always."""
+        return self.on and (end or step % self.every == 0)
+
+    def take(self, validated: Validated, model: TzK, multipliers: Mapping[str, float]) -> bool:
+        """Notes a validation; whether the model is the best one so far, which is then kept."""
+        self.history.append(validated)
+        if not validated.finite or (self.best is not None and validated.criterion >= self.best.validated.criterion):
+            return False
+        weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self.best = Best(validated, weights, dict(multipliers))
+        return True
+
+    def exploded(self) -> bool:
+        """Whether the last validation is out of all bounds, and an earlier one was not: not finite, or, for grey
+        levels, worse than the uniform density."""
+        if self.last is None or self.best is None or self.validation is None:
+            return False
+        levels = self.validation.levels
+        bound = math.inf if levels is None else math.log2(levels)
+        return not self.last.criterion < bound and self.best.validated.criterion < bound
+
+    def over(self, step: int) -> bool:
+        """Whether the last `patience` validations brought nothing better; never with a patience of 0."""
+        return self.on and self.patience > 0 and self.best is not None and (
+            step - self.best.step >= self.patience * self.every
+        )
+
+    def go_back(self, step: int) -> None:
+        """Forgets what was found after `step`, but for the best model: it stays the best that was seen."""
+        self.history = [each for each in self.history if each.step <= step]
+
+    def columns(self) -> list[str]:
+        """Those of metrics.csv."""
+        if not self.on or self.validation is None:
+            return []
+        names = list(self.validation.sets)
+        return [*(f"validation/{name}" for name in names), *(f"validation_capacity/{name}" for name in names)]
+
+    def row(self, step: int) -> dict[str, float]:
+        """What the last validation says in metrics.csv, if it was after this very step."""
+        if self.last is None or self.last.step != step:
+            return {}
+        found = {f"validation/{name}": value for name, value in self.last.prior.items()}
+        return found | {f"validation_capacity/{name}": value for name, value in self.last.capacity.items()}
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [{**vars(each)} for each in self.history]
+
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
+        self.history = [Validated(**each) for each in state]
