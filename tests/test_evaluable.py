@@ -111,6 +111,8 @@ def test_a_data_set_without_any_knowledge_is_noted(tmp_path: Path) -> None:
 def test_an_evaluation_in_part_counts_the_samples_that_are_decided(tmp_path: Path) -> None:
     kinds = ["x", "y", "", "x", ""]
     experiment = Experiment(load_config(config(tmp_path, test_kinds=kinds, more=EACH + PARTITION)))
+    for _, kind in experiment.model.named_knowledge():
+        kind.fit_characteristics(torch.tensor([[-1.0], [1.0]]).expand(2, kind.characteristics))
     results = experiment.evaluate()
     (mixture,) = [row for row in results["rows"] if row["kind"] == "mixture"]
     (classified,) = results["classification"]
