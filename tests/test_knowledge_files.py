@@ -515,7 +515,7 @@ def test_what_is_listed_is_what_the_model_has(tmp_path: Path) -> None:
             "name": each["name"],
             "type": TYPES[each["name"]]["type"],
             "plugin": "tzk",
-            "distribution": "tzk",
+            "distribution": "tzk-core",
             "version": kind.part.version,
             "parameters": sum(parameter.numel() for parameter in kind.parameters()),
             "characteristics": kind.characteristics,
