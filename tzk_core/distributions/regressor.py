@@ -29,4 +29,4 @@ class Regressor(nn.Sequential):
                 layer.bias.zero_()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return super().forward(inputs)
+        return super().forward(inputs)  # type: ignore[no-untyped-call]
