@@ -34,10 +34,12 @@ SHOW = """
 """
 
 
-def test_the_version_is_that_of_the_installed_distribution(tmp_path: Path) -> None:
+def test_the_version_is_that_of_the_installed_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger's program that is called `tzk` has nothing to do with it."""
     install(tmp_path, "tzk-core", version="9.8.7", group="console_scripts")
     install(tmp_path, "tzk", version="5.0", group="console_scripts")
+    (tmp_path / "tzk_core.py").unlink()  # the metadata of this folder, the package of the checkout
+    monkeypatch.chdir(tmp_path)
     done = python(tmp_path, SHOW)
     assert done.stdout.splitlines() == ["9.8.7 tzk-core 9.8.7", "tzk 9.8.7"], done.stderr
 
