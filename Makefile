@@ -1,20 +1,29 @@
-# `make demo` runs the quickstart, `make test` the checks. Each makes the virtual environment that it needs;
-# the stamp files in it say what is installed, so that a second call starts at once.
+# `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them. Each makes the
+# virtual environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
+# A file's tests share fixtures, so a worker takes whole files. Tensors are small here: a thread for each core would make
+# workers wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 PACKAGES := . ./plugins/tzk-plugin-omniglot
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
-.PHONY: demo test clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tzk run examples/quickstart.toml
 
-test: $(VENV)/test.stamp
+test: lint
+	$(PYTEST) -m 'not slow'
+
+test-all: lint
+	$(PYTEST) --cov --cov-report=term --durations=20
+
+lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
 
 clean:
 	rm -rf $(VENV) build *.egg-info plugins/*/build plugins/*/*.egg-info

@@ -84,6 +84,7 @@ def test_every_kernel_has_a_case() -> None:
         assert all(each.isfinite().all() for each in case.kernel()) and case.moved > 0
 
 
+@pytest.mark.slow
 def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path: Path) -> None:
     ten, forty = (many_types.trainer(n, batch_size=8, type="low-rank", steps=1, dims=8) for n in (10, 40))
     for mine, theirs in zip(ten.model.flow.parameters(), forty.model.flow.parameters(), strict=True):
@@ -131,6 +132,7 @@ def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPat
     assert found["log_prob"]["tzk"]["ratio"] == 1 and set(found["sample"]) == {"tzk", "nflows"}
 
 
+@pytest.mark.slow
 def test_one_process_and_several_train_the_same_model() -> None:
     flow = {"recipe": "multiscale", "widths": [32], "blocks": [1], "steps": 0, "lead": 1}
     both = processes.trainers(64, 2, flow)

@@ -128,7 +128,7 @@ def test_each_knowledge_type_has_its_own_file_and_the_manifest_every_hash(tmp_pa
         name: hashlib.sha256(content).hexdigest() for name, content in files.items()
     }
     part = manifest["knowledge"]["a"]["part"]
-    assert (part["plugin"], part["distribution"], part["name"]) == ("tzk", "tzk", "flow")
+    assert (part["plugin"], part["distribution"], part["name"]) == ("tzk", "tzk-core", "flow")
     assert part["arguments"]["characteristics"] == 2 and part["state_version"] == 2
 
 

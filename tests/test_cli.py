@@ -117,7 +117,15 @@ def refused(*words: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["plugins"], ["run", "--help"], ["sample", "--help"], ["knowledge", "import", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["plugins"],
+        ["run", "--help"],
+        ["sample", "--help"],
+        ["knowledge", "import", "--help"],
+    ],
 )
 def test_nothing_heavy_is_imported_to_say_what_there_is(words: list[str]):
     code = (
@@ -169,7 +177,7 @@ def greeter(monkeypatch: pytest.MonkeyPatch) -> None:
     from tzk_core.cli import program
     from tzk_core.plugins import loader
 
-    loaded = loader.load_all({"greeter": Greeter()}, allow=[])
+    loaded = loader.load_all({"greeter": loader.Builtin("greeter", Greeter())}, allow=[])
     monkeypatch.setattr(program, "registry", lambda: Registry(loaded))
 
 
@@ -203,7 +211,7 @@ def test_plugins_are_listed_for_people_and_programs():
     listed = json.loads(tzk("plugins", "--json").stdout)
     core = next(plugin for plugin in listed if plugin["name"] == "tzk")
     assert set(core) >= {"name", "distribution", "version", "state", "hooks", "reason"}
-    assert core["state"] == "ok"
+    assert (core["distribution"], core["state"]) == ("tzk-core", "ok")
 
 
 def test_plugins_can_be_loaded_whole():
@@ -277,7 +285,7 @@ def test_run_leaves_a_run_folder(here: Path, experiment: type[FakeExperiment]):
     assert record["seed"] == 3
     assert record["command"] == "tzk run small.toml seed=3 --out out"
     assert record["threads"] >= 1
-    assert {"torch", "nflows", "python", "tzk"} <= set(record["versions"])
+    assert {"torch", "nflows", "python", "tzk-core"} <= set(record["versions"])
     assert {"setup_seconds", "training_seconds", "evaluation_seconds", "pictures_seconds"} == set(
         record["timings"]
     )

@@ -429,6 +429,7 @@ importance_samples = 2
 """
 
 
+@pytest.mark.slow
 def test_parts_of_a_plugin_that_came_after_the_training_and_may_go_again(run: Path, tmp_path: Path):
     site = tmp_path / "site"
     site.mkdir()

@@ -86,6 +86,7 @@ def assert_same(compiled: Trainer, plain: Trainer, steps: int) -> None:
 PAPER = {"recipe": "paper", "steps": 2, "tile": 4}
 
 
+@pytest.mark.slow
 def test_the_paper_s_step_is_one_graph_that_is_made_once() -> None:
     batches = Uneven((1, 8, 8), 28)
     compiled, plain = (trainer(batches, PAPER, "flow", backend, steps=1, tile=4) for backend in ("aot_eager", None))
@@ -99,6 +100,7 @@ def test_so_it_is_where_something_is_missing_and_where_one_type_has_most() -> No
     assert_same(compiled, plain, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler writes C++, and no g++ is here")
 def test_machine_code_gives_what_the_plain_step_gives() -> None:
     batches = Uneven((3,), 12, names=("a",))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import printed_by
 
 import tzk_core
 from tzk_core.knowledge_types.few_shot import FewShotKnowledge
@@ -88,5 +88,4 @@ def test_the_official_runs_are_read(script: ModuleType, tmp_path: Path, monkeypa
 
 
 def test_it_says_how_it_is_used() -> None:
-    said = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
-    assert "--choose" in said.stdout
+    assert "--choose" in printed_by(SCRIPT, "--help")

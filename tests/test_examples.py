@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+from scripts import printed_by
 
+from tzk_core.cli import main
 from tzk_core.config import Base, Config, config_from, load_addition, load_config
 from tzk_core.config.merging import merged
 from tzk_core.plugins import MissingPlugin
@@ -29,13 +30,10 @@ def installed(distribution: str) -> bool:
     return True
 
 
-def run(*command: str) -> str:
-    """What a Python program prints; fails with what it complained of."""
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def tzk(*words: str) -> None:
+    """Runs a command; fails with what it complained of."""
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -96,8 +94,7 @@ def test_a_few_steps_of_quickstart_leave_a_whole_run_folder(tmp_path: Path) -> N
     short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
     small = [f"datasets.{i}.{split}={n}" for i in (0, 1) for split, n in (("train", 200), ("test", 60))]
     quickstart = str(EXAMPLES / "quickstart.toml")
-    program = "from tzk_core.cli import main; main()"
-    run("-c", program, "run", quickstart, *short, *small, "--out", str(folder))
+    tzk("run", quickstart, *short, *small, "--out", str(folder))
 
     for name in ("config.toml", "run.json", "metrics.csv", "results.json", "results.md"):
         assert (folder / name).stat().st_size > 0, name
@@ -128,7 +125,7 @@ def test_a_few_steps_of_quickstart_leave_a_whole_run_folder(tmp_path: Path) -> N
 
 def test_the_toys_run_and_draw_their_picture(tmp_path: Path) -> None:
     picture = tmp_path / "toys.png"
-    printed = run(str(EXAMPLES / "toys.py"), "--steps", "3", "--plot", str(picture))
+    printed = printed_by(EXAMPLES / "toys.py", "--steps", "3", "--plot", str(picture))
     assert "log p(T) on test data" in printed
     assert min(Image.open(picture).size) > 300
 
@@ -137,9 +134,8 @@ def test_a_composition_is_judged(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
     small = ["datasets.0.train=200", "datasets.0.test=60"]
-    program = "from tzk_core.cli import main; main()"
-    run("-c", program, "run", str(EXAMPLES / "compose.toml"), *short, *small, "--out", str(folder))
-    printed = run(str(EXAMPLES / "compose.py"), str(folder), "--number", "16", "--glyphs", "300")
+    tzk("run", str(EXAMPLES / "compose.toml"), *short, *small, "--out", str(folder))
+    printed = printed_by(EXAMPLES / "compose.py", str(folder), "--number", "16", "--glyphs", "300")
     assert "of the classes right" in printed
     for side in ("decoder", "encoder"):
         assert f"digit-3 and thick and not slanted ({side})" in printed

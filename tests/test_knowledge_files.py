@@ -337,6 +337,18 @@ def test_no_byte_of_a_file_can_be_changed_unnoticed(tmp_path: Path) -> None:
     assert opened(content, file).name == "b"
 
 
+def test_a_file_opens_whatever_the_length_of_its_header(tmp_path: Path) -> None:
+    """The length comes first in the file: its lowest byte can be the first one of a pickle, 0x80."""
+    (file,) = export_knowledge(saved(tmp_path / "one", made()), "b", tmp_path)
+    read = opened(file.read_bytes(), file)
+    files = {name: read.called(name).sealed() for name in ("n" * length for length in range(1, 257, 4))}
+    assert {content[0] for content in files.values()} == set(range(0, 256, 8)), "all that there can be"
+    for name, content in files.items():
+        assert opened(content, file).name == name
+        with pytest.raises(TzkError, match="not a safetensors file"):
+            opened(content[:30], file)
+
+
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".", "x.y", "a\\b"])
 def test_a_name_that_leads_elsewhere_is_refused_even_in_a_sound_file(tmp_path: Path, name: str) -> None:
     one, other = saved(tmp_path / "one", made()), saved(tmp_path / "other", made(("all",)))
@@ -515,7 +527,7 @@ def test_what_is_listed_is_what_the_model_has(tmp_path: Path) -> None:
             "name": each["name"],
             "type": TYPES[each["name"]]["type"],
             "plugin": "tzk",
-            "distribution": "tzk",
+            "distribution": "tzk-core",
             "version": kind.part.version,
             "parameters": sum(parameter.numel() for parameter in kind.parameters()),
             "characteristics": kind.characteristics,

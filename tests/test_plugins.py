@@ -148,7 +148,7 @@ BAD = {
         "broken",
         ["entry point should be 'package.module'"],
     ),
-    "tzk-newer": ("1 / 0", {"group": "tzk.v2"}, "incompatible", ["'tzk.v2'", "'tzk.v1'", "upgrade tzk"]),
+    "tzk-newer": ("1 / 0", {"group": "tzk.v2"}, "incompatible", ["'tzk.v2'", "'tzk.v1'", "upgrade tzk-core"]),
     "tzk-older": ("1 / 0", {"group": "tzk.v0"}, "incompatible", ["'tzk.v0'", "upgrade the plugin"]),
     "tzk-unversioned": ("1 / 0", {"group": "tzk"}, "incompatible", ["'tzk'", "'tzk.v1'"]),
     "tzk-takes-name": (offers("x"), {"name": "tzk"}, "shadowed", ["'tzk' is taken by the core"]),
@@ -193,9 +193,9 @@ def test_a_bad_plugin_is_named_with_its_reason(report: dict, distribution: str) 
 def test_everything_else_works(report: dict) -> None:
     states = {
         distribution: report["plugins"][distribution]["state"]
-        for distribution in ("tzk", "nflows", "tzk-good")
+        for distribution in ("tzk-core", "nflows", "tzk-good")
     }
-    assert states == {"tzk": "ok", "nflows": "ok", "tzk-good": "ok"}
+    assert states == {"tzk-core": "ok", "nflows": "ok", "tzk-good": "ok"}
     assert report["plugins"]["tzk-good"]["hooks"] == ["tzk_flow_layers"]
     layers = report["parts"]["flow layer"]
     assert {"good/good-layer", "clash/symlog", "tzk/symlog", "nflows/lu-linear"} <= set(layers)
@@ -206,7 +206,7 @@ def test_a_clash_is_shown_on_both_sides(report: dict) -> None:
     clashing = report["plugins"]["tzk-clash"]
     assert clashing["state"] == "ok"
     assert "'symlog' is also offered by 'tzk': write 'clash/symlog'" in clashing["reason"]
-    assert "'symlog' is also offered by 'clash': write 'tzk/symlog'" in report["plugins"]["tzk"]["reason"]
+    assert "'symlog' is also offered by 'clash': write 'tzk/symlog'" in report["plugins"]["tzk-core"]["reason"]
 
 
 def test_discovery_imports_nothing_heavy(report: dict) -> None:
@@ -270,7 +270,7 @@ def test_the_allow_list(tmp_path: Path, listed: str | None, loaded: set[str]) ->
     states = {distribution: record["state"] for distribution, record in plugins.items()}
     for distribution in ("tzk-a", "tzk-b"):
         assert states[distribution] == ("ok" if distribution in loaded else "disabled")
-    assert states["tzk"] == states["nflows"] == "ok"
+    assert states["tzk-core"] == states["nflows"] == "ok"
 
 
 def test_the_allow_list_imports_nothing_else(site: Path) -> None:

@@ -16,6 +16,7 @@ import tzk_core
 from tzk_core.config import load_run_config
 from tzk_core.experiment import Experiment
 from tzk_core.training.checkpoint import read_manifest
+from tzk_core.training.knowledge_files import list_knowledge
 
 PRETRAINED = Path(__file__).parents[1] / "examples" / "pretrained"
 FOLDERS = sorted(file.parent for file in PRETRAINED.glob("*/config.toml"))
@@ -52,6 +53,16 @@ def test_it_draws_samples_without_data(here: Path) -> None:
         assert T.shape == (2, *model.shape) and T.isfinite().all()
 
 
+@EACH
+def test_its_knowledge_needs_what_is_installed(here: Path) -> None:
+    """A run of 0.1 names the core's distribution as it was called then."""
+    listed = list_knowledge(here)
+    assert {each["name"] for each in listed} == set(read_manifest(here / "checkpoint")["knowledge"])
+    assert {each["state"] for each in listed} == {"ok"}
+    assert {each["distribution"] for each in listed if each["plugin"] == "tzk"} == {"tzk-core"}
+
+
+@pytest.mark.slow
 @EACH
 @pytest.mark.skipif("TZK_DATA" not in os.environ, reason="reads the real data: set TZK_DATA")
 def test_its_figures_are_reproduced(here: Path) -> None:

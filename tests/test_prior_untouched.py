@@ -18,7 +18,7 @@ TOLERANCE = 0.05
 """Nats, of about 3.2 on test. Measured on seeds 0 to 2: after 120 steps the prior is 0.01 to 0.03 worse than the
 control, after 200 it is 0.002 worse to 0.012 better; by the paper's wording without multipliers it is 0.28 to 0.51
 worse, and by the paper's wording with adaptive ones 0.18 to 0.37."""
-SEEDS = range(3)
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 STEPS = 150
 STEP = [{"type": "tiled-convolution", "initialisation": "orthogonal"}, {"type": "affine"}, {"type": "symlog"}]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
@@ -63,11 +63,33 @@ def spread(transform: Transform) -> Spread:
     return Spread(transform, 2)
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[tuple[Awkward, Spread]]:
+    """A flow and the process that it shares with several tests: starting one takes seconds."""
+    transform = Awkward(unused=True)
+    flow = spread(transform)
+    yield transform, flow
+    flow.close()
+
+
+@pytest.fixture
+def shared(started: tuple[Awkward, Spread]) -> tuple[Awkward, Spread]:
+    """That flow as the identity, with no gradients."""
+    transform, flow = started
+    transform.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        transform.log_scale.zero_()
+    return transform, flow
+
+
 def samples(count: int = 6) -> Tensor:
     return torch.randn(count, 3, generator=stream(0, "samples")).double()
 
 
-@pytest.mark.parametrize(("processes", "missing", "trained"), [(3, 0, None), (2, 2, None), (2, 0, ["k0"])])
+@pytest.mark.parametrize(
+    ("processes", "missing", "trained"),
+    [(2, 2, None), (2, 0, ["k0"]), pytest.param(3, 0, None, marks=pytest.mark.slow)],
+)
 def test_steps_are_those_of_one_process(processes: int, missing: int, trained: list[str] | None) -> None:
     several, one = (trainer(number, Few(missing=missing), trained) for number in (processes, 1))
     try:
@@ -94,6 +116,7 @@ def test_a_run_ends_its_processes_and_gives_threads_back() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_fewer_samples_than_processes() -> None:
     transform = small().flow.transform
     flow = Spread(transform, 3)
@@ -108,28 +131,20 @@ def test_fewer_samples_than_processes() -> None:
     torch.testing.assert_close(gradients, wanted)
 
 
-def test_what_no_process_reaches_gets_no_gradient() -> None:
-    transform = Awkward(unused=True)
-    flow = spread(transform)
-    try:
-        z, logabsdet = flow(samples())
-        (z.sum() + logabsdet.sum()).backward()
-    finally:
-        flow.close()
+def test_what_no_process_reaches_gets_no_gradient(shared: tuple[Awkward, Spread]) -> None:
+    transform, flow = shared
+    z, logabsdet = flow(samples())
+    (z.sum() + logabsdet.sum()).backward()
     assert transform.idle is not None and transform.idle.grad is None
     torch.testing.assert_close(transform.log_scale.grad, samples().sum(0) + 6)
 
 
-def test_the_processes_see_what_parameters_have_become() -> None:
-    transform = Awkward()
-    flow = spread(transform)
-    try:
-        flow(samples())
-        with torch.no_grad():
-            transform.log_scale.fill_(1.0)
-        z, _ = flow(samples())
-    finally:
-        flow.close()
+def test_the_processes_see_what_parameters_have_become(shared: tuple[Awkward, Spread]) -> None:
+    transform, flow = shared
+    flow(samples())
+    with torch.no_grad():
+        transform.log_scale.fill_(1.0)
+    z, _ = flow(samples())
     torch.testing.assert_close(z, samples() * math.e)
 
 
@@ -147,6 +162,7 @@ def test_an_error_in_a_process_is_one_here() -> None:
         flow.close()
 
 
+@pytest.mark.slow
 def test_after_an_error_here_no_answer_is_left_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     transform = Awkward()
     flow = spread(transform)
@@ -164,15 +180,12 @@ def test_after_an_error_here_no_answer_is_left_for_the_next_batch(monkeypatch: p
         flow.close()
 
 
-def test_going_back_through_an_earlier_batch_is_refused() -> None:
-    flow = spread(Awkward())
-    try:
-        z, _ = flow(samples())
-        flow(samples())
-        with pytest.raises(TzkError, match="the last batch only"):
-            z.sum().backward()
-    finally:
-        flow.close()
+def test_going_back_through_an_earlier_batch_is_refused(shared: tuple[Awkward, Spread]) -> None:
+    _, flow = shared
+    z, _ = flow(samples())
+    flow(samples())
+    with pytest.raises(TzkError, match="the last batch only"):
+        z.sum().backward()
 
 
 def test_a_flow_whose_samples_depend_on_each_other_is_refused() -> None:

@@ -4,7 +4,8 @@
     model = tzk_core.load("runs/joint-...")
     model.log_prob(T, knowledge="digit-7")
 
-Names are imported when they are first used, so that `import tzk_core` costs nothing.
+Names are imported when they are first used, so that `import tzk_core` costs nothing. `__version__` is the installed
+distribution's, "unknown" in a source tree that was not installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from tzk_core.build import build_flow as build_flow
     from tzk_core.build import build_knowledge as build_knowledge
     from tzk_core.composition import Composition as Composition
@@ -53,10 +55,12 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("tzk_core.version").installed_version() or "unknown"
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME, "__version__"})

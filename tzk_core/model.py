@@ -266,7 +266,7 @@ class TzK(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:
         """Whatever moves a model to another device goes through here; layers then take what plugins bring for it."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         use_implementations(self, _like(self).device.type)
         return self
 

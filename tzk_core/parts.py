@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tzk_core.version import current_name
+
 
 @dataclass(frozen=True)
 class Part:
@@ -25,7 +27,8 @@ class Part:
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Part:
         arguments = {key: _parts_in(value) for key, value in written["arguments"].items()}
-        return cls(**{**written, "arguments": arguments})
+        distribution = current_name(written["distribution"])
+        return cls(**{**written, "distribution": distribution, "arguments": arguments})
 
     def within(self) -> Iterator[Part]:
         """The part itself and those in its arguments."""
@@ -43,8 +46,9 @@ _KEYS = {each.name for each in fields(Part)}
 def _parts_in(value: Any) -> Any:
     """An argument as it was before it was written as JSON."""
     if isinstance(value, Mapping):
-        restored = {key: _parts_in(each) for key, each in value.items()}
-        return Part(**restored) if set(restored) == _KEYS else restored
+        if set(value) == _KEYS:
+            return Part.from_json(value)
+        return {key: _parts_in(each) for key, each in value.items()}
     return [_parts_in(each) for each in value] if isinstance(value, list) else value
 
 

@@ -36,13 +36,14 @@ def command(ctx: click.Context, run: Path | None, device: str, number: int, as_j
 def _environment() -> dict[str, Any]:
     import torch  # `tzk --help` does without
 
-    from tzk_core.cli.record import PACKAGES, hardware, package_version
+    from tzk_core.cli.record import PACKAGES, hardware
     from tzk_core.implementations import offers
     from tzk_core.plugins import registry
     from tzk_core.tables import chosen_device
+    from tzk_core.version import installed_version
 
     return {
-        "versions": {name: package_version(name) for name in (*PACKAGES, "triton")},
+        "versions": {name: installed_version(name) for name in (*PACKAGES, "triton")},
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
         "device": str(chosen_device("auto")),

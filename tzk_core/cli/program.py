@@ -87,9 +87,9 @@ def _plugin_commands() -> list[tuple[str, Registered]]:
 
 def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        import tzk_core
 
-        click.echo(f"tzk {version('tzk')}")
+        click.echo(f"tzk {tzk_core.__version__}")
         ctx.exit()
 
 

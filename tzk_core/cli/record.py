@@ -8,14 +8,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tzk_core.config import Config
 from tzk_core.plugins import registry
+from tzk_core.version import DISTRIBUTION, installed_version
 
-PACKAGES = ("tzk", "torch", "torchvision", "nflows", "numpy", "safetensors", "pluggy", "pydantic")
+PACKAGES = (DISTRIBUTION, "torch", "torchvision", "nflows", "numpy", "safetensors", "pluggy", "pydantic")
 
 
 def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
         "device": device,
         "dtype": config.dtype,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "plugins": [
             {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version}
             for plugin in registry().plugins
@@ -102,14 +102,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def package_version(package: str) -> str | None:
-    """The version of an installed distribution; None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def hardware() -> dict[str, Any]:

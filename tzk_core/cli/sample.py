@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tzk_core.model import TzK
 
 
-class Characteristics(click.ParamType):
+class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
     """Numbers with commas between them, perhaps those of a name: (name or "", numbers)."""
 
     name = "[name=]numbers"

@@ -51,4 +51,4 @@ class Regressor(nn.Sequential):
             carried = torch.nn.functional.pad(carried, (0, layer.out_features - carried.shape[1]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return super().forward(inputs)
+        return super().forward(inputs)  # type: ignore[no-untyped-call]

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
+from tzk_core.plugins.loader import Builtin
 from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+from tzk_core.version import DISTRIBUTION
 
 
 class Core:
@@ -141,5 +143,5 @@ LEFT_OUT: dict[str, str] = {
 """Transforms of nflows that are not offered, and why."""
 
 CORE, NFLOWS = Core(), Nflows()
-BUILTIN: dict[str, object] = {"tzk": CORE, "nflows": NFLOWS}
-"""Plugins that are always there, each by its own name and that of its distribution."""
+BUILTIN = {"tzk": Builtin(DISTRIBUTION, CORE), "nflows": Builtin("nflows", NFLOWS)}
+"""Plugins that are always there, by their names."""

@@ -17,6 +17,7 @@ from typing import Literal
 from tzk_core.errors import nearest
 from tzk_core.plugins.specs import Spec
 from tzk_core.plugins.validation import GROUP, FaultyPlugin, shortened, specs_of
+from tzk_core.version import DISTRIBUTION, installed_version
 
 State = Literal["ok", "disabled", "broken", "incompatible", "shadowed"]
 _ENTRY_POINT = re.compile(r"(?!\d)\w+(\.(?!\d)\w+)*(:(?!\d)\w+(\.(?!\d)\w+)*)?")
@@ -43,6 +44,14 @@ class PluginRecord:
 
 
 @dataclass(frozen=True)
+class Builtin:
+    """A plugin that is always there, and the distribution that it comes with."""
+
+    distribution: str
+    plugin: object
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A plugin's record and the specs that its hooks returned; none unless its state is "ok"."""
 
@@ -51,7 +60,7 @@ class Loaded:
 
 
 def load_all(
-    builtin: Mapping[str, object], allow: Collection[str] | None = None, path: Sequence[str] | None = None
+    builtin: Mapping[str, Builtin], allow: Collection[str] | None = None, path: Sequence[str] | None = None
 ) -> list[Loaded]:
     """Every plugin, built-in ones first, then the installed ones in alphabetical order.
 
@@ -59,7 +68,7 @@ def load_all(
     "disabled"; None stands for all. Of several with one name, the first distribution in the alphabet wins and
     the others are "shadowed". `path` replaces `sys.path` in the search for installed distributions.
     """
-    loaded = [_load_builtin(name, plugin) for name, plugin in builtin.items()]
+    loaded = [_load_builtin(name, each) for name, each in builtin.items()]
     taken = {each.record.name: each.record for each in loaded}
     allowed = None if allow is None else {canonical(name) for name in allow}
     for record in sorted(_installed(path), key=lambda found: (found.name, canonical(found.distribution))):
@@ -110,22 +119,15 @@ def _installed(path: Sequence[str] | None) -> Iterator[PluginRecord]:
             spoken = [record for record in announced if record.group == GROUP]
             yield from (
                 spoken or announced
-            )  # a distribution may bring a second plugin for another version of tzk
+            )  # a distribution may bring a second plugin for another version of the core
 
 
-def _load_builtin(name: str, plugin: object) -> Loaded:
-    specs = specs_of(plugin, name)
-    place = f"{type(plugin).__module__}:{type(plugin).__name__}"
-    record = PluginRecord(name, name, _version_of(name), place, hooks=tuple(specs))
+def _load_builtin(name: str, builtin: Builtin) -> Loaded:
+    specs = specs_of(builtin.plugin, name)
+    place = f"{type(builtin.plugin).__module__}:{type(builtin.plugin).__name__}"
+    version = installed_version(builtin.distribution) or ""
+    record = PluginRecord(name, builtin.distribution, version, place, hooks=tuple(specs))
     return Loaded(record, _flattened(specs.values()))
-
-
-def _version_of(distribution: str) -> str:
-    """The version of an installed distribution; "" where its metadata do not say, as in a source tree."""
-    try:
-        return importlib.metadata.version(distribution) or ""
-    except Exception:  # anything may be wrong with another's metadata, and this is only shown
-        return ""
 
 
 def _load_installed(record: PluginRecord) -> Loaded:
@@ -164,11 +166,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _versions_apart(group: str) -> str:
-    reason = f"its entry point is in the group {group!r}, and this tzk reads {GROUP!r}"
+    reason = f"its entry point is in the group {group!r}, and this {DISTRIBUTION} reads {GROUP!r}"
     written, spoken = (re.fullmatch(r"tzk\.v(\d+)", each) for each in (group, GROUP))
     if not written or not spoken:
         return reason
-    return f"{reason}: upgrade {'tzk' if int(written[1]) > int(spoken[1]) else 'the plugin'}"
+    return f"{reason}: upgrade {DISTRIBUTION if int(written[1]) > int(spoken[1]) else 'the plugin'}"
 
 
 def _shadowed(record: PluginRecord, by: PluginRecord, builtin: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
 from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
 from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
 from tzk_core.plugins.validation import GROUP
+from tzk_core.version import current_name
 
 
 class UnknownPart(TzkError, LookupError):
@@ -155,7 +156,7 @@ class Registry:
 
     def _problem(self, distribution: str) -> str:
         """What is wrong with a distribution that is needed, to go on a sentence with; "" if nothing."""
-        wanted = canonical(distribution)
+        wanted = current_name(canonical(distribution))
         records = [record for record in self.plugins if canonical(record.distribution) == wanted]
         if records:
             faulty = [f"but its {record}" for record in records if record.state != "ok"]

@@ -25,6 +25,7 @@ from tzk_core.training.checkpoint import (
 )
 from tzk_core.training.knowledge_format import KnowledgeFile, opened
 from tzk_core.training.places import BEST, LAST, checkpoint_in
+from tzk_core.version import current_name
 
 SUFFIX = ".safetensors"
 SHORT = 12
@@ -196,7 +197,7 @@ def _listed(model: TzK, name: str, entry: Mapping[str, Any], folder: Path) -> di
         "name": name,
         "type": part.get("name"),
         "plugin": part.get("plugin"),
-        "distribution": part.get("distribution"),
+        "distribution": current_name(part["distribution"]) if "distribution" in part else None,
         "version": part.get("version"),
         "arguments": dict(arguments),
         "parameters": None if kind is None else sum(parameter.numel() for parameter in kind.parameters()),

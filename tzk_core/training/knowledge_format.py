@@ -48,7 +48,7 @@ class KnowledgeFile:
 
 def opened(content: bytes, where: Path) -> KnowledgeFile:
     """What `sealed` wrote. Raises `TzkError`, calling the file `where`, if it is anything else or was altered."""
-    if content.startswith(_PICKLES):
+    if content.startswith(_PICKLES) and content[8:9] != b"{":  # safetensors begin with any length, then a "{"
         raise TzkError(
             f"{where} is a pickle, as torch.save writes them, and opening one would run whatever it holds: expected "
             "a .safetensors file that `tzk knowledge export` wrote"

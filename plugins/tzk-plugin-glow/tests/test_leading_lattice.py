@@ -110,6 +110,7 @@ def test_refuses_rows_that_are_not_there() -> None:
             multiscale((1, 8, 8), lead=lead)
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph_both_ways() -> None:
     flow = small(steps=1)
     T = grey((1, 8, 8)).float()

@@ -185,6 +185,7 @@ def test_refuses_what_it_cannot_cut() -> None:
         multiscale((1, 4, 4), levels=100)
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph_both_ways() -> None:
     flow = build_flow((1, 8, 8), "multiscale", widths=[6], blocks=[1], components=2, steps=1, coupling_width=6)
     T = grey((1, 8, 8)).float()

@@ -230,6 +230,7 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
         Omniglot(**arguments)
 
 
+@pytest.mark.slow
 @has_omniglot
 def test_the_real_omniglot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZK_CACHE", str(tmp_path))
