@@ -95,7 +95,8 @@ def mental_capacity(
     log p(κ=0 given z) are evaluated: with `sampled_absences` the cost is that of the knowledge in the batch, whatever
     else the model has, and value and gradients are unbiased. `stacks` says where the parameters of several knowledge
     types come from. `kl_weight` is that of the KL from p(C given z) to p(C) of a C that was filled in, which training
-    raises from 0 to 1; the paper's wording of `fill_in` has none. `evaluate` takes the place of `terms`, for instance compiled; `sizes` as of `rectangles`.
+    raises from 0 to 1; the paper's wording of `fill_in` has none. `evaluate` takes the place of `terms`, for instance
+    compiled; `sizes` as of `rectangles`.
     """
     literal, skipped = wording.fill_in == "literal", wording.unlabelled == "skip"
     told = told_of(observations, absences)
