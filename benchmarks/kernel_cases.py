@@ -13,7 +13,7 @@ from tzk_plugin_kernels.affine_symlog import affine_symlog, affine_symlog_backwa
 from tzk_plugin_kernels.mixture import mixture, mixture_backward, mixture_inverse
 from tzk_plugin_kernels.tiled import tiled_affine_symlog
 
-BOUND, LIMIT, COMPONENTS, TILE = 8.0, 30.0, 4, 256
+BOUND, LIMIT, KNEE, COMPONENTS, TILE = 8.0, 30.0, 1.0, 4, 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
     torch.manual_seed(0)
     x = torch.randn(1, batch, dims, device=device)
     raw, shift = torch.randn(2, 1, dims, device=device)
-    y, logabsdet = affine_symlog(x, raw, shift, BOUND)
+    y, logabsdet = affine_symlog(x, raw, shift, BOUND, KNEE)
     rows = x.view(1, -1, TILE)
     weight = torch.randn(1, TILE, TILE, device=device) / TILE**0.5
     tiles = raw.view(1, -1, TILE), shift.view(1, -1, TILE)
@@ -40,7 +40,7 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
 
     def tiled_definition(rows: Any, weight: Any, raw: Any, shift: Any) -> Any:
         product = torch.bmm(rows, weight.mT).view(1, batch, dims)
-        return affine_symlog_torch.forward(product, raw.flatten(1), shift.flatten(1), BOUND)
+        return affine_symlog_torch.forward(product, raw.flatten(1), shift.flatten(1), BOUND, KNEE)
 
     def mixture_gradient(x: Any, parameters: Any) -> Any:
         with torch.enable_grad():
@@ -53,22 +53,25 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
     tiled, quantile = torch.compile(tiled_definition), torch.compile(map.inverse)
     return {
         "affine-symlog": Case(
-            lambda: affine_symlog(x, raw, shift, BOUND), lambda: plain["forward"](x, raw, shift, BOUND), 2 * size, True
+            lambda: affine_symlog(x, raw, shift, BOUND, KNEE),
+            lambda: plain["forward"](x, raw, shift, BOUND, KNEE),
+            2 * size,
+            True,
         ),
         "affine-symlog, backward": Case(
-            lambda: affine_symlog_backward(x, logabsdet, y, raw, shift, BOUND),
-            lambda: plain["backward"](x, logabsdet, y, raw, shift, BOUND),
+            lambda: affine_symlog_backward(x, logabsdet, y, raw, shift, BOUND, KNEE),
+            lambda: plain["backward"](x, logabsdet, y, raw, shift, BOUND, KNEE),
             3 * size,
             True,
         ),
         "affine-symlog, inverse": Case(
-            lambda: affine_symlog_inverse(y, raw, shift, BOUND, LIMIT),
-            lambda: plain["inverse"](y, raw, shift, BOUND, LIMIT),
+            lambda: affine_symlog_inverse(y, raw, shift, BOUND, LIMIT, KNEE),
+            lambda: plain["inverse"](y, raw, shift, BOUND, LIMIT, KNEE),
             2 * size,
             True,
         ),
         "tiled convolution": Case(
-            lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND),
+            lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND, KNEE),
             lambda: tiled(rows, weight, *tiles),
             2 * size,
             False,

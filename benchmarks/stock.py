@@ -22,17 +22,25 @@ from torch.nn import functional
 from tzk_core import TzK
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.squeeze import Unsqueeze
+from tzk_core.transforms.symlog import SymLog as OurSymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 
 ALPHA, TILE, STEPS, KNOWLEDGE_STEPS, HIDDEN = 1e-6, 16, 10, 4, 70
 
 
 class SymLog(Transform):
-    """sign(x) log(|x| + 1)."""
+    """sign(x) log(|x| + 1), linear beyond |x| = `knee`, 0 for none."""
+
+    def __init__(self, knee: float) -> None:
+        super().__init__()
+        self.knee = knee or math.inf
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        magnitude = torch.log1p(torch.abs(inputs))
-        return torch.sign(inputs) * magnitude, -sum_except_batch(magnitude)
+        magnitude = torch.abs(inputs)
+        inside = torch.clamp(magnitude, max=self.knee)
+        log_shrink = torch.log1p(inside)
+        outputs = log_shrink + (magnitude - inside) / (1 + self.knee)
+        return torch.sign(inputs) * outputs, -sum_except_batch(log_shrink)
 
 
 class ElementwiseAffine(Transform):
@@ -92,16 +100,16 @@ def regressor(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def flow_steps(shape: Sequence[int], steps: int) -> list[Transform]:
+def flow_steps(shape: Sequence[int], steps: int, knee: float) -> list[Transform]:
     channels, height, width = shape
     parts: list[Transform] = []
     for step in range(steps):
         if step % 2:
             inner = (4 * channels, height // 2, width // 2)
-            parts += [SqueezeTransform(2), Tiled(), ElementwiseAffine(inner), SymLog()]
+            parts += [SqueezeTransform(2), Tiled(), ElementwiseAffine(inner), SymLog(knee)]
             parts.append(InverseTransform(SqueezeTransform(2)))
         else:
-            parts += [Tiled(), ElementwiseAffine(shape), SymLog()]
+            parts += [Tiled(), ElementwiseAffine(shape), SymLog(knee)]
     return [*parts, ElementwiseAffine(shape)]
 
 
@@ -113,12 +121,12 @@ class KnowledgeType(nn.Module):
     encoder: Bounded
     discriminator: nn.Sequential
 
-    def __init__(self, shape: Sequence[int], log_odds: float) -> None:
+    def __init__(self, shape: Sequence[int], log_odds: float, knee: float) -> None:
         super().__init__()
         dims = math.prod(shape)
         self.log_odds = log_odds
         conditional = ConditionalDiagonalNormal(shape, Bounded(2, dims, 20.0))
-        self.latent = Flow(CompositeTransform(flow_steps(shape, KNOWLEDGE_STEPS)), conditional)
+        self.latent = Flow(CompositeTransform(flow_steps(shape, KNOWLEDGE_STEPS, knee)), conditional)
         self.prior = StandardNormal([2])
         self.encoder = Bounded(dims, 2, 6.0)
         self.discriminator = regressor(dims, 1)
@@ -131,10 +139,10 @@ class StockTzK(nn.Module):
         super().__init__()
         shift, scale = torch.tensor([ALPHA, 1 - 2 * ALPHA], dtype=torch.float64)
         scaled = PointwiseAffineTransform(shift, scale)
-        self.transform = CompositeTransform([scaled, Logit(eps=ALPHA), *flow_steps(shape, STEPS)])
+        self.transform = CompositeTransform([scaled, Logit(eps=ALPHA), *flow_steps(shape, STEPS, _knee(model.flow))])
         self.base = StandardNormal(shape)
         self.knowledge = nn.ModuleDict(
-            {name: KnowledgeType(shape, model.find(name).log_odds.item()) for name in names}
+            {name: KnowledgeType(shape, model.find(name).log_odds.item(), _knee(model.find(name))) for name in names}
         )
         self.to(next(model.parameters()).dtype)
         with torch.no_grad():
@@ -202,6 +210,12 @@ class StockTzK(nn.Module):
         yield theirs.latent.base.regressor, kind.latent._distribution._context_encoder.net
         yield theirs.characteristics_encoder.regressor, kind.encoder.net
         yield theirs.discriminator, kind.discriminator
+
+
+def _knee(module: nn.Module) -> float:
+    """That of every SymLog of the model, which has one."""
+    (knee,) = {part.knee for part in module.modules() if isinstance(part, OurSymLog)}
+    return knee
 
 
 def _shifts(module: nn.Module) -> list[Tensor]:

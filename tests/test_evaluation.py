@@ -281,7 +281,7 @@ def parts() -> tuple[TzK, list[Held], dict[str, Tensor]]:
     for name, share in zip(NAMES, (0.6, 0.4, 0.2, 0.4), strict=True):
         model.add(name, build_knowledge("gaussian", SHAPE, name=name, hidden=6))
         model.find(name).log_odds.fill_(math.log(share / (1 - share)))
-        model.find(name).fit_characteristics(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))  # proposals of C that say nothing
+        model.find(name).fit_characteristics(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
     model.flow.initialise(dequantise(images(100, "start"), stream(0, "noise")))
     held = []
     for dataset, count, share in (("digits", 12, 0.6), ("letters", 9, 0.4)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -254,7 +255,7 @@ def test_gradient_steps_go_on_from_the_start() -> None:
     assert fixed and all(torch.equal(before[key], kind.state_dict()[key]) for key in fixed)
 
 
-def flow_of(dims: int, **arguments: int) -> FlowKnowledge:
+def flow_of(dims: int, **arguments: Any) -> FlowKnowledge:
     kind = FlowKnowledge((dims,), hidden=8, **arguments).double()
     with torch.no_grad():
         for parameter in kind.latent.transform.parameters():
@@ -289,8 +290,14 @@ def test_on_the_steps_of_a_flow_it_is_the_same_gaussian_of_what_these_make_of_z(
         (0, lambda d: flow_of(d, steps=2), "the same flow steps"),
         (1, lambda d: flow_of(d, steps=2), "the same flow steps"),
         (1, lambda d: GaussianKnowledge((d,)), "GaussianKnowledge, which has none"),
+        (2, lambda d: flow_of(d, steps=2, knee=0.5), "the same flow steps; got FlowKnowledge, which has others"),
+        (
+            2,
+            lambda d: tzk_core.build_knowledge("flow", (d,), steps=2, knee=0),
+            "give it steps = 2, tile = 16, knee = 0",
+        ),
     ],
-    ids=["no steps of its own", "fewer steps", "no flow"],
+    ids=["no steps of its own", "fewer steps", "no flow", "another knee", "another knee, by name"],
 )
 def test_steps_that_are_not_alike_are_refused(steps: int, other: object, words: str) -> None:
     kind = FewShotKnowledge((6,), hidden=8, steps=steps).double()

@@ -168,6 +168,7 @@ def test_a_perfect_encoder_makes_the_bound_nearly_exact_at_once() -> None:
     """Where p(z given C) does not depend on C, the encoder is the prior and every weight is 1."""
     kind = GaussianKnowledge((3,)).double()
     kind.initialise(stream(0))
+    kind.fit_characteristics(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2))  # mean 0, deviation 1
     z = torch.randn(4, 3, dtype=torch.float64)
     C = torch.zeros(4, 2, dtype=torch.float64)
     torch.testing.assert_close(log_prob_present(kind, z, 1, stream(0)), kind.log_prob_latent(z, C))

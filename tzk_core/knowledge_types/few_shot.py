@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from nflows.transforms.base import Transform
-from torch import Tensor
+from torch import Tensor, nn
 
 from tzk_core.distributions.conditional import ConditionalFlow
 from tzk_core.distributions.factors import FactorGaussian
@@ -14,6 +14,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
 from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.whitening import Whitening
 
 
@@ -27,8 +28,8 @@ class FewShotKnowledge(Knowledge):
     directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
     one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
 
-    steps, tile, knee: of the flow steps that it stands on, 0 for none: `build_on` takes those of a `flow` that it is
-    part of, and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
+    steps, tile, knee: of the flow steps that it stands on, 0 steps for none. `build_on` takes those of a `flow` that it
+    is part of, and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
     """
 
     latent: ConditionalFlow
@@ -60,7 +61,7 @@ class FewShotKnowledge(Knowledge):
         super().__init__(latent_shape, latent, characteristics, hidden, layers)
         del self.characteristics_encoder  # the exact posterior of the factors is in its place
         self.directions, self.trust = directions, trust
-        self.share, self.unexplained, self.knee = share, unexplained, knee
+        self.share, self.unexplained = share, unexplained
 
     @torch.no_grad()
     def build_on(self, other: Knowledge) -> None:
@@ -70,17 +71,13 @@ class FewShotKnowledge(Knowledge):
         Raises `TzkError` if the steps of the two are not alike.
         """
         own, given = self._steps(), getattr(other.latent, "transform", None)
-        shapes = [
-            {} if each is None else {key: value.shape for key, value in each.state_dict().items()}
-            for each in (own, given)
-        ]
-        said = {} if other.part is None else other.part.arguments
-        knee_differs = said.get("knee", self.knee) != self.knee  # no tensor has it
-        if own is None or given is None or shapes[0] != shapes[1] or knee_differs:
+        if own is None or given is None or _outline(own) != _outline(given):
+            said = {} if other.part is None else other.part.arguments
             wanted = ", ".join(f"{key} = {said[key]}" for key in ("steps", "tile", "knee") if key in said)
+            has = "none" if given is None else "others"
             raise TzkError(
                 "few-shot builds on a flow type with the same flow steps"
-                + (f": give it {wanted}" if wanted else f"; got {type(other).__name__}, which has none")
+                + (f": give it {wanted}" if wanted else f"; got {type(other).__name__}, which has {has}")
             )
         own.load_state_dict(given.state_dict())
         own.requires_grad_(False)
@@ -147,3 +144,10 @@ class FewShotKnowledge(Knowledge):
     def _posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the standardised C given z, (batch, c), and the Cholesky factor of its precision, (c, c)."""
         return self.latent.base.posterior(self.latent.transform(z)[0])
+
+
+def _outline(steps: nn.Module) -> tuple[dict[str, torch.Size], list[float]]:
+    """What has to be alike where flow steps take the weights of others: their shapes, and the knees, which no tensor
+    has."""
+    shapes = {key: value.shape for key, value in steps.state_dict().items()}
+    return shapes, [part.knee for part in steps.modules() if isinstance(part, SymLog)]

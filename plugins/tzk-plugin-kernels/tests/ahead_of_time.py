@@ -12,10 +12,11 @@ from triton.compiler import ASTSource
 from tzk_plugin_kernels import affine_symlog_triton, mixture_triton, tiled_triton
 
 # Small blocks: they compile a tenth as long, and what is compiled is the same.
-MAP = {"bound": 8.0, "limit": 30.0}
+MAP = {"bound": 8.0, "limit": 30.0, "knee": 0.0}
+KNEED = {"limit": 0.7, "knee": 1.0}
 MIXTURE = {"bound": 6.0, "K": 2, "B": 128}
 SEARCH = {"close": 0.05, "flat": -10.0, "iterations": 32}
-KERNELS = {
+MAPS = {
     "map": (affine_symlog_triton.mapping, MAP | {"INVERSE": False, "ROWS": 2, "COLUMNS": 128}),
     "map, inverse": (affine_symlog_triton.mapping, MAP | {"INVERSE": True, "ROWS": 1, "COLUMNS": 128}),
     "map, backward": (affine_symlog_triton.differentiating, MAP | {"INVERSE": False, "ROWS": 2, "COLUMNS": 128}),
@@ -23,7 +24,13 @@ KERNELS = {
         affine_symlog_triton.differentiating,
         MAP | {"INVERSE": True, "ROWS": 2, "COLUMNS": 128},
     ),
-    "tiled": (tiled_triton.convolving, {"bound": 8.0, "M": 32, "N": 32, "K": 16}),
+}
+TILED = {"bound": 8.0, "knee": 0.0, "M": 32, "N": 32, "K": 16}
+KERNELS = {
+    **MAPS,
+    **{f"{name}, with a knee": (kernel, constants | KNEED) for name, (kernel, constants) in MAPS.items()},
+    "tiled": (tiled_triton.convolving, TILED),
+    "tiled, with a knee": (tiled_triton.convolving, TILED | {"knee": 1.0}),
     "mixture": (mixture_triton.mapping, MIXTURE),
     "mixture, backward": (mixture_triton.differentiating, MIXTURE),
     "mixture, inverse": (mixture_triton.inverting, MIXTURE | SEARCH),

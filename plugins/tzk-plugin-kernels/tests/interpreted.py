@@ -33,16 +33,21 @@ def report(
     print(json.dumps({"case": name, "type": str(kind), "roundings": max(apart), "finite": finite}), flush=True)
 
 
-def affine(name: str, x: Tensor, raw: Tensor, shift: Tensor, bound: float = 8.0, limit: float = cases.LIMIT) -> None:
-    kind = x.dtype
-    y, logabsdet = expected = affine_symlog_torch.forward(x, raw, shift, bound)
-    report(name, kind, affine_symlog_triton.forward(x, raw, shift, bound), expected)
-    expected = affine_symlog_torch.inverse(y, raw, shift, bound, limit)
-    report(f"{name}, inverse", kind, affine_symlog_triton.inverse(y, raw, shift, bound, limit), expected)
-    given: tuple[Any, ...] = torch.cos(x), torch.sin(logabsdet), y, raw, shift, bound
+def affine(name: str, x: Tensor, raw: Tensor, shift: Tensor, limit: float = cases.LIMIT) -> None:
+    for knee in cases.KNEES:
+        kneed(f"{name}, knee {knee}", (x, raw, shift), limit, knee)
+
+
+def kneed(name: str, tensors: tuple[Tensor, Tensor, Tensor], limit: float, knee: float, bound: float = 8.0) -> None:
+    (x, raw, shift), kind = tensors, tensors[0].dtype
+    y, logabsdet = expected = affine_symlog_torch.forward(x, raw, shift, bound, knee)
+    report(name, kind, affine_symlog_triton.forward(x, raw, shift, bound, knee), expected)
+    expected = affine_symlog_torch.inverse(y, raw, shift, bound, limit, knee)
+    report(f"{name}, inverse", kind, affine_symlog_triton.inverse(y, raw, shift, bound, limit, knee), expected)
+    given: tuple[Any, ...] = torch.cos(x), torch.sin(logabsdet), y, raw, shift, bound, knee
     found, expected = (each.backward(*given) for each in (affine_symlog_triton, affine_symlog_torch))
     report(f"{name}, backward", kind, found, expected)
-    given = (*given, limit)
+    given = (*given[:-1], limit, knee)
     found, expected = (each.inverse_backward(*given) for each in (affine_symlog_triton, affine_symlog_torch))
     report(f"{name}, backward of inverse", kind, found, expected)
 
@@ -95,5 +100,7 @@ for title, sizes in {
     "none": (1, 0, 2, 4),
     "one": (1, 1, 1, 1),
 }.items():
-    given = (*cases.tiled(*sizes, torch.float32), 8.0)
-    report(f"tiled, {title}", torch.float32, tiled_triton.forward(*given), tiled_torch.forward(*given))
+    for knee in cases.KNEES:
+        given = (*cases.tiled(*sizes, torch.float32), 8.0, knee)
+        found, expected = tiled_triton.forward(*given), tiled_torch.forward(*given)
+        report(f"tiled, {title}, knee {knee}", torch.float32, found, expected)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 BOUND = 1.5
 LIMIT = 2.0
+KNEES = (0.0, 0.5, 1.0)
+"""Of SymLog; 0 stands for none. The values of `affine` lie on both sides of them."""
 SIZES = {"one": (1, 1, 1), "odd": (2, 9, 300), "none": (1, 0, 4), "wide": (1, 3, 1500)}
 """Groups, batch and dimensions."""
 

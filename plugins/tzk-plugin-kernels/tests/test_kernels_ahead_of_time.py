@@ -24,7 +24,7 @@ def test_every_kernel_compiles_for_sm_80_and_sm_90(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(made) == 4 * 3 + 4 * 2
+    assert len(made) == 8 * 3 + 5 * 2
     assert {each["sm"] for each in made} == {80, 90}
     assert all(each["bytes"] > 0 for each in made)
     assert not any(each["tf32"] for each in made)

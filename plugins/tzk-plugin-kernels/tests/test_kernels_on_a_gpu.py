@@ -44,21 +44,23 @@ def agree(
 MIXTURES = (mixture_torch.forward, mixture_torch.inverse)
 
 
+@pytest.mark.parametrize("knee", cases.KNEES)
 @pytest.mark.parametrize("kind", TOLERANCE)
 @pytest.mark.parametrize("size", [*cases.SIZES.values(), (1, 5000, 1024), (20, 30, 256)])
-def test_the_map_and_its_backward(size: tuple[int, int, int], kind: torch.dtype) -> None:
+def test_the_map_and_its_backward(size: tuple[int, int, int], kind: torch.dtype, knee: float) -> None:
     x, raw, shift = cases.affine(size, kind)
-    y, volume = affine_symlog_torch.forward(x, raw, shift, cases.BOUND)
-    agree(affine_symlog, affine_symlog_torch.forward, (x, raw, shift), cases.BOUND)
-    agree(affine_symlog_inverse, affine_symlog_torch.inverse, (y, raw, shift), cases.BOUND, cases.LIMIT)
+    y, volume = affine_symlog_torch.forward(x, raw, shift, cases.BOUND, knee)
+    agree(affine_symlog, affine_symlog_torch.forward, (x, raw, shift), cases.BOUND, knee)
+    agree(affine_symlog_inverse, affine_symlog_torch.inverse, (y, raw, shift), cases.BOUND, cases.LIMIT, knee)
     given = x.cos(), volume.sin(), y, raw, shift
-    agree(affine_symlog_backward, affine_symlog_torch.backward, given, cases.BOUND)
-    agree(affine_symlog_inverse_backward, affine_symlog_torch.inverse_backward, given, cases.BOUND, cases.LIMIT)
+    agree(affine_symlog_backward, affine_symlog_torch.backward, given, cases.BOUND, knee)
+    agree(affine_symlog_inverse_backward, affine_symlog_torch.inverse_backward, given, cases.BOUND, cases.LIMIT, knee)
 
 
+@pytest.mark.parametrize("knee", cases.KNEES)
 @pytest.mark.parametrize("sizes", [(1, 23, 3, 20), (2, 3, 2, 70), (1, 0, 2, 4), (1, 64, 4, 256), (1, 2000, 4, 256)])
-def test_the_tiled_map(sizes: tuple[int, int, int, int]) -> None:
-    agree(tiled_affine_symlog, tiled_affine_symlog, cases.tiled(*sizes, torch.float32), cases.BOUND)
+def test_the_tiled_map(sizes: tuple[int, int, int, int], knee: float) -> None:
+    agree(tiled_affine_symlog, tiled_affine_symlog, cases.tiled(*sizes, torch.float32), cases.BOUND, knee)
 
 
 @pytest.mark.parametrize("kind", TOLERANCE)

@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import kernels_cases as cases
 import pytest
 import torch
 from click.testing import CliRunner
@@ -28,13 +29,14 @@ def operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZK_KERNELS", "torch")
 
 
-def flow_of(recipe: str) -> TzK:
+def flow_of(recipe: str, knee: float = 1.0) -> TzK:
     torch.manual_seed(0)
-    more = {"paper": {"steps": 3, "tile": 2, "initialisation": "orthogonal"}, "glow": {"steps": [1, 1], "width": 4}}
+    paper = {"steps": 3, "tile": 2, "initialisation": "orthogonal", "knee": knee}
+    more = {"paper": paper, "glow": {"steps": [1, 1], "width": 4}}
     model = TzK(build_flow((1, 8, 8), recipe, **more[recipe]))
     if recipe == "paper":
         for name in ("a", "b"):
-            model.add(name, build_knowledge("flow", model.latent_shape, name=name, steps=2, tile=2))
+            model.add(name, build_knowledge("flow", model.latent_shape, name=name, steps=2, tile=2, knee=knee))
     model.flow.initialise(torch.rand(64, 1, 8, 8))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -42,10 +44,10 @@ def flow_of(recipe: str) -> TzK:
     return model.double()
 
 
-def both(recipe: str, monkeypatch: pytest.MonkeyPatch) -> tuple[TzK, TzK]:
+def both(recipe: str, monkeypatch: pytest.MonkeyPatch, knee: float = 1.0) -> tuple[TzK, TzK]:
     """A model with its layers as they are, and with the operators."""
     monkeypatch.setenv("TZK_KERNELS", "auto")
-    plain = flow_of(recipe)
+    plain = flow_of(recipe, knee)
     monkeypatch.setenv("TZK_KERNELS", "torch")
     return plain, copy.deepcopy(plain).to("cpu")
 
@@ -55,16 +57,16 @@ def test_the_plugin_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "expected"),
+    ("recipe", "knee", "expected"),
     [
-        ("paper", {"kernels/tiled-affine-symlog-cpu": 3 + 2 * 2}),
-        ("glow", {"kernels/mixture-coupling-cpu": 4}),
+        *[("paper", knee, {"kernels/tiled-affine-symlog-cpu": 3 + 2 * 2}) for knee in cases.KNEES],
+        ("glow", 0.0, {"kernels/mixture-coupling-cpu": 4}),
     ],
 )
 def test_a_model_takes_the_operators_and_computes_the_same(
-    recipe: str, expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    recipe: str, knee: float, expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, fused = both(recipe, monkeypatch)
+    plain, fused = both(recipe, monkeypatch, knee)
     found = places(fused, "cpu")
     assert found.keys() == expected.keys() and (recipe == "glow" or found == expected)
     assert not places(plain, "cpu")
@@ -100,9 +102,10 @@ def test_the_shared_flow_compiles_as_one_graph(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-9)
 
 
-def test_nothing_but_the_last_outputs_needs_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("knee", cases.KNEES)
+def test_nothing_but_the_last_outputs_needs_to_be_kept(knee: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZK_KERNELS_KEEP", "last")
-    plain, fused = both("paper", monkeypatch)
+    plain, fused = both("paper", monkeypatch, knee)
     assert isinstance(fused.flow.transform, Composite) and len(fused.flow.transform.runs) == 1
     assert places(fused, "cpu") == {"kernels/tiled-affine-symlog-cpu": 3 + 2 * 2}
     assert max(agreement(plain, fused, 4).values()) < 1e-9

@@ -24,22 +24,28 @@ def _on_cuda() -> ModuleType:
 
 
 @torch.library.custom_op("tzk::affine_symlog", mutates_args=())
-def affine_symlog(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    return plain.forward(x, raw_log_scale, shift, bound)
+def affine_symlog(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float) -> tuple[Tensor, Tensor]:
+    return plain.forward(x, raw_log_scale, shift, bound, knee)
 
 
 @torch.library.custom_op("tzk::affine_symlog_backward", mutates_args=())
 def affine_symlog_backward(
-    grad_y: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
+    grad_y: Tensor,
+    grad_logabsdet: Tensor,
+    y: Tensor,
+    raw_log_scale: Tensor,
+    shift: Tensor,
+    bound: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
-    return plain.backward(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound)
+    return plain.backward(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound, knee)
 
 
 @torch.library.custom_op("tzk::affine_symlog_inverse", mutates_args=())
 def affine_symlog_inverse(
-    y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float
+    y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float
 ) -> tuple[Tensor, Tensor]:
-    return plain.inverse(y, raw_log_scale, shift, bound, limit)
+    return plain.inverse(y, raw_log_scale, shift, bound, limit, knee)
 
 
 @torch.library.custom_op("tzk::affine_symlog_inverse_backward", mutates_args=())
@@ -51,8 +57,9 @@ def affine_symlog_inverse_backward(
     shift: Tensor,
     bound: float,
     limit: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
-    return plain.inverse_backward(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit)
+    return plain.inverse_backward(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, knee)
 
 
 affine_symlog.register_kernel("cuda", lambda *given: _on_cuda().forward(*given))
@@ -78,19 +85,29 @@ for operator in (affine_symlog_backward, affine_symlog_inverse_backward):
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """Of the forward map its output, of the inverse its input: y, either way."""
-    values, raw_log_scale, shift, *ctx.bounds = inputs
-    ctx.save_for_backward(output[0] if len(ctx.bounds) == 1 else values, raw_log_scale, shift)
+    """Of the forward map its output."""
+    _, raw_log_scale, shift, *ctx.constants = inputs
+    ctx.save_for_backward(output[0], raw_log_scale, shift)
 
 
-def _differentiate(ctx: Any, grad_values: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
-    operator = affine_symlog_backward if len(ctx.bounds) == 1 else affine_symlog_inverse_backward
-    grad, grads = operator(grad_values, grad_logabsdet, *ctx.saved_tensors, *ctx.bounds)
-    return grad, grads[0], grads[1], *[None] * len(ctx.bounds)
+def _keep_of_inverse(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Of the inverse its input, which is the forward map's output."""
+    y, raw_log_scale, shift, *ctx.constants = inputs
+    ctx.save_for_backward(y, raw_log_scale, shift)
 
 
-for operator in (affine_symlog, affine_symlog_inverse):
-    operator.register_autograd(_differentiate, setup_context=_keep)
+def _differentiated_by(operator: Any) -> Any:
+    def differentiate(ctx: Any, grad_values: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
+        grad, grads = operator(grad_values, grad_logabsdet, *ctx.saved_tensors, *ctx.constants)
+        return grad, grads[0], grads[1], *[None] * len(ctx.constants)
+
+    return differentiate
+
+
+affine_symlog.register_autograd(_differentiated_by(affine_symlog_backward), setup_context=_keep)
+affine_symlog_inverse.register_autograd(
+    _differentiated_by(affine_symlog_inverse_backward), setup_context=_keep_of_inverse
+)
 
 
 def _mapped_over(operator: Any, given: int, groups_at: int) -> Any:

@@ -1,10 +1,16 @@
 """Element-wise affine map, SymLog and log-determinant in plain torch: the definition, and what a CPU computes.
 
 x and y are (groups, batch, dims), raw_log_scale and shift (groups, dims). With s = bound · tanh(raw / bound) and
-u = x exp(s) + t, y = sign(u) log(|u| + 1) and log|det| = Σ s - Σ |y|, (groups, batch).
+u = x exp(s) + t, y = sign(u) log(1 + |u|) and log|det| = Σ s - Σ |y|, (groups, batch).
+
+With a knee, y is linear in u beyond |u| = knee, that is beyond |y| = L = log(1 + knee), with the slope exp(-L) that it
+has there: |y| = L + (|u| - knee) exp(-L), and log|det| = Σ s - Σ min(|y|, L). A knee of 0 stands for none, as in the
+core's `SymLog`.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -12,42 +18,61 @@ from torch import Tensor
 from tzk_core.transforms.bounds import soft_bound
 
 
-def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float) -> tuple[Tensor, Tensor]:
     """y and log|det|."""
     log_scale = soft_bound(raw_log_scale, bound)
     u = torch.addcmul(shift.unsqueeze(1), x.contiguous(), log_scale.exp().unsqueeze(1))
-    magnitude = u.abs().log1p_()
-    logabsdet = log_scale.sum(-1, keepdim=True) - magnitude.sum(-1)
+    magnitude = u.abs()
+    if knee:
+        inside = magnitude.clamp_max(knee)
+        log_shrink = inside.log1p()
+        magnitude = torch.add(log_shrink, magnitude.sub_(inside), alpha=1 / (1 + knee))
+    else:
+        magnitude = log_shrink = magnitude.log1p_()
+    logabsdet = log_scale.sum(-1, keepdim=True) - log_shrink.sum(-1)
     return magnitude.copysign_(u), logabsdet
 
 
 def backward(
-    grad_y: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
+    grad_y: Tensor,
+    grad_logabsdet: Tensor,
+    y: Tensor,
+    raw_log_scale: Tensor,
+    shift: Tensor,
+    bound: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x, and of raw_log_scale and shift together, (2, groups, dims), from the outputs alone.
 
-    dy/du = exp(-|y|), and x exp(s) = u - t, whose product with it is sign(y) (1 - exp(-|y|)) - t exp(-|y|): nothing
-    overflows, however large u is.
+    With m = min(|y|, L), or |y| without a knee, dy/du = exp(-m), and x exp(s) = u - t, whose product with it is
+    sign(y) (1 - exp(-m) + |y| - m) - t exp(-m): nothing overflows, however large u is.
     """
     log_scale = soft_bound(raw_log_scale, bound)
     grad_y, y = grad_y.contiguous(), y.contiguous()
     sign, magnitude = y.sign(), y.abs()
-    at_y = torch.addcmul(grad_y, grad_logabsdet.unsqueeze(-1), sign, value=-1)
-    slope = magnitude.neg_().exp()
+    inside = magnitude.clamp_max(math.log1p(knee)) if knee else magnitude
+    beyond = magnitude - inside if knee else None
+    of_shrink = sign * (magnitude < math.log1p(knee)) if knee else sign
+    at_y = torch.addcmul(grad_y, grad_logabsdet.unsqueeze(-1), of_shrink, value=-1)
+    slope = inside.neg_().exp()
     at_u = at_y * slope
-    moved = torch.addcmul(sign.mul_(magnitude.expm1_().neg_()), shift.unsqueeze(1), slope, value=-1)
+    curved = inside.expm1_().neg_()
+    if beyond is not None:
+        curved += beyond
+    moved = torch.addcmul(sign.mul_(curved), shift.unsqueeze(1), slope, value=-1)
     grad_scale = (at_y * moved).sum(1) + grad_logabsdet.sum(1, keepdim=True)
     grads = torch.stack([_through_bound(grad_scale, raw_log_scale, bound), at_u.sum(1)])
     return at_u.mul_(log_scale.exp().unsqueeze(1)), grads
 
 
-def inverse(y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float) -> tuple[Tensor, Tensor]:
-    """x and log|det| of the inverse; beyond |y| = `limit` SymLog stays where it is there."""
+def inverse(
+    y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float
+) -> tuple[Tensor, Tensor]:
+    """x and log|det| of the inverse; beyond |y| = `limit` a SymLog without a knee stays where it is there."""
     log_scale = soft_bound(raw_log_scale, bound)
     y = y.contiguous()
-    magnitude = y.abs().clamp_max_(limit)
-    logabsdet = magnitude.sum(-1) - log_scale.sum(-1, keepdim=True)
-    u = magnitude.expm1_().copysign_(y)
+    u, inside = _inverse_symlog(y, limit, knee)
+    logabsdet = inside.sum(-1) - log_scale.sum(-1, keepdim=True)
     return u.sub_(shift.unsqueeze(1)).mul_(torch.exp(-log_scale).unsqueeze(1)), logabsdet
 
 
@@ -59,19 +84,34 @@ def inverse_backward(
     shift: Tensor,
     bound: float,
     limit: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of y, and of raw_log_scale and shift together, (2, groups, dims), of the inverse."""
+    """Gradients of y, and of raw_log_scale and shift together, (2, groups, dims), of the inverse.
+
+    du/dy = exp(m), on both sides of a knee; without one it is 0 beyond `limit`.
+    """
     shrink = torch.exp(-soft_bound(raw_log_scale, bound)).unsqueeze(1)
     grad_x, y = grad_x.contiguous(), y.contiguous()
-    magnitude = y.abs()
-    inside = magnitude <= limit
-    magnitude = magnitude.clamp_max_(limit)
+    u, inside = _inverse_symlog(y, limit, knee)
+    curved = y.abs() <= (math.log1p(knee) if knee else limit)
     at_u = grad_x * shrink
-    at_y = torch.addcmul(at_u * magnitude.exp(), grad_logabsdet.unsqueeze(-1), y.sign())
-    u = magnitude.expm1_().copysign_(y)
+    if knee:
+        at_y = torch.addcmul(at_u * inside.exp_(), grad_logabsdet.unsqueeze(-1), y.sign().mul_(curved))
+    else:
+        at_y = torch.addcmul(at_u * inside.exp_(), grad_logabsdet.unsqueeze(-1), y.sign()).mul_(curved)
     grad_scale = -(at_u * (u - shift.unsqueeze(1))).sum(1) - grad_logabsdet.sum(1, keepdim=True)
     grads = torch.stack([_through_bound(grad_scale, raw_log_scale, bound), -at_u.sum(1)])
-    return at_y.mul_(inside), grads
+    return at_y, grads
+
+
+def _inverse_symlog(y: Tensor, limit: float, knee: float) -> tuple[Tensor, Tensor]:
+    """u, and log du/dy, of the inverse of SymLog."""
+    magnitude = y.abs()
+    inside = magnitude.clamp_max(math.log1p(knee) if knee else limit)
+    u = inside.expm1()
+    if knee:
+        u.add_(magnitude.sub_(inside), alpha=1 + knee)
+    return u.copysign_(y), inside
 
 
 def _through_bound(grad: Tensor, raw_log_scale: Tensor, bound: float) -> Tensor:

@@ -5,12 +5,14 @@ and writes one; sums over the batch are taken within chunks of rows, then over t
 on the order in which programs end. Computed in float32, of float64 in float64.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from tzk_plugin_kernels.arithmetic_triton import expm1, log1p, sign, soft_bound, tanh
+from tzk_plugin_kernels.arithmetic_triton import expm1, sign, soft_bound, symlog, tanh
 
 TILE = 2048
 """Values of a program at a time: 128 threads, four accesses of 16 bytes each of float32."""
@@ -31,12 +33,16 @@ def mapping(
     dims,
     bound: tl.constexpr,
     limit: tl.constexpr,
+    knee: tl.constexpr,
     INVERSE: tl.constexpr,
     DOUBLE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The map or its inverse; program (i, g) computes `ROWS` rows of group g."""
+    """The map or its inverse; program (i, g) computes `ROWS` rows of group g.
+
+    `limit` is the |y| up to which SymLog is curved: log(1 + knee), or without a knee where its inverse stops.
+    """
     TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     group = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -52,15 +58,17 @@ def mapping(
         given = tl.load(values + place, mask=mask, other=0.0).to(TYPE)
         if INVERSE:
             magnitude = tl.abs(given)
-            magnitude = tl.where(magnitude > limit, limit, magnitude)
-            u = expm1(magnitude)
+            curved = tl.where(magnitude > limit, limit, magnitude)
+            u = expm1(curved)
+            if knee > 0.0:
+                u += (magnitude - curved) * (1.0 + knee)
             found = (tl.where(given < 0.0, -u, u) - moved) * tl.exp(-log_scale)
-            total += tl.sum(magnitude - log_scale, 1)
+            total += tl.sum(curved - log_scale, 1)
         else:
             u = given * tl.exp(log_scale) + moved
-            magnitude = log1p(tl.abs(u))
+            magnitude, log_shrink = symlog(tl.abs(u), knee)
             found = tl.where(u < 0.0, -magnitude, magnitude)
-            total += tl.sum(log_scale - magnitude, 1)
+            total += tl.sum(log_scale - log_shrink, 1)
         tl.store(mapped + place, found.to(mapped.dtype.element_ty), mask=mask)
     tl.store(logabsdet + group * rows + row, total.to(logabsdet.dtype.element_ty), mask=row < rows)
 
@@ -79,6 +87,7 @@ def differentiating(
     chunk,
     bound: tl.constexpr,
     limit: tl.constexpr,
+    knee: tl.constexpr,
     INVERSE: tl.constexpr,
     DOUBLE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -86,7 +95,7 @@ def differentiating(
 ):
     """Backward of the map or of its inverse; program (i, j, g) goes through the rows of chunk j in its columns.
 
-    `grad_parameters` is (2, groups, chunks, dims): of raw_log_scale and of shift.
+    `grad_parameters` is (2, groups, chunks, dims): of raw_log_scale and of shift. `limit` is as in `mapping`.
     """
     TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     group = tl.program_id(2).to(tl.int64)
@@ -110,20 +119,30 @@ def differentiating(
         volume = tl.load(grad_logabsdet + group * rows + row, mask=real, other=0.0).to(TYPE)[:, None]
         magnitude = tl.abs(found)
         if INVERSE:
-            unclamped = magnitude <= limit
-            magnitude = tl.where(magnitude > limit, limit, magnitude)
+            curved = tl.where(magnitude > limit, limit, magnitude)
             at_u = grad * tl.exp(-log_scale)
-            at_values = tl.where(unclamped, at_u * tl.exp(magnitude) + volume * sign(found), 0.0)
-            u = expm1(magnitude)
+            through = at_u * tl.exp(curved)
+            u = expm1(curved)
+            if knee > 0.0:
+                at_values = through + tl.where(magnitude <= limit, volume * sign(found), 0.0)
+                u += (magnitude - curved) * (1.0 + knee)
+            else:
+                at_values = tl.where(magnitude <= limit, through + volume * sign(found), 0.0)
             u = tl.where(found < 0.0, -u, u)
             of_scale -= tl.sum(at_u * (u - moved) + volume, 0)
             of_shift -= tl.sum(at_u, 0)
         else:
             at_y = grad - volume * sign(found)
-            slope = tl.exp(-magnitude)
+            curved = magnitude
+            beyond = 0.0
+            if knee > 0.0:
+                at_y = tl.where(magnitude < limit, at_y, grad)
+                curved = tl.where(magnitude > limit, limit, magnitude)
+                beyond = magnitude - curved
+            slope = tl.exp(-curved)
             at_u = at_y * slope
             at_values = at_u * tl.exp(log_scale)
-            of_scale += tl.sum(at_y * (-sign(found) * expm1(-magnitude) - moved * slope) + volume, 0)
+            of_scale += tl.sum(at_y * (sign(found) * (beyond - expm1(-curved)) - moved * slope) + volume, 0)
             of_shift += tl.sum(at_u, 0)
         tl.store(grad_values + place, at_values.to(grad_values.dtype.element_ty), mask=mask)
     groups = tl.num_programs(2)
@@ -133,21 +152,29 @@ def differentiating(
     tl.store(grad_parameters + groups * chunks * dims + place, of_shift, mask=inside)
 
 
-def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.forward`."""
-    return _map(x, raw_log_scale, shift, bound, 0.0, False)
+    return _map(x, raw_log_scale, shift, bound, 0.0, knee, False)
 
 
-def inverse(y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float) -> tuple[Tensor, Tensor]:
+def inverse(
+    y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float
+) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.inverse`."""
-    return _map(y, raw_log_scale, shift, bound, limit, True)
+    return _map(y, raw_log_scale, shift, bound, limit, knee, True)
 
 
 def backward(
-    grad_y: Tensor, grad_logabsdet: Tensor, y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
+    grad_y: Tensor,
+    grad_logabsdet: Tensor,
+    y: Tensor,
+    raw_log_scale: Tensor,
+    shift: Tensor,
+    bound: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.backward`."""
-    return _differentiate(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound, 0.0, False)
+    return _differentiate(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound, 0.0, knee, False)
 
 
 def inverse_backward(
@@ -158,13 +185,14 @@ def inverse_backward(
     shift: Tensor,
     bound: float,
     limit: float,
+    knee: float,
 ) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.inverse_backward`."""
-    return _differentiate(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, True)
+    return _differentiate(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, knee, True)
 
 
 def _map(
-    values: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, inverse: bool
+    values: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     groups, rows, dims = values.shape
     mapped, logabsdet = values.new_empty(values.shape), values.new_zeros(groups, rows)
@@ -183,7 +211,8 @@ def _map(
         rows,
         dims,
         bound,
-        limit,
+        math.log1p(knee) if knee else limit,
+        knee,
         inverse,
         values.dtype == torch.float64,
         together,
@@ -200,6 +229,7 @@ def _differentiate(
     shift: Tensor,
     bound: float,
     limit: float,
+    knee: float,
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:
     groups, rows, dims = y.shape
@@ -225,7 +255,8 @@ def _differentiate(
         dims,
         chunk,
         bound,
-        limit,
+        math.log1p(knee) if knee else limit,
+        knee,
         inverse,
         double,
         together,

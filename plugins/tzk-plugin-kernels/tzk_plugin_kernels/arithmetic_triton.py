@@ -35,6 +35,19 @@ def expm1(v):
 
 
 @triton.jit
+def symlog(m, knee: tl.constexpr):
+    """|y| and -log dy/du of SymLog, for |u| = m; `knee` as in `affine_symlog_torch`."""
+    if knee > 0.0:
+        inside = tl.where(m > knee, knee, m)
+        log_shrink = log1p(inside)
+        magnitude = log_shrink + (m - inside) * (1.0 / (1.0 + knee))
+    else:
+        log_shrink = log1p(m)
+        magnitude = log_shrink
+    return magnitude, log_shrink
+
+
+@triton.jit
 def tanh(v):
     """tanh(v)."""
     twice = tl.abs(v) * 2.0

@@ -25,16 +25,18 @@ class AffineSymLog:
     joined = staticmethod(joined)
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
-        affine, _ = _checked(layers)
+        affine, symlog = _checked(layers)
         values, log_scale, shift = _of_one_type(inputs.flatten(1), affine.raw_log_scale, affine.shift)
-        outputs, logabsdet = affine_symlog(values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound)
+        outputs, logabsdet = affine_symlog(
+            values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound, symlog.knee
+        )
         return outputs.view(inputs.shape), logabsdet[0]
 
     def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
         affine, symlog = _checked(layers)
         values, log_scale, shift = _of_one_type(inputs.flatten(1), affine.raw_log_scale, affine.shift)
         outputs, logabsdet = affine_symlog_inverse(
-            values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound, symlog.bound
+            values[None], log_scale.view(1, -1), shift.view(1, -1), affine.bound, symlog.bound, symlog.knee
         )
         return outputs.view(inputs.shape), logabsdet[0]
 
@@ -47,11 +49,11 @@ class TiledAffineSymLog:
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
         convolution, rest = _convolution(layers[0]), layers[1:]
-        affine, _ = _checked(rest)
+        affine, symlog = _checked(rest)
         rows = convolution.to_tiles(inputs)
         log_scale, shift = (convolution.to_tiles(each[None]) for each in (affine.raw_log_scale, affine.shift))
         tensors = _of_one_type(rows, convolution.weight(), log_scale, shift)
-        outputs, logabsdet = tiled_affine_symlog(*(each[None] for each in tensors), affine.bound)
+        outputs, logabsdet = tiled_affine_symlog(*(each[None] for each in tensors), affine.bound, symlog.knee)
         volume = math.prod(convolution.tiles) * convolution.log_diagonal.sum()
         return convolution.from_tiles(outputs[0], inputs), logabsdet[0] + volume
 

@@ -27,9 +27,9 @@ def _on_cuda(rows: Tensor) -> ModuleType:
 
 @torch.library.custom_op("tzk::tiled_affine_symlog", mutates_args=())
 def tiled_affine_symlog(
-    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float
+    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float
 ) -> tuple[Tensor, Tensor]:
-    return plain.forward(rows, weight, raw_log_scale, shift, bound)
+    return plain.forward(rows, weight, raw_log_scale, shift, bound, knee)
 
 
 @tiled_affine_symlog.register_kernel("cuda")
@@ -43,19 +43,19 @@ def _fake(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, *_: Any) -> tuple
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.bound = inputs
-    ctx.save_for_backward(*tensors, output[0])
+    rows, weight, raw_log_scale, shift, *ctx.constants = inputs
+    ctx.save_for_backward(rows, weight, raw_log_scale, shift, output[0])
 
 
 def _differentiate(ctx: Any, grad_y: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
     rows, weight, raw_log_scale, shift, y = ctx.saved_tensors
     flat = (plain.by_sample(each, shift) for each in (grad_y, y))
     grad, grads = affine_symlog_backward(
-        next(flat), grad_logabsdet, next(flat), raw_log_scale.flatten(1), shift.flatten(1), ctx.bound
+        next(flat), grad_logabsdet, next(flat), raw_log_scale.flatten(1), shift.flatten(1), *ctx.constants
     )
     grad = grad.view(rows.shape)
     grads = grads.view(2, *shift.shape)
-    return grad @ weight, grad.mT @ rows, grads[0], grads[1], None
+    return grad @ weight, grad.mT @ rows, grads[0], grads[1], *[None] * len(ctx.constants)
 
 
 tiled_affine_symlog.register_autograd(_differentiate, setup_context=_keep)
@@ -65,5 +65,5 @@ tiled_affine_symlog.register_autograd(_differentiate, setup_context=_keep)
 def _mapped(
     info: Any, in_dims: tuple[int | None, ...], *arguments: Any
 ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    y, logabsdet = tiled_affine_symlog(*folded(info, in_dims[:4], arguments[:4]), arguments[4])
+    y, logabsdet = tiled_affine_symlog(*folded(info, in_dims[:4], arguments[:4]), *arguments[4:])
     return (unfolded(y, info, 0), unfolded(logabsdet, info, 0)), (0, 0)

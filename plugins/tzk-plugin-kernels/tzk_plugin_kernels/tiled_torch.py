@@ -12,11 +12,13 @@ from torch import Tensor
 from tzk_plugin_kernels.affine_symlog import affine_symlog
 
 
-def forward(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def forward(
+    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float
+) -> tuple[Tensor, Tensor]:
     """y and the log|det| of affine map and SymLog."""
     product = torch.bmm(rows, weight.mT)
     given = by_sample(product, raw_log_scale)
-    y, logabsdet = affine_symlog(given, raw_log_scale.flatten(1), shift.flatten(1), bound)
+    y, logabsdet = affine_symlog(given, raw_log_scale.flatten(1), shift.flatten(1), bound, knee)
     return y.view(rows.shape), logabsdet
 
 

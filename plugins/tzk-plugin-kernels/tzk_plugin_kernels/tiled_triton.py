@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tzk_plugin_kernels.arithmetic_triton import log1p, soft_bound
+from tzk_plugin_kernels.arithmetic_triton import soft_bound, symlog
 
 BLOCK = 64
 DEPTH = 32
@@ -30,6 +30,7 @@ def convolving(
     dims,
     tiles,
     bound: tl.constexpr,
+    knee: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
@@ -52,15 +53,17 @@ def convolving(
     parameter = (group * tiles + row % tiles)[:, None] * dims + column[None, :]
     log_scale = soft_bound(tl.load(raw_log_scale + parameter, mask=mask, other=0.0), bound)
     u = product * tl.exp(log_scale) + tl.load(shift + parameter, mask=mask, other=0.0)
-    magnitude = log1p(tl.abs(u))
+    magnitude, log_shrink = symlog(tl.abs(u), knee)
     place = (group * count + row)[:, None] * dims + column[None, :]
     tl.store(outputs + place, tl.where(u < 0.0, -magnitude, magnitude), mask=mask)
     blocks = tl.num_programs(1)
-    parts = tl.sum(log_scale - magnitude, 1)
+    parts = tl.sum(log_scale - log_shrink, 1)
     tl.store(logabsdet + (group * count + row) * blocks + tl.program_id(1), parts, mask=real)
 
 
-def forward(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def forward(
+    rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float
+) -> tuple[Tensor, Tensor]:
     """`tiled_torch.forward`, of float32."""
     groups, count, dims = rows.shape
     tiles = raw_log_scale.shape[1]
@@ -80,6 +83,7 @@ def forward(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, shift: Tensor, 
             dims,
             tiles,
             bound,
+            knee,
             BLOCK,
             columns,
             DEPTH,
