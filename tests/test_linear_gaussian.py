@@ -95,15 +95,7 @@ def trained(
     kappa = torch.where(hidden(hide_kappa, 1), NAN, kappa)
     C = torch.where(hidden(hide_C, 1 if together else 2)[:, None], NAN, C)
     model = world.untrained()
-    # At this rate a C whose KL has no weight for 160 of 400 steps is a name for T by then, and too few are left to
-    # unlearn it: 0.45 nats behind in p(T given κ=1), with a tenth of the steps or none 0.009.
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "batch_size": 256,
-        "learning_rate": 0.1,
-        "beta2": 0.99,
-        "kl_warmup": 0.0,
-    }
+    settings: dict[str, Any] = {"steps": steps, "batch_size": 256, "learning_rate": 0.1, "beta2": 0.99}
     settings["wording"] = Wording(fill_in)
     fit(model, T, {"it": kappa}, {"it": C} if hide_C < 1 else None, **settings)
     return model

@@ -37,6 +37,7 @@ from tzk_core.plugins import (
     KnowledgeType,
     MissingPlugin,
     PartNotLoadable,
+    Spec,
     UnknownPart,
     registry,
 )
@@ -242,14 +243,29 @@ def core_hash(flow: SharedFlow) -> str:
 
 
 def _as_first_written(parts: FlowParts) -> FlowParts:
-    """The recipe without arguments that it gained since, where they change nothing."""
-    if parts.recipe is None:
-        return parts
-    target = registry().find(FlowRecipe, parts.recipe.qualified_name).load()
+    """The parts without arguments that they gained since, where these change nothing."""
+    recipe = _without_gained(FlowRecipe, parts.recipe) if parts.recipe else None
+    return replace(parts, recipe=recipe, layers=tuple(_without_gained(FlowLayer, part) for part in parts.layers))
+
+
+def _without_gained(kind: type[Spec], part: Part) -> Part:
+    """The part, and the layers in its arguments, without arguments at the value that stands for an older version."""
+    try:
+        target = registry().find(kind, part.qualified_name).load()
+    except (UnknownPart, PartNotLoadable):
+        return part
     upgrade = getattr(target, "upgrade_arguments", None)
     gained = upgrade({}, 1) if upgrade is not None else {}
-    kept = {key: value for key, value in parts.recipe.arguments.items() if key not in gained or value != gained[key]}
-    return replace(parts, recipe=replace(parts.recipe, arguments=kept))
+    kept = {key: value for key, value in part.arguments.items() if key not in gained or value != gained[key]}
+    return replace(part, arguments={key: _in_argument(value) for key, value in kept.items()})
+
+
+def _in_argument(value: Any) -> Any:
+    if isinstance(value, Part):
+        return _without_gained(FlowLayer, value)
+    if isinstance(value, Mapping):
+        return {key: _in_argument(each) for key, each in value.items()}
+    return [_in_argument(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:

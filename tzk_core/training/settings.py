@@ -41,7 +41,8 @@ class Settings:
         them, without bias (see `absence.sampled_absences`).
     dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
     kl_warmup: the share of the steps over which the KL of a C that was filled in rises from 0 to its full weight, so
-        that C says something before it has to be worth its nats (Bowman et al. 2016; Sønderby et al. 2016).
+        that C says something before it has to be worth its nats (Bowman et al. 2016; Sønderby et al. 2016). Meanwhile C
+        may become a name of T, which the rest of the steps has to undo.
     multiplier: where every λ starts; tolerance (nats), multiplier_rate and multiplier_max: see `Multipliers`.
     compile: whether the step is compiled: True, False, or "auto", which takes what is faster for the whole run (see
         `compiles`).
@@ -76,7 +77,7 @@ class Settings:
     emphasis: float = 0.0
     negatives: int = 16
     dreams: float = 0.0
-    kl_warmup: float = 0.4
+    kl_warmup: float = 0.2
     multiplier: float = 0.1
     multiplier_max: float = 0.45
     multiplier_rate: float = 1e-3

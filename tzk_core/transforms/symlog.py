@@ -61,6 +61,18 @@ class SymLog(Layer):
     Raises `TzkError` if `knee` is negative or not finite.
     """
 
+    state_version = 2
+
+    @staticmethod
+    def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
+        """The state dict of an older `state_version`: there are no tensors in it."""
+        return state
+
+    @staticmethod
+    def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
+        """Arguments of an older `state_version`: before the second there was no knee."""
+        return {"knee": 0.0, **arguments} if version < 2 else arguments
+
     def __init__(self, shape: tuple[int, ...], bound: float = 80.0, knee: float = 0.0) -> None:
         super().__init__()
         if not 0 <= knee < math.inf:
