@@ -6,7 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tzk_core.absence import sampled_absences
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
+from tzk_core.objective import (
+    Capacity,
+    Multipliers,
+    Noise,
+    Objective,
+    Wording,
+    mental_capacity,
+    sampled_absences,
+)
+from tzk_core.objective.routing import presence
+from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.routing import presence
 from tzk_core.training.banks import Banks
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.training.muon import MuonWithAdam, matrices_of
@@ -28,7 +36,7 @@ from tzk_core.training.settings import Settings
 from tzk_core.units import bits_per_dim
 
 if TYPE_CHECKING:
-    from tzk_core.compilation import CompiledTerms
+    from tzk_core.objective.compiled import CompiledTerms
     from tzk_core.training.processes import ProcessTerms
 
 
@@ -107,26 +115,15 @@ class Trainer:
 
     def advance(self) -> Capacity:
         """One step. Raises `TzkError` if the objective or its gradient is not finite; the model is then as before."""
-        observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         self.banks.forget()
         capacity = mental_capacity(
             self.model,
             observations,
             self.noise_of(self.step),
-            self.multipliers.values,
-            self.settings.wording,
-            self._latent_noise,
-            self.fixed_flow,
-            self.settings.emphasis,
-            partial(
-                sampled_absences,
-                most=self.settings.negatives,
-                generator=stream(self.seed, "absences", self.step),
-            ),
-            self.banks,
-            self._compiled or self._spread,
-            self._compiled.sizes if self._compiled else None,
-            self.settings.kl_weight(self.step),
+            multipliers=self.multipliers.values,
+            latent_noise=self._latent_noise,
+            objective=self._objective(),
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,6 +152,19 @@ class Trainer:
         self.step += 1
         return capacity
 
+    def _objective(self) -> Objective:
+        """The objective at this step."""
+        generator = stream(self.seed, "absences", self.step)
+        return Objective(
+            wording=self.settings.wording,
+            emphasis=self.settings.emphasis,
+            kl_weight=self.settings.kl_weight(self.step),
+            fixed_flow=self.fixed_flow,
+            absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
+            stacks=self.banks,
+            evaluator=self._compiled or self._spread or terms,
+        )
+
     @property
     def compilation(self) -> dict[str, Any] | None:
         """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
@@ -168,7 +178,7 @@ class Trainer:
     def _compile(self) -> CompiledTerms | None:
         if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
             return None
-        from tzk_core.compilation import CompiledTerms  # the compiler takes a second to import
+        from tzk_core.objective.compiled import CompiledTerms  # the compiler takes a second to import
 
         return CompiledTerms(required=self.settings.compile is True)
 
@@ -293,14 +303,14 @@ class Trainer:
         kind = self.model.find(name)
         return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
 
-    def _dreaming(self, observations: Observations) -> Observations:
-        """The batch with its share of T hidden; over the steps the shares come to `dreams` exactly."""
-        share, size = self.settings.dreams, len(observations)
+    def _hiding(self, observations: Observations) -> Observations:
+        """The batch with its share of T hidden; over the steps the shares come to `hidden_share` exactly."""
+        share, size = self.settings.hidden_share, len(observations)
         hidden = math.floor((self.step + 1) * share * size) - math.floor(self.step * share * size)
         if not hidden:
             return observations
-        rows = torch.randperm(size, generator=stream(self.seed, "dreams", self.step))[:hidden]
-        return replace(observations, T=observations.T.index_fill(0, rows, torch.nan))
+        generator = stream(self.seed, "dreams", self.step)  # its name from before, so that runs can be repeated
+        return observations.hiding(torch.randperm(size, generator=generator)[:hidden])
 
     def _count(self, capacity: Capacity) -> None:
         """Adds a step to the sums of the next line of the log."""

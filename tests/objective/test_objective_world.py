@@ -12,7 +12,7 @@ from worlds import World, gaussian, grid, hermite
 
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Wording, mental_capacity
+from tzk_core.objective import Capacity, Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 # A world whose densities are known
@@ -58,7 +58,11 @@ def joint(world: World, model: TzK, wording: Wording | None = None) -> tuple[Cap
     observed = torch.cat([torch.full_like(Z, NAN), C])
     seen = Observations(T[:, None], kappa[:, None], ("it",), {"it": observed[:, None]})
     with torch.set_grad_enabled(wording is not None):
-        return mental_capacity(model, seen, steady(c=1), wording=wording or Wording()), weights, log_p
+        return (
+            mental_capacity(model, seen, steady(c=1), objective=Objective(wording=wording or Wording())),
+            weights,
+            log_p,
+        )
 
 
 def test_the_two_sides_of_equation_4_agree(world: World) -> None:
@@ -190,7 +194,10 @@ def narrowed(world: World, model: TzK, fill_in: str, scale: float) -> Tensor:
     with torch.no_grad():
         bias[1] += math.log(scale)
         nodes, weights = hermite(41)
-        each = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)) for n in nodes]
+        each = [
+            mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(fill_in)))
+            for n in nodes
+        ]
         bias[1] -= math.log(scale)
     return sum(w * capacity.log_capacity for w, capacity in zip(weights, each, strict=True))
 
@@ -221,7 +228,10 @@ def test_without_labels_nothing_pulls_at_the_truth(world: World, part: str, prio
     model = world.model()
     seen = Observations(torch.sinh(Z)[:, None], torch.full((len(Z), 1), NAN), ("it",))
     nodes, weights = hermite(25)
-    each = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(prior=prior)) for n in nodes]
+    each = [
+        mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(prior=prior)))
+        for n in nodes
+    ]
     capacity = sum(weight * one.log_capacity for weight, one in zip(weights, each, strict=True))
     expected = (world.log_prob_z(Z).exp() * Z_STEP * capacity).sum()
     module = model.flow if part == "flow" else getattr(model.find("it"), part)
@@ -240,7 +250,10 @@ def test_the_bound_trains_its_encoder_towards_the_posterior(world: World) -> Non
         bias = model.find("it").characteristics_encoder.regressor.bias
         with torch.no_grad():
             bias[1] += math.log(narrow)
-        values = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)).value for n in nodes]
+        values = [
+            mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(fill_in))).value
+            for n in nodes
+        ]
         value = sum(w * v for w, v in zip(weights, values, strict=True))
         return torch.autograd.grad(value, bias)[0][1].item()
 
