@@ -153,9 +153,9 @@ def test_the_weight_of_the_kl_is_that_of_log_p_less_log_q_of_what_was_filled_in(
     log_q = kind.log_prob_characteristics_given(C, z)
     log_p = kind.log_prob_characteristics(C)
     log_prob_z = model.flow.base.log_prob(z)
-    decoder = kind.log_prob_presence()[1] + kind.log_prob_latent(z, C) - log_prob_z
+    decoder = kind.log_prob_presence().present + kind.log_prob_latent(z, C) - log_prob_z
     decoder = decoder + torch.where(filled_in, weight * (log_p - log_q), log_p)
-    encoder = kind.log_prob_presence_given(z)[1] + torch.where(filled_in, 0.0, log_q)
+    encoder = kind.log_prob_presence_given(z).present + torch.where(filled_in, 0.0, log_q)
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
 
 

@@ -247,7 +247,7 @@ def test_a_posterior_of_many_is_that_of_each(type: str) -> None:
     found = model.posterior(T)
     assert list(found) == [f"k{number}" for number in range(5)]
     for name, kind in model.named_knowledge():
-        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z)[1].exp())
+        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z).present.exp())
         torch.testing.assert_close((found[name].mean, found[name].deviation), kind.characteristics_given(z))
 
 
@@ -279,21 +279,74 @@ class Branching(Knowledge):
         return super().log_prob_latent(z if bool((z < 1e9).all()) else 0 * z, C)
 
 
-def test_one_that_cannot_be_stacked_is_evaluated_alone() -> None:
-    model = small(())
-    part = build_knowledge("gaussian", (3,)).part
+def branching(cls: type[Knowledge] = Branching) -> TzK:
+    """A model of four knowledge types that would be stacked, were they not of this class."""
+    model, part = small(()), build_knowledge("gaussian", (3,)).part
     for number in range(4):
-        kind = Branching((3,))
-        kind.part = part
-        model.add(f"k{number}", kind.double())
-    observations = batch(PRESENCE)
+        knowledge = cls((3,))
+        knowledge.part = part
+        model.add(f"k{number}", knowledge.double())
+    return model
+
+
+def test_a_class_that_cannot_be_stacked_is_evaluated_one_by_one_with_one_warning_a_model() -> None:
+    model, observations = branching(), batch(PRESENCE)
     (group,) = {ModuleStacks().structure(name, kind) for name, kind in model.named_knowledge()}
-    together = mental_capacity(model, observations, steady())
+    with pytest.warns(UserWarning, match="Branching cannot be evaluated by torch.func.vmap.*data-dependent") as found:
+        together = mental_capacity(model, observations, steady())
+        mental_capacity(model, observations, steady())
+    assert len([each for each in found if "vmap" in str(each.message)]) == 1
+    assert model.not_vmappable == {Branching}
     one_by_one = mental_capacity(model, observations, steady(), objective=Objective(stacks=Alone()))
     torch.testing.assert_close(together.value, one_by_one.value, rtol=1e-12, atol=1e-12)
     wanted = gradients(one_by_one.value, model)
     for name, gradient in gradients(together.value, model).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+    other = branching()
+    assert not other.not_vmappable, "what one model found says nothing of another"
+    with pytest.warns(UserWarning, match="Branching"):
+        mental_capacity(other, observations, steady())
+
+
+class Hungry(Branching):
+    """Runs out of memory, once, when several are evaluated together."""
+
+    failures: list[Exception] = []
+
+    def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
+        if torch._C._functorch.maybe_current_level() is not None and self.failures:
+            raise self.failures.pop()
+        return super(Branching, self).log_prob_latent(z, C)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["GPU", "CPU"],
+)
+def test_running_out_of_memory_once_is_no_reason_to_go_one_by_one_for_ever(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Hungry, "failures", [failure])
+    model, observations = branching(Hungry), batch(PRESENCE)
+    first = mental_capacity(model, observations, steady())
+    assert not Hungry.failures, "it did run out"
+    assert not model.not_vmappable and not [each for each in recwarn if "vmap" in str(each.message)]
+    torch.testing.assert_close(first.value, mental_capacity(model, observations, steady()).value)
+
+
+def test_a_mistake_in_a_knowledge_type_is_raised_and_not_taken_for_one_of_stacking() -> None:
+    class Wrong(Branching):
+        def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
+            return z @ C
+
+    model = branching(Wrong)
+    with pytest.raises(RuntimeError, match="shape|size"):
+        mental_capacity(model, batch(PRESENCE), steady())
+    assert not model.not_vmappable
 
 
 def test_types_with_few_samples_are_padded_little() -> None:

@@ -12,7 +12,7 @@ RENAMED = {"objective": {"dreams": "hidden_share"}}
 """By table, the old name of a key and the new one. An old name stays an alias."""
 
 
-def with_new_names(table: Mapping[str, Any], name: str, warn: bool = True) -> dict[str, Any]:
+def with_new_names(table: Mapping[str, Any], name: str, *, warn: bool = True) -> dict[str, Any]:
     """The table with old names of its keys replaced, in its order.
 
     Args:

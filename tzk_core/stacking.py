@@ -115,7 +115,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _like(values: Any, others: Iterator[Tensor]) -> Any:
-    """Other tensors in a tuple like `values`, whose type is kept if it is a named one."""
+    """Other tensors in a tuple like `values`, named if that is."""
     return type(values)(*others) if hasattr(values, "_fields") else tuple(others)
 
 
@@ -175,7 +175,7 @@ class Rectangle:
 
     @property
     def stack(self) -> Stack:
-        """The parameters stacked, anew at every call, so that a compiled objective has the stacking in its graph."""
+        """The parameters stacked, anew each time, so that a compiled graph contains it."""
         return Stack(self.knowledge, self.states, self.not_vmappable)
 
     def take(self, values: Tensor) -> Tensor:
@@ -255,8 +255,10 @@ def _size(count: int) -> int:
 
 
 def _padded(each: Sequence[Tensor], least: int) -> tuple[Tensor, Tensor]:
-    """Positions, (m_i,) each, as one rectangle (k, m), padded with 0, and where it is no padding, (k, m); m is `least`
-    or more."""
+    """Positions, (m_i,) each, padded with 0 to (k, m), and where that is no padding.
+
+    m is `least` or more.
+    """
     rows = torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True)
     rows = torch.nn.functional.pad(rows, (0, max(0, least - rows.shape[1])))
     counts = torch.tensor([len(r) for r in each], device=rows.device)

@@ -68,7 +68,7 @@ class Pushed:
         self.pattern, self.wording = pattern, Wording(fill_in)
         self.generator = torch.Generator().manual_seed(0)
         kind = self.model.find("k0")
-        self.ceiling = ceiling(pattern, kind.log_prob_presence()[1].exp().item())
+        self.ceiling = ceiling(pattern, kind.log_prob_presence().present.exp().item())
         with torch.no_grad():
             kind.discriminator[-1].bias += 3.0
             for each, size in ((kind.characteristics_encoder, CHARACTERISTICS), (kind.latent, DIMS)):

@@ -37,7 +37,7 @@ def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates:
         no, yes = kind.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
         odds.append((yes - no).squeeze())
         weighted.append(decoder.squeeze())
-        weights.append(kind.log_prob_presence()[1].exp())
+        weights.append(kind.log_prob_presence().present.exp())
     shares = torch.stack(odds).exp()
     return (shares / shares.sum()).log(), torch.stack(weighted) - torch.stack(weights).sum().log()
 
@@ -60,7 +60,7 @@ def test_both_sides_are_summed_over_which_one_it_is(presence: list[float], candi
     z, _ = model.flow.encode(seen.T)
     for name in set(NAMES) - set(candidates):
         # absent knowledge is the same on both sides, and the discriminator's to learn once
-        log_absent = model.find(name).log_prob_presence_given(z)[0][0]
+        log_absent = model.find(name).log_prob_presence_given(z).absent[0]
         known = known + log_absent
     torch.testing.assert_close(capacity.log_capacity[0], known + 0.5 * decoder.exp().sum().log())
     shares = (decoder.exp() / decoder.exp().sum()).detach()

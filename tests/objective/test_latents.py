@@ -51,7 +51,7 @@ def test_a_missing_T_adds_log_M_less_log_q(prior: str, observed: bool) -> None:
     z = kind.decode(C, z_noise)
     log_prob_z, log_latent = model.flow.base.log_prob(z), kind.log_prob_latent(z, C)
     encoder, decoder = sides(kind, z, C, log_latent - log_prob_z, 0.0)
-    encoder = encoder - kind.log_prob_presence_given(z)[1] + frozen_presence(kind, z)[1]
+    encoder = encoder - kind.log_prob_presence_given(z).present + frozen_presence(kind, z)[1]
     log_q = log_latent + (0.0 if observed else kind.log_prob_characteristics(C))
     expected = log_prob_z + 0.5 * (encoder + decoder) - log_q
     capacity = mental_capacity(
@@ -207,6 +207,22 @@ def test_a_share_of_every_batch_is_hidden() -> None:
     assert trainer.advance().log_prob_T.isnan().sum() == 2
 
 
+def test_hidden_rows_are_missing_whatever_T_holds() -> None:
+    """Hidden or nan, T is sampled by the same noise; hidden twice, and moved, it stays hidden."""
+    model, seen = small(["gaussian", "flow"]), batch([[1, 0], [NAN, 1], [1, 1], [0, 0]], observed=["k0"])
+    whole = seen.hiding(torch.tensor([1])).hiding(torch.tensor([3])).to("cpu", torch.float64)
+    assert torch.equal(whole.T, seen.T) and seen.missing() is None
+    missing = whole.missing()
+    assert missing is not None and missing.tolist() == [False, True, False, True]
+    found, expected = (
+        mental_capacity(model, each, steady(), multipliers={"k0": 0.2}, latent_noise=numbered)
+        for each in (whole, hiding(seen, 1, 3))
+    )
+    assert torch.equal(found.log_capacity, expected.log_capacity)
+    wanted = gradients(expected.value, model)
+    assert all(torch.equal(gradient, wanted[name]) for name, gradient in gradients(found.value, model).items())
+
+
 def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
     model, empty = small().float(), hiding(batch([[1]] * 4), 0, 1, 2, 3).to("cpu", torch.float32)
 
@@ -226,6 +242,15 @@ def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
 def test_shares_that_make_no_sense_are_refused(share: float) -> None:
     with pytest.raises(TzkError, match="hidden_share"):
         Settings(steps=1, hidden_share=share)
+
+
+def test_fit_takes_the_old_name_of_a_setting_with_a_warning() -> None:
+    model = TzK(tzk_core.build_flow((3,), layers=[{"type": "affine"}]))
+    with pytest.warns(FutureWarning, match="dreams is now called hidden_share"):
+        trainer = tzk_core.fit(model, torch.randn(8, 3), steps=1, batch_size=8, dreams=0.5)
+    assert trainer.settings.hidden_share == 0.5
+    with pytest.raises(TzkError, match="dreams is the old name of hidden_share, and both"):
+        tzk_core.fit(model, torch.randn(8, 3), steps=1, dreams=0.5, hidden_share=0.5)
 
 
 def test_fit_takes_rows_of_nan_for_missing_T() -> None:

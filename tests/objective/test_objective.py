@@ -75,7 +75,7 @@ def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
     log_q = kind.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
     log_q = torch.cat([torch.zeros(1), log_q[1:]])
     enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
-    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z)[0])
+    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z).absent)
     capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in)))
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + added)
     torch.testing.assert_close(capacity.inconsistency["k0"], (dec - enc)[[0, 1, 3]].abs().mean())
@@ -254,7 +254,7 @@ def test_absent_knowledge_is_consistent_by_construction() -> None:
     z, _ = model.flow.encode(seen.T)
     only = Observations(seen.T, seen.presence[:, 1:], ("k1",))
     without = mental_capacity(model, only, steady())
-    complement = model.find("k0").log_prob_presence_given(z)[0]
+    complement = model.find("k0").log_prob_presence_given(z).absent
     torch.testing.assert_close(capacity.log_capacity, without.log_capacity + complement)
     torch.testing.assert_close(capacity.value, without.value + complement.mean())
     both = batch([[1, 1], [0, 0], [1, 1]])

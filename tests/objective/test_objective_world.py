@@ -108,8 +108,8 @@ def test_mental_capacity_integrates_to_at_most_the_root_of_the_decoder(world: Wo
     model = world.model(perturb)
     capacity, weights, _ = joint(world, model)
     kind = model.find("it")
-    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None])[0].exp()).sum()
-    decoder = kind.log_prob_presence()[1].exp() + complement
+    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None]).absent.exp()).sum()
+    decoder = kind.log_prob_presence().present.exp() + complement
     assert (weights * capacity.log_capacity.exp()).sum() < decoder.sqrt() - 1e-4
 
 
@@ -153,7 +153,7 @@ def test_knowledge_gains_at_most_its_rarity(world: World) -> None:
     seen = Observations(T, torch.ones(len(Z), 1), ("it",))
     with torch.no_grad():
         capacity = mental_capacity(model, seen, steady(c=1))
-    gain = capacity.log_capacity - capacity.log_prob_T - model.find("it").log_prob_presence()[1]
+    gain = capacity.log_capacity - capacity.log_prob_T - model.find("it").log_prob_presence().present
     assert gain.max() < -math.log(world.share)
     assert gain.max() > -math.log(world.share) - 0.01
 
@@ -165,9 +165,9 @@ def marginal(world: World, model: TzK, z: Tensor) -> Tensor:
     """½ log p_enc(T, κ=1) + ½ log p_dec(T, κ=1), the decoder's C integrated by quadrature."""
     kind = model.find("it")
     latent = kind.log_prob_latent(z[:, None], CS.expand(len(z), -1)[..., None])
-    decoder = kind.log_prob_presence()[1] + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
+    decoder = kind.log_prob_presence().present + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
     log_z = world.log_prob_z(z)
-    return log_z - torch.cosh(z).log() + 0.5 * (kind.log_prob_presence_given(z[:, None])[1] + decoder - log_z)
+    return log_z - torch.cosh(z).log() + 0.5 * (kind.log_prob_presence_given(z[:, None]).present + decoder - log_z)
 
 
 @pytest.mark.parametrize("noise", [-1.5, 0.0, 2.0])

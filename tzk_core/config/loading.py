@@ -129,18 +129,20 @@ def _checked(
 
 
 def _with_new_names(
-    raw: Mapping[str, Any], overridden: Sequence[Path], source: str, warn: bool
+    raw: Mapping[str, Any], overridden: Sequence[Path], source: str, *, warn: bool
 ) -> tuple[dict[str, Any], list[Path]]:
     """The tables, and the paths to what overrides set, with old names of keys replaced."""
     tables = dict(raw)
     for name in RENAMED.keys() & raw.keys():
         if isinstance(raw[name], Mapping):
             try:
-                tables[name] = with_new_names(raw[name], name, warn)
+                tables[name] = with_new_names(raw[name], name, warn=warn)
             except TzkError as error:
                 raise ConfigError([Problem(source, f"[{name}]", str(error))]) from None
-    renamed = {(name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()}
-    return tables, [renamed.get(path, path) for path in overridden]  # type: ignore[call-overload]
+    renamed: dict[Path, Path] = {
+        (name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()
+    }
+    return tables, [renamed.get(path, path) for path in overridden]
 
 
 def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:

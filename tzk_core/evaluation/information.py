@@ -129,7 +129,9 @@ def _gather(
     info.accuracy.add(right_present[is_present], weight)
     noise = torch.randn(len(z), kind.characteristics, generator=generator).to(z)
     observed = held.characteristics[name][rows].to(z)[is_present] if name in held.characteristics else None
-    filled_in, log_encoded, ratio, log_prior = characteristics_terms(kind, z, log_prob_z, noise, observed)
+    filled_in, log_encoded, ratio, log_prior = characteristics_terms(
+        kind, z, log_prob_z, noise=noise, observed=observed
+    )
     info.characteristics_kl.add((log_encoded - log_prior)[filled_in], weight)
     info.mutual_information.add(ratio, weight)
     info.entropy.add(-(log_prior_present + log_prior), weight)

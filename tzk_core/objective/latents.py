@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.implications import most_specific
-from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 
@@ -105,23 +104,16 @@ def encodable(
         raise TzkError(
             f"T is missing in {int(missing.sum())} samples, and there is no latent_noise to sample them with: pass it"
         )
-    parts = [_observed(model, observations.T, ~missing, fixed_flow)]
+    sources = _sources(model, presence, torch.nonzero(missing).squeeze(1))
+    parts = [_observed(model, observations.T, ~missing, fixed_flow=fixed_flow)]
     characteristics = dict(observations.characteristics)
-    z = parts[0].z
-    for name, rows in _sources(model, presence, torch.nonzero(missing).squeeze(1)).items():
-        C_noise, z_noise = (noise.to(z) for noise in latent_noise(name, len(rows)))
-        if name:
-            knowledge = model.find(name)
-            unknown = torch.full((len(observations), knowledge.characteristics), torch.nan).to(z)
-            C = characteristics.get(name, unknown).to(z)
-            sample = _from_knowledge(knowledge, C[rows], C_noise, z_noise)
-            characteristics[name] = C.index_copy(0, rows, sample.C)
-        else:
-            sample = _from_prior(model, C_noise, z_noise)
+    for name, rows in sources.items():
+        noise = [values.to(parts[0].z) for values in latent_noise(name, len(rows))]
+        sample = _sampled(model, name, characteristics, rows=rows, noise=noise, size=len(observations))
         jacobian = -model.flow.transform.inverse(sample.z)[1] if with_jacobian else torch.zeros_like(sample.log_q)
         parts.append(_Part(rows, sample.z, jacobian, sample.log_q))
     order = torch.cat([part.rows for part in parts]).argsort()
-    z, logabsdet, log_q = (torch.cat(values)[order] for values in list(zip(*parts, strict=True))[1:])
+    _, z, logabsdet, log_q = (torch.cat(values)[order] for values in zip(*parts, strict=True))
     return Latents(z, logabsdet, missing, log_q, characteristics)
 
 
@@ -135,14 +127,13 @@ class _Part(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """Samples of C, (n, c), and z, with the log-density of what was sampled, (n,)."""
+    """Samples of z, (n, *latent_shape), and log q of what was sampled, (n,)."""
 
-    C: Tensor
     z: Tensor
     log_q: Tensor
 
 
-def _observed(model: TzK, T: Tensor, observed: Tensor, fixed_flow: bool) -> _Part:
+def _observed(model: TzK, T: Tensor, observed: Tensor, *, fixed_flow: bool) -> _Part:
     """Encode the samples whose T was observed, of which there may be none."""
     T = T[observed]
     with torch.no_grad() if fixed_flow else nullcontext():
@@ -153,23 +144,34 @@ def _observed(model: TzK, T: Tensor, observed: Tensor, fixed_flow: bool) -> _Par
     return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, torch.zeros_like(logabsdet))
 
 
-def _from_knowledge(knowledge: Knowledge, observed: Tensor, C_noise: Tensor, z_noise: Tensor) -> _Sample:
-    """Sample z from p(z given C, κ=1), with C as observed or, where it is nan, from p(C given κ=1)."""
-    is_missing = observed.isnan().any(1)
-    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), observed)
+def _sampled(
+    model: TzK, name: str, characteristics: dict[str, Tensor], *, rows: Tensor, noise: Sequence[Tensor], size: int
+) -> _Sample:
+    """Sample z from the named knowledge type, or from the prior.
+
+    C is as in `characteristics` or, where it is missing, from its own prior; samples of it are put in there.
+
+    Args:
+        noise: as of `LatentNoise`.
+        size: how many samples the batch has.
+    """
+    C_noise, z_noise = noise
+    if not name:
+        z = model.flow.base.from_noise(z_noise)
+        return _Sample(z, model.flow.base.log_prob(z))
+    knowledge = model.find(name)
+    unknown = torch.full((size, knowledge.characteristics), torch.nan)
+    given = characteristics.get(name, unknown).to(z_noise)
+    is_missing = given[rows].isnan().any(1)
+    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), given[rows])
     z = knowledge.decode(C, z_noise)
     log_q = knowledge.log_prob_latent(z, C) + torch.where(is_missing, knowledge.log_prob_characteristics(C), 0.0)
-    return _Sample(C, z, log_q)
-
-
-def _from_prior(model: TzK, C_noise: Tensor, z_noise: Tensor) -> _Sample:
-    """Sample z from p(z)."""
-    z = model.flow.base.from_noise(z_noise)
-    return _Sample(C_noise, z, model.flow.base.log_prob(z))
+    characteristics[name] = given.index_copy(0, rows, C)
+    return _Sample(z, log_q)
 
 
 def _sources(model: TzK, presence: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """By knowledge type, those of `rows`, (n,), that are sampled from it; "" is the prior."""
+    """The rows that are sampled from each knowledge type; "" is the prior."""
     if not presence:
         return {"": rows}
     table = torch.stack([column[rows] == 1 for column in presence.values()], 1).tolist()

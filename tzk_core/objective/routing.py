@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,28 +94,19 @@ def route(
             batch.
         kl_weight: see `Routing`.
     """
-    T, presence_of = observations.T, labels.presence
-    groups = _undecided_groups(observations.exclusive, presence_of) if wording.sums_exclusive else ()
+    groups = _undecided_groups(observations.exclusive, labels.presence) if wording.sums_exclusive else ()
     group_of = {name: number for number, group in enumerate(groups) for name in group.members}
-    skips = wording.skips_unlabelled
-    possible = _rows(presence_of, lambda presence: presence == 1 if skips else presence != 0)
+    skips, T = wording.skips_unlabelled, observations.T
+    possible = _rows(labels.presence, lambda presence: presence == 1 if skips else presence != 0)
     routes = []
     for rectangle in rectangles(knowledge, possible, stacks=stacks, sizes=sizes, not_vmappable=not_vmappable):
         names = rectangle.names
-        weights = torch.stack([labels.weights[name] for name in names]).to(T)
-        at = _few(weights) if sizes is None else None
-        routes.append(
-            Route(
-                rectangle=rectangle,
-                weights=weights if at is None else weights[:, at],
-                at=at,
-                known=torch.stack([presence_of[name] for name in names]).gather(1, rectangle.rows) == 1,
-                noise=_padded(noise, rectangle).to(T),
-                observed=_observed(characteristics, rectangle, T),
-                multipliers=T.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None],
-                groups={name: group_of[name] for name in names if name in group_of},
-            )
-        )
+        at, weights = _absent(labels, names, T, whole=sizes is not None)
+        known = torch.stack([labels.presence[name] for name in names]).gather(1, rectangle.rows) == 1
+        factors = T.new_tensor([(multipliers or {}).get(name, 0.0) for name in names])[:, None]
+        C_noise, C = _padded(noise, rectangle).to(T), _observed(characteristics, rectangle, T)
+        members = {name: group_of[name] for name in names if name in group_of}
+        routes.append(Route(rectangle, weights, at, known, C_noise, C, factors, members))
     return Routing(tuple(routes), groups, T.new_tensor(kl_weight))
 
 
@@ -132,7 +123,10 @@ def batch_labels(observations: Observations, absences: Absences) -> BatchLabels:
 
 
 def presence(observations: Observations) -> Tensor:
-    """κ, (knowledge, batch) in {0, 1, nan}; an observed C shows that κ = 1 where κ is missing."""
+    """κ of a batch, (knowledge, batch) in {0, 1, nan}.
+
+    An observed C shows that κ = 1 where κ is missing.
+    """
     table = observations.presence.T.clone()
     for name, C in observations.characteristics.items():
         if name in observations.knowledge:
@@ -150,13 +144,16 @@ def _undecided_groups(
     return tuple(group for group in groups if group.undecided.any())
 
 
-def _few(weights: Tensor) -> Tensor | None:
-    """The samples, (r,), at which any absence has a weight, (k, batch).
+def _absent(labels: BatchLabels, names: Sequence[str], T: Tensor, *, whole: bool) -> tuple[Tensor | None, Tensor]:
+    """The samples, (r,), at which absence is evaluated, and its weights, (k, r).
 
-    None for half of the batch or more, which is then evaluated as a whole.
+    None stands for all of the batch: if it is to be `whole`, or half of it or more has weights.
     """
+    weights = torch.stack([labels.weights[name] for name in names]).to(T)
+    if whole:
+        return None, weights
     at = torch.nonzero((weights != 0).any(0)).squeeze(1)
-    return at if 2 * len(at) < weights.shape[1] else None
+    return (at, weights[:, at]) if 2 * len(at) < weights.shape[1] else (None, weights)
 
 
 def _rows(presence_of: Mapping[str, Tensor], where: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
@@ -169,7 +166,7 @@ def _rows(presence_of: Mapping[str, Tensor], where: Callable[[Tensor], Tensor]) 
 
 
 def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
-    """The noise of every sample of a rectangle, (k, m, c), zeros where there is padding."""
+    """The noise of a rectangle, (k, m, c), zeros where there is padding."""
     counts = rectangle.real.sum(1).tolist()
     samples = [noise(name, count) for name, count in zip(rectangle.names, counts, strict=True)]
     padded = torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
@@ -177,7 +174,7 @@ def _padded(noise: Noise, rectangle: Rectangle) -> Tensor:
 
 
 def _observed(characteristics: Mapping[str, Tensor], rectangle: Rectangle, T: Tensor) -> Tensor | None:
-    """C of every sample of a rectangle, (k, m, c), nan where it is missing; None if all of it is."""
+    """C of a rectangle, (k, m, c), nan where missing; None if all is."""
     if not any(name in characteristics for name in rectangle.names):
         return None
     missing = torch.full((len(T), rectangle.characteristics), torch.nan)

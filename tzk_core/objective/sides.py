@@ -76,9 +76,9 @@ def presence_sides(
 
 
 def characteristics_terms(
-    knowledge: Knowledge, z: Tensor, log_prob_z: Tensor, noise: Tensor, observed: Tensor | None
+    knowledge: Knowledge, z: Tensor, log_prob_z: Tensor, *, noise: Tensor, observed: Tensor | None
 ) -> CharacteristicsTerms:
-    """The terms of C where κ = 1, with C as observed or as its encoder fills it in.
+    """The terms of C, as observed or as its encoder fills it in.
 
     Args:
         z: (n, *latent_shape).
@@ -109,6 +109,8 @@ def present_sides(
 ) -> Sides:
     """Both sides of a knowledge type with κ = 1.
 
+    Arguments are positional, for a `Stack` to map over knowledge types.
+
     Args:
         log_present: (n,), log p(κ=1 given z).
         is_literal: whether log q of a C that was filled in stays in, as in the paper.
@@ -116,7 +118,7 @@ def present_sides(
 
     The other arguments are those of `characteristics_terms`.
     """
-    C = characteristics_terms(knowledge, z, log_prob_z, noise, observed)
+    C = characteristics_terms(knowledge, z, log_prob_z, noise=noise, observed=observed)
     # the encoder's own log p(C given z) cancels against log q of a C that it filled in
     log_q = torch.zeros_like(C.log_encoded) if is_literal else torch.where(C.filled_in, C.log_encoded, 0.0)
     encoder = log_present + C.log_encoded - log_q
@@ -128,7 +130,7 @@ def present_sides(
 def summed_over_presence(
     sides: Sides, presence: PresenceSides, known: Tensor, *, is_literal: bool
 ) -> tuple[Sides, Tensor]:
-    """Both sides where κ may be missing, and the share of the branch κ = 1 in the decoder; (k, m) each.
+    """Both sides where κ may be missing, and the decoder's share of κ = 1.
 
     Both branches are summed exactly: the encoder's sum to 1, the decoder's are log-sum-exp'd. The paper's wording takes
     the expectation under p(κ given z) instead.

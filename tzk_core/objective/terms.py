@@ -2,10 +2,10 @@
 
 With a = log p_enc and b = log p_dec, both less log q of what was filled in,
 
-    log M = ½ (a + b)                                (Eq. 3)
-    a = log p(T) + Σ_i log p_enc(K^i given T)        (Eq. 1)
-    b = log p(T) + Σ_i log p_dec(K^i, T) / p(T)      (Eq. 2)
-    maximise E log M - Σ_i λ_i |a_i - b_i|           (Eq. 5; E log M is Eq. 4)
+    a = log p(T) + Σ_i a_i,  a_i = log p_enc(K^i given T)        (Eq. 1)
+    b = log p(T) + Σ_i b_i,  b_i = log p_dec(K^i, T) / p(T)      (Eq. 2)
+    log M = ½ (a + b)                                            (Eq. 3)
+    maximise E log M - Σ_i λ_i E |a_i - b_i|                     (Eq. 5; E log M is Eq. 4)
 
 `prior` is log p(T); `absent_terms`, `present_terms` and `exclusive_terms` add those of every K^i.
 """
@@ -135,7 +135,7 @@ class Total(NamedTuple):
 
 
 def encode(flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float) -> Encoded:
-    """z of the batch and log p(T), with log p(z) as the decoder divides by it.
+    """Encode the batch: z, log p(T), and log p(z) as the decoder divides by it.
 
     The prior's "full" wording takes the gradient of log p(T) out of the division and leaves that of the Jacobian in,
     which then balances log p(z given C). Detaching log p(z) alone would let f_T shrink z without cost. What was
@@ -169,14 +169,17 @@ def evaluate_presence(encoded: Encoded, route: Route) -> Site:
 
 
 def absent_terms(total: Total, encoded: Encoded, site: Site) -> Total:
-    """Add κ^i = 0: log p(κ=0 given z) on both sides, ½ each in Eq. 3 and nothing in the constraint of Eq. 5."""
+    """Add κ^i = 0: log p(κ=0 given z), ½ of it from each side.
+
+    Both sides are equal, so the constraint of Eq. 5 has no such term.
+    """
     at, weights, presence = site.route.at, site.route.weights, site.presence
     total = total.plus(at, log_capacity=(weights * 0.5 * (presence.absent + presence.complement)).sum(0))
     return total.plus(at, labels=(weights * presence.absent).sum(0)) if encoded.emphasis else total
 
 
 def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
-    """Add κ^i = 1, or missing: ½ of both sides to Eq. 3, λ_i |log p_enc - log p_dec| to Eq. 5."""
+    """Add κ^i = 1, or missing: ½ (a_i + b_i) - λ_i |a_i - b_i|."""
     route, rectangle = site.route, site.route.rectangle
     if not rectangle.rows.shape[1]:
         return total._replace(sums=(*total.sums, encoded.z.new_zeros(len(rectangle.names), 4)))
@@ -195,14 +198,14 @@ def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
     )
     decided = rectangle.real
     if route.groups:
-        candidates, decided = _candidates(encoded, site, z, sides.decoder)
+        candidates, decided = _candidates(encoded, site, z=z, decoder=sides.decoder)
         total = total._replace(candidates=(*total.candidates, *candidates))
     sides, share = summed_over_presence(sides, presence, route.known, is_literal=is_literal)
-    return _constrained(total, encoded, route, sides, share=share, decided=decided)
+    return _constrained(total, encoded, route, sides=sides, share=share, decided=decided)
 
 
 def exclusive_terms(total: Total, encoded: Encoded) -> Total:
-    """Add the knowledge types of which a sample has exactly one, each as likely as the mixture has it."""
+    """Add exclusive knowledge types, summed over which one it is."""
     for number, group in enumerate(encoded.routing.groups):
         members = {name: candidate for position, name, candidate in total.candidates if position == number}
         decoder, penalty, lost_weight = group.summed(members)
@@ -215,7 +218,7 @@ def exclusive_terms(total: Total, encoded: Encoded) -> Total:
 
 
 def _presence_of_samples(encoded: Encoded, site: Site, z: Tensor) -> PresenceSides:
-    """p(κ given z) at the samples of a rectangle, (k, m): looked up if it was evaluated at the whole batch."""
+    """p(κ given z) of a rectangle, (k, m), looked up where it was evaluated."""
     rectangle = site.route.rectangle
     if site.route.at is None:
         return PresenceSides(*(values.gather(1, rectangle.rows) for values in site.presence))
@@ -224,11 +227,11 @@ def _presence_of_samples(encoded: Encoded, site: Site, z: Tensor) -> PresenceSid
 
 
 def _candidates(
-    encoded: Encoded, site: Site, z: Tensor, decoder: Tensor
+    encoded: Encoded, site: Site, *, z: Tensor, decoder: Tensor
 ) -> tuple[list[tuple[int, str, Candidate]], Tensor]:
-    """The terms of exclusive knowledge types, as of `Total.candidates`, and where samples are decided, (k, m).
+    """Candidates, as of `Total`, and where samples are decided, (k, m).
 
-    Their weights use a detached z, so that the flow is not trained to confirm its own guess.
+    Candidate weights use a detached z, so that the flow is not trained to confirm its own guess.
     """
     route, rectangle = site.route, site.route.rectangle
     absent, present = site.stack(discriminate, z.detach())
@@ -242,9 +245,9 @@ def _candidates(
         group = route.groups[name]
         is_candidate = real & encoded.routing.groups[group].is_candidate(name)[rows]
         candidate = Candidate(
-            _spread(log_odds[number], rows, is_candidate, size),
+            _spread(log_odds[number], rows, where=is_candidate, size=size),
             rectangle.knowledge[name].log_prob_presence().present,
-            _spread(decoder[number], rows, is_candidate, size),
+            _spread(decoder[number], rows, where=is_candidate, size=size),
             route.multipliers[number, 0],
         )
         candidates.append((group, name, candidate))
@@ -253,9 +256,9 @@ def _candidates(
 
 
 def _constrained(
-    total: Total, encoded: Encoded, route: Route, sides: Sides, *, share: Tensor, decided: Tensor
+    total: Total, encoded: Encoded, route: Route, *, sides: Sides, share: Tensor, decided: Tensor
 ) -> Total:
-    """Add both sides, (k, m), and the constraint, which is one on data: on samples whose T was observed."""
+    """Add both sides, (k, m), and the constraint, which is one on observed T."""
     rows = route.rectangle.rows
     at, gap = rows.flatten(), sides.decoder - sides.encoder
     data = decided if encoded.sampled is None else decided & ~encoded.sampled[rows]
@@ -274,7 +277,7 @@ def _constrained(
 
 
 def _added(total: Tensor, at: Tensor | None, values: Tensor | None) -> Tensor:
-    """The total, (batch,), with values, (n,), added at positions in the batch; None for all of it."""
+    """The total, (batch,), with values, (n,), added at positions; None for all."""
     if values is None:
         return total
     return total + values if at is None else total.index_add(0, at, values)
@@ -285,6 +288,6 @@ def _only(where: Tensor, values: Tensor) -> Tensor:
     return torch.where(where, values, 0.0)
 
 
-def _spread(values: Tensor, rows: Tensor, where: Tensor, size: int) -> Tensor:
+def _spread(values: Tensor, rows: Tensor, *, where: Tensor, size: int) -> Tensor:
     """Values, (m,), at their positions in the batch, (size,), where a condition holds; zeros elsewhere."""
     return values.new_zeros(size).index_add(0, rows, _only(where, values))

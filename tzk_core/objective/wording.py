@@ -45,7 +45,7 @@ class Wording:
 
     @property
     def skips_unlabelled(self) -> bool:
-        """Whether a sample takes no part in a knowledge type of which its κ is missing."""
+        """Whether samples take no part in knowledge types whose κ is missing."""
         return self.unlabelled == "skip"
 
     @property
