@@ -89,7 +89,7 @@ def compare(model: TzK, observations: Observations) -> dict[str, float]:
     noises = {name: torch.randn(64, 2, generator=stream(0, "noise", name)).double() for name in NAMES}
     multipliers = {name: 0.1 + 0.01 * number for number, name in enumerate(NAMES)}
 
-    ours = mental_capacity(model, observations, lambda name, count: noises[name][:count], multipliers).value
+    ours = mental_capacity(model, observations, lambda name, count: noises[name][:count], multipliers=multipliers).value
     theirs, _ = stock.objective(observations.T, observations.presence, multipliers, lambda name, n: noises[name][:n])
     ours.backward()
     theirs.backward()

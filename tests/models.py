@@ -74,8 +74,8 @@ def assert_equal_gradients(value: Tensor, expected: Tensor, module: nn.Module) -
 def sides(kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tensor | float) -> tuple[Tensor, Tensor]:
     """What a present knowledge type adds to log p_enc and log p_dec, by DESIGN's formulas; log_ratio is
     log p(z given C) - log p(z)."""
-    encoder = kind.log_prob_presence_given(z)[1] + kind.log_prob_characteristics_given(C, z) - log_q
-    decoder = kind.log_prob_presence()[1] + kind.log_prob_characteristics(C) + log_ratio - log_q
+    encoder = kind.log_prob_presence_given(z).present + kind.log_prob_characteristics_given(C, z) - log_q
+    decoder = kind.log_prob_presence().present + kind.log_prob_characteristics(C) + log_ratio - log_q
     return encoder, decoder
 
 
@@ -84,7 +84,7 @@ def absent(kind: Knowledge, z: Tensor, prior: str = "full") -> tuple[Tensor, Ten
     decoder's with a discriminator that is not its to train, and with prior = "full" z neither."""
     frozen = {name: value.detach() for name, value in kind.named_parameters()}
     complement = torch.func.functional_call(kind, frozen, (Knowledge.log_prob_presence_given, z))[0]
-    return kind.log_prob_presence_given(z)[0], complement if prior == "paper" else complement.detach()
+    return kind.log_prob_presence_given(z).absent, complement if prior == "paper" else complement.detach()
 
 
 def held_out(

@@ -15,7 +15,7 @@ import tzk_core
 from tzk_core import Knowledge, Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Samples
-from tzk_core.objective import mental_capacity
+from tzk_core.objective import Objective, mental_capacity
 from tzk_core.random_streams import stream
 from tzk_core.training import growth
 from tzk_core.training.negatives import OWN, Negatives, Source, balanced, own_samples
@@ -112,7 +112,7 @@ def test_a_fixed_flow_changes_no_value_and_no_gradient_of_knowledge() -> None:
     values, gradients = [], []
     for fixed in (False, True):
         model.zero_grad()
-        capacity = mental_capacity(model, observations, noise, fixed_flow=fixed)
+        capacity = mental_capacity(model, observations, noise, objective=Objective(fixed_flow=fixed))
         capacity.value.backward()
         values.append(capacity.value.detach())
         gradients.append([p.grad for p in model.knowledge.parameters()])

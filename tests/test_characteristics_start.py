@@ -14,7 +14,7 @@ from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.knowledge import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
 from tzk_core.model import TzK
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.training.fit import fit_priors, start_characteristics
 from tzk_core.training.settings import Settings
@@ -48,7 +48,9 @@ def decoder_pull(model: TzK, batches: int = 40) -> float:
         z, _ = stretched(64, seed)
         noise = torch.randn(64, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         seen = Observations(z, torch.ones(64, 1, dtype=torch.float64), ("k0",))
-        value = mental_capacity(model, seen, lambda name, count, noise=noise: noise, kl_weight=0.0).value
+        value = mental_capacity(
+            model, seen, lambda name, count, noise=noise: noise, objective=Objective(kl_weight=0.0)
+        ).value
         last = {key: each for key, each in gradients(value, kind).items() if "latent" in key and "regressor" in key}
         width = max(int(key.split("regressor.")[1].split(".")[0]) for key in last)
         rows = next(each for key, each in last.items() if key.endswith(f"regressor.{width}.weight"))
@@ -144,23 +146,26 @@ def test_the_weight_of_the_kl_is_that_of_log_p_less_log_q_of_what_was_filled_in(
     T = torch.randn(4, 3, dtype=torch.float64)
     observed = torch.tensor([[0.3, -1.0], [math.nan, math.nan]], dtype=torch.float64).repeat(2, 1)
     seen = Observations(T, torch.ones(4, 1, dtype=torch.float64), ("k0",), {"k0": observed})
-    capacity = mental_capacity(model, seen, steady(), kl_weight=weight)
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(kl_weight=weight))
     z, logabsdet = model.flow.encode(T)
     filled_in = observed.isnan().any(1)
     C = torch.where(filled_in[:, None], kind.encode(z, torch.full((4, 2), 0.5, dtype=torch.float64)), observed)
     log_q = kind.log_prob_characteristics_given(C, z)
     log_p = kind.log_prob_characteristics(C)
     log_prob_z = model.flow.base.log_prob(z)
-    decoder = kind.log_prob_presence()[1] + kind.log_prob_latent(z, C) - log_prob_z
+    decoder = kind.log_prob_presence().present + kind.log_prob_latent(z, C) - log_prob_z
     decoder = decoder + torch.where(filled_in, weight * (log_p - log_q), log_p)
-    encoder = kind.log_prob_presence_given(z)[1] + torch.where(filled_in, 0.0, log_q)
+    encoder = kind.log_prob_presence_given(z).present + torch.where(filled_in, 0.0, log_q)
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
 
 
 def test_the_papers_wording_has_no_kl_to_warm_up() -> None:
     model, literal = small(("gaussian",)), Wording(fill_in="literal")
     seen = Observations(torch.randn(4, 3, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64), ("k0",))
-    values = [mental_capacity(model, seen, steady(), wording=literal, kl_weight=w).value.item() for w in (0.0, 1.0)]
+    values = [
+        mental_capacity(model, seen, steady(), objective=Objective(wording=literal, kl_weight=w)).value.item()
+        for w in (0.0, 1.0)
+    ]
     assert values[0] == values[1]
 
 

@@ -334,6 +334,33 @@ def test_overrides(override: str, table: str, key: str, value: object):
     assert getattr(getattr(config_from(tables(), overrides=[override]), table), key) == value
 
 
+@pytest.mark.parametrize("override", [True, False], ids=["override", "file"])
+def test_a_renamed_key_keeps_its_old_name_with_one_warning(override: bool):
+    text, overrides = (JOINT, ["objective.dreams=0.25"]) if override else (f"{JOINT}[objective]\ndreams = 0.25\n", [])
+    with pytest.warns(FutureWarning) as found:
+        config = config_from(tables(text), overrides=overrides)
+    assert [str(each.message) for each in found] == ["objective.dreams is now called hidden_share: rename it"]
+    assert config.objective.hidden_share == 0.25
+    written = config.to_toml()
+    assert "hidden_share = 0.25" in written and "dreams" not in written
+
+
+def test_a_renamed_key_is_checked_by_its_new_name():
+    with pytest.warns(FutureWarning):
+        found = only_problem(f"{JOINT}[objective]\nnegatives = 4\n", "objective.dreams=1.5")
+    assert found.startswith("command line: [objective] hidden_share: expected")
+    both = f"{JOINT}[objective]\ndreams = 0.1\nhidden_share = 0.1\n"
+    assert only_problem(both) == (
+        "a.toml: [objective]: dreams is the old name of hidden_share, and both are there: leave dreams out"
+    )
+
+
+def test_the_record_of_an_older_run_opens_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    (tmp_path / "config.toml").write_text(f"{JOINT}[objective]\ndreams = 0.25\n")
+    assert load_run_config(tmp_path / "config.toml").objective.hidden_share == 0.25
+    assert not [each for each in recwarn if each.category is FutureWarning]
+
+
 def test_overrides_reach_tables_by_number_and_by_name():
     config = config_from(tables(), overrides=["datasets.0.size=16", "datasets.letters.weight=2.0", "seed=5"])
     assert config.datasets[0].arguments["size"] == 16

@@ -134,7 +134,7 @@ def test_discriminators_answer_for_the_grey_levels() -> None:
     for T in held.drawn():
         z, logabsdet = model.flow.encode(T)
         weight = (model.flow.base.log_prob(z) + logabsdet).exp()
-        given = [model.find(name).log_prob_presence_given(z)[1].exp() for name in NAMES]
+        given = [model.find(name).log_prob_presence_given(z).present.exp() for name in NAMES]
         total += weight.unsqueeze(1) * torch.stack(given, 1)
     truth = held.presence.argmax(1)
     assert found["discriminator_accuracy"] == (total.argmax(1) == truth).double().mean().item()

@@ -81,7 +81,7 @@ def test_statistics_by_their_formulas(model: TzK) -> None:
     torch.testing.assert_close(said["best"], given.max(1).values)
     torch.testing.assert_close(said["ratio"], given.max(1).values - found.log_prob)
     torch.testing.assert_close(said["presence"].exp(), found.log_presence.exp().max(1).values)
-    shares = [model.find(name).log_prob_presence()[1].exp() for name in ("k1", "k2")]  # k0 contains k1
+    shares = [model.find(name).log_prob_presence().present.exp() for name in ("k1", "k2")]  # k0 contains k1
     mixture = (shares[0] * given[:, 1].exp() + shares[1] * given[:, 2].exp()) / sum(shares)
     torch.testing.assert_close(said["mixture"], mixture.log().to(said["mixture"]))
     away = (found.log_prob - found.log_prob.mean()) / found.log_prob.std(correction=0)

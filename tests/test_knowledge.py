@@ -80,7 +80,7 @@ def test_it_starts_knowing_nothing_of_observed_characteristics(name: str) -> Non
 @EVERY
 def test_presence_is_bayes_odds(name: str) -> None:
     kind, z = made(name)
-    assert kind.log_prob_presence()[1].exp().item() == pytest.approx(1 / (1 + math.exp(1.3)))
+    assert kind.log_prob_presence().present.exp().item() == pytest.approx(1 / (1 + math.exp(1.3)))
     absent, present = kind.log_prob_presence_given(1e6 * z)
     assert present.abs().max() <= 20.001 and absent.abs().max() <= 20.001, "log-odds are bounded"
 
@@ -104,7 +104,7 @@ def test_it_is_a_pure_function_that_can_be_evaluated_stacked(name: str) -> None:
                 kind.log_prob_latent(z, C),
                 kind.log_prob_characteristics_given(C, z),
                 kind.log_prob_characteristics(C),
-                kind.log_prob_presence_given(z)[1],
+                kind.log_prob_presence_given(z).present,
                 kind.encode(z, noise),
                 kind.decode(C, z),
             )

@@ -14,13 +14,12 @@ import torch
 from models import LAYERS, batch, gradients, small, steady
 from torch import Tensor
 
-from tzk_core import Observations, TzK, TzkError, absence, build_flow, build_knowledge
-from tzk_core.absence import sampled_absences
+from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.knowledge import Knowledge
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity, negatives, sampled_absences
 from tzk_core.plugins import KnowledgeType, registry
-from tzk_core.stacking import ModuleStacks, States, rectangles, state_of
+from tzk_core.stacking import MODULES, ModuleStacks, States, rectangles, state_of
 from tzk_core.training import banks
 from tzk_core.training.banks import Banks
 from tzk_core.training.copies import copy_around
@@ -65,8 +64,16 @@ def test_together_and_routed_is_one_by_one(type: str, wording: Wording) -> None:
     """Values and gradients, for every registered knowledge type, whatever is missing."""
     model = model_of(type)
     observations = batch(PRESENCE, dims=4)
-    given = (model, observations, noise_of(model), {"k0": 0.1, "k1": 0.2, "k3": 0.3}, wording)
-    together, one_by_one = mental_capacity(*given), mental_capacity(*given, stacks=Alone())
+    together, one_by_one = (
+        mental_capacity(
+            model,
+            observations,
+            noise_of(model),
+            multipliers={"k0": 0.1, "k1": 0.2, "k3": 0.3},
+            objective=Objective(wording=wording, stacks=stacks),
+        )
+        for stacks in (MODULES, Alone())
+    )
     torch.testing.assert_close(together.log_capacity, one_by_one.log_capacity, rtol=1e-10, atol=1e-10)
     for what in ("inconsistency", "conditional"):
         torch.testing.assert_close(getattr(together, what), getattr(one_by_one, what), rtol=1e-10, atol=1e-10)
@@ -81,11 +88,11 @@ def test_a_bank_is_one_by_one(type: str, monkeypatch: pytest.MonkeyPatch) -> Non
     model = model_of(type)
     loop = copy.deepcopy(model)
     observations = batch(PRESENCE, dims=4)
-    one_by_one = mental_capacity(loop, observations, noise_of(loop), stacks=Alone()).value
+    one_by_one = mental_capacity(loop, observations, noise_of(loop), objective=Objective(stacks=Alone())).value
     wanted = gradients(one_by_one, loop)
     bank = Banks(dict(model.named_knowledge()), lambda module: 0.1, (0.9, 0.999))
     assert set(bank.names) == {"k0", "k1", "k2", "k3"}
-    together = mental_capacity(model, observations, noise_of(model), stacks=bank).value
+    together = mental_capacity(model, observations, noise_of(model), objective=Objective(stacks=bank)).value
     torch.testing.assert_close(together, one_by_one, rtol=1e-10, atol=1e-10)
     together.backward()
     norm = torch.stack([each.norm() for each in bank.gradients()]).norm()
@@ -192,19 +199,27 @@ def test_the_mean_over_all_draws_is_the_sum_over_all_absences(
     table[0, 0] = table[1, 0] = table[2, 1] = 1
     table[3, 1] = NAN
     model, observations = small(("gaussian",) * 6), batch(table.tolist())
-    whole = mental_capacity(model, observations, steady(), {"k0": 0.2, "k1": 0.3}, wording)
+    whole = mental_capacity(
+        model, observations, steady(), multipliers={"k0": 0.2, "k1": 0.3}, objective=Objective(wording=wording)
+    )
     values, capacities, found = [], [], []
     original = torch.randperm
     for samples, types in itertools.product(itertools.combinations(range(4), 2), repeat=2):
         drawn = [torch.tensor(samples), torch.tensor(types)]
-        monkeypatch.setattr(absence.torch, "randperm", lambda n, generator, drawn=drawn: drawn.pop(0))
+        monkeypatch.setattr(negatives.torch, "randperm", lambda n, generator, drawn=drawn: drawn.pop(0))
         absences = partial(sampled_absences, most=2, generator=torch.Generator())
-        each = mental_capacity(model, observations, steady(), {"k0": 0.2, "k1": 0.3}, wording, absences=absences)
+        each = mental_capacity(
+            model,
+            observations,
+            steady(),
+            multipliers={"k0": 0.2, "k1": 0.3},
+            objective=Objective(wording=wording, absences=absences),
+        )
         assert not drawn, "both were drawn"
         values.append(each.value.detach())
         capacities.append(each.log_capacity.detach())
         found.append(gradients(each.value, model))
-    monkeypatch.setattr(absence.torch, "randperm", original)
+    monkeypatch.setattr(negatives.torch, "randperm", original)
     assert len({round(value.item(), 9) for value in values}) > 10
     torch.testing.assert_close(torch.stack(values).mean(), whole.value.detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(torch.stack(capacities).mean(0), whole.log_capacity.detach(), rtol=1e-10, atol=1e-10)
@@ -232,7 +247,7 @@ def test_a_posterior_of_many_is_that_of_each(type: str) -> None:
     found = model.posterior(T)
     assert list(found) == [f"k{number}" for number in range(5)]
     for name, kind in model.named_knowledge():
-        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z)[1].exp())
+        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z).present.exp())
         torch.testing.assert_close((found[name].mean, found[name].deviation), kind.characteristics_given(z))
 
 
@@ -264,21 +279,74 @@ class Branching(Knowledge):
         return super().log_prob_latent(z if bool((z < 1e9).all()) else 0 * z, C)
 
 
-def test_one_that_cannot_be_stacked_is_evaluated_alone() -> None:
-    model = small(())
-    part = build_knowledge("gaussian", (3,)).part
+def branching(cls: type[Knowledge] = Branching) -> TzK:
+    """A model of four knowledge types that would be stacked, were they not of this class."""
+    model, part = small(()), build_knowledge("gaussian", (3,)).part
     for number in range(4):
-        kind = Branching((3,))
-        kind.part = part
-        model.add(f"k{number}", kind.double())
-    observations = batch(PRESENCE)
+        knowledge = cls((3,))
+        knowledge.part = part
+        model.add(f"k{number}", knowledge.double())
+    return model
+
+
+def test_a_class_that_cannot_be_stacked_is_evaluated_one_by_one_with_one_warning_a_model() -> None:
+    model, observations = branching(), batch(PRESENCE)
     (group,) = {ModuleStacks().structure(name, kind) for name, kind in model.named_knowledge()}
-    together = mental_capacity(model, observations, steady())
-    one_by_one = mental_capacity(model, observations, steady(), stacks=Alone())
+    with pytest.warns(UserWarning, match="Branching cannot be evaluated by torch.func.vmap.*data-dependent") as found:
+        together = mental_capacity(model, observations, steady())
+        mental_capacity(model, observations, steady())
+    assert len([each for each in found if "vmap" in str(each.message)]) == 1
+    assert model.not_vmappable == {Branching}
+    one_by_one = mental_capacity(model, observations, steady(), objective=Objective(stacks=Alone()))
     torch.testing.assert_close(together.value, one_by_one.value, rtol=1e-12, atol=1e-12)
     wanted = gradients(one_by_one.value, model)
     for name, gradient in gradients(together.value, model).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+    other = branching()
+    assert not other.not_vmappable, "what one model found says nothing of another"
+    with pytest.warns(UserWarning, match="Branching"):
+        mental_capacity(other, observations, steady())
+
+
+class Hungry(Branching):
+    """Runs out of memory, once, when several are evaluated together."""
+
+    failures: list[Exception] = []
+
+    def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
+        if torch._C._functorch.maybe_current_level() is not None and self.failures:
+            raise self.failures.pop()
+        return super(Branching, self).log_prob_latent(z, C)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["GPU", "CPU"],
+)
+def test_running_out_of_memory_once_is_no_reason_to_go_one_by_one_for_ever(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Hungry, "failures", [failure])
+    model, observations = branching(Hungry), batch(PRESENCE)
+    first = mental_capacity(model, observations, steady())
+    assert not Hungry.failures, "it did run out"
+    assert not model.not_vmappable and not [each for each in recwarn if "vmap" in str(each.message)]
+    torch.testing.assert_close(first.value, mental_capacity(model, observations, steady()).value)
+
+
+def test_a_mistake_in_a_knowledge_type_is_raised_and_not_taken_for_one_of_stacking() -> None:
+    class Wrong(Branching):
+        def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
+            return z @ C
+
+    model = branching(Wrong)
+    with pytest.raises(RuntimeError, match="shape|size"):
+        mental_capacity(model, batch(PRESENCE), steady())
+    assert not model.not_vmappable
 
 
 def test_types_with_few_samples_are_padded_little() -> None:

@@ -196,7 +196,7 @@ def test_posterior_is_the_discriminator_and_the_encoder(model: TzK, T: Tensor) -
     assert list(answers) == ["k0", "k1"]
     for name, posterior in answers.items():
         kind = model.find(name)
-        torch.testing.assert_close(posterior.presence, kind.log_prob_presence_given(z)[1].exp())
+        torch.testing.assert_close(posterior.presence, kind.log_prob_presence_given(z).present.exp())
         C = kind.encode(z, torch.randn(5, 2, dtype=torch.float64))
         expected = torch.distributions.Normal(posterior.mean, posterior.deviation).log_prob(C).sum(1)
         torch.testing.assert_close(kind.log_prob_characteristics_given(C, z), expected)

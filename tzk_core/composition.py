@@ -14,7 +14,7 @@ from tzk_core.errors import TzkError
 from tzk_core.implications import implied_by, least_specific, most_specific
 from tzk_core.importance import log_prob_present, log_prob_present_from
 from tzk_core.inputs import characteristics_rows
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge import Knowledge, discriminate
 from tzk_core.random_streams import stream
 from tzk_core.tempering import Population, Tempering, systematic, temper
 
@@ -148,11 +148,12 @@ class Composition:
         """By member the mean of p(κ=1 given z) over the particles, of absent ones p(κ=0 given z): what discriminators
         make of them, which on the side of the decoder have no say in what is present."""
         parts = [self._latent(rows) for rows in population.noise.split(CHUNK)]
-        wanted = {name: 1 for name in self.knowledge} | {name: 0 for name in self.without}
-        return {
-            name: torch.cat([self.model.find(name).log_prob_presence_given(z)[side].exp() for z in parts]).mean().item()
-            for name, side in wanted.items()
-        }
+        found: dict[str, float] = {}
+        for name in (*self.knowledge, *self.without):
+            each = [discriminate(self.model.find(name), z) for z in parts]
+            logs = [presence.absent if name in self.without else presence.present for presence in each]
+            found[name] = torch.cat([log_prob.exp() for log_prob in logs]).mean().item()
+        return found
 
     def __str__(self) -> str:
         absent = [f"not {name}" for name in self.without]
@@ -178,7 +179,7 @@ class Composition:
 
     def _encoder(self, kind: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""
-        ratio = kind.log_prob_presence_given(z)[1] - kind.log_prob_presence()[1]
+        ratio = discriminate(kind, z).present - kind.log_prob_presence().present
         if C is None:
             return ratio
         rows = C.expand(len(z), -1)
@@ -189,7 +190,7 @@ class Composition:
         total = torch.zeros(len(z)).to(z)
         for name in self.without:
             kind = self.model.find(name)
-            total = total + kind.log_prob_presence_given(z)[0] - kind.log_prob_presence()[0]
+            total = total + discriminate(kind, z).absent - kind.log_prob_presence().absent
         return total
 
     def _sizes(self, samples: int) -> list[int]:

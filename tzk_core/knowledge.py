@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,13 @@ LEAST_LATENTS = 64
 
 ENCODER_DEVIATION = 0.3
 """The deviation of p(C given z, κ=1) at the start, of a C whose variance is 1."""
+
+
+class Presence(NamedTuple):
+    """A log-probability of both values of κ, in nats, of one shape: `absent` of κ = 0, `present` of κ = 1."""
+
+    absent: Tensor
+    present: Tensor
 
 
 class Knowledge(nn.Module):
@@ -131,14 +138,14 @@ class Knowledge(nn.Module):
         where C is anywhere in R^c."""
         return None
 
-    def log_prob_presence(self) -> tuple[Tensor, Tensor]:
+    def log_prob_presence(self) -> Presence:
         """log p(κ=0) and log p(κ=1), scalars in nats."""
-        return functional.logsigmoid(-self.log_odds), functional.logsigmoid(self.log_odds)
+        return Presence(functional.logsigmoid(-self.log_odds), functional.logsigmoid(self.log_odds))
 
-    def log_prob_presence_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_presence_given(self, z: Tensor) -> Presence:
         """log p(κ=0 given z) and log p(κ=1 given z), (batch,) each, in nats."""
         logits = soft_bound(self.discriminator(self.features(z)).squeeze(-1), self.logit_bound)
-        return functional.logsigmoid(-logits), functional.logsigmoid(logits)
+        return Presence(functional.logsigmoid(-logits), functional.logsigmoid(logits))
 
     def log_prob_characteristics(self, C: Tensor) -> Tensor:
         """log p(C given κ=1), (batch,) or (batch, samples)."""
@@ -169,6 +176,11 @@ class Knowledge(nn.Module):
     def decode(self, C: Tensor, noise: Tensor) -> Tensor:
         """The z that `noise`, (batch, *latent_shape), stands for under p(z given C, κ=1); C is (batch, c)."""
         return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))
+
+
+def discriminate(knowledge: Knowledge, z: Tensor) -> Presence:
+    """log p(κ=0 given z) and log p(κ=1 given z), (batch,) each, also of a class that returns a plain tuple."""
+    return Presence(*knowledge.log_prob_presence_given(z))
 
 
 def leading_directions(x: Tensor | None, number: int, dims: int, generator: torch.Generator) -> Tensor:

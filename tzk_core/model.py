@@ -18,7 +18,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.implementations import use_implementations
 from tzk_core.importance import log_prob_present
 from tzk_core.inputs import characteristics_rows, check_domain, check_observations
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge import Knowledge, discriminate
 from tzk_core.modes import training, without_caches
 from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
@@ -93,6 +93,7 @@ class TzK(nn.Module):
         super().__init__()
         self.flow = flow
         self.knowledge = nn.ModuleDict()
+        self.not_vmappable: set[type[Knowledge]] = set()  # classes that cannot be evaluated stacked, see `Stack`
         self.opaque: dict[str, Any] = {}  # knowledge whose plugin is not installed, by name: saved back as it came
         for name, each in (knowledge or {}).items():
             self.add(name, each)
@@ -231,7 +232,8 @@ class TzK(nn.Module):
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
         """p(κ given T) and p(C given T, κ=1) of every knowledge type, after encoding T once."""
         kinds = dict(self.named_knowledge())
-        return {name: Posterior(*each) for name, each in of_each(kinds, _posterior, self.encode(T)).items()}
+        found = of_each(kinds, _posterior, self.encode(T), not_vmappable=self.not_vmappable)
+        return {name: Posterior(*each) for name, each in found.items()}
 
     def conditional(self, name: str) -> Conditional:
         """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
@@ -292,7 +294,7 @@ class Conditional(Batched):
 
 
 def _posterior(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return kind.log_prob_presence_given(z)[1].exp(), *kind.characteristics_given(z)
+    return discriminate(kind, z).present.exp(), *kind.characteristics_given(z)
 
 
 def _like(module: nn.Module) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class Observations:
         out was not observed at all.
     exclusive: groups of knowledge types of which every sample has exactly one, such as the ten digits. It matters where
         nobody said which.
+    hidden: (batch,) bool, rows of T that count as missing whatever they hold; None for none. See `hiding`.
     """
 
     T: Tensor
@@ -26,6 +28,7 @@ class Observations:
     knowledge: tuple[str, ...] = ()
     characteristics: Mapping[str, Tensor] = field(default_factory=dict)
     exclusive: tuple[tuple[str, ...], ...] = ()
+    hidden: Tensor | None = None
 
     def __len__(self) -> int:
         return self.T.shape[0]
@@ -54,8 +57,19 @@ class Observations:
 
     def missing(self) -> Tensor | None:
         """Where T was not observed, (batch,) bool; None if it was everywhere."""
+        return self._missing
+
+    @cached_property
+    def _missing(self) -> Tensor | None:
         missing = self.T.flatten(1).isnan().all(1)
+        if self.hidden is not None:
+            missing = missing | self.hidden
         return missing if missing.any() else None
+
+    def hiding(self, rows: Tensor) -> Observations:
+        """The same observations with T missing in these rows too, (n,) positions in the batch."""
+        hidden = torch.zeros(len(self), dtype=torch.bool, device=self.T.device).index_fill(0, rows, True)
+        return replace(self, hidden=hidden if self.hidden is None else hidden | self.hidden)
 
     def _column(self, name: str) -> Tensor:
         return self.presence[:, self.knowledge.index(name)]
@@ -67,6 +81,7 @@ class Observations:
             self.knowledge,
             {name: value.to(device, dtype) for name, value in self.characteristics.items()},
             self.exclusive,
+            None if self.hidden is None else self.hidden.to(device),
         )
 
     @classmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -18,18 +19,23 @@ States = Sequence[Mapping[str, Tensor]] | Mapping[str, Tensor]
 
 
 class Stack:
-    """Several knowledge types of one structure; a function of one is evaluated on all with their parameters stacked.
+    """Several knowledge types of one structure, whose parameters are stacked to evaluate a function on all of them.
 
-    Whoever wrote them: a knowledge type is pure functions of its parameters, which `torch.func` can map over. One that
-    it cannot map over is evaluated one after the other, and so are all of its class from then on.
+    A knowledge type is pure functions of its parameters, which `torch.func` can map over. A class that it cannot map
+    over is evaluated one knowledge type after the other; the first failure warns.
 
-    states: in the order of `kinds`. Given for each, they are stacked here; a single knowledge type is evaluated as it
-        is, by its own parameters.
+    knowledge: by name.
+    states: in the order of `knowledge`. Those of each are stacked here; a single knowledge type is evaluated as it is,
+        by its own parameters.
+    not_vmappable: the classes that failed so far, to which this adds; that of the model (`TzK.not_vmappable`).
     """
 
-    def __init__(self, kinds: Mapping[str, Knowledge], states: States) -> None:
-        self.names = tuple(kinds)
-        self._first = next(iter(kinds.values()))
+    def __init__(
+        self, knowledge: Mapping[str, Knowledge], states: States, not_vmappable: set[type[Knowledge]] | None = None
+    ) -> None:
+        self.names = tuple(knowledge)
+        self.not_vmappable = set() if not_vmappable is None else not_vmappable
+        self._first = next(iter(knowledge.values()))
         self._as_it_is = False
         if isinstance(states, Mapping):
             self._state = dict(states)
@@ -39,7 +45,7 @@ class Stack:
             self._as_it_is, self._state = True, dict(states[0])
 
     def frozen(self) -> Stack:
-        """The same knowledge types with parameters that receive no gradient; what they are evaluated at still does."""
+        """The same knowledge types with parameters that receive no gradient; their arguments still do."""
         other = copy.copy(self)
         other._state = {key: value.detach() for key, value in self._state.items()}
         if self._as_it_is:
@@ -48,33 +54,69 @@ class Stack:
         return other
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, shared: Sequence[int] = ()) -> Any:
-        """function(knowledge type, *arguments), with a leading dimension for the knowledge types in every tensor of
-        `arguments`, but for those at the positions `shared`, and in every tensor of the tuple that it returns."""
+        """Evaluate function(knowledge type, *arguments) on all, with a leading dimension for the knowledge types.
+
+        Args:
+            function: returns a tuple of tensors, which may be a named one.
+            arguments: tensors with that dimension, or None.
+            shared: the positions of arguments that all have in common, without that dimension.
+
+        Returns:
+            A tuple like the function's, of tensors with that dimension.
+        """
         mapped = [argument is not None and i not in shared for i, argument in enumerate(arguments)]
         if self._as_it_is:
-            found = function(self._first, *_own(arguments, mapped, 0))
-            return tuple(each.unsqueeze(0) for each in found)
+            values = function(self._first, *_own(arguments, mapped, 0))
+            return _like(values, (value.unsqueeze(0) for value in values))
+        if len(self.names) == 1 or type(self._first) in self.not_vmappable:
+            return self._one_by_one(function, arguments, mapped)
+        if torch.compiler.is_compiling():
+            return self._together(function, arguments, mapped)
+        try:
+            return self._together(function, arguments, mapped)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            failure = error.with_traceback(None)  # the frames hold what was allocated
+        values = self._one_by_one(function, arguments, mapped)
+        if not _is_out_of_memory(failure):  # nor a mistake in `function`, which fails one by one too
+            self._warn(failure)
+        return values
+
+    def _together(self, function: Callable[..., Any], arguments: Sequence[Any], mapped: Sequence[bool]) -> Any:
+        """The function mapped over all knowledge types at once."""
 
         def one(state: Mapping[str, Tensor], *own: Any) -> Any:
             return functional_call(self._first, dict(state), (function, *own))
 
-        if len(self.names) > 1 and type(self._first) not in _ALONE:
-            together = vmap(one, in_dims=(0, *(0 if own else None for own in mapped)))
-            if torch.compiler.is_compiling():
-                return together(self._state, *arguments)
-            try:
-                return together(self._state, *arguments)
-            except (RuntimeError, ValueError, NotImplementedError):
-                _ALONE.add(type(self._first))
-        each = [
-            one({key: value[i] for key, value in self._state.items()}, *_own(arguments, mapped, i))
-            for i in range(len(self.names))
-        ]
-        return tuple(torch.stack(values) for values in zip(*each, strict=True))
+        return vmap(one, in_dims=(0, *(0 if own else None for own in mapped)))(self._state, *arguments)
+
+    def _one_by_one(self, function: Callable[..., Any], arguments: Sequence[Any], mapped: Sequence[bool]) -> Any:
+        """The function of one knowledge type after the other."""
+        values = []
+        for i in range(len(self.names)):
+            state = {key: value[i] for key, value in self._state.items()}
+            values.append(functional_call(self._first, state, (function, *_own(arguments, mapped, i))))
+        return _like(values[0], (torch.stack(column) for column in zip(*values, strict=True)))
+
+    def _warn(self, failure: Exception) -> None:
+        """Record that the class cannot be mapped over, and say so once a model."""
+        cls = type(self._first)
+        self.not_vmappable.add(cls)
+        reason = str(failure).strip().split("\n")[0]
+        warnings.warn(
+            f"{cls.__qualname__} cannot be evaluated by torch.func.vmap, so its knowledge types are evaluated one "
+            f"after the other, which is slower: {reason}. `tzk_core.testing.check_knowledge` checks the class",
+            stacklevel=3,
+        )
 
 
-_ALONE: set[type[Knowledge]] = set()
-"""Classes that `torch.func` cannot map over."""
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, which says nothing of the function: a smaller batch may fit."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _like(values: Any, others: Iterator[Tensor]) -> Any:
+    """Other tensors in a tuple like `values`, named if that is."""
+    return type(values)(*others) if hasattr(values, "_fields") else tuple(others)
 
 
 def _own(arguments: Sequence[Any], mapped: Sequence[bool], i: int) -> list[Any]:
@@ -85,23 +127,23 @@ def _own(arguments: Sequence[Any], mapped: Sequence[bool], i: int) -> list[Any]:
 class Stacks(Protocol):
     """Where the parameters of several knowledge types come from."""
 
-    def structure(self, name: str, kind: Knowledge) -> Hashable:
+    def structure(self, name: str, knowledge: Knowledge) -> Hashable:
         """Equal for knowledge types that differ in the values of their tensors only."""
         ...
 
-    def states(self, kinds: Mapping[str, Knowledge]) -> States:
-        """Those of these knowledge types, of one structure, in their order."""
+    def states(self, knowledge: Mapping[str, Knowledge]) -> States:
+        """The parameters of these knowledge types, of one structure, in their order."""
         ...
 
 
 class ModuleStacks:
     """The parameters of the modules themselves, which then receive the gradients."""
 
-    def structure(self, name: str, kind: Knowledge) -> Hashable:
-        return structure(name, kind)
+    def structure(self, name: str, knowledge: Knowledge) -> Hashable:
+        return structure(name, knowledge)
 
-    def states(self, kinds: Mapping[str, Knowledge]) -> States:
-        return [state_of(kind) for kind in kinds.values()]
+    def states(self, knowledge: Mapping[str, Knowledge]) -> States:
+        return [state_of(each) for each in knowledge.values()]
 
 
 MODULES = ModuleStacks()
@@ -109,30 +151,32 @@ MODULES = ModuleStacks()
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Knowledge types that are evaluated together, and the samples of a batch that each of them is evaluated at.
+    """k knowledge types that are evaluated together, each at m samples of a batch.
 
-    rows: (k, m), positions in the batch, padded with position 0; real: (k, m), where a position is no padding. m is 0
-    for knowledge types without samples.
+    rows: (k, m), positions in the batch, padded with position 0; m is 0 for knowledge types without samples.
+    real: (k, m), where a position is no padding.
+    not_vmappable: as of `Stack`.
     """
 
-    kinds: Mapping[str, Knowledge]
+    knowledge: Mapping[str, Knowledge]
     states: States
     rows: Tensor
     real: Tensor
+    not_vmappable: set[type[Knowledge]] = field(default_factory=set)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.kinds)
+        return tuple(self.knowledge)
 
     @property
     def characteristics(self) -> int:
-        """The length of C, of each."""
-        return next(iter(self.kinds.values())).characteristics
+        """The length of C, which all have in common."""
+        return next(iter(self.knowledge.values())).characteristics
 
     @property
     def stack(self) -> Stack:
-        """Made when it is needed, so that a compiled objective has the stacking in its graph."""
-        return Stack(self.kinds, self.states)
+        """The parameters stacked, anew each time, so that a compiled graph contains it."""
+        return Stack(self.knowledge, self.states, self.not_vmappable)
 
     def take(self, values: Tensor) -> Tensor:
         """The rows of `values`, (batch, ...), as (k, m, ...)."""
@@ -140,45 +184,63 @@ class Rectangle:
 
 
 def rectangles(
-    kinds: Mapping[str, Knowledge],
+    knowledge: Mapping[str, Knowledge],
     rows_of: Mapping[str, Tensor],
+    *,
     stacks: Stacks = MODULES,
     sizes: dict[str, int] | None = None,
+    not_vmappable: set[type[Knowledge]] | None = None,
 ) -> Iterator[Rectangle]:
-    """The knowledge types in rectangles: of one structure, and with about as many samples.
+    """Knowledge types in rectangles: of one structure, and with about as many samples.
 
     Within a rectangle the counts differ by less than a factor of two, or are at most 4, or at most 16, so that padding
     adds little. A stack is made for each, and not one for all to choose from: the gradient of a choice is as large as
     what was chosen from.
 
-    sizes: by knowledge, the class of counts that it was last put in. What is in it stays where it was, so that the same
-    knowledge types are together in every batch, and has 2 rows at least; what is not is put in.
+    Args:
+        rows_of: by knowledge type, positions in the batch, (n,).
+        stacks: where parameters come from.
+        sizes: by knowledge type, the class of counts that it was last in. One that is in it stays in its class, so that
+            the same knowledge types are together in every batch, with 2 rows at least; others are added to it.
+        not_vmappable: as of `Stack`.
     """
     alike: dict[Hashable, dict[str, Knowledge]] = {}
-    for name, kind in kinds.items():
+    for name, each in knowledge.items():
         size = _size(len(rows_of[name]))
         if sizes is not None:
             size = sizes.setdefault(name, max(size, _size(_FEW + 1)))
-        alike.setdefault((stacks.structure(name, kind), size), {})[name] = kind
+        alike.setdefault((stacks.structure(name, each), size), {})[name] = each
+    failed = set() if not_vmappable is None else not_vmappable
     for group in alike.values():
         rows, real = _padded([rows_of[name] for name in group], 0 if sizes is None else 2)
-        yield Rectangle(group, stacks.states(group), rows, real)
+        yield Rectangle(group, stacks.states(group), rows, real, failed)
 
 
 def of_each(
-    kinds: Mapping[str, Knowledge], function: Callable[..., Any], *arguments: Tensor, together: int = 128
+    knowledge: Mapping[str, Knowledge],
+    function: Callable[..., Any],
+    *arguments: Tensor,
+    together: int = 128,
+    not_vmappable: set[type[Knowledge]] | None = None,
 ) -> dict[str, tuple[Tensor, ...]]:
-    """By name, the tuple of tensors function(knowledge type, *arguments), `together` of one structure at a time."""
+    """By name, function(knowledge type, *arguments), a tuple of tensors or a named one.
+
+    Args:
+        together: how many of one structure are evaluated at a time.
+        not_vmappable: as of `Stack`.
+    """
     alike: dict[Hashable, list[str]] = {}
-    for name, kind in kinds.items():
-        alike.setdefault(structure(name, kind), []).append(name)
-    found: dict[str, tuple[Tensor, ...]] = {}
+    for name, each in knowledge.items():
+        alike.setdefault(structure(name, each), []).append(name)
+    values: dict[str, tuple[Tensor, ...]] = {}
     for names in alike.values():
         for start in range(0, len(names), together):
-            some = {name: kinds[name] for name in names[start : start + together]}
-            values = Stack(some, MODULES.states(some))(function, *arguments, shared=range(len(arguments)))
-            found |= dict(zip(some, zip(*values, strict=True), strict=True))
-    return {name: found[name] for name in kinds}
+            some = {name: knowledge[name] for name in names[start : start + together]}
+            stack = Stack(some, MODULES.states(some), not_vmappable)
+            columns = stack(function, *arguments, shared=range(len(arguments)))
+            rows = zip(*columns, strict=True)
+            values |= {name: _like(columns, iter(row)) for name, row in zip(some, rows, strict=True)}
+    return {name: values[name] for name in knowledge}
 
 
 _FEW = 4
@@ -193,22 +255,28 @@ def _size(count: int) -> int:
 
 
 def _padded(each: Sequence[Tensor], least: int) -> tuple[Tensor, Tensor]:
-    """Positions, (m_i,) each, as one rectangle (k, m), padded with 0, and where it is no padding, (k, m); m is `least`
-    or more."""
+    """Positions, (m_i,) each, padded with 0 to (k, m), and where that is no padding.
+
+    m is `least` or more.
+    """
     rows = torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True)
     rows = torch.nn.functional.pad(rows, (0, max(0, least - rows.shape[1])))
     counts = torch.tensor([len(r) for r in each], device=rows.device)
     return rows, torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
 
 
-def structure(name: str, kind: Knowledge) -> Hashable:
-    """Equal for knowledge types that differ in the values of their tensors only; one built in Python is alone."""
-    if kind.part is None:
+def structure(name: str, knowledge: Knowledge) -> Hashable:
+    """Equal for knowledge types that differ in the values of their tensors only.
+
+    One without a part, made in Python, equals no other.
+    """
+    part = knowledge.part
+    if part is None:
         return name
-    tensors = tuple((key, value.shape, value.dtype, value.requires_grad) for key, value in state_of(kind).items())
-    return kind.part.qualified_name, repr(sorted(kind.part.arguments.items())), type(kind), tensors
+    tensors = tuple((key, value.shape, value.dtype, value.requires_grad) for key, value in state_of(knowledge).items())
+    return part.qualified_name, repr(sorted(part.arguments.items())), type(knowledge), tensors
 
 
-def state_of(kind: Knowledge) -> dict[str, Tensor]:
+def state_of(knowledge: Knowledge) -> dict[str, Tensor]:
     """All parameters and buffers, those that are not saved too."""
-    return {**dict(kind.named_parameters()), **dict(kind.named_buffers())}
+    return {**dict(knowledge.named_parameters()), **dict(knowledge.named_buffers())}

@@ -31,8 +31,9 @@ from tzk_core.config.schema import (
     Table,
     own_keys,
 )
-from tzk_core.errors import nearest
+from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
+from tzk_core.renamed import RENAMED, with_new_names
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -105,6 +106,7 @@ def _checked(
     lenient: bool = False,
 ) -> AnyTable:
     raw, overridden = apply(tables, overrides)
+    raw, overridden = _with_new_names(raw, overridden, source, warn=not lenient)
     parts = parts or registry()
     wanted = None if lenient else raw.get("plugins")
     if isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
@@ -124,6 +126,23 @@ def _checked(
         problems.add(where, message)
     problems.check()
     return whole.model_validate_json(as_json(prepared), strict=True)
+
+
+def _with_new_names(
+    raw: Mapping[str, Any], overridden: Sequence[Path], source: str, *, warn: bool
+) -> tuple[dict[str, Any], list[Path]]:
+    """The tables, and the paths to what overrides set, with old names of keys replaced."""
+    tables = dict(raw)
+    for name in RENAMED.keys() & raw.keys():
+        if isinstance(raw[name], Mapping):
+            try:
+                tables[name] = with_new_names(raw[name], name, warn=warn)
+            except TzkError as error:
+                raise ConfigError([Problem(source, f"[{name}]", str(error))]) from None
+    renamed: dict[Path, Path] = {
+        (name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()
+    }
+    return tables, [renamed.get(path, path) for path in overridden]
 
 
 def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class ObjectiveTable(Table):
     unlabelled: Literal["sum", "skip"] = "sum"
     emphasis: Annotated[float, Field(ge=0)] = 0.0
     negatives: Annotated[int, Field(ge=1)] = 16
-    dreams: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hidden_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     kl_warmup: Annotated[float, Field(ge=0, le=1)] = 0.2
     multiplier: Annotated[float, Field(ge=0)] = 0.1
     multiplier_max: Annotated[float, Field(ge=0, lt=0.5)] = 0.45

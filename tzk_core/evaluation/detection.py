@@ -45,7 +45,7 @@ class Reference:
     def of(cls, model: TzK, knowledge: Sequence[str], validation: Mapping[str, Evidence]) -> Reference:
         """The mixture is over the most specific of `knowledge`, which the others contain, by their share p(κ=1)."""
         specific = most_specific(model, knowledge)
-        weights = [model.find(name).log_prob_presence()[1].item() for name in specific]
+        weights = [model.find(name).log_prob_presence().present.item() for name in specific]
         total = torch.tensor(weights, dtype=torch.float64).logsumexp(0).item() if weights else 0.0
         moments = {}
         for name, each in validation.items():

@@ -97,7 +97,7 @@ def evidence(
             log_prob_present_from(kind, z, noise.expand(len(z), -1, -1)) - log_prob_z
             for kind, noise in zip(kinds, noises, strict=True)
         ]
-        present = [log_present for _, log_present in presence_given(model, names, z).values()]
+        present = [presence.present for presence in presence_given(model, names, z).values()]
         ratios.append(torch.stack(each, 1).cpu() if each else torch.zeros(len(z), 0))
         presences.append(torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0))
     check_domain(torch.cat(logabsdets))

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tzk_core.evaluation.likelihood import Held
+from tzk_core.knowledge import Presence, discriminate
 from tzk_core.model import TzK
+from tzk_core.objective.sides import characteristics_terms
 from tzk_core.random_streams import stream
 from tzk_core.stacking import of_each
 
@@ -87,10 +89,12 @@ def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 51
     return gathered
 
 
-def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, tuple[Tensor, ...]]:
+def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, Presence]:
     """By name, log p(κ=0 given z) and log p(κ=1 given z), (batch,) each; types of one structure are evaluated
     together."""
-    return of_each({name: model.find(name) for name in names}, lambda kind, z: kind.log_prob_presence_given(z), z)
+    knowledge = {name: model.find(name) for name in names}
+    found = of_each(knowledge, discriminate, z, not_vmappable=model.not_vmappable)
+    return {name: Presence(*each) for name, each in found.items()}
 
 
 def _gather(
@@ -101,7 +105,7 @@ def _gather(
     info: Information,
     z: Tensor,
     log_prob_z: Tensor,
-    log_presence: tuple[Tensor, ...],
+    log_presence: Presence,
     weight: float,
     generator: torch.Generator,
 ) -> None:
@@ -124,15 +128,10 @@ def _gather(
     info.accuracy_present.add(right_present[is_present], weight)
     info.accuracy.add(right_present[is_present], weight)
     noise = torch.randn(len(z), kind.characteristics, generator=generator).to(z)
-    C = kind.encode(z, noise)
-    filled_in = torch.ones(len(z), dtype=torch.bool, device=z.device)
-    if name in held.characteristics:
-        observed = held.characteristics[name][rows].to(z)[is_present]
-        filled_in = observed.isnan().any(1)
-        C = torch.where(filled_in[:, None], C, observed)
-    log_encoded = kind.log_prob_characteristics_given(C, z)
-    log_prior = kind.log_prob_characteristics(C)
-    ratio = kind.log_prob_latent(z, C) - log_prob_z
+    observed = held.characteristics[name][rows].to(z)[is_present] if name in held.characteristics else None
+    filled_in, log_encoded, ratio, log_prior = characteristics_terms(
+        kind, z, log_prob_z, noise=noise, observed=observed
+    )
     info.characteristics_kl.add((log_encoded - log_prior)[filled_in], weight)
     info.mutual_information.add(ratio, weight)
     info.entropy.add(-(log_prior_present + log_prior), weight)

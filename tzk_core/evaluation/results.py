@@ -99,7 +99,7 @@ def _evaluate(
             {
                 **info[name].to_json(name),
                 "multiplier": multipliers.get(name),
-                "presence_prior": model.find(name).log_prob_presence()[1].exp().item(),
+                "presence_prior": model.find(name).log_prob_presence().present.exp().item(),
                 "gap_nats": torch.cat(gaps[name]).mean().item() if name in gaps else None,
             }
             for name in info
@@ -151,7 +151,7 @@ def _baseline_rows(scores: Scores, train: Tensor) -> list[dict[str, Any]]:
 
 def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
     """log w_k of a partition, proportional to p(κ^k=1), summing to 1."""
-    logits = torch.stack([model.find(name).log_prob_presence()[1] for name in members]).double()
+    logits = torch.stack([model.find(name).log_prob_presence().present for name in members]).double()
     return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from tzk_core.evaluation.likelihood import Held, Scores
 from tzk_core.importance import log_joint, log_prob_present
+from tzk_core.knowledge import discriminate
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -86,7 +87,7 @@ def _scored(
                 log_prob = each.logsumexp(1)
                 decided.setdefault(name, []).append(each.argmax(1).cpu())
             rows[name].append(index + start)
-            presence[name].append(kind.log_prob_presence_given(z[chosen])[1].cpu())
+            presence[name].append(discriminate(kind, z[chosen]).present.cpu())
             given[name].append((log_prob + logabsdet[chosen]).cpu())
     return Scores(
         held,

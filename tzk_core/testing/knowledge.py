@@ -72,9 +72,10 @@ def _distributions(
         "imagine": (knowledge.imagine(noise[:, 0]), (batch, c)),
         "decode": (knowledge.decode(one, latent_noise), (batch, *knowledge.latent_shape)),
     }
-    for present in (0, 1):
-        values[f"log p(κ), κ={present}"] = knowledge.log_prob_presence()[present], ()
-        values[f"log p(κ given z), κ={present}"] = knowledge.log_prob_presence_given(z)[present], (batch,)
+    pairs = zip(knowledge.log_prob_presence(), knowledge.log_prob_presence_given(z), strict=True)
+    for present, (log_prior, log_given) in enumerate(pairs):
+        values[f"log p(κ), κ={present}"] = log_prior, ()
+        values[f"log p(κ given z), κ={present}"] = log_given, (batch,)
     for what, C, shape in (("", one, (batch,)), (" of several", several, (batch, samples))):
         values[f"log p(C){what}"] = knowledge.log_prob_characteristics(C), shape
         values[f"log p(C given z){what}"] = knowledge.log_prob_characteristics_given(C, z), shape

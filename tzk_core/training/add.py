@@ -27,7 +27,7 @@ LEFT_OUT = {
     "multiplier_rate": _OFF,
     "tolerance": _OFF,
     "initialisation": _FIXED,
-    "dreams": _FIXED,
+    "hidden_share": _FIXED,
     "emphasis": _FIXED,
     "optimizer": _FIXED,
     "matrix_learning_rate": _FIXED,

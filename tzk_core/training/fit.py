@@ -16,6 +16,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
+from tzk_core.renamed import with_new_names
 from tzk_core.training.checkpoint import load_checkpoint, save_checkpoint
 from tzk_core.training.places import checkpoint_in
 from tzk_core.training.settings import Settings
@@ -93,6 +94,7 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
 def settings_from(given: Mapping[str, Any], call: str, left_out: Mapping[str, str] | None = None) -> Settings:
     """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
     left_out = left_out or {}
+    given = with_new_names(given, "objective")
     known = [each.name for each in fields(Settings) if each.name not in left_out]
     for name in given:
         if name in left_out:

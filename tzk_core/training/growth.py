@@ -19,7 +19,7 @@ from tzk_core.inputs import check_domain
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
-from tzk_core.objective import mental_capacity
+from tzk_core.objective import Objective, mental_capacity
 from tzk_core.random_streams import stream
 from tzk_core.training.fit import fit_priors
 from tzk_core.training.negatives import Negatives, Source, balanced, own_samples
@@ -243,7 +243,8 @@ def _last(trainer: Trainer) -> tuple[dict[str, float], dict[str, float]]:
     like = next(trainer.model.parameters())
     for step in range(trainer.step, trainer.step + LAST_BATCHES):
         observations = trainer.batches.batch(step).to(like.device, like.dtype)
-        capacity = mental_capacity(trainer.model, observations, trainer.noise_of(step), fixed_flow=True)
+        noise, objective = trainer.noise_of(step), Objective(fixed_flow=True)
+        capacity = mental_capacity(trainer.model, observations, noise, objective=objective)
         for kept, values in zip(found, (capacity.inconsistency, capacity.conditional), strict=True):
             for name, value in values.items():
                 kept.setdefault(name, []).append(float(value))

@@ -192,7 +192,7 @@ def _listed(model: TzK, name: str, entry: Mapping[str, Any], folder: Path) -> di
     part = entry["part"] or {}
     arguments = part.get("arguments", {})
     size = (folder / entry["file"]).stat().st_size
-    present = None if kind is None else kind.log_prob_presence()[1].exp().item()
+    present = None if kind is None else kind.log_prob_presence().present.exp().item()
     return {
         "name": name,
         "type": part.get("name"),

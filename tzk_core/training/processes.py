@@ -17,7 +17,10 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
-from tzk_core.objective import Terms, terms
+from tzk_core.objective.latents import Encodable
+from tzk_core.objective.routing import Routing
+from tzk_core.objective.terms import Terms, terms
+from tzk_core.objective.wording import Wording
 
 APART = 1e-3
 """How far z of a whole batch may be from that of its parts, relative to its norm, before a flow is refused."""
@@ -27,14 +30,16 @@ PATIENCE = 30
 
 
 class ProcessTerms:
-    """`objective.terms` with the shared flow in `count` processes, this one among them."""
+    """`terms.terms` with the shared flow in `count` processes, this one among them."""
 
     def __init__(self, flow: SharedFlow, count: int) -> None:
         self.spread = Spread(flow.transform, count)
         self._flow = SharedFlow(flow.shape, self.spread, flow.base)
 
-    def __call__(self, flow: SharedFlow, *rest: Any) -> Terms:
-        return terms(self._flow, *rest)
+    def __call__(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms:
+        return terms(self._flow, batch, routing, wording=wording, emphasis=emphasis)
 
 
 class Spread(Transform):

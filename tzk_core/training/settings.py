@@ -38,8 +38,8 @@ class Settings:
         hundreds of T, so that a strong shared flow would be slow to gather what tells knowledge apart.
     negatives: with up to so many knowledge types in the data all absences are evaluated; with more, the types in a
         batch are told from so many of its samples, and so many of the types that no sample has are told from all of
-        them, without bias (see `absence.sampled_absences`).
-    dreams: the share of every batch whose T is hidden, to be drawn from the model by the knowledge in it.
+        them, without bias (see `negatives.sampled_absences`).
+    hidden_share: the share of every batch whose T is hidden, to be sampled from the model by the knowledge in it.
     kl_warmup: the share of the steps over which the KL of a C that was filled in rises from 0 to its full weight, so
         that C says something before it has to be worth its nats (Bowman et al. 2016; Sønderby et al. 2016). Meanwhile C
         may become a name of T, which the rest of the steps has to undo.
@@ -76,7 +76,7 @@ class Settings:
     wording: Wording = field(default_factory=Wording)
     emphasis: float = 0.0
     negatives: int = 16
-    dreams: float = 0.0
+    hidden_share: float = 0.0
     kl_warmup: float = 0.2
     multiplier: float = 0.1
     multiplier_max: float = 0.45
@@ -108,8 +108,10 @@ class Settings:
                 raise TzkError(f"{key} is expected above 0; got {rate}")
         if not self.emphasis >= 0:
             raise TzkError(f"emphasis is expected at or above 0; got {self.emphasis}")
-        if not 0 <= self.dreams < 1:
-            raise TzkError(f"dreams, the share of a batch whose T is drawn, is expected in [0, 1); got {self.dreams}")
+        if not 0 <= self.hidden_share < 1:
+            raise TzkError(
+                f"hidden_share, the share of a batch whose T is hidden, is expected in [0, 1); got {self.hidden_share}"
+            )
         if not 0 <= self.kl_warmup <= 1:
             raise TzkError(f"kl_warmup, a share of the steps, is expected in [0, 1]; got {self.kl_warmup}")
 

@@ -6,21 +6,28 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from tzk_core.absence import sampled_absences
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.modes import training
-from tzk_core.objective import Capacity, Multipliers, Noise, Wording, mental_capacity
+from tzk_core.objective import (
+    Capacity,
+    Multipliers,
+    Noise,
+    Objective,
+    Wording,
+    mental_capacity,
+    sampled_absences,
+)
+from tzk_core.objective.routing import presence
+from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
-from tzk_core.routing import presence
 from tzk_core.training.banks import Banks
 from tzk_core.training.metrics import Metrics
 from tzk_core.training.muon import matrices_of
@@ -30,7 +37,7 @@ from tzk_core.training.soundness import Diverged
 from tzk_core.units import bits_per_dim
 
 if TYPE_CHECKING:
-    from tzk_core.compilation import CompiledTerms
+    from tzk_core.objective.compiled import CompiledTerms
     from tzk_core.training.processes import ProcessTerms
 
 
@@ -120,26 +127,15 @@ class Steps:
             self._counted = [buffer for buffer, value in before if not torch.equal(buffer, value)]
 
     def _advance(self) -> Capacity:
-        observations = self._dreaming(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         self.banks.forget()
         capacity = mental_capacity(
             self.model,
             observations,
             self.noise_of(self.step),
-            self.multipliers.values,
-            self.settings.wording,
-            self._latent_noise,
-            self.fixed_flow,
-            self.settings.emphasis,
-            partial(
-                sampled_absences,
-                most=self.settings.negatives,
-                generator=stream(self.seed, "absences", self.step),
-            ),
-            self.banks,
-            self._compiled or self._spread,
-            self._compiled.sizes if self._compiled else None,
-            self.settings.kl_weight(self.step),
+            multipliers=self.multipliers.values,
+            latent_noise=self._latent_noise,
+            objective=self._objective(),
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
@@ -164,6 +160,19 @@ class Steps:
         self.step += 1
         return capacity
 
+    def _objective(self) -> Objective:
+        """The objective at this step."""
+        generator = stream(self.seed, "absences", self.step)
+        return Objective(
+            wording=self.settings.wording,
+            emphasis=self.settings.emphasis,
+            kl_weight=self.settings.kl_weight(self.step),
+            fixed_flow=self.fixed_flow,
+            absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
+            stacks=self.banks,
+            evaluator=self._compiled or self._spread or terms,
+        )
+
     @property
     def compilation(self) -> dict[str, Any] | None:
         """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
@@ -177,7 +186,7 @@ class Steps:
     def _compile(self) -> CompiledTerms | None:
         if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
             return None
-        from tzk_core.compilation import CompiledTerms  # the compiler takes a second to import
+        from tzk_core.objective.compiled import CompiledTerms  # the compiler takes a second to import
 
         return CompiledTerms(required=self.settings.compile is True)
 
@@ -228,14 +237,14 @@ class Steps:
         kind = self.model.find(name)
         return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
 
-    def _dreaming(self, observations: Observations) -> Observations:
-        """The batch with its share of T hidden; over the steps the shares come to `dreams` exactly."""
-        share, size = self.settings.dreams, len(observations)
+    def _hiding(self, observations: Observations) -> Observations:
+        """The batch with its share of T hidden; over the steps the shares come to `hidden_share` exactly."""
+        share, size = self.settings.hidden_share, len(observations)
         hidden = math.floor((self.step + 1) * share * size) - math.floor(self.step * share * size)
         if not hidden:
             return observations
-        rows = torch.randperm(size, generator=stream(self.seed, "dreams", self.step))[:hidden]
-        return replace(observations, T=observations.T.index_fill(0, rows, torch.nan))
+        generator = stream(self.seed, "dreams", self.step)  # its name from before, so that runs can be repeated
+        return observations.hiding(torch.randperm(size, generator=generator)[:hidden])
 
     def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.absence import sampled_absences
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity, sampled_absences
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.stacking import MODULES, Stacks
@@ -90,17 +89,13 @@ class Validation:
                 source = stream(self.seed, "validation noise", dataset, number, name)
                 return torch.randn(count, model.find(name).characteristics, generator=source)
 
+            generator = stream(self.seed, "validation absences", dataset, number)
+            absences = partial(sampled_absences, most=negatives, generator=generator)
             found = mental_capacity(
                 model,
                 observations.take(rows).to(like.device, like.dtype),
                 noise,
-                wording=wording,
-                absences=partial(
-                    sampled_absences,
-                    most=negatives,
-                    generator=stream(self.seed, "validation absences", dataset, number),
-                ),
-                stacks=stacks,
+                objective=Objective(wording=wording, absences=absences, stacks=stacks),
             )
             log_prob += found.log_prob_T.double().sum().item()
             log_capacity += found.log_capacity.double().sum().item()

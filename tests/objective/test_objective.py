@@ -12,7 +12,7 @@ from torch import Tensor
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Multipliers, Wording, mental_capacity
+from tzk_core.objective import Capacity, Multipliers, Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 # With no knowledge
@@ -25,7 +25,7 @@ def test_without_knowledge_it_is_maximum_likelihood_bit_for_bit(wording: Wording
     T = torch.randn(7, 3)
     likelihood = model.flow.log_prob(T)
     expected = gradients(likelihood.mean(), model)
-    capacity = mental_capacity(model, Observations.only(T), steady(), wording=wording)
+    capacity = mental_capacity(model, Observations.only(T), steady(), objective=Objective(wording=wording))
     assert torch.equal(capacity.value, likelihood.mean())
     assert torch.equal(capacity.log_capacity, likelihood)
     assert torch.equal(capacity.log_prob_T, likelihood)
@@ -57,7 +57,7 @@ def test_equation_3_with_everything_observed(wording: Wording, seed: int) -> Non
             encoder + torch.where(present, enc, not_enc),
             decoder + torch.where(present, dec, not_dec),
         )
-    capacity = mental_capacity(model, seen, steady(), wording=wording)
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=wording))
     torch.testing.assert_close(capacity.log_capacity, 0.5 * (encoder + decoder))
     torch.testing.assert_close(capacity.value, (0.5 * (encoder + decoder)).mean())
 
@@ -75,8 +75,8 @@ def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
     log_q = kind.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
     log_q = torch.cat([torch.zeros(1), log_q[1:]])
     enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
-    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z)[0])
-    capacity = mental_capacity(model, seen, steady(), wording=Wording(fill_in))
+    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z).absent)
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in)))
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + added)
     torch.testing.assert_close(capacity.inconsistency["k0"], (dec - enc)[[0, 1, 3]].abs().mean())
     ratio = kind.log_prob_latent(z, C) - log_prob_z
@@ -89,7 +89,7 @@ def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
 def test_equation_5_subtracts_each_inconsistency_with_its_multiplier() -> None:
     model, seen = small(["gaussian", "gaussian"]), batch([[1, 1], [0, 1], [1, 0]], observed=["k0", "k1"])
     free = mental_capacity(model, seen, steady())
-    bound = mental_capacity(model, seen, steady(), {"k0": 0.2, "k1": 0.4})
+    bound = mental_capacity(model, seen, steady(), multipliers={"k0": 0.2, "k1": 0.4})
     # g is a mean over the samples in which the knowledge is present, two of three in both columns
     penalty = (0.2 * free.inconsistency["k0"] + 0.4 * free.inconsistency["k1"]) * 2 / 3
     torch.testing.assert_close(bound.value, free.value - penalty)
@@ -105,7 +105,9 @@ def test_emphasis_adds_what_the_discriminators_say_of_every_presence_that_was_ob
         log_absent, log_present = kind.log_prob_presence_given(z)
         presence = seen.presence[:, column]
         told = told + (presence == 1) * log_present + (presence == 0) * log_absent
-    plain, more = (mental_capacity(model, seen, steady(), emphasis=factor) for factor in (0.0, 3.0))
+    plain, more = (
+        mental_capacity(model, seen, steady(), objective=Objective(emphasis=factor)) for factor in (0.0, 3.0)
+    )
     torch.testing.assert_close(more.value, plain.value + 3 * told.mean())
     torch.testing.assert_close(more.log_capacity, plain.log_capacity)
     assert_equal_gradients(more.value, plain.value + 3 * told.mean(), model)
@@ -120,7 +122,7 @@ def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed:
     C = seen.characteristics["k0"] if observed else kind.encode(z, torch.full((6, 2), 0.5))
     log_q = 0.0 if observed else kind.log_prob_characteristics_given(C, z)
     enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
-    capacity = mental_capacity(model, seen, steady(), {"k0": 0.5})
+    capacity = mental_capacity(model, seen, steady(), multipliers={"k0": 0.5})
     torch.testing.assert_close(capacity.value, (log_prob_z + logabsdet + torch.minimum(enc, dec)).mean())
 
 
@@ -154,7 +156,9 @@ def test_weight_of_the_prior_in_the_gradient(seed: int, observed: Sequence[str],
     model = small(["gaussian", "gaussian"], seed)
     seen = batch([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]], seed, observed=observed)
     multipliers = {"k0": 0.1, "k1": 0.45}
-    capacity = mental_capacity(model, seen, steady(), multipliers, Wording(prior=prior))
+    capacity = mental_capacity(
+        model, seen, steady(), multipliers=multipliers, objective=Objective(wording=Wording(prior=prior))
+    )
     expected, weight = weighted(model, seen, multipliers, prior)
     assert_equal_gradients(capacity.value, expected, model)
     torch.testing.assert_close(capacity.prior_weight, weight)
@@ -163,7 +167,10 @@ def test_weight_of_the_prior_in_the_gradient(seed: int, observed: Sequence[str],
 def test_both_priors_have_one_value_and_different_gradients() -> None:
     model, seen = small(["gaussian", "flow"]), batch([[1, 1], [1, 0], [NAN, 1]])
     full, paper = (
-        mental_capacity(model, seen, steady(), {"k0": 0.2}, Wording(prior=prior)) for prior in ("full", "paper")
+        mental_capacity(
+            model, seen, steady(), multipliers={"k0": 0.2}, objective=Objective(wording=Wording(prior=prior))
+        )
+        for prior in ("full", "paper")
     )
     torch.testing.assert_close(full.value, paper.value)
     torch.testing.assert_close(full.log_capacity, paper.log_capacity)
@@ -180,7 +187,7 @@ def test_both_priors_have_one_value_and_different_gradients() -> None:
 def test_without_multipliers_every_knowledge_present_takes_half_of_the_prior_in_the_paper(count: int) -> None:
     """Pitfall 1: a data set and a digit leave the prior with weight 0, a third pushes it down."""
     model, seen = small(["gaussian"] * count), batch([[1] * count] * 4)
-    capacity = mental_capacity(model, seen, steady(), wording=Wording(prior="paper"))
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(prior="paper")))
     assert capacity.prior_weight.item() == pytest.approx(1 - count / 2)
 
 
@@ -209,7 +216,7 @@ def test_detaching_the_prior_alone_would_shrink_z() -> None:
     slope = (torch.autograd.grad(logabsdet.mean(), scale, retain_graph=True)[0].sum() / 3).item()
     assert pull((log_prob_z + logabsdet + 0.5 * ratio).mean()) == pytest.approx(-0.5 * 3 * slope)
     for prior in ("full", "paper"):
-        objective = mental_capacity(model, seen, steady(), wording=Wording(prior=prior)).value
+        objective = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(prior=prior))).value
         # the discriminator and the encoder start neutral, so that only the densities of z pull
         assert pull(objective) == pytest.approx(0.0, abs=1e-12)
 
@@ -246,12 +253,12 @@ def test_absent_knowledge_is_consistent_by_construction() -> None:
     """However wrong a model is: κ = 0 adds log p(κ=0 given z) to both sides, and nothing to g."""
     model = small(["gaussian", "gaussian"])
     seen = batch([[0, 1], [0, 0], [0, 1]])
-    capacity = mental_capacity(model, seen, steady(), {"k0": 0.4})
+    capacity = mental_capacity(model, seen, steady(), multipliers={"k0": 0.4})
     assert float(capacity.inconsistency.get("k0", 0.0)) == 0.0
     z, _ = model.flow.encode(seen.T)
     only = Observations(seen.T, seen.presence[:, 1:], ("k1",))
     without = mental_capacity(model, only, steady())
-    complement = model.find("k0").log_prob_presence_given(z)[0]
+    complement = model.find("k0").log_prob_presence_given(z).absent
     torch.testing.assert_close(capacity.log_capacity, without.log_capacity + complement)
     torch.testing.assert_close(capacity.value, without.value + complement.mean())
     both = batch([[1, 1], [0, 0], [1, 1]])
@@ -279,7 +286,9 @@ def test_a_missing_kappa_is_summed_over(prior: str) -> None:
     divisor = log_prob_z if prior == "paper" else (log_prob_T.detach() - logabsdet)
     _, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)
     decoder = torch.log(dec.exp() + log_absent.exp())
-    capacity = mental_capacity(model, seen, steady(), {"k0": 0.3}, Wording(prior=prior))
+    capacity = mental_capacity(
+        model, seen, steady(), multipliers={"k0": 0.3}, objective=Objective(wording=Wording(prior=prior))
+    )
     torch.testing.assert_close(capacity.log_capacity, log_prob_T + 0.5 * decoder)
     torch.testing.assert_close(capacity.inconsistency["k0"], decoder.abs().mean())
     assert_equal_gradients(capacity.value, (log_prob_T + 0.5 * decoder - 0.3 * decoder.abs()).mean(), model)
@@ -294,20 +303,20 @@ def test_a_missing_kappa_in_the_paper_s_wording_is_an_expectation() -> None:
             model,
             Observations(seen.T, torch.full((5, 1), float(kappa)), seen.knowledge),
             steady(),
-            wording=Wording("literal"),
+            objective=Objective(wording=Wording("literal")),
         ).log_capacity
         for kappa in (0, 1)
     }
     z, _ = model.flow.encode(seen.T)
     share = [each.exp() for each in model.find("k0").log_prob_presence_given(z)]
-    capacity = mental_capacity(model, seen, steady(), wording=Wording("literal"))
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording("literal")))
     torch.testing.assert_close(capacity.log_capacity, share[0] * known[0] + share[1] * known[1])
 
 
 def test_encoder_and_discriminator_train_when_characteristics_are_never_observed() -> None:
     """Otherwise nothing would ever train them in unsupervised C."""
     model, seen = small(["flow"]), batch([[1], [0], [1], [NAN]])
-    value = mental_capacity(model, seen, steady(), {"k0": 0.1}).value
+    value = mental_capacity(model, seen, steady(), multipliers={"k0": 0.1}).value
     for name, gradient in gradients(value, model).items():
         assert gradient.abs().sum() > 0, name
 
@@ -342,17 +351,21 @@ def assert_same(one: Capacity, other: Capacity, order: Tensor | None = None) -> 
 def test_neither_the_order_of_samples_nor_that_of_knowledge_matters(wording: Wording) -> None:
     model, seen = small(KINDS), batch(MANY, observed=["k0", "k1"])
     multipliers = {f"k{i}": 0.1 * i for i in range(5)}
-    straight = mental_capacity(model, seen, steady(), multipliers, wording)
+    straight = mental_capacity(model, seen, steady(), multipliers=multipliers, objective=Objective(wording=wording))
 
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     C = {name: values[order] for name, values in seen.characteristics.items()}
     shuffled = Observations(seen.T[order], seen.presence[order], seen.knowledge, C)
-    assert_same(straight, mental_capacity(model, shuffled, steady(), multipliers, wording), order)
+    assert_same(
+        straight,
+        mental_capacity(model, shuffled, steady(), multipliers=multipliers, objective=Objective(wording=wording)),
+        order,
+    )
 
     columns = [4, 1, 0, 3, 2]
     names = tuple(f"k{i}" for i in columns)
     renamed = Observations(seen.T, seen.presence[:, columns], names, seen.characteristics)
-    turned = mental_capacity(model, renamed, steady(), multipliers, wording)
+    turned = mental_capacity(model, renamed, steady(), multipliers=multipliers, objective=Objective(wording=wording))
     assert_same(straight, turned)
     assert_equal_gradients(turned.value, straight.value, model)
 
@@ -366,11 +379,11 @@ def test_knowledge_types_add_up(wording: Wording) -> None:
         return torch.randn(count, 2, generator=torch.Generator().manual_seed(int(name[1:])))
 
     multipliers = {f"k{i}": 0.08 * i for i in range(5)}
-    together = mental_capacity(model, seen, noise, multipliers, wording)
+    together = mental_capacity(model, seen, noise, multipliers=multipliers, objective=Objective(wording=wording))
     capacities, value = [], together.log_prob_T.mean()
     for column, name in enumerate(seen.knowledge):
         only = Observations(seen.T, seen.presence[:, [column]], (name,), seen.characteristics)
-        alone = mental_capacity(model, only, noise, multipliers, wording)
+        alone = mental_capacity(model, only, noise, multipliers=multipliers, objective=Objective(wording=wording))
         torch.testing.assert_close(alone.inconsistency[name], together.inconsistency[name])
         torch.testing.assert_close(alone.conditional[name], together.conditional[name])
         capacities.append(alone.log_capacity - alone.log_prob_T)

@@ -11,7 +11,7 @@ from models import NAN, small
 from torch import Tensor
 
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Wording, mental_capacity
+from tzk_core.objective import Capacity, Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 DIMS, CHARACTERISTICS = 3, 2
@@ -68,7 +68,7 @@ class Pushed:
         self.pattern, self.wording = pattern, Wording(fill_in)
         self.generator = torch.Generator().manual_seed(0)
         kind = self.model.find("k0")
-        self.ceiling = ceiling(pattern, kind.log_prob_presence()[1].exp().item())
+        self.ceiling = ceiling(pattern, kind.log_prob_presence().present.exp().item())
         with torch.no_grad():
             kind.discriminator[-1].bias += 3.0
             for each, size in ((kind.characteristics_encoder, CHARACTERISTICS), (kind.latent, DIMS)):
@@ -76,7 +76,9 @@ class Pushed:
 
     def capacity(self, count: int) -> Capacity:
         seen = observations(self.pattern, count, self.generator)
-        return mental_capacity(self.model, seen, self._noise, wording=self.wording, latent_noise=self._latent_noise)
+        return mental_capacity(
+            self.model, seen, self._noise, latent_noise=self._latent_noise, objective=Objective(wording=self.wording)
+        )
 
     def push(self, steps: int = 100, rate: float = 0.1) -> None:
         optimizer = torch.optim.Adam(self.model.parameters(), rate, betas=(0.9, 0.99))

@@ -141,7 +141,7 @@ def test_a_discriminator_that_is_not_frozen_would_leave_the_truth(world: LinearG
     with torch.no_grad():
         C = kind.imagine(EXACT[:, :CHARACTERISTICS])
         z = kind.decode(C, EXACT[:, CHARACTERISTICS:])
-    value = 0.5 * kind.log_prob_presence_given(z)[1].mean()
+    value = 0.5 * kind.log_prob_presence_given(z).present.mean()
     assert gradients(value, kind.discriminator)["0.bias"].item() > 0.05
 
 

@@ -9,7 +9,7 @@ from models import NAN, WORDINGS, gradients, small, steady
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.model import TzK
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.training.fit import fit
 from tzk_core.transforms.affine import Affine
@@ -32,7 +32,7 @@ def test_huge_inputs_and_weights_give_finite_values_and_gradients(
     model = small([kind], spread=spread, **more).float()
     huge = [[1e6, -1e6, 1e6], [-1e4, 0.0, 1e5], [0.0, 0.0, 0.0], [1e-30, 1e6, -1e-30]]
     seen = Observations(torch.tensor(huge), torch.tensor([[1.0], [0.0], [NAN], [1.0]]), ("k0",))
-    capacity = mental_capacity(model, seen, steady(30.0), {"k0": 0.3}, wording)
+    capacity = mental_capacity(model, seen, steady(30.0), multipliers={"k0": 0.3}, objective=Objective(wording=wording))
     assert torch.isfinite(capacity.log_capacity).all()
     for name, gradient in gradients(capacity.value, model).items():
         assert torch.isfinite(gradient).all(), name

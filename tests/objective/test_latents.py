@@ -10,17 +10,17 @@ from models import NAN, WORDINGS, assert_equal_gradients, batch, gradients, side
 from torch import Tensor
 
 import tzk_core
-from tzk_core.dreams import latents
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity
+from tzk_core.objective.latents import encodable
 from tzk_core.observations import Observations
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
 
-def dreaming(seen: Observations, *rows: int) -> Observations:
+def hiding(seen: Observations, *rows: int) -> Observations:
     """The same observations with these rows of T missing."""
     return replace(seen, T=seen.T.index_fill(0, torch.tensor(rows), NAN))
 
@@ -44,17 +44,24 @@ def frozen_presence(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("prior", ["full", "paper"])
 def test_a_missing_T_adds_log_M_less_log_q(prior: str, observed: bool) -> None:
     """½ (log p_enc + log p_dec) - log q at a T that the decoder draws; every Jacobian in it cancels."""
-    model, seen = small(), dreaming(batch([[1]] * 4, observed=["k0"] if observed else []), 0, 1, 2, 3)
+    model, seen = small(), hiding(batch([[1]] * 4, observed=["k0"] if observed else []), 0, 1, 2, 3)
     kind = model.find("k0")
     C_noise, z_noise = numbered("k0", 4)
     C = seen.characteristics["k0"] if observed else kind.imagine(C_noise)
     z = kind.decode(C, z_noise)
     log_prob_z, log_latent = model.flow.base.log_prob(z), kind.log_prob_latent(z, C)
     encoder, decoder = sides(kind, z, C, log_latent - log_prob_z, 0.0)
-    encoder = encoder - kind.log_prob_presence_given(z)[1] + frozen_presence(kind, z)[1]
+    encoder = encoder - kind.log_prob_presence_given(z).present + frozen_presence(kind, z)[1]
     log_q = log_latent + (0.0 if observed else kind.log_prob_characteristics(C))
     expected = log_prob_z + 0.5 * (encoder + decoder) - log_q
-    capacity = mental_capacity(model, seen, steady(), {"k0": 0.3}, Wording(prior=prior), numbered)
+    capacity = mental_capacity(
+        model,
+        seen,
+        steady(),
+        multipliers={"k0": 0.3},
+        latent_noise=numbered,
+        objective=Objective(wording=Wording(prior=prior)),
+    )
     torch.testing.assert_close(capacity.log_capacity, expected)
     assert_equal_gradients(capacity.value, expected.mean(), model)
     assert capacity.log_prob_T.isnan().all()
@@ -65,24 +72,28 @@ def test_a_missing_T_adds_log_M_less_log_q(prior: str, observed: bool) -> None:
 def test_frozen_is_frozen_and_the_sample_is_not(prior: str) -> None:
     """Without, present, absent and unknown: no gradient in any discriminator or in f_T, one in all that draws."""
     model = small(["gaussian", "flow", "gaussian"], spread=0.05)
-    seen = dreaming(batch([[1, 0, NAN], [1, 1, 0], [0, 1, 1], [NAN, 1, 1]]), 0, 1, 2, 3)
-    value = mental_capacity(model, seen, steady(), wording=Wording(prior=prior), latent_noise=numbered).value
+    seen = hiding(batch([[1, 0, NAN], [1, 1, 0], [0, 1, 1], [NAN, 1, 1]]), 0, 1, 2, 3)
+    value = mental_capacity(
+        model, seen, steady(), latent_noise=numbered, objective=Objective(wording=Wording(prior=prior))
+    ).value
     for name, gradient in gradients(value, model).items():
         silent = "discriminator" in name or name.startswith("flow.")
         assert bool((gradient == 0).all()) is silent, name
     # the discriminators' values matter all the same: what is drawn is to convince them
     with torch.no_grad():
         model.find("k1").discriminator[-1].bias += 1.0
-    other = mental_capacity(model, seen, steady(), wording=Wording(prior=prior), latent_noise=numbered).value
+    other = mental_capacity(
+        model, seen, steady(), latent_noise=numbered, objective=Objective(wording=Wording(prior=prior))
+    ).value
     assert not torch.allclose(value, other)
 
 
 def test_only_the_terms_of_a_drawn_T_are_frozen() -> None:
-    """Of two samples with T the discriminators learn as if no third had been dreamed."""
+    """Of two samples with T the discriminators learn as if no third had been sampled."""
     model, seen = small(["gaussian", "gaussian"]), batch([[1, 0], [0, 1], [1, NAN]])
     both = Observations(seen.T[:2], seen.presence[:2], seen.knowledge)
-    without = gradients(mental_capacity(model, both, steady(), {"k0": 0.2}).value * 2, model)
-    whole = mental_capacity(model, dreaming(seen, 2), steady(), {"k0": 0.2}, latent_noise=numbered)
+    without = gradients(mental_capacity(model, both, steady(), multipliers={"k0": 0.2}).value * 2, model)
+    whole = mental_capacity(model, hiding(seen, 2), steady(), multipliers={"k0": 0.2}, latent_noise=numbered)
     for name, gradient in gradients(whole.value * 3, model).items():
         if "discriminator" in name or name.startswith("flow."):
             torch.testing.assert_close(gradient, without[name])
@@ -91,17 +102,26 @@ def test_only_the_terms_of_a_drawn_T_are_frozen() -> None:
 
 
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
-def test_samples_that_were_observed_are_as_they_are_without_dreams(wording: Wording) -> None:
+def test_samples_that_were_observed_are_as_they_are_without_missing_ones(wording: Wording) -> None:
     model, seen = small(["gaussian", "flow"]), batch([[1, 0], [NAN, 1], [1, 1], [0, 0]], observed=["k0"])
-    plain = mental_capacity(model, seen, steady(), {"k0": 0.2, "k1": 0.4}, wording)
-    mixed = mental_capacity(model, dreaming(seen, 1), steady(), {"k0": 0.2, "k1": 0.4}, wording, numbered)
+    plain = mental_capacity(
+        model, seen, steady(), multipliers={"k0": 0.2, "k1": 0.4}, objective=Objective(wording=wording)
+    )
+    mixed = mental_capacity(
+        model,
+        hiding(seen, 1),
+        steady(),
+        multipliers={"k0": 0.2, "k1": 0.4},
+        latent_noise=numbered,
+        objective=Objective(wording=wording),
+    )
     kept = torch.tensor([0, 2, 3])
     torch.testing.assert_close(mixed.log_capacity[kept], plain.log_capacity[kept])
     assert not torch.allclose(mixed.log_capacity[1], plain.log_capacity[1])
 
 
 def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
-    model, seen = small(spread=0.05), dreaming(batch([[1]] * 3), 0, 1, 2)
+    model, seen = small(spread=0.05), hiding(batch([[1]] * 3), 0, 1, 2)
     kind = model.find("k0")
     C_noise, z_noise = numbered("k0", 3)
     C = kind.imagine(C_noise)
@@ -110,7 +130,9 @@ def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
     log_prob_T = model.flow.log_prob(T)
     torch.testing.assert_close(log_prob_T, model.flow.base.log_prob(z) - logabsdet)
     encoder, decoder = sides(kind, z, C, kind.log_prob_latent(z, C) - model.flow.base.log_prob(z), 0.0)
-    capacity = mental_capacity(model, seen, steady(), wording=Wording("literal"), latent_noise=numbered)
+    capacity = mental_capacity(
+        model, seen, steady(), latent_noise=numbered, objective=Objective(wording=Wording("literal"))
+    )
     torch.testing.assert_close(capacity.log_capacity, log_prob_T + 0.5 * (encoder + decoder))
 
 
@@ -119,7 +141,7 @@ def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
 
 def drawn_from(model: TzK, presence: list[list[float]]) -> list[str]:
     """For each row of presence, T missing: the knowledge type that it was drawn from."""
-    seen = dreaming(batch(presence), *range(len(presence)))
+    seen = hiding(batch(presence), *range(len(presence)))
     asked: dict[str, int] = {}
 
     def noise(name: str, count: int) -> tuple[Tensor, Tensor]:
@@ -127,7 +149,7 @@ def drawn_from(model: TzK, presence: list[list[float]]) -> list[str]:
         return numbered(name, count)
 
     columns = dict(zip(seen.knowledge, seen.presence.T, strict=True))
-    found = latents(model, seen, columns, noise)
+    found = encodable(model, seen, columns, latent_noise=noise).encoded(model.flow)
     sources = [""] * len(presence)
     for name, C in found.characteristics.items():
         for row in torch.nonzero(~C.isnan().any(1)).squeeze(1).tolist():
@@ -160,13 +182,13 @@ def test_without_knowledge_it_is_the_prior_s() -> None:
 
 def test_a_missing_T_without_noise_to_draw_it_by_is_an_error() -> None:
     with pytest.raises(TzkError, match="T is missing in 2 samples"):
-        mental_capacity(small(), dreaming(batch([[1]] * 3), 0, 2), steady())
+        mental_capacity(small(), hiding(batch([[1]] * 3), 0, 2), steady())
 
 
 # In training
 
 
-def test_a_share_of_every_batch_is_dreamed() -> None:
+def test_a_share_of_every_batch_is_hidden() -> None:
     hidden: list[int] = []
 
     class Recorded:
@@ -176,17 +198,33 @@ def test_a_share_of_every_batch_is_dreamed() -> None:
         def sources(self, step: int) -> dict[str, slice]:
             return {"a": slice(0, 10)}
 
-    trainer = Trainer(small().float(), Recorded(), Settings(steps=8, dreams=0.25), levels=None)
+    trainer = Trainer(small().float(), Recorded(), Settings(steps=8, hidden_share=0.25), levels=None)
     for trainer.step in range(8):
-        missing = trainer._dreaming(trainer.batches.batch(trainer.step)).missing()
+        missing = trainer._hiding(trainer.batches.batch(trainer.step)).missing()
         hidden.append(0 if missing is None else int(missing.sum()))
     assert hidden == [2, 3] * 4
     trainer.step = 0
     assert trainer.advance().log_prob_T.isnan().sum() == 2
 
 
+def test_hidden_rows_are_missing_whatever_T_holds() -> None:
+    """Hidden or nan, T is sampled by the same noise; hidden twice, and moved, it stays hidden."""
+    model, seen = small(["gaussian", "flow"]), batch([[1, 0], [NAN, 1], [1, 1], [0, 0]], observed=["k0"])
+    whole = seen.hiding(torch.tensor([1])).hiding(torch.tensor([3])).to("cpu", torch.float64)
+    assert torch.equal(whole.T, seen.T) and seen.missing() is None
+    missing = whole.missing()
+    assert missing is not None and missing.tolist() == [False, True, False, True]
+    found, expected = (
+        mental_capacity(model, each, steady(), multipliers={"k0": 0.2}, latent_noise=numbered)
+        for each in (whole, hiding(seen, 1, 3))
+    )
+    assert torch.equal(found.log_capacity, expected.log_capacity)
+    wanted = gradients(expected.value, model)
+    assert all(torch.equal(gradient, wanted[name]) for name, gradient in gradients(found.value, model).items())
+
+
 def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
-    model, empty = small().float(), dreaming(batch([[1]] * 4), 0, 1, 2, 3).to("cpu", torch.float32)
+    model, empty = small().float(), hiding(batch([[1]] * 4), 0, 1, 2, 3).to("cpu", torch.float32)
 
     class Dreams:
         def batch(self, step: int) -> Observations:
@@ -202,8 +240,17 @@ def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_shares_that_make_no_sense_are_refused(share: float) -> None:
-    with pytest.raises(TzkError, match="dreams"):
-        Settings(steps=1, dreams=share)
+    with pytest.raises(TzkError, match="hidden_share"):
+        Settings(steps=1, hidden_share=share)
+
+
+def test_fit_takes_the_old_name_of_a_setting_with_a_warning() -> None:
+    model = TzK(tzk_core.build_flow((3,), layers=[{"type": "affine"}]))
+    with pytest.warns(FutureWarning, match="dreams is now called hidden_share"):
+        trainer = tzk_core.fit(model, torch.randn(8, 3), steps=1, batch_size=8, dreams=0.5)
+    assert trainer.settings.hidden_share == 0.5
+    with pytest.raises(TzkError, match="dreams is the old name of hidden_share, and both"):
+        tzk_core.fit(model, torch.randn(8, 3), steps=1, dreams=0.5, hidden_share=0.5)
 
 
 def test_fit_takes_rows_of_nan_for_missing_T() -> None:
@@ -227,9 +274,11 @@ def test_fit_takes_rows_of_nan_for_missing_T() -> None:
 def test_skipped_samples_without_a_label_teach_knowledge_nothing() -> None:
     """unlabelled = "skip": the knowledge types learn as if these samples were not there; the flow learns of them."""
     model, seen = small(["gaussian"]), batch([[1], [NAN], [0], [NAN]])
-    capacity = mental_capacity(model, seen, steady(), {"k0": 0.2}, Wording(unlabelled="skip"))
+    capacity = mental_capacity(
+        model, seen, steady(), multipliers={"k0": 0.2}, objective=Objective(wording=Wording(unlabelled="skip"))
+    )
     labelled = Observations(seen.T[[0, 2]], seen.presence[[0, 2]], seen.knowledge)
-    alone = mental_capacity(model, labelled, steady(), {"k0": 0.2})
+    alone = mental_capacity(model, labelled, steady(), multipliers={"k0": 0.2})
     torch.testing.assert_close(capacity.log_capacity[[0, 2]], alone.log_capacity)
     torch.testing.assert_close(capacity.log_capacity[[1, 3]], model.flow.log_prob(seen.T[[1, 3]]))
     torch.testing.assert_close(capacity.inconsistency, alone.inconsistency)
@@ -239,8 +288,16 @@ def test_skipped_samples_without_a_label_teach_knowledge_nothing() -> None:
 @pytest.mark.parametrize("prior", ["full", "paper"])
 def test_a_fixed_flow_is_left_out_of_the_gradient_and_of_nothing_else(prior: str) -> None:
     model, seen = small(["flow", "gaussian"]), batch([[1, 0], [NAN, 1], [0, 0]], observed=["k1"])
-    free = mental_capacity(model, seen, steady(), {"k0": 0.3}, Wording(prior=prior))
-    fixed = mental_capacity(model, seen, steady(), {"k0": 0.3}, Wording(prior=prior), fixed_flow=True)
+    free = mental_capacity(
+        model, seen, steady(), multipliers={"k0": 0.3}, objective=Objective(wording=Wording(prior=prior))
+    )
+    fixed = mental_capacity(
+        model,
+        seen,
+        steady(),
+        multipliers={"k0": 0.3},
+        objective=Objective(wording=Wording(prior=prior), fixed_flow=True),
+    )
     assert torch.equal(free.value, fixed.value)
     assert_equal_gradients(fixed.value, free.value, model.knowledge)
     assert all((gradient == 0).all() for gradient in gradients(fixed.value, model.flow).values())

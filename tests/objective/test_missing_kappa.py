@@ -10,7 +10,7 @@ from models import NAN, absent, assert_equal_gradients, batch, gradients, sides,
 from torch import Tensor
 
 from tzk_core.model import TzK
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 KINDS = ["gaussian", "flow", "gaussian"]
@@ -55,7 +55,7 @@ def enumerated(model: TzK, seen: Observations, prior: str) -> Tensor:
 def test_value_and_gradient_are_those_of_the_enumerated_sum(k: int, prior: str) -> None:
     model, seen = small(KINDS[:k]), every_pattern(k)
     expected = enumerated(model, seen, prior)
-    capacity = mental_capacity(model, seen, steady(), wording=Wording(prior=prior))
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(prior=prior)))
     torch.testing.assert_close(capacity.log_capacity, expected, rtol=1e-10, atol=1e-10)
     assert_equal_gradients(capacity.value, expected.mean(), model)
     # also row by row, where nothing can cancel
@@ -68,7 +68,9 @@ def test_the_literal_wording_is_not_that_sum(k: int) -> None:
     """So that the law above can be broken."""
     model, seen = small(KINDS[:k]), every_pattern(k)
     expected = gradients(enumerated(model, seen, "full").mean(), model)
-    found = gradients(mental_capacity(model, seen, steady(), wording=Wording("literal")).value, model)
+    found = gradients(
+        mental_capacity(model, seen, steady(), objective=Objective(wording=Wording("literal"))).value, model
+    )
     assert not all(torch.allclose(found[name], gradient, rtol=1e-3) for name, gradient in expected.items())
 
 
@@ -77,8 +79,8 @@ def test_the_gap_of_each_is_summed_over_its_own_presence_only(k: int) -> None:
     """The multipliers weigh |Σ p_dec - Σ p_enc| of each knowledge type: what is missing of the others is none of its
     business."""
     model, seen = small(KINDS[:k]), every_pattern(k)
-    free, bound = (mental_capacity(model, seen, steady(), given) for given in ({}, {"k0": 0.3}))
+    free, bound = (mental_capacity(model, seen, steady(), multipliers=given) for given in ({}, {"k0": 0.3}))
     only = Observations(seen.T, seen.presence[:, :1], ("k0",), {"k0": seen.characteristics["k0"]})
-    alone, held = (mental_capacity(model, only, steady(), given) for given in ({}, {"k0": 0.3}))
+    alone, held = (mental_capacity(model, only, steady(), multipliers=given) for given in ({}, {"k0": 0.3}))
     torch.testing.assert_close(free.value - bound.value, alone.value - held.value)
     assert_equal_gradients(free.value - bound.value, alone.value - held.value, model)

@@ -13,7 +13,7 @@ from tzk_core.config import config_from
 from tzk_core.config.problems import ConfigError
 from tzk_core.experiment import Experiment
 from tzk_core.model import TzK
-from tzk_core.objective import Wording, mental_capacity
+from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 NAMES = ("k0", "k1", "k2")
@@ -37,7 +37,7 @@ def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates:
         no, yes = kind.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
         odds.append((yes - no).squeeze())
         weighted.append(decoder.squeeze())
-        weights.append(kind.log_prob_presence()[1].exp())
+        weights.append(kind.log_prob_presence().present.exp())
     shares = torch.stack(odds).exp()
     return (shares / shares.sum()).log(), torch.stack(weighted) - torch.stack(weights).sum().log()
 
@@ -51,14 +51,16 @@ def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates:
 def test_both_sides_are_summed_over_which_one_it_is(presence: list[float], candidates: list[str], prior: str) -> None:
     model, seen = small(["gaussian", "flow", "gaussian"]), exclusive([presence])
     multipliers = {"k0": 0.1, "k1": 0.3, "k2": 0.4}
-    capacity = mental_capacity(model, seen, steady(), multipliers, Wording(prior=prior))
+    capacity = mental_capacity(
+        model, seen, steady(), multipliers=multipliers, objective=Objective(wording=Wording(prior=prior))
+    )
     encoder, decoder = enumerated(model, seen, prior, 0, candidates)
     torch.testing.assert_close(encoder.exp().sum(), torch.ones((), dtype=torch.float64))
     known = model.flow.log_prob(seen.T)[0]
     z, _ = model.flow.encode(seen.T)
     for name in set(NAMES) - set(candidates):
         # absent knowledge is the same on both sides, and the discriminator's to learn once
-        log_absent = model.find(name).log_prob_presence_given(z)[0][0]
+        log_absent = model.find(name).log_prob_presence_given(z).absent[0]
         known = known + log_absent
     torch.testing.assert_close(capacity.log_capacity[0], known + 0.5 * decoder.exp().sum().log())
     shares = (decoder.exp() / decoder.exp().sum()).detach()
@@ -75,8 +77,8 @@ def test_both_sides_are_summed_over_which_one_it_is(presence: list[float], candi
 def test_samples_that_say_which_one_it_is_are_as_they_are_without_the_group() -> None:
     model = small(["gaussian", "flow", "gaussian"])
     seen = exclusive([[1, 0, 0], [NAN, 1, NAN], [NAN, NAN, NAN], [0, 0, 0]])
-    grouped = mental_capacity(model, seen, steady(), {"k0": 0.2})
-    plain = mental_capacity(model, replace(seen, exclusive=()), steady(), {"k0": 0.2})
+    grouped = mental_capacity(model, seen, steady(), multipliers={"k0": 0.2})
+    plain = mental_capacity(model, replace(seen, exclusive=()), steady(), multipliers={"k0": 0.2})
     decided = torch.tensor([0, 1, 3])
     torch.testing.assert_close(grouped.log_capacity[decided], plain.log_capacity[decided])
     assert not torch.allclose(grouped.log_capacity[2], plain.log_capacity[2])
@@ -111,7 +113,7 @@ def test_the_constraint_teaches_discriminators_without_labels() -> None:
     """With λ = 0 nothing reaches them; with λ they move towards the share that the mixture gives."""
     model, seen = small(["gaussian"] * 3), exclusive([[NAN, NAN, NAN]] * 6)
     free = mental_capacity(model, seen, steady())
-    bound = mental_capacity(model, seen, steady(), dict.fromkeys(NAMES, 0.3))
+    bound = mental_capacity(model, seen, steady(), multipliers=dict.fromkeys(NAMES, 0.3))
     for name in NAMES:
         part = model.find(name).discriminator
         assert all((g == 0).all() for g in gradients(free.value, part).values())
@@ -163,8 +165,8 @@ def test_one_knowledge_type_excludes_nothing() -> None:
 def test_literal_and_skipped_samples_know_no_groups() -> None:
     model, seen = small(["gaussian"] * 3), exclusive([[NAN, NAN, NAN], [1, 0, 0]])
     for wording in (Wording("literal"), Wording(unlabelled="skip")):
-        one = mental_capacity(model, seen, steady(), wording=wording)
-        other = mental_capacity(model, replace(seen, exclusive=()), steady(), wording=wording)
+        one = mental_capacity(model, seen, steady(), objective=Objective(wording=wording))
+        other = mental_capacity(model, replace(seen, exclusive=()), steady(), objective=Objective(wording=wording))
         assert torch.equal(one.value, other.value)
 
 
@@ -177,8 +179,8 @@ def test_missing_T_is_undecided_as_any_sample_and_owes_no_constraint() -> None:
         return torch.zeros(count, 0), torch.full((count, 3), 0.3, dtype=torch.float64)
 
     free = mental_capacity(model, seen, steady(), latent_noise=noise)
-    bound = mental_capacity(model, seen, steady(), dict.fromkeys(NAMES, 0.3), latent_noise=noise)
+    bound = mental_capacity(model, seen, steady(), multipliers=dict.fromkeys(NAMES, 0.3), latent_noise=noise)
     first = exclusive([[NAN, NAN, NAN]] * 2)
     alone = Observations(first.T[:1], first.presence[:1], NAMES, {}, (NAMES,))
-    owed = [mental_capacity(model, alone, steady(), dict.fromkeys(NAMES, l)).value for l in (0.0, 0.3)]  # noqa: E741
+    owed = [mental_capacity(model, alone, steady(), multipliers=dict.fromkeys(NAMES, l)).value for l in (0.0, 0.3)]  # noqa: E741
     torch.testing.assert_close(free.value - bound.value, (owed[0] - owed[1]) / 2)

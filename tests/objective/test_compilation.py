@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
-from tzk_core.compilation import CompiledTerms
+from tzk_core.objective.compiled import CompiledTerms
 from tzk_core.random_streams import stream
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer

@@ -12,7 +12,7 @@ from worlds import World, gaussian, grid, hermite
 
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
-from tzk_core.objective import Capacity, Wording, mental_capacity
+from tzk_core.objective import Capacity, Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
 
 # A world whose densities are known
@@ -58,7 +58,11 @@ def joint(world: World, model: TzK, wording: Wording | None = None) -> tuple[Cap
     observed = torch.cat([torch.full_like(Z, NAN), C])
     seen = Observations(T[:, None], kappa[:, None], ("it",), {"it": observed[:, None]})
     with torch.set_grad_enabled(wording is not None):
-        return mental_capacity(model, seen, steady(c=1), wording=wording or Wording()), weights, log_p
+        return (
+            mental_capacity(model, seen, steady(c=1), objective=Objective(wording=wording or Wording())),
+            weights,
+            log_p,
+        )
 
 
 def test_the_two_sides_of_equation_4_agree(world: World) -> None:
@@ -104,8 +108,8 @@ def test_mental_capacity_integrates_to_at_most_the_root_of_the_decoder(world: Wo
     model = world.model(perturb)
     capacity, weights, _ = joint(world, model)
     kind = model.find("it")
-    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None])[0].exp()).sum()
-    decoder = kind.log_prob_presence()[1].exp() + complement
+    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None]).absent.exp()).sum()
+    decoder = kind.log_prob_presence().present.exp() + complement
     assert (weights * capacity.log_capacity.exp()).sum() < decoder.sqrt() - 1e-4
 
 
@@ -149,7 +153,7 @@ def test_knowledge_gains_at_most_its_rarity(world: World) -> None:
     seen = Observations(T, torch.ones(len(Z), 1), ("it",))
     with torch.no_grad():
         capacity = mental_capacity(model, seen, steady(c=1))
-    gain = capacity.log_capacity - capacity.log_prob_T - model.find("it").log_prob_presence()[1]
+    gain = capacity.log_capacity - capacity.log_prob_T - model.find("it").log_prob_presence().present
     assert gain.max() < -math.log(world.share)
     assert gain.max() > -math.log(world.share) - 0.01
 
@@ -161,9 +165,9 @@ def marginal(world: World, model: TzK, z: Tensor) -> Tensor:
     """½ log p_enc(T, κ=1) + ½ log p_dec(T, κ=1), the decoder's C integrated by quadrature."""
     kind = model.find("it")
     latent = kind.log_prob_latent(z[:, None], CS.expand(len(z), -1)[..., None])
-    decoder = kind.log_prob_presence()[1] + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
+    decoder = kind.log_prob_presence().present + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
     log_z = world.log_prob_z(z)
-    return log_z - torch.cosh(z).log() + 0.5 * (kind.log_prob_presence_given(z[:, None])[1] + decoder - log_z)
+    return log_z - torch.cosh(z).log() + 0.5 * (kind.log_prob_presence_given(z[:, None]).present + decoder - log_z)
 
 
 @pytest.mark.parametrize("noise", [-1.5, 0.0, 2.0])
@@ -190,7 +194,10 @@ def narrowed(world: World, model: TzK, fill_in: str, scale: float) -> Tensor:
     with torch.no_grad():
         bias[1] += math.log(scale)
         nodes, weights = hermite(41)
-        each = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)) for n in nodes]
+        each = [
+            mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(fill_in)))
+            for n in nodes
+        ]
         bias[1] -= math.log(scale)
     return sum(w * capacity.log_capacity for w, capacity in zip(weights, each, strict=True))
 
@@ -221,7 +228,10 @@ def test_without_labels_nothing_pulls_at_the_truth(world: World, part: str, prio
     model = world.model()
     seen = Observations(torch.sinh(Z)[:, None], torch.full((len(Z), 1), NAN), ("it",))
     nodes, weights = hermite(25)
-    each = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(prior=prior)) for n in nodes]
+    each = [
+        mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(prior=prior)))
+        for n in nodes
+    ]
     capacity = sum(weight * one.log_capacity for weight, one in zip(weights, each, strict=True))
     expected = (world.log_prob_z(Z).exp() * Z_STEP * capacity).sum()
     module = model.flow if part == "flow" else getattr(model.find("it"), part)
@@ -240,7 +250,10 @@ def test_the_bound_trains_its_encoder_towards_the_posterior(world: World) -> Non
         bias = model.find("it").characteristics_encoder.regressor.bias
         with torch.no_grad():
             bias[1] += math.log(narrow)
-        values = [mental_capacity(model, seen, steady(float(n), 1), wording=Wording(fill_in)).value for n in nodes]
+        values = [
+            mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(fill_in))).value
+            for n in nodes
+        ]
         value = sum(w * v for w, v in zip(weights, values, strict=True))
         return torch.autograd.grad(value, bias)[0][1].item()
 

@@ -1,0 +1,34 @@
+"""The objective: mental capacity under a consistency constraint, whatever is missing of T and K (paper, Eq. 3 to 5).
+
+Whoever trains calls `mental_capacity` with an `Objective`; `terms` is the formula. `objective.compiled` is imported
+where it is needed, since the compiler takes a second.
+"""
+
+from tzk_core.objective.capacity import Capacity, Evaluator, Objective, mental_capacity
+from tzk_core.objective.exclusive import ExclusiveGroup
+from tzk_core.objective.latents import LatentNoise
+from tzk_core.objective.multipliers import Multipliers
+from tzk_core.objective.negatives import Absences, every_absence, sampled_absences
+from tzk_core.objective.routing import Noise, Routing
+from tzk_core.objective.sides import Sides
+from tzk_core.objective.terms import Terms, Total
+from tzk_core.objective.wording import Wording
+
+__all__ = [
+    "Absences",
+    "Capacity",
+    "Evaluator",
+    "ExclusiveGroup",
+    "LatentNoise",
+    "Multipliers",
+    "Noise",
+    "Objective",
+    "Routing",
+    "Sides",
+    "Terms",
+    "Total",
+    "Wording",
+    "every_absence",
+    "mental_capacity",
+    "sampled_absences",
+]

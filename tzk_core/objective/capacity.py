@@ -1,0 +1,146 @@
+"""The objective of one batch: mental capacity under a consistency constraint (paper, Eq. 3 to 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.objective.latents import Encodable, LatentNoise, encodable
+from tzk_core.objective.negatives import Absences, every_absence
+from tzk_core.objective.routing import Noise, Routing, batch_labels, route
+from tzk_core.objective.terms import Terms, terms
+from tzk_core.objective.wording import Wording
+from tzk_core.observations import Observations
+from tzk_core.stacking import MODULES, Stacks
+
+
+class Evaluator(Protocol):
+    """`terms.terms`, or what takes its place: compiled, or with the shared flow in several processes.
+
+    `sizes`, where it has any, keeps knowledge types together over batches, see `stacking.rectangles`.
+    """
+
+    def __call__(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """How Eq. 5 is evaluated, whatever the batch.
+
+    wording: the choice between the paper's wording and a bounded one.
+    emphasis: adds that many times log p(κ given T) of every κ that was observed (`Settings`).
+    kl_weight: the weight of the KL from p(C given z) to p(C) of a C that was filled in, which training raises from 0
+        to 1. The paper's wording of `fill_in` has no such KL.
+    fixed_flow: whether the shared flow is left out of the gradient, for knowledge that is added to it.
+    absences: which log p(κ=0 given z) are evaluated. With `sampled_absences` the cost is that of the knowledge in the
+        batch, whatever else the model has, and value and gradients are unbiased.
+    stacks: where the parameters of several knowledge types come from.
+    evaluator: what evaluates a routed batch.
+    """
+
+    wording: Wording = Wording()
+    emphasis: float = 0.0
+    kl_weight: float = 1.0
+    fixed_flow: bool = False
+    absences: Absences = every_absence
+    stacks: Stacks = MODULES
+    evaluator: Evaluator = terms
+
+    @property
+    def sizes(self) -> dict[str, int] | None:
+        """The classes of counts that the evaluator keeps knowledge types in."""
+        return getattr(self.evaluator, "sizes", None)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The objective on one batch, in nats.
+
+    value: a scalar, the mean of log M - Σ λ_i |log p_enc - log p_dec|, to be maximised (Eq. 5).
+    log_prob_T: (batch,), log p(T), nan where T is missing.
+    log_capacity: (batch,), log M (Eq. 3) less log q of what was filled in.
+    inconsistency: by knowledge, g_i over the samples in which i is not known to be absent; elsewhere it is 0.
+    conditional: by knowledge, the mean log p(z given C) - log p(z) of the samples in which it is present, with C from
+        its encoder where it was not observed.
+    prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording; nan
+        where every T is missing.
+
+    Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
+    """
+
+    value: Tensor
+    log_prob_T: Tensor
+    log_capacity: Tensor
+    inconsistency: dict[str, Tensor]
+    conditional: dict[str, Tensor]
+    prior_weight: Tensor
+
+
+def mental_capacity(
+    model: TzK,
+    observations: Observations,
+    noise: Noise,
+    *,
+    multipliers: Mapping[str, float] | None = None,
+    latent_noise: LatentNoise | None = None,
+    objective: Objective = Objective(),
+) -> Capacity:
+    """Evaluate Eq. 5 on one batch after encoding it once.
+
+    In the terms of a T that was sampled the discriminators are frozen: no gradient reaches their parameters, while one
+    does reach the sample (paper, Training). A knowledge type that the observations do not mention takes no part.
+
+    Args:
+        noise: the noise of the one reparametrised sample of every C that was not observed.
+        multipliers: λ by knowledge type; 0 for those that are not in it.
+        latent_noise: the noise of the one sample of every T that was not observed.
+    """
+    wording = objective.wording
+    labels = batch_labels(observations, objective.absences)
+    batch = encodable(
+        model,
+        observations,
+        labels.presence,
+        latent_noise=latent_noise,
+        fixed_flow=objective.fixed_flow,
+        with_jacobian=wording.is_literal,
+    )
+    routing = route(
+        {name: model.find(name) for name in labels.presence},
+        observations,
+        labels,
+        characteristics=batch.characteristics,
+        noise=noise,
+        multipliers=multipliers,
+        wording=wording,
+        stacks=objective.stacks,
+        sizes=objective.sizes,
+        not_vmappable=model.not_vmappable,
+        kl_weight=1.0 if wording.is_literal else objective.kl_weight,
+    )
+    found = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
+    return _capacity(found, [name for each in routing.routes for name in each.rectangle.names])
+
+
+def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
+    """The terms with their sums as means, by the names of their rows."""
+    gap, gaps, ratio, ratios = terms.sums.cpu().unbind(1)
+    return Capacity(
+        value=terms.value,
+        log_prob_T=terms.log_prob_T,
+        log_capacity=terms.log_capacity,
+        inconsistency=_means(names, gap, gaps),
+        conditional=_means(names, ratio, ratios),
+        prior_weight=terms.prior_weight,
+    )
+
+
+def _means(names: Sequence[str], sums: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """By knowledge type, its sum over its count; those without any are left out."""
+    return {name: mean for name, mean, count in zip(names, sums / counts, counts.tolist(), strict=True) if count}

@@ -1,0 +1,93 @@
+"""The objective as one compiled graph, which is not compiled again whatever samples a batch brings together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
+from torch.fx.experimental import _config as shapes
+
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge, discriminate
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.objective.latents import Encodable
+from tzk_core.objective.routing import Routing
+from tzk_core.objective.terms import Terms, terms
+from tzk_core.objective.wording import Wording
+
+
+class CompiledTerms:
+    """`terms.terms` by `torch.compile`, whole: forward and backward, the shared flow in it.
+
+    How many samples have a knowledge type differs from batch to batch. `sizes` keeps the same types together in all
+    of them, and the number of samples is symbolic in the graph, so that it serves them all. Another graph is made only
+    for a batch of another form: of another size, or with some T or some exclusive label missing where there was none.
+
+    Where this torch or this machine cannot compile it, `terms` takes its place and `failure` says why.
+
+    required: whether the first call raises `TzkError` instead.
+    backend: that of `torch.compile`.
+    """
+
+    def __init__(self, required: bool = False, backend: str = "inductor") -> None:
+        self.required = required
+        self.failure: str | None = None
+        self.sizes: dict[str, int] = {}
+        self._seen_by_all: dict[str, set[str]] = {}  # by knowledge, the parameters that p(κ given z) depends on
+        self._terms = torch.compile(terms, fullgraph=True, backend=backend)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs were made in this process."""
+        return int(counters["stats"]["unique_graphs"])
+
+    def __call__(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms:
+        if self.failure is not None:
+            return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
+        for route in routing.routes:
+            rectangle = route.rectangle
+            samples: list[Any] = [rectangle.rows, rectangle.real, route.known, route.noise, route.observed]
+            for tensor in samples:
+                if tensor is not None:
+                    torch._dynamo.mark_dynamic(tensor, 1)
+        # two rectangles that are as long as each other in the first batch are not in the next
+        try:
+            with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+                return self._terms(flow, batch, routing, wording=wording, emphasis=emphasis)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split("\n\n")[0].split())
+            self.failure = f"torch {torch.__version__}: {reason}"
+            if self.required:
+                raise TzkError(
+                    f"the step cannot be compiled here, {self.failure}. "
+                    'Write compile = false, or "auto", which goes on without'
+                ) from error
+            return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
+
+    def clear_idle(self, model: TzK, names: Iterable[str]) -> None:
+        """Drop the gradients of knowledge types that no sample of the batch may have.
+
+        The graph serves batches that have some, so it gives zeros where plain evaluation gives no gradient, and Adam
+        would move on by its moments. The discriminator keeps its gradients: it has seen every sample.
+        """
+        for name in names:
+            knowledge = model.find(name)
+            if name not in self._seen_by_all:
+                self._seen_by_all[name] = _seen_by_all(knowledge)
+            for key, parameter in knowledge.named_parameters():
+                if key not in self._seen_by_all[name]:
+                    parameter.grad = None
+
+
+def _seen_by_all(knowledge: Knowledge) -> set[str]:
+    """The parameters that p(κ given z) depends on."""
+    keys, parameters = zip(*knowledge.named_parameters(), strict=True)
+    z = torch.zeros(1, *knowledge.latent_shape).to(parameters[0])
+    value = discriminate(knowledge, z).present.sum()
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    return {key for key, gradient in zip(keys, gradients, strict=True) if gradient is not None}
