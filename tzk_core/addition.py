@@ -15,9 +15,10 @@ from tzk_core.config.merging import narrowed
 from tzk_core.data.annotation import annotate
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
-from tzk_core.experiment import Experiment, annotated, glob
+from tzk_core.experiment import Experiment, annotated
 from tzk_core.implications import implied_by
 from tzk_core.model import TzK
+from tzk_core.names import glob
 from tzk_core.objective import Wording
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry

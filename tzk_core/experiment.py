@@ -24,6 +24,7 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.names import glob
 from tzk_core.objective import Wording
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
@@ -304,14 +305,6 @@ class Experiment:
             listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
             raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
         return next(iter(values.values()))
-
-
-def glob(name: str) -> str:
-    """`digit-*` for `digit-{label}`: what the knowledge types that it stands for look like."""
-    while "{" in name:
-        start, stop = name.index("{"), name.index("}")
-        name = name[:start] + "*" + name[stop + 1 :]
-    return name
 
 
 def annotated(table: KnowledgeTable) -> dict[str, Any]:

@@ -32,7 +32,14 @@ from tzk_core.config.schema import (
     own_keys,
 )
 from tzk_core.errors import nearest
+from tzk_core.files import NotRegular, check_regular, shown_path
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
+
+LARGEST = 10_000_000
+"""Bytes of a config; what is larger is some other file."""
+
+DEEPEST = 50
+TOO_DEEP = f"brackets are nested too deep to be read: expected at most {DEEPEST} within one another"
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -60,16 +67,34 @@ def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = (
 def read_toml(path: FilePath | str) -> dict[str, Any]:
     """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
-    if path.is_dir():
-        raise ConfigError([Problem(str(path), "", "expected a TOML file, got a folder")])
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(path))
+    except NotRegular as error:
+        raise ConfigError([Problem(str(path), "", f"expected a TOML file, got {error.kind}")]) from None
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8, as TOML is ({error.reason} at byte {error.start}): save it as UTF-8"
+        raise ConfigError([Problem(str(path), "", message)]) from None
+    except ValueError as error:  # numbers of more digits than Python reads
         raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(str(path), "", TOO_DEEP)]) from None
+    except OSError as error:
+        raise ConfigError([Problem(shown_path(path), "", f"cannot be read: {error.strerror}")]) from None
+
+
+def _text(path: FilePath) -> str:
+    """The text of a config, without the byte-order mark that some editors put in front."""
+    check_regular(path)
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        message = f"expected a config, of at most {LARGEST:,} bytes; this file is larger"
+        raise ConfigError([Problem(str(path), "", message)])
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def config_from(
@@ -104,6 +129,8 @@ def _checked(
     base: Base | None = None,
     lenient: bool = False,
 ) -> AnyTable:
+    if not _within(DEEPEST, tables):
+        raise ConfigError([Problem(source, "", TOO_DEEP)])
     raw, overridden = apply(tables, overrides)
     parts = parts or registry()
     wanted = None if lenient else raw.get("plugins")
@@ -124,6 +151,14 @@ def _checked(
         problems.add(where, message)
     problems.check()
     return whole.model_validate_json(as_json(prepared), strict=True)
+
+
+def _within(depth: int, value: Any) -> bool:
+    """Whether tables and arrays are nested at most so deep."""
+    if not isinstance(value, Mapping | list):
+        return True
+    inside = value.values() if isinstance(value, Mapping) else value
+    return depth > 0 and all(_within(depth - 1, item) for item in inside)
 
 
 def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:

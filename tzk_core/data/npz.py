@@ -142,10 +142,14 @@ def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:
         return T
     if not np.issubdtype(T.dtype, np.floating):
         raise TzkError(f"{where}: expected uint8 grey levels or floating point; got {T.dtype}: convert it")
-    result = T.astype(np.float32)
+    with np.errstate(over="ignore"):
+        result = T.astype(np.float32)
     if not np.isfinite(result).all():
         first = int(np.flatnonzero(~np.isfinite(result).reshape(len(T), -1).all(axis=1))[0])
-        raise TzkError(f"{where}: expected finite numbers; got nan or infinity, first in sample {first}")
+        raise TzkError(
+            f"{where}: expected finite numbers; got {_too_large(T[first]) or 'nan or infinity'}, first in sample "
+            f"{first}"
+        )
     return result
 
 
@@ -162,7 +166,21 @@ def _column_of_numbers(array: np.ndarray, where: str) -> torch.Tensor:
         raise TzkError(f"{where}: expected numbers; got {array.dtype}: convert it")
     if np.isinf(array).any():
         raise TzkError(f"{where}: expected finite numbers, or nan where not known; got infinity")
-    return torch.from_numpy(array.astype(np.float32))
+    with np.errstate(over="ignore"):
+        result = array.astype(np.float32)
+    if np.isinf(result).any():
+        raise TzkError(
+            f"{where}: expected finite numbers; got {_too_large(array[np.isinf(result)])}, first in sample "
+            f"{int(np.isinf(result).argmax())}: scale them"
+        )
+    return torch.from_numpy(result)
+
+
+def _too_large(values: np.ndarray) -> str:
+    """What to say of numbers that are finite and not so in single precision; "" where there are none."""
+    with np.errstate(over="ignore"):
+        lost = np.isfinite(values) & ~np.isfinite(values.astype(np.float32))
+    return f"{values[lost].flat[0]:g}, more than single precision holds (3.4e38)" if lost.any() else ""
 
 
 def _kind(samples: Samples) -> str:

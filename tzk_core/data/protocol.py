@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, as_tensor
 
 from tzk_core.errors import TzkError, nearest
+from tzk_core.names import column_problem
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,6 +34,9 @@ class Samples:
     def __post_init__(self) -> None:
         shapes = {f"label column '{name}'": column.shape for name, column in self.labels.items()}
         shapes |= {f"characteristic '{name}'": column.shape for name, column in self.characteristics.items()}
+        for name in (*self.labels, *self.characteristics):
+            if message := column_problem(name):
+                raise TzkError(f"the column {name!r} cannot be called so: {message}")
         for name, shape in shapes.items():
             if tuple(shape) != (len(self.T),):
                 raise TzkError(

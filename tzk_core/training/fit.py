@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.inputs import check_observations, check_presence
+from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
@@ -48,9 +48,7 @@ def fit(
         model.find(name)
         check_presence(column, len(T), name)
     for name, C in (characteristics or {}).items():
-        expected = (len(T), model.find(name).characteristics)
-        if tuple(C.shape) != expected:
-            raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
+        check_observed(C, len(T), model.find(name).characteristics, name)
     options = settings_from(settings, "fit(model, T, steps=...)")
     like = next(model.parameters(), None)
     if like is None:
