@@ -71,13 +71,13 @@ def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None
 
 def check_observed(C: Tensor, batch: int, length: int, name: str) -> None:
     """Raises `TzkError` unless C is (batch, length), finite, rows of nan being unobserved."""
-    expected = f"characteristics of {name!r} are expected as a torch tensor ({batch}, {length}), finite or nan"
+    expected = f"characteristics of {name!r} are expected as ({batch}, {length}), finite or nan"
     if not isinstance(C, Tensor):
         raise TzkError(f"{expected}; got {type(C).__name__}: torch.as_tensor")
     if tuple(C.shape) != (batch, length) or C.is_complex():
         raise TzkError(f"{expected}; got {tuple(C.shape)} {C.dtype}")
     if C.isinf().any() or C.float().isinf().any():
-        raise TzkError(f"{expected}; got infinity, or more than single precision holds, among them")
+        raise TzkError(f"{expected}; got some with infinity in it, or more than single precision holds")
 
 
 def characteristics_rows(characteristics: Tensor, n: int, length: int, name: str, like: Tensor) -> Tensor:
