@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tzk_core.config.arguments import PartCheck
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
+from tzk_core.config.paths import resolved
 from tzk_core.config.problems import ConfigError, Path, Problem, Problems
 from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
@@ -51,17 +52,18 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
     checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
     the config asks for is not installed, since nothing else can be said before that.
     """
-    return config_from(read_toml(path), source=str(path), overrides=overrides)
+    return _checked(Config, MODELS, read_toml(path), str(path), overrides, folder=FilePath(path).parent)
 
 
 def load_run_config(path: FilePath | str) -> Config:
     """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
-    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True)
+    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True, folder=FilePath(path).parent)
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> Addition:
     """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
-    return addition_from(read_toml(path), base, str(path), overrides)
+    folder = FilePath(path).parent
+    return _checked(Addition, ADDITION_MODELS, read_toml(path), str(path), overrides, base=base, folder=folder)
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def _checked(
     parts: Registry | None = None,
     base: Base | None = None,
     lenient: bool = False,
+    folder: FilePath | None = None,
 ) -> AnyTable:
     if not _within(DEEPEST, tables):
         raise ConfigError([Problem(source, "", TOO_DEEP)])
@@ -147,6 +150,9 @@ def _checked(
         for argument, message in check.problems(table["arguments"]):
             problems.add((*where, argument), message)
         table["arguments"] = check.resolved(table["arguments"])
+        if folder is not None and check.kind is Dataset and check.signature is not None:
+            typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
+            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed)
     for where, message in broken_rules(_sections(prepared, problems, base)):
         problems.add(where, message)
     problems.check()
