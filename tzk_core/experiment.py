@@ -19,7 +19,7 @@ from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
-from tzk_core.data.protocol import Dataset, Samples
+from tzk_core.data.protocol import Dataset, Samples, Unread
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.results import evaluate
@@ -318,6 +318,19 @@ def datasets_of(config: Config) -> dict[str, Dataset]:
     return {
         table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
     }
+
+
+def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
+    """The same for reading what comes from outside alone: where its data are gone, a data set stands as `Unread`."""
+    readers: dict[str, Dataset] = {}
+    for table in config.datasets:
+        kind = registry().find(DatasetSpec, table.type).load()
+        try:
+            readers[table.name] = kind(**table.arguments)
+        except TzkError as error:
+            unread = getattr(kind, "unread", None)
+            readers[table.name] = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+    return readers
 
 
 def limited(samples: Samples, name: str, split: str, limit: int | None, seed: int) -> Samples:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
-from tzk_core.cli.interrupts import INTERRUPTED
+from tzk_core.cli import interrupts, output
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
 
@@ -42,7 +41,8 @@ def command(
     """Train a config, evaluate it on test data and leave a run folder.
 
     KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. An existing folder
-    is never overwritten. Ctrl-C writes a checkpoint, from which --resume goes on as if nothing had happened.
+    is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
+    had happened.
     """
     typed = _typed(config, overrides, out, resume)
     if resume:
@@ -56,10 +56,11 @@ def command(
         folder, checked = _planned(config, overrides, out)
     try:
         status = _run(folder, checked, typed, resume, dry_run)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        status = interrupts.status(interrupt)
         output.say(
-            f"\ninterrupted before training; nothing was lost{'' if resume else ' and nothing is left'}"
+            f"\n{interrupts.worded(interrupt)} before training; nothing was lost"
+            f"{'' if resume else ' and nothing is left'}"
         )
     ctx.exit(status)
 
@@ -117,12 +118,13 @@ def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: b
     try:
         _train_and_report(experiment, folder, record, resume)
         record["status"] = "finished"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         record["status"] = "interrupted"
         output.say(
-            f"\ninterrupted; what was reached is in {folder.path}. To go on:\n  {_resuming(folder.path)}"
+            f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
+            f"  {_resuming(folder.path)}"
         )
-        return INTERRUPTED
+        return interrupts.status(interrupt)
     except BaseException:
         record["status"] = "failed"
         raise
@@ -135,7 +137,7 @@ def _run(folder: RunFolder, config: Config, typed: str, resume: bool, dry_run: b
 def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
-    from tzk_core.cli import interrupts, progress  # pictures need matplotlib
+    from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.cli.record import record_compilation, timed
     from tzk_core.report import pictures, table
 

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tzk_core.cli import edge
 from tzk_core.errors import TzkError
 
 RUNS = Path("runs")
@@ -73,7 +74,7 @@ class RunFolder:
         os.replace(partial, file)
 
     def write_json(self, file: Path, value: Any) -> None:
-        self.write(file, json.dumps(value, indent=2) + "\n")
+        self.write(file, edge.json_text(value) + "\n")
 
 
 def already_there(path: Path) -> str:

@@ -120,7 +120,10 @@ def command(
             samples = model.sample(
                 number, knowledge=name, characteristics=fixed, temperature=temperature, seed=seed
             )
-    _write(samples, file, title)
+    try:
+        _write(samples, file, title)
+    except OSError as error:
+        raise TzkError(f"{file} cannot be written: {error.strerror or error}") from None
     output.say(found + str(file))
 
 

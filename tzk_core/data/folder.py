@@ -82,9 +82,28 @@ class Folder:
             seed,
             "folder",
         )
-        width, height = size_of(self._first(), "folder")
+        first = self._files["train"][0]
+        width, height = size_of(first, "folder")
+        self._like = str(first)
         self.shape: tuple[int, ...] = (len(COLOURS[colour]), size or height, size or width)
         self.original_dims: int | None = math.prod(self.shape) if size is None else None
+
+    @classmethod
+    def unread(
+        cls,
+        shape: tuple[int, ...],
+        size: int | None = None,
+        colour: str = "grey",
+        invert: bool = False,
+        ground: str = "white",
+        **_: object,
+    ) -> Folder:
+        """A folder whose images are gone: `prepare` takes others to `shape` as it did, and it has no splits."""
+        folder = cls.__new__(cls)
+        folder.name, folder.shape, folder.original_dims = "folder", tuple(shape), None
+        folder.size, folder.colour, folder.invert, folder.ground = size, colour, invert, ground
+        folder._like = "what the model was trained on"
+        return folder
 
     def split(self, split: str) -> Samples:
         """`Samples` of "train", "validation" or "test"; TzkError names an image that does not fit."""
@@ -107,7 +126,7 @@ class Folder:
             image = resize(image[None], self.size)[0]
         elif tuple(image.shape) != self.shape:
             raise TzkError(
-                f"folder: {name} is {image.shape[2]} x {image.shape[1]} pixels, but {self._first()} is "
+                f"folder: {name} is {image.shape[2]} x {image.shape[1]} pixels, but {self._like} is "
                 f"{self.shape[2]} x {self.shape[1]}: give a `size` to which all are resized"
             )
         return 255 - image if self.invert else image
@@ -126,9 +145,6 @@ class Folder:
         if len(problems) < 2:
             return "".join(problems)
         return f"{len(problems)} images of {self.folder} cannot be used:\n  " + "\n  ".join(problems)
-
-    def _first(self) -> Path:
-        return self._files["train"][0]
 
     def _is_labelled(self) -> bool:
         return any(file.parent != self._bases[part] for part, files in self._files.items() for file in files)

@@ -98,6 +98,29 @@ class Dataset(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A data set whose data are gone, in the place of which arrays of the model's shape can still be read.
+
+    A class of data sets whose `prepare` needs no data CAN have a class method `unread(shape, **arguments)` that gives
+    an object with `prepare` and these attributes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+    levels: int | None = 256
+    original_dims: int | None = None
+
+    def split(self, split: str) -> Samples:
+        """Raises the TzkError that reading the data did."""
+        raise TzkError(self.reason)
+
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        """Raises TzkError: nobody knows how the data set reads an image."""
+        raise TzkError(f"{name} cannot be read as data set {self.name!r} reads images: {self.reason}")
+
+
 def check_split(split: str) -> None:
     """Raise TzkError unless `split` is one of SPLITS."""
     if split not in SPLITS:
