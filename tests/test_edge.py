@@ -21,7 +21,9 @@ from click.testing import CliRunner
 from nflows.transforms.base import InputOutsideDomain, InverseNotAvailable
 from PIL import Image
 
+from tzk_core import TzK
 from tzk_core.cli import edge, interrupts, main
+from tzk_core.cli import sample as sample_command
 from tzk_core.cli.program import Program
 from tzk_core.errors import Note, TzkError
 
@@ -54,8 +56,8 @@ CASES = {
     "full": (throw(FULL), 2, "/runs/a/x.partial: No space left on device: make room"),
     "long": (throw(OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000)), 2, "give a shorter name"),
     "two": (throw(OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b")), 2, "a and b: Invalid cross"),
-    "folder": (lambda: open(os.getcwd()), 2, "a folder lies where a file is expected"),
-    "absent": (lambda: open("no/such/file"), 2, "no/such/file: No such file or directory: it may have been moved"),
+    "folder": (lambda: Path.cwd().read_text(), 2, "a folder lies where a file is expected"),
+    "absent": (lambda: Path("no/such/file").read_text(), 2, "no/such/file: No such file or directory: it may"),
     "memory": (throw(MemoryError()), 2, "not enough memory: try a smaller batch_size"),
     "numpy": (lambda: np.empty((2**40, 2**12)), 2, "not enough memory"),
     "torch": (lambda: torch.empty(2**50, dtype=torch.uint8), 2, "not enough memory"),
@@ -215,7 +217,8 @@ def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: P
     for i in range(20):
         Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(tmp_path / "v" / f"{i}.png")
     text = CONFIG.format(type="folder", path="v").replace('path = "v"', 'path = "v"\nsize = 4\ninvert = true')
-    (tmp_path / "c.toml").write_text(text.replace("[[flow.layers]]", '[[flow.layers]]\ntype = "logit"\n[[flow.layers]]'))
+    layers = '[[flow.layers]]\ntype = "logit"\n[[flow.layers]]'
+    (tmp_path / "c.toml").write_text(text.replace("[[flow.layers]]", layers))
     code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run", "training.batch_size=4")
     assert code == 0, output
     given = ("--threshold", -100, "--statistic", "likelihood", "--json")
@@ -229,3 +232,71 @@ def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: P
 def test_samples_that_cannot_be_written_are_a_sentence(run: Path, suffix: str) -> None:
     code, output = tzk("sample", run, "-n", 4, "-o", f"/proc/s.{suffix}")
     assert code == 2 and f"/proc/s.{suffix} cannot be written" in output
+
+
+def test_many_samples_come_in_parts_and_the_first_is_what_few_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    original = TzK.sample
+
+    def sample(self: TzK, n: int, *arguments: object, **options: object) -> torch.Tensor:
+        sizes.append(n)
+        return original(self, n, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TzK, "sample", sample)
+    monkeypatch.setattr(sample_command, "PART", 50)
+    drawn = {}
+    for number in (50, 120):
+        assert tzk("sample", run, "-n", number, "-o", tmp_path / f"{number}.npz")[0] == 0
+        with np.load(tmp_path / f"{number}.npz") as file:
+            drawn[number] = file["T"]
+    assert sizes == [50, 50, 50, 20]
+    assert drawn[120].shape == (120, 2) and len(np.unique(drawn[120], axis=0)) == 120
+    assert np.array_equal(drawn[120][:50], drawn[50])
+    assert sorted(file.name for file in tmp_path.glob("*npz*")) == ["120.npz", "50.npz"]
+
+
+def test_a_picture_has_a_bound(run: Path) -> None:
+    code, output = tzk("sample", run, "-n", 10**8, "-o", "x.png")
+    assert code == 2 and "at most 1,000,000 of these samples: name an .npz file" in output
+
+
+def test_a_batch_far_larger_than_the_data_is_refused(run: Path, tmp_path: Path) -> None:
+    code, output = tzk("run", tmp_path / "config" / "c.toml", "training.batch_size=9601", "--dry-run")
+    assert code == 2 and "batch_size = 9,601 is more than 100 times the 96 training samples" in output
+    assert tzk("run", tmp_path / "config" / "c.toml", "training.batch_size=9600", "--dry-run")[0] == 0
+
+
+IMAGES = """
+name = "t"
+[[datasets]]
+name = "glyph-letters"
+[training]
+steps = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("flow.steps=-1", "steps = -1: a flow has at least one step"),
+        (f"flow.steps={10**9}", "and at most 1000 are expected"),
+        ("flow.tile=0", "tile = 0 does not cut images of"),
+        ("flow.tile=5", "tile = 5 does not cut images of"),
+        ("datasets.glyph-letters.type=csv", "csv"),
+    ],
+)
+def test_what_does_not_fit_names_its_key(tmp_path: Path, override: str, said: str) -> None:
+    (tmp_path / "c.toml").write_text(IMAGES)
+    code, output = tzk("run", tmp_path / "c.toml", override, "--dry-run")
+    assert code == 2 and said in output
+
+
+def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
+    assert "it is a file" in tzk("eval", tmp_path / "config" / "c.toml")[1]
+    (tmp_path / "empty").mkdir()
+    assert "a folder without a config.toml" in tzk("run", tmp_path / "empty")[1]
+    code, output = tzk("pack", run, tmp_path / "empty")
+    assert code == 2 and "name another folder" in output and "--resume" not in output and "--out" not in output
+    assert "[training] is a table of a config" in tzk("describe", "training")[1]

@@ -33,6 +33,9 @@ from tzk_core.training.checkpoint import load_checkpoint, load_trainer
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
 
+FAR_LARGER = 100
+"""A batch of so many times all samples is a slip."""
+
 
 class Experiment:
     """What a config describes, with the data loaded and the model built; nothing is trained or written yet.
@@ -51,6 +54,7 @@ class Experiment:
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         train = self._split("train")
+        self._check_batch(sum(map(len, train.values())))
         whole = annotate([annotated(table) for table in config.knowledge], train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
@@ -237,6 +241,14 @@ class Experiment:
             **objective.model_dump(exclude={"fill_in", "prior", "unlabelled"}),
         )
 
+    def _check_batch(self, samples: int) -> None:
+        size = self.config.training.batch_size
+        if size > FAR_LARGER * max(samples, 1):
+            raise TzkError(
+                f"[training] batch_size = {size:,} is more than {FAR_LARGER} times the {samples:,} training samples, "
+                f"of which each batch would hold every one so often: expected at most {FAR_LARGER * max(samples, 1):,}"
+            )
+
     def _split(self, split: str) -> dict[str, Samples]:
         kept = self.__dict__.setdefault("_splits", {})
         if split not in kept:
@@ -329,7 +341,8 @@ def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
             readers[table.name] = kind(**table.arguments)
         except TzkError as error:
             unread = getattr(kind, "unread", None)
-            readers[table.name] = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+            readers[table.name] = gone
     return readers
 
 

@@ -69,6 +69,8 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
     """The folder that a new run will have, and its config."""
     from tzk_core.config import load_config  # pydantic, which the other commands do without
 
+    if config.is_dir() and not (config / "config.toml").is_file():
+        raise TzkError(f"{config} is a folder without a config.toml: expected the TOML file of a config, or a run")
     if config.is_dir():
         raise TzkError(
             f"{config} is a folder: to go on with the run in it, tzk run {config} --resume; for a new run "

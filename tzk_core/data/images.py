@@ -108,7 +108,8 @@ def _laid_on(image: Image.Image, level: int, mode: str) -> np.ndarray:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether a channel has more than 8 bits, of which Pillow would keep the first 8 without a word."""
-    raw = [str(argument) for tile in image.tile for argument in np.atleast_1d(np.array(tile[3], dtype=object))]
+    given = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
+    raw = [str(argument) for arguments in given for argument in arguments]
     deep_raw = any(each.split(";")[-1].startswith(("16", "32")) for each in raw if ";" in each)
     above = image.format == "PPM" and any(each.isdecimal() and int(each) > 255 for each in raw)
     return image.mode in _DEEP_MODES or deep_raw or above

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -65,6 +67,27 @@ def unpack(source: Path, folder: Path, most: int) -> None:
     with zipfile.ZipFile(source) as packed:
         check_declared(packed, source, most)
         packed.extractall(folder)
+
+
+def write_array(path: Path, name: str, count: int, parts: Iterable[np.ndarray]) -> None:
+    """Writes an npz file of one array, (count, ...), that comes in parts of one type and shape, compressed.
+
+    The file is there whole or not at all, and what is in memory is one part. Raises OSError where it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with (
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed,
+            packed.open(f"{name}.npy", "w", force_zip64=True) as stream,
+        ):
+            for i, part in enumerate(parts):
+                if i == 0:
+                    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(part))
+                    np.lib.format.write_array_header_1_0(stream, header | {"shape": (count, *part.shape[1:])})
+                stream.write(np.ascontiguousarray(part).tobytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _check_array(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
