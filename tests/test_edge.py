@@ -300,3 +300,9 @@ def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
     code, output = tzk("pack", run, tmp_path / "empty")
     assert code == 2 and "name another folder" in output and "--resume" not in output and "--out" not in output
     assert "[training] is a table of a config" in tzk("describe", "training")[1]
+
+
+def test_the_backend_of_a_notebook_is_no_backend_of_the_program(tmp_path: Path) -> None:
+    program = "from tzk_core.cli import main; main(['--version'], standalone_mode=False); import tzk_core.report.figure"
+    environment = os.environ | {"MPLBACKEND": "module://no_such_notebook.backend"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -71,6 +72,7 @@ class Program(click.Group):
                 )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook leaves one that only it can import
         with edge.printable():
             try:
                 return super().main(*args, **kwargs)
