@@ -375,7 +375,7 @@ def test_the_start_sees_its_own_samples_and_those_of_what_contains_it() -> None:
     [
         (lambda m: tzk_core.add(m, {}, T, {}, steps=1), "there is no knowledge to add"),
         (lambda m: add(m, "k1"), "has a knowledge type 'k1' already: choose another name"),
-        (lambda m: add(m, "a/b"), "may not be empty or hold"),
+        (lambda m: add(m, "a/b"), "cannot name a knowledge type: expected a name without"),
         (lambda m: add(m, presence={"newt": PRESENT}), "where 'new' is present; did you mean 'newt'"),
         (lambda m: add(m, presence={"new": PRESENT, "k11": PRESENT}), "no knowledge type 'k11'; did you mean 'k1'"),
         (lambda m: add(m, presence={"new": PRESENT, "k1": PRESENT}), "'k1' is in the model already, stays as it is"),

@@ -394,7 +394,10 @@ def test_what_cannot_be_resumed(here: Path, experiment: type[FakeExperiment]):
     assert "nowhere is not a run folder" in refused("run", "nowhere", "--out", "nowhere", "--resume")
     (here / "out").mkdir()
     assert "expected a config.toml in it" in refused("run", "out", "--resume")
+    assert "a folder without a config.toml" in refused("run", "out")
+    (here / "out" / "config.toml").write_text("")
     assert "tzk run out --resume" in refused("run", "out")
+    (here / "out" / "config.toml").unlink()
 
 
 def test_a_failure_is_recorded(here: Path, experiment: type[FakeExperiment], monkeypatch: pytest.MonkeyPatch):

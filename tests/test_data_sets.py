@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tzk_core.data import folder as folder_module
 from tzk_core.data.folder import Folder
 from tzk_core.data.glyphs import DIGITS, LETTERS, GlyphDigits, GlyphLetters, GlyphSigns
 from tzk_core.data.npz import Npz
@@ -228,14 +227,9 @@ def test_folder_does_not_depend_on_the_order_of_the_file_system(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [Folder(images).split(split).T for split in SPLITS]
-    walk = os.walk
-
-    def backwards(top: Any) -> Iterator[tuple[str, list[str], list[str]]]:
-        for parent, folders, files in walk(top):
-            folders.sort(reverse=True)
-            yield parent, folders, sorted(files, reverse=True)
-
-    monkeypatch.setattr(folder_module.os, "walk", backwards)
+    scandir, listdir = os.scandir, os.listdir
+    monkeypatch.setattr(os, "scandir", lambda top: sorted(scandir(top), key=lambda entry: entry.name, reverse=True))
+    monkeypatch.setattr(os, "listdir", lambda top: sorted(listdir(top), reverse=True))
     assert all(torch.equal(Folder(images).split(s).T, T) for s, T in zip(SPLITS, expected, strict=True))
 
 

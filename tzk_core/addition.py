@@ -20,10 +20,11 @@ from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.experiment import Experiment
 from tzk_core.implications import implied_by
 from tzk_core.model import TzK
+from tzk_core.names import glob
 from tzk_core.objective import Wording
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
-from tzk_core.tables import annotated, glob
+from tzk_core.tables import annotated
 from tzk_core.training.checkpoint import load_checkpoint
 from tzk_core.training.growth import Report, grow
 from tzk_core.training.negatives import Negatives, Source

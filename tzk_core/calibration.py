@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tzk_core.config import Config
-from tzk_core.data.cache import UNREADABLE, finished
+from tzk_core.data.cache import finished
+from tzk_core.data.packed import UNREADABLE
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.evidence import Evidence, evidence
 from tzk_core.experiment import Experiment

@@ -12,6 +12,10 @@ class TzkError(Exception):
     """
 
 
+class Note(UserWarning):
+    """Something that went another way than one may think, and went well. The command line prints it as one line."""
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """`"; did you mean 'x' or 'y'?"` for the (at most three) candidates that `name` resembles, else `""`."""
     import difflib  # only errors need it

@@ -27,16 +27,20 @@ from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.partitions import Labels, matched
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.names import glob
 from tzk_core.objective import Wording
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
-from tzk_core.tables import annotated, chosen_device, datasets_of, glob, limited
+from tzk_core.tables import annotated, chosen_device, datasets_of, limited
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer
 from tzk_core.training.fit import start_characteristics
 from tzk_core.training.places import LAST, checkpoint_in, step_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
 from tzk_core.training.validation import Validation
+
+FAR_LARGER = 100
+"""A batch of so many times all samples is a slip."""
 
 
 class Experiment:
@@ -56,6 +60,7 @@ class Experiment:
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         train = self._split("train")
+        self._check_batch(sum(map(len, train.values())))
         whole = annotate([annotated(table) for table in config.knowledge], train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
@@ -278,8 +283,8 @@ class Experiment:
         T = torch.cat(parts).to(next(self.model.parameters()))
         self.model.flow.initialise(T)
         columns = dict(zip(self.annotation.names, torch.cat(presence).unbind(1), strict=True))
-        observed = {name for columns in self.annotation.characteristics.values() for name in columns}
-        start_characteristics(self.model, T, columns, observed, self.config.seed)
+        characterised = {name for found in self.annotation.characteristics.values() for name in found}
+        start_characteristics(self.model, T, columns, characterised, self.config.seed)
 
     def _settings(self) -> Settings:
         training, objective = self.config.training, self.config.objective
@@ -309,6 +314,14 @@ class Experiment:
         training = self.config.training
         counts = {name: len(each) for name, each in self._split("validation").items() if training.validate_every}
         return {name: min(count, training.validation_samples) for name, count in counts.items()}
+
+    def _check_batch(self, samples: int) -> None:
+        size = self.config.training.batch_size
+        if size > FAR_LARGER * max(samples, 1):
+            raise TzkError(
+                f"[training] batch_size = {size:,} is more than {FAR_LARGER} times the {samples:,} training samples, "
+                f"of which each batch would hold every one so often: expected at most {FAR_LARGER * max(samples, 1):,}"
+            )
 
     def _split(self, split: str) -> dict[str, Samples]:
         kept = self.__dict__.setdefault("_splits", {})

@@ -56,12 +56,28 @@ def check_presence(presence: Tensor, batch: int, name: str) -> None:
 
 def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None:
     """Raises `TzkError` unless C is a finite (batch, length)."""
+    if not isinstance(C, Tensor):
+        raise TzkError(
+            f"characteristics of knowledge type {name!r} are expected as a torch tensor ({batch}, {length}); got "
+            f"{type(C).__name__}: torch.as_tensor"
+        )
     if C.dim() != 2 or tuple(C.shape) != (batch, length):
         raise TzkError(
             f"characteristics of knowledge type {name!r} are expected as ({batch}, {length}); got {tuple(C.shape)}"
         )
     if not torch.isfinite(C).all():
         raise TzkError(f"characteristics of knowledge type {name!r} hold nan or infinity")
+
+
+def check_observed(C: Tensor, batch: int, length: int, name: str) -> None:
+    """Raises `TzkError` unless C is (batch, length), finite, rows of nan being unobserved."""
+    expected = f"characteristics of {name!r} are expected as ({batch}, {length}), finite or nan"
+    if not isinstance(C, Tensor):
+        raise TzkError(f"{expected}; got {type(C).__name__}: torch.as_tensor")
+    if tuple(C.shape) != (batch, length) or C.is_complex():
+        raise TzkError(f"{expected}; got {tuple(C.shape)} {C.dtype}")
+    if C.isinf().any() or C.float().isinf().any():
+        raise TzkError(f"{expected}; got some with infinity in it, or more than single precision holds")
 
 
 def characteristics_rows(characteristics: Tensor, n: int, length: int, name: str, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from nflows.transforms.base import InverseTransform, Transform
 from torch import Tensor, nn
 
+from tzk_core import names as naming
 from tzk_core.composition import Composition, Names, members
 from tzk_core.distributions.base import Batched, Reparametrised
 from tzk_core.errors import TzkError, nearest
@@ -20,7 +21,6 @@ from tzk_core.importance import log_prob_present
 from tzk_core.inputs import characteristics_rows, check_domain, check_observations
 from tzk_core.knowledge import Knowledge, discriminate
 from tzk_core.modes import training, without_caches
-from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import seeded, stream
 from tzk_core.stacking import of_each
@@ -121,10 +121,14 @@ class TzK(nn.Module):
 
     def check_addition(self, name: str, knowledge: Knowledge) -> None:
         """Raises the `TzkError` that `add` would."""
-        if name in self.knowledge or name in self.opaque:
-            raise TzkError(f"this model has a knowledge type {name!r} already: choose another name")
-        if not is_file_name(name):
-            raise TzkError(f"a knowledge type's name is also a file's: {name!r} may not be empty or hold . / or \\")
+        if not isinstance(name, str):
+            raise TzkError(f"the name of a knowledge type is expected as a string; got {type(name).__name__}")
+        taken = {naming.key(each): each for each in (*self.knowledge, *self.opaque)}
+        if other := taken.get(naming.key(name)):
+            also = "" if other == name else f", as {other!r} (names must differ by more than case)"
+            raise TzkError(f"this model has a knowledge type {name!r} already{also}: choose another name")
+        if message := naming.problem(name):
+            raise TzkError(f"{name!r} cannot name a knowledge type: {message}")
         if knowledge.latent_shape != self.latent_shape:
             raise TzkError(
                 f"knowledge type {name!r} is for a latent of shape {knowledge.latent_shape}; "
@@ -132,8 +136,8 @@ class TzK(nn.Module):
             )
         try:
             nn.ModuleDict({name: knowledge})
-        except KeyError as taken:
-            raise TzkError(f"{name!r} cannot name a knowledge type ({taken.args[0]})") from taken
+        except KeyError as error:
+            raise TzkError(f"{name!r} cannot name a knowledge type ({error.args[0]})") from error
 
     def named_knowledge(self) -> Iterator[tuple[str, Knowledge]]:
         return iter(self.knowledge.items())  # type: ignore[arg-type]

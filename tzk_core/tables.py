@@ -7,19 +7,11 @@ from typing import Any
 import torch
 
 from tzk_core.config import Config, KnowledgeTable
-from tzk_core.data.protocol import Dataset, Samples
+from tzk_core.data.protocol import Dataset, Samples, Unread
 from tzk_core.errors import TzkError
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
-
-
-def glob(name: str) -> str:
-    """`digit-*` for `digit-{label}`: what the knowledge types that it stands for look like."""
-    while "{" in name:
-        start, stop = name.index("{"), name.index("}")
-        name = name[:start] + "*" + name[stop + 1 :]
-    return name
 
 
 def annotated(table: KnowledgeTable) -> dict[str, Any]:
@@ -33,6 +25,20 @@ def datasets_of(config: Config) -> dict[str, Dataset]:
     return {
         table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
     }
+
+
+def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
+    """The same for reading what comes from outside alone: where its data are gone, a data set stands as `Unread`."""
+    readers: dict[str, Dataset] = {}
+    for table in config.datasets:
+        kind = registry().find(DatasetSpec, table.type).load()
+        try:
+            readers[table.name] = kind(**table.arguments)
+        except TzkError as error:
+            unread = getattr(kind, "unread", None)
+            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+            readers[table.name] = gone
+    return readers
 
 
 def limited(samples: Samples, name: str, split: str, limit: int | None, seed: int) -> Samples:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
-from tzk_core.cli.interrupts import INTERRUPTED
+from tzk_core.cli import interrupts, output
 from tzk_core.cli.lineage import extended, new_folder
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
@@ -47,9 +46,9 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
     words = ["tzk", "add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
     try:
         _add(parent, base, addition, path, shlex.join(words))
-    except KeyboardInterrupt:
-        output.say(f"\ninterrupted; {run} is as it was, and nothing else is left")
-        ctx.exit(INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        output.say(f"\n{interrupts.worded(interrupt)}; {run} is as it was, and nothing else is left")
+        ctx.exit(interrupts.status(interrupt))
 
 
 def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, Addition]:

@@ -13,5 +13,7 @@ validation_option = click.option(
 )
 
 importance_samples_option = click.option(
-    "--importance-samples", type=click.IntRange(min=1), help="For the integral over C; by default as the run's config."
+    "--importance-samples",
+    type=click.IntRange(min=1, max=100_000),
+    help="For the integral over C; by default as the run's config.",
 )

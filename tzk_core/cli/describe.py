@@ -12,6 +12,8 @@ from tzk_core.cli import output
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import KINDS, Command, Registered, registry
 
+TABLES = ("flow", "datasets", "knowledge", "objective", "training", "evaluation", "pictures", "published")
+
 
 @click.command(name="describe")
 @click.argument("name")
@@ -24,6 +26,8 @@ def command(name: str) -> None:
     """
     parts = [part for kind in KINDS for part in registry().all(kind)]
     found = [part for part in parts if name in (part.name, part.qualified_name)]
+    if not found and name.strip("[]") in TABLES:
+        raise TzkError(f"[{name.strip('[]')}] is a table of a config, no registered part: the README lists its keys")
     if not found:
         known = [part.qualified_name if "/" in name else part.name for part in parts]
         raise TzkError(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 
 
 @click.command(name="doctor")
@@ -28,7 +27,7 @@ def command(ctx: click.Context, run: Path | None, device: str, number: int, as_j
     found = _environment()
     if run is not None:
         found["agreement"] = _agreement(run, device, number)
-    output.say(json.dumps(found, indent=2) if as_json else _shown(found))
+    output.say(edge.json_text(found) if as_json else _shown(found))
     if run is not None and not found["agreement"]["agree"]:
         ctx.exit(1)
 

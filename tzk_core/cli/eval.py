@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 from tzk_core.cli.run_folder import RunFolder
 
 
@@ -33,7 +32,7 @@ def command(run: Path, split: str, limit: int | None, as_json: bool) -> None:
     experiment.load(folder.path)
     results = experiment.evaluate(split, limit)
     if as_json:
-        output.say(json.dumps(results, indent=2))
+        output.say(edge.json_text(results))
         return
     words = ["tzk", "eval", str(run), "--split", split, *(["--limit", str(limit)] if limit else [])]
     output.say(table.markdown(results, shlex.join(words)), nl=False)

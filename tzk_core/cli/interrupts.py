@@ -1,39 +1,85 @@
-"""Ctrl-C between steps: what comes within a step waits for its end, so that checkpoints are of whole ones."""
+"""Ctrl-C, SIGTERM and SIGHUP: all stop a command in good order, and within a step wait for its end, so that checkpoints
+are of whole ones."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 """The exit status of a program that Ctrl-C ended."""
+
+WARNINGS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # of a batch system, `docker stop`, a closed terminal
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the program to end, taken as Ctrl-C is."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def status(interrupt: KeyboardInterrupt) -> int:
+    """The exit status after it, as shells have it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + getattr(interrupt, "number", signal.SIGINT)
+
+
+def worded(interrupt: KeyboardInterrupt) -> str:
+    """`interrupted`, and by which signal where it was not Ctrl-C."""
+    number = getattr(interrupt, "number", signal.SIGINT)
+    return "interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}"
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP raise `Stopped`, so that what Ctrl-C leaves in order they leave so too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    with _handled(WARNINGS, stop):
+        yield
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Within the block the first Ctrl-C is only noted: the function given, called where it is safe, raises
-    KeyboardInterrupt for it. A second one does not wait. Off the main thread, where no signal ever arrives,
+    """Within the block the first Ctrl-C, SIGTERM or SIGHUP is only noted: the function given, called where it is safe,
+    raises KeyboardInterrupt for it. A second one does not wait. Off the main thread, where no signal ever arrives,
     nothing changes."""
-    noted = False
+    noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal noted
         if noted:
-            raise KeyboardInterrupt
-        noted = True
+            raise Stopped(number)
+        noted.append(number)
 
     def check() -> None:
         if noted:
-            raise KeyboardInterrupt
+            raise Stopped(noted[0])
 
+    with _handled((signal.SIGINT, *WARNINGS), note):
+        yield check
+
+
+@contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """These signals are the handler's within the block, but for those that the program was told to ignore (nohup)."""
     if threading.current_thread() is not threading.main_thread():
-        yield check
+        yield
         return
-    before = signal.signal(signal.SIGINT, note)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number, old in before.items() if old not in (signal.SIG_IGN, None)]
+    for number in taken:
+        signal.signal(number, handler)
     try:
-        yield check
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in taken:
+            signal.signal(number, before[number])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 from tzk_core.cli.lineage import extended, new_folder
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
@@ -45,7 +44,7 @@ def list_(run: Path, as_json: bool) -> None:
 
     listed = tzk_core.list_knowledge(RunFolder.open(run).path)
     if as_json:
-        output.say(json.dumps(listed, indent=2))
+        output.say(edge.json_text(listed))
         return
     if not listed:
         output.say(f"{run} has no knowledge types: its model is the shared flow alone")

@@ -28,11 +28,11 @@ def extended(parent: RunFolder, action: str, knowledge: Sequence[str], core: str
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[RunFolder]:
+def new_folder(path: Path, option: bool = True) -> Iterator[RunFolder]:
     """A new run folder, filled under another name, which has its own once the block is through: it is there whole or
-    not at all. Raises TzkError if there is one of this name, whatever is in it."""
+    not at all. Raises TzkError if there is one of this name, whatever is in it; `option`: whether it came by --out."""
     if path.exists():
-        raise TzkError(already_there(path))
+        raise TzkError(already_there(path, option))
     unfinished = path.with_name(path.name + ".partial")
     if unfinished.exists():
         raise TzkError(f"{unfinished} is there, left by a command that was killed or at work right now: delete it")
@@ -41,7 +41,7 @@ def new_folder(path: Path) -> Iterator[RunFolder]:
     try:
         yield partial
         if path.exists():
-            raise TzkError(already_there(path))
+            raise TzkError(already_there(path, option))
         partial.path.rename(path)
     except BaseException:
         shutil.rmtree(partial.path, ignore_errors=True)

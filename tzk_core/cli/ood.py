@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 from tzk_core.cli.calibrated import importance_samples_option, validation_option
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
@@ -115,9 +114,9 @@ def command(
     words += ["--importance-samples", str(samples)]
     text = _markdown(report, shlex.join(words))
     if written is not None:
-        (written / "ood.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        (written / "ood.json").write_text(edge.json_text(report) + "\n", encoding="utf-8")
         (written / "ood.md").write_text(text, encoding="utf-8")
-    output.say(json.dumps(report, indent=2) if as_json else text, nl=as_json)
+    output.say(edge.json_text(report) if as_json else text, nl=as_json)
 
 
 def _datasets_only(file: Path) -> Config:

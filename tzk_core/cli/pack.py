@@ -52,7 +52,7 @@ def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
     options = [*(["--half"] if half else []), "--limit", str(limit), *(["--tolerance", str(tolerance)] if half else [])]
     typed = shlex.join(["tzk", "pack", str(run), str(folder), *options])
-    with new_folder(folder) as packed:
+    with new_folder(folder, option=False) as packed:
         said = _pack(parent, packed, half, limit, tolerance, typed)
     sizes = [
         sum(file.stat().st_size for file in each.rglob("*") if file.is_file()) / MEGABYTE for each in (run, folder)

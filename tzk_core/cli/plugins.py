@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 from tzk_core.errors import TzkError
 from tzk_core.plugins import KINDS, registry
 
@@ -33,7 +32,7 @@ def command(ctx: click.Context, as_json: bool, load: bool) -> None:
             record["not_loadable"] = [
                 text for name, text in failures.items() if name.startswith(f"{record['name']}/")
             ]
-        output.say(json.dumps(listed, indent=2))
+        output.say(edge.json_text(listed))
     else:
         rows = [
             (

@@ -3,13 +3,15 @@ line."""
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, interrupts, output
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import Command, Registered, UnknownPart, registry
 
@@ -70,11 +72,34 @@ class Program(click.Group):
                 )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook leaves one that only it can import
+        with edge.printable():
+            try:
+                return super().main(*args, **kwargs)
+            except Exception as error:  # before a command is known; within one, `invoke` has it
+                sys.exit(_said(error))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command: an interrupt is its exit status, any other error one sentence."""
         try:
-            return super().main(*args, **kwargs)
-        except TzkError as error:
-            output.error(str(error))
-            sys.exit(2)
+            with interrupts.stoppable():
+                return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt as interrupt:
+            click.echo(f"\n{interrupts.worded(interrupt)}", err=True)
+            ctx.exit(interrupts.status(interrupt))
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever reads the output has enough: click ends quietly
+            ctx.exit(_said(error))
+
+
+def _said(error: Exception) -> int:
+    """Prints the sentence of an error; the exit status."""
+    message, status = edge.sentence(error)
+    output.error(message)
+    return status
 
 
 def _plugin_commands() -> list[tuple[str, Registered]]:

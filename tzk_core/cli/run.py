@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
-from tzk_core.cli.interrupts import INTERRUPTED
+from tzk_core.cli import interrupts, output
 from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
 from tzk_core.training.places import LAST, step_of
@@ -45,8 +44,8 @@ def command(
     """Train a config, evaluate it on test data and leave a run folder.
 
     KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. An existing folder
-    is never overwritten. Ctrl-C writes a checkpoint, from which --resume goes on as if nothing had happened.
-    It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
+    is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
+    had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
     typed = _typed(config, overrides, out, resume)
     changed: tuple[Change, ...] = ()
@@ -62,10 +61,11 @@ def command(
         folder, checked = _planned(config, overrides, out)
     try:
         status = _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        status = interrupts.status(interrupt)
         output.say(
-            f"\ninterrupted before training; nothing was lost{'' if resume else ' and nothing is left'}"
+            f"\n{interrupts.worded(interrupt)} before training; nothing was lost"
+            f"{'' if resume else ' and nothing is left'}"
         )
     ctx.exit(status)
 
@@ -74,6 +74,8 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
     """The folder that a new run will have, and its config."""
     from tzk_core.config import load_config  # pydantic, which the other commands do without
 
+    if config.is_dir() and not (config / "config.toml").is_file():
+        raise TzkError(f"{config} is a folder without a config.toml: expected the TOML file of a config, or a run")
     if config.is_dir():
         raise TzkError(
             f"{config} is a folder: to go on with the run in it, tzk run {config} --resume; for a new run "
@@ -135,11 +137,12 @@ def _run(
     try:
         with _outcome(folder, record, config):
             _train_and_report(experiment, folder, record, resume)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         output.say(
-            f"\ninterrupted; what was reached is in {folder.path}. To go on:\n  {_resuming(folder.path)}"
+            f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
+            f"  {_resuming(folder.path)}"
         )
-        return INTERRUPTED
+        return interrupts.status(interrupt)
     output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
     return 0
 
@@ -182,7 +185,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
 def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
-    from tzk_core.cli import interrupts, progress  # pictures need matplotlib
+    from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.cli.record import record_compilation, timed
     from tzk_core.report import pictures, table
 

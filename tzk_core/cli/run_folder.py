@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tzk_core.cli import edge
 from tzk_core.errors import TzkError
 from tzk_core.training.places import BEST, LAST, is_there
 
@@ -41,6 +42,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """The folder of an earlier run; TzkError if this is none."""
         folder = cls(path)
+        if path.exists() and not path.is_dir():
+            raise TzkError(f"{path} is not a run folder: it is a file{_known_runs(path)}")
         if not path.is_dir():
             raise TzkError(f"{path} is not a run folder: there is no such folder{_known_runs(path)}")
         if not folder.config.is_file():
@@ -79,12 +82,15 @@ class RunFolder:
         os.replace(partial, file)
 
     def write_json(self, file: Path, value: Any) -> None:
-        self.write(file, json.dumps(value, indent=2) + "\n")
+        self.write(file, edge.json_text(value) + "\n")
 
 
-def already_there(path: Path) -> str:
-    """What to say of a run folder that cannot be made because something of that name is there."""
-    if (path / "config.toml").is_file():
+def already_there(path: Path, option: bool = True) -> str:
+    """What to say of a run folder that cannot be made because something of that name is there; `option`: whether its
+    name came by --out."""
+    if not option:
+        advice = "name another folder"
+    elif (path / "config.toml").is_file():
         advice = (
             f"to go on with that run: tzk run {path} --resume; for a new one, name another folder with --out"
         )

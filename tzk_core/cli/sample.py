@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tzk_core.model import TzK
+
+
+PART = 1024
+"""Samples in memory at a time, however many are drawn."""
+
+LARGEST_PICTURE = {3: 10_000, 1: 1_000_000}
+"""How many samples a picture shows, by the number of axes of one: images in a grid, or points."""
 
 
 class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click alone
@@ -98,6 +106,7 @@ def command(
     import torch  # not needed to say what the command takes
 
     import tzk_core
+    from tzk_core.random_streams import stream
 
     folder = RunFolder.open(run)
     model = tzk_core.load(folder.path)
@@ -111,17 +120,37 @@ def command(
         raise TzkError(f"samples of shape {tuple(model.shape)} are no picture: name an .npz file with -o")
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
-    if len(knowledge) > 1 or without:
-        samples, found = _compose(model, knowledge, without, C, side, temperature, number, particles, seed)
-    else:
-        name, found = (*knowledge, None)[0], ""
-        fixed = C[name].expand(number, -1) if name in C else None
-        with torch.no_grad():
-            samples = model.sample(
-                number, knowledge=name, characteristics=fixed, temperature=temperature, seed=seed
-            )
-    _write(samples, file, title)
-    output.say(found + str(file))
+    if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(model.shape)]):
+        raise TzkError(f"a picture shows at most {most:,} of these samples: name an .npz file with -o for {number:,}")
+    several = len(knowledge) > 1 or bool(without)
+    sizes = _parts(number, max(PART, particles) if several else PART)
+    said: list[str] = []
+
+    def drawn() -> Iterator[Tensor]:
+        for start, size in sizes:
+            own = seed if start == 0 else int(torch.randint(2**62, (), generator=stream(seed, "sample", "from", start)))
+            if several:
+                samples, found = _compose(model, knowledge, without, C, side, temperature, size, particles, own)
+                said.append(found)
+                yield samples
+                continue
+            name = (*knowledge, None)[0]
+            fixed = C[name].expand(size, -1) if name in C else None
+            with torch.no_grad():
+                yield model.sample(size, knowledge=name, characteristics=fixed, temperature=temperature, seed=own)
+
+    try:
+        _write(drawn(), number, file, title)
+    except OSError as error:
+        raise TzkError(f"{file} cannot be written: {error.strerror or error}") from None
+    if len(said) > 1:
+        said[0] = f"the first of {output.count(len(said), 'population')}:\n{said[0]}"
+    output.say((said[0] if said else "") + str(file))
+
+
+def _parts(number: int, most: int) -> list[tuple[int, int]]:
+    """Where each part of so many samples begins, and how large it is: what is in memory at a time."""
+    return [(start, min(most, number - start)) for start in range(0, number, most)]
 
 
 def _by_name(
@@ -192,12 +221,17 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
     return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
-def _write(samples: Tensor, file: Path, title: str) -> None:
-    if file.suffix == ".npz":
-        import numpy  # each of these only where its kind of file is written
+def _write(parts: Iterable[Tensor], number: int, file: Path, title: str) -> None:
+    """Writes samples as they come into an .npz file, or all at once into a picture."""
+    import torch  # each of these only where its kind of file is written
 
-        numpy.savez_compressed(file, T=samples.cpu().numpy())
-    elif samples.ndim == 4:
+    if file.suffix == ".npz":
+        from tzk_core.data.packed import write_array
+
+        write_array(file, "T", number, (part.cpu().numpy() for part in parts))
+        return
+    samples = torch.cat(list(parts))
+    if samples.ndim == 4:
         from tzk_core.report import grid
 
         grid.save(samples, file, columns=math.ceil(math.sqrt(len(samples))))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import edge, output
 from tzk_core.cli.calibrated import importance_samples_option, validation_option
 from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
@@ -81,18 +80,21 @@ def command(
     import tzk_core  # not needed to say what the command takes
     from tzk_core.calibration import calibration
     from tzk_core.config import load_config
+    from tzk_core.data.protocol import Unread
     from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
     from tzk_core.plugins import registry
-    from tzk_core.tables import chosen_device, datasets_of
+    from tzk_core.tables import chosen_device, datasets_of, readers_of
 
     config = load_config(folder.config)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
-    datasets = datasets_of(config)
+    model = tzk_core.load(folder.path).to(chosen_device(config.device))
+    datasets = datasets_of(config) if threshold is None else readers_of(config, model.shape)
     read = read_all(path, datasets, like)
     levels = next(iter(datasets.values())).levels
-    model = tzk_core.load(folder.path).to(chosen_device(config.device))
+    if isinstance(next(iter(datasets.values())), Unread) and read.T.is_floating_point():
+        levels = None  # the data that would tell are gone: what has no grey levels is taken for real-valued
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
@@ -117,7 +119,7 @@ def command(
     }
     if table is not None:
         _write(table, report["images"])
-    output.say(json.dumps(report, indent=2, allow_nan=False) if as_json else _text(report))
+    output.say(edge.json_text(report) if as_json else _text(report))
     for each in report["unreadable"]:
         output.error(each["reason"])
     if report["unreadable"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
@@ -50,7 +51,9 @@ class PartCheck:
         taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.kind]}
         for name, value in arguments.items():
             if name in taken:
-                if message := type_problem(taken[name].annotation, value):
+                if not _finite(value):
+                    yield name, f"expected finite numbers, got {shown(value)}"
+                elif message := type_problem(taken[name].annotation, value):
                     yield name, message
             elif not self.signature.open:
                 yield (
@@ -76,6 +79,15 @@ class PartCheck:
             if argument.name not in SUPPLIED[self.kind] and _fits_toml(argument.value)
         }
         return {**defaults, **arguments}
+
+
+def _finite(value: Any) -> bool:
+    """Whether no number within a TOML value is nan or infinity, which no part has a use for."""
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _fits_toml(value: Any) -> bool:

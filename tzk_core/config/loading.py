@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tzk_core.config.arguments import PartCheck
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
+from tzk_core.config.paths import resolved
 from tzk_core.config.problems import ConfigError, Path, Problem, Problems
 from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
@@ -32,8 +33,15 @@ from tzk_core.config.schema import (
     own_keys,
 )
 from tzk_core.errors import TzkError, nearest
+from tzk_core.files import NotRegular, check_regular, shown_path
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
 from tzk_core.renamed import RENAMED, with_new_names
+
+LARGEST = 10_000_000
+"""Bytes of a config; what is larger is some other file."""
+
+DEEPEST = 50
+TOO_DEEP = f"brackets are nested too deep to be read: expected at most {DEEPEST} within one another"
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -45,32 +53,51 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
     checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
     the config asks for is not installed, since nothing else can be said before that.
     """
-    return config_from(read_toml(path), source=str(path), overrides=overrides)
+    return _checked(Config, MODELS, read_toml(path), str(path), overrides, folder=FilePath(path).parent)
 
 
 def load_run_config(path: FilePath | str) -> Config:
     """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
-    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True)
+    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True, folder=FilePath(path).parent)
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> Addition:
     """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
-    return addition_from(read_toml(path), base, str(path), overrides)
+    folder = FilePath(path).parent
+    return _checked(Addition, ADDITION_MODELS, read_toml(path), str(path), overrides, base=base, folder=folder)
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
     """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
-    if path.is_dir():
-        raise ConfigError([Problem(str(path), "", "expected a TOML file, got a folder")])
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(path))
+    except NotRegular as error:
+        raise ConfigError([Problem(str(path), "", f"expected a TOML file, got {error.kind}")]) from None
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8, as TOML is ({error.reason} at byte {error.start}): save it as UTF-8"
+        raise ConfigError([Problem(str(path), "", message)]) from None
+    except ValueError as error:  # numbers of more digits than Python reads
         raise ConfigError([Problem(str(path), "", f"cannot be read: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(str(path), "", TOO_DEEP)]) from None
+    except OSError as error:
+        raise ConfigError([Problem(shown_path(path), "", f"cannot be read: {error.strerror}")]) from None
+
+
+def _text(path: FilePath) -> str:
+    """The text of a config, without the byte-order mark that some editors put in front."""
+    check_regular(path)
+    with path.open("rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        message = f"expected a config, of at most {LARGEST:,} bytes; this file is larger"
+        raise ConfigError([Problem(str(path), "", message)])
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def config_from(
@@ -104,7 +131,10 @@ def _checked(
     parts: Registry | None = None,
     base: Base | None = None,
     lenient: bool = False,
+    folder: FilePath | None = None,
 ) -> AnyTable:
+    if not _within(DEEPEST, tables):
+        raise ConfigError([Problem(source, "", TOO_DEEP)])
     raw, overridden = apply(tables, overrides)
     raw, overridden = _with_new_names(raw, overridden, source, warn=not lenient)
     parts = parts or registry()
@@ -122,6 +152,9 @@ def _checked(
         for argument, message in check.problems(table["arguments"]):
             problems.add((*where, argument), message)
         table["arguments"] = check.resolved(table["arguments"])
+        if folder is not None and check.kind is Dataset and check.signature is not None:
+            typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
+            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed)
     for where, message in broken_rules(_sections(prepared, problems, base)):
         problems.add(where, message)
     problems.check()
@@ -143,6 +176,14 @@ def _with_new_names(
         (name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()
     }
     return tables, [renamed.get(path, path) for path in overridden]
+
+
+def _within(depth: int, value: Any) -> bool:
+    """Whether tables and arrays are nested at most so deep."""
+    if not isinstance(value, Mapping | list):
+        return True
+    inside = value.values() if isinstance(value, Mapping) else value
+    return depth > 0 and all(_within(depth - 1, item) for item in inside)
 
 
 def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:

@@ -3,12 +3,11 @@ between keys."""
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from tzk_core import names as naming
 from tzk_core.config.problems import Path
 from tzk_core.config.schema import (
     Config,
@@ -19,7 +18,6 @@ from tzk_core.config.schema import (
     PublishedTable,
 )
 from tzk_core.errors import nearest
-from tzk_core.names import UNSAFE
 
 Found = Iterator[tuple[Path, str]]
 
@@ -79,41 +77,34 @@ def broken_rules(sections: Sections) -> Found:
         yield from _published(index, row, sections)
 
 
-def placeholders(name: str) -> list[str]:
-    """The columns that a name such as `digit-{label}` holds. Raises ValueError where its braces do not
-    match."""
-    return [column for _, column, _, _ in string.Formatter().parse(name) if column is not None]
-
-
 def _names(tables: Mapping[int, DatasetTable] | Mapping[int, KnowledgeTable]) -> list[str]:
     return [table.name for table in tables.values()]
 
 
 def _dataset_names(sections: Sections) -> Found:
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for index, table in sections.datasets.items():
-        if table.name in seen:
+        if other := seen.get(naming.key(table.name)):
             yield (
                 ("datasets", index, "name"),
-                f"two data sets are called '{table.name}': give one another name (and a type)",
+                f"two data sets are called '{table.name}'{_alike(table.name, other)}: give one another name (and a "
+                "type)",
             )
-        seen.add(table.name)
+        seen.setdefault(naming.key(table.name), table.name)
 
 
 def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
     name = table.name
     path: Path = ("knowledge", index, "name")
     try:
-        columns, implied = placeholders(name), [column for each in table.implies for column in placeholders(each)]
+        columns = naming.columns(name)
+        implied = [column for each in table.implies for column in naming.columns(each)]
     except ValueError as error:
         yield path, f"the name '{name}', or one that it implies, has unmatched braces ({error})"
         return
-    if not name or name != name.strip() or UNSAFE.search(name) or name.startswith("-") or len(name) > 100:
-        yield (
-            path,
-            f"the name is also a file's: expected one without < > : \" / \\ | ? * [ ] . and edge spaces, "
-            f"got '{name}'",
-        )
+    # A column's value is checked with the data; the shortest that it can have stands for it here.
+    if message := naming.problem(naming.filled(name, dict.fromkeys(columns, "x"))):
+        yield path, message
     each = {
         column
         for column, value in table.present.items()
@@ -182,13 +173,16 @@ def _values(value: str | int | tuple[str | int, ...]) -> tuple[str | int, ...]:
 def _distinct_knowledge(sections: Sections) -> Found:
     seen: dict[str, str] = {}
     for index, table in sections.knowledge.items():
-        other = seen.setdefault(table.name.casefold(), table.name)
-        if other is not table.name:
-            also = "" if other == table.name else f" (and '{other}': names must differ by more than case)"
+        if other := seen.get(naming.key(table.name)):
             yield (
                 ("knowledge", index, "name"),
-                f"two knowledge types are called '{table.name}'{also}: rename one",
+                f"two knowledge types are called '{table.name}'{_alike(table.name, other, 'and')}: rename one",
             )
+        seen.setdefault(naming.key(table.name), table.name)
+
+
+def _alike(name: str, other: str, word: str = "as") -> str:
+    return "" if other == name else f" ({word} '{other}': names must differ by more than case)"
 
 
 def _implied(sections: Sections) -> Found:
@@ -197,24 +191,24 @@ def _implied(sections: Sections) -> Found:
         for name in table.implies:
             if name == table.name:
                 yield ("knowledge", index, "implies"), f"'{name}' implies itself"
-            elif sections.whole and not any(_could_be(name, each) for each in names):
+            elif sections.whole and not any(name == each or naming.could_be(name, each) for each in names):
                 yield ("knowledge", index, "implies"), _unknown("knowledge type", name, names)
 
 
 def _starts(sections: Sections) -> Found:
     names = sections.knowledge_names
     for index, table in sections.knowledge.items():
-        if table.start is not None and sections.whole and not any(_could_be(table.start, each) for each in names):
+        if table.start is not None and sections.whole and not any(naming.could_be(table.start, each) for each in names):
             yield ("knowledge", index, "start"), _unknown("knowledge type", table.start, names)
 
 
 def _added(sections: Sections, base: Base) -> Found:
     """What a spec may not do to what it adds to."""
     named = [table.name for table in base.config.knowledge]  # though its knowledge may have been removed
-    older = {name.casefold(): name for name in (*named, *base.knowledge)}
+    older = {naming.key(name): name for name in (*named, *base.knowledge)}
     for index, knowledge in sections.knowledge.items():
-        if other := older.get(knowledge.name.casefold()):
-            also = "" if other == knowledge.name else f" (as '{other}': names must differ by more than case)"
+        if other := older.get(naming.key(knowledge.name)):
+            also = _alike(knowledge.name, other)
             yield (
                 ("knowledge", index, "name"),
                 f"the run has a knowledge type '{knowledge.name}' already{also}: choose another name",
@@ -253,24 +247,6 @@ def _differing(ours: DatasetTable, theirs: DatasetTable) -> Iterator[tuple[str, 
     for key in dict.fromkeys([*ours.arguments, *theirs.arguments]):
         if ours.arguments.get(key) != theirs.arguments.get(key):
             yield key, ours.arguments.get(key), theirs.arguments.get(key)
-
-
-def _could_be(name: str, written: str) -> bool:
-    """Whether a knowledge type that is written as `written`, perhaps with columns to fill in, may come to be
-    `name`."""
-    if name == written:
-        return True
-    try:
-        parts = [
-            re.escape(text) + (".+" if column is not None else "") for text, column, *_ in _parsed(written)
-        ]
-    except ValueError:
-        return True
-    return re.fullmatch("".join(parts), name) is not None
-
-
-def _parsed(name: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    return list(string.Formatter().parse(name))
 
 
 def _multipliers(objective: ObjectiveTable) -> Found:

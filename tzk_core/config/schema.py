@@ -10,6 +10,8 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from tzk_core.names import wanted_of_file
+
 Condition = dict[str, str | int | tuple[str | int, ...]]
 """What samples must be: `dataset`, or a label column, and the value or values it must have; "each" stands for
 one knowledge type for every value of the column."""
@@ -26,8 +28,17 @@ def _matching(pattern: str, wording: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-FileName = Annotated[str, _matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'")]
+def _named(value: str) -> str:
+    if wanted := wanted_of_file(value):
+        raise PydanticCustomError("expected", "{wanted}", {"wanted": wanted})
+    return value
+
+
+FileName = Annotated[
+    str, _matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'"), AfterValidator(_named)
+]
 """A name that a folder may have on any system."""
+
 
 def _amount(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -40,6 +51,14 @@ def _amount(value: Any) -> Any:
 
 Amount = Annotated[int | float, BeforeValidator(_amount)]
 """How many samples: 100 is a number of them, 0.1 a share; 1 is one sample, 1.0 all."""
+
+# Numbers beyond these bounds are slips, and would end in hours of silence or without memory.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(gt=0, le=10**12)]
+Rate = Annotated[float, Field(gt=0, le=100)]
+Characteristics = Annotated[int, Field(ge=1, le=4096)]
+MOST_LAYERS = 1000
+MOST_SAMPLES_OF_C = 100_000
 
 Device = Annotated[str, _matching(r"auto|cpu|mps|cuda(:\d+)?", "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'")]
 
@@ -69,7 +88,7 @@ class FlowTable(PartTable):
     latent."""
 
     recipe: str = "paper"
-    layers: Annotated[tuple[LayerTable, ...], Field(min_length=1)] | None = None
+    layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = None
     base: Literal["gaussian", "logistic"] = "gaussian"
 
 
@@ -97,7 +116,7 @@ class KnowledgeTable(PartTable):
 
     name: str
     type: str = "flow"
-    characteristics: Annotated[int, Field(ge=1)] = 2
+    characteristics: Characteristics = 2
     present: Condition = Field(default_factory=dict)
     unobserved: Condition = Field(default_factory=dict)
     observed: tuple[str, ...] = ()
@@ -117,7 +136,7 @@ class ObjectiveTable(Table):
     prior: Literal["full", "paper"] = "full"
     unlabelled: Literal["sum", "skip"] = "sum"
     emphasis: Annotated[float, Field(ge=0)] = 0.0
-    negatives: Annotated[int, Field(ge=1)] = 16
+    negatives: Annotated[int, Field(ge=1, le=10**6)] = 16
     hidden_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     kl_warmup: Annotated[float, Field(ge=0, le=1)] = 0.2
     multiplier: Annotated[float, Field(ge=0)] = 0.1
@@ -131,18 +150,18 @@ class StepsTable(Table):
     `compile`: whether the step is compiled; "auto" where that is faster for the whole run. `processes`: how many share
     the work of the flow, on CPUs."""
 
-    steps: Annotated[int, Field(gt=0)]
+    steps: Count
     minutes: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Annotated[int, Field(gt=0)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    elementwise_rate: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(gt=0, le=2**20)] = 256
+    learning_rate: Rate = 3e-3
+    elementwise_rate: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0, le=10**12)] = 0
     decay: Literal["cosine", "none"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = None
-    log_every: Annotated[int, Field(gt=0)] = 50
+    log_every: Count = 50
     compile: bool | Literal["auto"] = "auto"
-    processes: Annotated[int, Field(gt=0)] = 1
+    processes: Annotated[int, Field(gt=0, le=1024)] = 1
 
 
 class TrainingTable(StepsTable):
@@ -152,22 +171,22 @@ class TrainingTable(StepsTable):
 
     labelled_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     optimizer: Literal["adam", "muon"] = "adam"
-    matrix_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    knowledge_learning_rate: Annotated[float, Field(gt=0)] | None = None
-    checkpoint_every: Annotated[int, Field(gt=0)] = 1000
-    validate_every: Annotated[int, Field(ge=0)] = 250
-    validation_samples: Annotated[int, Field(gt=0)] = 1000
-    patience: Annotated[int, Field(ge=0)] = 0
-    initialisation: Annotated[int, Field(ge=0)] = 4096
+    matrix_learning_rate: Rate | None = None
+    knowledge_learning_rate: Rate | None = None
+    checkpoint_every: Count = 1000
+    validate_every: Annotated[int, Field(ge=0, le=10**12)] = 250
+    validation_samples: Count = 1000
+    patience: Annotated[int, Field(ge=0, le=10**12)] = 0
+    initialisation: Annotated[int, Field(ge=0, le=10**7)] = 4096
 
 
 class EvaluationTable(Table):
     """[evaluation]: `partitions` and `means` map a name to globs over the names of knowledge types. Of several
     `dequantisations` of each sample the densities are averaged: a tighter bound on what the grey levels cost."""
 
-    importance_samples: Annotated[int, Field(gt=0)] = 64
-    dequantisations: Annotated[int, Field(gt=0)] = 1
-    limit: Annotated[int, Field(gt=0)] | None = None
+    importance_samples: Annotated[int, Field(gt=0, le=MOST_SAMPLES_OF_C)] = 64
+    dequantisations: Annotated[int, Field(gt=0, le=10_000)] = 1
+    limit: Count | None = None
     partitions: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     means: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
@@ -204,7 +223,7 @@ class Config(Whole):
     """A whole experiment. `load_config` reads and checks one."""
 
     name: FileName
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     device: Device = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     plugins: tuple[str, ...] = ()
@@ -223,15 +242,15 @@ class AddingTable(StepsTable):
     told from (see `training.negatives.Negatives`)."""
 
     present_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    own_samples: Annotated[int, Field(ge=0)] = 4096
-    own_types: Annotated[int, Field(ge=0)] = 16
+    own_samples: Annotated[int, Field(ge=0, le=10**6)] = 4096
+    own_types: Annotated[int, Field(ge=0, le=10**6)] = 16
 
 
 class Addition(Whole):
     """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
 
     name: FileName
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     device: Device | None = None
     plugins: tuple[str, ...] = ()
     datasets: tuple[DatasetTable, ...] = ()

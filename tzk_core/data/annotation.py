@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tzk_core import names as naming
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
-from tzk_core.names import STAND_IN, in_a_name
 
 EACH = "each"
 Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the values that match
@@ -90,10 +89,12 @@ def expand(
     knowledge types of one name.
     """
     expanded = [knowledge for table in tables for knowledge in _expand_table(table, samples_by_dataset)]
-    names = [knowledge.name for knowledge in expanded]
-    for name in names:
-        if names.count(name) > 1:
-            raise TzkError(f"[[knowledge]]: two knowledge types are called '{name}': give one another name")
+    first: dict[str, str] = {}
+    for name in (each.name for each in expanded):
+        if other := first.get(naming.key(name)):
+            also = "" if other == name else f", and '{other}', which differs by case or in what nobody sees"
+            raise TzkError(f"[[knowledge]]: two knowledge types are called '{name}'{also}: give one another name")
+        first[naming.key(name)] = name
     _check_implications({knowledge.name: knowledge.implies for knowledge in expanded}, known)
     return expanded
 
@@ -192,14 +193,16 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
     supplied = {name for samples in data.values() for name in samples.characteristics}
     columns = {column: _values(column, data) for column in observed if column not in supplied}
     combinations = list(_combinations(each, present, data))
-    _check_distinct_names(name, combinations, where)
+    _check_names(name, combinations, where)
     for values in combinations:
         filled = present | {column: (value,) for column, value in values.items()}
         filled_unobserved = {
             column: (values[column],) if column in values and allowed == (EACH,) else allowed
             for column, allowed in unobserved.items()
         }
-        names = dict(name=_filled(name, values), implies=[_filled(implied, values) for implied in implies])
+        names = dict(
+            name=naming.filled(name, values), implies=[naming.filled(implied, values) for implied in implies]
+        )
         yield ExpandedKnowledge(
             name=names["name"],  # type: ignore[arg-type]
             table={**table, **names, "pattern": name, "present": filled, "unobserved": filled_unobserved},
@@ -286,7 +289,7 @@ def _check_placeholders(name: str, implies: Sequence[str], each: Sequence[str], 
 
 def _placeholders(text: str, where: str) -> set[str]:
     try:
-        return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
+        return set(naming.columns(text))
     except ValueError as error:
         raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
 
@@ -309,22 +312,26 @@ def _check_observed(
         )
 
 
-def _check_distinct_names(name: str, combinations: Sequence[Mapping[str, str]], where: str) -> None:
-    """That what becomes of labels within a name leaves the names of one table distinct."""
+def _check_names(name: str, combinations: Sequence[Mapping[str, str]], where: str) -> None:
+    """That what becomes of labels within a name can be one, and leaves the names of one table distinct."""
     first: dict[str, Mapping[str, str]] = {}
     for values in combinations:
-        filled = _filled(name, values)
-        if (other := first.setdefault(filled, values)) is not values:
-            one, two = (" and ".join(f"{key} = '{value}'" for key, value in each.items()) for each in (other, values))
+        filled = naming.filled(name, values)
+        advice = "or write a table for each value, with a name of its own"
+        if message := naming.problem(filled):
+            raise TzkError(f"{where}: of {_worded(values)}: {message}. Rename the label, {advice}")
+        if (other := first.setdefault(naming.key(filled), values)) is not values:
             raise TzkError(
-                f"{where}: {one} and {two} would both be called '{filled}' (what no name can hold is '{STAND_IN}' in "
-                "it): rename one of the labels, or write a table for each value, with a name of its own"
+                f"{where}: {_worded(other)} and {_worded(values)} would both be called '{filled}' (what no name can "
+                f"hold is '{naming.STAND_IN}' in it, and some file systems see no difference of case): rename one of "
+                f"the labels, {advice}"
             )
 
 
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    """`digit-{label}` with the values of a label column in it, as far as a name can hold them."""
-    return text.format(**{column: in_a_name(value) for column, value in values.items()})
+def _worded(values: Mapping[str, str]) -> str:
+    """`label = 'a' and kind = 'b'`, long labels cut."""
+    short = {column: value if len(value) <= 40 else value[:40] + "..." for column, value in values.items()}
+    return " and ".join(f"{column} = '{value}'" for column, value in short.items())
 
 
 def _check_implications(implies: Mapping[str, Sequence[str]], known: Collection[str]) -> None:

@@ -7,18 +7,14 @@ import hashlib
 import io
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from tzk_core.data.packed import UNREADABLE, read_arrays
 from tzk_core.data.root import cache_root, places
 from tzk_core.errors import TzkError
-
-# What numpy raises for an npz file that is damaged, besides the file system's errors.
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @contextlib.contextmanager
@@ -54,8 +50,8 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays kept in the npz file `path`; made and written first if it is not there or cannot be read."""
-    with contextlib.suppress(*UNREADABLE), np.load(path) as kept:
-        return {name: kept[name] for name in kept.files}
+    with contextlib.suppress(*UNREADABLE, TzkError):
+        return read_arrays(path)
     arrays = dict(make())
     with finished(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]

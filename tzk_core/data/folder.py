@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import math
-import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tzk_core.data.images import COLOURS, SUFFIXES, open_image, read_image, resize
-from tzk_core.data.ordering import natural_key
-from tzk_core.data.protocol import SPLITS, Samples, check_split
+from tzk_core.data.images import COLOURS, GROUNDS, read_image, resize, size_of
+from tzk_core.data.listing import labels_without_images, parts_of
+from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
-from tzk_core.errors import TzkError, nearest
+from tzk_core.errors import Note, TzkError, nearest
+
+LARGEST = 8192
+"""Pixels of the side of an image that all are resized to."""
 
 
 class Folder:
     """Images below a folder, in natural order of their paths.
 
     path: the folder; looked for as written, then below `TZK_DATA`. Either its subfolders are labels, or it
-        has `train` (and maybe `validation` and `test`) whose subfolders are labels. Other files, and hidden
-        ones, are left alone.
+        has `train` (and maybe `validation`, or `val`, and `test`) whose subfolders are labels, and nothing
+        beside them. Links are followed. Other files, and hidden ones, are left alone.
     size: resize to size x size (antialiased bilinear, whatever the proportions were); None keeps the images
         as they are, and they must then all have one size.
     colour: "grey", shape (1, h, w), or "rgb", shape (3, h, w). invert: make dark ink on light paper bright on
         dark.
+    ground: "white" or "black", the paper that shows where an image is transparent.
+    splits: whether the subfolders of `path` are splits; false where a label is called train, say.
     validation, test: how many images to cut from the training images by `seed`, if there is no folder for
         them; by default a tenth each.
+    An image is turned as its camera says in EXIF. Whatever cannot be read right is refused: damaged files, more than
+    8 bits a channel, several frames in a file; all of these files are listed at once.
     Label column `label`: the subfolder, with "/" between nested ones; no column if there are no subfolders.
     """
 
@@ -44,17 +51,30 @@ class Folder:
         validation: int | None = None,
         test: int | None = None,
         seed: int = 0,
+        ground: str = "white",
+        splits: bool | None = None,
     ) -> None:
         if colour not in COLOURS:
             raise TzkError(f"folder: colour = '{colour}', expected 'grey' or 'rgb'{nearest(colour, COLOURS)}")
-        if size is not None and size < 1:
-            raise TzkError(f"folder: size = {size}, expected the side of the images in pixels, at least 1")
+        if ground not in GROUNDS:
+            raise TzkError(f"folder: ground = '{ground}', expected 'white' or 'black'{nearest(ground, GROUNDS)}")
+        if size is not None and not 1 <= size <= LARGEST:
+            raise TzkError(f"folder: size = {size}, expected the side of the images in pixels, 1 to {LARGEST:,}")
         self.folder = existing(path, "folder")
         if not self.folder.is_dir():
             raise TzkError(f"folder: {self.folder} is not a folder; give the folder that has the images")
         self.name = self.folder.name
-        self.size, self.colour, self.invert = size, colour, invert
-        self._files = _files_by_part(self.folder)
+        self.size, self.colour, self.invert, self.ground = size, colour, invert, ground
+        parts = parts_of(self.folder, splits)
+        self._bases = {part: base for part, (base, _) in parts.items()}
+        self._files = {part: files for part, (_, files) in parts.items()}
+        for part, files in self._files.items():
+            if empty := labels_without_images(self._bases[part], files):
+                warnings.warn(
+                    f"folder: no images in {', '.join(empty)} of {self._bases[part]}: there are no such labels",
+                    Note,
+                    stacklevel=2,
+                )
         self._divided = divide(
             {part: len(files) for part, files in self._files.items()},
             validation,
@@ -62,10 +82,28 @@ class Folder:
             seed,
             "folder",
         )
-        with open_image(self._first(), "folder") as image:
-            width, height = image.size
+        first = self._files["train"][0]
+        width, height = size_of(first, "folder")
+        self._like = str(first)
         self.shape: tuple[int, ...] = (len(COLOURS[colour]), size or height, size or width)
         self.original_dims: int | None = math.prod(self.shape) if size is None else None
+
+    @classmethod
+    def unread(
+        cls,
+        shape: tuple[int, ...],
+        size: int | None = None,
+        colour: str = "grey",
+        invert: bool = False,
+        ground: str = "white",
+        **_: object,
+    ) -> Folder:
+        """A folder whose images are gone: `prepare` takes others to `shape` as it did, and it has no splits."""
+        folder = cls.__new__(cls)
+        folder.name, folder.shape, folder.original_dims = "folder", tuple(shape), None
+        folder.size, folder.colour, folder.invert, folder.ground = size, colour, invert, ground
+        folder._like = "what the model was trained on"
+        return folder
 
     def split(self, split: str) -> Samples:
         """`Samples` of "train", "validation" or "test"; TzkError names an image that does not fit."""
@@ -73,9 +111,12 @@ class Folder:
         part, rows = self._divided[split]
         files = [self._files[part][row] for row in rows]
         T = torch.empty(len(files), *self.shape, dtype=torch.uint8)
-        for file, row in zip(files, T, strict=True):
-            row.copy_(self._read(file))
-        labels = [file.relative_to(self._base(part)).parent.as_posix() for file in files]
+        try:
+            for file, row in zip(files, T, strict=True):
+                row.copy_(self._read(file))
+        except TzkError as error:
+            raise TzkError(self._all_that_is_wrong() or str(error)) from None
+        labels = [file.relative_to(self._bases[part]).parent.as_posix() for file in files]
         named = {"label": np.array(["" if label == "." else label for label in labels], dtype=np.str_)}
         return Samples(T=T, labels=named if self._is_labelled() else {})
 
@@ -85,45 +126,25 @@ class Folder:
             image = resize(image[None], self.size)[0]
         elif tuple(image.shape) != self.shape:
             raise TzkError(
-                f"folder: {name} is {image.shape[2]} x {image.shape[1]} pixels, but {self._first()} is "
+                f"folder: {name} is {image.shape[2]} x {image.shape[1]} pixels, but {self._like} is "
                 f"{self.shape[2]} x {self.shape[1]}: give a `size` to which all are resized"
             )
         return 255 - image if self.invert else image
 
     def _read(self, file: Path) -> Tensor:
-        return self.prepare(read_image(file, self.colour, "folder"), str(file))
+        return self.prepare(read_image(file, self.colour, "folder", self.ground), str(file))
 
-    def _first(self) -> Path:
-        return self._files["train"][0]
-
-    def _base(self, part: str) -> Path:
-        return self.folder / part if (self.folder / "train").is_dir() else self.folder
+    def _all_that_is_wrong(self) -> str:
+        """A line for each image of any split that does not fit, so that one reading finds all of them."""
+        problems = []
+        for file in (file for files in self._files.values() for file in files):
+            try:
+                self._read(file)
+            except TzkError as error:
+                problems.append(str(error))
+        if len(problems) < 2:
+            return "".join(problems)
+        return f"{len(problems)} images of {self.folder} cannot be used:\n  " + "\n  ".join(problems)
 
     def _is_labelled(self) -> bool:
-        return any(file.parent != self._base(part) for part, files in self._files.items() for file in files)
-
-
-def _files_by_part(folder: Path) -> dict[str, list[Path]]:
-    """The images of each part that the folder brings, in natural order; TzkError if a part has none."""
-    own = [split for split in SPLITS if (folder / split).is_dir()]
-    if own and "train" not in own:
-        raise TzkError(
-            f"folder: {folder} has a folder {' and '.join(own)} but no folder train: "
-            f"put the training images into {folder / 'train'}"
-        )
-    parts = {part: images_below(folder / part) for part in own} if own else {"train": images_below(folder)}
-    for part, files in parts.items():
-        if not files:
-            where = folder / part if own else folder
-            raise TzkError(f"folder: no images in {where}: expected names that end in {' '.join(SUFFIXES)}")
-    return parts
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The files below a folder whose names are those of images, in natural order; hidden ones are left alone."""
-    images = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = (Path(parent, name) for name in files if not name.startswith("."))
-        images += [file for file in shown if file.suffix.lower() in SUFFIXES]
-    return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
+        return any(file.parent != self._bases[part] for part, files in self._files.items() for file in files)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import shutil
+import math
 import zlib
 from pathlib import Path
 
@@ -28,6 +28,7 @@ FILES = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+LARGEST, PIECE = 10**8, 10**6  # bytes, of the largest file that could be MNIST's, and copied at a time
 RAW = Path("MNIST", "raw")
 SIDE = 28
 
@@ -102,6 +103,8 @@ def _ready(root: str | Path | None) -> Path:
     for place in places(root):
         raw = place / RAW
         if all((raw / name).is_file() for name in FILES):
+            for name in FILES:
+                _check_whole(raw / name)
             return place
         if all((raw / name).is_file() or (raw / f"{name}.gz").is_file() for name in FILES):
             return _decompressed(raw)
@@ -111,6 +114,20 @@ def _ready(root: str | Path | None) -> Path:
         put=f"{', '.join(FILES)} (as they are or .gz) into {RAW.as_posix()}",
         root=root,
     )
+
+
+def _check_whole(file: Path) -> None:
+    """Raises TzkError unless a file is as long as the shape at its beginning takes: copies are cut off at times."""
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    axes = start[3] if len(start) > 3 else 0
+    shape = [int.from_bytes(start[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
+    expected, size = 4 + 4 * axes + math.prod(shape), file.stat().st_size
+    if start[:3] != bytes([0, 0, 8]) or axes not in (1, 3) or size != expected:
+        raise TzkError(
+            f"mnist: {file} does not hold MNIST: expected bytes in the idx format, {expected:,} of them as it begins; "
+            f"got {size:,}: get this file again"
+        )
 
 
 def _decompressed(raw: Path) -> Path:
@@ -125,7 +142,10 @@ def _decompressed(raw: Path) -> Path:
             try:
                 opener = gzip.open if source.suffix == ".gz" else open
                 with opener(source, "rb") as packed, temporary.open("wb") as plain:
-                    shutil.copyfileobj(packed, plain)
+                    for _ in range(LARGEST // PIECE):
+                        plain.write(packed.read(PIECE))
+                    if packed.read(1):
+                        raise OSError(f"it holds more than {LARGEST:,} bytes, which MNIST does not")
             except (OSError, EOFError, zlib.error) as error:
                 raise TzkError(f"mnist: cannot read {source} ({error}): get this file again") from error
             if hashlib.md5(temporary.read_bytes(), usedforsecurity=False).hexdigest() != FILES[name]:

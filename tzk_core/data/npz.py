@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tzk_core.data.cache import UNREADABLE
+from tzk_core.data.packed import UNREADABLE, read_arrays
 from tzk_core.data.protocol import SPLITS, Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
 from tzk_core.errors import TzkError, nearest
+from tzk_core.names import column_problem
 
 LABELS, CHARACTERISTICS = "labels.", "characteristics."
 EXPECTED = "T, labels.NAME and characteristics.NAME"
@@ -109,6 +109,8 @@ def _read(file: Path, levels: int) -> Samples:
     labels, characteristics = {}, {}
     for name, array in arrays.items():
         where = f"npz: {file}: {name}"
+        if wrong := column_problem(name.partition(".")[2]) if name.startswith((LABELS, CHARACTERISTICS)) else "":
+            raise TzkError(f"{where}: {wrong}")
         if array.shape != (len(T),):
             raise TzkError(f"{where}: expected shape ({len(T)},), one value a sample of T; got {array.shape}")
         if name.startswith(LABELS):
@@ -123,10 +125,7 @@ def _read(file: Path, levels: int) -> Samples:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not an npz file, or cut short")
-        with np.load(file, allow_pickle=False) as opened:
-            return {name: opened[name] for name in opened.files}
+        return read_arrays(file)
     except UNREADABLE as error:
         raise TzkError(
             f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
@@ -142,16 +141,23 @@ def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:
         return T
     if not np.issubdtype(T.dtype, np.floating):
         raise TzkError(f"{where}: expected uint8 grey levels or floating point; got {T.dtype}: convert it")
-    result = T.astype(np.float32)
+    with np.errstate(over="ignore"):
+        result = T.astype(np.float32)
     if not np.isfinite(result).all():
         first = int(np.flatnonzero(~np.isfinite(result).reshape(len(T), -1).all(axis=1))[0])
-        raise TzkError(f"{where}: expected finite numbers; got nan or infinity, first in sample {first}")
+        raise TzkError(
+            f"{where}: expected finite numbers; got {_too_large(T[first]) or 'nan or infinity'}, first in sample "
+            f"{first}"
+        )
     return result
 
 
 def _column_of_text(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype.kind == "S":
-        return np.char.decode(array, "utf-8")
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise TzkError(f"{where}: expected text in UTF-8; got bytes that are none ({error.reason})") from None
     if array.dtype.kind not in "Uiub":
         raise TzkError(f"{where}: expected text or integers; got {array.dtype}: convert it")
     return array.astype(np.str_)
@@ -162,7 +168,21 @@ def _column_of_numbers(array: np.ndarray, where: str) -> torch.Tensor:
         raise TzkError(f"{where}: expected numbers; got {array.dtype}: convert it")
     if np.isinf(array).any():
         raise TzkError(f"{where}: expected finite numbers, or nan where not known; got infinity")
-    return torch.from_numpy(array.astype(np.float32))
+    with np.errstate(over="ignore"):
+        result = array.astype(np.float32)
+    if np.isinf(result).any():
+        raise TzkError(
+            f"{where}: expected finite numbers; got {_too_large(array[np.isinf(result)])}, first in sample "
+            f"{int(np.isinf(result).argmax())}: scale them"
+        )
+    return torch.from_numpy(result)
+
+
+def _too_large(values: np.ndarray) -> str:
+    """What to say of numbers that are finite and not so in single precision; "" where there are none."""
+    with np.errstate(over="ignore"):
+        lost = np.isfinite(values) & ~np.isfinite(values.astype(np.float32))
+    return f"{values[lost].flat[0]:g}, more than single precision holds (3.4e38)" if lost.any() else ""
 
 
 def _kind(samples: Samples) -> str:

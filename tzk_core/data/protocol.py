@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, as_tensor
 
 from tzk_core.errors import TzkError, nearest
+from tzk_core.names import column_problem
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,6 +34,9 @@ class Samples:
     def __post_init__(self) -> None:
         shapes = {f"label column '{name}'": column.shape for name, column in self.labels.items()}
         shapes |= {f"characteristic '{name}'": column.shape for name, column in self.characteristics.items()}
+        for name in (*self.labels, *self.characteristics):
+            if message := column_problem(name):
+                raise TzkError(f"the column {name!r} cannot be called so: {message}")
         for name, shape in shapes.items():
             if tuple(shape) != (len(self.T),):
                 raise TzkError(
@@ -92,6 +96,29 @@ class Dataset(Protocol):
     def split(self, split: str) -> Samples:
         """The samples of "train", "validation" or "test"; TzkError for any other name."""
         ...
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A data set whose data are gone, in the place of which arrays of the model's shape can still be read.
+
+    A class of data sets whose `prepare` needs no data CAN have a class method `unread(shape, **arguments)` that gives
+    an object with `prepare` and these attributes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+    levels: int | None = 256
+    original_dims: int | None = None
+
+    def split(self, split: str) -> Samples:
+        """Raises the TzkError that reading the data did."""
+        raise TzkError(self.reason)
+
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        """Raises TzkError: nobody knows how the data set reads an image."""
+        raise TzkError(f"{name} cannot be read as data set {self.name!r} reads images: {self.reason}")
 
 
 def check_split(split: str) -> None:

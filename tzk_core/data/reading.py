@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tzk_core.data.folder import images_below
 from tzk_core.data.images import SUFFIXES, read_image
+from tzk_core.data.listing import images_below
 from tzk_core.data.npz import read_observations
 from tzk_core.data.protocol import Dataset
 from tzk_core.errors import TzkError, nearest
@@ -81,11 +81,11 @@ def _read_image(file: Path, datasets: Mapping[str, Dataset]) -> Tensor:
     if len(shape) != 3 or shape[0] not in _COLOUR_OF or levels is None:
         kind = "real-valued" if levels is None else "no images"
         raise TzkError(f"{file} is an image; this model's data are {kind}, of shape {shape}: give T in an npz file")
-    image = read_image(file, _COLOUR_OF[shape[0]], "score")
     found: dict[str, Tensor] = {}
     refusals = []
     for name, dataset in datasets.items():
         try:
+            image = read_image(file, _COLOUR_OF[shape[0]], "score", getattr(dataset, "ground", "white"))
             found[name] = _prepared(image, dataset, file)
         except TzkError as error:
             refusals.append(str(error))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tzk_core.errors import TzkError
+from tzk_core.files import shown_path
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -15,7 +17,7 @@ def data_root(root: str | Path | None = None) -> Path:
     It may be read-only, and need not exist.
     """
     chosen = root or os.environ.get("TZK_DATA")
-    return Path(chosen).expanduser() if chosen else _platform_cache()
+    return expanded(chosen) if chosen else _platform_cache()
 
 
 def cache_root() -> Path:
@@ -51,23 +53,52 @@ def existing(path: str | Path | None, what: str) -> Path:
     """An existing path: as written, else below the data root; TzkError, saying where was looked."""
     if path is None:
         raise TzkError(f"{what}: `path` is missing: give the file or folder that has the data")
-    looked = [Path(path).expanduser(), data_root() / path]
+    looked = [expanded(path).absolute()]
+    with suppress(TzkError):  # no home folder, and TZK_DATA not set: there is one place only
+        looked.append(data_root() / path)
     for candidate in looked:
-        if candidate.exists():
+        if _is_there(candidate, what):
             return candidate
-    raise TzkError(f"{what}: there is neither {looked[0].absolute()} nor {looked[1]}: correct `path`")
+    places = f"neither {looked[0]} nor {looked[1]}" if len(looked) > 1 else f"no {looked[0]}"
+    raise TzkError(f"{what}: there is {places}: correct `path`")
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` replaced; TzkError where nobody knows the home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise TzkError(f"{path}: there is no home folder here (HOME is not set): write the path without '~'") from None
+
+
+def _is_there(path: Path, what: str) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise TzkError(f"{what}: {shown_path(path)} cannot be read: {reason}: correct `path`") from None
+    return True
 
 
 def _cache() -> Path:
     chosen = os.environ.get("TZK_CACHE")
-    return Path(chosen).expanduser() if chosen else _platform_cache()
+    return expanded(chosen) if chosen else _platform_cache()
 
 
 def _platform_cache() -> Path:
+    """The user's cache folder; TzkError where there is no home folder to have it in."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "tzk"
+    try:
+        return Path(base).expanduser() / "tzk"
+    except RuntimeError:
+        raise TzkError(
+            "there is no home folder here for data and copies of them (HOME is not set): set TZK_CACHE to a folder "
+            "you can write, and TZK_DATA to the one that has the data"
+        ) from None

@@ -19,6 +19,8 @@ from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 
+MOST_STEPS = 1000
+
 
 def paper(
     shape: tuple[int, ...],
@@ -33,6 +35,7 @@ def paper(
     The paper takes 10 steps and 16×16 tiles on 32×32 images, the logit of Real NVP (alpha = 0.05) and the plain SymLog
     (knee = 0). `initialisation` is that of the tiled convolutions, "identity" or "orthogonal"; `knee` that of `SymLog`.
     """
+    _check(shape, steps, tile)
     return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation, knee)])
 
 
@@ -55,8 +58,7 @@ def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03
     """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
     scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
     0.35; `tests/test_recipes.py` measures both."""
-    if steps < 1:
-        raise TzkError(f"a flow has at least one step; got {steps}")
+    _check(shape, steps, tile)
     parts = _steps(shape, steps, tile, "identity", knee)
     affine = [part for part in parts if isinstance(part, Affine)]
     quantiles = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
@@ -112,6 +114,25 @@ def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str, k
         ]
         moves = [Unsqueeze(inner, squeeze.factor, squeeze.tiling)] if squeeze is not None else []
     return [*parts, *_joined(inner, moves), Affine(shape)]
+
+
+def _check(shape: tuple[int, ...], steps: int, tile: int) -> None:
+    """Raises `TzkError`, naming the argument, unless there are steps to take and tiles of this side cut the image, and
+    where there are several steps every second pixel of it."""
+    if not 1 <= steps <= MOST_STEPS:
+        raise TzkError(f"steps = {steps}: a flow has at least one step, and at most {MOST_STEPS} are expected")
+    if len(shape) != 3:
+        return
+    _, height, width = shape
+    sides = math.gcd(height, width) // (2 if steps > 1 else 1)
+    odd = steps > 1 and (height % 2 or width % 2)
+    if odd or tile < 1 or sides % tile:
+        fits = [side for side in range(1, sides + 1) if sides % side == 0 and not odd]
+        advice = f"expected one of {', '.join(map(str, fits))}" if fits else "expected steps = 1, or even sides"
+        raise TzkError(
+            f"tile = {tile} does not cut images of {height} x {width} pixels into tiles in {steps} steps: {advice}; or "
+            "give the data sets another size"
+        )
 
 
 def _squeeze(shape: tuple[int, ...], tile: int, strided: bool) -> Squeeze | None:

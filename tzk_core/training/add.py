@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
-from tzk_core.inputs import check_observations, check_presence
+from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.training.fit import settings_from
@@ -85,17 +85,15 @@ def add(
     for name, column in presence.items():
         check_presence(column, len(T), name)
     for name, C in (characteristics or {}).items():
-        expected = (len(T), knowledge[name].characteristics)
-        if tuple(C.shape) != expected or C.isinf().any():
-            got = f"{tuple(C.shape)}" + (", with infinity in it" if C.isinf().any() else "")
-            raise TzkError(f"characteristics of {name!r} are expected as {expected}, finite or nan; got {got}")
+        check_observed(C, len(T), knowledge[name].characteristics, name)
     for key, given in (("start", start), ("groups", groups)):
         for name in given or {}:
             if name not in knowledge:
                 raise TzkError(f"{key}: {name!r} is not added{nearest(name, knowledge)}")
     for name, labels in (groups or {}).items():
-        if tuple(labels.shape) != (len(T),) or labels.is_floating_point():
-            raise TzkError(f"groups of {name!r} are expected as ({len(T)},) integers; got {tuple(labels.shape)}")
+        if not isinstance(labels, Tensor) or tuple(labels.shape) != (len(T),) or labels.is_floating_point():
+            got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+            raise TzkError(f"groups of {name!r} are expected as ({len(T)},) integers, a torch tensor; got {got}")
     options = settings_from(settings, "add(model, knowledge, T, presence, steps=...)", LEFT_OUT)
     source = Source(
         Samples(T.detach().cpu()),

@@ -25,11 +25,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from tzk_core import names as naming
 from tzk_core.build import rebuild_flow, rebuild_knowledge
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
-from tzk_core.names import is_file_name
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import (
     FlowLayer,
@@ -219,7 +219,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         knowledge = manifest["knowledge"].items()
         damaged = not {"file", "sha256", "hash", "parts"} <= set(manifest["core"])
         damaged |= any(not {"file", "sha256", "core", "part", "implies"} <= set(entry) for _, entry in knowledge)
-        damaged = damaged or any(not is_file_name(name) or entry["file"] != _file_of(name) for name, entry in knowledge)
+        damaged = damaged or any(naming.problem(name) or entry["file"] != _file_of(name) for name, entry in knowledge)
     except (KeyError, TypeError, AttributeError):
         damaged = True
     if damaged:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.inputs import check_observations, check_presence
+from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
@@ -138,9 +138,7 @@ def _check_known(
         model.find(name)
         check_presence(column, count, name)
     for name, C in characteristics.items():
-        expected = (count, model.find(name).characteristics)
-        if tuple(C.shape) != expected:
-            raise TzkError(f"characteristics of {name!r} are expected as {expected}; got {tuple(C.shape)}")
+        check_observed(C, count, model.find(name).characteristics, name)
 
 
 def _held(model: TzK, given: Tensor | Sequence[Any], seed: int) -> Validation:

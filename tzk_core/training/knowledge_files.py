@@ -14,6 +14,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.implications import implied_by
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.names import key
 from tzk_core.training.checkpoint import (
     OpaqueKnowledge,
     copy_checkpoint,
@@ -109,17 +110,17 @@ def import_knowledge(
     if name is not None and len(paths) != 1:
         raise TzkError(f"a name is for one file: got {len(paths)} files to be called {name!r}")
     model, manifest = load_checkpoint(folder, flow), read_manifest(folder)
-    taken = {each.casefold(): each for each in manifest["knowledge"]}
+    taken = {key(each): each for each in manifest["knowledge"]}
     more: dict[str, tuple[Mapping[str, Any], bytes]] = {}
     for path in map(Path, paths):
         file = opened(_content(path), path)
         file = file if name is None else file.called(name)
-        if other := taken.get(file.name.casefold()):
+        if other := taken.get(key(file.name)):
             raise TzkError(
                 f"{path} holds knowledge {file.name!r}, and {run} has one called {other!r} already: give it another "
                 "name with --as (in Python, name=...), or remove the other first"
             )
-        taken[file.name.casefold()] = file.name
+        taken[key(file.name)] = file.name
         kind = _usable(file, path, run, manifest["core"]["hash"], model)
         try:
             model.add(file.name, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import pickle
 import signal
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,9 @@ from tzk_core.objective.wording import Wording
 
 APART = 1e-3
 """How far z of a whole batch may be from that of its parts, relative to its norm, before a flow is refused."""
+
+UNGUARDED = 97
+"""The exit status of a process that would start others, since the script that it imports does."""
 
 PATIENCE = 30
 """Seconds that a process has to end before it is killed."""
@@ -183,8 +187,11 @@ class _Worker:
         self._process = context.Process(
             target=_work, args=(pickled, values, gradients, theirs, threads), daemon=True, name="tzk-flow"
         )
+        if getattr(torch.multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(UNGUARDED)  # this is such a process, which has just begun to import the script
         self._process.start()
         theirs.close()
+        atexit.register(self._connection.close)  # at which it ends, before multiprocessing waits for it
 
     def encode(self, part: Tensor, graph: bool, parameters: Sequence[Tensor]) -> None:
         torch._foreach_copy_(self._values, list(parameters))
@@ -202,6 +209,7 @@ class _Worker:
         return [each if here else None for each, here in zip(self._gradients, reached, strict=True)]
 
     def close(self) -> None:
+        atexit.unregister(self._connection.close)
         self._connection.close()  # at which it ends
         self._process.join(PATIENCE)
         if self._process.is_alive():
@@ -225,12 +233,16 @@ class _Worker:
 
     def _ended(self) -> str:
         self._process.join(PATIENCE)
+        if self._process.exitcode == UNGUARDED:
+            return 'put the calls of your script under  if __name__ == "__main__":  since every process imports it'
         return f"exit code {self._process.exitcode}"
 
 
 def _work(pickled: bytes, values: Tensor, gradients: Tensor, connection: Connection, threads: int) -> None:
     """The other process: parts come in, z and gradients go out, until the connection closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the trainer's to answer
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # an interrupt is the trainer's to answer, who closes the connection
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     transform: Transform | None = None

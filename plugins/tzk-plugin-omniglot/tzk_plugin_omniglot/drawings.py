@@ -6,19 +6,19 @@ import hashlib
 import os
 import tempfile
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torchvision
 
 from tzk_core.data.cache import cached_arrays, download, fingerprint
+from tzk_core.data.packed import UNREADABLE, unpack
 from tzk_core.data.root import cache_root, places
 from tzk_core.errors import TzkError
 
 FOLDER = "omniglot-py"
 SIDE = 105
+LARGEST = 2 * SIDE * SIDE  # bytes of the file of a drawing, however it is written
 COUNTS = {"images_background": 19280, "images_evaluation": 13180}
 # md5 over the drawings in name order of: the name, a zero byte, 105*105 bytes of 1 (paper) and 0 (ink).
 # It is the same for every packing of the same pixels, unlike the md5 of the zip that torchvision asks for.
@@ -88,9 +88,8 @@ def _read(part: str, source: Path) -> dict[str, np.ndarray]:
         return _pack(part, source.parent.parent, source)
     with tempfile.TemporaryDirectory(dir=cache_root(), prefix=".omniglot-") as folder:
         try:
-            with zipfile.ZipFile(source) as packed:
-                packed.extractall(Path(folder, FOLDER))  # checks the CRC of every file
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            unpack(source, Path(folder, FOLDER), most=COUNTS[part] * LARGEST)
+        except UNREADABLE as error:
             raise TzkError(f"omniglot: cannot read {source} ({error}): get this file again") from error
         return _pack(part, Path(folder), source)
 

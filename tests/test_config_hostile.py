@@ -1,0 +1,107 @@
+"""A config that nobody should have written, or that is none, is refused in a sentence; what editors add is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tzk_core.config import ConfigError, config_from, load_config, read_toml
+
+MINIMAL = """
+name = "m"
+[[datasets]]
+name = "two-moons"
+[[knowledge]]
+name = "k"
+type = "gaussian"
+present = { dataset = "two-moons" }
+[training]
+steps = 1
+"""
+
+
+def refused(file: Path | str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load_config(file)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + MINIMAL.encode(), MINIMAL.replace("\n", "\r\n").encode()])
+def test_what_editors_put_around_a_config_is_no_part_of_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    assert read_toml(tmp_path / "c.toml") == tomllib.loads(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (MINIMAL.encode("utf-16"), "not UTF-8"),
+        (b"name = '\xff'", r"not UTF-8, as TOML is \(invalid start byte at byte 8\)"),
+        (b"seed = " + b"9" * 5000, "cannot be read: .*digits"),
+        (b"x = " + b"[" * 3000 + b"]" * 3000, "nested too deep"),
+        (b"x = " + b"[" * 400 + b"]" * 400, "nested too deep|unknown key"),
+        (MINIMAL.encode() + b"[flow]\nx = " + b"[" * 400 + b"]" * 400, "nested too deep|no such argument"),
+        (b"#" * 10_000_001, "larger"),
+        (b"\x00", "not valid TOML"),
+        (b"", "is required"),
+    ],
+    ids=["utf-16", "latin-1", "digits", "brackets", "fewer", "argument", "large", "zero", "empty"],
+)
+def test_a_file_that_is_no_config_is_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "c.toml").write_bytes(content)
+    message = refused(tmp_path / "c.toml")
+    assert re.search(said, message)
+    assert len(message) < 2000
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkdir, "a folder"),
+        (os.mkfifo, "a pipe"),
+        (lambda path: os.symlink("/dev/zero", path), "a device"),
+    ],
+)
+def test_a_config_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    make(tmp_path / "c.toml")
+    assert f"expected a TOML file, got {kind}" in refused(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "x/" * 2500 + "c.toml", "a\0b"])
+def test_a_path_that_no_file_can_have_is_a_sentence(path: str) -> None:
+    assert len(refused(path)) < 500
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"seed={2**63}",
+        f"training.batch_size={10**12}",
+        f"training.steps={10**30}",
+        f"training.processes={10**6}",
+        "training.learning_rate=1e9",
+        "training.learning_rate=inf",
+        "training.minutes=nan",
+        f"evaluation.importance_samples={10**7}",
+        f"evaluation.dequantisations={10**7}",
+        f"knowledge.k.characteristics={10**9}",
+        "datasets.two-moons.noise=nan",
+        "datasets.two-moons.noise=1e999",
+    ],
+)
+def test_no_number_is_beyond_what_could_be_meant(override: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"{key.rpartition('.')[2]}: expected (a |finite ).*got") as raised:
+        config_from(tomllib.loads(MINIMAL), overrides=[override])
+    assert len(raised.value.problems) == 1
+
+
+def test_a_flow_has_a_bounded_number_of_layers() -> None:
+    tables = tomllib.loads(MINIMAL) | {"flow": {"layers": [{"type": "affine"} for _ in range(1001)]}}
+    with pytest.raises(ConfigError, match="expected 1000 or fewer items"):
+        config_from(tables)

@@ -1,0 +1,154 @@
+"""The edge of the program: whatever is raised below it becomes one sentence, and whatever is said can be printed."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tzk_core.errors import Note, TzkError
+from tzk_core.files import shown_path
+
+USERS, OURS = 2, 1
+"""Exit statuses: for what the user can put right, and for a fault of the program."""
+
+_ADVICE = {
+    errno.EACCES: "ask for permission to it, or name another place",
+    errno.EPERM: "ask for permission to it, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "make room there, or name another place",
+    errno.EDQUOT: "make room there, or name another place",
+    errno.ENOENT: "it may have been moved or deleted meanwhile",
+    errno.ENOTDIR: "a file lies where a folder is expected",
+    errno.EISDIR: "a folder lies where a file is expected",
+    errno.EEXIST: "name another place, or delete it",
+    errno.ENAMETOOLONG: "give a shorter name or path",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ELOOP: "correct the links on the way to it",
+}
+_MEMORY = "not enough memory: try a smaller batch_size, fewer importance samples, fewer samples at a time"
+_SHAPES = ("shape", "size", "dimension", "mat1", "broadcast", "view")
+_STAND_INS = str.maketrans(
+    {"κ": "kappa", "λ": "lambda", "σ": "sigma", "–": "-", "−": "-", "…": "...", "→": "->", "≥": ">=", "≤": "<="}
+    | {"±": "+-", "×": "x", "·": ".", "“": '"', "”": '"', "‘": "'", "’": "'"}
+)
+
+
+def debugging() -> bool:
+    """Whether TZK_DEBUG asks for tracebacks."""
+    return os.environ.get("TZK_DEBUG", "") not in ("", "0")
+
+
+def sentence(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit status."""
+    if debugging():
+        traceback.print_exception(error)
+    if isinstance(error, TzkError):
+        return str(error), USERS
+    if isinstance(error, OSError):
+        return _of_the_system(error), USERS
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, MemoryError) or _is_memory(error):
+        return _MEMORY + (f" ({first})" if first else ""), USERS
+    if isinstance(error, RecursionError):
+        return "something is nested too deep to be followed: brackets of a file, or parts of a flow", USERS
+    if isinstance(error, UnicodeError):
+        return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8", USERS
+    if _of_nflows(error):
+        return _of_nflows(error), USERS
+    if isinstance(error, RuntimeError) and any(word in first for word in _SHAPES):
+        return f"layers and data do not fit each other: {first} {_place(error)}", USERS
+    if isinstance(error, ImportError):
+        return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`", USERS
+    return (
+        f"this should not happen: {type(error).__name__}: {first} {_place(error)}. It is a fault of TzK or a plugin: "
+        "TZK_DEBUG=1 shows the whole way to it",
+        OURS,
+    )
+
+
+@contextmanager
+def printable() -> Iterator[None]:
+    """Within the block stdout and stderr take any text, with stand-ins where their encoding lacks a letter, and a
+    `Note` is a line on stderr."""
+    codecs.register_error("tzk", _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="tzk")
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, Note):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", Note)
+        warnings.showwarning = show
+        yield
+
+
+def json_text(value: object) -> str:
+    """Strict JSON, which knows neither nan nor infinity: these are null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    is_lost = isinstance(value, float) and (value != value or value in (float("inf"), float("-inf")))
+    return None if is_lost else value
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    text = missing.translate(_STAND_INS)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def _of_the_system(error: OSError) -> str:
+    given = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    names = [shown_path(os.fsdecode(name)) for name in given]
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "")
+    return f"{' and '.join(names) + ': ' if names else ''}{reason}" + (f": {advice}" if advice else "")
+
+
+def _is_memory(error: Exception) -> bool:
+    """torch has errors of its own for it, and is not imported to tell."""
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error) or "out of memory" in str(error)
+    )
+
+
+def _of_nflows(error: Exception) -> str:
+    return {
+        "InputOutsideDomain": "an observation or a latent lies outside the domain of a layer: images are expected in "
+        "[0, 1], dequantised, and what a spline without tails takes within its bounds",
+        "InverseNotAvailable": "a layer of this flow has no inverse, so that one can evaluate it but draw no samples",
+    }.get(type(error).__name__, "")
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"(in {Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -1,0 +1,39 @@
+"""Files that others made: regular ones alone are opened, since a pipe or a device may never end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from tzk_core.errors import TzkError
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class NotRegular(TzkError):
+    """What is at a path is no regular file, but `kind`."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(f"{path} is expected to be a file; it is {kind}")
+        self.kind = kind
+
+
+def check_regular(path: Path) -> None:
+    """Raises `NotRegular` unless the path, links followed, is a regular file, and OSError where nothing is there."""
+    mode = os.stat(path).st_mode
+    for is_kind, kind in _KINDS:
+        if is_kind(mode):
+            raise NotRegular(path, kind)
+
+
+def shown_path(path: Path | str, most: int = 200) -> str:
+    """A path as an error shows it, its middle left out where it is long."""
+    text = str(path)
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
