@@ -159,6 +159,21 @@ def test_the_weight_of_the_kl_is_that_of_log_p_less_log_q_of_what_was_filled_in(
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
 
 
+def test_a_characteristic_that_is_cut_off_is_noise_on_both_sides() -> None:
+    """Its log q is log p(C), so that only the encoder's own density of that noise is left of it."""
+    model = small(("gaussian",))
+    kind = model.find("k0")
+    T, noise = torch.randn(4, 3, dtype=torch.float64), torch.full((4, 2), 0.5, dtype=torch.float64)
+    seen = Observations(T, torch.ones(4, 1, dtype=torch.float64), ("k0",))
+    capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in="prior")))
+    z, logabsdet = model.flow.encode(T)
+    C, log_prob_z = kind.imagine(noise), model.flow.base.log_prob(z)
+    decoder = kind.log_prob_presence()[1] + kind.log_prob_latent(z, C) - log_prob_z
+    encoder = kind.log_prob_presence_given(z)[1]
+    encoder = encoder + kind.log_prob_characteristics_given(C, z) - kind.log_prob_characteristics(C)
+    torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
+
+
 def test_the_papers_wording_has_no_kl_to_warm_up() -> None:
     model, literal = small(("gaussian",)), Wording(fill_in="literal")
     seen = Observations(torch.randn(4, 3, dtype=torch.float64), torch.ones(4, 1, dtype=torch.float64), ("k0",))

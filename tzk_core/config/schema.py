@@ -132,7 +132,7 @@ class ObjectiveTable(Table):
     """[objective]: Eq. 3 to 5 of the paper; tolerance in nats. `negatives`: with more knowledge types than so many,
     absence is evaluated for a sample of them in every step (see `training.settings`)."""
 
-    fill_in: Literal["bound", "literal"] = "bound"
+    fill_in: Literal["bound", "literal", "prior"] = "bound"
     prior: Literal["full", "paper"] = "full"
     unlabelled: Literal["sum", "skip"] = "sum"
     emphasis: Annotated[float, Field(ge=0)] = 0.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.knowledge import Knowledge, discriminate
+from tzk_core.objective.wording import Wording
 from tzk_core.stacking import Stack
 
 
@@ -39,11 +40,12 @@ class PresenceSides(NamedTuple):
 class CharacteristicsTerms(NamedTuple):
     """The terms of C with κ = 1, in nats; (n,) each.
 
-    filled_in: where C was not observed, and its encoder filled it in. log_encoded: log p(C given z).
+    filled_in: where C was not observed. log_q: the log-density that it was sampled from. log_encoded: log p(C given z).
     log_ratio: log p(z given C) - log p(z). log_prior: log p(C).
     """
 
     filled_in: Tensor
+    log_q: Tensor
     log_encoded: Tensor
     log_ratio: Tensor
     log_prior: Tensor
@@ -76,24 +78,32 @@ def presence_sides(
 
 
 def characteristics_terms(
-    knowledge: Knowledge, z: Tensor, log_prob_z: Tensor, *, noise: Tensor, observed: Tensor | None
+    knowledge: Knowledge,
+    z: Tensor,
+    log_prob_z: Tensor,
+    *,
+    noise: Tensor,
+    observed: Tensor | None,
+    from_prior: bool = False,
 ) -> CharacteristicsTerms:
-    """The terms of C, as observed or as its encoder fills it in.
+    """The terms of C, as observed, or as its encoder or its prior fills it in.
 
     Args:
         z: (n, *latent_shape).
         log_prob_z: (n,), log p(z) as the decoder divides by it.
         noise: (n, c), standard Gaussian, which fills in C.
         observed: (n, c), rows with nan where C is missing; None if all of it is.
+        from_prior: whether a missing C is sampled from p(C), and not from p(C given z).
     """
-    C = knowledge.encode(z, noise)
+    C = knowledge.imagine(noise) if from_prior else knowledge.encode(z, noise)
     filled_in = torch.ones_like(log_prob_z, dtype=torch.bool)
     if observed is not None:
         filled_in = observed.isnan().any(1)
         C = torch.where(filled_in[:, None], C, observed)
     log_encoded = knowledge.log_prob_characteristics_given(C, z)
     log_ratio = knowledge.log_prob_latent(z, C) - log_prob_z
-    return CharacteristicsTerms(filled_in, log_encoded, log_ratio, knowledge.log_prob_characteristics(C))
+    log_prior = knowledge.log_prob_characteristics(C)
+    return CharacteristicsTerms(filled_in, log_prior if from_prior else log_encoded, log_encoded, log_ratio, log_prior)
 
 
 def present_sides(
@@ -104,7 +114,7 @@ def present_sides(
     noise: Tensor,
     observed: Tensor | None,
     *,
-    is_literal: bool,
+    wording: Wording,
     kl_weight: Tensor,
 ) -> Sides:
     """Both sides of a knowledge type with κ = 1.
@@ -113,14 +123,15 @@ def present_sides(
 
     Args:
         log_present: (n,), log p(κ=1 given z).
-        is_literal: whether log q of a C that was filled in stays in, as in the paper.
+        wording: of `fill_in`: whether log q of a C that was filled in stays in, as in the paper, and what q is.
         kl_weight: a scalar, the weight of log p(C) - log q of a C that was filled in.
 
     The other arguments are those of `characteristics_terms`.
     """
-    C = characteristics_terms(knowledge, z, log_prob_z, noise=noise, observed=observed)
+    from_prior = wording.cuts_characteristics_off
+    C = characteristics_terms(knowledge, z, log_prob_z, noise=noise, observed=observed, from_prior=from_prior)
     # the encoder's own log p(C given z) cancels against log q of a C that it filled in
-    log_q = torch.zeros_like(C.log_encoded) if is_literal else torch.where(C.filled_in, C.log_encoded, 0.0)
+    log_q = torch.zeros_like(C.log_q) if wording.is_literal else torch.where(C.filled_in, C.log_q, 0.0)
     encoder = log_present + C.log_encoded - log_q
     weight = torch.where(C.filled_in, kl_weight, 1.0)
     decoder = knowledge.log_prob_presence().present + weight * C.log_prior + C.log_ratio - weight * log_q

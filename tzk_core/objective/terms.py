@@ -187,9 +187,9 @@ def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
     presence = _presence_of_samples(encoded, site, z)
     if encoded.emphasis:
         total = total.plus(at, labels=_only(route.known & rectangle.real, presence.present).flatten())
-    is_literal = encoded.wording.is_literal
+    wording = encoded.wording
     sides: Sides = site.stack(
-        partial(present_sides, is_literal=is_literal, kl_weight=encoded.routing.kl_weight),
+        partial(present_sides, wording=wording, kl_weight=encoded.routing.kl_weight),
         z,
         rectangle.take(encoded.log_prob_z),
         presence.present,
@@ -200,7 +200,7 @@ def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
     if route.groups:
         candidates, decided = _candidates(encoded, site, z=z, decoder=sides.decoder)
         total = total._replace(candidates=(*total.candidates, *candidates))
-    sides, share = summed_over_presence(sides, presence, route.known, is_literal=is_literal)
+    sides, share = summed_over_presence(sides, presence, route.known, is_literal=wording.is_literal)
     return _constrained(total, encoded, route, sides=sides, share=share, decided=decided)
 
 

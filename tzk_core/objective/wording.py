@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tzk_core.errors import TzkError
 
-_CHOICES = {"fill_in": ("bound", "literal"), "prior": ("full", "paper"), "unlabelled": ("sum", "skip")}
+_CHOICES = {"fill_in": ("bound", "literal", "prior"), "prior": ("full", "paper"), "unlabelled": ("sum", "skip")}
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class Wording:
     """The choice between two wordings of the objective, for each of three places.
 
     fill_in: "bound": a variable filled in from q contributes log M - log q, which is bounded. "literal": log M, as
-        the paper words it, which grows without limit as the encoder narrows.
+        the paper words it, which grows without limit as the encoder narrows. "prior": as "bound", but C is sampled
+        from p(C), so that it says nothing of T: a run to compare with, for what C is worth.
     prior: "paper": the decoder divides by p(T) of present knowledge. Each knowledge type present then takes (½ - λ s)
         from the weight of log p(T). "full": the same value, but no gradient through that division, Jacobian
         included, so that the weight of log p(T) stays 1. In both the true joint is a stationary point.
@@ -37,6 +38,11 @@ class Wording:
     def is_literal(self) -> bool:
         """Whether missing variables are filled in as the paper words it."""
         return self.fill_in == "literal"
+
+    @property
+    def cuts_characteristics_off(self) -> bool:
+        """Whether a missing C is sampled from its prior, whatever T is."""
+        return self.fill_in == "prior"
 
     @property
     def divides_by_prior(self) -> bool:
