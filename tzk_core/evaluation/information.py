@@ -129,14 +129,12 @@ def _gather(
     info.accuracy.add(right_present[is_present], weight)
     noise = torch.randn(len(z), kind.characteristics, generator=generator).to(z)
     observed = held.characteristics[name][rows].to(z)[is_present] if name in held.characteristics else None
-    filled_in, log_encoded, ratio, log_prior = characteristics_terms(
-        kind, z, log_prob_z, noise=noise, observed=observed
-    )
-    info.characteristics_kl.add((log_encoded - log_prior)[filled_in], weight)
-    info.mutual_information.add(ratio, weight)
-    info.entropy.add(-(log_prior_present + log_prior), weight)
-    info.conditional_entropy.add(-(log_present + log_encoded), weight)
+    C = characteristics_terms(kind, z, log_prob_z, noise=noise, observed=observed)
+    info.characteristics_kl.add((C.log_encoded - C.log_prior)[C.filled_in], weight)
+    info.mutual_information.add(C.log_ratio, weight)
+    info.entropy.add(-(log_prior_present + C.log_prior), weight)
+    info.conditional_entropy.add(-(log_present + C.log_encoded), weight)
     # log q of a filled-in C goes from both sides, so that the gap is the same with or without it
-    gap = (log_prior_present + log_prior + ratio) - (log_present + log_encoded)
+    gap = (log_prior_present + C.log_prior + C.log_ratio) - (log_present + C.log_encoded)
     info.inconsistency.add(gap.abs(), weight)
     info.inconsistency_of.setdefault(held.dataset, _Mean()).add(gap.abs(), 1.0)
