@@ -132,7 +132,7 @@ def clusters(deviation: float, middle: float = 1.0) -> TzK:
         with torch.no_grad():
             kind.discriminator.weight.copy_(torch.tensor([[2 * at / deviation**2, 0.0]]))
             kind.discriminator.bias.zero_()
-        kind.fit_characteristics(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))  # C says nothing of z, so nor does its encoder
+        kind.fit_characteristics(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))  # nor does its encoder
         model.add(name, kind)
     return model
 
