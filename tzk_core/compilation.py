@@ -16,6 +16,7 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective import Terms, Wording, terms
 from tzk_core.observations import Observations
 from tzk_core.routing import Routing
+from tzk_core.tensors import like_of
 
 
 class CompiledTerms:
@@ -82,8 +83,7 @@ class CompiledTerms:
         for name in names:
             kind = model.find(name)
             if name not in self._seen_by_all:
-                like = next(kind.parameters())
-                z = torch.zeros(1, *kind.latent_shape).to(like)
+                z = torch.zeros(1, *kind.latent_shape).to(like_of(kind))
                 _, log_present = kind.log_prob_presence_given(z)
                 found = torch.autograd.grad(log_present.sum(), list(kind.parameters()), allow_unused=True)
                 keys = (key for key, _ in kind.named_parameters())

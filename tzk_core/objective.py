@@ -15,11 +15,11 @@ from tzk_core.dreams import LatentNoise, Latents, encoded, latents
 from tzk_core.errors import TzkError
 from tzk_core.exclusive import Candidate
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.stacking import MODULES, Stack, Stacks
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.routing import Noise as Noise
 from tzk_core.routing import Routing, route, told_of
-from tzk_core.stacking import MODULES, Stack, Stacks
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ import tzk_core
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.images import resize
 from tzk_core.data.root import places
-from tzk_core.importance import log_prob_present
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.random_streams import numpy_stream, stream
 from tzk_core.units import bits_per_dim
 

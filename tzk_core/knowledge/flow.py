@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 from tzk_core.recipes.paper import flow_steps, start_steps, upgrade_arguments
 
 LEAST = 256

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from tzk_core.distributions.low_rank import LowRankGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
-from tzk_core.moments import shrunk_covariance
+from tzk_core.knowledge.base import Knowledge
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 LEAST = 256
 """The fewest latents that it starts from: the covariance of fewer would be that of an accident."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.standard import StandardLogistic
 from tzk_core.errors import TzkError
-from tzk_core.importance import log_prob_present
 from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 

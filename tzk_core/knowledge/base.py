@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class Knowledge(nn.Module):
 
     Where C has finitely many values, such as a class, `support` lists them; densities of C are then probabilities.
 
-    `implies` names knowledge that contains this one (a digit is in "mnist").
+    `describe_as` says what no constructor does: `implies`, names of knowledge that contains this one, and `part`.
     """
 
     state_version = 1
@@ -66,7 +66,7 @@ class Knowledge(nn.Module):
         self.latent_shape = tuple(latent_shape)
         self.characteristics = characteristics
         self.logit_bound = logit_bound
-        self.part: Part | None = None  # None: built in Python, so a checkpoint cannot build it again
+        self.part: Part | None = None
         self.implies: tuple[str, ...] = ()
         self.latent = latent
         self.discriminator: nn.Module = Regressor(dims, 1, hidden, layers)
@@ -77,6 +77,18 @@ class Knowledge(nn.Module):
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(self, *arguments): by way of a call, `torch.func` can put other parameters in the place of these."""
         return function(self, *arguments)
+
+    def describe_as(self, *, part: Part | None = None, implies: Iterable[str] | None = None) -> None:
+        """Sets what other knowledge and checkpoints have to know of this one; None leaves it as it is.
+
+        Args:
+            part: what a checkpoint builds it from again; knowledge without it was built in Python, and cannot be.
+            implies: names of knowledge that contains this one (a digit is in "mnist").
+        """
+        if part is not None:
+            self.part = part
+        if implies is not None:
+            self.implies = tuple(implies)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draws every random starting value from `generator`; flows start at the identity whatever it gives."""

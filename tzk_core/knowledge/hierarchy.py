@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.moments import shrunk_covariance
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 SHARES = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 """The shares of variance between classes that are tried where the reference has no classes."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 
 
 def log_prob_present(

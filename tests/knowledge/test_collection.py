@@ -6,7 +6,6 @@ import pytest
 from models import small
 
 from tzk_core.errors import TzkError
-from tzk_core.implications import implied_by, least_specific, most_specific
 from tzk_core.model import TzK
 
 
@@ -14,14 +13,14 @@ def nested() -> TzK:
     """k0 in k1, k1 in k2, k3 in k1 and in something that was removed, k4 by itself."""
     model = small(["gaussian"] * 5)
     for name, implies in {"k0": ("k1",), "k1": ("k2",), "k3": ("k1", "gone")}.items():
-        model.find(name).implies = implies
+        model.find(name).describe_as(implies=implies)
     return model
 
 
 def test_implications_are_followed_to_their_end() -> None:
-    assert implied_by(nested(), "k0") == {"k1", "k2"}
-    assert implied_by(nested(), "k3") == {"k1", "k2", "gone"}
-    assert implied_by(nested(), "k4") == set()
+    assert nested().knowledge.implied_by("k0") == {"k1", "k2"}
+    assert nested().knowledge.implied_by("k3") == {"k1", "k2", "gone"}
+    assert nested().knowledge.implied_by("k4") == set()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,7 @@ def test_implications_are_followed_to_their_end() -> None:
     ],
 )
 def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kept: list[str]) -> None:
-    assert most_specific(nested(), names) == kept
+    assert nested().knowledge.most_specific(names) == kept
 
 
 @pytest.mark.parametrize(
@@ -48,15 +47,15 @@ def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kep
     ],
 )
 def test_the_least_specific_are_those_that_imply_no_other(names: list[str], kept: list[str]) -> None:
-    assert least_specific(nested(), names) == kept
+    assert nested().knowledge.least_specific(names) == kept
 
 
 def test_a_circle_ends() -> None:
     model = nested()
-    model.find("k2").implies = ("k0",)
-    assert implied_by(model, "k0") == {"k0", "k1", "k2"}
+    model.find("k2").describe_as(implies=("k0",))
+    assert model.knowledge.implied_by("k0") == {"k0", "k1", "k2"}
 
 
 def test_an_unknown_name_is_an_error() -> None:
     with pytest.raises(TzkError, match="no knowledge type 'k9'"):
-        most_specific(nested(), ["k9"])
+        nested().knowledge.most_specific(["k9"])

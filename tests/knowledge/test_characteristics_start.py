@@ -12,7 +12,7 @@ from torch import Tensor
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.regressor import Regressor
-from tzk_core.knowledge import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
+from tzk_core.knowledge.base import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
 from tzk_core.model import TzK
 from tzk_core.objective import Wording, mental_capacity
 from tzk_core.observations import Observations

@@ -18,9 +18,9 @@ from tzk_core import Observations, TzK, TzkError, absence, build_flow, build_kno
 from tzk_core.absence import sampled_absences
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.stacking import ModuleStacks, States, rectangles, state_of
 from tzk_core.objective import Wording, mental_capacity
 from tzk_core.plugins import KnowledgeType, registry
-from tzk_core.stacking import ModuleStacks, States, rectangles, state_of
 from tzk_core.training import banks
 from tzk_core.training.banks import Banks
 from tzk_core.training.copies import copy_around

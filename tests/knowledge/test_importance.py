@@ -13,7 +13,7 @@ from torch import Tensor
 from worlds import grid
 
 from tzk_core.evaluation.scoring import _scored, score
-from tzk_core.importance import log_prob_present
+from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 

@@ -10,8 +10,8 @@ from tzk_core.distributions.conditional import ConditionalFlow
 from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.base import Knowledge
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
 from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.symlog import SymLog

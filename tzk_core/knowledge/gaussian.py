@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tzk_core.distributions.conditional import ConditionalGaussian
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 
 
 class GaussianKnowledge(Knowledge):

@@ -16,13 +16,13 @@ import tzk_core
 from tzk_core.build import start_from
 from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.errors import TzkError
-from tzk_core.knowledge_types.few_shot import FewShotKnowledge
-from tzk_core.knowledge_types.flow import LEAST, FlowKnowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, leave_one_out, predict
-from tzk_core.moments import shrunk_covariance
-from tzk_core.stacking import rectangles
+from tzk_core.knowledge.few_shot import FewShotKnowledge
+from tzk_core.knowledge.flow import LEAST, FlowKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, leave_one_out, predict
+from tzk_core.knowledge.stacking import rectangles
 from tzk_core.testing import check_knowledge
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -1,0 +1,3 @@
+"""Knowledge types: what one is, several by name or stacked, and those that the core registers."""
+
+from tzk_core.knowledge.base import Knowledge as Knowledge
