@@ -49,7 +49,7 @@ class Known:
             kind.discriminator.weight.fill_(self.lean)
             kind.discriminator.bias.fill_(self.odds)
         kind.log_odds.fill_(self.odds)
-        kind.implies = self.implies
+        kind.describe_as(implies=self.implies)
         return kind
 
     def given(self, C: float | None = None) -> tuple[Tensor, Tensor]:
@@ -158,6 +158,15 @@ def test_the_ratio_is_the_sum_of_what_the_model_says_of_each_member() -> None:
     assert torch.equal(model.log_prob(T, ["a", "b"], without="c"), scores.log_prob)
 
 
+def test_a_model_composes_what_the_flow_and_the_knowledge_do() -> None:
+    model, T = model_of(a=A, b=B, c=C), torch.randn(4, 2, generator=stream(0), dtype=torch.float64)
+    given = {"b": torch.tensor([0.4])}
+    composed = model.compose("a", "b", without="c", characteristics=given, side="encoder")
+    by_hand = Composition(model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=given, side="encoder")
+    assert (str(composed), composed.side) == (str(by_hand), by_hand.side)
+    assert torch.equal(composed.score(T).log_prob, by_hand.score(T).log_prob)
+
+
 def test_scores_integrate_to_one() -> None:
     model = model_of(a=Known([0.9], [0.6], [0.3]), b=Known([-0.1], [0.7], [0.3], lean=1.0))
     z, weights = grid(-6, 6, 601)
@@ -260,7 +269,7 @@ def test_agreement_is_the_mean_of_the_discriminators() -> None:
 
 def nested() -> TzK:
     model = model_of(whole=B, part=A, other=C)
-    model.find("part").implies = ("whole",)
+    model.find("part").describe_as(implies=["whole"])
     return model
 
 
@@ -305,7 +314,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(
     asked: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(a=A, b=B, part=A, whole=B)
-    model.find("part").implies = ("whole",)
+    model.find("part").describe_as(implies=["whole"])
     model.add("digit-3", C.knowledge())
     monkeypatch.setattr(model.flow, "encode", lambda T: pytest.fail("computed"))
     monkeypatch.setattr(Composition, "populate", lambda *given, **more: pytest.fail("computed"))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from models import small
 from nflows.distributions.base import Distribution
+from nflows.transforms import IdentityTransform
 from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
@@ -19,7 +20,7 @@ from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.knowledge.importance import log_prob_present
-from tzk_core.model import TzK
+from tzk_core.model import SharedFlow, TzK, tzk
 from tzk_core.random_streams import stream
 
 
@@ -380,7 +381,9 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(ask: Callable[[
     assert all(torch.equal(x, y) for x, y in zip(before, model.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a.b", "a\nb", "a\0b", "keys", "training", "_modules"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "a.b", "a\nb", "a\0b", "keys", "training", "_modules", "find"]
+)
 def test_names_that_cannot_be_files_or_attributes_are_refused(name: str) -> None:
     model = images()
     with pytest.raises(TzkError, match="name"):
@@ -401,3 +404,50 @@ def test_other_names_are_fine(name: str) -> None:
     model = images()
     model.add(name, build_knowledge("gaussian", model.latent_shape))
     assert model.find(name) is model.knowledge[name]
+
+
+# where it computes
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices whose implementations a model looked for."""
+    devices: list[str] = []
+    monkeypatch.setattr(tzk, "use_implementations", lambda module, device: devices.append(device))
+    return devices
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: m.double(), []),
+        (lambda m: m.float(), []),
+        (lambda m: m.to(torch.float64), []),
+        (lambda m: m.to(dtype=torch.float64), []),
+        (lambda m: m.to("cpu"), ["cpu"]),
+        (lambda m: m.to(torch.device("cpu"), torch.float64), ["cpu"]),
+        (lambda m: m.to(device="cpu"), ["cpu"]),
+        (lambda m: m.to(torch.zeros(())), ["cpu"]),
+        (lambda m: m.to("meta"), ["meta"]),
+        (lambda m: m.to("meta", torch.float64).double(), ["meta"]),
+    ],
+)
+def test_implementations_are_looked_for_where_a_device_is_named(
+    change: Callable[[TzK], Any], expected: list[str], taken: list[str]
+) -> None:
+    change(images())
+    assert taken == expected
+
+
+def test_a_move_that_names_no_device_looks_for_implementations_too(taken: list[str]) -> None:
+    images()._apply(lambda tensor: tensor.to("meta"))
+    assert taken == ["meta"]
+
+
+def test_like_is_of_the_models_type_and_device(model: TzK) -> None:
+    assert (model.like.dtype, model.flow.like.dtype) == (torch.float64, torch.float64)
+    assert model.to("meta", torch.float32).like.device.type == "meta"
+    empty = SharedFlow((2,), IdentityTransform(), StandardLogistic((2,)))
+    assert empty.like.dtype == torch.float32 and empty.like.shape == ()
+    knowledge = build_knowledge("gaussian", (2,)).double()
+    assert TzK(empty, {"k": knowledge}).like.dtype == torch.float64, "of the knowledge where the flow has no tensor"
