@@ -58,7 +58,7 @@ def test_the_predictive_moments_are_those_of_numerical_integration(samples: list
     weight = torch.softmax(log.flatten(), 0).view_as(log)
     mean = (weight * m).sum()
     variance = (weight * (w + (m - mean).square())).sum()
-    found = predict(of_one(within, between), y[:, None], trust)
+    found = predict(of_one(within, between), y[:, None], trust=trust)
     torch.testing.assert_close(torch.cat(found), torch.stack([mean, variance]), rtol=1e-3, atol=1e-3)
 
 

@@ -35,7 +35,7 @@ def estimates(kind: Any, z: Tensor, samples: int, times: int) -> Tensor:
     """`times` independent estimates for each z, (times, batch)."""
     repeated = z.repeat(times, 1)
     with torch.no_grad():
-        return log_prob_present(kind, repeated, samples, stream(0, "test", samples)).view(times, -1)
+        return log_prob_present(kind, repeated, samples, generator=stream(0, "test", samples)).view(times, -1)
 
 
 def test_the_importance_weighted_bound_is_below_quadrature_and_converges(

@@ -258,7 +258,7 @@ class Branching(Knowledge):
 
     def __init__(self, latent_shape: tuple[int, ...], characteristics: int = 2) -> None:
         latent = ConditionalGaussian(latent_shape, characteristics, 6, 2)
-        super().__init__(latent_shape, latent, characteristics, 6, 2)
+        super().__init__(latent_shape, latent, characteristics, hidden=6, layers=2)
 
     def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
         return super().log_prob_latent(z if bool((z < 1e9).all()) else 0 * z, C)

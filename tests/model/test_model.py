@@ -140,7 +140,7 @@ def test_the_importance_weighted_bound_tends_to_the_integral_over_c(encoder: flo
     exact = log_prob_by_quadrature(kind, z)
     weights_matter = kind.log_prob_latent(z[:, None].expand(4, 50, 3).reshape(-1, 3), 2 * torch.randn(200, 2).double())
     assert weights_matter.std() > 1, "otherwise anything would pass"
-    bound = log_prob_present(kind, z, 60000, stream(0, "test"))
+    bound = log_prob_present(kind, z, 60000, generator=stream(0, "test"))
     torch.testing.assert_close(bound, exact, rtol=0, atol=0.04)
 
 
@@ -149,7 +149,7 @@ def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> 
     kind, z = wide(-1.0)
     exact = log_prob_by_quadrature(kind, z).mean()
     means = [
-        torch.stack([log_prob_present(kind, z, samples, stream(i)).mean() for i in range(400)]).mean()
+        torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).mean() for i in range(400)]).mean()
         for samples in (1, 4, 32)
     ]
     assert means[0] < means[1] < means[2] < exact + 0.02
@@ -159,7 +159,7 @@ def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> 
 def test_the_estimate_is_unbiased_before_the_logarithm() -> None:
     kind, z = wide(-1.0)
     for samples in (1, 2, 9):
-        estimates = torch.stack([log_prob_present(kind, z, samples, stream(i)).exp() for i in range(1000)])
+        estimates = torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).exp() for i in range(1000)])
         error = estimates.std(0) / math.sqrt(1000)
         assert ((estimates.mean(0) - log_prob_by_quadrature(kind, z).exp()).abs() < 4.5 * error).all()
 
@@ -172,8 +172,8 @@ def test_a_perfect_encoder_makes_the_bound_nearly_exact_at_once() -> None:
     kind.fit_characteristics(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2))  # mean 0, deviation 1
     z = torch.randn(4, 3, dtype=torch.float64)
     C = torch.zeros(4, 2, dtype=torch.float64)
-    torch.testing.assert_close(log_prob_present(kind, z, 1, stream(0)), kind.log_prob_latent(z, C))
-    torch.testing.assert_close(log_prob_present(kind, z, 8, stream(1)), kind.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(kind, z, 1, generator=stream(0)), kind.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(kind, z, 8, generator=stream(1)), kind.log_prob_latent(z, C))
 
 
 def test_the_bound_of_a_model_depends_on_its_seed_alone(model: TzK, T: Tensor) -> None:

@@ -80,7 +80,7 @@ def _scored(
             chosen = index.to(like.device)
             kind = model.find(name)
             if kind.support() is None:
-                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator)
+                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator=generator)
             else:
                 each = log_joint(kind, z[chosen])
                 log_prob = each.logsumexp(1)

@@ -56,6 +56,7 @@ class Knowledge(nn.Module):
         latent_shape: tuple[int, ...],
         latent: Reparametrised,
         characteristics: int = 2,
+        *,
         hidden: int = 70,
         layers: int = 4,
         logit_bound: float = 20.0,
@@ -119,7 +120,9 @@ class Knowledge(nn.Module):
         if isinstance(encoder, ConditionalGaussian):
             dims = encoder.regressor.inputs
             seen = None if z is None or len(z) < LEAST_LATENTS else self.features(z)
-            encoder.start_linear(leading_directions(seen, self.characteristics, dims, generator), ENCODER_DEVIATION)
+            encoder.start_linear(
+                leading_directions(seen, self.characteristics, dims, generator=generator), ENCODER_DEVIATION
+            )
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """A start in closed form for knowledge that is added to a trained model; here there is none.
@@ -183,7 +186,7 @@ class Knowledge(nn.Module):
         return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))
 
 
-def leading_directions(x: Tensor | None, number: int, dims: int, generator: torch.Generator) -> Tensor:
+def leading_directions(x: Tensor | None, number: int, dims: int, *, generator: torch.Generator) -> Tensor:
     """Directions, (number, dims), along which x, (n, dims), varies most, scaled so that x has variance 1 along each.
 
     None stands for x of independent dimensions, and the directions are then random; so are those beyond the rank of x.

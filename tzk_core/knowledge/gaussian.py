@@ -13,8 +13,9 @@ class GaussianKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         hidden: int = 70,
         layers: int = 4,
     ) -> None:
         latent = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
-        super().__init__(latent_shape, latent, characteristics, hidden, layers)
+        super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers)

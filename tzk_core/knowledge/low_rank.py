@@ -49,6 +49,7 @@ class LowRankKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         dims: int = 256,
         rank: int = 8,
         hidden: int = 16,
@@ -57,7 +58,7 @@ class LowRankKnowledge(Knowledge):
         if dims < 1 or rank < 1:
             raise TzkError(f"low-rank expects dims and rank of at least 1; got {dims} and {rank}")
         latent = LowRankGaussian(latent_shape, characteristics, dims, rank, hidden, layers)
-        super().__init__(latent_shape, latent, characteristics, hidden, layers, features=latent.dims)
+        super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers, features=latent.dims)
         self.discriminator = QuadraticRegressor(latent.dims, hidden, layers)
 
     def features(self, z: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Composition:
         self.temperature = temperature
         counted, self.absent = members(knowledge, present, without)
         fixed = _by_name(characteristics, counted)
-        self.characteristics = {name: self._fixed(name, C, present, counted) for name, C in fixed.items()}
+        self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
         # whatever leads, the limit is the same; the narrowest leaves the least to the weights
         self.present = tuple(
             sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
@@ -88,9 +88,9 @@ class Composition:
         """log of the product of all ratios at z, (batch, *latent_shape): (batch,), in nats."""
         total = torch.zeros(len(z)).to(z)
         for name in self.present:
+            side: Side = "decoder" if name == self.present[0] else self.side
             generator = stream(seed, "importance", name)
-            lead = name == self.present[0]
-            total = total + self._ratio(name, z, importance_samples, generator, "decoder" if lead else self.side)
+            total = total + self._ratio(name, z, side=side, samples=importance_samples, generator=generator)
         return total + self._absence(z)
 
     def score(
@@ -164,7 +164,7 @@ class Composition:
         absent = [f"not {name}" for name in self.absent]
         return " and ".join([*self.present, *absent])
 
-    def _fixed(self, name: str, C: Tensor, asked: Names, counted: Sequence[str]) -> Tensor:
+    def _fixed(self, name: str, C: Tensor, *, asked: Names, counted: Sequence[str]) -> Tensor:
         """C of a member, (1, c), of the model's type; `counted` are the most specific of those that are `asked` for."""
         kind = self.knowledge.find(name)
         if name not in counted:
@@ -173,14 +173,14 @@ class Composition:
             raise TzkError(f"characteristics are given of {name!r}, {why}: leave them out")
         return characteristics_rows(C, 1, kind.characteristics, name, self.like)
 
-    def _ratio(self, name: str, z: Tensor, samples: int, generator: torch.Generator, side: Side) -> Tensor:
+    def _ratio(self, name: str, z: Tensor, *, side: Side, samples: int, generator: torch.Generator) -> Tensor:
         """log p(z given K)/p(z) of one present member, (batch,), or what the encoder says it is."""
         kind, C = self.knowledge.find(name), self.characteristics.get(name)
         if side == "encoder":
             return self._encoder(kind, C, z)
         if C is not None:
             return kind.log_prob_latent(z, C.expand(len(z), -1)) - self.flow.base.log_prob(z)
-        return log_prob_present(kind, z, samples, generator) - self.flow.base.log_prob(z)
+        return log_prob_present(kind, z, samples, generator=generator) - self.flow.base.log_prob(z)
 
     def _encoder(self, kind: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""

@@ -174,7 +174,7 @@ class TzK(nn.Module):
             C = characteristics_rows(C, T.shape[0], kind.characteristics, name, z)
             return kind.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
-        return log_prob_present(kind, z, importance_samples, generator) + logabsdet
+        return log_prob_present(kind, z, importance_samples, generator=generator) + logabsdet
 
     @torch.no_grad()
     def sample(
@@ -197,7 +197,7 @@ class TzK(nn.Module):
             raise TzkError(f"the number of samples is at least 1; got {n}")
         if not 0 <= temperature < math.inf:
             raise TzkError(f"the temperature is finite and at least 0; got {temperature}")
-        composition = self._composition(knowledge, without, characteristics, temperature)
+        composition = self._composition(knowledge, without, characteristics, temperature=temperature)
         if composition is not None:
             return composition.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
         name, C = self._single(knowledge, characteristics)
@@ -233,6 +233,7 @@ class TzK(nn.Module):
         knowledge: Names,
         without: Names,
         characteristics: Tensor | Mapping[str, Tensor] | None,
+        *,
         temperature: float = 1.0,
     ) -> Composition | None:
         """The composition that is asked for; None where one knowledge type counts, or none. C of none is an error."""
