@@ -144,7 +144,7 @@ class StockTzK(nn.Module):
         self.knowledge = nn.ModuleDict(
             {name: KnowledgeType(shape, model.find(name).log_odds.item(), _knee(model.find(name))) for name in names}
         )
-        self.to(next(model.parameters()).dtype)
+        self.to(model.like.dtype)
         with torch.no_grad():
             self._take(model)
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 import tzk_core
-from tzk_core.composition import Composition
 from tzk_core.data.glyphs import CLASS_EDGE, DIGITS, GlyphDigits
 
 KNOWLEDGE, WITHOUT = ("digit-3", "thick"), ("slanted",)
@@ -84,10 +83,10 @@ def main() -> None:
         print(row(f"samples of {name}", judge(drawn)))
     notes = []
     for side in ("decoder", "encoder"):
-        composition = Composition(model, KNOWLEDGE, WITHOUT, side=side, temperature=options.temperature)
+        composition = model.compose(*KNOWLEDGE, without=WITHOUT, side=side, temperature=options.temperature)
         population = composition.populate(seed=0)
         print(row(f"{composition} ({side})", judge(composition.sample(options.number, population))), flush=True)
-        effective = f"effective sample size {population.effective:.0f} of {len(population.noise)}"
+        effective = f"effective sample size {population.ess:.0f} of {len(population.noise)}"
         normaliser = f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
         agreement = ", ".join(f"{name} {share:.0%}" for name, share in composition.agreement(population).items())
         notes.append(f"{side}: {effective} after {population.steps} steps, {normaliser}; discriminators: {agreement}")

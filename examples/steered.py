@@ -23,7 +23,7 @@ QUANTILES = torch.special.ndtri(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))
 
 def measured(model: tzk_core.TzK, name: str, C: torch.Tensor, samples: int, temperature: float) -> np.ndarray:
     """Median slant and thickness at each C, (n, 2) for C, (n, 2); nan where no sample has ink."""
-    drawn = model.sample(len(C) * samples, name, C.repeat_interleave(samples, 0), temperature, seed=0)
+    drawn = model.sample(len(C) * samples, name, C.repeat_interleave(samples, 0), temperature=temperature, seed=0)
     images = (drawn[:, 0].clamp(0, 1) * 255).round().byte().numpy()
     both = np.stack([slant(images), thickness(images)], axis=1)
     return np.nanmedian(both.reshape(len(C), samples, 2), axis=1)

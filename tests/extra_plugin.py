@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from tzk_core import build, implementations
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.plugins import FlowLayer, KnowledgeType, PluginRecord, Registry, Spec
 from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.loader import Loaded, load_all

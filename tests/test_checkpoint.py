@@ -19,7 +19,7 @@ import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.plugins import Spec
 from tzk_core.training import checkpoint

@@ -396,7 +396,7 @@ PLUGIN = '''
 PARTS = """
 import torch
 from tzk_core.data.protocol import Samples
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
 
 class Later(GaussianKnowledge):
     pass

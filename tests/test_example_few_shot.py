@@ -17,8 +17,8 @@ from PIL import Image
 from scripts import printed_by
 
 import tzk_core
-from tzk_core.knowledge_types.few_shot import FewShotKnowledge
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate
+from tzk_core.knowledge.few_shot import FewShotKnowledge
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate
 
 pytest.importorskip("tzk_plugin_omniglot")
 SCRIPT = Path(__file__).parents[1] / "examples" / "online" / "few_shot.py"

@@ -22,7 +22,7 @@ import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.training.checkpoint import load_trainer, save_checkpoint
 from tzk_core.training.knowledge_files import (

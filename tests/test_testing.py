@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.errors import TzkError
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.plugins import FlowLayer, Registry
 from tzk_core.plugins.builtin import LEFT_OUT, TRANSFORMS, registered_name
 from tzk_core.testing import NotConforming, check_dataset, check_knowledge, check_plugin, check_transform

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     __version__: str
     from tzk_core.build import build_flow as build_flow
     from tzk_core.build import build_knowledge as build_knowledge
-    from tzk_core.composition import Composition as Composition
     from tzk_core.errors import TzkError as TzkError
     from tzk_core.knowledge import Knowledge as Knowledge
+    from tzk_core.model import Composition as Composition
     from tzk_core.model import SharedFlow as SharedFlow
     from tzk_core.model import TzK as TzK
     from tzk_core.observations import Observations as Observations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "build_flow": "tzk_core.build",
     "build_knowledge": "tzk_core.build",
-    "Composition": "tzk_core.composition",
+    "Composition": "tzk_core.model",
     "TzkError": "tzk_core.errors",
     "Knowledge": "tzk_core.knowledge",
     "SharedFlow": "tzk_core.model",

@@ -18,7 +18,7 @@ from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
 from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.experiment import Experiment
-from tzk_core.implications import implied_by
+from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.model import TzK
 from tzk_core.names import glob
 from tzk_core.objective import Wording
@@ -140,8 +140,8 @@ class Adding:
     def _containing(self) -> dict[str, dict[str, torch.Tensor]]:
         """By data set, where the older knowledge is present that the new implies, as the run's own tables say."""
         new = dict(self.experiment.model.named_knowledge())
-        everything = TzK(self.model.flow, {**dict(self.model.named_knowledge()), **new})
-        implied = set().union(*(implied_by(everything, name) for name in new)) & set(self.model.knowledge)
+        everything = KnowledgeDict({**dict(self.model.named_knowledge()), **new})
+        implied = set().union(*(everything.implied_by(name) for name in new)) & set(self.model.knowledge)
         train = self.experiment.train_samples
         tables = [annotated(table) for table in self._tables_for(implied)]
         annotation = annotate(tables, train, (*self.model.knowledge, *self.model.opaque))

@@ -70,9 +70,7 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     latent_shape = output_shape(transform, parts.shape)
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")
-    flow = SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape))
-    flow.parts = parts
-    return flow
+    return SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape), parts=parts)
 
 
 def build_knowledge(
@@ -91,7 +89,7 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, na
     with seeded(seed, "knowledge", name):
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
     knowledge.initialise(stream(seed, "initialise", name))
-    knowledge.part = replace(part, state_version=getattr(knowledge, "state_version", 1))
+    knowledge.describe_as(part=replace(part, state_version=getattr(knowledge, "state_version", 1)))
     return knowledge.eval()
 
 

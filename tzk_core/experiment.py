@@ -255,7 +255,7 @@ class Experiment:
                 characteristics=table.characteristics,
                 **table.arguments,
             )
-            knowledge.implies = each.implies
+            knowledge.describe_as(implies=each.implies)
             model.add(each.name, knowledge)
         return model
 
@@ -280,7 +280,7 @@ class Experiment:
             rows = torch.randperm(len(samples), generator=source)[:count]
             parts.append(dequantise(samples.T[rows], source, self.levels))
             presence.append(self.annotation.presence[dataset][rows])
-        T = torch.cat(parts).to(next(self.model.parameters()))
+        T = torch.cat(parts).to(self.model.like)
         self.model.flow.initialise(T)
         columns = dict(zip(self.annotation.names, torch.cat(presence).unbind(1), strict=True))
         characterised = {name for found in self.annotation.characteristics.values() for name in found}

@@ -30,8 +30,8 @@ import tzk_core
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.images import resize
 from tzk_core.data.root import places
-from tzk_core.importance import log_prob_present
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.random_streams import numpy_stream, stream
 from tzk_core.units import bits_per_dim
 
@@ -116,7 +116,7 @@ class FewShot:
 
     def log_prob(self, episode: Episode) -> Tensor:
         """log p(T given κ=1) of the queries for each class, (q, ways)."""
-        found = [predict(self.hierarchy, self.y[rows], self.trust) for rows in episode.support]
+        found = [predict(self.hierarchy, self.y[rows], trust=self.trust) for rows in episode.support]
         mean, variance = (torch.stack(each) for each in zip(*found, strict=True))
         return gaussian(self.y[episode.queries], mean, variance) + self.volume[episode.queries, None]
 
@@ -178,7 +178,7 @@ def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, seed
     found = {"p(T)": bits(model.flow.base.log_prob(z) + drawings.logabsdet, drawings)}
     for name in names:
         source = stream(seed, "importance", name)
-        parts = [log_prob_present(model.find(name), part, 16, source) for part in z.split(256)]
+        parts = [log_prob_present(model.find(name), part, 16, generator=source) for part in z.split(256)]
         found[f"p(T given {name})"] = bits(torch.cat(parts) + drawings.logabsdet, drawings)
     return found
 
@@ -285,7 +285,7 @@ def main() -> None:
 
     figures = {}
     for directions, trust in settings:
-        hierarchy = estimate(reference.z, groups, directions, trust)
+        hierarchy = estimate(reference.z, groups, directions=directions, trust=trust)
         few = FewShot(hierarchy, drawings, trust)
         by_shots = [measure(few, drawings, shots, options.episodes, seed) for shots in options.shots]
         rows = {name: [each[name] for each in by_shots] for name in by_shots[0]}

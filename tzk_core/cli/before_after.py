@@ -22,8 +22,7 @@ def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
     """
     checkpoints = [checkpoint_in(run) for run in (before, after)]
     models = [load_checkpoint(checkpoint) for checkpoint in checkpoints]
-    like = next(models[0].parameters(), probes)
-    older, newer = (untouched.fingerprints(model, probes.to(like), seed) for model in models)
+    older, newer = (untouched.fingerprints(model, probes.to(models[0].like), seed) for model in models)
     compared = untouched.compare(older, newer)
     untouched.check(compared)
     rows = []

@@ -176,7 +176,7 @@ def _by_name(
         expected = model.find(name).characteristics
         if len(numbers) != expected:
             raise TzkError(f"{name} has {expected} characteristics; got {len(numbers)} by --characteristics")
-        found[name] = torch.tensor(numbers, dtype=next(model.parameters()).dtype)
+        found[name] = torch.tensor(numbers, dtype=model.like.dtype)
     return found
 
 
@@ -192,24 +192,23 @@ def _compose(
     seed: int,
 ) -> tuple[Tensor, str]:
     """Samples of a composition, and what to say of the particles that they come from."""
-    from tzk_core.composition import Composition  # these import torch, which `tzk --help` does without
-    from tzk_core.tempering import Tempering
+    from tzk_core.model.smc import Tempering  # this imports torch, which `tzk --help` does without
 
-    composition = Composition(model, knowledge, without, C, side, temperature)
-    if len(composition.knowledge) < 2 and not composition.without:
-        samples = model.sample(number, knowledge, C or None, temperature, seed)
+    composition = model.compose(*knowledge, without=without, characteristics=C, side=side, temperature=temperature)
+    if len(composition.present) < 2 and not composition.absent:
+        samples = model.sample(number, knowledge, C or None, temperature=temperature, seed=seed)
         return samples, f"{composition} is all that counts: it implies the rest\n"
     population = composition.populate(seed, Tempering(particles=max(number, particles)))
     rows = [
         ("members", str(composition)),
-        ("effective sample size", f"{population.effective:.0f} of {len(population.noise):,} particles"),
-        ("in one step", f"{population.importance:.0f}, had they been weighed at once"),
+        ("effective sample size", f"{population.ess:.0f} of {len(population.noise):,} particles"),
+        ("in one step", f"{population.importance_ess:.0f}, had they been weighed at once"),
         ("tempering", output.count(population.steps, "step")),
         ("ancestors", f"{population.ancestors:,} distinct"),
         ("acceptance", f"{population.acceptance:.0%} of the last moves"),
         ("log normaliser", f"{population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"),
         *(
-            ("discriminators agree", f"{share:.0%} on {'not ' if name in composition.without else ''}{name}")
+            ("discriminators agree", f"{share:.0%} on {'not ' if name in composition.absent else ''}{name}")
             for name, share in composition.agreement(population).items()
         ),
     ]

@@ -7,6 +7,7 @@ from nflows.distributions.base import Distribution
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.tensors import like_of
 
 
 class Batched(Distribution):
@@ -61,10 +62,8 @@ class Reparametrised(Batched):
         raise NotImplementedError
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        state = self.state_dict(keep_vars=True).values()
-        like = next((value for value in state if value.is_floating_point()), torch.zeros(()))
         if context is None:
-            return self.from_noise(self.noise((num_samples,)).to(like))
+            return self.from_noise(self.noise((num_samples,)).to(like_of(self)))
         rows = context.repeat_interleave(num_samples, 0)
         samples = self.from_noise(self.noise((rows.shape[0],)).to(rows), rows)
         return samples.view(context.shape[0], num_samples, *self.shape)

@@ -36,7 +36,7 @@ def classification_of_characteristics(model: TzK, scores: Scores, name: str, chu
     rows, bayes = rows[known], scores.decided[name][known]
     distances = (held.characteristics[name][rows].unsqueeze(1) - support.cpu()).abs().sum(2)
 
-    like = next(model.parameters())
+    like = model.like
     total: Tensor | None = None
     for T in held.drawn():
         parts = []

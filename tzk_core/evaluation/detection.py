@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.evaluation.evidence import Evidence
-from tzk_core.implications import most_specific
 from tzk_core.model import TzK
 
 STATISTICS = {
@@ -44,7 +43,7 @@ class Reference:
     @classmethod
     def of(cls, model: TzK, knowledge: Sequence[str], validation: Mapping[str, Evidence]) -> Reference:
         """The mixture is over the most specific of `knowledge`, which the others contain, by their share p(κ=1)."""
-        specific = most_specific(model, knowledge)
+        specific = model.knowledge.most_specific(knowledge)
         weights = [model.find(name).log_prob_presence().present.item() for name in specific]
         total = torch.tensor(weights, dtype=torch.float64).logsumexp(0).item() if weights else 0.0
         moments = {}

@@ -11,8 +11,8 @@ from torch import Tensor
 from tzk_core.data.dequantise import dequantise
 from tzk_core.evaluation.complexity import code_length
 from tzk_core.evaluation.information import presence_given
-from tzk_core.importance import log_prob_present_from
 from tzk_core.inputs import check_domain, check_observations
+from tzk_core.knowledge.importance import log_prob_present_from
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -85,7 +85,7 @@ def evidence(
         torch.randn(1, importance_samples, kind.characteristics, generator=stream(seed, "importance", name))
         for name, kind in zip(names, kinds, strict=True)
     ]
-    like = next(model.parameters())
+    like = model.like
     check_observations(T, model.shape)
     prior, logabsdets, ratios, presences = [], [], [], []
     for part in T.split(chunk):

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.knowledge import Presence, discriminate
+from tzk_core.knowledge.stacking import of_each
 from tzk_core.model import TzK
 from tzk_core.objective.sides import characteristics_terms
 from tzk_core.random_streams import stream
-from tzk_core.stacking import of_each
 
 
 @dataclass
@@ -75,7 +75,7 @@ def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 51
     population."""
     known = {name for each in held for name in each.knowledge}
     gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge() if name in known}
-    like = next(model.parameters())
+    like = model.like
     for each in held:
         weight = each.share / len(each.T)
         for number, start in enumerate(range(0, len(each.T), chunk)):

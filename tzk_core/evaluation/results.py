@@ -109,7 +109,7 @@ def _evaluate(
             "max_abs_error": max(exact for exact, _ in errors),
             "max_abs_error_without_float64": max(single for _, single in errors),
             "unit": "grey levels" if held[0].levels else "the data's",
-            "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+            "dtype": str(model.like.dtype).removeprefix("torch."),
         },
     }
 

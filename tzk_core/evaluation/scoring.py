@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from tzk_core.evaluation.likelihood import Held, Scores
-from tzk_core.importance import log_joint, log_prob_present
 from tzk_core.knowledge import discriminate
+from tzk_core.knowledge.importance import log_joint, log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -61,7 +61,7 @@ def _scored(
     chunk: int,
 ) -> Scores:
     """The scores of one dequantisation T of `held`, the one with this number."""
-    like = next(model.parameters())
+    like = model.like
     prior = []
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
     given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
@@ -81,7 +81,7 @@ def _scored(
             chosen = index.to(like.device)
             kind = model.find(name)
             if kind.support() is None:
-                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator)
+                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator=generator)
             else:
                 each = log_joint(kind, z[chosen])
                 log_prob = each.logsumexp(1)
@@ -104,7 +104,7 @@ def _scored(
 def invertibility(model: TzK, held: Held, count: int = 512) -> tuple[float, float]:
     """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them: by `encode`
     and `decode`, and by the flow in the model's own type alone."""
-    like, transform = next(model.parameters()), model.flow.transform
+    like, transform = model.like, model.flow.transform
     T = held.T[:count].to(like)
     unit = held.levels or 1
     exact, single = model.decode(model.encode(T)), transform.inverse(transform(T)[0])[0]

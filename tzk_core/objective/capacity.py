@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from tzk_core.knowledge.stacking import MODULES, Stacks
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
@@ -15,7 +16,6 @@ from tzk_core.objective.routing import Noise, Routing, batch_labels, route
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
 from tzk_core.observations import Observations
-from tzk_core.stacking import MODULES, Stacks
 
 
 class Evaluator(Protocol):

@@ -17,6 +17,7 @@ from tzk_core.objective.latents import Encodable
 from tzk_core.objective.routing import Routing
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
+from tzk_core.tensors import like_of
 
 
 class CompiledTerms:
@@ -87,7 +88,7 @@ class CompiledTerms:
 def _seen_by_all(knowledge: Knowledge) -> set[str]:
     """The parameters that p(κ given z) depends on."""
     keys, parameters = zip(*knowledge.named_parameters(), strict=True)
-    z = torch.zeros(1, *knowledge.latent_shape).to(parameters[0])
+    z = torch.zeros(1, *knowledge.latent_shape).to(like_of(knowledge))
     value = discriminate(knowledge, z).present.sum()
     gradients = torch.autograd.grad(value, parameters, allow_unused=True)
     return {key for key, gradient in zip(keys, gradients, strict=True) if gradient is not None}

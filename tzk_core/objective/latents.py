@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.implications import most_specific
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.modes import evaluating
 from tzk_core.observations import Observations
@@ -185,6 +184,6 @@ def _sources(model: TzK, presence: Mapping[str, Tensor], rows: Tensor) -> dict[s
     sources: dict[str, list[int]] = {}
     for turn, (row, present) in enumerate(zip(rows.tolist(), table, strict=True)):
         names = [name for name, here in zip(presence, present, strict=True) if here]
-        choice = most_specific(model, names) or [""]
+        choice = model.knowledge.most_specific(names) or [""]
         sources.setdefault(choice[turn % len(choice)], []).append(row)
     return {name: torch.tensor(chosen, device=rows.device) for name, chosen in sources.items()}

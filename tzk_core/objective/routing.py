@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.stacking import MODULES, Rectangle, Stacks, rectangles
 from tzk_core.objective.exclusive import ExclusiveGroup
 from tzk_core.objective.negatives import Absences
 from tzk_core.objective.wording import Wording
 from tzk_core.observations import Observations
-from tzk_core.stacking import MODULES, Rectangle, Stacks, rectangles
 
 Noise = Callable[[str, int], Tensor]
 """Standard Gaussian noise, (n, c), for the characteristics of the named knowledge type."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tzk_core.knowledge import Knowledge, discriminate
+from tzk_core.knowledge.stacking import Stack
 from tzk_core.objective.wording import Wording
-from tzk_core.stacking import Stack
 
 
 class Sides(NamedTuple):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.knowledge import discriminate
+from tzk_core.knowledge.stacking import Stack
 from tzk_core.model import SharedFlow
 from tzk_core.objective.exclusive import Candidate
 from tzk_core.objective.latents import Encodable
@@ -31,7 +32,6 @@ from tzk_core.objective.sides import (
     summed_over_presence,
 )
 from tzk_core.objective.wording import Wording
-from tzk_core.stacking import Stack
 
 
 class Terms(NamedTuple):

@@ -17,7 +17,7 @@ class Core:
     @hookimpl
     def tzk_knowledge_types(self) -> Iterable[KnowledgeType]:
         return [
-            KnowledgeType(name, f"tzk_core.knowledge_types.{target}", summary)
+            KnowledgeType(name, f"tzk_core.knowledge.{target}", summary)
             for name, target, summary in (
                 ("flow", "flow:FlowKnowledge", "p(z given C): a conditional Gaussian, then flow steps"),
                 ("gaussian", "gaussian:GaussianKnowledge", "p(z given C): a conditional Gaussian"),

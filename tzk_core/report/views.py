@@ -75,7 +75,7 @@ def through_characteristics(model: Any, name: str, T: Tensor) -> Tensor:
     All that is left of T is the C of one knowledge type: c numbers.
     """
     knowledge = model.knowledge[name]
-    z = model.encode(T.to(next(model.parameters())))
+    z = model.encode(T.to(model.like))
     C = knowledge.encode(z, z.new_zeros(len(z), knowledge.characteristics))
     return model.decode(knowledge.decode(C, torch.zeros_like(z)))
 
@@ -85,7 +85,7 @@ def at_quantiles(model: Any, name: str, quantiles: Tensor) -> Tensor:
     """T decoded from the middle of p(z given C, κ=1), C being at `quantiles`, (n, c), of its prior: (n,
     *shape)."""
     knowledge = model.knowledge[name]
-    like = next(model.parameters())
+    like = model.like
     C = knowledge.imagine(torch.special.ndtri(quantiles.double()).to(like))
     return model.decode(knowledge.decode(C, like.new_zeros(len(C), *model.latent_shape)))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-from tzk_core.stacking import ModuleStacks, States, state_of, structure
+from tzk_core.knowledge.stacking import ModuleStacks, States, state_of, structure
 
 MANY = 32
 """With more knowledge types of one structure than so many, they share a table."""

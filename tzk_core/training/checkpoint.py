@@ -171,7 +171,7 @@ def load_knowledge(
         tensors = _parse(file, where)
         _check_state(like, tensors, where)
         kind = copy_around(like, {key: tensor.clone() for key, tensor in tensors.items()})
-        kind.implies = tuple(entry["implies"])
+        kind.describe_as(implies=entry["implies"])
         return kind
     try:
         registry().find(KnowledgeType, part.qualified_name).load()
@@ -187,7 +187,7 @@ def load_knowledge(
     if part.state_version < kind.state_version:
         state = kind.upgrade(state, part.state_version)
     _load_state(kind, state, where)
-    kind.implies = tuple(entry["implies"])
+    kind.describe_as(implies=entry["implies"])
     return kind
 
 

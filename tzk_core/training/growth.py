@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,13 +13,14 @@ from tzk_core.build import start_from
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.joint import JointBatches
 from tzk_core.errors import TzkError
-from tzk_core.implications import implied_by
 from tzk_core.inputs import check_domain
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.objective import Objective, mental_capacity
 from tzk_core.random_streams import stream
+from tzk_core.tensors import like_of
 from tzk_core.training.fit import fit_priors
 from tzk_core.training.negatives import Negatives, Source, balanced, own_samples
 from tzk_core.training.settings import Settings
@@ -78,7 +78,7 @@ def grow(
     for name, kind in knowledge.items():
         model.check_addition(name, kind)
     _check_present(sources, names)
-    probes = _probes(sources, seed).to(_like(model, knowledge))
+    probes = _probes(sources, seed).to(like_of(model, *knowledge.values()))
     before = fingerprints(model, probes, seed)
     with evaluating(model.flow):  # a layer that counts its batches, as batch norm does, would change
         trainer = prepared(model, knowledge, sources, settings, negatives, seed, exclusive, start)
@@ -109,7 +109,7 @@ def prepared(
 ) -> Trainer:
     """What trains `knowledge`, in a model of its own with the shared flow of `model`: data gathered, closed-form start
     made, no step taken. Arguments as of `grow`."""
-    like = _like(model, knowledge)
+    like = like_of(model, *knowledge.values())
     alone = TzK(model.flow)
     for name, kind in knowledge.items():
         alone.add(name, kind.to(like.device, like.dtype))
@@ -134,11 +134,6 @@ def _started(kind: Knowledge, other: Knowledge) -> bool:
         return False
     start_from(kind, other)
     return True
-
-
-def _like(model: TzK, knowledge: Mapping[str, Knowledge]) -> Tensor:
-    """A tensor of the type and on the device of the model."""
-    return next(chain(model.parameters(), *(kind.parameters() for kind in knowledge.values())))
 
 
 def _check_present(sources: Mapping[str, Source], names: tuple[str, ...]) -> None:
@@ -181,14 +176,14 @@ def _start(
 ) -> None:
     """p(κ) of the population that is trained on, p(C) of what was observed, then the closed-form start of each but
     those that are `started`. The reference is all that contains it, or the one that it is `built_on`."""
-    everything = TzK(model.flow, {**dict(model.named_knowledge()), **knowledge})
+    everything = KnowledgeDict({**dict(model.named_knowledge()), **knowledge})
     for column, (share, (name, kind)) in enumerate(zip(batches.population(), knowledge.items(), strict=True)):
         seen = [source.characteristics[name] for source in sources.values() if name in source.characteristics]
         fit_priors(kind, share, torch.cat(seen) if seen else None)
         if name in started:
             continue
         of = {title: source.presence[:, column] == 1 for title, source in sources.items()}
-        around = implied_by(everything, name)
+        around = everything.implied_by(name)
         around = {built_on[name]} if built_on.get(name) in around else around
         inside = {title: _inside(source, around, knowledge) for title, source in sources.items()}
         grouped = all(name in source.groups for source in sources.values())
@@ -240,7 +235,7 @@ def _latents(
 def _last(trainer: Trainer) -> tuple[dict[str, float], dict[str, float]]:
     """Inconsistency and gain of each new type, in nats, over the batches that would come next."""
     found: tuple[dict[str, list[float]], dict[str, list[float]]] = {}, {}
-    like = next(trainer.model.parameters())
+    like = trainer.model.like
     for step in range(trainer.step, trainer.step + LAST_BATCHES):
         observations = trainer.batches.batch(step).to(like.device, like.dtype)
         noise, objective = trainer.noise_of(step), Objective(fixed_flow=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.implications import implied_by
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import key
@@ -129,7 +128,7 @@ def import_knowledge(
         more[file.name] = file.entry, file.content
     warnings = []
     for each in more:
-        if each in implied_by(model, each):
+        if each in model.knowledge.implied_by(each):
             raise TzkError(f"knowledge {each!r} would imply itself in {run}: give it another name with --as")
         for implied in model.find(each).implies:
             if implied not in manifest["knowledge"] and implied not in more:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tzk_core.knowledge.stacking import MODULES, Stacks
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.objective import Objective, Wording, mental_capacity, sampled_absences
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
-from tzk_core.stacking import MODULES, Stacks
 from tzk_core.units import bits_per_dim
 
 CHUNK = 512
@@ -81,7 +81,7 @@ class Validation:
         self, model: TzK, dataset: str, observations: Observations, wording: Wording, negatives: int, stacks: Stacks
     ) -> tuple[float, float]:
         """Means over the samples of log p(T) and log M."""
-        like = next(model.parameters())
+        like = model.like
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
-from tzk_core.moments import shrunk_covariance
 from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.layer import Layer, leading
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 
 class _Triangles(torch.autograd.Function):

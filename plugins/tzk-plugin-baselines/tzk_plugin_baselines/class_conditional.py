@@ -63,7 +63,7 @@ class ClassConditional(Knowledge):
                 raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {got!r}")
         transform = builders[architecture]()
         latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
-        super().__init__(shape, latent, characteristics, encoder, layers)
+        super().__init__(shape, latent, characteristics, hidden=encoder, layers=layers)
         self.classes = classes
         self.characteristics_prior = EqualClasses(classes)
         self.characteristics_encoder = Regressor(latent.dims, classes, encoder, layers)  # type: ignore[assignment]

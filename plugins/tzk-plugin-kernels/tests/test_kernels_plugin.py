@@ -77,7 +77,7 @@ def test_a_model_takes_the_operators_and_computes_the_same(
 
 
 def test_stacked_knowledge_is_evaluated_with_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tzk_core.stacking import Stack
+    from tzk_core.knowledge.stacking import Stack
 
     found = []
     for model in both("paper", monkeypatch):

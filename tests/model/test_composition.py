@@ -14,15 +14,15 @@ from nflows.transforms import CompositeTransform
 from torch import Tensor, nn
 from worlds import UNBOUNDED, Arcsinh, World, grid, linear
 
-from tzk_core.composition import Composition
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.model.composition import Composition
+from tzk_core.model.smc import Population, Tempering
 from tzk_core.random_streams import stream
-from tzk_core.tempering import Population, Tempering
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Known:
             kind.discriminator.weight.fill_(self.lean)
             kind.discriminator.bias.fill_(self.odds)
         kind.log_odds.fill_(self.odds)
-        kind.implies = self.implies
+        kind.describe_as(implies=self.implies)
         return kind
 
     def given(self, C: float | None = None) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def product(*factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, float]:
 
 def latents(composition: Composition, population: Population) -> Tensor:
     """z of all particles, by way of T."""
-    return composition.model.encode(composition.sample(len(population.noise), population))
+    return composition.flow.encode(composition.sample(len(population.noise), population))[0]
 
 
 def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, effective: float) -> None:
@@ -108,34 +108,34 @@ def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, effective: floa
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
 def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
     known = {"a": A, "b": B, "c": C}
-    composition = Composition(model_of(**known), names)
+    composition = model_of(**known).compose(*names)
     mean, covariance, log_normaliser = product(*(known[name].given() for name in names))
     population = composition.populate(settings=Tempering(2048))
-    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 
 def test_one_sample_of_c_is_as_exact_as_many() -> None:
     """The estimate of an integral over C is unbiased, so that its noise takes nothing from the limit."""
-    composition = Composition(model_of(a=A, b=B), ["a", "b"])
+    composition = model_of(a=A, b=B).compose("a", "b")
     mean, covariance, log_normaliser = product(A.given(), B.given())
     population = composition.populate(settings=Tempering(2048), importance_samples=1)
-    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 
 @pytest.mark.parametrize("fixed", [{"a": 0.7}, {"b": -1.2}, {"a": 0.7, "b": -1.2}])
 def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str, float]) -> None:
     given = {name: torch.tensor([value]) for name, value in fixed.items()}
-    composition = Composition(model_of(a=A, b=B), ["a", "b"], characteristics=given)
+    composition = model_of(a=A, b=B).compose("a", "b", characteristics=given)
     mean, covariance, log_normaliser = product(A.given(fixed.get("a")), B.given(fixed.get("b")))
     population = composition.populate(settings=Tempering(2048))
-    assert_gaussian(latents(composition, population), mean, covariance, population.effective)
+    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 
 def test_scores_are_the_density_of_the_product() -> None:
-    composition = Composition(model := model_of(a=A, b=B), ["a", "b"])
+    composition = (model := model_of(a=A, b=B)).compose("a", "b")
     mean, covariance, log_normaliser = product(A.given(), B.given())
     z = mean + 0.5 * torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
     T, jacobian = torch.sinh(z), -0.5 * torch.log1p(torch.sinh(z).square()).sum(1)
@@ -152,10 +152,19 @@ def test_the_ratio_is_the_sum_of_what_the_model_says_of_each_member() -> None:
     model, T = model_of(a=A, b=B, c=C), torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
     prior = model.log_prob(T)
     expected = sum(model.log_prob(T, name) - prior for name in ("a", "b")) + C.log_prob_absent(torch.asinh(T))
-    scores = Composition(model, ["a", "b"], ["c"]).score(T)
+    scores = model.compose("a", "b", without="c").score(T)
     torch.testing.assert_close(scores.log_ratio, expected)
     torch.testing.assert_close(scores.log_prob, prior + expected - scores.log_normaliser)
     assert torch.equal(model.log_prob(T, ["a", "b"], without="c"), scores.log_prob)
+
+
+def test_a_model_composes_what_the_flow_and_the_knowledge_do() -> None:
+    model, T = model_of(a=A, b=B, c=C), torch.randn(4, 2, generator=stream(0), dtype=torch.float64)
+    given = {"b": torch.tensor([0.4])}
+    composed = model.compose("a", "b", without="c", characteristics=given, side="encoder")
+    by_hand = Composition(model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=given, side="encoder")
+    assert (str(composed), composed.side) == (str(by_hand), by_hand.side)
+    assert torch.equal(composed.score(T).log_prob, by_hand.score(T).log_prob)
 
 
 def test_scores_integrate_to_one() -> None:
@@ -163,7 +172,7 @@ def test_scores_integrate_to_one() -> None:
     z, weights = grid(-6, 6, 601)
     jacobian = 0.5 * torch.log1p(torch.sinh(z).square())
     for names, without in ((["a", "b"], []), (["a"], ["b"]), ([], ["b"])):
-        scores = Composition(model, names, without).score(torch.sinh(z)[:, None], importance_samples=256)
+        scores = model.compose(*names, without=without).score(torch.sinh(z)[:, None], importance_samples=256)
         total = ((scores.log_prob + jacobian).exp() * weights).sum().log().item()
         assert abs(total) < 4 * scores.standard_error + 0.01
 
@@ -175,7 +184,7 @@ def test_scores_integrate_to_one() -> None:
 @pytest.mark.parametrize("names", [[], ["a"], ["a", "c"]])
 def test_absence_against_quadrature(base: Reparametrised, names: list[str]) -> None:
     known = {"a": A, "c": C}
-    composition = Composition(model_of(base, a=A, b=B, c=C), names, ["b"])
+    composition = model_of(base, a=A, b=B, c=C).compose(*names, without=["b"])
     nodes, weights = grid(-16, 16, 401)
     z = torch.cartesian_prod(nodes, nodes)
     log_base = base.log_prob(z)
@@ -189,9 +198,9 @@ def test_absence_against_quadrature(base: Reparametrised, names: list[str]) -> N
     population = composition.populate(settings=Tempering(2048))
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
     found = latents(composition, population)
-    error = covariance.diagonal().sqrt() / math.sqrt(population.effective)
+    error = covariance.diagonal().sqrt() / math.sqrt(population.ess)
     assert ((found.mean(0) - mean).abs() < 4.5 * error).all()
-    assert ((found.var(0) / covariance.diagonal() - 1).abs() < 4.5 * math.sqrt(3.2 / population.effective)).all()
+    assert ((found.var(0) / covariance.diagonal() - 1).abs() < 4.5 * math.sqrt(3.2 / population.ess)).all()
     assert (mean - share.new_zeros(2)).norm() > 0.1, "or absence moves nothing"
 
 
@@ -222,8 +231,8 @@ def test_in_a_consistent_model_encoder_and_decoder_say_the_same() -> None:
     model = world.model()
     model.add("lead", lead.knowledge())
     z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
-    sides = [Composition(model, ["it", "lead"], [], None, side) for side in ("decoder", "encoder")]
-    assert sides[0].knowledge == ("lead", "it"), "the rarest leads"
+    sides = [model.compose("it", "lead", side=side) for side in ("decoder", "encoder")]
+    assert sides[0].present == ("lead", "it"), "the rarest leads"
     ratios = [each.log_ratio(z, importance_samples=20000) for each in sides]
     torch.testing.assert_close(*ratios, rtol=0, atol=0.01)
     found = [each.populate(settings=Tempering(4096)) for each in sides]
@@ -237,12 +246,14 @@ def test_fixed_characteristics_on_the_side_of_the_encoder() -> None:
     model.add("lead", lead.knowledge())
     z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
     given = {"it": torch.tensor([0.9]), "lead": torch.tensor([0.2])}
-    ratios = [Composition(model, ["it", "lead"], [], given, side).log_ratio(z) for side in ("decoder", "encoder")]
+    ratios = [
+        model.compose("it", "lead", characteristics=given, side=side).log_ratio(z) for side in ("decoder", "encoder")
+    ]
     torch.testing.assert_close(*ratios, rtol=0, atol=1e-6)
 
 
 def test_agreement_is_the_mean_of_the_discriminators() -> None:
-    composition = Composition(model_of(a=A, b=B, c=C), ["a", "b"], ["c"])
+    composition = model_of(a=A, b=B, c=C).compose("a", "b", without=["c"])
     population = composition.populate(settings=Tempering(400))
     z = latents(composition, population).sum(1)
     expected = {
@@ -258,7 +269,7 @@ def test_agreement_is_the_mean_of_the_discriminators() -> None:
 
 def nested() -> TzK:
     model = model_of(whole=B, part=A, other=C)
-    model.find("part").implies = ("whole",)
+    model.find("part").describe_as(implies=["whole"])
     return model
 
 
@@ -275,10 +286,10 @@ def test_what_is_implied_is_counted_once() -> None:
 
 def test_not_the_whole_says_not_the_part() -> None:
     model = nested()
-    both = Composition(model, ["other"], ["part", "whole"])
-    assert both.without == ("whole",) and str(both) == "other and not whole"
-    both = Composition(model, ["whole"], ["part"])
-    assert (both.knowledge, both.without) == (("whole",), ("part",))
+    both = model.compose("other", without=["part", "whole"])
+    assert both.absent == ("whole",) and str(both) == "other and not whole"
+    both = Composition(model.flow, model.knowledge, "whole", without="part")
+    assert (both.present, both.absent) == (("whole",), ("part",))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +314,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(
     asked: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(a=A, b=B, part=A, whole=B)
-    model.find("part").implies = ("whole",)
+    model.find("part").describe_as(implies=["whole"])
     model.add("digit-3", C.knowledge())
     monkeypatch.setattr(model.flow, "encode", lambda T: pytest.fail("computed"))
     monkeypatch.setattr(Composition, "populate", lambda *given, **more: pytest.fail("computed"))
@@ -314,11 +325,11 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(
 
 def test_other_bad_input() -> None:
     model = model_of(a=A, b=B)
-    composition = Composition(model, ["a", "b"], temperature=0.5)
+    composition = model.compose("a", "b", temperature=0.5)
     with pytest.raises(TzkError, match="scores are those of temperature 1; this composition is of 0.5"):
         composition.score(torch.zeros(2, 2).double())
     with pytest.raises(TzkError, match="'decoder' or the 'encoder'; got 'both'"):
-        Composition(model, ["a", "b"], side="both")  # type: ignore[arg-type]
+        model.compose("a", "b", side="both")  # type: ignore[arg-type]
     with pytest.raises(TzkError, match="T holds nan or infinity, first in row 1"):
         model.log_prob(torch.tensor([[0.0, 0.0], [math.nan, 0.0]]).double(), ["a", "b"])
 
@@ -333,11 +344,11 @@ def test_members_that_exclude_one_another_are_refused() -> None:
 
 
 def test_too_few_effective_particles_are_refused_with_their_number() -> None:
-    composition = Composition(model_of(a=A, b=B), ["a", "b"])
-    found = composition.populate(settings=Tempering(64, moves=1, least_effective=0)).effective
+    composition = model_of(a=A, b=B).compose("a", "b")
+    found = composition.populate(settings=Tempering(64, moves=1, min_ess=0)).ess
     words = rf"a and b: {found:.3g} of 64 particles are effective .* at least 60 are expected. Take more particles"
     with pytest.raises(TzkError, match=words):
-        composition.populate(settings=Tempering(64, moves=1, least_effective=60))
+        composition.populate(settings=Tempering(64, moves=1, min_ess=60))
 
 
 # randomness
@@ -358,8 +369,8 @@ def test_a_seed_and_the_names_decide_the_samples() -> None:
 def test_as_many_samples_as_are_asked_for() -> None:
     model = model_of(a=A, b=B)
     assert model.sample(1500, ["a", "b"], seed=0).shape == (1500, 2)
-    population = Composition(model, ["a", "b"]).populate(settings=Tempering(128))
-    assert Composition(model, ["a", "b"]).sample(300, population).shape == (300, 2)
+    population = model.compose("a", "b").populate(settings=Tempering(128))
+    assert model.compose("a", "b").sample(300, population).shape == (300, 2)
 
 
 def test_one_name_is_what_it_was() -> None:

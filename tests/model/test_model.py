@@ -11,15 +11,16 @@ import pytest
 import torch
 from models import small
 from nflows.distributions.base import Distribution
+from nflows.transforms import IdentityTransform
 from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.standard import StandardLogistic
 from tzk_core.errors import TzkError
-from tzk_core.importance import log_prob_present
 from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
-from tzk_core.model import TzK
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.importance import log_prob_present
+from tzk_core.model import SharedFlow, TzK, tzk
 from tzk_core.random_streams import stream
 
 
@@ -139,7 +140,7 @@ def test_the_importance_weighted_bound_tends_to_the_integral_over_c(encoder: flo
     exact = log_prob_by_quadrature(kind, z)
     weights_matter = kind.log_prob_latent(z[:, None].expand(4, 50, 3).reshape(-1, 3), 2 * torch.randn(200, 2).double())
     assert weights_matter.std() > 1, "otherwise anything would pass"
-    bound = log_prob_present(kind, z, 60000, stream(0, "test"))
+    bound = log_prob_present(kind, z, 60000, generator=stream(0, "test"))
     torch.testing.assert_close(bound, exact, rtol=0, atol=0.04)
 
 
@@ -148,7 +149,7 @@ def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> 
     kind, z = wide(-1.0)
     exact = log_prob_by_quadrature(kind, z).mean()
     means = [
-        torch.stack([log_prob_present(kind, z, samples, stream(i)).mean() for i in range(400)]).mean()
+        torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).mean() for i in range(400)]).mean()
         for samples in (1, 4, 32)
     ]
     assert means[0] < means[1] < means[2] < exact + 0.02
@@ -158,7 +159,7 @@ def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> 
 def test_the_estimate_is_unbiased_before_the_logarithm() -> None:
     kind, z = wide(-1.0)
     for samples in (1, 2, 9):
-        estimates = torch.stack([log_prob_present(kind, z, samples, stream(i)).exp() for i in range(1000)])
+        estimates = torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).exp() for i in range(1000)])
         error = estimates.std(0) / math.sqrt(1000)
         assert ((estimates.mean(0) - log_prob_by_quadrature(kind, z).exp()).abs() < 4.5 * error).all()
 
@@ -171,8 +172,8 @@ def test_a_perfect_encoder_makes_the_bound_nearly_exact_at_once() -> None:
     kind.fit_characteristics(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2))  # mean 0, deviation 1
     z = torch.randn(4, 3, dtype=torch.float64)
     C = torch.zeros(4, 2, dtype=torch.float64)
-    torch.testing.assert_close(log_prob_present(kind, z, 1, stream(0)), kind.log_prob_latent(z, C))
-    torch.testing.assert_close(log_prob_present(kind, z, 8, stream(1)), kind.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(kind, z, 1, generator=stream(0)), kind.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(kind, z, 8, generator=stream(1)), kind.log_prob_latent(z, C))
 
 
 def test_the_bound_of_a_model_depends_on_its_seed_alone(model: TzK, T: Tensor) -> None:
@@ -380,7 +381,9 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(ask: Callable[[
     assert all(torch.equal(x, y) for x, y in zip(before, model.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a.b", "a\nb", "a\0b", "keys", "training", "_modules"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "a.b", "a\nb", "a\0b", "keys", "training", "_modules", "find"]
+)
 def test_names_that_cannot_be_files_or_attributes_are_refused(name: str) -> None:
     model = images()
     with pytest.raises(TzkError, match="name"):
@@ -401,3 +404,50 @@ def test_other_names_are_fine(name: str) -> None:
     model = images()
     model.add(name, build_knowledge("gaussian", model.latent_shape))
     assert model.find(name) is model.knowledge[name]
+
+
+# where it computes
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices whose implementations a model looked for."""
+    devices: list[str] = []
+    monkeypatch.setattr(tzk, "use_implementations", lambda module, device: devices.append(device))
+    return devices
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: m.double(), []),
+        (lambda m: m.float(), []),
+        (lambda m: m.to(torch.float64), []),
+        (lambda m: m.to(dtype=torch.float64), []),
+        (lambda m: m.to("cpu"), ["cpu"]),
+        (lambda m: m.to(torch.device("cpu"), torch.float64), ["cpu"]),
+        (lambda m: m.to(device="cpu"), ["cpu"]),
+        (lambda m: m.to(torch.zeros(())), ["cpu"]),
+        (lambda m: m.to("meta"), ["meta"]),
+        (lambda m: m.to("meta", torch.float64).double(), ["meta"]),
+    ],
+)
+def test_implementations_are_looked_for_where_a_device_is_named(
+    change: Callable[[TzK], Any], expected: list[str], taken: list[str]
+) -> None:
+    change(images())
+    assert taken == expected
+
+
+def test_a_move_that_names_no_device_looks_for_implementations_too(taken: list[str]) -> None:
+    images()._apply(lambda tensor: tensor.to("meta"))
+    assert taken == ["meta"]
+
+
+def test_like_is_of_the_models_type_and_device(model: TzK) -> None:
+    assert (model.like.dtype, model.flow.like.dtype) == (torch.float64, torch.float64)
+    assert model.to("meta", torch.float32).like.device.type == "meta"
+    empty = SharedFlow((2,), IdentityTransform(), StandardLogistic((2,)))
+    assert empty.like.dtype == torch.float32 and empty.like.shape == ()
+    knowledge = build_knowledge("gaussian", (2,)).double()
+    assert TzK(empty, {"k": knowledge}).like.dtype == torch.float64, "of the knowledge where the flow has no tensor"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class Knowledge(nn.Module):
 
     Where C has finitely many values, such as a class, `support` lists them; densities of C are then probabilities.
 
-    `implies` names knowledge that contains this one (a digit is in "mnist").
+    `describe_as` says what no constructor does: `implies`, names of knowledge that contains this one, and `part`.
     """
 
     state_version = 1
@@ -63,6 +63,7 @@ class Knowledge(nn.Module):
         latent_shape: tuple[int, ...],
         latent: Reparametrised,
         characteristics: int = 2,
+        *,
         hidden: int = 70,
         layers: int = 4,
         logit_bound: float = 20.0,
@@ -73,7 +74,7 @@ class Knowledge(nn.Module):
         self.latent_shape = tuple(latent_shape)
         self.characteristics = characteristics
         self.logit_bound = logit_bound
-        self.part: Part | None = None  # None: built in Python, so a checkpoint cannot build it again
+        self.part: Part | None = None
         self.implies: tuple[str, ...] = ()
         self.latent = latent
         self.discriminator: nn.Module = Regressor(dims, 1, hidden, layers)
@@ -84,6 +85,18 @@ class Knowledge(nn.Module):
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """function(self, *arguments): by way of a call, `torch.func` can put other parameters in the place of these."""
         return function(self, *arguments)
+
+    def describe_as(self, *, part: Part | None = None, implies: Iterable[str] | None = None) -> None:
+        """Sets what other knowledge and checkpoints have to know of this one; None leaves it as it is.
+
+        Args:
+            part: what a checkpoint builds it from again; knowledge without it was built in Python, and cannot be.
+            implies: names of knowledge that contains this one (a digit is in "mnist").
+        """
+        if part is not None:
+            self.part = part
+        if implies is not None:
+            self.implies = tuple(implies)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draws every random starting value from `generator`; flows start at the identity whatever it gives."""
@@ -114,7 +127,9 @@ class Knowledge(nn.Module):
         if isinstance(encoder, ConditionalGaussian):
             dims = encoder.regressor.inputs
             seen = None if z is None or len(z) < LEAST_LATENTS else self.features(z)
-            encoder.start_linear(leading_directions(seen, self.characteristics, dims, generator), ENCODER_DEVIATION)
+            encoder.start_linear(
+                leading_directions(seen, self.characteristics, dims, generator=generator), ENCODER_DEVIATION
+            )
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """A start in closed form for knowledge that is added to a trained model; here there is none.
@@ -183,7 +198,7 @@ def discriminate(knowledge: Knowledge, z: Tensor) -> Presence:
     return Presence(*knowledge.log_prob_presence_given(z))
 
 
-def leading_directions(x: Tensor | None, number: int, dims: int, generator: torch.Generator) -> Tensor:
+def leading_directions(x: Tensor | None, number: int, dims: int, *, generator: torch.Generator) -> Tensor:
     """Directions, (number, dims), along which x, (n, dims), varies most, scaled so that x has variance 1 along each.
 
     None stands for x of independent dimensions, and the directions are then random; so are those beyond the rank of x.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from tzk_core.distributions.low_rank import LowRankGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
-from tzk_core.moments import shrunk_covariance
+from tzk_core.knowledge.base import Knowledge
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 LEAST = 256
 """The fewest latents that it starts from: the covariance of fewer would be that of an accident."""
@@ -49,6 +49,7 @@ class LowRankKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         dims: int = 256,
         rank: int = 8,
         hidden: int = 16,
@@ -57,7 +58,7 @@ class LowRankKnowledge(Knowledge):
         if dims < 1 or rank < 1:
             raise TzkError(f"low-rank expects dims and rank of at least 1; got {dims} and {rank}")
         latent = LowRankGaussian(latent_shape, characteristics, dims, rank, hidden, layers)
-        super().__init__(latent_shape, latent, characteristics, hidden, layers, features=latent.dims)
+        super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers, features=latent.dims)
         self.discriminator = QuadraticRegressor(latent.dims, hidden, layers)
 
     def features(self, z: Tensor) -> Tensor:

@@ -6,66 +6,26 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from nflows.transforms.base import InverseTransform, Transform
 from torch import Tensor, nn
 
 from tzk_core import names as naming
-from tzk_core.composition import Composition, Names, members
-from tzk_core.distributions.base import Batched, Reparametrised
-from tzk_core.errors import TzkError, nearest
+from tzk_core.distributions.base import Batched
+from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_core.importance import log_prob_present
 from tzk_core.inputs import characteristics_rows, check_domain, check_observations
-from tzk_core.knowledge import Knowledge, discriminate
-from tzk_core.modes import training, without_caches
-from tzk_core.parts import FlowParts
-from tzk_core.random_streams import seeded, stream
-from tzk_core.stacking import of_each
-from tzk_core.transforms.composite import initialise
-
-
-class SharedFlow(Batched):
-    """p(T) by z = f_T^{-1}(T): `transform` takes T to z, `base` is p(z).
-
-    It is built in evaluation mode, and nflows' caches in it are turned off (`modes.without_caches`).
-    """
-
-    def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-        self.transform = transform
-        self.base = base
-        self.parts: FlowParts | None = None  # None: built in Python, so a checkpoint cannot build it again
-        without_caches(self)
-        self.eval()
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    def encode(self, T: Tensor) -> tuple[Tensor, Tensor]:
-        """z, (batch, *latent_shape), and log|det dz/dT|, (batch,)."""
-        return self.transform(T)
-
-    def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        z, logabsdet = self.encode(inputs)
-        return self.base.log_prob(z) + logabsdet
-
-    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        noise = self.base.noise((num_samples,)).to(_like(self))
-        return self.transform.inverse(self.base.from_noise(noise))[0]
-
-    def initialise(self, T: Tensor) -> None:
-        """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own.
-
-        It belongs to training: nflows' layers that start from data do so in training mode alone. Raises `TzkError` if
-        T is outside the domain of a layer, before anything is set from it.
-        """
-        with training(self), seeded(0, "initialise"):
-            initialise(self.transform, T)
+from tzk_core.knowledge.base import Knowledge, discriminate
+from tzk_core.knowledge.collection import KnowledgeDict
+from tzk_core.knowledge.importance import log_prob_present
+from tzk_core.knowledge.stacking import of_each
+from tzk_core.model.composition import Composition, Names, Side, listed, members
+from tzk_core.model.flow import SharedFlow
+from tzk_core.modes import without_caches
+from tzk_core.random_streams import stream
+from tzk_core.tensors import like_of
 
 
 @dataclass(frozen=True)
@@ -92,9 +52,8 @@ class TzK(nn.Module):
     def __init__(self, flow: SharedFlow, knowledge: Mapping[str, Knowledge] | None = None) -> None:
         super().__init__()
         self.flow = flow
-        self.knowledge = nn.ModuleDict()
+        self.knowledge = KnowledgeDict()
         self.not_vmappable: set[type[Knowledge]] = set()  # classes that cannot be evaluated stacked, see `Stack`
-        self.opaque: dict[str, Any] = {}  # knowledge whose plugin is not installed, by name: saved back as it came
         for name, each in (knowledge or {}).items():
             self.add(name, each)
         self.eval()
@@ -110,7 +69,12 @@ class TzK(nn.Module):
     @property
     def like(self) -> Tensor:
         """A tensor of the model's type, on its device."""
-        return _like(self)
+        return like_of(self)
+
+    @property
+    def opaque(self) -> dict[str, Any]:
+        """Knowledge that cannot be used here, by name; it is saved back as it came."""
+        return self.knowledge.opaque_types
 
     def add(self, name: str, knowledge: Knowledge) -> None:
         """Adds a knowledge type, in evaluation mode; raises `TzkError` if the name is taken or unusable, or the latent
@@ -135,20 +99,40 @@ class TzK(nn.Module):
                 f"this model's is {self.latent_shape}"
             )
         try:
-            nn.ModuleDict({name: knowledge})
+            KnowledgeDict({name: knowledge})
         except KeyError as error:
             raise TzkError(f"{name!r} cannot name a knowledge type ({error.args[0]})") from error
 
     def named_knowledge(self) -> Iterator[tuple[str, Knowledge]]:
-        return iter(self.knowledge.items())  # type: ignore[arg-type]
+        return iter(self.knowledge.items())
 
     def find(self, name: str) -> Knowledge:
         """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
-        if name in self.opaque:
-            raise TzkError(self.opaque[name].reason)
-        if name not in self.knowledge:
-            raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self.knowledge)}")
-        return self.knowledge[name]  # type: ignore[return-value]
+        return self.knowledge.find(name)
+
+    def compose(
+        self,
+        *knowledge: str,
+        without: Names = (),
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        side: Side = "decoder",
+        temperature: float = 1.0,
+    ) -> Composition:
+        """p(T given all of `knowledge` present and all of `without` absent), to score and to sample from.
+
+            model.compose("digit-3", "thick", without="slanted").sample(64)
+
+        Arguments are those of `Composition`. Raises `TzkError` for unknown names and contradictions.
+        """
+        return Composition(
+            self.flow,
+            self.knowledge,
+            knowledge,
+            without=without,
+            characteristics=characteristics,
+            side=side,
+            temperature=temperature,
+        )
 
     def encode(self, T: Tensor) -> Tensor:
         """z = f_T^{-1}(T), (batch, *latent_shape); computed in float64 and rounded to the model's type, as `decode` is.
@@ -156,12 +140,12 @@ class TzK(nn.Module):
         A deep flow amplifies rounding: ten steps of the paper's in float32 alone bring an image back to within a few
         hundredths of a grey level, this way to a few thousandths.
         """
-        check_observations(T, self.shape, like=_like(self))
+        check_observations(T, self.shape, like=self.like)
         return _in_double(self.flow.transform, T)
 
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape). Where SymLog's inverse would overflow, T is where it saturates."""
-        check_observations(z, self.latent_shape, "z", _like(self))
+        check_observations(z, self.latent_shape, "z", self.like)
         return _in_double(InverseTransform(self.flow.transform), z, "z")
 
     def log_prob(
@@ -169,6 +153,7 @@ class TzK(nn.Module):
         T: Tensor,
         knowledge: Names = None,
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        *,
         importance_samples: int = 64,
         seed: int = 0,
         without: Names = (),
@@ -182,10 +167,10 @@ class TzK(nn.Module):
         """
         if importance_samples < 1:
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
-        given = self._given(knowledge, without, characteristics)
-        if isinstance(given, Composition):
-            return given.score(T, None, importance_samples, seed).log_prob
-        name, C = given
+        composition = self._composition(knowledge, without, characteristics)
+        if composition is not None:
+            return composition.score(T, importance_samples=importance_samples, seed=seed).log_prob
+        name, C = self._single(knowledge, characteristics)
         z, logabsdet = self.encode_with_logabsdet(T)
         if name is None:
             return self.flow.base.log_prob(z) + logabsdet
@@ -194,7 +179,7 @@ class TzK(nn.Module):
             C = characteristics_rows(C, T.shape[0], kind.characteristics, name, z)
             return kind.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
-        return log_prob_present(kind, z, importance_samples, generator) + logabsdet
+        return log_prob_present(kind, z, importance_samples, generator=generator) + logabsdet
 
     @torch.no_grad()
     def sample(
@@ -202,6 +187,7 @@ class TzK(nn.Module):
         n: int,
         knowledge: Names = None,
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        *,
         temperature: float = 1.0,
         seed: int | None = None,
         without: Names = (),
@@ -216,11 +202,11 @@ class TzK(nn.Module):
             raise TzkError(f"the number of samples is at least 1; got {n}")
         if not 0 <= temperature < math.inf:
             raise TzkError(f"the temperature is finite and at least 0; got {temperature}")
-        given = self._given(knowledge, without, characteristics, temperature)
-        if isinstance(given, Composition):
-            return given.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
-        name, C = given
-        like = _like(self)
+        composition = self._composition(knowledge, without, characteristics, temperature=temperature)
+        if composition is not None:
+            return composition.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
+        name, C = self._single(knowledge, characteristics)
+        like = self.like
         source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name or "")
         if name is None:
             noise = self.flow.base.noise((n,), source).to(like)
@@ -246,34 +232,50 @@ class TzK(nn.Module):
 
     def encode_with_logabsdet(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """z, (batch, *latent_shape), and log|det dz/dT|, (batch,), in the model's own type: what densities are of."""
-        check_observations(T, self.shape, like=_like(self))
-        z, logabsdet = self.flow.encode(T)
-        check_domain(logabsdet)
-        return z, logabsdet
+        return self.flow.encode_checked(T, self.like)
 
-    def _given(
+    def _composition(
         self,
         knowledge: Names,
         without: Names,
         characteristics: Tensor | Mapping[str, Tensor] | None,
+        *,
         temperature: float = 1.0,
-    ) -> Composition | tuple[str | None, Tensor | None]:
-        """What is asked for: a composition, or one knowledge type at most and its C; C of none is an error."""
-        present, absent = members(self, knowledge, without)
+    ) -> Composition | None:
+        """The composition that is asked for; None where one knowledge type counts, or none. C of none is an error."""
+        present, absent = members(self.knowledge, knowledge, without)
         if characteristics is not None and not present:
             raise TzkError("characteristics are those of a knowledge type: say which, knowledge=...")
-        several = bool(absent) or len(present) > 1
-        if several or isinstance(characteristics, Mapping):
-            composition = Composition(self, knowledge, without, characteristics, temperature=temperature)
-            if several:
-                return composition
-            characteristics = next((C[0] for C in composition.characteristics.values()), None)
-        return (present[0] if present else None), characteristics
+        if not absent and len(present) < 2:
+            return None
+        return self.compose(
+            *listed(knowledge), without=without, characteristics=characteristics, temperature=temperature
+        )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TzK:
+    def _single(
+        self, knowledge: Names, characteristics: Tensor | Mapping[str, Tensor] | None
+    ) -> tuple[str | None, Tensor | None]:
+        """The one knowledge type that counts, None for the prior, and its C if that is fixed."""
+        present = (*self.knowledge.most_specific(listed(knowledge)), None)
+        if isinstance(characteristics, Mapping):
+            checked = self.compose(*listed(knowledge), characteristics=characteristics).characteristics
+            characteristics = next((C[0] for C in checked.values()), None)
+        return present[0], characteristics
+
+    def to(self, *arguments: Any, **named: Any) -> Self:
+        """As of any module; where a device is named, layers take what plugins bring for it."""
+        before = self.like.device
+        super().to(*arguments, **named)
+        if self.like.device == before and _names_device(arguments, named):
+            use_implementations(self, before.type)  # to another device, `_apply` has done so
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Whatever moves a model to another device goes through here; layers then take what plugins bring for it."""
+        before = self.like.device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        use_implementations(self, _like(self).device.type)
+        if self.like.device != before:
+            use_implementations(self, self.like.device.type)
         return self
 
 
@@ -301,10 +303,10 @@ def _posterior(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return discriminate(kind, z).present.exp(), *kind.characteristics_given(z)
 
 
-def _like(module: nn.Module) -> Tensor:
-    """A tensor of the type and on the device of the module."""
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
+def _names_device(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> bool:
+    """Whether these arguments of `torch.nn.Module.to` say a device, rather than a type or a memory format alone."""
+    first = arguments[0] if arguments else named.get("device")
+    return isinstance(first, str | int | torch.device | Tensor)
 
 
 def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:

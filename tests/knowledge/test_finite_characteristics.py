@@ -18,9 +18,9 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.evidence import evidence
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.evaluation.results import evaluate
-from tzk_core.importance import log_joint
 from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.importance import log_joint
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.testing import NotConforming, check_knowledge
 from tzk_core.transforms.affine import Affine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tzk_core.distributions.conditional import ConditionalGaussian
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 
 
 class GaussianKnowledge(Knowledge):
@@ -13,8 +13,9 @@ class GaussianKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         hidden: int = 70,
         layers: int = 4,
     ) -> None:
         latent = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
-        super().__init__(latent_shape, latent, characteristics, hidden, layers)
+        super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers)

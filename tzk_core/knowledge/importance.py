@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 
 
 def log_prob_present(
-    kind: Knowledge, z: Tensor, samples: int, generator: torch.Generator, prior_share: float = 0.125
+    kind: Knowledge, z: Tensor, samples: int, *, generator: torch.Generator, prior_share: float = 0.125
 ) -> Tensor:
     """Importance-weighted lower bound of log p(z given κ=1), (batch,), in nats; tight as `samples` grows, and exact,
     whatever `samples`, where C has finitely many values.
@@ -21,15 +21,15 @@ def log_prob_present(
     and the rest from the encoder, each weighed by the density of the whole mixture (Veach & Guibas' balance
     heuristic), so that a narrow encoder costs at most log(1/prior_share) nats and its estimate stays unbiased.
     """
-    return log_prob_present_from(kind, z, draw(kind, z, samples, generator), prior_share)
+    return log_prob_present_from(kind, z, draw(kind, z, samples, generator=generator), prior_share=prior_share)
 
 
-def draw(kind: Knowledge, z: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+def draw(kind: Knowledge, z: Tensor, samples: int, *, generator: torch.Generator) -> Tensor:
     """Standard Gaussian noise for `log_prob_present_from`, (batch, samples, c)."""
     return torch.randn(z.shape[0], samples, kind.characteristics, generator=generator).to(z)
 
 
-def log_prob_present_from(kind: Knowledge, z: Tensor, noise: Tensor, prior_share: float = 0.125) -> Tensor:
+def log_prob_present_from(kind: Knowledge, z: Tensor, noise: Tensor, *, prior_share: float = 0.125) -> Tensor:
     """The same as a function of the standard Gaussian `noise`, (batch, samples, c), that its samples of C stand for.
 
     The mean of its exponential over the noise is p(z given κ=1), whatever the number of samples.

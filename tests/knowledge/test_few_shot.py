@@ -16,13 +16,13 @@ import tzk_core
 from tzk_core.build import start_from
 from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.errors import TzkError
-from tzk_core.knowledge_types.few_shot import FewShotKnowledge
-from tzk_core.knowledge_types.flow import LEAST, FlowKnowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, leave_one_out, predict
-from tzk_core.moments import shrunk_covariance
-from tzk_core.stacking import rectangles
+from tzk_core.knowledge.few_shot import FewShotKnowledge
+from tzk_core.knowledge.flow import LEAST, FlowKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, leave_one_out, predict
+from tzk_core.knowledge.stacking import rectangles
 from tzk_core.testing import check_knowledge
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -58,7 +58,7 @@ def test_the_predictive_moments_are_those_of_numerical_integration(samples: list
     weight = torch.softmax(log.flatten(), 0).view_as(log)
     mean = (weight * m).sum()
     variance = (weight * (w + (m - mean).square())).sum()
-    found = predict(of_one(within, between), y[:, None], trust)
+    found = predict(of_one(within, between), y[:, None], trust=trust)
     torch.testing.assert_close(torch.cat(found), torch.stack([mean, variance]), rtol=1e-3, atol=1e-3)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from worlds import grid
 
 from tzk_core.evaluation.scoring import _scored, score
-from tzk_core.importance import log_prob_present
+from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -35,7 +35,7 @@ def estimates(kind: Any, z: Tensor, samples: int, times: int) -> Tensor:
     """`times` independent estimates for each z, (times, batch)."""
     repeated = z.repeat(times, 1)
     with torch.no_grad():
-        return log_prob_present(kind, repeated, samples, stream(0, "test", samples)).view(times, -1)
+        return log_prob_present(kind, repeated, samples, generator=stream(0, "test", samples)).view(times, -1)
 
 
 def test_the_importance_weighted_bound_is_below_quadrature_and_converges(

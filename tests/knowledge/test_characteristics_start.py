@@ -12,7 +12,7 @@ from torch import Tensor
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.regressor import Regressor
-from tzk_core.knowledge import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
+from tzk_core.knowledge.base import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
 from tzk_core.model import TzK
 from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
@@ -115,14 +115,14 @@ def test_a_few_latents_say_nothing_of_directions() -> None:
 
 def test_leading_directions_have_variance_1_and_are_uncorrelated() -> None:
     x = torch.randn(500, 8, dtype=torch.float64) @ torch.randn(8, 8, dtype=torch.float64)
-    W = leading_directions(x, 3, 8, torch.Generator().manual_seed(0))
+    W = leading_directions(x, 3, 8, generator=torch.Generator().manual_seed(0))
     covariance = torch.cov((x @ W.to(x).T).T)
     torch.testing.assert_close(covariance, torch.eye(3, dtype=x.dtype), atol=5e-3, rtol=0)
 
 
 def test_directions_beyond_the_rank_of_the_latents_are_random() -> None:
     x = torch.randn(100, 1) * torch.ones(1, 5)
-    W = leading_directions(x, 3, 5, torch.Generator().manual_seed(0))
+    W = leading_directions(x, 3, 5, generator=torch.Generator().manual_seed(0))
     assert W.shape == (3, 5) and torch.isfinite(W).all() and (W.abs().sum(1) > 0).all()
 
 

@@ -10,8 +10,8 @@ from tzk_core.distributions.conditional import ConditionalFlow
 from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.hierarchy import Hierarchy, estimate, predict
+from tzk_core.knowledge.base import Knowledge
+from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
 from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.symlog import SymLog
@@ -40,6 +40,7 @@ class FewShotKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         directions: int = 20,
         trust: float = 100.0,
         share: float = 0.1,
@@ -58,7 +59,7 @@ class FewShotKnowledge(Knowledge):
         whitening = Whitening(latent_shape)
         transform = Composite([flow_steps(latent_shape, steps, tile, knee=knee), whitening]) if steps else whitening
         latent = ConditionalFlow(transform, FactorGaussian(latent_shape, characteristics), latent_shape)
-        super().__init__(latent_shape, latent, characteristics, hidden, layers)
+        super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers)
         del self.characteristics_encoder  # the exact posterior of the factors is in its place
         self.directions, self.trust = directions, trust
         self.share, self.unexplained = share, unexplained
@@ -84,7 +85,8 @@ class FewShotKnowledge(Knowledge):
 
     @torch.no_grad()
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        self.condition(estimate(self._stepped(reference), groups, self.directions, self.trust), self._stepped(z))
+        hierarchy = estimate(self._stepped(reference), groups, directions=self.directions, trust=self.trust)
+        self.condition(hierarchy, self._stepped(z))
 
     @torch.no_grad()
     def condition(self, hierarchy: Hierarchy, z: Tensor) -> None:
@@ -94,7 +96,7 @@ class FewShotKnowledge(Knowledge):
         """
         if not len(z):
             raise TzkError("few-shot starts from at least one latent in which the knowledge is present; got none")
-        mean, variance = predict(hierarchy, hierarchy.whiten(z), self.trust, self.share)
+        mean, variance = predict(hierarchy, hierarchy.whiten(z), trust=self.trust, share=self.share)
         reach = variance * hierarchy.inverse.square().sum(0)
         factors = torch.arange(min(self.characteristics, len(reach)), device=reach.device)
         chosen = reach.argsort(descending=True, stable=True)[: len(factors)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.moments import shrunk_covariance
+from tzk_core.transforms.shrinkage import shrunk_covariance
 
 SHARES = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 """The shares of variance between classes that are tried where the reference has no classes."""
@@ -33,7 +33,9 @@ class Hierarchy:
         return (z.flatten(1).to(self.matrix) - self.centre) @ self.matrix.T
 
 
-def estimate(reference: Tensor, groups: Tensor | None = None, directions: int = 20, trust: float = 100.0) -> Hierarchy:
+def estimate(
+    reference: Tensor, groups: Tensor | None = None, *, directions: int = 20, trust: float = 100.0
+) -> Hierarchy:
     """The hierarchy in closed form from latents `reference`, (m, *latent_shape), m = 0 included.
 
     With `groups`, (m,) integers, the class of each: covariances within and between them, diagonal together in the
@@ -76,7 +78,7 @@ def estimate(reference: Tensor, groups: Tensor | None = None, directions: int = 
     return Hierarchy(centre, matrix, inverse, torch.ones_like(ratio), ratio)
 
 
-def predict(hierarchy: Hierarchy, y: Tensor, trust: float = 100.0, share: float = 0.1) -> tuple[Tensor, Tensor]:
+def predict(hierarchy: Hierarchy, y: Tensor, *, trust: float = 100.0, share: float = 0.1) -> tuple[Tensor, Tensor]:
     """Mean and variance, (d,) each, of a further y of the class that y, (n, d), are of: whitened, as it is.
 
     Means and variances have the conjugate prior, normal and inverse gamma, the variances being known as from `trust`

@@ -17,9 +17,9 @@ from torch import Tensor
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.distributions.conditional import ConditionalGaussian
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.stacking import MODULES, ModuleStacks, States, rectangles, state_of
 from tzk_core.objective import Objective, Wording, mental_capacity, negatives, sampled_absences
 from tzk_core.plugins import KnowledgeType, registry
-from tzk_core.stacking import MODULES, ModuleStacks, States, rectangles, state_of
 from tzk_core.training import banks
 from tzk_core.training.banks import Banks
 from tzk_core.training.copies import copy_around
@@ -273,7 +273,7 @@ class Branching(Knowledge):
 
     def __init__(self, latent_shape: tuple[int, ...], characteristics: int = 2) -> None:
         latent = ConditionalGaussian(latent_shape, characteristics, 6, 2)
-        super().__init__(latent_shape, latent, characteristics, 6, 2)
+        super().__init__(latent_shape, latent, characteristics, hidden=6, layers=2)
 
     def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:
         return super().log_prob_latent(z if bool((z < 1e9).all()) else 0 * z, C)

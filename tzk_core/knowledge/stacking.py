@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 
 States = Sequence[Mapping[str, Tensor]] | Mapping[str, Tensor]
 """Parameters and buffers of several knowledge types, by name: those of each, or of all at once, (k, ...)."""

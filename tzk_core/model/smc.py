@@ -14,29 +14,29 @@ from tzk_core.errors import TzkError
 Weight = Callable[[Tensor], Tensor]
 """Noise, (n, dims), to the logarithm of its weight, (n,); -inf where it has none."""
 
-AIM = 0.3  # the acceptance that the reach of a move is adapted to
+AIM = 0.3  # the acceptance that the step size of a move is adapted to
 
 
 @dataclass(frozen=True)
 class Tempering:
     """How carefully to follow the weight.
 
-    particles: how many. moves: Metropolis moves of each after every step. keep: the share of the particles that a step
-    may leave effective; it makes the steps as long as that allows. most_steps: where to give up. least_effective: so
-    few ancestors say little of what there is, and are refused.
+    particles: how many. moves: Metropolis moves of each after every step. min_ess_fraction: the effective sample size
+    that a step has to leave, as a fraction of the particles; steps are as long as it allows. most_steps: where to give
+    up. min_ess: a population of fewer effective ancestors says little of what there is, and is refused.
     """
 
     particles: int = 1024
     moves: int = 8
-    keep: float = 0.5
+    min_ess_fraction: float = 0.5
     most_steps: int = 100
-    least_effective: float = 20.0
+    min_ess: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.particles < 2 or self.moves < 1 or self.most_steps < 1 or not 0 < self.keep < 1:
+        if self.particles < 2 or self.moves < 1 or self.most_steps < 1 or not 0 < self.min_ess_fraction < 1:
             raise TzkError(
-                "tempering takes at least 2 particles, 1 move and 1 step, and keeps a share of the particles between 0 "
-                f"and 1; got {self}"
+                "tempering takes at least 2 particles, 1 move and 1 step, and a min_ess_fraction between 0 and 1; "
+                f"got {self}"
             )
 
 
@@ -45,24 +45,26 @@ class Population:
     """Equally weighted particles, and how they came about.
 
     noise: (particles, dims). log_normaliser: log of the mean weight of the Gaussian noise, in nats, which the exponent
-    of this estimates without bias; standard_error: of that. effective: the effective number of ancestors, 1 / Σ s² with
-    s the shares of the weight that goes back to each of the first particles; where one step was enough it is the
-    effective sample size of importance sampling. ancestors: how many are left. importance: the effective sample size
-    that importance sampling in one step would have had. acceptance: of the moves of the last step. steps: how many.
+    of this estimates without bias; standard_error: of that. ess: the effective number of ancestors, 1 / Σ s² with s the
+    shares of the weight that goes back to each of the first particles; where one step was enough it is the effective
+    sample size of importance sampling. ancestors: how many are left. importance_ess: the effective sample size that
+    importance sampling in one step would have had. acceptance: of the moves of the last step. steps: how many.
     """
 
     noise: Tensor
     log_normaliser: float
     standard_error: float
-    effective: float
+    ess: float
     ancestors: int
-    importance: float
+    importance_ess: float
     acceptance: float
     steps: int
 
 
 @torch.no_grad()
-def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.Generator, like: Tensor) -> Population:
+def temper(
+    log_weight: Weight, dims: int, settings: Tempering, *, generator: torch.Generator, like: Tensor
+) -> Population:
     """Particles of density N(noise; 0, I) · weight(noise) / normaliser, exact as their number grows.
 
     The weight is taken to powers that rise from 0 to 1, each as high as the effective sample size allows; after each
@@ -74,40 +76,42 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
     correction is that of multinomial resampling).
 
     `like` says type and device. Raises `TzkError` if the weight is zero everywhere, the steps do not get to its whole,
-    or fewer ancestors than `least_effective` are effective; ancestors only become fewer, so that it does so early.
+    or fewer ancestors than `min_ess` are effective; ancestors only become fewer, so that it does so early.
     """
     count = settings.particles
     noise = torch.randn(count, dims, generator=generator).to(like)
     value = log_weight(noise)
     family = torch.arange(count, device=noise.device)
-    importance = _effective(value)
-    exponent, log_normaliser, reach, steps = 0.0, 0.0, 1.0, 0
+    importance_ess = _ess(value)
+    exponent, log_normaliser, step_size, steps = 0.0, 0.0, 1.0, 0
     corrected = count / (count - 1)  # the first particles are independent: of two draws of them, 1/count are the same
     while exponent < 1:
-        if steps == settings.most_steps or importance == 0:
+        if steps == settings.most_steps or importance_ess == 0:
             raise TzkError(
                 f"{steps} steps of tempering went {exponent:.1%} of the way with {count} particles"
-                + (", and none of them has any weight" if importance == 0 else "")
+                + (", and none of them has any weight" if importance_ess == 0 else "")
             )
-        step = _step(value, 1 - exponent, settings.keep)
-        exponent, steps = (1.0 if step == 1 - exponent else exponent + step), steps + 1
-        log_normaliser += (torch.logsumexp(step * value, 0) - math.log(count)).item()
-        share = torch.softmax((step * value).double(), 0)
+        rise = _rise(value, 1 - exponent, settings.min_ess_fraction)
+        exponent, steps = (1.0 if rise == 1 - exponent else exponent + rise), steps + 1
+        log_normaliser += (torch.logsumexp(rise * value, 0) - math.log(count)).item()
+        share = torch.softmax((rise * value).double(), 0)
         shares = torch.zeros_like(share).index_add_(0, family, share)
         squares = shares.square().sum().item()
         left = len(family.unique()) if exponent < 1 else 1 / squares
-        if left < settings.least_effective:
+        if left < settings.min_ess:
             raise TzkError(
                 f"{left:.3g} of {count} particles are effective ancestors of what {steps} steps of tempering found, "
-                f"{exponent:.1%} of the way; at least {settings.least_effective:g} are expected"
+                f"{exponent:.1%} of the way; at least {settings.min_ess:g} are expected"
             )
         corrected *= correction(shares, count) if exponent < 1 else 1.0
         chosen = systematic(share, count, generator)
         noise, value, family = noise[chosen], value[chosen], family[chosen]
         for _ in range(settings.moves):
-            noise, value, accepted = move(log_weight, noise, value, exponent, reach, generator)
+            noise, value, accepted = move(
+                log_weight, noise, value, exponent=exponent, step_size=step_size, generator=generator
+            )
             acceptance = accepted.double().mean().item()
-            reach = min(1.0, reach * math.exp(acceptance - AIM))
+            step_size = min(1.0, step_size * math.exp(acceptance - AIM))
     variance = 1 - corrected * (1 - squares)
     return Population(
         noise,
@@ -115,23 +119,30 @@ def temper(log_weight: Weight, dims: int, settings: Tempering, generator: torch.
         math.sqrt(max(variance, 0.0)),
         1 / squares,
         len(family.unique()),
-        importance,
+        importance_ess,
         acceptance,
         steps,
     )
 
 
 def move(
-    log_weight: Weight, noise: Tensor, value: Tensor, exponent: float, reach: float, generator: torch.Generator
+    log_weight: Weight,
+    noise: Tensor,
+    value: Tensor,
+    *,
+    exponent: float,
+    step_size: float,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One preconditioned Crank-Nicolson move (Cotter et al. 2013) of every particle: noise, its log-weight `value`, and
     which were accepted, (n,).
 
-    √(1 - reach²) noise + reach · new noise leaves the Gaussian as it is, so that accepting by the weights alone leaves
-    N(noise; 0, I) · weight(noise)^exponent as it is, in any number of dimensions. At reach 1 all is drawn anew.
+    √(1 - s²) noise + s · new noise, s being the step size, leaves the Gaussian as it is. So accepting by the weights
+    alone leaves N(noise; 0, I) · weight(noise)^exponent as it is, in any number of dimensions. At s = 1 all is drawn
+    anew.
     """
     fresh = torch.randn(noise.shape, generator=generator).to(noise)
-    proposal = math.sqrt(1 - reach**2) * noise + reach * fresh
+    proposal = math.sqrt(1 - step_size**2) * noise + step_size * fresh
     proposed = log_weight(proposal)
     threshold = torch.rand(len(noise), generator=generator, dtype=torch.float64).log().to(value)
     accepted = threshold < exponent * (proposed - value)
@@ -162,21 +173,21 @@ def systematic(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(share.double().cumsum(0), places.to(share.device)).clamp_max(len(share) - 1)
 
 
-def _effective(log_weight: Tensor) -> float:
-    """(Σ w)² / Σ w², between 1 and their number; 0 where no weight is left."""
+def _ess(log_weight: Tensor) -> float:
+    """The effective sample size (Σ w)² / Σ w², between 1 and their number; 0 where no weight is left."""
     if not (log_weight > -math.inf).any():
         return 0.0
     return 1 / torch.softmax(log_weight.double(), 0).square().sum().item()
 
 
-def _step(value: Tensor, left: float, keep: float) -> float:
-    """By how much the exponent may rise, at most by what is `left`: the effective sample size stays at `keep` of those
-    that have any weight."""
-    enough = keep * (value > -math.inf).sum().item()
-    if _effective(left * value) >= enough:
+def _rise(value: Tensor, left: float, min_ess_fraction: float) -> float:
+    """By how much the exponent may rise, at most by what is `left`: the effective sample size stays at
+    `min_ess_fraction` of those that have any weight."""
+    enough = min_ess_fraction * (value > -math.inf).sum().item()
+    if _ess(left * value) >= enough:
         return left
     low, high = 0.0, left
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if _effective(middle * value) >= enough else (low, middle)
+        low, high = (middle, high) if _ess(middle * value) >= enough else (low, middle)
     return high if low == 0 else low

@@ -10,7 +10,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal, k
 from tzk_core import TzkError, build_knowledge
 from tzk_core.distributions.low_rank import LowRankGaussian
 from tzk_core.distributions.standard import LOG_2PI
-from tzk_core.knowledge_types.low_rank import LowRankKnowledge
+from tzk_core.knowledge.low_rank import LowRankKnowledge
 
 DIMS, RANK = 6, 3
 

@@ -13,10 +13,10 @@ from torch.func import functional_call, vmap
 
 from tzk_core.build import build_knowledge
 from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge_types.few_shot import FewShotKnowledge
-from tzk_core.knowledge_types.flow import FlowKnowledge
-from tzk_core.knowledge_types.gaussian import GaussianKnowledge
-from tzk_core.knowledge_types.low_rank import LowRankKnowledge
+from tzk_core.knowledge.few_shot import FewShotKnowledge
+from tzk_core.knowledge.flow import FlowKnowledge
+from tzk_core.knowledge.gaussian import GaussianKnowledge
+from tzk_core.knowledge.low_rank import LowRankKnowledge
 from tzk_core.testing import check_knowledge
 
 IMAGE = (1, 4, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.base import Knowledge
 from tzk_core.recipes.paper import flow_steps, start_steps, upgrade_arguments
 
 LEAST = 256
@@ -27,6 +27,7 @@ class FlowKnowledge(Knowledge):
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
+        *,
         steps: int = 4,
         tile: int = 16,
         hidden: int = 70,
@@ -35,7 +36,9 @@ class FlowKnowledge(Knowledge):
     ) -> None:
         transform = flow_steps(latent_shape, steps, tile, knee=knee)
         base = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
-        super().__init__(latent_shape, ConditionalFlow(transform, base, latent_shape), characteristics, hidden, layers)
+        super().__init__(
+            latent_shape, ConditionalFlow(transform, base, latent_shape), characteristics, hidden=hidden, layers=layers
+        )
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """Starts the flow steps from z, (n, *latent_shape), where they are `LEAST` or more; the reference is not used.

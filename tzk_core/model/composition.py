@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.implications import implied_by, least_specific, most_specific
-from tzk_core.importance import log_prob_present, log_prob_present_from
 from tzk_core.inputs import characteristics_rows
-from tzk_core.knowledge import Knowledge, discriminate
+from tzk_core.knowledge.base import Knowledge, discriminate
+from tzk_core.knowledge.collection import KnowledgeDict
+from tzk_core.knowledge.importance import log_prob_present, log_prob_present_from
+from tzk_core.model.flow import SharedFlow
+from tzk_core.model.smc import Population, Tempering, systematic, temper
 from tzk_core.random_streams import stream
-from tzk_core.tempering import Population, Tempering, systematic, temper
-
-if TYPE_CHECKING:
-    from tzk_core.model import TzK  # which delegates to what is here
+from tzk_core.tensors import like_of
 
 Names = str | Sequence[str] | None
 Side = Literal["decoder", "encoder"]
@@ -40,24 +39,27 @@ class Scores:
 
 
 class Composition:
-    """p(T given all of `knowledge` present and all of `without` absent).
+    """p(T given all of `present` knowledge and none of `without`), of a shared flow and the knowledge about its latent.
 
     It is proportional to p(T) times a ratio for each member: p(z given K)/p(z), and p(κ=0 given z)/p(κ=0) for absence,
     which is the Bayes complement. With side = "encoder" present knowledge enters as p(κ=1 given z)/p(κ=1) too, which in
     a consistent model is the same and never exceeds the bound of the discriminator. The member that is the rarest
     leads: it stays p(z given K), and the particles start as its own samples.
 
-    Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`.
-    `characteristics` fixes C, (c,), of some present members, by name; of the others it is integrated out.
-    `temperature` scales the noise of z of the member that leads; scores want 1.
+    Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`:
+    these are `present`, the leader first, and `absent`. `characteristics` fixes C, (c,), of some present members, by
+    name; of the others it is integrated out. `temperature` scales the noise of z of the member that leads; scores want
+    1.
 
     Raises `TzkError` for unknown names, with the nearest, and for members that contradict one another.
     """
 
     def __init__(
         self,
-        model: TzK,
-        knowledge: Names,
+        flow: SharedFlow,
+        knowledge: KnowledgeDict,
+        present: Names,
+        *,
         without: Names = (),
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
         side: Side = "decoder",
@@ -65,28 +67,34 @@ class Composition:
     ) -> None:
         if side not in ("decoder", "encoder"):
             raise TzkError(f"a composition takes the ratios of the 'decoder' or the 'encoder'; got {side!r}")
-        self.model = model
+        self.flow = flow
+        self.knowledge = knowledge
         self.side = side
         self.temperature = temperature
-        present, self.without = members(model, knowledge, without)
-        given = _by_name(characteristics, present)
-        self.characteristics = {name: self._fixed(name, C, knowledge, present) for name, C in given.items()}
+        counted, self.absent = members(knowledge, present, without)
+        fixed = _by_name(characteristics, counted)
+        self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
         # whatever leads, the limit is the same; the narrowest leaves the least to the weights
-        self.knowledge = tuple(
-            sorted(present, key=lambda name: (name not in given, model.find(name).log_odds.item(), name))
+        self.present = tuple(
+            sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
         )
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type of flow and knowledge, on their device."""
+        return like_of(self.flow, self.knowledge)
 
     def log_ratio(self, z: Tensor, importance_samples: int = 64, seed: int = 0) -> Tensor:
         """log of the product of all ratios at z, (batch, *latent_shape): (batch,), in nats."""
         total = torch.zeros(len(z)).to(z)
-        for name in self.knowledge:
+        for name in self.present:
+            side: Side = "decoder" if name == self.present[0] else self.side
             generator = stream(seed, "importance", name)
-            lead = name == self.knowledge[0]
-            total = total + self._ratio(name, z, importance_samples, generator, "decoder" if lead else self.side)
+            total = total + self._ratio(name, z, side=side, samples=importance_samples, generator=generator)
         return total + self._absence(z)
 
     def score(
-        self, T: Tensor, population: Population | None = None, importance_samples: int = 64, seed: int = 0
+        self, T: Tensor, population: Population | None = None, *, importance_samples: int = 64, seed: int = 0
     ) -> Scores:
         """log p(T given the composition) of T, (batch, *shape), with the standard error of its normaliser.
 
@@ -95,17 +103,15 @@ class Composition:
         """
         if self.temperature != 1:
             raise TzkError(f"scores are those of temperature 1; this composition is of {self.temperature}")
-        z, logabsdet = self.model.encode_with_logabsdet(T)
+        z, logabsdet = self.flow.encode_checked(T, self.like)
         log_ratio = self.log_ratio(z, importance_samples, seed)
         if population is None:
             population = self.populate(seed=seed)
-        log_prob = self.model.flow.base.log_prob(z) + log_ratio + logabsdet - population.log_normaliser
+        log_prob = self.flow.base.log_prob(z) + log_ratio + logabsdet - population.log_normaliser
         return Scores(log_prob, log_ratio, population.log_normaliser, population.standard_error)
 
     @torch.no_grad()
-    def populate(
-        self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8
-    ) -> Population:
+    def populate(self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8) -> Population:
         """Particles of the composition, in the noise of the member that leads and, for every integral over C, of
         `importance_samples` samples of it.
 
@@ -114,7 +120,7 @@ class Composition:
         few particles are behind what it finds.
         """
         settings = settings or Tempering()
-        generator = stream(seed, "composition", *self.knowledge, "without", *self.without)
+        generator = stream(seed, "composition", *self.present, "without", *self.absent)
         sizes = self._sizes(importance_samples)
 
         def log_weight(noise: Tensor) -> Tensor:
@@ -122,7 +128,7 @@ class Composition:
             return torch.cat(parts)
 
         try:
-            return temper(log_weight, sum(sizes), settings, generator, self.model.like)
+            return temper(log_weight, sum(sizes), settings, generator=generator, like=self.like)
         except TzkError as error:
             raise TzkError(
                 f"{self}: {error}. Take more particles than {settings.particles}, leave out a member, or, if these "
@@ -137,45 +143,45 @@ class Composition:
             default = Tempering()
             population = self.populate(seed, replace(default, particles=max(n, default.particles)))
         count = len(population.noise)
-        generator = stream(seed, "choice", *self.knowledge, "without", *self.without)
+        generator = stream(seed, "choice", *self.present, "without", *self.absent)
         chosen = systematic(torch.full((count,), 1 / count), n, generator)
         chosen = chosen[torch.randperm(n, generator=generator)].to(population.noise.device)
         z = self._latent(population.noise[chosen])
-        return self.model.flow.transform.inverse(z)[0]
+        return self.flow.transform.inverse(z)[0]
 
     @torch.no_grad()
     def agreement(self, population: Population) -> dict[str, float]:
         """By member the mean of p(κ=1 given z) over the particles, of absent ones p(κ=0 given z): what discriminators
         make of them, which on the side of the decoder have no say in what is present."""
         parts = [self._latent(rows) for rows in population.noise.split(CHUNK)]
-        found: dict[str, float] = {}
-        for name in (*self.knowledge, *self.without):
-            each = [discriminate(self.model.find(name), z) for z in parts]
-            logs = [presence.absent if name in self.without else presence.present for presence in each]
-            found[name] = torch.cat([log_prob.exp() for log_prob in logs]).mean().item()
-        return found
+        shares: dict[str, float] = {}
+        for name in (*self.present, *self.absent):
+            each = [discriminate(self.knowledge.find(name), z) for z in parts]
+            logs = [presence.absent if name in self.absent else presence.present for presence in each]
+            shares[name] = torch.cat([log_prob.exp() for log_prob in logs]).mean().item()
+        return shares
 
     def __str__(self) -> str:
-        absent = [f"not {name}" for name in self.without]
-        return " and ".join([*self.knowledge, *absent])
+        absent = [f"not {name}" for name in self.absent]
+        return " and ".join([*self.present, *absent])
 
-    def _fixed(self, name: str, C: Tensor, knowledge: Names, present: Sequence[str]) -> Tensor:
-        """C of a member, (1, c), as the model has numbers."""
-        kind = self.model.find(name)
-        if name not in present:
-            implied = name in listed(knowledge)
+    def _fixed(self, name: str, C: Tensor, *, asked: Names, counted: Sequence[str]) -> Tensor:
+        """C of a member, (1, c), of the model's type; `counted` are the most specific of those that are `asked` for."""
+        kind = self.knowledge.find(name)
+        if name not in counted:
+            implied = name in listed(asked)
             why = "which others imply, and so say all that it does" if implied else "which is not among the knowledge"
             raise TzkError(f"characteristics are given of {name!r}, {why}: leave them out")
-        return characteristics_rows(C, 1, kind.characteristics, name, self.model.like)
+        return characteristics_rows(C, 1, kind.characteristics, name, self.like)
 
-    def _ratio(self, name: str, z: Tensor, samples: int, generator: torch.Generator, side: Side) -> Tensor:
+    def _ratio(self, name: str, z: Tensor, *, side: Side, samples: int, generator: torch.Generator) -> Tensor:
         """log p(z given K)/p(z) of one present member, (batch,), or what the encoder says it is."""
-        kind, C = self.model.find(name), self.characteristics.get(name)
+        kind, C = self.knowledge.find(name), self.characteristics.get(name)
         if side == "encoder":
             return self._encoder(kind, C, z)
         if C is not None:
-            return kind.log_prob_latent(z, C.expand(len(z), -1)) - self.model.flow.base.log_prob(z)
-        return log_prob_present(kind, z, samples, generator) - self.model.flow.base.log_prob(z)
+            return kind.log_prob_latent(z, C.expand(len(z), -1)) - self.flow.base.log_prob(z)
+        return log_prob_present(kind, z, samples, generator=generator) - self.flow.base.log_prob(z)
 
     def _encoder(self, kind: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""
@@ -188,32 +194,32 @@ class Composition:
     def _absence(self, z: Tensor) -> Tensor:
         """Σ log p(κ=0 given z)/p(κ=0) of the absent members, (batch,)."""
         total = torch.zeros(len(z)).to(z)
-        for name in self.without:
-            kind = self.model.find(name)
+        for name in self.absent:
+            kind = self.knowledge.find(name)
             total = total + discriminate(kind, z).absent - kind.log_prob_presence().absent
         return total
 
     def _sizes(self, samples: int) -> list[int]:
         """How much noise a particle has: for z, for C of the member that leads, and for each integral over C."""
-        sizes = [math.prod(self.model.latent_shape)]
-        for name in self.knowledge:
+        sizes = [math.prod(self.flow.latent_shape)]
+        for name in self.present:
             free = name not in self.characteristics
-            if name == self.knowledge[0]:
-                sizes.append(self.model.find(name).characteristics if free else 0)
+            if name == self.present[0]:
+                sizes.append(self.knowledge.find(name).characteristics if free else 0)
             elif self.side == "decoder":
-                sizes.append(samples * self.model.find(name).characteristics if free else 0)
+                sizes.append(samples * self.knowledge.find(name).characteristics if free else 0)
         return sizes
 
     def _latent(self, noise: Tensor) -> Tensor:
         """The z of particles, (n, *latent_shape), from the first of their noise."""
-        dims = math.prod(self.model.latent_shape)
-        gaussian = noise[:, :dims].reshape(-1, *self.model.latent_shape)
-        if not self.knowledge:
-            base = self.model.flow.base
+        dims = math.prod(self.flow.latent_shape)
+        gaussian = noise[:, :dims].reshape(-1, *self.flow.latent_shape)
+        if not self.present:
+            base = self.flow.base
             return base.from_noise(self.temperature * base.from_gaussian(gaussian))
-        lead = self.model.find(self.knowledge[0])
-        if self.knowledge[0] in self.characteristics:
-            C = self.characteristics[self.knowledge[0]].expand(len(noise), -1)
+        lead = self.knowledge.find(self.present[0])
+        if self.present[0] in self.characteristics:
+            C = self.characteristics[self.present[0]].expand(len(noise), -1)
         else:
             C = lead.imagine(noise[:, dims : dims + lead.characteristics])
         return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
@@ -221,11 +227,11 @@ class Composition:
     def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
         """log of the ratios of all members but the one that leads, (n,); -inf where z is beyond what p(z) can say."""
         z = self._latent(noise)
-        log_prior = self.model.flow.base.log_prob(z)
+        log_prior = self.flow.base.log_prob(z)
         total = self._absence(z)
         parts: Iterator[Tensor] = iter(noise.split(list(sizes), 1)[2:])
-        for name in self.knowledge[1:]:
-            kind, C = self.model.find(name), self.characteristics.get(name)
+        for name in self.present[1:]:
+            kind, C = self.knowledge.find(name), self.characteristics.get(name)
             if self.side == "encoder":
                 total = total + self._encoder(kind, C, z)
                 continue
@@ -255,16 +261,16 @@ def listed(names: Names) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
-def members(model: TzK, knowledge: Names, without: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def members(knowledge: KnowledgeDict, present: Names, without: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The knowledge that counts, present and absent, each once; what others say already is left out.
 
     Raises `TzkError` for unknown names and for contradictions: absent knowledge that is asked for too, or implied.
     """
-    present, absent = most_specific(model, listed(knowledge)), least_specific(model, listed(without))
-    for name in listed(knowledge):
+    specific, absent = knowledge.most_specific(listed(present)), knowledge.least_specific(listed(without))
+    for name in listed(present):
         for other in listed(without):
             if other == name:
                 raise TzkError(f"{name!r} is asked for and excluded at once: leave out one of the two")
-            if other in implied_by(model, name):
+            if other in knowledge.implied_by(name):
                 raise TzkError(f"{name!r} implies {other!r}, so that nothing is {name!r} without {other!r}")
-    return tuple(present), tuple(sorted(absent))
+    return tuple(specific), tuple(sorted(absent))

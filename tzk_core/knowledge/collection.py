@@ -1,0 +1,72 @@
+"""Knowledge types by name, and which of them contain which: what `implies` says, followed to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from tzk_core.errors import TzkError, nearest
+from tzk_core.knowledge.base import Knowledge
+
+if TYPE_CHECKING:
+    from collections.abc import ItemsView
+
+
+class KnowledgeDict(nn.ModuleDict):
+    """Knowledge types by name, in the order in which they came.
+
+    `opaque_types` are those that cannot be used here, because their plugin is not installed or they belong to another
+    shared flow: by name, each as its file has it, with the `reason`. They are saved back as they came.
+    """
+
+    if TYPE_CHECKING:  # torch says `Module` of what it holds
+
+        def __getitem__(self, key: str) -> Knowledge: ...
+        def items(self) -> ItemsView[str, Knowledge]: ...
+
+    def __init__(self, knowledge: Mapping[str, Knowledge] | None = None) -> None:
+        super().__init__()
+        self.opaque_types: dict[str, Any] = {}
+        self.update(knowledge or {})
+
+    def find(self, name: str) -> Knowledge:
+        """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
+        if name in self.opaque_types:
+            raise TzkError(self.opaque_types[name].reason)
+        if name not in self:
+            raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self)}")
+        return self[name]
+
+    def implied_by(self, name: str) -> set[str]:
+        """Every knowledge type that the named one implies, directly or by way of others.
+
+        Names that are not here, as removing knowledge may leave them, are among them. Raises `TzkError` if there is no
+        knowledge type `name`.
+        """
+        implied: set[str] = set()
+        waiting = list(self.find(name).implies)
+        while waiting:
+            other = waiting.pop()
+            if other not in implied:
+                implied.add(other)
+                waiting += self.find(other).implies if other in self else ()
+        return implied
+
+    def most_specific(self, names: Iterable[str]) -> list[str]:
+        """`names` without those that others among them imply, in their order, each once.
+
+        The product over knowledge types counts what both of two nested ones say twice; the inner one says all of it.
+        """
+        distinct = list(dict.fromkeys(names))
+        implied = {other for name in distinct for other in self.implied_by(name)}
+        return [name for name in distinct if name not in implied]
+
+    def least_specific(self, names: Iterable[str]) -> list[str]:
+        """`names` without those that imply others among them, in their order, each once: the dual of `most_specific`.
+
+        What is not in "mnist" is no digit of it, so that not "mnist" says all of not "mnist" and not the digit.
+        """
+        distinct = list(dict.fromkeys(names))
+        return [name for name in distinct if self.implied_by(name).isdisjoint(distinct)]

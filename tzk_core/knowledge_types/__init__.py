@@ -1,1 +1,0 @@
-"""The knowledge types that the core registers."""

@@ -1,0 +1,18 @@
+"""The floating-point type and the device that a module computes in, as a tensor to make others like."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+
+def like_of(*modules: nn.Module) -> Tensor:
+    """A tensor of the type and on the device of the first of `modules` that has one.
+
+    Parameters come before buffers. Where no module has any, it is float32 on the CPU.
+    """
+    tensors = itertools.chain.from_iterable((module.parameters(), module.buffers()) for module in modules)
+    floating = (tensor for tensor in itertools.chain.from_iterable(tensors) if tensor.is_floating_point())
+    return next(floating, torch.zeros(()))
