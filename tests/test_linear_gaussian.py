@@ -95,7 +95,7 @@ def trained(
     C = torch.where(hidden(hide_C, 1 if together else 2)[:, None], NAN, C)
     model = world.untrained()
     settings = {"steps": steps, "batch_size": 256, "learning_rate": 0.1, "beta2": 0.99, "wording": Wording(fill_in)}
-    fit(model, T, {"it": kappa}, {"it": C} if hide_C < 1 else None, **settings)
+    fit(model, T, {"it": kappa}, characteristics={"it": C} if hide_C < 1 else None, **settings)
     return model
 
 

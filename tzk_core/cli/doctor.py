@@ -36,10 +36,10 @@ def command(ctx: click.Context, run: Path | None, device: str, number: int, as_j
 def _environment() -> dict[str, Any]:
     import torch  # `tzk --help` does without
 
-    from tzk_core.cli.record import PACKAGES, hardware, package_version
     from tzk_core.implementations import offers
     from tzk_core.plugins import registry
-    from tzk_core.tables import chosen_device
+    from tzk_core.runs.record import PACKAGES, hardware, package_version
+    from tzk_core.runs.tables import chosen_device
 
     return {
         "versions": {name: package_version(name) for name in (*PACKAGES, "triton")},
@@ -62,7 +62,7 @@ def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
     import tzk_core
     from tzk_core.agreement import TOLERANCE, agreement, as_it_is
     from tzk_core.implementations import places
-    from tzk_core.tables import chosen_device
+    from tzk_core.runs.tables import chosen_device
 
     where = chosen_device(device)
     plain, other = (tzk_core.load(run).eval() for _ in range(2))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.run_folder import RunFolder
+from tzk_core.runs.folder import RunFolder
 
 
 @click.command(name="eval")
@@ -26,8 +26,8 @@ def command(run: Path, split: str, limit: int | None, as_json: bool) -> None:
     from tzk_core.config import (
         load_config,  # these import pydantic and torch, which `tzk --help` does without
     )
-    from tzk_core.experiment import Experiment
     from tzk_core.report import table
+    from tzk_core.runs.experiment import Experiment
 
     experiment = Experiment(load_config(folder.config))
     experiment.load(folder.path)

@@ -227,7 +227,7 @@ class AddingTable(StepsTable):
     own_types: Annotated[int, Field(ge=0)] = 16
 
 
-class Addition(Whole):
+class AdditionSpec(Whole):
     """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
 
     name: FileName
@@ -240,6 +240,9 @@ class Addition(Whole):
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable | None = None
 
+
+Addition = AdditionSpec
+"""The name of `AdditionSpec` up to version 0.1."""
 
 MODELS: dict[tuple[str, ...], type[Table]] = {
     (): Config,
@@ -256,7 +259,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
 """Every table of the file, by its keys, and the model that it must fit."""
 
 ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
-    (): Addition,
+    (): AdditionSpec,
     ("training",): AddingTable,
     **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
 }
