@@ -14,8 +14,8 @@ from PIL import Image
 
 from tzk_core.cli import main, progress
 from tzk_core.config import load_config
-from tzk_core.experiment import Experiment
 from tzk_core.report import pictures
+from tzk_core.runs.experiment import Experiment
 
 CONFIG = """
 name = "glyphs"
