@@ -470,10 +470,11 @@ class FakeModel:
         self.shape = shape
         self.asked: dict[str, Any] = {}
 
-    def parameters(self) -> Any:
+    @property
+    def like(self) -> Any:
         import torch
 
-        return iter([torch.zeros(1)])
+        return torch.zeros(1)
 
     def find(self, name: str) -> Any:
         return types.SimpleNamespace(characteristics=2)
