@@ -21,9 +21,9 @@ from tzk_core.experiment import Experiment
 from tzk_core.implications import implied_by
 from tzk_core.model import TzK
 from tzk_core.names import glob
-from tzk_core.objective import Wording
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
+from tzk_core.settings import NegativesTable, WordingTable
 from tzk_core.tables import annotated
 from tzk_core.training.checkpoint import load_checkpoint
 from tzk_core.training.growth import Report, grow
@@ -70,14 +70,13 @@ class Adding:
         """Trains the new knowledge and adds it to `model`, or raises and leaves that as it was; metrics.csv goes into
         `folder`."""
         training, objective = self.addition.training, self.base.config.objective
-        wording = Wording(objective.fill_in, objective.prior, objective.unlabelled)
-        own = ("present_share", "own_samples", "own_types")
+        own, wording = set(NegativesTable.model_fields), set(WordingTable.model_fields)
         return grow(
             self.model,
             dict(self.experiment.model.named_knowledge()),
             self._sources(),
-            Settings(**training.model_dump(exclude=set(own)), wording=wording),
-            Negatives(**{key: getattr(training, key) for key in own}),
+            Settings(**training.model_dump(exclude=own), **objective.model_dump(include=wording)),
+            Negatives(**training.model_dump(include=own)),
             self.addition.seed,
             folder,
             progress,

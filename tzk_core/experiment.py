@@ -28,7 +28,6 @@ from tzk_core.evaluation.partitions import Labels, matched
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
-from tzk_core.objective import Wording
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
 from tzk_core.tables import annotated, chosen_device, datasets_of, limited
@@ -288,11 +287,7 @@ class Experiment:
 
     def _settings(self) -> Settings:
         training, objective = self.config.training, self.config.objective
-        return Settings(
-            **training.model_dump(exclude={"labelled_share"}),
-            wording=Wording(objective.fill_in, objective.prior, objective.unlabelled),
-            **objective.model_dump(exclude={"fill_in", "prior", "unlabelled"}),
-        )
+        return Settings(**training.model_dump(exclude={"labelled_share"}), **objective.model_dump())
 
     def _validation(self, settings: Settings) -> Validation | None:
         """What training is validated on; None without a validation split, or if it is not to be."""

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from tzk_core.config.signatures import Signature, signature
-from tzk_core.config.wording import expected, shown
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec
+from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
     FlowRecipe: frozenset({"shape"}),

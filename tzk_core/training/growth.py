@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def prepared(
     batches = balanced(sources, own, tuple(knowledge), negatives, settings.batch_size, seed, levels, exclusive)
     _start(model, alone, knowledge, batches, sources, like, seed, started, start or {})
     # the constraint is off: it would have the conditionals alone follow a flow that cannot follow them
-    free = replace(settings, multiplier=0.0, multiplier_max=0.0, multiplier_rate=0.0)
+    free = settings.model_copy(update=dict.fromkeys(("multiplier", "multiplier_max", "multiplier_rate"), 0.0))
     return Trainer(alone, batches, free, seed, levels, trained=tuple(knowledge))
 
 
