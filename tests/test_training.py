@@ -363,7 +363,10 @@ def test_a_model_that_was_fitted_goes_on_without_a_second_initialisation() -> No
         ({"presence": {"lef": PRESENCE[:, 0]}}, "no knowledge type 'lef'; did you mean 'left'"),
         ({"presence": {"left": PRESENCE[:5, 0]}}, r"expected as \(96,\) of 0, 1 and nan; got \(5,\)"),
         ({"presence": {"left": 2 * torch.ones(96)}}, r"expected as \(96,\) of 0, 1 and nan"),
-        ({"characteristics": {"left": torch.ones(96, 3)}}, r"'left' are expected as \(96, 2\), finite or nan; got \(96, 3\)"),
+        (
+            {"characteristics": {"left": torch.ones(96, 3)}},
+            r"'left' are expected as \(96, 2\), finite or nan; got \(96, 3\)",
+        ),
         ({"characteristics": {"up": torch.ones(96, 2)}}, "no knowledge type 'up'"),
     ],
 )

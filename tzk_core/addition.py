@@ -24,7 +24,6 @@ from tzk_core.names import glob
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.settings import NegativesTable, WordingTable
-from tzk_core.tables import annotated
 from tzk_core.training.checkpoint import load_checkpoint
 from tzk_core.training.growth import Report, grow
 from tzk_core.training.negatives import Negatives, Source
@@ -119,8 +118,7 @@ class Adding:
 
     def _tables(self) -> dict[str, KnowledgeTable]:
         """The table of each new knowledge type."""
-        tables = {table.name: table for table in self.addition.knowledge}
-        return {each.name: tables[each.table["pattern"]] for each in self.experiment.annotation.knowledge}
+        return {each.name: each.table for each in self.experiment.annotation.knowledge}
 
     def _groups(self, samples: Samples, table: KnowledgeTable) -> torch.Tensor:
         """The class of each sample, (n,), by the label column that the table names; -1 where there is none."""
@@ -142,8 +140,7 @@ class Adding:
         everything = TzK(self.model.flow, {**dict(self.model.named_knowledge()), **new})
         implied = set().union(*(implied_by(everything, name) for name in new)) & set(self.model.knowledge)
         train = self.experiment.train_samples
-        tables = [annotated(table) for table in self._tables_for(implied)]
-        annotation = annotate(tables, train, (*self.model.knowledge, *self.model.opaque))
+        annotation = annotate(self._tables_for(implied), train, (*self.model.knowledge, *self.model.opaque))
         return {
             dataset: {
                 name: annotation.presence[dataset][:, column]
@@ -159,9 +156,8 @@ class Adding:
         everywhere = tuple(table.name for table in run.datasets)
         found = []
         for table in run.knowledge:
-            wanted = table.present.get("dataset", everywhere)
-            named = {str(name) for name in (wanted if isinstance(wanted, tuple) else (wanted,))}
-            if named <= set(here) and any(fnmatchcase(name, glob(table.name)) for name in implied):
+            is_here = set(table.datasets(everywhere)) <= set(here)
+            if is_here and any(fnmatchcase(name, glob(table.name)) for name in implied):
                 found.append(table.model_copy(update={"unobserved": {}}))
         return found
 

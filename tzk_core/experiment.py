@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.config import Config, KnowledgeTable
+from tzk_core.config import Config
 from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.held_out import held_out
@@ -30,7 +30,7 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
-from tzk_core.tables import annotated, chosen_device, datasets_of, limited
+from tzk_core.tables import chosen_device, datasets_of, limited
 from tzk_core.training.checkpoint import load_checkpoint, load_trainer
 from tzk_core.training.fit import start_characteristics
 from tzk_core.training.places import LAST, checkpoint_in, step_of
@@ -60,7 +60,7 @@ class Experiment:
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         train = self._split("train")
         self._check_batch(sum(map(len, train.values())))
-        whole = annotate([annotated(table) for table in config.knowledge], train, known)
+        whole = annotate(config.knowledge, train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
         self.model = self._build(flow).to(self.device, getattr(torch, config.dtype))
@@ -210,8 +210,11 @@ class Experiment:
     def batches(self) -> JointBatches:
         train, training = self._split("train"), self.config.training
         given = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
-        exclusive = [names for title, names in self._by_table().items() if self._table(title).exclusive]
-        hiding = [name for title, names in self._by_table().items() if self._table(title).labelled for name in names]
+        exclusive: dict[str, list[str]] = {}
+        for each in self.annotation.knowledge:
+            if each.table.exclusive:
+                exclusive.setdefault(each.table.name, []).append(each.name)
+        hiding = [each.name for each in self.annotation.knowledge if each.table.labelled]
         columns = [self.annotation.names.index(name) for name in hiding]
         labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(
@@ -223,20 +226,10 @@ class Experiment:
             training.batch_size,
             self.config.seed,
             self.levels,
-            exclusive,
+            list(exclusive.values()),
             labelled if training.labelled_share else None,
             training.labelled_share or 0.5,
         )
-
-    def _by_table(self) -> dict[str, list[str]]:
-        """The knowledge types of each table, by its name as written."""
-        names: dict[str, list[str]] = {}
-        for each in self.annotation.knowledge:
-            names.setdefault(each.table["pattern"], []).append(each.name)
-        return names
-
-    def _table(self, pattern: str) -> KnowledgeTable:
-        return next(table for table in self.config.knowledge if table.name == pattern)
 
     def _build(self, shared: SharedFlow | None) -> TzK:
         flow = self.config.flow
@@ -245,7 +238,7 @@ class Experiment:
             shared or build_flow(self.shape, flow.recipe, layers, flow.base, self.config.seed, **flow.arguments)
         )
         for each in self.annotation.knowledge:
-            table = self._table(each.table["pattern"])
+            table = each.table
             knowledge = build_knowledge(
                 table.type,
                 model.latent_shape,
