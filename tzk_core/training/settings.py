@@ -12,6 +12,7 @@ from pydantic import Field
 from tzk_core.errors import TzkError
 from tzk_core.objective import Wording
 from tzk_core.settings import Keywords, ObjectiveTable, WholeTable, WordingTable, conflicts
+from tzk_core.settings.table import CountOrNone
 from tzk_core.training.banks import MANY
 
 COMPILED_FROM = {"cuda": 2000}
@@ -28,7 +29,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
     """
 
     # A call may ask for no step and no time, which leaves the model as it starts; a config may not.
-    steps: int = Field(ge=0, description=WholeTable.model_fields["steps"].description)
+    steps: CountOrNone = Field(description=WholeTable.model_fields["steps"].description)
     minutes: float | None = Field(None, ge=0, description=WholeTable.model_fields["minutes"].description)
 
     def __init__(self, *, wording: Wording | None = None, **named: Any) -> None:
