@@ -33,11 +33,11 @@ class FlowTable(PartTable):
     """[flow]: the shared flow, by a recipe and its arguments or layer by layer, and the density of its
     latent."""
 
-    recipe: str = Field("paper", description="The registered recipe; all further keys are its arguments.")
+    recipe: str = Field(default="paper", description="The registered recipe; all further keys are its arguments.")
     layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = Field(
-        None, description="The layers in their order, in the place of a recipe."
+        default=None, description="The layers in their order, in the place of a recipe."
     )
-    base: Literal["gaussian", "logistic"] = Field("gaussian", description="The density of the latent.")
+    base: Literal["gaussian", "logistic"] = Field(default="gaussian", description="The density of the latent.")
 
 
 class DatasetTable(PartTable):
@@ -48,7 +48,7 @@ class DatasetTable(PartTable):
         description="The registered data set, `name` where it is not given; all further keys are its arguments."
     )
     weight: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="Its share of a batch beside the weights of the others; without weights, by number of samples.",
     )
@@ -65,17 +65,17 @@ class EvaluationTable(Table):
     """[evaluation]: how the likelihood table is made, on test data."""
 
     importance_samples: int = Field(
-        64, gt=0, le=MOST_SAMPLES_OF_C, description="Samples of C for log p(T given κ=1), an integral over C."
+        default=64, gt=0, le=MOST_SAMPLES_OF_C, description="Samples of C for log p(T given κ=1), an integral over C."
     )
     dequantisations: int = Field(
-        1,
+        default=1,
         gt=0,
         le=10_000,
         description="Over so many dequantisations of each sample the densities are averaged: a tighter bound on what "
         "the grey levels cost.",
     )
     limit: Count | None = Field(
-        None, description="At most so many samples of each data set are evaluated, chosen by seed."
+        default=None, description="At most so many samples of each data set are evaluated, chosen by seed."
     )
     partitions: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
@@ -92,7 +92,7 @@ class EvaluationTable(Table):
 class PicturesTable(Table):
     """[pictures]: how samples/ is drawn."""
 
-    temperature: float = Field(1.0, ge=0, description="What the noise of samples is scaled by.")
+    temperature: float = Field(default=1.0, ge=0, description="What the noise of samples is scaled by.")
 
 
 class PublishedTable(Table):
@@ -100,9 +100,11 @@ class PublishedTable(Table):
 
     name: str = Field(description="What the row is called.")
     dataset: str = Field(description="The data set that the figure is of, by its name in this file.")
-    bits_per_dim: float | None = Field(None, gt=0, description="The figure, over all dimensions modelled.")
-    bits_per_pixel: float | None = Field(None, gt=0, description="The figure, over the pixels of the original data.")
-    source: str = Field("", description="Where the figure is from.")
+    bits_per_dim: float | None = Field(default=None, gt=0, description="The figure, over all dimensions modelled.")
+    bits_per_pixel: float | None = Field(
+        default=None, gt=0, description="The figure, over the pixels of the original data."
+    )
+    source: str = Field(default="", description="Where the figure is from.")
 
 
 class Whole(Table):
@@ -121,10 +123,10 @@ class Config(Whole):
     """A whole experiment. `load_config` reads and checks one."""
 
     name: FileName = Field(description="What its run folder is called, before the date.")
-    seed: Seed = Field(0, description="What all random numbers follow from.")
-    device: Device = Field("auto", description='Where tensors live; "auto" is a CUDA device if there is one.')
-    dtype: Literal["float32", "float64"] = Field("float32", description="The precision of the model.")
-    plugins: tuple[str, ...] = Field((), description="Plugins that have to be installed.")
+    seed: Seed = Field(default=0, description="What all random numbers follow from.")
+    device: Device = Field(default="auto", description='Where tensors live; "auto" is a CUDA device if there is one.')
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="The precision of the model.")
+    plugins: tuple[str, ...] = Field(default=(), description="Plugins that have to be installed.")
     flow: FlowTable = Field(default_factory=FlowTable)
     datasets: Annotated[tuple[DatasetTable, ...], Field(min_length=1)]
     knowledge: tuple[KnowledgeTable, ...] = ()
@@ -139,9 +141,9 @@ class Addition(Whole):
     """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
 
     name: FileName = Field(description="What its run folder is called, before the date.")
-    seed: Seed = Field(0, description="What all random numbers follow from.")
-    device: Device | None = Field(None, description="Where tensors live, if not where the run had them.")
-    plugins: tuple[str, ...] = Field((), description="Plugins that have to be installed.")
+    seed: Seed = Field(default=0, description="What all random numbers follow from.")
+    device: Device | None = Field(default=None, description="Where tensors live, if not where the run had them.")
+    plugins: tuple[str, ...] = Field(default=(), description="Plugins that have to be installed.")
     datasets: tuple[DatasetTable, ...] = ()
     knowledge: Annotated[tuple[KnowledgeTable, ...], Field(min_length=1)]
     training: AddingTable

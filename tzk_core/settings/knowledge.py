@@ -27,8 +27,10 @@ class KnowledgeTable(PartTable):
     column."""
 
     name: str = Field(description="What it is called; `{column}` is where the value of a label column goes.")
-    type: str = Field("flow", description="The registered knowledge type; all further keys are its arguments.")
-    characteristics: int = Field(2, ge=1, le=4096, description="The dimension of C; that of `observed` where given.")
+    type: str = Field(default="flow", description="The registered knowledge type; all further keys are its arguments.")
+    characteristics: int = Field(
+        default=2, ge=1, le=4096, description="The dimension of C; that of `observed` where given."
+    )
     present: Condition = Field(
         default_factory=dict,
         description='In which samples it is present: { dataset = "mnist", label = [0, 2] }, by data set and label '
@@ -38,30 +40,30 @@ class KnowledgeTable(PartTable):
         default_factory=dict, description="In which samples nobody knows whether it is present, in the same form."
     )
     observed: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="The data's characteristics that are its C, or label columns, whose C is the position of the label "
         "among those of the training split.",
     )
     labelled: Amount | None = Field(
-        None,
+        default=None,
         description="How many training samples keep their label, of the data sets that it can be present in: a number "
         "of them, or a share below or at 1.0. Nobody knows it of the others.",
     )
-    characterised: Amount | None = Field(None, description="How many of these keep their C.")
+    characterised: Amount | None = Field(default=None, description="How many of these keep their C.")
     exclusive: bool = Field(
-        False,
+        default=False,
         description="Where nobody says which of the table's knowledge types is present, exactly one is.",
     )
     implies: Annotated[tuple[str, ...], WithJsonSchema(_NAMES)] = Field(
-        (), description="The knowledge types that contain it, by name: it is present only where these are."
+        default=(), description="The knowledge types that contain it, by name: it is present only where these are."
     )
     start: str | None = Field(
-        None,
+        default=None,
         description="Where knowledge is added to a trained model: the knowledge type that it starts from, of the same "
         "structure, or for `few-shot` of the same flow steps.",
     )
     groups: str | None = Field(
-        None,
+        default=None,
         description="Where knowledge is added: the label column that says which samples of what contains it are of one "
         "class.",
     )

@@ -61,9 +61,7 @@ def _amount(value: Any) -> Any:
     return value
 
 
-FileName = Annotated[
-    str, Matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'"), AfterValidator(_named)
-]
+FileName = Annotated[str, Matching(r"\w[\w.-]*", "a name of letters, digits, '-', '_' and '.'"), AfterValidator(_named)]
 """A name that a folder may have on any system."""
 
 Amount = Annotated[
