@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from json_schemas import fits
 
 from tzk_core.cli import main
+from tzk_core.config import ConfigError, config_from
 from tzk_core.config.json_schema import json_schema, table_schema
 from tzk_core.config.keys import as_json
 from tzk_core.config.schema import ADDITION_MODELS, MODELS, Addition, Config
@@ -118,6 +119,23 @@ def test_all_that_is_wrong_is_said_at_once_with_the_nearest_name() -> None:
         "beta2: expected a number below 1.0, got 1.0",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("table", "keys", "said"),
+    [
+        ("training", {"patience": 2, "validate_every": 0}, "patience: 2 counts validations"),
+        ("training", {"compile": True, "processes": 2}, "compile: true is for one process"),
+        ("objective", {"multiplier": 0.3, "multiplier_max": 0.2}, "multiplier: expected at most multiplier_max = 0.2"),
+    ],
+)
+def test_a_file_and_a_call_refuse_what_does_not_go_together(table: str, keys: dict[str, Any], said: str) -> None:
+    tables: dict[str, Any] = {"name": "x", "datasets": [{"name": "two-moons"}], "training": {"steps": 1}}
+    tables[table] = {**tables.get(table, {}), **keys}
+    with pytest.raises(ConfigError, match=rf"\[{table}\] {said}"):
+        config_from(tables)
+    with pytest.raises(TzkError, match=said):
+        Settings(**{"steps": 1, **keys})
 
 
 def test_every_key_has_help_and_every_default_fits() -> None:
