@@ -12,14 +12,12 @@ and that of the optimiser's state.
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from train_step import machine, measure
+from timing import CLOCKS, Options, beside_the_first, machine, measure
 
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.data.protocol import Samples
@@ -85,35 +83,10 @@ def state(trainer: Trainer) -> int:
     return sum(each.numel() * each.element_size() for each in tensors if isinstance(each, torch.Tensor))
 
 
-def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
-    """By number, milliseconds a step and ratios to the first, by clock: medians and quartiles."""
-    first = next(iter(taken))
-    found: dict[str, Any] = {}
-    for name, values in taken.items():
-        found[name] = {}
-        for column, clock in enumerate(("wall", "cpu")):
-            ratios = [ours[column] / base[column] for ours, base in zip(values, taken[first], strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            found[name][clock] = {
-                "milliseconds": round(1000 * statistics.median(pair[column] for pair in values), 1),
-                "ratio": round(middle, 3),
-                "ratio_quartiles": [round(low, 3), round(high, 3)],
-            }
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
+    parser = Options(__doc__, rounds=15, batch_size=128)
     parser.add_argument("--older", type=int, nargs="+", default=[0, 9, 99], help="older types (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error("expected --rounds of at least 2, for a spread")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parser.read()
 
     by_number = trainers(arguments.older, arguments.batch_size)
     taken = measure({name: trainer.advance for name, trainer in by_number.items()}, arguments.rounds)
@@ -121,7 +94,7 @@ def main() -> None:
         "goal": f"a ratio below {LIMIT}",
         "added": {
             name: each | {"peak_bytes": peak(by_number[name].advance), "optimiser_bytes": state(by_number[name])}
-            for name, each in summary(taken).items()
+            for name, each in beside_the_first(taken).items()
         },
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
@@ -133,7 +106,7 @@ def main() -> None:
     print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
     print(f"{'added':<8}{'clock':<6}{'step':>12}{'ratio':>8}   {'quartiles':<15}{'peak':>11}{'optimiser':>12}")
     for name, each in found["added"].items():
-        for clock in ("wall", "cpu"):
+        for clock in CLOCKS:
             low, high = each[clock]["ratio_quartiles"]
             memory = f"{each['peak_bytes'] / 2**20:>8.1f} MB{each['optimiser_bytes'] / 2**20:>9.1f} MB"
             print(

@@ -10,7 +10,6 @@ saves. No other graph may be made meanwhile: the program ends with an error if o
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import math
@@ -18,8 +17,8 @@ import time
 from typing import Any
 
 import torch
-import train_step
-from train_step import Made, built, machine, measure
+from timing import CLOCKS, Options, Taken, machine, measure, of_two
+from train_step import Made, built
 
 from tzk_core import TzkError
 from tzk_core.runs.tables import chosen_device
@@ -57,26 +56,16 @@ def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
     return seconds[0] - seconds[1], max(differences)
 
 
-def summary(taken: dict[str, list[tuple[float, float]]], seconds: float) -> dict[str, Any]:
+def summary(taken: Taken, seconds: float) -> dict[str, Any]:
     """Milliseconds a step, ratios by clock, and from how many steps on compiling pays; None if it never does."""
-    found = {"compile_seconds": round(seconds, 1), **train_step.summary(taken, "compiled", "plain")}
+    found = {"compile_seconds": round(seconds, 1), **of_two(taken, "compiled", "plain")}
     saved = found["wall"]["plain_milliseconds"] - found["wall"]["compiled_milliseconds"]
     found["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=10, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="at least 64 (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="as in a config (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2 or arguments.batch_size < 64:
-        parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 64")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = Options(__doc__, rounds=10, batch_size=256, least=64, device="auto").read()
     try:
         device = chosen_device(arguments.device)
         both = trainers(arguments.batch_size, device)
@@ -99,7 +88,7 @@ def main() -> None:
         return
     print(f"{found['machine']}, {found['device']}, torch {found['torch']}, {found['threads']} threads")
     print(f"{'':<6}{'plain':>12}{'compiled':>12}{'ratio':>8}   quartiles")
-    for clock in ("wall", "cpu"):
+    for clock in CLOCKS:
         each = found[clock]
         low, high = each["ratio_quartiles"]
         plain, compiled = each["plain_milliseconds"], each["compiled_milliseconds"]

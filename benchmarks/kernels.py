@@ -18,7 +18,6 @@ That a run's results stay the same is another command's: tzk doctor RUN
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import os
@@ -30,8 +29,9 @@ from typing import Any
 
 import torch
 from add_cost import peak
+from timing import Options, machine, measure, ratios, seconds, spread
 from torch import Tensor
-from train_step import Made, machine, measure
+from train_step import Made
 
 from tzk_core import TzK, build_flow
 from tzk_core.implementations import places
@@ -105,22 +105,20 @@ def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, A
     taken = measure(steps, rounds, repeat)
     found: dict[str, Any] = {}
     for name, model in models.items():
-        seconds = [wall for wall, _ in taken[name]]
-        ratios = [mine / its for (mine, _), (its, _) in zip(taken[name], taken["layers"], strict=True)]
         found[name] = {
             "places": sum(places(model, T.device.type).values()) if name != "layers" else 0,
             "kept_bytes": kept(model, T),
             "peak_bytes": None if T.is_cuda else peak(steps[name]),
-            "seconds": statistics.median(seconds),
-            "ratio_of_time": _spread(ratios),
+            "seconds": statistics.median(seconds(taken, name)),
+            "ratio_of_time": _spread(ratios(taken, name, "layers")),
             "gradient_error": float((gradient(model, T).double() - exact).norm() / exact.norm()),
         }
     return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
+    middle, (low, high) = spread(values, 3)
+    return {"median": middle, "low": low, "high": high}
 
 
 def kernels(batch: int, rounds: int) -> dict[str, Any]:
@@ -180,19 +178,10 @@ def _seconds(graph: Any) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="of the flow (default: %(default)s)")
+    parser = Options(__doc__, rounds=5, batch_size=256, device="auto")
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 5, 10], help="of the flow (default: %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="of the kernels (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2 or arguments.batch_size < 1:
-        parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 1")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parser.read()
     torch.set_flush_denormal(True)
     cuda = arguments.device != "cpu" and torch.cuda.is_available()
     if arguments.device == "cuda" and not cuda:

@@ -12,17 +12,16 @@ quartiles, by the clock and by CPU seconds of the process, which a busy machine 
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from add_cost import state, summary
-from train_step import SHAPE, Made, machine, measure
+from add_cost import state
+from timing import CLOCKS, Options, beside_the_first, machine, measure, spread
+from train_step import SHAPE, Made
 
 import tzk_core
 from tzk_core import Observations, TzK, build_flow, build_knowledge
@@ -92,26 +91,18 @@ def seconds(step: Callable[[], Any], rounds: int) -> dict[str, Any]:
     """Of one call, by clock: the median and quartiles."""
     (pairs,) = measure({"": step}, rounds, repeat=1).values()
     found: dict[str, Any] = {}
-    for column, clock in enumerate(("wall", "cpu")):
-        low, middle, high = statistics.quantiles([pair[column] for pair in pairs], n=4)
-        found[clock] = {"seconds": round(middle, 4), "quartiles": [round(low, 4), round(high, 4)]}
+    for column, clock in enumerate(CLOCKS):
+        middle, quartiles = spread([pair[column] for pair in pairs], 4)
+        found[clock] = {"seconds": middle, "quartiles": quartiles}
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=9, help="at least 2 (default: %(default)s)")
+    parser = Options(__doc__, rounds=9, batch_size=256)
     parser.add_argument("--types", type=int, nargs="+", default=[10, 1000], help="how many (default: %(default)s)")
     parser.add_argument("--type", default="low-rank", help="of the knowledge types (default: %(default)s)")
     parser.add_argument("--dims", type=int, default=64, help="of z that a low-rank type sees (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error("expected --rounds of at least 2, for a spread")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parser.read()
     own = {"dims": arguments.dims} if arguments.type == "low-rank" else {}
 
     by_number = {f"{n}": trainer(n, arguments.batch_size, arguments.type, **own) for n in arguments.types}
@@ -124,7 +115,7 @@ def main() -> None:
         rest = {name: seconds(step, rounds.get(name, arguments.rounds)) for name, step in steps.items()}
     found = {
         "goals": GOALS,
-        "step": summary(taken),
+        "step": beside_the_first(taken),
         **rest,
         "parameters_of_one": sum(p.numel() for p in most.model.find(name_of(0)).parameters()),
         "optimiser_bytes": {name: state(each) + each.parameter_tables.size for name, each in by_number.items()},
@@ -138,7 +129,7 @@ def main() -> None:
     print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
     print(f"{'types':<12}{'clock':<6}{'step':>12}{'ratio':>8}   quartiles      (goal: at most {GOALS['step']})")
     for name, each in found["step"].items():
-        for clock in ("wall", "cpu"):
+        for clock in CLOCKS:
             low, high = each[clock]["ratio_quartiles"]
             milliseconds, ratio = each[clock]["milliseconds"], each[clock]["ratio"]
             title = name if clock == "wall" else ""

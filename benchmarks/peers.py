@@ -16,7 +16,6 @@ the other library takes longer than TzK. What is not installed, or has no such f
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import statistics
@@ -26,8 +25,8 @@ from typing import Any
 
 import torch
 from nflows.nn.nets import ResidualNet
+from timing import Options, Taken, machine, measure, ratios, seconds, spread
 from torch import Tensor, nn
-from train_step import machine, measure
 
 from tzk_core import TzK
 from tzk_core.distributions.standard import StandardGaussian
@@ -244,18 +243,13 @@ def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
     return {"log_prob": log_prob, "sample": sample}
 
 
-def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+def summary(taken: Taken) -> dict[str, Any]:
     """By library, milliseconds and the ratio to ours within a round, with quartiles, by the clock."""
-    ours = [pair[0] for pair in taken["tzk"]]
     found = {}
-    for name, pairs in taken.items():
-        theirs = [pair[0] for pair in pairs]
-        low, middle, high = statistics.quantiles([b / a for a, b in zip(ours, theirs, strict=True)], n=4)
-        found[name] = {
-            "milliseconds": round(1000 * statistics.median(theirs), 2),
-            "ratio": round(middle, 2),
-            "ratio_quartiles": [round(low, 2), round(high, 2)],
-        }
+    for name in taken:
+        ratio, quartiles = spread(ratios(taken, name, "tzk"), 2)
+        milliseconds = round(1000 * statistics.median(seconds(taken, name)), 2)
+        found[name] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
     return found
 
 
@@ -280,22 +274,15 @@ def _imported(library: str) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=10, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="(default: %(default)s)")
+    parser = Options(__doc__, rounds=10, batch_size=256, device="auto")
     parser.add_argument("--dims", type=int, default=64, help="of an observation, even (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=256, help="width of the networks (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=6, help="layers of a flow (default: %(default)s)")
     parser.add_argument("--flows", default=",".join(FLOWS), help="(default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="as in a config (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
+    arguments = parser.read()
     kinds = arguments.flows.split(",")
-    if arguments.rounds < 2 or arguments.dims % 2 or not set(kinds) <= set(FLOWS):
-        parser.error(f"expected --rounds of at least 2, even --dims, and --flows of {', '.join(FLOWS)}")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if arguments.dims % 2 or not set(kinds) <= set(FLOWS):
+        parser.error(f"expected even --dims, and --flows of {', '.join(FLOWS)}")
     try:
         device = chosen_device(arguments.device)
     except TzkError as error:

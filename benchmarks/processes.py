@@ -9,7 +9,6 @@ taken within a round: printed are their median and quartiles, by the clock. Need
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import os
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import NAMES, SHAPE, Made, machine, measure, summary
+from timing import Options, machine, measure, of_two
+from train_step import NAMES, SHAPE, Made
 
 from tzk_core import TzK, TzkError, build_flow, build_knowledge
 from tzk_core.training.settings import Settings
@@ -79,14 +79,9 @@ def steps(both: dict[str, Trainer], processes: int) -> dict[str, Callable[[], No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=10, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="at least 64 (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at least 2 (default: %(default)s)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2 or arguments.batch_size < 64 or arguments.processes < 2:
-        parser.error("expected --rounds of at least 2, --batch-size of at least 64 and --processes of at least 2")
+    parser = Options(__doc__, rounds=10, batch_size=64, least=64, threads=False)
+    parser.count("--processes", default=os.cpu_count(), help="at least 2", least=2)
+    arguments = parser.read()
     host = machine()
     try:
         both = trainers(arguments.batch_size, arguments.processes)
@@ -97,7 +92,7 @@ def main() -> None:
     taken = measure(turns, arguments.rounds)
     both["several"].close()
     found = {
-        **summary(taken, "several", "one")["wall"],
+        **of_two(taken, "several", "one")["wall"],
         "processes": arguments.processes,
         "difference": apart,
         "rounds": arguments.rounds,

@@ -10,7 +10,6 @@ not in it. Every round draws other samples, so that none can be kept.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import machine, measure
+from timing import CLOCKS, Options, Taken, machine, measure, ratios, seconds, spread
 
 import tzk_core
 from tzk_core import TzK
@@ -47,37 +46,24 @@ def draws(model: TzK, names: Sequence[str], number: int) -> dict[str, Callable[[
     return {PRIOR: drawing(None), **{name: drawing(name) for name in names}}
 
 
-def summary(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
+def summary(taken: Taken) -> dict[str, Any]:
     """Seconds and ratios to the prior, by clock: medians and quartiles."""
     found: dict[str, Any] = {}
-    for name, pairs in taken.items():
+    for name in taken:
         found[name] = {}
-        for column, clock in enumerate(("wall", "cpu")):
-            seconds = [pair[column] for pair in pairs]
-            ratios = [pair[column] / prior[column] for pair, prior in zip(pairs, taken[PRIOR], strict=True)]
-            low, middle, high = statistics.quantiles(seconds, n=4)
-            found[name][clock] = {
-                "seconds": round(middle, 4),
-                "quartiles": [round(low, 4), round(high, 4)],
-                "ratio": round(statistics.median(ratios), 3),
-            }
+        for clock in CLOCKS:
+            middle, quartiles = spread(seconds(taken, name, clock), 4)
+            ratio = round(statistics.median(ratios(taken, name, PRIOR, clock)), 3)
+            found[name][clock] = {"seconds": middle, "quartiles": quartiles, "ratio": ratio}
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Options(__doc__, rounds=15, device="cpu")
     parser.add_argument("run", type=Path, help="a run folder or a checkpoint")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--number", type=int, default=64, help="of images (default: %(default)s)")
+    parser.count("--number", default=64, help="of images")
     parser.add_argument("--knowledge", nargs="*", help="names of knowledge types (default: the model's first)")
-    parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2 or arguments.number < 1:
-        parser.error("expected --rounds of at least 2, for a spread, and --number of at least 1")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parser.read()
     torch.set_flush_denormal(True)
 
     model = tzk_core.load(arguments.run).to(arguments.device).eval()

@@ -8,7 +8,6 @@ does falls on all alike. Ratios are taken within a round; printed are their medi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -17,6 +16,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from timing import Options, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 2.0
@@ -67,24 +68,18 @@ def measure(rounds: int) -> dict[str, list[float]]:
 def summary(taken: dict[str, list[float]]) -> dict[str, object]:
     programs = {}
     for name, values in taken.items():
-        ratios = [value / empty for value, empty in zip(values, taken["empty"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        ratio, quartiles = spread([value / empty for value, empty in zip(values, taken["empty"], strict=True)], 3)
         programs[name] = {
             "milliseconds": round(1000 * statistics.median(values), 1),
-            "ratio": round(middle, 3),
-            "ratio_quartiles": [round(low, 3), round(high, 3)],
+            "ratio": ratio,
+            "ratio_quartiles": quartiles,
         }
     rounds = len(taken["empty"])
     return {"rounds": rounds, "python": platform.python_version(), "goal": GOAL, "programs": programs}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=20, help="at least 2 (default: %(default)s)")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2:
-        parser.error(f"expected --rounds of at least 2, for a spread; got {arguments.rounds}")
+    arguments = Options(__doc__, rounds=20, threads=False).read()
     results = summary(measure(arguments.rounds))
     if arguments.json:
         print(json.dumps(results, indent=2))

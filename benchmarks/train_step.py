@@ -11,17 +11,12 @@ With --compile our step is the compiled one; the round that warms up compiles it
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from stock import StockTzK, as_image
+from timing import CLOCKS, Options, machine, measure, of_two
 from torch import Tensor
 
 from tzk_core import Observations, TzK, build_flow, build_knowledge
@@ -105,70 +100,10 @@ def compare(model: TzK, observations: Observations) -> dict[str, float]:
     return difference
 
 
-def measure(steps: dict[str, Callable[[], None]], rounds: int, repeat: int = 3) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of a step by name, one pair a round; a first round, which warms up, does not count. A step
-    ends when the GPU, if one is in use, is through with it."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    names = list(steps)
-    for turn in range(rounds + 1):
-        for name in names if turn % 2 else names[::-1]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            for _ in range(repeat):
-                steps[name]()
-                if torch.cuda.is_initialized():
-                    torch.cuda.synchronize()
-            taken[name].append(((time.perf_counter() - wall) / repeat, (time.process_time() - cpu) / repeat))
-    return {name: values[1:] for name, values in taken.items()}
-
-
-def summary(
-    taken: dict[str, list[tuple[float, float]]], ours: str = "tzk", theirs: str = "stock"
-) -> dict[str, Any]:
-    """Milliseconds a step and ratios of `theirs` to `ours`, by clock: medians and quartiles."""
-    found: dict[str, Any] = {}
-    for column, clock in enumerate(("wall", "cpu")):
-        first, second = ([pair[column] for pair in taken[name]] for name in (ours, theirs))
-        low, middle, high = statistics.quantiles([b / a for a, b in zip(first, second, strict=True)], n=4)
-        found[clock] = {
-            f"{ours}_milliseconds": round(1000 * statistics.median(first), 1),
-            f"{theirs}_milliseconds": round(1000 * statistics.median(second), 1),
-            "ratio": round(middle, 3),
-            "ratio_quartiles": [round(low, 3), round(high, 3)],
-        }
-    return found
-
-
-def processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        return f"{len(models)} x {models[0]}"
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What the timings of a benchmark were taken with."""
-    return {
-        "machine": processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="at least 64 (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: as torch chooses)")
+    parser = Options(__doc__, rounds=15, batch_size=256, least=64)
     parser.add_argument("--compile", action="store_true", help="compile our step")
-    arguments = parser.parse_args()
-    if arguments.rounds < 2 or arguments.batch_size < 64:
-        parser.error("expected --rounds of at least 2, for a spread, and --batch-size of at least 64")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parser.read()
 
     batches = Made(arguments.batch_size)
     model = built(batches)
@@ -199,7 +134,7 @@ def main() -> None:
     taken = measure({"tzk": step, "stock": stock_step}, arguments.rounds)
     found = {
         "goal": GOAL,
-        **summary(taken),
+        **of_two(taken, "tzk", "stock"),
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
         "compiled": arguments.compile,
@@ -211,7 +146,7 @@ def main() -> None:
         return
     print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
     print(f"{'':<6}{'TzK':>12}{'stock':>12}{'ratio':>8}   quartiles      (goal: at least {GOAL})")
-    for clock in ("wall", "cpu"):
+    for clock in CLOCKS:
         each = found[clock]
         low, high = each["ratio_quartiles"]
         ours, theirs = each["tzk_milliseconds"], each["stock_milliseconds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -15,6 +16,7 @@ import peers  # noqa: E402
 import processes  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
+import timing  # noqa: E402
 import torch  # noqa: E402
 import train_step  # noqa: E402
 from models import small  # noqa: E402
@@ -41,9 +43,42 @@ def test_adding_the_first_and_the_fourth_takes_the_same_memory_and_the_same_flow
 
 def test_the_cost_of_adding_is_summed_up_as_ratios_within_a_round() -> None:
     taken = {"1": [(1.0, 2.0), (2.0, 4.0), (1.0, 2.0)], "10": [(1.5, 2.0), (3.0, 4.0), (1.5, 2.0)]}
-    found = add_cost.summary(taken)
+    found = timing.beside_the_first(taken)
     assert found["1"]["wall"]["ratio"] == 1 and found["10"]["wall"]["ratio"] == 1.5 and found["10"]["cpu"]["ratio"] == 1
     assert found["10"]["wall"]["ratio_quartiles"] == [1.5, 1.5]
+
+
+def test_options_are_read_with_what_they_have_to_be_at_least(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = timing.Options("What it times.\n\nMore.", rounds=9, batch_size=128, least=64, device="cpu", threads=False)
+    options.count("--number", default=3, help="of images", least=2)
+    monkeypatch.setattr(sys, "argv", ["it", "--rounds", "2", "--json"])
+    read = options.read()
+    assert vars(read) == {"json": True, "rounds": 2, "batch_size": 128, "device": "cpu", "number": 3}
+    for words, said in (
+        (["--rounds", "1"], "expected --rounds of at least 2; got 1"),
+        (["--batch-size", "63"], "expected --batch-size of at least 64; got 63"),
+        (["--number", "1"], "expected --number of at least 2; got 1"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["it", *words])
+        with pytest.raises(SystemExit):
+            options.read()
+        assert said in capsys.readouterr().err
+
+
+def test_all_take_turns_and_the_round_that_warms_up_does_not_count() -> None:
+    turns: list[str] = []
+    taken = timing.measure({name: partial(turns.append, name) for name in "ab"}, rounds=3, repeat=1)
+    assert "".join(turns) == "ba" + "ab" + "ba" + "ab"
+    assert all(len(pairs) == 3 and min(map(min, pairs)) >= 0 for pairs in taken.values())
+
+
+def test_ratios_are_within_a_round_and_their_spread_is_rounded() -> None:
+    taken = {"a": [(1.0, 2.0), (2.0, 4.0), (4.0, 4.0)], "b": [(3.0, 2.0), (6.0, 8.0), (4.0, 12.0)]}
+    assert timing.ratios(taken, "b", "a") == [3, 3, 1] and timing.ratios(taken, "b", "a", "cpu") == [1, 2, 3]
+    assert timing.spread([1.0, 2.0, 4.0], 2) == (2.0, [1.0, 4.0])
+    assert timing.of_two(taken, "a", "b")["cpu"]["ratio"] == 2.0
 
 
 def test_every_draw_is_of_as_many_other_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +110,7 @@ def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
         assert ways["layers"]["places"] == 0 and all(each["seconds"] > 0 for each in ways.values())
     assert [deep[way]["places"] for way in ("operators", "last kept")] == [2, 2]
     assert deep["last kept"]["kept_bytes"] == shallow["last kept"]["kept_bytes"] >= T.numel() * 4
-    assert "last kept" in kernels.shown({"flow": {1: shallow}, "kernels": {}, "batch_size": 3, **train_step.machine()})
+    assert "last kept" in kernels.shown({"flow": {1: shallow}, "kernels": {}, "batch_size": 3, **timing.machine()})
 
 
 def test_every_kernel_has_a_case() -> None:

@@ -123,6 +123,7 @@ def refused(*words: object) -> str:
         ["--version"],
         ["plugins"],
         ["run", "--help"],
+        ["schema", "--help"],
         ["sample", "--help"],
         ["knowledge", "import", "--help"],
     ],

@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from knowledge_tables import typed
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data import dequantise as dequantise_module
@@ -95,11 +96,12 @@ def test_each_makes_one_knowledge_type_a_value_in_natural_order() -> None:
         {"name": "digits", "present": {"dataset": "digits"}, "steps": 4},
         {"name": "digit-{label}", "present": {"dataset": "digits", "label": "each"}, "implies": "digits"},
     ]
-    expanded = expand(tables, DATA)
+    expanded = expand(typed(tables), DATA)
     assert [knowledge.name for knowledge in expanded] == ["digits", "digit-1", "digit-2", "digit-10"]
     assert [knowledge.implies for knowledge in expanded] == [(), ("digits",), ("digits",), ("digits",)]
-    assert expanded[0].table["steps"] == 4
-    assert expanded[3].table["present"] == {"dataset": ("digits",), "label": ("10",)}
+    assert expanded[0].table.arguments == {"steps": 4}
+    assert expanded[3].present == {"dataset": ("digits",), "label": ("10",)}
+    assert expanded[3].table.name == "digit-{label}" and expanded[3].table.present["label"] == "each"
 
 
 def test_each_over_two_columns_makes_the_combinations_that_occur() -> None:
@@ -109,7 +111,7 @@ def test_each_over_two_columns_makes_the_combinations_that_occur() -> None:
         "implies": ["{hand}"],
     }
     hand = {"name": "{hand}", "present": {"dataset": "letters", "hand": "each"}}
-    expanded = expand([hand, table], DATA)
+    expanded = expand(typed([hand, table]), DATA)
     assert [k.name for k in expanded] == ["left", "right", "left-a", "left-b", "right-a", "right-b"]
     assert expanded[4].implies == ("right",)
 
@@ -121,7 +123,7 @@ def test_what_no_name_can_hold_is_a_dash_in_names_and_stays_in_conditions() -> N
         {"name": "again {label}", "present": {"dataset": "x", "label": "each"}, "implies": "character-{label}"},
     ]
     data = {"x": marked(5, 0, label=label)}
-    annotation = annotate(tables, data)
+    annotation = annotate(typed(tables), data)
     names = ["Greek-character3", "Greek-character24", "a-b--", "v1-5"]
     assert annotation.names == (*(f"character-{name}" for name in names), *(f"again {name}" for name in names))
     model = TzK(build_flow((2,), layers=[{"type": "affine"}]))
@@ -135,7 +137,7 @@ def test_what_no_name_can_hold_is_a_dash_in_names_and_stays_in_conditions() -> N
 def test_labels_that_only_differ_by_what_no_name_can_hold_are_refused() -> None:
     table = {"name": "c-{label}", "present": {"dataset": "x", "label": "each"}}
     with pytest.raises(TzkError, match=r"label = 'a-b' and label = 'a/b' would both be called 'c-a-b'.*rename one"):
-        expand([table], {"x": marked(3, 0, label=["a/b", "c", "a-b"])})
+        expand(typed([table]), {"x": marked(3, 0, label=["a/b", "c", "a-b"])})
 
 
 def test_presence_is_one_nan_or_zero_as_written() -> None:
@@ -146,7 +148,7 @@ def test_presence_is_one_nan_or_zero_as_written() -> None:
         {"name": "some", "present": {"dataset": "letters", "label": ["a", "b"], "hand": "left"}},
         {"name": "unknown", "unobserved": {"dataset": ["digits", "letters"]}},
     ]
-    annotation = annotate(tables, DATA)
+    annotation = annotate(typed(tables), DATA)
     assert annotation.names == ("digits", "two", "a", "some", "unknown")
     nan = float("nan")
     digits = [[1, 0, nan, 0, nan] for _ in DIGITS]
@@ -159,7 +161,7 @@ def test_presence_is_one_nan_or_zero_as_written() -> None:
 
 
 def test_a_value_absent_from_another_split_is_absent_there() -> None:
-    annotation = annotate([{"name": "{label}", "present": {"dataset": "digits", "label": "each"}}], DATA)
+    annotation = annotate(typed([{"name": "{label}", "present": {"dataset": "digits", "label": "each"}}]), DATA)
     test = annotation.of({"digits": marked(2, 0, label=["1", "77"])})
     assert annotation.names == test.names == ("1", "2", "10")
     assert test.presence["digits"].tolist() == [[1, 0, 0], [0, 0, 0]]
@@ -184,7 +186,7 @@ def test_characteristics_are_nan_where_not_supplied() -> None:
         {"name": "x", "present": {"dataset": "glyphs", "label": "x"}, "observed": ["thickness"]},
         {"name": "free", "present": {"dataset": "glyphs"}},
     ]
-    expanded = expand(tables, data)
+    expanded = expand(typed(tables), data)
     nan = torch.nan
     glyphs = characteristics_of(expanded, "glyphs", data["glyphs"])
     assert set(glyphs) == {"all", "x"}
@@ -216,7 +218,7 @@ BAD_TABLES = [
 @pytest.mark.parametrize(("table", "message"), BAD_TABLES, ids=[message for _, message in BAD_TABLES])
 def test_bad_tables_are_refused_with_what_to_do(table: dict, message: str) -> None:
     with pytest.raises(TzkError, match=message):
-        expand([table], DATA)
+        expand(typed([table]), DATA)
 
 
 def test_what_a_type_implies_may_come_from_a_column_that_its_own_name_leaves_out() -> None:
@@ -231,7 +233,7 @@ def test_what_a_type_implies_may_come_from_a_column_that_its_own_name_leaves_out
             "implies": "alphabet-{alphabet}",
         },
     ]
-    found = {each.name: each.implies for each in expand(tables, samples)}
+    found = {each.name: each.implies for each in expand(typed(tables), samples)}
     assert found["character-A-2"] == ("alphabet-A",) and found["character-B-1"] == ("alphabet-B",)
     assert len(found) == 5
 
@@ -239,14 +241,14 @@ def test_what_a_type_implies_may_come_from_a_column_that_its_own_name_leaves_out
 def test_two_of_one_name_are_refused() -> None:
     table = {"name": "x", "present": {"dataset": "digits"}}
     with pytest.raises(TzkError, match="two knowledge types are called 'x'"):
-        expand([table, table], DATA)
+        expand(typed([table, table]), DATA)
 
 
 def test_observed_must_have_as_many_values_as_characteristics() -> None:
     data = {"d": Samples(torch.zeros(1, 2), characteristics={"slant": torch.zeros(1)})}
     table = {"name": "x", "present": {"dataset": "d"}, "observed": ["slant"], "characteristics": 2}
     with pytest.raises(TzkError, match="expected characteristics = 1"):
-        expand([table], data)
+        expand(typed([table]), data)
 
 
 # --- joint batches
@@ -254,7 +256,7 @@ def test_observed_must_have_as_many_values_as_characteristics() -> None:
 
 def joint(sizes: dict[str, int], **arguments: object) -> JointBatches:
     samples = {name: marked(size, 1000 * i) for i, (name, size) in enumerate(sizes.items())}
-    annotation = annotate([{"name": name, "present": {"dataset": name}} for name in sizes], samples)
+    annotation = annotate(typed([{"name": name, "present": {"dataset": name}} for name in sizes]), samples)
     arguments.setdefault("knowledge", annotation.names)
     return JointBatches(samples, annotation.presence, annotation.characteristics, **arguments)  # type: ignore
 
@@ -342,7 +344,7 @@ def test_population_counts_data_sets_by_weight_and_leaves_out_the_unobserved() -
         {"name": "nowhere", "unobserved": {"dataset": ["digits", "letters"]}},
         {"name": "two", "present": {"dataset": "digits", "label": "2"}},
     ]
-    annotation = annotate(tables, DATA)
+    annotation = annotate(typed(tables), DATA)
     batches = JointBatches(
         DATA, annotation.presence, knowledge=annotation.names, weights={"digits": 3.0, "letters": 1.0}
     )

@@ -300,7 +300,6 @@ def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
     assert "a folder without a config.toml" in tzk("run", tmp_path / "empty")[1]
     code, output = tzk("pack", run, tmp_path / "empty")
     assert code == 2 and "name another folder" in output and "--resume" not in output and "--out" not in output
-    assert "[training] is a table of a config" in tzk("describe", "training")[1]
 
 
 def test_the_backend_of_a_notebook_is_no_backend_of_the_program(tmp_path: Path) -> None:

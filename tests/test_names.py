@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from knowledge_tables import typed
 
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core import names as naming
@@ -91,13 +92,13 @@ def test_other_names_are_taken_in_a_model_a_config_and_as_labels(name: str) -> N
     model = model_of_points()
     model.add(name, build_knowledge("gaussian", model.latent_shape))
     config_of(name)
-    assert {each.name for each in expand([EACH], labelled(name, "z"))} == {name, "z"}
+    assert {each.name for each in expand(typed([EACH]), labelled(name, "z"))} == {name, "z"}
 
 
 @pytest.mark.parametrize("label", ["con", "-rf", "a" * 300, "字" * 90, "*" * 201])
 def test_a_label_of_which_no_name_can_be_made_is_refused_with_its_column(label: str) -> None:
     with pytest.raises(TzkError, match=r"\[\[knowledge\]\] '\{kind\}': of kind = .*[Rr]ename the label"):
-        expand([EACH], labelled(label, "z"))
+        expand(typed([EACH]), labelled(label, "z"))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +118,10 @@ def test_labels_whose_files_some_system_takes_for_one_are_refused_within_a_table
 ) -> None:
     data = labelled(one, other, "z")
     with pytest.raises(TzkError, match="would both be called"):
-        expand([EACH], data)
+        expand(typed([EACH]), data)
     single = [{"name": naming.in_a_name(each), "present": {"dataset": "d", "kind": each}} for each in (one, other)]
     with pytest.raises(TzkError, match="two knowledge types are called"):
-        expand(single, data)
+        expand(typed(single), data)
 
 
 def test_a_model_has_no_two_names_of_one_file() -> None:
@@ -144,7 +145,7 @@ def test_what_becomes_of_a_label_in_a_name_is_one_or_is_refused_and_stays_as_it_
 def test_a_column_of_any_name_fills_in_a_name(column: str) -> None:
     data = {"d": Samples(torch.zeros(3, 2), {column: np.array(["x", "y", "x"])})}
     table = {"name": f"k-{{{column}}}", "present": {"dataset": "d", column: "each"}}
-    assert [each.name for each in expand([table], data)] == ["k-x", "k-y"]
+    assert [each.name for each in expand(typed([table]), data)] == ["k-x", "k-y"]
     assert naming.glob(table["name"]) == "k-*"
     assert naming.could_be("k-x", table["name"]) and not naming.could_be("k-", table["name"])
 
@@ -158,7 +159,7 @@ def test_a_column_that_no_condition_could_name_is_refused(column: str) -> None:
 @pytest.mark.parametrize("pattern", ["k-{kind", "k-kind}", "k-{{kind}}", "{k{kind}}"])
 def test_braces_have_to_match(pattern: str) -> None:
     with pytest.raises(TzkError, match="brace"):
-        expand([{**EACH, "name": pattern}], labelled("a"))
+        expand(typed([{**EACH, "name": pattern}]), labelled("a"))
 
 
 @pytest.mark.parametrize("name", ["con", "a.", "a" * 300, "e\u0301"])

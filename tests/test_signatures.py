@@ -91,9 +91,23 @@ def test_what_the_text_does_not_show_is_imported(module: str):
         ("tuple[int, int]", [1], "expected one more item, got [1]"),
         ("Literal['a', 'b']", "c", "expected 'a' or 'b', got \"c\""),
         ("Sequence[str]", ["a"], ""),
+        ("'int | None'", "x", 'expected a whole number, got "x"'),
+        ("Optional[int]", 1.5, "expected a whole number, got 1.5"),
+        ("Union[bool, str]", 3, "expected true or false or a string, got 3"),
+        ("dict[str, tuple[int, ...]]", {"a": [1, 2]}, ""),
+        ("dict[str, tuple[int, ...]]", {"a": [1, "b"]}, "expected a whole number, got a table"),
+        ("list[Literal[-1, 2]]", [3], "expected -1 or 2, got [3]"),
+        ("int | 3", "x", ""),
         ("torch.Tensor", 3, ""),
         ("", 3, ""),
     ],
 )
 def test_values_are_checked_against_annotations(annotation: str, value: object, problem: str):
     assert type_problem(annotation, value) == problem
+
+
+def test_an_annotation_is_read_and_never_run(tmp_path: Path):
+    left = tmp_path / "left"
+    for call in (f"open({str(left)!r}, 'w')", f"int if open({str(left)!r}, 'w') else str", "().__class__", "[int][0]"):
+        assert type_problem(call, "x") == ""
+    assert not left.exists()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from knowledge_tables import typed
 from models import NO_TABLES
 from torch import Tensor, nn
 
@@ -165,7 +166,7 @@ def labelled(labels: list[str]) -> Samples:
 def test_a_label_column_is_observed_as_the_position_of_its_value() -> None:
     """In natural order, of the values that the training split has; an empty or unseen label is not known."""
     table = {"name": "letter", "present": {"dataset": "a"}, "observed": ["label"]}
-    annotation = annotate([table], {"a": labelled(["10", "9", "", "b", "9"]), "other": labelled(["9"])})
+    annotation = annotate(typed([table]), {"a": labelled(["10", "9", "", "b", "9"]), "other": labelled(["9"])})
     nan = torch.nan
     C = annotation.characteristics
     torch.testing.assert_close(C["a"]["letter"][:, 0], torch.tensor([1.0, 0.0, nan, 2.0, 0.0]), equal_nan=True)
@@ -177,4 +178,4 @@ def test_a_label_column_is_observed_as_the_position_of_its_value() -> None:
 def test_an_unknown_name_lists_characteristics_and_columns() -> None:
     table = {"name": "letter", "present": {"dataset": "a"}, "observed": ["lable"]}
     with pytest.raises(TzkError, match="a characteristic or a label column 'lable'.*'label'"):
-        annotate([table], {"a": labelled(["1", "2"])})
+        annotate(typed([table]), {"a": labelled(["1", "2"])})

@@ -130,7 +130,7 @@ def test_auto_compiles_where_the_steps_win_it_back() -> None:
     assert not long.compiles("cpu", 12) and not long.compiles("mps", 12)
     assert Settings(steps=1, compile=True).compiles("mps", 12)
     assert not Settings(steps=10**6, compile=False).compiles("cuda", 12)
-    with pytest.raises(TzkError, match="compile is one of"):
+    with pytest.raises(TzkError, match="compile: expected true or false or 'auto', got \"always\""):
         Settings(steps=1, compile="always")
 
 

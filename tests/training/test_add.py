@@ -408,9 +408,9 @@ def test_errors_come_before_anything_is_trained(
 
 
 def test_presence_share_and_counts_are_checked() -> None:
-    with pytest.raises(TzkError, match="present_share is expected between 0 and 1; got 1"):
+    with pytest.raises(TzkError, match=r"present_share: expected a number below 1\.0, got 1\.0"):
         Negatives(present_share=1.0)
-    with pytest.raises(TzkError, match="own_types is expected to be at least 0"):
+    with pytest.raises(TzkError, match="own_types: expected a number of at least 0, got -1"):
         Negatives(own_types=-1)
 
 

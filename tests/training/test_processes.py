@@ -204,10 +204,10 @@ def test_a_flow_that_cannot_be_sent_is_refused() -> None:
 
 
 def test_settings_that_do_not_go_together() -> None:
-    with pytest.raises(TzkError, match="compile = true is for one process"):
+    with pytest.raises(TzkError, match="compile: true is for one process, so expected processes = 1, got 2"):
         Settings(steps=1, compile=True, processes=2)
     assert not Settings(steps=10**6, processes=2).compiles("cuda", 1)
-    with pytest.raises(TzkError, match="processes is expected to be at least 1; got 0"):
+    with pytest.raises(TzkError, match="processes: expected a number above 0, got 0"):
         Settings(steps=1, processes=0)
     mixed = nn.ModuleList([Awkward(), Awkward().float()])
     with pytest.raises(TzkError, match="one floating-point type; got float32, float64"):

@@ -209,7 +209,7 @@ def test_patience_ends_a_run_early(tmp_path: Path) -> None:
 
 
 def test_patience_without_validation_is_refused() -> None:
-    with pytest.raises(TzkError, match="say validate_every too"):
+    with pytest.raises(TzkError, match="patience: 3 counts validations, so expected validate_every above 0, got 0"):
         Settings(steps=1, validate_every=0, patience=3)
 
 

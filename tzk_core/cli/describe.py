@@ -1,10 +1,11 @@
-"""`tzk describe NAME`: what a registered part is, where it comes from and what it takes."""
+"""`tzk describe NAME`: what a registered part, or a table of a config, is and what it takes."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,24 +13,31 @@ from tzk_core.cli import output
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import KINDS, Command, Registered, registry
 
-TABLES = ("flow", "datasets", "knowledge", "objective", "training", "evaluation", "pictures", "published")
+if TYPE_CHECKING:
+    from tzk_core.config.reference import Reference
+
+WIDTH = 100
+"""Columns of the help of a key."""
 
 
 @click.command(name="describe")
 @click.argument("name")
 def command(name: str) -> None:
     """Say what a registered part is: its kind, plugin, arguments with types and defaults, documentation and
-    source.
+    source. Of a table of a config: every key with type, default, bounds and help.
 
     NAME is a data set, a knowledge type, a flow layer (any nflows transform too), a recipe, a command or an
-    implementation; every part of that name is shown. plugin/name names the part of one plugin.
+    implementation; every part of that name is shown. plugin/name names the part of one plugin. Or it is a table, such
+    as training, objective or evaluation; [flow] is the table alone where a part is called so too.
     """
+    from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without
+
+    table = name.strip("[]")
+    tables = [_table(each) for each in references(table)] if table in TABLES else []
     parts = [part for kind in KINDS for part in registry().all(kind)]
     found = [part for part in parts if name in (part.name, part.qualified_name)]
-    if not found and name.strip("[]") in TABLES:
-        raise TzkError(f"[{name.strip('[]')}] is a table of a config, no registered part: the README lists its keys")
-    if not found:
-        known = [part.qualified_name if "/" in name else part.name for part in parts]
+    if not found and not tables:
+        known = [*(part.qualified_name if "/" in name else part.name for part in parts), *TABLES]
         raise TzkError(
             f"nothing registered is called {name!r}"
             + (
@@ -37,7 +45,22 @@ def command(name: str) -> None:
                 or "; `tzk plugins` lists the plugins, and names are " + ", ".join(sorted(set(known)))
             )
         )
-    output.say("\n\n".join(_described(part) for part in found))
+    output.say("\n\n".join([*(_described(part) for part in found), *tables]))
+
+
+def _table(table: Reference) -> str:
+    """A table of a config: a line for each key, and its help below."""
+    rows = [key[:-1] for key in table.keys]
+    header, *lines = output.columns(("KEY", "TYPE", "DEFAULT", "BOUNDS"), rows).splitlines()
+    indent = " " * 6
+    text = [f"{table.heading}: {table.summary}", "", f"  {header}"]
+    for key, line in zip(table.keys, lines, strict=True):
+        text.append(f"  {line}")
+        if key.help:
+            text.append(textwrap.fill(key.help, WIDTH, initial_indent=indent, subsequent_indent=indent))
+    if table.open:
+        text.append("  ...  all further keys are the arguments of its part, which `tzk describe NAME` lists")
+    return "\n".join(text)
 
 
 def _described(part: Registered) -> str:

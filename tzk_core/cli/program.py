@@ -25,7 +25,8 @@ OWN_COMMANDS = {
     "knowledge": "List, export, import and remove the knowledge types of a run.",
     "pack": "Make a small copy of a run, to share its model.",
     "check": "Say everything that is wrong with a config.",
-    "describe": "Say what a registered part is and takes.",
+    "describe": "Say what a registered part, or a table of a config, is and takes.",
+    "schema": "Print the JSON Schema of a config, for editors.",
     "doctor": "Say what there is, what is used and why not.",
     "plugins": "List the plugins and what became of each.",
 }

@@ -11,19 +11,16 @@ from tzk_core.config.loading import (
 from tzk_core.config.problems import ConfigError, Problem
 from tzk_core.config.rules import Base
 from tzk_core.config.schema import (
-    AddingTable,
     Addition,
     AdditionSpec,
     Config,
     DatasetTable,
     EvaluationTable,
     FlowTable,
-    KnowledgeTable,
     LayerTable,
-    ObjectiveTable,
     PublishedTable,
-    TrainingTable,
 )
+from tzk_core.settings import AddingTable, KnowledgeTable, ObjectiveTable, TrainingTable
 
 __all__ = [
     "AddingTable",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
+from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
-from tzk_core.config.wording import expected, shown
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec
+from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
     FlowRecipe: frozenset({"shape"}),
@@ -96,36 +96,14 @@ def _fits_toml(value: Any) -> bool:
     return isinstance(value, bool | int | float | str)
 
 
-_NAMES = {
-    "__builtins__": {},
-    **{t.__name__: t for t in (bool, int, float, str, list, tuple, dict, set, object)},
-    "Any": Any,
-    "Literal": Literal,
-    "Mapping": Mapping,
-    "Optional": Optional,
-    "Path": Path,
-    "Sequence": Sequence,
-    "Union": Union,
-}
-"""The types that a TOML value can have; an annotation with any other name in it is left to the part to
-check."""
-
-
 def type_problem(annotation: str, value: Any) -> str:
     """What is wrong with a TOML value for an annotation, or "" if nothing is or nobody can tell."""
     if not annotation:
         return ""
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(eval(annotation, dict(_NAMES)))
-    except (
-        NameError,
-        AttributeError,
-        SyntaxError,
-        TypeError,
-        PydanticSchemaGenerationError,
-        PydanticUndefinedAnnotation,
-    ):
-        return ""
+        adapter: TypeAdapter[Any] = TypeAdapter(type_of(annotation))
+    except (LookupError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation):
+        return ""  # a type that no TOML value has, which the part itself checks
     try:
         adapter.validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:

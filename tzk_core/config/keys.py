@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from tzk_core.config.problems import Path, Problems
-from tzk_core.config.schema import ARRAYS, MODELS, Table, own_keys
-from tzk_core.config.wording import expected, shown
+from tzk_core.config.schema import ARRAYS, MODELS
 from tzk_core.errors import nearest
+from tzk_core.settings import Table, own_keys
+from tzk_core.settings.problems import expected, mistyped, shown
 
 
 def check_keys(
@@ -23,7 +24,7 @@ def check_keys(
         return
     except ValidationError as error:
         details = error.errors(include_url=False)
-    wanted: dict[Path, list[str]] = {}
+    wrong: dict[Path, list[Any]] = {}
     for detail in details:
         if detail["type"] == "extra_forbidden":
             problems.add(detail["loc"], _unknown_key(detail["loc"], models))
@@ -32,12 +33,13 @@ def check_keys(
         elif detail["type"] == "too_short" and _value(prepared, detail["loc"]):
             continue  # its faulty tables were left out, and each has a problem of its own
         else:
-            wanted.setdefault(_in_file(detail["loc"], prepared), []).append(expected(detail))
-    for where, alternatives in wanted.items():
-        value = _value(prepared, where)
+            wrong.setdefault(_in_file(detail["loc"], prepared), []).append(detail)
+    for where, of_key in wrong.items():
+        value, alternatives = _value(prepared, where), list(dict.fromkeys(map(expected, of_key)))
         if where in ARRAYS and isinstance(value, Mapping):
             alternatives = [f"tables that are each headed [[{'.'.join(map(str, where))}]]"]
-        problems.add(where, f"expected {' or '.join(dict.fromkeys(alternatives))}, got {shown(value)}")
+        wanted = " or ".join(alternatives)
+        problems.add(where, f"expected {wanted}, got {shown(value)}{mistyped(of_key, value)}")
 
 
 def as_json(value: Any) -> str:

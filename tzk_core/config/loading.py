@@ -24,18 +24,14 @@ from tzk_core.config.schema import (
     DatasetTable,
     EvaluationTable,
     FlowTable,
-    KnowledgeTable,
     LayerTable,
-    ObjectiveTable,
-    PartTable,
     PublishedTable,
-    Table,
-    own_keys,
 )
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
 from tzk_core.renamed import RENAMED, with_new_names
+from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartTable, Table, own_keys
 
 LARGEST = 10_000_000
 """Bytes of a config; what is larger is some other file."""
@@ -155,7 +151,7 @@ def _checked(
         if folder is not None and check.kind is Dataset and check.signature is not None:
             typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
             table["arguments"] = resolved(table["arguments"], check.signature, folder, typed)
-    for where, message in broken_rules(_sections(prepared, problems, base)):
+    for where, message in broken_rules(_sections(prepared, problems, models, base)):
         problems.add(where, message)
     problems.check()
     return whole.model_validate_json(as_json(prepared), strict=True)
@@ -198,24 +194,33 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
     for table, model in tables:
         if isinstance(table, dict):
-            keys = own_keys(model)
-            table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
-    for table in _tables(prepared.get("datasets")):
-        if isinstance(table.get("name"), str):
-            table.setdefault("type", table["name"])
-    for table in _tables(prepared.get("knowledge")):
+            write_out(table, model)
+    return prepared
+
+
+def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
+    """Put the arguments of a part apart, in place, and write short forms of a table out."""
+    keys = own_keys(model)
+    table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
+    if model is DatasetTable and isinstance(table.get("name"), str):
+        table.setdefault("type", table["name"])
+    if model is KnowledgeTable:
         if isinstance(table.get("implies"), str):
             table["implies"] = [table["implies"]]
         if isinstance(observed := table.get("observed"), list) and observed:
             table.setdefault("characteristics", len(observed))
-    return prepared
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _sections(prepared: Mapping[str, Any], problems: Problems, base: Base | None) -> Sections:
+def _sections(
+    prepared: Mapping[str, Any],
+    problems: Problems,
+    models: Mapping[tuple[str, ...], type[Table]],
+    base: Base | None,
+) -> Sections:
     """The tables that are valid by themselves, so that what fits together is checked even beside faulty
     ones."""
     sections = Sections(
@@ -223,6 +228,7 @@ def _sections(prepared: Mapping[str, Any], problems: Problems, base: Base | None
         knowledge=_valid_tables(prepared.get("knowledge"), KnowledgeTable),
         published=_valid_tables(prepared.get("published"), PublishedTable),
         objective=_valid(prepared.get("objective", {}), ObjectiveTable),
+        training=_valid(prepared.get("training"), models[("training",)]),
         evaluation=_valid(prepared.get("evaluation", {}), EvaluationTable),
         base=base,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tzk_core.config.schema import AdditionSpec, Config, DatasetTable, TrainingTable
+from tzk_core.config.schema import AdditionSpec, Config, DatasetTable
+from tzk_core.settings import TrainingTable
 
 
 def merged(config: Config, addition: AdditionSpec) -> Config:
@@ -27,11 +28,11 @@ def narrowed(config: Config, addition: AdditionSpec) -> Config:
     names no data set speaks of all."""
     named = {table.name for table in addition.datasets}
     everything = _datasets(config, addition)
+    everywhere = tuple(table.name for table in everything)
     for table in addition.knowledge:
-        for condition in (table.present, table.unobserved):
-            if condition:
-                wanted = condition.get("dataset", tuple(each.name for each in everything))
-                named |= {str(name) for name in (wanted if isinstance(wanted, tuple) else (wanted,))}
+        for key in ("present", "unobserved"):
+            if getattr(table, key):
+                named |= set(table.datasets(everywhere, key))
     training = addition.training
     return config.model_copy(
         update={

@@ -13,11 +13,11 @@ from tzk_core.config.schema import (
     Config,
     DatasetTable,
     EvaluationTable,
-    KnowledgeTable,
-    ObjectiveTable,
     PublishedTable,
 )
 from tzk_core.errors import nearest
+from tzk_core.settings import KnowledgeTable, ObjectiveTable, Table, conflicts
+from tzk_core.settings.knowledge import every
 
 Found = Iterator[tuple[Path, str]]
 
@@ -39,6 +39,7 @@ class Sections:
     knowledge: dict[int, KnowledgeTable] = field(default_factory=dict)
     published: dict[int, PublishedTable] = field(default_factory=dict)
     objective: ObjectiveTable | None = None
+    training: Table | None = None
     evaluation: EvaluationTable | None = None
     whole: bool = True
     """Whether no table was left out, so that an unknown name is really unknown."""
@@ -69,8 +70,9 @@ def broken_rules(sections: Sections) -> Found:
     yield from _starts(sections)
     if sections.base is not None:
         yield from _added(sections, sections.base)
-    if sections.objective is not None:
-        yield from _multipliers(sections.objective)
+    for name, settings in (("objective", sections.objective), ("training", sections.training)):
+        if settings is not None:
+            yield from (((name, key), message) for key, message in conflicts(settings))
     if sections.evaluation is not None:
         yield from _globs(sections.evaluation, sections)
     for index, row in sections.published.items():
@@ -127,12 +129,11 @@ def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
             f'present = {{ dataset = "{next(iter(sections.dataset_names), "mnist")}" }}',
         )
     for key in ("present", "unobserved"):
-        wanted = getattr(table, key).get("dataset", ())
-        for name in wanted if isinstance(wanted, tuple) else (wanted,):
+        for name in table.datasets((), key):
             if sections.whole and name not in sections.dataset_names:
                 yield (
                     ("knowledge", index, key, "dataset"),
-                    _unknown("data set", str(name), sections.dataset_names),
+                    _unknown("data set", name, sections.dataset_names),
                 )
     if table.observed and len(table.observed) != table.characteristics:
         yield (
@@ -158,16 +159,12 @@ def _characterised(index: int, table: KnowledgeTable) -> Found:
 
 
 def _exclusive(index: int, table: KnowledgeTable) -> Found:
-    if table.exclusive and "each" not in [one for value in table.present.values() for one in _values(value)]:
+    if table.exclusive and "each" not in [one for values in table.present.values() for one in every(values)]:
         yield (
             ("knowledge", index, "exclusive"),
             f"'{table.name}' is one knowledge type, and says by exclusive that it is present wherever nobody knows: "
             'expected a table of several, as in present = { dataset = "mnist", label = "each" }',
         )
-
-
-def _values(value: str | int | tuple[str | int, ...]) -> tuple[str | int, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _distinct_knowledge(sections: Sections) -> Found:
@@ -247,14 +244,6 @@ def _differing(ours: DatasetTable, theirs: DatasetTable) -> Iterator[tuple[str, 
     for key in dict.fromkeys([*ours.arguments, *theirs.arguments]):
         if ours.arguments.get(key) != theirs.arguments.get(key):
             yield key, ours.arguments.get(key), theirs.arguments.get(key)
-
-
-def _multipliers(objective: ObjectiveTable) -> Found:
-    if objective.multiplier > objective.multiplier_max:
-        yield (
-            ("objective", "multiplier"),
-            f"expected at most multiplier_max = {objective.multiplier_max}, got {objective.multiplier}",
-        )
 
 
 def _globs(evaluation: EvaluationTable, sections: Sections) -> Found:

@@ -14,6 +14,9 @@ from tzk_core import names as naming
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
+from tzk_core.settings import KnowledgeTable
+from tzk_core.settings.knowledge import Condition as Written
+from tzk_core.settings.knowledge import every
 
 EACH = "each"
 Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the values that match
@@ -23,8 +26,7 @@ Condition = dict[str, tuple[str, ...]]  # "dataset" or a label column -> the val
 class ExpandedKnowledge:
     """One knowledge type, after `digit-{label}` has become digit-0, digit-1, ...
 
-    table: the table it came from, with name, present, unobserved and implies filled in, and `pattern`, the name as
-        written.
+    table: the table it came from, as written: its name is `digit-{label}` still.
     present, unobserved: conditions; an empty one matches nothing. implies: names of what contains it.
     observed: names of the data's characteristics or label columns that are its C, in order; empty if C is never
         observed.
@@ -32,7 +34,7 @@ class ExpandedKnowledge:
     """
 
     name: str
-    table: dict[str, Any]
+    table: KnowledgeTable
     present: Condition
     unobserved: Condition
     implies: tuple[str, ...]
@@ -63,7 +65,7 @@ class Annotation:
 
 
 def annotate(
-    knowledge_tables: Sequence[Mapping[str, Any]],
+    knowledge_tables: Sequence[KnowledgeTable],
     samples_by_dataset: Mapping[str, Samples],
     known: Collection[str] = (),
 ) -> Annotation:
@@ -73,7 +75,7 @@ def annotate(
 
 
 def expand(
-    tables: Sequence[Mapping[str, Any]],
+    tables: Sequence[KnowledgeTable],
     samples_by_dataset: Mapping[str, Samples],
     known: Collection[str] = (),
 ) -> list[ExpandedKnowledge]:
@@ -174,52 +176,42 @@ def _match(condition: Condition, dataset_name: str, samples: Samples) -> tuple[n
     return possible & known, possible & ~known
 
 
-def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iterator[ExpandedKnowledge]:
-    name = str(table.get("name", ""))
-    where = f"[[knowledge]] '{name}'"
-    present = _condition(table.get("present") or {}, data, f"{where}: present")
-    unobserved = _condition(table.get("unobserved") or {}, data, f"{where}: unobserved")
+def _expand_table(table: KnowledgeTable, data: Mapping[str, Samples]) -> Iterator[ExpandedKnowledge]:
+    where = f"[[knowledge]] '{table.name}'"
+    present = _condition(table.present, data, f"{where}: present")
+    unobserved = _condition(table.unobserved, data, f"{where}: unobserved")
     if not present and not unobserved:
         raise TzkError(
             f"{where}: nothing says in which samples it is present: write, say, "
             f"present = {{ dataset = '{next(iter(data), 'mnist')}' }}"
         )
     each = [column for column, values in present.items() if values == (EACH,) and column != "dataset"]
-    implies = table.get("implies") or ()
-    implies = (implies,) if isinstance(implies, str) else tuple(implies)
-    _check_placeholders(name, implies, each, where)
-    observed = tuple(table.get("observed") or ())
-    _check_observed(table, observed, data, where)
+    _check_placeholders(table.name, table.implies, each, where)
+    _check_observed(table, data, where)
     supplied = {name for samples in data.values() for name in samples.characteristics}
-    columns = {column: _values(column, data) for column in observed if column not in supplied}
+    columns = {column: _values(column, data) for column in table.observed if column not in supplied}
     combinations = list(_combinations(each, present, data))
-    _check_names(name, combinations, where)
+    _check_names(table.name, combinations, where)
     for values in combinations:
         filled = present | {column: (value,) for column, value in values.items()}
         filled_unobserved = {
             column: (values[column],) if column in values and allowed == (EACH,) else allowed
             for column, allowed in unobserved.items()
         }
-        names = dict(
-            name=naming.filled(name, values), implies=[naming.filled(implied, values) for implied in implies]
-        )
         yield ExpandedKnowledge(
-            name=names["name"],  # type: ignore[arg-type]
-            table={**table, **names, "pattern": name, "present": filled, "unobserved": filled_unobserved},
+            name=naming.filled(table.name, values),
+            table=table,
             present=filled,
             unobserved=filled_unobserved,
-            implies=tuple(names["implies"]),
-            observed=observed,
+            implies=tuple(naming.filled(implied, values) for implied in table.implies),
+            observed=table.observed,
             values=columns,
         )
 
 
-def _condition(written: Mapping[str, Any], data: Mapping[str, Samples], where: str) -> Condition:
+def _condition(written: Written, data: Mapping[str, Samples], where: str) -> Condition:
     """The condition a config wrote, checked against the data: known data sets, columns and values only."""
-    condition = {
-        column: tuple(map(str, values)) if isinstance(values, list | tuple) else (str(values),)
-        for column, values in written.items()
-    }
+    condition = {column: every(values) for column, values in written.items()}
     for name in condition.get("dataset", ()):
         if name not in data:
             raise TzkError(
@@ -294,21 +286,19 @@ def _placeholders(text: str, where: str) -> set[str]:
         raise TzkError(f"{where}: the name has an unmatched brace ({error})") from error
 
 
-def _check_observed(
-    table: Mapping[str, Any], observed: Sequence[str], data: Mapping[str, Samples], where: str
-) -> None:
+def _check_observed(table: KnowledgeTable, data: Mapping[str, Samples], where: str) -> None:
     supplied = sorted({name for samples in data.values() for name in (*samples.characteristics, *samples.labels)})
-    for name in observed:
+    for name in table.observed:
         if name not in supplied:
             raise TzkError(
                 f"{where}: observed: no data set has a characteristic or a label column '{name}': "
                 f"there is {_listed(supplied)}{nearest(name, supplied)}"
             )
-    count = table.get("characteristics")
-    if observed and count is not None and count != len(observed):
+    wanted = len(table.observed)
+    if wanted and table.characteristics != wanted:
         raise TzkError(
-            f"{where}: characteristics = {count}, but observed names {len(observed)} of them: "
-            f"expected characteristics = {len(observed)}"
+            f"{where}: characteristics = {table.characteristics}, but observed names {wanted} of them: "
+            f"expected characteristics = {wanted}"
         )
 
 

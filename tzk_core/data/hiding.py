@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import numpy_stream
-
-Amount = int | float
-"""A number of samples, an int of at least 1, or a share of those that could be kept, a float in (0, 1]."""
+from tzk_core.settings.table import Amount
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ def hide(
     `even` (`label = [0, 2, 4, 6, 8]`), keep the labels of the same samples if their amounts are the same. A table
     without `labelled` keeps all: beside a hidden digit, an `even` that is not hidden says half of it.
 
-    Raises TzkError for an amount that is none, for more than there are, and for so few that a knowledge type would
-    keep no sample in which it is present.
+    Raises TzkError for more than there are, and for so few that a knowledge type would keep no sample in which it is
+    present.
     """
     presence = {name: values.clone() for name, values in annotation.presence.items()}
     characteristics = {
@@ -55,7 +52,7 @@ def hide(
     kept = {}
     for pattern, columns in _by_table(annotation).items():
         table, where = annotation.knowledge[columns[0]].table, f"[[knowledge]] '{pattern}'"
-        labelled, characterised = table.get("labelled"), table.get("characterised")
+        labelled, characterised = table.labelled, table.characterised
         if labelled is None and characterised is None:
             continue
         label_columns = [column for column in annotation.knowledge[columns[0]].present if column != "dataset"]
@@ -154,7 +151,7 @@ def _by_table(annotation: Annotation) -> dict[str, list[int]]:
     """Name of a table as written -> the columns of its knowledge types."""
     columns: dict[str, list[int]] = {}
     for column, knowledge in enumerate(annotation.knowledge):
-        columns.setdefault(knowledge.table["pattern"], []).append(column)
+        columns.setdefault(knowledge.table.name, []).append(column)
     return columns
 
 
@@ -173,13 +170,9 @@ def _natural_codes(values: np.ndarray) -> np.ndarray:
     return number[inverse.reshape(-1)]
 
 
-def _number(amount: Any, available: int, where: str) -> int:
+def _number(amount: Amount, available: int, where: str) -> int:
     """The amount as a number of samples; a share is rounded, but never to none."""
-    whole = isinstance(amount, int) and not isinstance(amount, bool)
-    if not (whole and amount >= 1 or isinstance(amount, float) and 0 < amount <= 1):
-        raise TzkError(
-            f"{where} = {amount!r}: expected a number of samples, at least 1, or a share of them above 0 and up to 1.0"
-        )
+    whole = isinstance(amount, int)
     if available < (amount if whole else 1):
         raise TzkError(
             f"{where} = {amount}, but there are {available} training samples to keep it in: "

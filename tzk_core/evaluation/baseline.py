@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -20,8 +18,3 @@ def histogram_bits(train: Tensor, test: Tensor, levels: int = 256, pseudo_count:
     log_prob = torch.log2((counts + pseudo_count) / (len(flat) + levels * pseudo_count))
     bits = [-log_prob[torch.arange(dims), chunk.flatten(1).long()].sum(1) for chunk in test.split(1000)]
     return torch.cat(bits)
-
-
-def uniform_bits(dims: int, levels: int = 256) -> float:
-    """Bits of any image under the uniform density over grey levels."""
-    return dims * math.log2(levels)

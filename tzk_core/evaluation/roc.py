@@ -1,4 +1,4 @@
-"""Telling two samples apart by one statistic: the ROC curve and its area, a threshold at a rate of false alarms."""
+"""Telling two samples apart by one statistic: the area under the ROC curve, a threshold at a rate of false alarms."""
 
 from __future__ import annotations
 
@@ -33,20 +33,6 @@ def roc_area(inside: Tensor, outside: Tensor) -> Area:
     if len(inside) < 2 or len(outside) < 2:
         return Area(area, None)
     return Area(area, math.sqrt((exceeded.var() / len(inside) + exceeding.var() / len(outside)).item()))
-
-
-def roc_curve(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """False alarms and detections, (k,) each, shares in 0 to 1 that do not decrease, from (0, 0) to (1, 1).
-
-    Outside is what is to be detected: at a threshold t a value below t raises the alarm. One point for every distinct
-    value, so that ties make one slanted line, whose area is the half that `roc_area` counts.
-    """
-    inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
-    thresholds = torch.cat([inside, outside]).unique()
-    samples = (inside.sort().values, outside.sort().values)
-    alarms, detections = (torch.searchsorted(each, thresholds, right=True).double() / len(each) for each in samples)
-    start = torch.zeros(1, dtype=torch.float64)
-    return torch.cat([start, alarms]), torch.cat([start, detections])
 
 
 def threshold(inside: Tensor, false_alarms: float) -> float:

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
-from tzk_core.errors import TzkError
+from tzk_core.errors import TzkError, nearest
+from tzk_core.settings import WordingTable
 
-_CHOICES = {"fill_in": ("bound", "literal", "prior"), "prior": ("full", "paper"), "unlabelled": ("sum", "skip")}
+_FIELDS = WordingTable.model_fields
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The choice between two wordings of the objective, for each of three places.
+    """The choice between wordings of the objective, for each of three places: the keys of `WordingTable`.
 
-    fill_in: "bound": a variable filled in from q contributes log M - log q, which is bounded. "literal": log M, as
-        the paper words it, which grows without limit as the encoder narrows. "prior": as "bound", but C is sampled
-        from p(C), so that it says nothing of T: a run to compare with, for what C is worth.
-    prior: "paper": the decoder divides by p(T) of present knowledge. Each knowledge type present then takes (½ - λ s)
-        from the weight of log p(T). "full": the same value, but no gradient through that division, Jacobian
-        included, so that the weight of log p(T) stays 1. In both the true joint is a stationary point.
-    unlabelled: "sum": a missing κ is summed over, exactly. "skip": such a sample takes no part in the knowledge type,
-        which then learns from labels alone.
-
-    Raises `TzkError` for any other value.
+    Raises:
+        TzkError: for a value that is none of a place's wordings.
     """
 
-    fill_in: str = "bound"
-    prior: str = "full"
-    unlabelled: str = "sum"
+    fill_in: str = _FIELDS["fill_in"].default
+    prior: str = _FIELDS["prior"].default
+    unlabelled: str = _FIELDS["unlabelled"].default
 
     def __post_init__(self) -> None:
-        for key, known in _CHOICES.items():
-            if getattr(self, key) not in known:
-                raise TzkError(f"objective.{key} is one of {', '.join(known)}; got {getattr(self, key)!r}")
+        for key, field in _FIELDS.items():
+            known, value = get_args(field.annotation), getattr(self, key)
+            if value not in known:
+                also = nearest(str(value), known)
+                raise TzkError(f"objective.{key} is one of {', '.join(known)}; got {value!r}{also}")
 
     @property
     def is_literal(self) -> bool:

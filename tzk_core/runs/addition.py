@@ -24,7 +24,6 @@ from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.runs.experiment import Experiment
 from tzk_core.runs.settings import addition_settings
-from tzk_core.runs.tables import annotated
 from tzk_core.storage.checkpoint import load_checkpoint
 from tzk_core.training.adding.growth import Report, train_addition
 from tzk_core.training.adding.negatives import Source
@@ -117,7 +116,7 @@ class AdditionRun:
 
     def _tables(self) -> dict[str, KnowledgeTable]:
         """The table of each new knowledge type."""
-        return {name: self.experiment.data.table_of(name) for name in self.experiment.annotation.names}
+        return {each.name: each.table for each in self.experiment.annotation.knowledge}
 
     def _groups(self, samples: Samples, table: KnowledgeTable) -> torch.Tensor:
         """The class of each sample, (n,), by the label column that the table names; -1 where there is none."""
@@ -139,8 +138,7 @@ class AdditionRun:
         everything = KnowledgeDict({**dict(self.model.named_knowledge()), **new})
         implied = set().union(*(everything.implied_by(name) for name in new)) & set(self.model.knowledge)
         train = self.experiment.train_samples
-        tables = [annotated(table) for table in self._tables_for(implied)]
-        annotation = annotate(tables, train, (*self.model.knowledge, *self.model.opaque))
+        annotation = annotate(self._tables_for(implied), train, (*self.model.knowledge, *self.model.opaque))
         return {
             dataset: {
                 name: annotation.presence[dataset][:, column]
@@ -156,9 +154,8 @@ class AdditionRun:
         everywhere = tuple(table.name for table in run.datasets)
         found = []
         for table in run.knowledge:
-            wanted = table.present.get("dataset", everywhere)
-            named = {str(name) for name in (wanted if isinstance(wanted, tuple) else (wanted,))}
-            if named <= set(here) and any(fnmatchcase(name, glob(table.name)) for name in implied):
+            is_here = set(table.datasets(everywhere)) <= set(here)
+            if is_here and any(fnmatchcase(name, glob(table.name)) for name in implied):
                 found.append(table.model_copy(update={"unobserved": {}}))
         return found
 

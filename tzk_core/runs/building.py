@@ -13,7 +13,7 @@ def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -
     """The model that a config describes, with `flow` in the place of its shared flow if given."""
     model = TzK(flow or _build_flow(config, data.shape))
     for each in data.annotation.knowledge:
-        table = data.table_of(each.name)
+        table = each.table
         knowledge = build_knowledge(
             table.type,
             model.latent_shape,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.config import Config, KnowledgeTable
+from tzk_core.config import Config
 from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.held_out import held_out
@@ -20,7 +20,7 @@ from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.runs.tables import annotated, datasets_of, limited
+from tzk_core.runs.tables import datasets_of, limited
 
 FAR_LARGER = 100
 """A batch of so many times all samples is a slip."""
@@ -43,7 +43,7 @@ class RunData:
         self._splits: dict[str, dict[str, Samples]] = {}
         train = self.split("train")
         self._check_batch(sum(map(len, train.values())))
-        whole = annotate([annotated(table) for table in config.knowledge], train, known)
+        whole = annotate(config.knowledge, train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
 
@@ -56,15 +56,6 @@ class RunData:
     def limited(self, dataset: str, split: str, limit: int | None) -> Samples:
         """At most `limit` samples of a split, chosen by seed; raises `TzkError` if the split is empty."""
         return limited(self.split(split)[dataset], dataset, split, limit=limit, seed=self.config.seed)
-
-    def table_of(self, name: str) -> KnowledgeTable:
-        """The table of the config that a knowledge type comes from."""
-        return self._tables[name]
-
-    @cached_property
-    def _tables(self) -> dict[str, KnowledgeTable]:
-        by_pattern = {table.name: table for table in self.config.knowledge}
-        return {each.name: by_pattern[each.table["pattern"]] for each in self.annotation.knowledge}
 
     @property
     def characteristics(self) -> dict[str, Tensor]:
@@ -82,13 +73,10 @@ class RunData:
         training = self.config.training
         weights = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
         exclusive: dict[str, list[str]] = {}
-        hiding: list[str] = []
-        for name in self.annotation.names:
-            table = self.table_of(name)
-            if table.exclusive:
-                exclusive.setdefault(table.name, []).append(name)
-            if table.labelled:
-                hiding.append(name)
+        for each in self.annotation.knowledge:
+            if each.table.exclusive:
+                exclusive.setdefault(each.table.name, []).append(each.name)
+        hiding = [each.name for each in self.annotation.knowledge if each.table.labelled]
         columns = [self.annotation.names.index(name) for name in hiding]
         labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(

@@ -6,18 +6,12 @@ from typing import Any
 
 import torch
 
-from tzk_core.config import Config, KnowledgeTable
+from tzk_core.config import Config
 from tzk_core.data.protocol import Dataset, Samples, Unread
 from tzk_core.errors import TzkError
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
-
-
-def annotated(table: KnowledgeTable) -> dict[str, Any]:
-    """The keys of a table that say where the knowledge is, and where that is known."""
-    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
-    return {key: getattr(table, key) for key in keys}
 
 
 def datasets_of(config: Config) -> dict[str, Dataset]:

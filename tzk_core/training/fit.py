@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def fit(
 
     presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
     characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
-    `training.settings.Settings`, `steps` being the one that has to be given. p(κ) is fitted to the shares in
+    `training.settings.Settings`, which `tzk describe training` and `tzk describe objective` list; `steps` has to be
+    given. p(κ) is fitted to the shares in
     `presence`, p(C) to observed characteristics.
 
     validation: held-out T, all observed, or (T, presence) or (T, presence, characteristics) with those in the same
@@ -97,7 +97,7 @@ def settings_from(given: Mapping[str, Any], call: str, left_out: Mapping[str, st
     """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
     left_out = left_out or {}
     given = with_new_names(given, "objective")
-    known = [each.name for each in fields(Settings) if each.name not in left_out]
+    known = [name for name in (*Settings.model_fields, "wording") if name not in left_out]
     for name in given:
         if name in left_out:
             raise TzkError(f"{call} takes no setting {name!r}: {left_out[name]}")

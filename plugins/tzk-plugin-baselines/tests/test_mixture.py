@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from tzk_plugin_baselines.mixture import LOG_2PI, from_gaussian, log_ndtr, log_quantile, to_gaussian
+from tzk_plugin_baselines.mixture import from_gaussian, log_ndtr, log_quantile, to_gaussian
+
+from tzk_core.distributions.standard import LOG_2PI
 
 Mixture = tuple[Tensor, Tensor, Tensor]
 

@@ -5,8 +5,9 @@ Each takes the shape of one observation, its own sizes, and the length of the co
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -107,6 +108,23 @@ def glow(
         shapes.append(squeeze.output_shape)
         inner = (channels - channels // 2, *sides)
     return Multiscale(whole, shapes)
+
+
+ARCHITECTURES: dict[str, Callable[..., Transform]] = {
+    "nice": nice,
+    "real-nvp": real_nvp,
+    "maf": maf,
+    "made-mog": made_mog,
+    "maf-mog": maf_mog,
+    "glow": glow,
+}
+"""By name; each takes a shape, its own sizes, and the length of the context."""
+
+
+def built(name: str, shape: Shape, sizes: Mapping[str, int], context: int | None = None) -> Transform:
+    """An architecture by name, with those of the sizes that it takes."""
+    taken = inspect.signature(ARCHITECTURES[name]).parameters
+    return ARCHITECTURES[name](shape, **{key: sizes[key] for key in taken if key in sizes}, context=context)
 
 
 def _couplings(

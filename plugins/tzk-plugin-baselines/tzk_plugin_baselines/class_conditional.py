@@ -14,7 +14,7 @@ from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-from tzk_plugin_baselines import architectures
+from tzk_plugin_baselines.architectures import ARCHITECTURES, built
 
 
 class ClassConditional(Knowledge):
@@ -49,19 +49,12 @@ class ClassConditional(Knowledge):
                 f"got {characteristics} and {classes}"
             )
         shape = tuple(latent_shape)
-        builders = {
-            "nice": lambda: architectures.nice(shape, steps, hidden, blocks, classes),
-            "real-nvp": lambda: architectures.real_nvp(shape, steps, hidden, blocks, classes),
-            "maf": lambda: architectures.maf(shape, steps, hidden, blocks, classes),
-            "made-mog": lambda: architectures.made_mog(shape, hidden, blocks, components, classes),
-            "maf-mog": lambda: architectures.maf_mog(shape, steps, hidden, blocks, components, classes),
-            "glow": lambda: architectures.glow(shape, levels, steps, hidden, blocks, classes),
-        }
         bases = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
-        for what, got, known in (("architecture", architecture, builders), ("base", base, bases)):
+        for what, got, known in (("architecture", architecture, ARCHITECTURES), ("base", base, bases)):
             if got not in known:
                 raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {got!r}")
-        transform = builders[architecture]()
+        sizes = dict(steps=steps, hidden=hidden, blocks=blocks, components=components, levels=levels)
+        transform = built(architecture, shape, sizes, classes)
         latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
         super().__init__(shape, latent, characteristics, hidden=encoder, layers=layers)
         self.classes = classes

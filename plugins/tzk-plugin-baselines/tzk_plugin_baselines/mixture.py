@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LOG_2PI = math.log(2 * math.pi)
+from tzk_core.distributions.standard import LOG_2PI
+
 HALVINGS = 30
 NEWTON = 4
 DEPTH = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -140,7 +140,7 @@ def addition_trainer(
     )
     _start(model, alone, sources, population=batches.population(), seed=seed, started=started, built_on=start or {})
     # the constraint is off: it would have the conditionals alone follow a flow that cannot follow them
-    free = replace(settings, multiplier=0.0, multiplier_max=0.0, multiplier_rate=0.0)
+    free = settings.model_copy(update=dict.fromkeys(("multiplier", "multiplier_max", "multiplier_rate"), 0.0))
     return Trainer(alone, batches, free, seed=seed, levels=levels, trained=tuple(knowledge))
 
 

@@ -14,33 +14,18 @@ from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
+from tzk_core.settings import Keywords, NegativesTable
 
 OWN = "own samples"
 """What the model's own samples are called in the log, beside the data sets."""
 
 
-@dataclass(frozen=True)
-class Negatives:
-    """How a batch is made up while knowledge is added.
+class Negatives(Keywords, NegativesTable):
+    """How a batch is made up while knowledge is added: the keys of `NegativesTable`, as keywords.
 
-    present_share: the share of samples in which some of the new knowledge is present. These are drawn with equal
-        chances (data sets by their weights), so that each conditional density is that of its data; the rest is absent:
-        half of it the given samples in which none is known to be present, half the model's own, or all of it either.
-    own_samples: how many the model draws, half of them from its prior, half from older knowledge types; 0 for none, as
-        is right where the new knowledge is present in what the model knows already.
-    own_types: from how many older knowledge types at most, chosen by seed; with 0 all are drawn from the prior.
+    Raises:
+        TzkError: for a share or a number out of bounds.
     """
-
-    present_share: float = 0.5
-    own_samples: int = 4096
-    own_types: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 < self.present_share < 1:
-            raise TzkError(f"present_share is expected between 0 and 1; got {self.present_share}")
-        for key in ("own_samples", "own_types"):
-            if getattr(self, key) < 0:
-                raise TzkError(f"{key} is expected to be at least 0; got {getattr(self, key)}")
 
 
 @dataclass(frozen=True)

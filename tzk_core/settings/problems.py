@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomli_w
+
+from tzk_core.errors import nearest
 
 _TYPES = {
     "bool_type": "true or false",
@@ -39,7 +42,7 @@ _BOUNDS = {
 def expected(detail: Mapping[str, Any]) -> str:
     """What one of pydantic's error details wanted, to stand after "expected"."""
     kind = detail["type"]
-    if kind == "expected":  # one of schema.py's own checks, which is worded already
+    if kind == "expected":  # one of the tables' own checks, which is worded already
         return str(detail["msg"])
     if kind in _TYPES:
         return _TYPES[kind]
@@ -47,6 +50,12 @@ def expected(detail: Mapping[str, Any]) -> str:
         key, wording = _BOUNDS[kind]
         return wording.format(detail["ctx"][key])
     return f"something else ({detail['msg']})"
+
+
+def mistyped(details: Sequence[Mapping[str, Any]], value: Any) -> str:
+    """`; did you mean ...?` for a value that is nearly one of the few that a key may have."""
+    choices = [each["ctx"]["expected"] for each in details if each["type"] == "literal_error"]
+    return nearest(value, re.findall(r"'([^']*)'", " ".join(choices))) if isinstance(value, str) else ""
 
 
 def shown(value: Any) -> str:

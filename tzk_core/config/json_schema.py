@@ -1,0 +1,50 @@
+"""The JSON Schema of a config or a spec, for editors that complete and check a file as it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tzk_core.config.schema import Addition, Config
+from tzk_core.renamed import RENAMED
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
+    """What a file may hold, as it is written: a part's arguments beside its keys, short forms, and old names.
+
+    It says less than `load_config`, which also knows what each part takes and what must fit together.
+    """
+    title = "TzK config" if model is Config else "TzK spec of an addition"
+    schema = _as_written(model.model_json_schema())
+    for table, keys in RENAMED.items():
+        reference = schema["properties"].get(table, {}).get("$ref", "")
+        properties = schema["$defs"].get(reference.rpartition("/")[2], {}).get("properties", {})
+        for old, new in keys.items():
+            if new in properties:
+                properties[old] = {**properties[new], "deprecated": True, "description": f"The old name of {new}."}
+    return {"$schema": DIALECT, "title": title, **schema}
+
+
+def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
+    """The object that a table, or each of an array of tables, has to fit, in the schema of a whole file."""
+    entry = schema["properties"][table]
+    reference: str = entry.get("items", entry)["$ref"]
+    found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return found
+
+
+def _as_written(schema: Any) -> Any:
+    """A schema of pydantic's less the titles that repeat names, and null, which TOML does not have."""
+    if isinstance(schema, list):
+        return [_as_written(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = {key for key in schema if key == "title" and isinstance(schema[key], str)}
+    plain = {key: _as_written(value) for key, value in schema.items() if key not in named}
+    if plain.get("default", ...) is None:
+        del plain["default"]
+    if "anyOf" in plain:
+        kinds = [kind for kind in plain.pop("anyOf") if kind != {"type": "null"}]
+        plain = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), **plain}
+    return plain

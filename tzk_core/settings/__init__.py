@@ -1,0 +1,33 @@
+"""What can be set, each thing once: name, type, default, bounds and help of every key.
+
+The TOML tables, the keywords of `fit` and `add`, `tzk describe` and `tzk schema` are all read from here and from
+`config.schema`, which adds the tables that a config alone has. Nothing here imports torch.
+"""
+
+from tzk_core.settings.knowledge import KnowledgeTable
+from tzk_core.settings.objective import ObjectiveTable, WordingTable
+from tzk_core.settings.table import Keywords, PartTable, Table, own_keys
+from tzk_core.settings.training import (
+    AddingTable,
+    NegativesTable,
+    StepsTable,
+    TrainingTable,
+    WholeTable,
+    conflicts,
+)
+
+__all__ = [
+    "AddingTable",
+    "Keywords",
+    "KnowledgeTable",
+    "NegativesTable",
+    "ObjectiveTable",
+    "PartTable",
+    "StepsTable",
+    "Table",
+    "TrainingTable",
+    "WholeTable",
+    "WordingTable",
+    "conflicts",
+    "own_keys",
+]

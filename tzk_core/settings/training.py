@@ -1,0 +1,144 @@
+"""[training]: of a whole model, and of knowledge that is added to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from tzk_core.settings.objective import ObjectiveTable
+from tzk_core.settings.table import Count, CountOrNone, Rate, Table
+
+
+class StepsTable(Table):
+    """What any [training] holds: Adam (Kingma & Ba) with linear warm-up and a decay of the learning rate."""
+
+    steps: Count = Field(description="The length, in steps, which makes runs repeatable.")
+    minutes: float | None = Field(
+        default=None, gt=0, description="A cap of the length, counted over all pieces of a resumed run."
+    )
+    batch_size: int = Field(default=256, gt=0, le=2**20, description="Samples in a batch, of all data sets together.")
+    learning_rate: Rate = Field(default=3e-3, description="Adam's learning rate after the warm-up.")
+    elementwise_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="Multiple of the rate at which the shared flow's element-wise scales and shifts learn, and those "
+        "of knowledge that is added to a flow which stays as it is. They have further to go than the entries of a "
+        "matrix, and a step of one moves one dimension only.",
+    )
+    beta2: float = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="The decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.",
+    )
+    warmup: CountOrNone = Field(default=0, description="Over so many steps the learning rate rises to its full value.")
+    decay: Literal["cosine", "none"] = Field(
+        default="cosine",
+        description="How the learning rate falls over the steps: to zero along a cosine, or not at all.",
+    )
+    clip: float | None = Field(
+        default=None, gt=0, description="Bound of the gradient's norm, of the objective in nats per dimension."
+    )
+    log_every: Count = Field(default=50, description="Steps from one line of the log to the next.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", description='Whether the step is compiled; "auto" where that is faster for the whole run.'
+    )
+    processes: int = Field(
+        default=1,
+        gt=0,
+        le=1024,
+        description="Into how many parts a batch is cut, the shared flow having a process for each; for CPUs, as many "
+        "as there are cores. A batch in which some T is missing is not cut.",
+    )
+
+
+class WholeTable(StepsTable):
+    """What `fit` and the [training] of a config hold."""
+
+    optimizer: Literal["adam", "muon"] = Field(
+        default="adam",
+        description='"muon": Muon for the large matrices of the shared flow\'s networks, Adam for all else.',
+    )
+    matrix_learning_rate: Rate | None = Field(
+        default=None, description="Muon's learning rate, where it is not learning_rate."
+    )
+    knowledge_learning_rate: Rate | None = Field(
+        default=None,
+        description="The learning rate of the knowledge types, where it is not learning_rate. A knowledge type sees "
+        "only the samples in which it is present, so its gradient is noisier: a tenth is a good start.",
+    )
+    checkpoint_every: Count = Field(default=1000, description="Steps from one checkpoint to the next.")
+    validate_every: CountOrNone = Field(
+        default=250,
+        description="After so many steps, and at the end, the model is evaluated on validation data, if there are any, "
+        "and the best one is kept; 0 for never. Training itself is the same with it and without.",
+    )
+    validation_samples: Count = Field(
+        default=1000,
+        description="At most so many samples of each data set's validation split are evaluated, chosen by seed.",
+    )
+    patience: CountOrNone = Field(
+        default=0, description="Training ends after so many validations in a row without a new best; 0 for never."
+    )
+    initialisation: int = Field(
+        default=4096,
+        ge=0,
+        le=10**7,
+        description="How many samples the data-dependent initialisation of the shared flow sees; 0 for none.",
+    )
+
+
+class TrainingTable(WholeTable):
+    """[training]: of a whole model, from the start."""
+
+    labelled_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The share of a batch that is sampled among the samples whose label `labelled` keeps; without it "
+        "they come as often as any.",
+    )
+
+
+class NegativesTable(Table):
+    """How a batch is made up while knowledge is added."""
+
+    present_share: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="The share of samples in which some of the new knowledge is present. These are sampled with equal "
+        "chances (data sets by their weights), so that each conditional density is that of its data. The rest is "
+        "absent: half of it the given samples in which none is known to be present, half the model's own, or all of it "
+        "either.",
+    )
+    own_samples: int = Field(
+        default=4096,
+        ge=0,
+        le=10**6,
+        description="How many samples the model draws, half of them from its prior, half from older knowledge types; 0 "
+        "for none, as is right where the new knowledge is present in what the model knows already.",
+    )
+    own_types: int = Field(
+        default=16,
+        ge=0,
+        le=10**6,
+        description="From how many older knowledge types at most, chosen by seed; with 0 all are drawn from the prior.",
+    )
+
+
+class AddingTable(NegativesTable, StepsTable):
+    """[training] of a spec: only new knowledge is trained."""
+
+
+def conflicts(table: Table) -> Iterator[tuple[str, str]]:
+    """(key, message) for every two keys of one table whose values do not go together."""
+    if isinstance(table, WholeTable) and table.patience and not table.validate_every:
+        yield "patience", f"{table.patience} counts validations, so expected validate_every above 0, got 0"
+    if isinstance(table, StepsTable) and table.compile is True and table.processes > 1:
+        yield "compile", f"true is for one process, so expected processes = 1, got {table.processes}"
+    if isinstance(table, ObjectiveTable) and table.multiplier > table.multiplier_max:
+        yield "multiplier", f"expected at most multiplier_max = {table.multiplier_max}, got {table.multiplier}"
