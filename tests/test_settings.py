@@ -20,7 +20,7 @@ from tzk_core.config.schema import ADDITION_MODELS, MODELS, Addition, Config
 from tzk_core.errors import TzkError
 from tzk_core.objective import Wording
 from tzk_core.settings import NegativesTable, ObjectiveTable, Table, TrainingTable, WholeTable, own_keys
-from tzk_core.training.negatives import Negatives
+from tzk_core.training.adding.negatives import Negatives
 from tzk_core.training.settings import Settings
 
 ROOT = Path(__file__).parents[1]
