@@ -10,7 +10,7 @@ import click
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import KINDS, Command, Registered, registry
+from tzk_core.plugins import SPEC_TYPES, Command, Registered, registry
 
 TABLES = ("flow", "datasets", "knowledge", "objective", "training", "evaluation", "pictures", "published")
 
@@ -24,7 +24,7 @@ def command(name: str) -> None:
     NAME is a data set, a knowledge type, a flow layer (any nflows transform too), a recipe, a command or an
     implementation; every part of that name is shown. plugin/name names the part of one plugin.
     """
-    parts = [part for kind in KINDS for part in registry().all(kind)]
+    parts = [part for spec_type in SPEC_TYPES for part in registry().all(spec_type)]
     found = [part for part in parts if name in (part.name, part.qualified_name)]
     if not found and name.strip("[]") in TABLES:
         raise TzkError(f"[{name.strip('[]')}] is a table of a config, no registered part: the README lists its keys")
