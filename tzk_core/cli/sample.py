@@ -237,4 +237,4 @@ def _write(parts: Iterable[Tensor], number: int, file: Path, title: str) -> None
     else:
         from tzk_core.report import scatter
 
-        scatter.alone({title: samples}, file, title)
+        scatter.alone({title: samples}, file, title=title)
