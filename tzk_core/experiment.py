@@ -216,17 +216,17 @@ class Experiment:
         columns = [self.annotation.names.index(name) for name in hiding]
         labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(
-            train,
-            self.annotation.presence,
-            self.annotation.characteristics,
-            self.annotation.names,
-            given or None,
-            training.batch_size,
-            self.config.seed,
-            self.levels,
-            exclusive,
-            labelled if training.labelled_share else None,
-            training.labelled_share or 0.5,
+            samples=train,
+            presence=self.annotation.presence,
+            characteristics=self.annotation.characteristics,
+            knowledge=self.annotation.names,
+            weights=given or None,
+            batch_size=training.batch_size,
+            seed=self.config.seed,
+            levels=self.levels,
+            exclusive=exclusive,
+            favoured=labelled if training.labelled_share else None,
+            favoured_share=training.labelled_share or 0.5,
         )
 
     def _by_table(self) -> dict[str, list[str]]:

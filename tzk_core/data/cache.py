@@ -1,4 +1,4 @@
-"""Files that several processes may make at once: each is finished under another name, then renamed."""
+"""Cached files and downloads, safe where several processes make them at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from tzk_core.errors import TzkError
 
 @contextlib.contextmanager
 def finished(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write to; afterwards it becomes `path` in one step, or vanishes on an error.
+    """Yield a temporary name to write to, which becomes `path` in one step.
 
-    Two processes that do this at once each write a whole file, and the last one stays.
+    On an error the temporary file is deleted. Of two processes that write at once, each writes a whole file, and the
+    last one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -36,10 +37,9 @@ def finished(path: Path) -> Iterator[Path]:
 
 
 def fingerprint(files: Iterable[Path], *parts: object) -> str:
-    """16 hex digits that change with the path, size or time of any of these files, or with `parts`.
+    """16 hexadecimal digits that depend on the files' paths, sizes and times, and on `parts`.
 
-    For names in the cache: a copy made from another root, or from a file that has changed since, has another
-    name.
+    They are names in the cache, where a copy from another root or of a changed file has another name.
     """
     digest = hashlib.sha256(repr(parts).encode())
     for file in files:
@@ -49,7 +49,7 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
 
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays kept in the npz file `path`; made and written first if it is not there or cannot be read."""
+    """Read the arrays of an npz file; make and write them first if it is missing or unreadable."""
     with contextlib.suppress(*UNREADABLE, TzkError):
         return read_arrays(path)
     arrays = dict(make())
@@ -58,15 +58,23 @@ def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> d
     return arrays
 
 
-def download(fetch: Callable[[Path], object], what: str, put: str, root: str | Path | None = None) -> Path:
-    """Have `fetch(folder)` download into an empty folder, then move what it got to the first writable place.
+def download(fetch: Callable[[Path], object], *, what: str, put: str, root: str | Path | None = None) -> Path:
+    """Download into an empty folder, then move the files to the first writable place.
 
-    what: the name of the data, put: which files a person would put where; both for the error.
-    Returns the place (see `places`). Raises TzkError, saying where was looked and what to do, if it cannot be
-    had.
+    Args:
+        fetch: downloads into the folder that it gets.
+        what: the name of the data, for the message.
+        put: the files that a person would put there, for the message.
+        root: as of `places`.
+
+    Returns:
+        The place.
+
+    Raises:
+        TzkError: if the download fails, with the places that were searched and what to do.
     """
-    looked = places(root)
-    place = next(filter(_writable, looked), None) or cache_root()  # which says what to do where none can be written
+    searched = places(root)
+    place = next(filter(_writable, searched), None) or cache_root()  # whose error says what to do if none is writable
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".download-") as folder:
         try:
@@ -75,7 +83,7 @@ def download(fetch: Callable[[Path], object], what: str, put: str, root: str | P
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TzkError(
-                f"{what} was not found in {' or '.join(map(str, looked))}, and could not be downloaded "
+                f"{what} was not found in {' or '.join(map(str, searched))}, and could not be downloaded "
                 f"({reason}). Put {put} there, or set TZK_DATA to the folder that has it"
             ) from error
         for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
@@ -86,7 +94,7 @@ def download(fetch: Callable[[Path], object], what: str, put: str, root: str | P
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in this folder, or the folder itself can be made."""
+    """Whether files can be written to this folder, or the folder can be made."""
     while not folder.exists():
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -142,7 +142,17 @@ def balanced(
         characteristics[OWN], levels[OWN] = {}, own_levels
     of_own = {OWN: 0.5 * rest if absent else rest} if len(own) else {}
     shares = _scaled(present, negatives.present_share) | _scaled(absent, rest - sum(of_own.values())) | of_own
-    return JointBatches(samples, presence, characteristics, knowledge, shares, batch_size, seed, levels, exclusive)
+    return JointBatches(
+        samples=samples,
+        presence=presence,
+        characteristics=characteristics,
+        knowledge=knowledge,
+        weights=shares,
+        batch_size=batch_size,
+        seed=seed,
+        levels=levels,
+        exclusive=exclusive,
+    )
 
 
 def _divided(total: int, names: Sequence[str]) -> dict[str | None, int]:
