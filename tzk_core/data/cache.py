@@ -49,7 +49,7 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
 
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Read the arrays of an npz file; make and write them first if it is missing or unreadable."""
+    """Read arrays from an npz file, made first if it is missing or unreadable."""
     with contextlib.suppress(*UNREADABLE, TzkError):
         return read_arrays(path)
     arrays = dict(make())

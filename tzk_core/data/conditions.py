@@ -46,7 +46,7 @@ def checked_condition(table: Mapping[str, Any], data: Mapping[str, Samples], *, 
 
 
 def matching(condition: Condition, dataset: str, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Where the condition holds, and where a label decides that is not known, (n,) bool each."""
+    """Where the condition holds, and where an unknown label decides, (n,) bool each."""
     possible = np.full(len(samples), bool(condition))
     known = np.ones(len(samples), dtype=bool)
     for column, values in condition.items():

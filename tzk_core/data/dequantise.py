@@ -11,7 +11,7 @@ FINE = 2**15  # steps of noise within one grey level
 
 
 def dequantise(T: Tensor, generator: Generator, levels: int | None = 256) -> Tensor:
-    """(v + u) / levels, with u uniform on the open interval (0, 1) for every element.
+    """(v + u) / levels, with u uniform on the open interval (0, 1).
 
     u is one of the midpoints (k + 1/2) / 2^15. Then v + u is an odd number of 2^-16, which float32 holds exactly for
     any v < 256. The mean of u is exactly 1/2, and no value is 0, 1 or in the cell above. With `torch.rand`, one in

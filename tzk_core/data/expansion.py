@@ -125,9 +125,10 @@ def _combinations(columns: Sequence[str], present: Condition, data: Mapping[str,
 
 
 def _check_placeholders(pattern: str, implies: Sequence[str], *, columns: Sequence[str], where: str) -> None:
-    """Check that every column with "each" has its place in the name, or in what is implied.
+    """Check that every column with "each" has its place.
 
-    The latter is enough for the alphabet of a character that occurs in one alphabet only.
+    That is in the name, or in what is implied. The latter is enough for the alphabet of a character that occurs in one
+    alphabet only.
     """
     placeholders: set[str] = set()
     for text in (pattern, *implies):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.data.images import COLOURS, GROUNDS, read_image, resize, size_of
-from tzk_core.data.listing import labels_without_images, parts_of
+from tzk_core.data.listing import labels_without_images, supplied_splits
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
@@ -69,18 +69,18 @@ class Folder:
             raise TzkError(f"folder: {self.folder} is not a folder; give the folder that has the images")
         self.name = self.folder.name
         self.size, self.colour, self.invert, self.ground = size, colour, invert, ground
-        parts = parts_of(self.folder, splits=splits)
-        self._bases = {part: base for part, (base, _) in parts.items()}
-        self._files = {part: files for part, (_, files) in parts.items()}
-        for part, files in self._files.items():
-            if empty := labels_without_images(self._bases[part], files):
+        folders = supplied_splits(self.folder, splits=splits)
+        self._bases = {supplied: base for supplied, (base, _) in folders.items()}
+        self._files = {supplied: files for supplied, (_, files) in folders.items()}
+        for supplied, files in self._files.items():
+            if empty := labels_without_images(self._bases[supplied], files):
                 warnings.warn(
-                    f"folder: no images in {', '.join(empty)} of {self._bases[part]}: there are no such labels",
+                    f"folder: no images in {', '.join(empty)} of {self._bases[supplied]}: there are no such labels",
                     Note,
                     stacklevel=2,
                 )
         self._divided = divide(
-            {part: len(files) for part, files in self._files.items()},
+            {supplied: len(files) for supplied, files in self._files.items()},
             validation=validation,
             test=test,
             seed=seed,
@@ -103,7 +103,7 @@ class Folder:
         ground: str = "white",
         **_: object,
     ) -> Folder:
-        """A data set whose images are gone: without splits, but with the `prepare` of its arguments."""
+        """A data set whose images are gone, with `prepare` but no splits."""
         folder = cls.__new__(cls)
         folder.name, folder.shape, folder.original_dims = "folder", tuple(shape), None
         folder.size, folder.colour, folder.invert, folder.ground = size, colour, invert, ground
@@ -117,15 +117,15 @@ class Folder:
             TzkError: with all images that do not fit.
         """
         check_split(split)
-        part, rows = self._divided[split]
-        files = [self._files[part][row] for row in rows]
+        supplied, rows = self._divided[split]
+        files = [self._files[supplied][row] for row in rows]
         T = torch.empty(len(files), *self.shape, dtype=torch.uint8)
         try:
             for file, row in zip(files, T, strict=True):
                 row.copy_(self._read(file))
         except TzkError as error:
             raise TzkError(self._problems() or str(error)) from None
-        labels = [file.relative_to(self._bases[part]).parent.as_posix() for file in files]
+        labels = [file.relative_to(self._bases[supplied]).parent.as_posix() for file in files]
         named = {"label": np.array(["" if label == "." else label for label in labels], dtype=np.str_)}
         return Samples(T=T, labels=named if self._is_labelled() else {})
 
@@ -163,4 +163,4 @@ class Folder:
         return f"{len(problems)} images of {self.folder} cannot be used:\n  " + "\n  ".join(problems)
 
     def _is_labelled(self) -> bool:
-        return any(file.parent != self._bases[part] for part, files in self._files.items() for file in files)
+        return any(file.parent != self._bases[supplied] for supplied, files in self._files.items() for file in files)

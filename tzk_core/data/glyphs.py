@@ -1,4 +1,4 @@
-"""Small sets of drawn glyphs, made in code: digits, the letters of an invented alphabet, and signs."""
+"""Small sets of drawn glyphs, made in code: digits, invented letters, and signs."""
 
 from __future__ import annotations
 

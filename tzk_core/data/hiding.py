@@ -101,7 +101,9 @@ def _hide_labels(annotation: Annotation, columns: Sequence[int], turns: _Turns) 
 def _hide_characteristics(
     annotation: Annotation, columns: Sequence[int], turns: _Turns, *, is_labelled: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hide C of the knowledge types of one table, in place; samples without a label lose theirs.
+    """Hide C of the knowledge types of one table, in place.
+
+    Samples without a label lose theirs.
 
     Returns:
         Where samples have a C, and where they keep it, (n,) bool each.
@@ -130,7 +132,7 @@ def _where(table: Mapping[str, Any], key: str) -> str:
 
 
 class _Turns:
-    """The samples of several data sets, in an order in which the values of label columns take turns.
+    """Samples of several data sets, in turns of the values of label columns.
 
     rows: by data set, its positions among all of these samples.
     """

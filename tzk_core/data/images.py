@@ -45,8 +45,8 @@ def read_image(file: Path, colour: str, what: str, *, ground: str = "white") -> 
         uint8 (c, h, w), with c = 1 for "grey" and 3 for "rgb".
 
     Raises:
-        TzkError: if the file is no image, is damaged or too large, has several frames or more than 8 bits a channel, or
-            if the whole picture has the colour of the ground.
+        TzkError: if the file is no image, is damaged or too large, or has several frames or more than 8 bits a channel;
+            and if the whole picture has the colour of the ground.
     """
     with open_image(file, what) as image:
         try:
@@ -124,13 +124,27 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def pad(images: Tensor, size: int) -> Tensor:
-    """Pad (n, c, h, w) to (n, c, size, size) with zeros; an odd one is to the right or below."""
+    """Pad images with zeros; an odd one is to the right or below.
+
+    Args:
+        images: (n, c, h, w).
+
+    Returns:
+        (n, c, size, size).
+    """
     rows, columns = size - images.shape[-2], size - images.shape[-1]
     return functional.pad(images, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 (n, c, h, w) to (n, c, size, size): antialiased bilinear, rounded to 8 bits."""
+    """Resize images: antialiased bilinear, rounded to 8 bits.
+
+    Args:
+        images: uint8 (n, c, h, w).
+
+    Returns:
+        uint8 (n, c, size, size).
+    """
     result = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
     for chunk, target in zip(images.split(CHUNK), result.split(CHUNK), strict=True):
         smooth = functional.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)

@@ -49,7 +49,7 @@ def _measured(measure: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -
 
 
 def _slant(ink: np.ndarray) -> np.ndarray:
-    """Slant in one pass over the pixels, from the sums of ink times 1, x, y, x y and y y."""
+    """Slant, from moments of the ink in one pass over the pixels."""
     _, height, width = ink.shape
     y, x = np.meshgrid((height - 1) / 2 - np.arange(height), np.arange(width) - (width - 1) / 2, indexing="ij")
     powers = np.stack([np.ones_like(x), x, y, x * y, y * y], axis=-1).reshape(height * width, -1)
@@ -60,7 +60,10 @@ def _slant(ink: np.ndarray) -> np.ndarray:
 
 
 def _thickness(ink: np.ndarray) -> np.ndarray:
-    """Thickness by the gradient in the middle of any four pixels; pixels beyond the edge are empty."""
+    """Thickness, by gradients in the middle of any four pixels.
+
+    Pixels beyond the edge are empty.
+    """
     framed = np.pad(ink, ((0, 0), (1, 1), (1, 1)))
     falling = framed[:, 1:, 1:] - framed[:, :-1, :-1]
     rising = framed[:, 1:, :-1] - framed[:, :-1, 1:]

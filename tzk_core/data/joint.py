@@ -61,8 +61,8 @@ class JointBatches:
         self.seed = seed
         self.levels = {name: levels[name] if isinstance(levels, Mapping) else levels for name in samples}
         self._widths = {name: C.shape[1] for columns in self.characteristics.values() for name, C in columns.items()}
-        self._parts = {
-            name: _parts(len(split), (favoured or {}).get(name), favoured_share) for name, split in samples.items()
+        self._strata = {
+            name: _strata(len(split), (favoured or {}).get(name), favoured_share) for name, split in samples.items()
         }
         self._orders: dict[tuple[str, str], dict[int, Tensor]] = {}
         for name in samples:
@@ -130,43 +130,43 @@ class JointBatches:
         return torch.full((len(rows), self._widths[knowledge]), torch.nan) if C is None else C[rows]
 
     def _sampled(self, name: str, start: int, stop: int) -> Tensor:
-        """Positions start .. stop - 1 of the endless sequence of one data set, part after part."""
-        parts = self._parts[name]
-        weights = {part: weight for part, (_, weight) in parts.items()}
+        """Positions start .. stop - 1 of the endless sequence of a data set."""
+        strata = self._strata[name]
+        weights = {stratum: weight for stratum, (_, weight) in strata.items()}
         before, after = shares(start, weights), shares(stop, weights)
         return torch.cat(
             [
-                rows[self._in_order(name, part, start=before[part], stop=after[part])]
-                for part, (rows, _) in parts.items()
+                rows[self._in_order(name, stratum, start=before[stratum], stop=after[stratum])]
+                for stratum, (rows, _) in strata.items()
             ]
         )
 
-    def _in_order(self, name: str, part: str, *, start: int, stop: int) -> Tensor:
-        """Samples start .. stop - 1 of the endless sequence of epochs of one part of a data set."""
-        count = len(self._parts[name][part][0])
+    def _in_order(self, name: str, stratum: str, *, start: int, stop: int) -> Tensor:
+        """Samples start .. stop - 1 of the endless sequence of a stratum."""
+        count = len(self._strata[name][stratum][0])
         pieces = [torch.empty(0, dtype=torch.int64)]
         while start < stop:
             epoch, first = divmod(start, count)
             last = min(count, first + stop - start)
-            pieces.append(self._order(name, part, epoch)[first:last])
+            pieces.append(self._order(name, stratum, epoch)[first:last])
             start += last - first
         return torch.cat(pieces)
 
-    def _order(self, name: str, part: str, epoch: int) -> Tensor:
+    def _order(self, name: str, stratum: str, epoch: int) -> Tensor:
         """The random order of one epoch, cached beside those of the neighbouring epochs."""
-        orders = self._orders.setdefault((name, part), {})
+        orders = self._orders.setdefault((name, stratum), {})
         if epoch not in orders:
             for old in [other for other in orders if abs(other - epoch) > 1]:
                 # a batch smaller than the data set touches neighbouring epochs at most
                 del orders[old]
-            names = (name, part) if part else (name,)
-            count = len(self._parts[name][part][0])
+            names = (name, stratum) if stratum else (name,)
+            count = len(self._strata[name][stratum][0])
             orders[epoch] = torch.randperm(count, generator=stream(self.seed, "order", *names, epoch))
         return orders[epoch]
 
 
-def _parts(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple[Tensor, Fraction]]:
-    """Positions and share of each part of a data set, by the name of the part."""
+def _strata(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple[Tensor, Fraction]]:
+    """Positions and shares of the strata of a data set, by name."""
     if favoured is None or favoured.all() or not favoured.any():
         return {"": (torch.arange(count), Fraction(1))}
     if not 0 < share < 1:
@@ -178,15 +178,15 @@ def _parts(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
     """Divide the first `total` samples of a sequence among names by weight.
 
-    The names in turn, from the heaviest on, take their rounded share of what is left, so that the parts sum to `total`.
-    A part never shrinks as `total` grows, and the difference of two totals divides the samples between them. A part
+    The names in turn, from the heaviest on, take their rounded share of what is left, so that counts sum to `total`. A
+    count never shrinks as `total` grows, and the difference of two totals divides the samples between them. A count
     stays near its exact share: within 1/2 for two names, within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
     """
-    left, weight_left, parts = total, sum(weights.values()), {}
+    left, weight_left, counts = total, sum(weights.values()), {}
     for name, weight in sorted(weights.items(), key=lambda item: -item[1]):
-        parts[name] = round_half_up(left * weight / weight_left)
-        left, weight_left = left - parts[name], weight_left - weight
-    return parts
+        counts[name] = round_half_up(left * weight / weight_left)
+        left, weight_left = left - counts[name], weight_left - weight
+    return counts
 
 
 def round_half_up(value: Fraction) -> int:

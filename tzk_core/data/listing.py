@@ -27,15 +27,15 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
 
 
-def parts_of(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
-    """The folder and the images of each part that the data have: "train", and perhaps others.
+def supplied_splits(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
+    """Folder and images of each supplied split: "train", and perhaps others.
 
     Args:
         splits: whether the subfolders are splits; None decides by their names, of which all or none are those of
             splits.
 
     Raises:
-        TzkError: for a part without images, and where names do not decide.
+        TzkError: for a split without images, and where names do not decide.
     """
     named = _named_as_splits(folder) if splits is not False else {}
     if splits and "train" not in named.values():
@@ -43,8 +43,8 @@ def parts_of(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list
     if not named:
         return {"train": (folder, _images(folder))}
     _check_all_are_splits(folder, named)
-    parts = {split: (folder / name, _images(folder / name)) for name, split in named.items()}
-    return {split: parts[split] for split in SPLITS if split in parts}
+    supplied = {split: (folder / name, _images(folder / name)) for name, split in named.items()}
+    return {split: supplied[split] for split in SPLITS if split in supplied}
 
 
 def labels_without_images(base: Path, images: list[Path]) -> list[str]:
@@ -54,7 +54,7 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
 
 
 def _collect(folder: Path, above: tuple[Path, ...], images: list[Path]) -> None:
-    """Append the images below a folder; `above` are the folders on the way there, without links."""
+    """Append the images below a folder; `above` are the folders that lead there."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:

@@ -38,9 +38,9 @@ class Mnist:
 
     Images are uint8 (n, 1, size, size) with bright ink. Label column `label`: "0" to "9".
 
-    Characteristics are measured on the original images, in their pixels, whatever `size` (see `data/ink.py`). They are
-    slant, the pixels to the right for each pixel upwards (0.1 ± 0.3), and thickness, twice the area of the ink over the
-    length of its outline (2.6 ± 0.6).
+    Characteristics are measured on the original images, in their pixels, whatever `size` (see `data/ink.py`). Slant
+    is the pixels to the right for each pixel upwards, 0.1 ± 0.3. Thickness is twice the area of the ink over the length
+    of its outline, 2.6 ± 0.6.
 
     Args:
         root: the folder with MNIST/raw, four idx files, plain or .gz; by default `TZK_DATA`, else the cache.
@@ -89,9 +89,10 @@ class Mnist:
         )
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
-        """Convert an image of 28 x 28 pixels, uint8 (1, h, w), to what `split` returns.
+        """Convert an image to what `split` returns.
 
         Args:
+            image: uint8 (1, h, w), of 28 x 28 pixels.
             name: of the image, for the message.
 
         Raises:
@@ -143,7 +144,7 @@ def _check_whole(file: Path) -> None:
 
 
 def _decompressed(raw: Path) -> Path:
-    """Copy the files of a folder, uncompressed, into a folder of the cache, and return that."""
+    """Copy files, uncompressed, into a folder of the cache, and return that."""
     sources = {name: raw / name if (raw / name).is_file() else raw / f"{name}.gz" for name in FILES}
     place = cache_root() / f"mnist-{fingerprint(sources.values())}"
     for name, source in sources.items():

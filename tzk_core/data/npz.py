@@ -54,19 +54,19 @@ class Npz:
             raise TzkError(f"npz: levels = {levels}, expected 2 to 256")
         source = existing(path, "npz")
         self.name = source.stem
-        self._parts = {part: _read(file, levels) for part, file in _files(source).items()}
+        self._supplied = {supplied: _read(file, levels) for supplied, file in _files(source).items()}
         self._divided = divide(
-            {part: len(samples) for part, samples in self._parts.items()},
+            {supplied: len(samples) for supplied, samples in self._supplied.items()},
             validation=validation,
             test=test,
             seed=seed,
             name="npz",
         )
-        train = self._parts["train"]
-        for part, samples in self._parts.items():
+        train = self._supplied["train"]
+        for supplied, samples in self._supplied.items():
             if _format_of(samples) != _format_of(train):
                 raise TzkError(
-                    f"npz: {source}: {part}.npz does not fit train.npz: "
+                    f"npz: {source}: {supplied}.npz does not fit train.npz: "
                     f"expected {_format_of(train)}; got {_format_of(samples)}"
                 )
         self.shape: tuple[int, ...] = tuple(train.T.shape[1:])
@@ -76,8 +76,8 @@ class Npz:
     def split(self, split: str) -> Samples:
         """`Samples` of "train", "validation" or "test"."""
         check_split(split)
-        part, rows = self._divided[split]
-        return self._parts[part].take(rows)
+        supplied, rows = self._divided[split]
+        return self._supplied[supplied].take(rows)
 
 
 def _files(source: Path) -> dict[str, Path]:
@@ -188,7 +188,7 @@ def _column_of_numbers(array: np.ndarray, where: str) -> torch.Tensor:
 
 
 def _too_large(values: np.ndarray) -> str:
-    """Describe a number that is finite, but not in single precision; "" if there is none."""
+    """Describe a number that overflows in single precision; "" if none does."""
     with np.errstate(over="ignore"):
         lost = np.isfinite(values) & ~np.isfinite(values.astype(np.float32))
     return f"{values[lost].flat[0]:g}, more than single precision holds (3.4e38)" if lost.any() else ""

@@ -50,7 +50,7 @@ class Samples:
 
     @cached_property
     def coded(self) -> dict[str, tuple[dict[str, int], np.ndarray]]:
-        """By label column, the number of each value that occurs, and the numbers of all samples, (n,).
+        """Numbers of values, and of all samples, (n,), by label column.
 
         Comparing numbers is faster than comparing text, as a thousand knowledge types do.
         """
@@ -106,10 +106,10 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Unread:
-    """A stand-in for a data set whose data are gone; arrays of the model's shape can still be read.
+    """A stand-in for a data set whose data are gone.
 
-    A data set whose `prepare` needs no data CAN have a class method `unread(shape, **arguments)`, which returns an
-    object with `prepare` and these attributes.
+    Arrays of the model's shape can still be read. A data set whose `prepare` needs no data CAN have a class method
+    `unread(shape, **arguments)`, which returns an object with `prepare` and these attributes.
 
     reason: the message of the error of reading the data.
     """

@@ -1,4 +1,4 @@
-"""Observations from files outside of any data set: an image, a folder of images, or an array."""
+"""Observations from files outside of any data set: images, or an array."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Read:
 
 
 def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = None) -> Read:
-    """Read an image file, all image files below a folder, or the array T of an npz file.
+    """Read an image, a folder of images, or the array T of an npz file.
 
     Images are converted as the images of the data sets are: in colour or grey, padded, resized or inverted by their
     `prepare`. An unreadable file of a folder is left out and listed in `unreadable`. An npz file has T as the model
@@ -128,6 +128,6 @@ def _followed(datasets: Mapping[str, Dataset], like: str | None) -> Mapping[str,
 
 
 def _expected(datasets: Mapping[str, Dataset]) -> tuple[tuple[int, ...], int | None]:
-    """The shape and the grey levels that the data sets of a run have in common."""
+    """Shape and grey levels, common to the data sets of a run."""
     first = next(iter(datasets.values()))
     return tuple(first.shape), first.levels

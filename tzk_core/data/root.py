@@ -42,7 +42,7 @@ def cache_root() -> Path:
 
 
 def places(root: str | Path | None = None) -> list[Path]:
-    """The folders that are searched for data files, in order: the data root, then the cache.
+    """The folders that are searched for data: the data root, then the cache.
 
     Neither need exist. Data that can be read where they are need no cache (see `cache_root`). Downloads go to the first
     folder that is writable.

@@ -37,20 +37,20 @@ def cut(count: int, taken: int, seed: int, *names: str, split: str = "validation
 def divide(
     counts: Mapping[str, int], *, validation: int | None, test: int | None, seed: int, name: str
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """The part that each split comes from, and its positions there, ascending.
+    """The supplied split that each split is from, and its positions there, ascending.
 
     Args:
-        counts: the number of samples of each part that the data have: "train", and perhaps "validation" and "test". The
-            others are cut from "train" by `seed`, the test split first.
+        counts: the number of samples of each supplied split: "train", and perhaps "validation" and "test". The others
+            are cut from "train" by `seed`, the test split first.
         validation, test: the number to cut; None for a tenth of the training samples, rounded down.
         name: of the data set.
 
     Raises:
-        TzkError: if there is no "train", or a number for a part that the data have.
+        TzkError: if there is no "train", or a number for a split that is supplied.
     """
     if "train" not in counts:
         raise TzkError(f"{name}: there is {' and '.join(counts) or 'nothing'}, but no train")
-    result = {part: (part, np.arange(count)) for part, count in counts.items()}
+    result = {supplied: (supplied, np.arange(count)) for supplied, count in counts.items()}
     for split, taken in (("test", test), ("validation", validation)):
         if split not in counts:
             rows = result["train"][1]

@@ -72,7 +72,7 @@ def render(strokes: Sequence[Points], factors: Factors, *, size: int, random: np
 
 
 def _placed(points: np.ndarray, factors: Factors, phases: np.ndarray) -> np.ndarray:
-    """Bend, slant, scale and shift points, (m, 2), by n rows of factors; (n, m, 2)."""
+    """Transform points, (m, 2), by n rows of factors, (n, m, 2)."""
     x, y = points[:, 0], points[:, 1]
     bent_x = x + BEND * np.sin(3 * y + phases[:, :1])
     bent_y = y + BEND * np.sin(3 * x + phases[:, 1:])

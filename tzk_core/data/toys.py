@@ -41,7 +41,7 @@ class Toy:
                 raise TzkError(f"{self.name}: {split} = {count}, expected a number of samples, at least 0")
 
     def points(self, curve: str, share: np.ndarray) -> np.ndarray:
-        """Points of a curve, (n, 2), at shares of its length, (n,) from 0 to 1."""
+        """Points of a curve, (n, 2), at shares of its length, (n,)."""
         raise NotImplementedError
 
     def split(self, split: str) -> Samples:

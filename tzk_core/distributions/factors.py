@@ -13,11 +13,11 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class FactorGaussian(Reparametrised):
-    """x = mean + A C + σ ε with ε ~ N(0, I); the factors C are the context.
+    """x = mean + A C + σ ε, with factors C as the context.
 
-    p(x given C) is N(mean + A C, diag σ²). With C ~ N(0, I), x is Gaussian with covariance A Aᵀ + diag σ², and C given
-    x is Gaussian too (Tipping and Bishop 1999). The density starts as N(0, I), whatever C. |log σ| stays below
-    `log_scale_bound`, smoothly.
+    ε is N(0, I). p(x given C) is N(mean + A C, diag σ²). With C ~ N(0, I), x is Gaussian with covariance A Aᵀ + diag
+    σ², and C given x is Gaussian too (Tipping and Bishop 1999). The density starts as N(0, I), whatever C. |log σ|
+    stays below `log_scale_bound`, smoothly.
     """
 
     def __init__(self, shape: tuple[int, ...], factors: int, log_scale_bound: float = 8.0) -> None:
@@ -71,7 +71,10 @@ class FactorGaussian(Reparametrised):
         return torch.cholesky_solve((residual @ scaled).T, root).T, root
 
     def log_prob_marginal(self, inputs: Tensor) -> Tensor:
-        """log ∫ p(x given C) N(C; 0, I) dC, (batch,), exact by Bayes at the posterior's mean."""
+        """Exact log ∫ p(x given C) N(C; 0, I) dC, (batch,).
+
+        It is Bayes' rule at the posterior's mean.
+        """
         mean, root = self.posterior(inputs)
         log_prior = -0.5 * (mean.square() + LOG_2PI).sum(-1)
         log_posterior = root.diagonal().log().sum() - 0.5 * mean.shape[-1] * LOG_2PI

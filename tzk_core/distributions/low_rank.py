@@ -14,10 +14,11 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class LowRankGaussian(Reparametrised):
-    """x = μ(C) + σ(C) ⊙ (I + U diag(eˢ − 1) Uᵀ) ε in the leading dimensions.
+    """A Gaussian, low-rank plus diagonal, in the leading dimensions.
 
-    The other dimensions are N(0, I). The covariance is D + (D^½ U) diag(e²ˢ − 1) (D^½ U)ᵀ with D = diag σ², low-rank
-    plus diagonal. A direction may be narrower than the diagonal (s < 0) or wider.
+    There x = μ(C) + σ(C) ⊙ (I + U diag(eˢ − 1) Uᵀ) ε with ε ~ N(0, I). The other dimensions are N(0, I). The covariance
+    is D + (D^½ U) diag(e²ˢ − 1) (D^½ U)ᵀ with D = diag σ², low-rank plus diagonal. A direction may be narrower than the
+    diagonal (s < 0) or wider.
 
     The columns of U are orthonormal, as products of Householder reflections. Density and samples are therefore exact
     without factorising a matrix: the determinant is Π σ Π eˢ, and the inverse that of `s` negated. μ and log σ are

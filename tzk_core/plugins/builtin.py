@@ -1,4 +1,4 @@
-"""The core's parts and nflows' transforms, offered by the same hooks as any plugin's, as data."""
+"""The core's parts and nflows' transforms, offered by the hooks of plugins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installed plugins, each loaded by itself, so that a faulty one loses only its own parts.
+"""Installed plugins, loaded one by one: a faulty one loses only its parts.
 
 pluggy checks hooks but does not isolate plugins. One failing import or hook would end the program, and a second plugin
 of the same name would be dropped silently.
@@ -56,7 +56,7 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A plugin's record and the specs of its hooks; no specs unless its state is "ok"."""
+    """A plugin's record and specs; there are none unless it is "ok"."""
 
     record: PluginRecord
     specs: tuple[Spec, ...] = ()

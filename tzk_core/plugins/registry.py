@@ -174,7 +174,7 @@ class Registry:
             raise MissingPlugin("; ".join(sentences))
 
     def _problem(self, distribution: str) -> str:
-        """The fault of a required distribution, as the end of a sentence; "" if there is none."""
+        """The fault of a distribution, as the end of a sentence; "" without one."""
         wanted = current_name(canonical(distribution))
         records = [record for record in self.plugins if canonical(record.distribution) == wanted]
         if records:

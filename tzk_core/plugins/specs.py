@@ -13,7 +13,7 @@ _TARGET = re.compile(r"(?!\d)\w+(\.(?!\d)\w+)*:(?!\d)\w+(\.(?!\d)\w+)*")
 
 
 class FaultySpec(TzkError, ValueError):
-    """The name, target or summary of a spec is unusable; raised where the plugin writes it."""
+    """A spec has an unusable name, target or summary; raised where it is made."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class FlowLayer(Spec):
 
 @dataclass(frozen=True)
 class FlowRecipe(Spec):
-    """A function that builds a whole shared flow for one shape of T: `[flow] recipe = NAME`."""
+    """A function that builds a shared flow for one shape: `[flow] recipe = NAME`."""
 
     kind: ClassVar[str] = "flow recipe"
     hook: ClassVar[str] = "tzk_flow_recipes"
@@ -93,7 +93,7 @@ class Command(Spec):
 
 @dataclass(frozen=True)
 class Implementation(Spec):
-    """Another computation of a registered layer on one type of device, such as a fused kernel.
+    """Another computation of a layer on one type of device, as by a kernel.
 
     The target has the layer's signature and parameter names, so that a checkpoint opens with or without it. For several
     consecutive layers it is a class without arguments, a `tzk_core.transforms.composite.Fused`.

@@ -1,4 +1,4 @@
-"""The hooks of one plugin, called and checked, with reasons that its author can act on."""
+"""The hooks of one plugin, called and checked, with reasons for its author."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TEXT, QUIET = "#333333", "#B8B8B8"
 
 
 def colours(entities: Iterable[str]) -> dict[str, str]:
-    """Assign a colour to each entity in order of appearance, cyclically; to "", that of text."""
+    """Colours of entities in order of appearance, cyclic; that of text for ""."""
     names = [name for name in dict.fromkeys(entities) if name]
     return {"": TEXT} | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
@@ -112,7 +112,7 @@ def _apart(wanted: np.ndarray, needed: float) -> np.ndarray:
 
 
 def write(page: Figure, path: Path) -> None:
-    """Write a PNG of at most 256 colours, which looks the same at a third of the size."""
+    """Write a PNG of at most 256 colours, at a third of the size."""
     with io.BytesIO() as file:
         page.savefig(file, format="png")
         file.seek(0)

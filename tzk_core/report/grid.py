@@ -46,11 +46,7 @@ def save(
     Raises:
         ValueError: if the images have another shape, or there are none.
     """
-    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3) or columns < 1:
-        raise ValueError(
-            f"expected images of shape (n, 1 or 3, height, width) with n >= 1 and columns >= 1; "
-            f"got {tuple(images.shape)} and columns={columns}"
-        )
+    _check(images, columns)
     if scale is None:
         scale = max(1, 64 // max(images.shape[-2:]))
     values = images.detach().to("cpu", torch.float32).nan_to_num(nan=0.5).clamp(0, 1)
@@ -76,6 +72,14 @@ def save(
             page = page.reduce(2)
             encoded = _png(page, 256)
     path.write_bytes(encoded)
+
+
+def _check(images: torch.Tensor, columns: int) -> None:
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3) or columns < 1:
+        raise ValueError(
+            f"expected images of shape (n, 1 or 3, height, width) with n >= 1 and columns >= 1; "
+            f"got {tuple(images.shape)} and columns={columns}"
+        )
 
 
 def _fidelities(scale: int) -> Iterator[tuple[int, int]]:
@@ -109,7 +113,10 @@ def _page(
     rows_together: int,
     caption: str,
 ) -> Image.Image:
-    """Lay out grey levels, (n, H, W) or (n, H, W, 3); all lengths are in pixels of the file."""
+    """Lay out grey levels, (n, H, W) or (n, H, W, 3).
+
+    All lengths are in pixels of the file.
+    """
     height, width = (side * scale for side in pixels.shape[1:3])
     rows = math.ceil(len(pixels) / columns)
     columns = min(columns, len(pixels))

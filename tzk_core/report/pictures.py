@@ -70,7 +70,10 @@ def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[st
 
 
 def _sampler(experiment: views.Experiment) -> tuple[Callable[..., torch.Tensor], str]:
-    """The model's `sample` at the config's seed and temperature, and a caption unless that is 1."""
+    """The model's `sample` at the config's seed and temperature, and a caption.
+
+    The caption is empty at temperature 1.
+    """
     temperature = experiment.config.pictures.temperature
     sample = partial(experiment.model.sample, seed=experiment.config.seed, temperature=temperature)
     return sample, "" if temperature == 1 else f"samples at temperature {temperature:g}"
@@ -94,9 +97,9 @@ def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, *, ac
 
 
 def _save_plane(experiment: views.Experiment, name: str, path: Path, *, side: int) -> None:
-    """Save the plane of C at even quantiles of its prior; only for C in R².
+    """Save the plane of C at even quantiles of its prior.
 
-    C1 is to the right, C2 upwards. Observed characteristics have their names.
+    Only C in R² has one. C1 is to the right, C2 upwards. Observed characteristics have their names.
     """
     model = experiment.model
     if model.knowledge[name].characteristics != 2:

@@ -38,7 +38,7 @@ def alone(samples: Mapping[str, Tensor], path: Path, *, title: str) -> None:
 
 
 def moved(before: Tensor, after: Tensor, path: Path, *, title: str) -> None:
-    """Draw a line from every point of `before` to its dot in `after`, (n, 2) both."""
+    """Draw lines from points `before` to dots `after`, (n, 2) both."""
     page, (axes,) = figure.figure(1, 1, width=4.8, height=4.8)
     figure.title(axes, title)
     start, end = before.detach().cpu().float(), after.detach().cpu().float()
@@ -71,7 +71,7 @@ def net(
 
 
 def _points(axes: Axes, points: Mapping[str, Tensor], colours: Mapping[str, str]) -> None:
-    """Draw points, (n, 2) by name, in their colours, with larger dots where there are few."""
+    """Draw points, (n, 2) by name, with larger dots where there are few."""
     for name, values in points.items():
         x, y = values.detach().cpu().unbind(-1)
         size = min(16, max(4, 6000 / len(values)))

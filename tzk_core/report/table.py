@@ -39,8 +39,8 @@ flow fits. The last column is the accuracy of p(κ given T)."""
 def markdown(results: Mapping[str, Any], command: str) -> str:
     """Render results.json (format 1) as the text of results.md.
 
-    Parts that are missing or empty are left out. Without `gap_nats` of a knowledge type, the gap is taken from the rows
-    if a prior row covers as many images of the same data set and split, and is a dash otherwise.
+    Parts that are missing or empty are left out. Without `gap_nats` of a knowledge type, the gap is that of its
+    row to a prior row of as many images of the same data set and split. Without such rows it is a dash.
 
     Args:
         results: the contents of results.json. "notes" are sentences for the reader. Two keys of a knowledge entry are
@@ -156,7 +156,7 @@ def _knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str,
 
 
 def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The gain over the prior on the same images, in nats an image; None without such a row."""
+    """Gain over the prior in nats an image; None without rows to compare."""
     same = ("dataset", "split", "count")
     for prior in rows:
         if row and prior["kind"] == "prior" and all(prior.get(key) == row.get(key) for key in same):
@@ -165,7 +165,7 @@ def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | N
 
 
 def _records(records: Sequence[Mapping[str, Any]]) -> str:
-    """A table of records whose keys are not fixed by the format, one column a key."""
+    """A table of records with any keys, one column a key."""
     keys = list(dict.fromkeys(key for record in records for key in record))
     cells = [[_value(key, record.get(key)) for key in keys] for record in records]
     numbers = [

@@ -34,7 +34,11 @@ class Experiment(Protocol):
         ...
 
     def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
-        """T, (n, *shape), in the scale of the model; presence, (n, knowledge), in {0, 1, nan}."""
+        """Observations of a split, and their presence.
+
+        Returns:
+            T, (n, *shape), in the scale of the model, and presence, (n, knowledge), in {0, 1, nan}.
+        """
         ...
 
 
@@ -62,7 +66,10 @@ def _spread(values: Tensor, count: int) -> Tensor:
 
 
 def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:
-    """Names of the characteristics of a knowledge type: the data's where C is observed, else C1, C2, ..."""
+    """Names of the characteristics of a knowledge type.
+
+    They are the data's where C is observed, else C1, C2, ...
+    """
     count = experiment.model.knowledge[name].characteristics
     return tuple(experiment.observed.get(name, ())) or tuple(f"C{i + 1}" for i in range(count))
 

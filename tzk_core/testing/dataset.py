@@ -14,7 +14,7 @@ from tzk_core.testing.expectations import NotConforming, expect, expect_finite, 
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Check that a `Dataset` has three splits as promised, the same at every call, and no others.
+    """Check that a `Dataset` has three splits as promised, the same at every call.
 
     Raises:
         NotConforming: with what was expected and what it got.

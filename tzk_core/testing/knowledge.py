@@ -127,7 +127,10 @@ def _check_densities(
 
 
 def _check_finite(name: str, knowledge: Knowledge, z: Tensor, *, noise: Tensor, support: Tensor) -> None:
-    """Check that p(C) and p(C given z) sum to 1 over the support, (m, c), and that samples are in it."""
+    """Check a C of finitely many values.
+
+    p(C) and p(C given z) have to sum to 1 over the support, (m, c), and samples have to be in it.
+    """
     expect_shape(f"{name}: support", support, (len(support), knowledge.characteristics))
     values = support.expand(len(z), *support.shape)
     for what, log_prob in (

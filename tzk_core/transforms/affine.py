@@ -1,4 +1,4 @@
-"""Affine maps with a scale and a shift for every dimension (paper, Fig. 2a) or every channel."""
+"""Affine maps of every dimension (paper, Fig. 2a) or every channel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tzk_core.transforms.layer import Layer
 
 
 class Affine(Layer):
-    """y = x exp(s) + t, with s and t of the shape of one sample.
+    """y = x exp(s) + t, element by element.
 
-    s is bounded smoothly by `bound` on both sides. The map starts as the identity. `initialise` sets s and t from data,
-    so that every dimension leaves with mean 0 and standard deviation 1. The state dict says that this was done, so that
-    a loaded flow is not initialised again.
+    s and t have the shape of one sample. s is bounded smoothly by `bound` on both sides. The map starts as the
+    identity. `initialise` sets s and t from data, so that every dimension leaves with mean 0 and standard deviation 1.
+    The state dict says that this was done, so that a loaded flow is not initialised again.
     """
 
     elementwise = True
@@ -46,7 +46,7 @@ class Affine(Layer):
 
     @torch.no_grad()
     def standardise(self, inputs: Tensor, deviation: float = 1.0) -> None:
-        """Set scale and shift so that every dimension leaves with mean 0 and this standard deviation.
+        """Set scale and shift for mean 0 and this standard deviation of the outputs.
 
         Whatever was set before is replaced.
 

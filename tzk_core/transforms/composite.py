@@ -109,7 +109,7 @@ def _direction_of(layer: Transform, direction: str) -> Callable[..., tuple[Tenso
 def _without_context(  # noqa: PLR0917  called by position, as a layer is
     function: Callable[..., tuple[Tensor, Tensor]], layers: Sequence[Transform], inputs: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Call a function of `Fused` as a layer is called; no fused computation depends on a context."""
+    """Call a function of `Fused` as a layer, whose context it ignores."""
     return function(layers, inputs)
 
 

@@ -13,10 +13,10 @@ from tzk_core.transforms.layer import Layer
 
 
 class Logit(Layer):
-    """y = logit(α + (1 - 2α) x) for x in [0, 1], element by element.
+    """y = logit(α + (1 - 2α) x), element by element.
 
-    Real NVP takes α = 0.05. A small α, such as 1e-6, spreads the background's spike out instead of pressing it against
-    an edge, which leaves the flow much less to unfold.
+    x is in [0, 1]. Real NVP takes α = 0.05. A small α, such as 1e-6, spreads the background's spike out instead of
+    pressing it against an edge, which leaves the flow much less to unfold.
 
     Raises:
         TzkError: if alpha is below 1e-7, or 0.5 or more.

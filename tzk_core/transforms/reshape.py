@@ -14,7 +14,10 @@ from tzk_core.transforms.layer import Layer, leading
 
 
 class Flatten(Layer):
-    """(c, h, w) to (c h w,), the shape that most nflows transforms expect; log|det| = 0."""
+    """Flatten (c, h, w) to (c h w,), as most nflows transforms expect.
+
+    log|det| = 0.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()

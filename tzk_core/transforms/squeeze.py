@@ -1,4 +1,4 @@
-"""Squeeze and unsqueeze: pixels to channels and back, by every second pixel or by quadrants (paper, Fig. 2)."""
+"""Squeeze and unsqueeze: pixels to channels and back (paper, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def _unsqueeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
 
 
 class Squeeze(Layer):
-    """(c, h, w) to (c f², h/f, w/f), a permutation of the dimensions; log|det| = 0.
+    """Space to channels, (c, h, w) to (c f², h/f, w/f).
+
+    It is a permutation of the dimensions, with log|det| = 0.
 
     Args:
         shape: (c, h, w).
@@ -59,7 +61,10 @@ class Squeeze(Layer):
 
 
 class Unsqueeze(Layer):
-    """(c f², h, w) to (c, h f, w f), the inverse of `Squeeze` with the same factor and tiling."""
+    """Channels to space, (c f², h, w) to (c, h f, w f).
+
+    It is the inverse of `Squeeze` with the same factor and tiling.
+    """
 
     def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
         super().__init__()

@@ -107,7 +107,7 @@ class SymLog(Layer):
 
 
 def _kneed(magnitude: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """|y| and -log dy/dx at |x|, of a SymLog that is linear beyond log(1 + |x|) = `limit`."""
+    """|y| and -log dy/dx at |x|; linear beyond log(1 + |x|) = `limit`."""
     knee = math.expm1(limit)
     inside = magnitude.clamp_max(knee)
     log_slope = inside.log1p()

@@ -17,9 +17,10 @@ from tzk_core.transforms.shrinkage import shrunk_covariance
 
 
 class _Triangles(torch.autograd.Function):
-    """L and U from one matrix, (…, d, d), and the diagonal of U, (…, d).
+    """L and U from one matrix and the diagonal of U.
 
-    Backward joins the gradients of both in one pass over the matrix; autograd takes three.
+    These are (…, d, d) and (…, d). Backward joins the gradients of both in one pass over the matrix; autograd takes
+    three.
     """
 
     @staticmethod
@@ -118,7 +119,9 @@ class TiledConvolution(Layer):
 
     @torch.no_grad()
     def whiten(self, inputs: Tensor) -> None:
-        """Set W so that the elements of a tile leave uncorrelated, with their mean variance unchanged.
+        """Set W so that the elements of a tile leave uncorrelated.
+
+        Their mean variance is unchanged.
 
         W is the inverse square root of the covariance of all tiles, scaled to a mean variance of 1. Of all whitening
         matrices the symmetric one is the closest to the identity (Kessy, Lewin and Strimmer 2018). The covariance is
