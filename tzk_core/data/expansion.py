@@ -91,6 +91,7 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
         filled: dict[str, Any] = {
             "name": naming.filled(pattern, values),
             "implies": [naming.filled(implied, values) for implied in implies],
+            "pattern": pattern,
             "present": present | {column: (value,) for column, value in values.items()},
             "unobserved": {
                 column: (values[column],) if column in values and allowed == (EACH,) else allowed
@@ -99,7 +100,7 @@ def _expand_table(table: Mapping[str, Any], data: Mapping[str, Samples]) -> Iter
         }
         yield ExpandedKnowledge(
             name=filled["name"],
-            table={**table, **filled, "pattern": pattern},
+            table={**table, **filled},
             present=filled["present"],
             unobserved=filled["unobserved"],
             implies=tuple(filled["implies"]),

@@ -123,7 +123,7 @@ def _hide_characteristics(
     for dataset, rows in turns.rows.items():
         for name in names:
             characteristics[dataset][name][torch.from_numpy(~keeps[rows])] = torch.nan
-    return known.any(axis=1), candidates & keeps
+    return np.asarray(known.any(axis=1)), candidates & keeps
 
 
 def _where(table: Mapping[str, Any], key: str) -> str:
