@@ -145,7 +145,7 @@ def test_a_knowledge_type_starts_by_its_name_alone() -> None:
         ({"typ": "symlog"}, "a layer is a table with its registered name as `type`; got {'typ': 'symlog'}"),
         ({"type": "affine", "bound": 8.0, "shape": [4]}, "'affine': shape follows from what comes before it"),
         ({"type": "affine", "bond": 8.0}, "flow layer 'affine': .*unexpected keyword argument 'bond'"),
-        ({"type": "tiled-convolution", "tile": 0}, "spans at least 1 place"),
+        ({"type": "tiled-convolution", "tile": 0}, "spans at least 1 pixel"),
         ({"type": "squeeze"}, "squeeze by 2 expects"),
         ({"type": "householder-sequence"}, "flow layer 'householder-sequence': .*num_transforms"),
         ({"type": "householder-sequence", "num_transforms": -1}, "flow layer 'householder-sequence': "),

@@ -11,8 +11,9 @@ from knowledge_tables import typed
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data import dequantise as dequantise_module
-from tzk_core.data.annotation import annotate, characteristics_of, expand, presence
+from tzk_core.data.annotation import annotate, characteristics_of, presence
 from tzk_core.data.dequantise import dequantise
+from tzk_core.data.expansion import expand
 from tzk_core.data.joint import JointBatches, shares
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import Samples
@@ -384,7 +385,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
         JointBatches({"a": a, "b": a}, {"a": none, "b": none}, weights={"a": 1.0})
     with pytest.raises(TzkError, match="'a': weight = 0, expected a number above 0"):
         JointBatches({"a": a}, {"a": none}, weights={"a": 0})
-    with pytest.raises(TzkError, match="'a': no samples"):
+    with pytest.raises(TzkError, match="'a': expected at least one sample; got none"):
         JointBatches({"a": a.take([])}, {"a": none[:0]})
     with pytest.raises(TzkError, match=r"expected shape \(3, 1\)"):
         JointBatches({"a": a}, {"a": none}, knowledge=("k",))
@@ -402,7 +403,7 @@ def favouring(share: float, chosen: list[int], batch_size: int = 4) -> JointBatc
     presence = {name: torch.zeros(len(each), 0) for name, each in samples.items()}
     weights = {"digits": 1.0, "letters": 1.0}
     favoured = {"favoured": {"digits": mask}, "favoured_share": share}
-    return JointBatches(samples, presence, None, (), weights, batch_size, **favoured)
+    return JointBatches(samples, presence, weights=weights, batch_size=batch_size, **favoured)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.7])

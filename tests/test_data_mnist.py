@@ -189,7 +189,7 @@ def test_a_download_goes_to_the_first_place_that_can_be_written(
         for packed in (source / "MNIST" / "raw").iterdir():
             (raw / packed.name).write_bytes(packed.read_bytes())
 
-    place = cache.download(fetch, "MNIST", "files", target)
+    place = cache.download(fetch, what="MNIST", put="files", root=target)
     assert place == (target if writable else tmp_path / "cache")
     assert len(Mnist(root=target).split("test")) == TEST
     assert not [file for file in place.iterdir() if file.name.startswith(".")]
@@ -257,17 +257,17 @@ def test_cut_and_divide_are_disjoint_and_complete() -> None:
     rest, taken = cut(100, 30, 0, "x")
     assert sorted([*rest, *taken]) == list(range(100)) and len(taken) == 30
     assert cut(100, 30, 0, "x")[1].tolist() == taken.tolist() != cut(100, 30, 0, "y")[1].tolist()
-    divided = divide({"train": 40}, None, 7, 0, "x")
+    divided = divide({"train": 40}, validation=None, test=7, seed=0, name="x")
     assert [len(rows) for _, rows in divided.values()] == [29, 4, 7]
     assert sorted(row for _, rows in divided.values() for row in rows) == list(range(40))
-    divided = divide({"train": 40, "test": 5}, 0, None, 0, "x")
+    divided = divide({"train": 40, "test": 5}, validation=0, test=None, seed=0, name="x")
     assert {split: (part, len(rows)) for split, (part, rows) in divided.items()} == {
         "train": ("train", 40),
         "validation": ("train", 0),
         "test": ("test", 5),
     }
     with pytest.raises(TzkError, match="test = 3 asks to cut a test split, but the data brings one"):
-        divide({"train": 40, "test": 5}, 0, 3, 0, "x")
+        divide({"train": 40, "test": 5}, validation=0, test=3, seed=0, name="x")
 
 
 def test_resizing_and_padding_against_their_definitions() -> None:

@@ -183,7 +183,7 @@ def test_characteristics_are_what_the_pixels_show(made: Callable[..., Any]) -> N
 def test_a_straight_stroke_has_the_ink_of_its_area() -> None:
     zero = np.zeros(1, dtype=np.float32)
     line = render(
-        [[(0.0, -0.9), (0.0, 0.9)]], Factors(zero, zero, zero, zero, zero), 64, np.random.default_rng(0)
+        [[(0.0, -0.9), (0.0, 0.9)]], Factors(zero, zero, zero, zero, zero), size=64, random=np.random.default_rng(0)
     )
     length, thickness = 0.66 * 1.8, 0.2
     area = length * thickness + math.pi * thickness**2 / 4

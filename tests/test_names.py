@@ -14,7 +14,7 @@ from knowledge_tables import typed
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core import names as naming
 from tzk_core.config import Config, ConfigError, config_from
-from tzk_core.data.annotation import expand
+from tzk_core.data.expansion import expand
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
 

@@ -41,7 +41,7 @@ def png(path: Path, width: int, height: int, depth: int, kind: int, rows: bytes)
 
 
 def grey(file: Path, ground: str = "white") -> np.ndarray:
-    return read_image(file, "grey", "test", ground)[0].numpy()
+    return read_image(file, "grey", "test", ground=ground)[0].numpy()
 
 
 def refused(file: Path) -> str:
@@ -62,7 +62,7 @@ def test_a_transparent_pixel_shows_the_ground_in_the_share_that_it_is_transparen
     for ground, level in (("white", 255), ("black", 0)):
         expected = 20 * share + level * (1 - share)
         assert np.abs(grey(file, ground) - expected).max() <= 1
-        colours = read_image(file, "rgb", "test", ground).numpy()
+        colours = read_image(file, "rgb", "test", ground=ground).numpy()
         assert np.abs(colours - expected).max() <= 1 and colours.shape == (3, 1, 4)
 
 

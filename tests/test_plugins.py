@@ -12,7 +12,7 @@ import pytest
 from installed import install, offers, python
 
 from tzk_core.plugins import (
-    KINDS,
+    SPEC_TYPES,
     FaultyPlugins,
     FaultySpec,
     FlowLayer,
@@ -25,11 +25,11 @@ from tzk_core.plugins.validation import specs_of
 
 REPORT = """
     import dataclasses, json, sys
-    from tzk_core.plugins import KINDS, registry
+    from tzk_core.plugins import SPEC_TYPES, registry
     found = registry()
     print(json.dumps({
         "plugins": {record.distribution: dataclasses.asdict(record) for record in found.plugins},
-        "parts": {kind.kind: [part.qualified_name for part in found.all(kind)] for kind in KINDS},
+        "parts": {spec_type.kind: [part.qualified_name for part in found.all(spec_type)] for spec_type in SPEC_TYPES},
         "heavy": sorted({"torch", "nflows", "numpy", "pydantic", "matplotlib"} & set(sys.modules)),
     }))
 """
@@ -313,14 +313,14 @@ def test_strict_accepts_good_plugins_and_those_left_out_on_purpose(site: Path) -
     assert discover(site, strict=True, allow=["tzk-good"]).find(FlowLayer, "good-layer")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_docstring_of_each_hook_is_a_plugin(kind: type) -> None:
-    docstring = inspect.getdoc(getattr(hookspecs, kind.hook)) or ""
+@pytest.mark.parametrize("spec_type", SPEC_TYPES)
+def test_the_docstring_of_each_hook_is_a_plugin(spec_type: type) -> None:
+    docstring = inspect.getdoc(getattr(hookspecs, spec_type.hook)) or ""
     module = type(sys)("copied")
     exec(docstring.split("\n\n", 1)[1], vars(module))
     specs = specs_of(module, "copied")
-    assert list(specs) == [kind.hook]
-    assert [type(spec) for spec in specs[kind.hook]] == [kind]
+    assert list(specs) == [spec_type.hook]
+    assert [type(spec) for spec in specs[spec_type.hook]] == [spec_type]
 
 
 def test_the_hooks_fit_on_a_page() -> None:

@@ -57,6 +57,10 @@ class Blobs(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(()))
         self.knowledge = nn.ModuleDict({name: Blob(1.0 + 0.5 * i, shape) for i, name in enumerate(names)})
 
+    @property
+    def like(self) -> Tensor:
+        return self.anchor
+
     def encode(self, T: Tensor) -> Tensor:
         return T - (0.5 if len(self.shape) == 3 else 0)
 

@@ -199,7 +199,7 @@ def test_a_good_knowledge_type_passes() -> None:
     [
         ("presence", r"log of the sum of log p\(κ given z\) is off"),
         ("state", "should change no state; it changes calls"),
-        ("random", "draws random numbers of its own"),
+        ("random", "should use no random numbers of its own"),
         ("batch", "encode of the first sample by itself is off"),
         ("density", r"p\(C given z\) and encode: the log-density of a sample is off"),
         ("latent", r"p\(z given C\) and decode: the log-density of a sample is off"),

@@ -61,9 +61,9 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "1x1 tiles": (lambda: TiledConvolution((4, 2, 2)), (4, 2, 2)),
     "1x1 tiles, orthogonal": (lambda: TiledConvolution((4, 2, 2), initialisation="orthogonal"), (4, 2, 2)),
     "2x2 tiles of a channel": (lambda: TiledConvolution(IMAGE, 2, 1), IMAGE),
-    "2x2 tiles, orthogonal": (lambda: TiledConvolution(IMAGE, 2, 1, "orthogonal"), IMAGE),
-    "2x2 tiles of all channels": (lambda: TiledConvolution(IMAGE, 2, None, "orthogonal"), IMAGE),
-    "one tile": (lambda: TiledConvolution(IMAGE, 4, None, "orthogonal"), IMAGE),
+    "2x2 tiles, orthogonal": (lambda: TiledConvolution(IMAGE, 2, 1, initialisation="orthogonal"), IMAGE),
+    "2x2 tiles of all channels": (lambda: TiledConvolution(IMAGE, 2, initialisation="orthogonal"), IMAGE),
+    "one tile": (lambda: TiledConvolution(IMAGE, 4, initialisation="orthogonal"), IMAGE),
     "a matrix": (lambda: TiledConvolution((5,), initialisation="orthogonal"), (5,)),
     "paper": (lambda: paper(IMAGE, steps=2, tile=2), IMAGE),
     "paper, orthogonal": (lambda: paper(IMAGE, steps=2, tile=2, initialisation="orthogonal"), IMAGE),
@@ -251,7 +251,7 @@ def test_with_a_knee_ten_inverses_in_a_row_cannot_blow_up(knee: float) -> None:
 
 @pytest.mark.parametrize("knee", [-1.0, math.inf, math.nan])
 def test_a_knee_is_finite_and_not_negative(knee: float) -> None:
-    with pytest.raises(TzkError, match="knee is expected above 0, or 0 for none"):
+    with pytest.raises(TzkError, match="expects a finite knee above 0, or 0 for none"):
         SymLog((2,), knee=knee)
 
 
@@ -347,7 +347,7 @@ def test_every_tile_is_multiplied_by_the_matrix(
     batch: int, tile: int, channels: int | None, initialisation: str
 ) -> None:
     shape = (4, 4, 8)
-    layer = perturbed(TiledConvolution(shape, tile, channels, initialisation), 0.05).double()
+    layer = perturbed(TiledConvolution(shape, tile, channels, initialisation=initialisation), 0.05).double()
     x = torch.randn(batch, *shape, dtype=torch.float64)
     span, weight = channels or shape[0], layer.weight()
     expected = torch.empty_like(x)
@@ -360,7 +360,7 @@ def test_every_tile_is_multiplied_by_the_matrix(
 
 
 def test_its_logabsdet_is_that_of_the_matrix_for_each_tile() -> None:
-    layer = perturbed(TiledConvolution((2, 4, 4), 2, 1, "orthogonal")).double()
+    layer = perturbed(TiledConvolution((2, 4, 4), 2, 1, initialisation="orthogonal")).double()
     expected = 8 * torch.linalg.slogdet(layer.weight()).logabsdet
     torch.testing.assert_close(layer(torch.randn(3, 2, 4, 4).double())[1], expected.expand(3))
 
@@ -459,13 +459,13 @@ def test_the_inverse_of_logit_far_out() -> None:
         (lambda: Squeeze((1, 3, 4)), r"sides divisible by 2; got \(1, 3, 4\)"),
         (lambda: Squeeze((4,)), "expects"),
         (lambda: Squeeze((1, 4, 4), 0), "factor of at least 1; got 0"),
-        (lambda: Squeeze((1, 4, 4), 2, "diagonal"), "'strided' and 'blocks'; got 'diagonal'"),
+        (lambda: Squeeze((1, 4, 4), 2, "diagonal"), "'strided' or 'blocks'; got 'diagonal'"),
         (lambda: Unsqueeze((6, 2, 2)), "channels divisible by 4"),
         (
             lambda: TiledConvolution((1, 28, 28), 16),
             r"divisible by its tile \(1, 16, 16\); got \(1, 28, 28\)",
         ),
-        (lambda: TiledConvolution((1, 4, 4), 0), "spans at least 1 place"),
+        (lambda: TiledConvolution((1, 4, 4), 0), "spans at least 1 pixel"),
         (lambda: TiledConvolution((4, 4), 2), "expects"),
         (lambda: TiledConvolution((4,), initialisation="random"), "'identity' or 'orthogonal'; got 'random'"),
         (lambda: flow_steps((4,), 0, 1), "at least one step"),
@@ -481,7 +481,7 @@ def test_whitening_a_tile_leaves_no_correlation() -> None:
     generator = torch.Generator().manual_seed(0)
     factors = torch.randn(4, 4, generator=generator, dtype=torch.float64)
     tiles = torch.randn(8000, 4, 4, generator=generator, dtype=torch.float64) @ factors + 3
-    convolution = TiledConvolution((1, 4, 4), 2, 1, "orthogonal").double()
+    convolution = TiledConvolution((1, 4, 4), 2, 1, initialisation="orthogonal").double()
     z = convolution.from_tiles(tiles.reshape(-1, 4), torch.empty(8000, 1, 4, 4))
     convolution.whiten(z)
     outputs = convolution.to_tiles(convolution(z)[0] - convolution(z.mean(0, keepdim=True))[0])

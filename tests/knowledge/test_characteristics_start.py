@@ -128,7 +128,7 @@ def test_directions_beyond_the_rank_of_the_latents_are_random() -> None:
 
 @pytest.mark.parametrize(("hidden", "layers"), [(16, 4), (16, 1), (7, 3), (3, 2)])
 def test_a_regressor_can_start_linear(hidden: int, layers: int) -> None:
-    regressor = Regressor(5, 6, hidden, layers).double()
+    regressor = Regressor(5, 6, hidden=hidden, layers=layers).double()
     regressor.initialise(torch.Generator().manual_seed(0))
     weight = torch.randn(3, 5, dtype=torch.float64)
     regressor.start_linear(weight)

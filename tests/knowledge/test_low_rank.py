@@ -17,7 +17,7 @@ DIMS, RANK = 6, 3
 
 def moved(shape: tuple[int, ...] = (DIMS,), sign: float | None = None, dims: int = DIMS) -> LowRankGaussian:
     """With random parameters, in float64; `sign` is that of all factors."""
-    density = LowRankGaussian(shape, 2, dims, RANK, hidden=5)
+    density = LowRankGaussian(shape, 2, dims=dims, rank=RANK, hidden=5)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in density.parameters():
@@ -100,7 +100,7 @@ def test_set_matches_moments_of_as_many_directions() -> None:
     target = MultivariateNormal(mean, matrix)
 
     def nats(rank: int) -> float:
-        found = LowRankGaussian((DIMS,), 2, DIMS, rank, hidden=5).double()
+        found = LowRankGaussian((DIMS,), 2, dims=DIMS, rank=rank, hidden=5).double()
         found.set(mean, matrix)
         got, got_matrix = covariance(found, torch.ones(2).double())
         torch.testing.assert_close(got, mean)
@@ -113,7 +113,7 @@ def test_set_matches_moments_of_as_many_directions() -> None:
 @pytest.mark.parametrize("common", [4.0, -0.15])
 def test_set_finds_one_direction_wider_or_narrower_than_all_others(common: float) -> None:
     matrix = torch.eye(DIMS).double() + common * torch.ones(DIMS, DIMS)
-    density = LowRankGaussian((DIMS,), 2, DIMS, 1, hidden=5).double()
+    density = LowRankGaussian((DIMS,), 2, dims=DIMS, rank=1, hidden=5).double()
     density.set(torch.zeros(DIMS).double(), matrix)
     torch.testing.assert_close(covariance(density, torch.ones(2).double())[1].detach(), matrix)
 

@@ -272,7 +272,7 @@ class Branching(Knowledge):
     """A branch on values, which `torch.func.vmap` cannot follow."""
 
     def __init__(self, latent_shape: tuple[int, ...], characteristics: int = 2) -> None:
-        latent = ConditionalGaussian(latent_shape, characteristics, 6, 2)
+        latent = ConditionalGaussian(latent_shape, characteristics, hidden=6, layers=2)
         super().__init__(latent_shape, latent, characteristics, hidden=6, layers=2)
 
     def log_prob_latent(self, z: Tensor, C: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def test_noise_of_its_own_has_to_come_from_gaussian_noise() -> None:
             return torch.rand(*size, *self.shape, generator=generator)
 
     model = model_of(Uniform((2,)), a=A)
-    with pytest.raises(TzkError, match="Uniform has noise of its own.*override `from_gaussian`"):
+    with pytest.raises(TzkError, match="Uniform cannot be composed: it overrides `noise`.*override `from_gaussian`"):
         model.sample(3, without="a")
 
 

@@ -11,7 +11,7 @@ import click
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import KINDS, Command, Registered, registry
+from tzk_core.plugins import SPEC_TYPES, Command, Registered, registry
 
 if TYPE_CHECKING:
     from tzk_core.config.reference import Reference
@@ -34,7 +34,7 @@ def command(name: str) -> None:
 
     table = name.strip("[]")
     tables = [_table(each) for each in references(table)] if table in TABLES else []
-    parts = [part for kind in KINDS for part in registry().all(kind)]
+    parts = [part for spec_type in SPEC_TYPES for part in registry().all(spec_type)]
     found = [part for part in parts if name in (part.name, part.qualified_name)]
     if not found and not tables:
         known = [*(part.qualified_name if "/" in name else part.name for part in parts), *TABLES]

@@ -9,7 +9,7 @@ import click
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError
-from tzk_core.plugins import KINDS, registry
+from tzk_core.plugins import SPEC_TYPES, registry
 from tzk_core.strict_json import json_text
 
 
@@ -52,16 +52,16 @@ def command(ctx: click.Context, as_json: bool, load: bool) -> None:
         for line in [*reasons, *failures.values()]:
             output.say(line)
         if load and not failures:
-            output.say(f"\nall {sum(len(registry().all(kind)) for kind in KINDS)} parts can be imported")
+            output.say(f"\nall {sum(len(registry().all(spec_type)) for spec_type in SPEC_TYPES)} parts can be imported")
     if failures:
         ctx.exit(1)
 
 
 def _not_loadable() -> Iterator[tuple[str, str]]:
     """(plugin/name with its kind, reason) for each part whose target cannot be imported."""
-    for kind in KINDS:
-        for part in registry().all(kind):
+    for spec_type in SPEC_TYPES:
+        for part in registry().all(spec_type):
             try:
                 part.load()
             except TzkError as error:
-                yield f"{part.qualified_name} {kind.kind}", str(error)
+                yield f"{part.qualified_name} {spec_type.kind}", str(error)

@@ -227,7 +227,7 @@ def _write(parts: Iterable[Tensor], number: int, file: Path, title: str) -> None
     if file.suffix == ".npz":
         from tzk_core.data.packed import write_array
 
-        write_array(file, "T", number, (part.cpu().numpy() for part in parts))
+        write_array(file, "T", (part.cpu().numpy() for part in parts), count=number)
         return
     samples = torch.cat(list(parts))
     if samples.ndim == 4:
@@ -237,4 +237,4 @@ def _write(parts: Iterable[Tensor], number: int, file: Path, title: str) -> None
     else:
         from tzk_core.report import scatter
 
-        scatter.alone({title: samples}, file, title)
+        scatter.alone({title: samples}, file, title=title)

@@ -1,1 +1,1 @@
-"""Where observations come from: the data set protocol, data sets, and batches of several of them."""
+"""Data sets, their protocol, and batches from several of them."""

@@ -1,4 +1,4 @@
-"""Files made from data once and kept, which several processes may make at once."""
+"""Cached arrays and downloads, safe where several processes make them at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from tzk_core.storage.atomic import new_file
 
 
 def fingerprint(files: Iterable[Path], *parts: object) -> str:
-    """16 hex digits that change with the path, size or time of any of these files, or with `parts`.
+    """16 hexadecimal digits that depend on the files' paths, sizes and times, and on `parts`.
 
-    For names in the cache: a copy made from another root, or from a file that has changed since, has another
-    name.
+    They are names in the cache, where a copy from another root or of a changed file has another name.
     """
     digest = hashlib.sha256(repr(parts).encode())
     for file in files:
@@ -32,7 +31,7 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
 
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays kept in the npz file `path`; made and written first if it is not there or cannot be read."""
+    """Read arrays from an npz file, made first if it is missing or unreadable."""
     with contextlib.suppress(*UNREADABLE, TzkError):
         return read_arrays(path)
     arrays = dict(make())
@@ -41,15 +40,23 @@ def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> d
     return arrays
 
 
-def download(fetch: Callable[[Path], object], what: str, put: str, root: str | Path | None = None) -> Path:
-    """Have `fetch(folder)` download into an empty folder, then move what it got to the first writable place.
+def download(fetch: Callable[[Path], object], *, what: str, put: str, root: str | Path | None = None) -> Path:
+    """Download into an empty folder, then move the files to the first writable place.
 
-    what: the name of the data, put: which files a person would put where; both for the error.
-    Returns the place (see `places`). Raises TzkError, saying where was looked and what to do, if it cannot be
-    had.
+    Args:
+        fetch: downloads into the folder that it gets.
+        what: the name of the data, for the message.
+        put: the files that a person would put there, for the message.
+        root: as of `places`.
+
+    Returns:
+        The place.
+
+    Raises:
+        TzkError: if the download fails, with the places that were searched and what to do.
     """
-    looked = places(root)
-    place = next(filter(_writable, looked), None) or cache_root()  # which says what to do where none can be written
+    searched = places(root)
+    place = next(filter(_writable, searched), None) or cache_root()  # whose error says what to do if none is writable
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".download-") as folder:
         try:
@@ -58,7 +65,7 @@ def download(fetch: Callable[[Path], object], what: str, put: str, root: str | P
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TzkError(
-                f"{what} was not found in {' or '.join(map(str, looked))}, and could not be downloaded "
+                f"{what} was not found in {' or '.join(map(str, searched))}, and could not be downloaded "
                 f"({reason}). Put {put} there, or set TZK_DATA to the folder that has it"
             ) from error
         for file in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
@@ -69,7 +76,7 @@ def download(fetch: Callable[[Path], object], what: str, put: str, root: str | P
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in this folder, or the folder itself can be made."""
+    """Whether files can be written to this folder, or the folder can be made."""
     while not folder.exists():
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -11,16 +11,22 @@ FINE = 2**15  # steps of noise within one grey level
 
 
 def dequantise(T: Tensor, generator: Generator, levels: int | None = 256) -> Tensor:
-    """(v + u) / levels with u uniform on the open interval (0, 1), independently for each element.
+    """(v + u) / levels, with u uniform on the open interval (0, 1).
 
-    T: uint8 `(batch, *shape)`, grey levels v in 0 .. levels - 1. Returns float32 of that shape, strictly
-    inside (v / levels, (v + 1) / levels). With `levels` None, T is real-valued already and comes back as
-    float32, no random numbers drawn. Raises TzkError if the type of T does not fit.
+    u is one of the midpoints (k + 1/2) / 2^15. Then v + u is an odd number of 2^-16, which float32 holds exactly for
+    any v < 256. The mean of u is exactly 1/2, and no value is 0, 1 or in the cell above. With `torch.rand`, one in
+    130,000 of the brightest pixels would be rounded up to 1, where a logit is infinite.
 
-    u is taken from the midpoints (k + 1/2) / 2^15. Then v + u is an odd number of 2^-16, which float32 holds
-    exactly for any v < 256: the mean of u is exactly 1/2, and no value falls on 0, 1, or into the cell above.
-    With `torch.rand` one in 130,000 of the brightest pixels would be rounded up to 1, where a logit is
-    infinite.
+    Args:
+        T: uint8 (batch, *shape), grey levels v in 0 .. levels - 1; real-valued if `levels` is None.
+        generator: of u; unused if `levels` is None.
+        levels: the number of grey levels.
+
+    Returns:
+        float32 (batch, *shape), strictly inside (v / levels, (v + 1) / levels); T itself if `levels` is None.
+
+    Raises:
+        TzkError: if the type of T does not fit.
     """
     if levels is None:
         if not T.is_floating_point():

@@ -11,33 +11,36 @@ import torch
 from torch import Tensor
 
 from tzk_core.data.images import COLOURS, GROUNDS, read_image, resize, size_of
-from tzk_core.data.listing import labels_without_images, parts_of
+from tzk_core.data.listing import labels_without_images, supplied_splits
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
 from tzk_core.errors import Note, TzkError, nearest
 
 LARGEST = 8192
-"""Pixels of the side of an image that all are resized to."""
+"""The largest side of resized images, in pixels."""
 
 
 class Folder:
     """Images below a folder, in natural order of their paths.
 
-    path: the folder; looked for as written, then below `TZK_DATA`. Either its subfolders are labels, or it
-        has `train` (and maybe `validation`, or `val`, and `test`) whose subfolders are labels, and nothing
-        beside them. Links are followed. Other files, and hidden ones, are left alone.
-    size: resize to size x size (antialiased bilinear, whatever the proportions were); None keeps the images
-        as they are, and they must then all have one size.
-    colour: "grey", shape (1, h, w), or "rgb", shape (3, h, w). invert: make dark ink on light paper bright on
-        dark.
-    ground: "white" or "black", the paper that shows where an image is transparent.
-    splits: whether the subfolders of `path` are splits; false where a label is called train, say.
-    validation, test: how many images to cut from the training images by `seed`, if there is no folder for
-        them; by default a tenth each.
-    An image is turned as its camera says in EXIF. Whatever cannot be read right is refused: damaged files, more than
-    8 bits a channel, several frames in a file; all of these files are listed at once.
     Label column `label`: the subfolder, with "/" between nested ones; no column if there are no subfolders.
+
+    An image is turned as EXIF says. Damaged files, more than 8 bits a channel, and several frames in a file are
+    refused, and all such files are listed at once.
+
+    Args:
+        path: the folder, as written or else below `TZK_DATA`. Either its subfolders are labels, or it has `train` (and
+            perhaps `validation`, or `val`, and `test`) and nothing else, whose subfolders are labels. Links are
+            followed. Hidden files, and files that are not images, are ignored.
+        size: the side of the resized images (antialiased bilinear, whatever the proportions). None keeps the images as
+            they are; they must then all have one size.
+        colour: "grey", shape (1, h, w), or "rgb", shape (3, h, w).
+        invert: whether to make dark ink on light paper bright on dark.
+        ground: "white" or "black", the paper behind transparent images.
+        splits: whether the subfolders of `path` are splits; false where, say, a label is called train.
+        validation, test: the numbers of images to cut from the training images by `seed`, if there is no folder for
+            them; by default a tenth each.
     """
 
     levels: int | None = 256
@@ -47,6 +50,7 @@ class Folder:
         path: str | Path | None = None,
         size: int | None = None,
         colour: str = "grey",
+        *,
         invert: bool = False,
         validation: int | None = None,
         test: int | None = None,
@@ -65,22 +69,22 @@ class Folder:
             raise TzkError(f"folder: {self.folder} is not a folder; give the folder that has the images")
         self.name = self.folder.name
         self.size, self.colour, self.invert, self.ground = size, colour, invert, ground
-        parts = parts_of(self.folder, splits)
-        self._bases = {part: base for part, (base, _) in parts.items()}
-        self._files = {part: files for part, (_, files) in parts.items()}
-        for part, files in self._files.items():
-            if empty := labels_without_images(self._bases[part], files):
+        folders = supplied_splits(self.folder, splits=splits)
+        self._bases = {supplied: base for supplied, (base, _) in folders.items()}
+        self._files = {supplied: files for supplied, (_, files) in folders.items()}
+        for supplied, files in self._files.items():
+            if empty := labels_without_images(self._bases[supplied], files):
                 warnings.warn(
-                    f"folder: no images in {', '.join(empty)} of {self._bases[part]}: there are no such labels",
+                    f"folder: no images in {', '.join(empty)} of {self._bases[supplied]}: there are no such labels",
                     Note,
                     stacklevel=2,
                 )
         self._divided = divide(
-            {part: len(files) for part, files in self._files.items()},
-            validation,
-            test,
-            seed,
-            "folder",
+            {supplied: len(files) for supplied, files in self._files.items()},
+            validation=validation,
+            test=test,
+            seed=seed,
+            name="folder",
         )
         first = self._files["train"][0]
         width, height = size_of(first, "folder")
@@ -94,11 +98,12 @@ class Folder:
         shape: tuple[int, ...],
         size: int | None = None,
         colour: str = "grey",
+        *,
         invert: bool = False,
         ground: str = "white",
         **_: object,
     ) -> Folder:
-        """A folder whose images are gone: `prepare` takes others to `shape` as it did, and it has no splits."""
+        """A data set whose images are gone, with `prepare` but no splits."""
         folder = cls.__new__(cls)
         folder.name, folder.shape, folder.original_dims = "folder", tuple(shape), None
         folder.size, folder.colour, folder.invert, folder.ground = size, colour, invert, ground
@@ -106,22 +111,33 @@ class Folder:
         return folder
 
     def split(self, split: str) -> Samples:
-        """`Samples` of "train", "validation" or "test"; TzkError names an image that does not fit."""
+        """`Samples` of "train", "validation" or "test".
+
+        Raises:
+            TzkError: with all images that do not fit.
+        """
         check_split(split)
-        part, rows = self._divided[split]
-        files = [self._files[part][row] for row in rows]
+        supplied, rows = self._divided[split]
+        files = [self._files[supplied][row] for row in rows]
         T = torch.empty(len(files), *self.shape, dtype=torch.uint8)
         try:
             for file, row in zip(files, T, strict=True):
                 row.copy_(self._read(file))
         except TzkError as error:
-            raise TzkError(self._all_that_is_wrong() or str(error)) from None
-        labels = [file.relative_to(self._bases[part]).parent.as_posix() for file in files]
+            raise TzkError(self._problems() or str(error)) from None
+        labels = [file.relative_to(self._bases[supplied]).parent.as_posix() for file in files]
         named = {"label": np.array(["" if label == "." else label for label in labels], dtype=np.str_)}
         return Samples(T=T, labels=named if self._is_labelled() else {})
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
-        """An image as its file has it, uint8 (c, h, w), as `split` gives it; TzkError calls it `name`."""
+        """Convert an image from its file, uint8 (c, h, w), to what `split` returns.
+
+        Args:
+            name: of the image, for the message.
+
+        Raises:
+            TzkError: if the image has another size, and the data set has none to resize to.
+        """
         if self.size is not None:
             image = resize(image[None], self.size)[0]
         elif tuple(image.shape) != self.shape:
@@ -132,10 +148,10 @@ class Folder:
         return 255 - image if self.invert else image
 
     def _read(self, file: Path) -> Tensor:
-        return self.prepare(read_image(file, self.colour, "folder", self.ground), str(file))
+        return self.prepare(read_image(file, self.colour, "folder", ground=self.ground), str(file))
 
-    def _all_that_is_wrong(self) -> str:
-        """A line for each image of any split that does not fit, so that one reading finds all of them."""
+    def _problems(self) -> str:
+        """All images of any split that do not fit, one a line."""
         problems = []
         for file in (file for files in self._files.values() for file in files):
             try:
@@ -147,4 +163,4 @@ class Folder:
         return f"{len(problems)} images of {self.folder} cannot be used:\n  " + "\n  ".join(problems)
 
     def _is_labelled(self) -> bool:
-        return any(file.parent != self._bases[part] for part, files in self._files.items() for file in files)
+        return any(file.parent != self._bases[supplied] for supplied, files in self._files.items() for file in files)

@@ -1,4 +1,4 @@
-"""Small sets of drawn glyphs, made in code: digits, the letters of an invented alphabet, and signs."""
+"""Small sets of drawn glyphs, made in code: digits, invented letters, and signs."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from tzk_core.errors import TzkError
 from tzk_core.random_streams import numpy_stream
 
 DIGITS: dict[str, Sequence[Points]] = {
-    "0": [arc(0, 0, 0.6, 0.95, 90, 450, 14)],
+    "0": [arc((0, 0), (0.6, 0.95), (90, 450), pieces=14)],
     "1": [[(-0.35, 0.5), (0.1, 0.95), (0.1, -0.95)]],
-    "2": [[*arc(0, 0.45, 0.55, 0.5, 160, -30, 8), (-0.6, -0.95), (0.62, -0.95)]],
-    "3": [[*arc(-0.05, 0.5, 0.5, 0.45, 140, -80, 7), *arc(-0.05, -0.45, 0.6, 0.5, 80, -145, 8)]],
+    "2": [[*arc((0, 0.45), (0.55, 0.5), (160, -30), pieces=8), (-0.6, -0.95), (0.62, -0.95)]],
+    "3": [
+        [*arc((-0.05, 0.5), (0.5, 0.45), (140, -80), pieces=7), *arc((-0.05, -0.45), (0.6, 0.5), (80, -145), pieces=8)]
+    ],
     "4": [[(0.3, -0.95), (0.3, 0.95), (-0.65, -0.35), (0.7, -0.35)]],
-    "5": [[(0.5, 0.95), (-0.45, 0.95), (-0.5, 0.12), *arc(-0.05, -0.35, 0.6, 0.6, 115, -145, 9)]],
-    "6": [[(0.35, 0.95), (-0.15, 0.6), (-0.5, 0.05), *arc(0.02, -0.42, 0.55, 0.53, 170, 530, 12)]],
+    "5": [[(0.5, 0.95), (-0.45, 0.95), (-0.5, 0.12), *arc((-0.05, -0.35), (0.6, 0.6), (115, -145), pieces=9)]],
+    "6": [[(0.35, 0.95), (-0.15, 0.6), (-0.5, 0.05), *arc((0.02, -0.42), (0.55, 0.53), (170, 530), pieces=12)]],
     "7": [[(-0.6, 0.95), (0.6, 0.95), (-0.15, -0.95)]],
-    "8": [arc(0, 0.5, 0.45, 0.45, -90, 270, 11), arc(0, -0.47, 0.58, 0.5, 90, 450, 12)],
-    "9": [[*arc(-0.02, 0.42, 0.52, 0.53, 0, 360, 12), (0.48, 0.1), (0.3, -0.95)]],
+    "8": [arc((0, 0.5), (0.45, 0.45), (-90, 270), pieces=11), arc((0, -0.47), (0.58, 0.5), (90, 450), pieces=12)],
+    "9": [[*arc((-0.02, 0.42), (0.52, 0.53), (0, 360), pieces=12), (0.48, 0.1), (0.3, -0.95)]],
 }
 
 LETTERS: dict[str, Sequence[Points]] = {
     "ha": [[(-0.6, -0.95), (-0.6, 0.95)], [(0.6, -0.95), (0.6, 0.95)], [(-0.6, 0.5), (0.6, -0.5)]],
     "ka": [[(-0.75, -0.95), (0, 0.95), (0.75, -0.95)], [(0, 0.95), (0, -0.95)]],
-    "mo": [[*arc(0, -0.05, 0.7, 0.85, 60, 380, 12), (0.1, 0.2), (-0.15, -0.15)]],
-    "ro": [arc(0, 0, 0.7, 0.5, 0, 360, 14), [(0, 0.95), (0, -0.95)]],
+    "mo": [[*arc((0, -0.05), (0.7, 0.85), (60, 380), pieces=12), (0.1, 0.2), (-0.15, -0.15)]],
+    "ro": [arc((0, 0), (0.7, 0.5), (0, 360), pieces=14), [(0, 0.95), (0, -0.95)]],
     "ti": [[(-0.7, 0.9), (0.7, 0.9)], [(-0.7, -0.9), (0.7, -0.9)], [(0, 0.9), (0, -0.9)]],
     "zu": [[(0.65, 0.95), (-0.65, 0.4), (0.65, -0.1), (-0.65, -0.6)], [(-0.65, -0.6), (0.65, -0.95)]],
 }
@@ -44,7 +46,7 @@ SIGNS: dict[str, Sequence[Points]] = {
         [(-0.8, -0.35), (0.8, -0.35)],
     ],
     "plus": [[(-0.8, 0), (0.8, 0)], [(0, 0.8), (0, -0.8)]],
-    "sun": [arc(0, 0, 0.8, 0.8, 0, 360, 14), arc(0, 0, 0.1, 0.1, 0, 360, 6)],
+    "sun": [arc((0, 0), (0.8, 0.8), (0, 360), pieces=14), arc((0, 0), (0.1, 0.1), (0, 360), pieces=6)],
     "times": [[(-0.7, 0.7), (0.7, -0.7)], [(-0.7, -0.7), (0.7, 0.7)]],
 }
 
@@ -54,14 +56,17 @@ CLASS_EDGE = 0.5  # standard deviations: 31 % of glyphs lie below the middle cla
 
 
 class Glyphs:
-    """Drawn glyphs of some classes, in equal numbers, with the true factors that generated each.
+    """Drawn glyphs of several classes, in equal numbers, with the factors that generated them.
 
-    size: side of the images in pixels; `(n, 1, size, size)` uint8, ink bright on exactly 0.
-    train, validation, test: how many samples each split has. Every split is drawn by itself from `seed`.
-    Label column `label`: the class. Characteristics: slant, thickness, scale, shift_x, shift_y, in standard
-    deviations (see `strokes.Factors`); they mean the same in every set of glyphs. Two factors are label columns too,
-    the middle class within half a standard deviation: `slant_class`, which is left, upright or right, and
-    `thickness_class`, which is thin, normal or thick.
+    Label column `label`: the class. Characteristics: slant, thickness, scale, shift_x, shift_y, in standard deviations
+    (see `strokes.Factors`); they mean the same in every set of glyphs. Two factors are label columns too, whose middle
+    class is within half a standard deviation: `slant_class` (left, upright, right) and `thickness_class` (thin, normal,
+    thick).
+
+    Args:
+        size: the side of the images in pixels; they are uint8 (n, 1, size, size), with bright ink on exactly 0.
+        train, validation, test: the number of samples of each split.
+        seed: every split is generated independently from it.
     """
 
     name: str
@@ -69,12 +74,10 @@ class Glyphs:
     levels: int | None = 256
 
     def __init__(
-        self, size: int = 16, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
+        self, size: int = 16, *, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
     ) -> None:
         if size < 8:
-            raise TzkError(
-                f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible"
-            )
+            raise TzkError(f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible")
         self.counts = {"train": train, "validation": validation, "test": test}
         for split, count in self.counts.items():
             if count < 0:
@@ -90,12 +93,12 @@ class Glyphs:
         random = numpy_stream(self.seed, self.name, split)
         known = np.array(list(self.strokes))
         labels = random.permutation(known[np.arange(count) % len(known)])
-        factors = Factors.draw(count, random)
+        factors = Factors.sampled(count, random)
         images = np.empty((count, self.size, self.size), dtype=np.uint8)
         for name, strokes in self.strokes.items():
             rows = np.flatnonzero(labels == name)
             chosen = Factors(*(getattr(factors, factor)[rows] for factor in FACTORS))
-            images[rows] = render(strokes, chosen, self.size, random)
+            images[rows] = render(strokes, chosen, size=self.size, random=random)
         return Samples(
             T=torch.from_numpy(images)[:, None],
             labels={"label": labels, **_factor_classes(factors)},
@@ -104,7 +107,7 @@ class Glyphs:
 
 
 def _factor_classes(factors: Factors) -> dict[str, np.ndarray]:
-    """Label column -> the name of the class that each glyph's factor lies in: below, within or above the middle one."""
+    """Classes of factors, by label column: below, within and above the middle."""
     edges = [-CLASS_EDGE, CLASS_EDGE]
     return {
         f"{factor}_class": np.array(names)[np.digitize(getattr(factors, factor), edges)]

@@ -1,4 +1,4 @@
-"""A bounded number of held-out samples of each data set, as observations that training is validated on."""
+"""A bounded number of held-out samples of each data set, to validate training."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ def held_out(
     levels: int | None,
     exclusive: Sequence[Sequence[str]] = (),
 ) -> dict[str, Observations]:
-    """At most `limit` samples of each data set, chosen by seed, dequantised once; data sets without any are left out.
+    """At most `limit` samples of each data set, chosen by seed and dequantised once.
 
-    All labels are kept, whatever is hidden in training. levels: grey levels of the data; None where it is real-valued.
+    Data sets without samples are left out. All labels are there, whatever is hidden in training.
+
+    Args:
+        levels: the number of grey levels of the data; None where these are real-valued.
     """
-    found = {}
-    for name, each in samples.items():
-        if not len(each):
+    observations = {}
+    for name, split in samples.items():
+        if not len(split):
             continue
         source = stream(seed, "validation", name)
-        chosen = each.take(torch.randperm(len(each), generator=source)[:limit].sort().values)
-        known = annotation.of({name: chosen})
-        found[name] = Observations(
+        chosen = split.take(torch.randperm(len(split), generator=source)[:limit].sort().values)
+        annotated = annotation.of({name: chosen})
+        observations[name] = Observations(
             dequantise(chosen.T, source, levels),
-            known.presence[name],
-            known.names,
-            known.characteristics[name],
+            annotated.presence[name],
+            annotated.names,
+            annotated.characteristics[name],
             tuple(tuple(group) for group in exclusive),
         )
-    return found
+    return observations

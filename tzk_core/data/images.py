@@ -1,4 +1,4 @@
-"""Images: reading one from a file, padding and resizing."""
+"""Image files, read, padded and resized."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tzk_core.files import check_regular
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What these suffixes stand for; nothing else is opened, whatever it is called: Pillow hands an EPS to Ghostscript."""
+"""Formats of these suffixes. Nothing else is opened, whatever its name, since Pillow hands an EPS to Ghostscript."""
 
 COLOURS = {"grey": "L", "rgb": "RGB"}
 GROUNDS = {"white": 255, "black": 0}
 MOST_PIXELS = 2**26
-"""Of one image: 8192 x 8192. A file of a few hundred bytes may declare more than there is memory for."""
+"""The most pixels of one image, 8192 x 8192: a file of a few hundred bytes may declare more than fits into memory."""
 
 CHUNK = 1024  # images resized at a time, so that the float copies of a large set need little memory
 
@@ -33,12 +33,20 @@ _ORIENTATION = 0x0112
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 
 
-def read_image(file: Path, colour: str, what: str, ground: str = "white") -> Tensor:
-    """The image in a file as it is looked at, uint8 `(c, h, w)`; c is 1 for `colour` "grey" and 3 for "rgb".
+def read_image(file: Path, colour: str, what: str, *, ground: str = "white") -> Tensor:
+    """Read an image, turned as EXIF says.
 
-    Turned as a camera says in EXIF; what is transparent shows the `ground`. Raises TzkError, beginning with `what` and
-    naming the file, if it is no image, is damaged or too large, has several frames or more than 8 bits a channel, or
-    if what it shows has the colour of the ground.
+    Args:
+        colour: "grey" or "rgb".
+        what: the beginning of messages.
+        ground: "white" or "black", the paper behind a transparent image.
+
+    Returns:
+        uint8 (c, h, w), with c = 1 for "grey" and 3 for "rgb".
+
+    Raises:
+        TzkError: if the file is no image, is damaged or too large, or has several frames or more than 8 bits a channel;
+            and if the whole picture has the colour of the ground.
     """
     with open_image(file, what) as image:
         try:
@@ -46,13 +54,13 @@ def read_image(file: Path, colour: str, what: str, ground: str = "white") -> Ten
                 pixels = _pixels(image, COLOURS[colour], GROUNDS[ground])
         except TzkError as error:
             raise TzkError(f"{what}: {file} {error}") from None
-        except Exception as error:  # decoders of damaged files raise whatever they come upon
+        except Exception as error:  # decoders of damaged files raise all sorts of errors
             raise _unreadable(file, error, what) from error
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
 
 
 def open_image(file: Path, what: str) -> Image.Image:
-    """The file opened, its pixels not read yet; TzkError as `read_image` raises it."""
+    """Open an image without reading its pixels; errors are those of `read_image`."""
     try:
         check_regular(file)
         with _without_warnings():
@@ -70,7 +78,7 @@ def open_image(file: Path, what: str) -> Image.Image:
 
 
 def size_of(file: Path, what: str) -> tuple[int, int]:
-    """Width and height of an image as it is looked at; TzkError as `read_image` raises it."""
+    """Width and height of an image after it is turned; errors are those of `read_image`."""
     with open_image(file, what) as image:
         try:
             with _without_warnings():
@@ -101,28 +109,42 @@ def _pixels(image: Image.Image, mode: str, ground: int) -> np.ndarray:
 
 
 def _laid_on(image: Image.Image, level: int, mode: str) -> np.ndarray:
-    """What an RGBA image looks like on paper of one grey level."""
+    """Compose an RGBA image with paper of one grey level."""
     paper = Image.new("RGBA", image.size, (level, level, level, 255))
     return np.array(Image.alpha_composite(paper, image).convert(mode))
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a channel has more than 8 bits, of which Pillow would keep the first 8 without a word."""
-    given = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
-    raw = [str(argument) for arguments in given for argument in arguments]
-    deep_raw = any(each.split(";")[-1].startswith(("16", "32")) for each in raw if ";" in each)
-    above = image.format == "PPM" and any(each.isdecimal() and int(each) > 255 for each in raw)
+    """Whether a channel has more than 8 bits, which Pillow would cut silently."""
+    decoders = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
+    arguments = [str(argument) for decoder in decoders for argument in decoder]
+    deep_raw = any(text.split(";")[-1].startswith(("16", "32")) for text in arguments if ";" in text)
+    above = image.format == "PPM" and any(text.isdecimal() and int(text) > 255 for text in arguments)
     return image.mode in _DEEP_MODES or deep_raw or above
 
 
 def pad(images: Tensor, size: int) -> Tensor:
-    """`(n, c, h, w)` -> `(n, c, size, size)`: zeros around the image, the odd one to the right and below."""
+    """Pad images with zeros; an odd one is to the right or below.
+
+    Args:
+        images: (n, c, h, w).
+
+    Returns:
+        (n, c, size, size).
+    """
     rows, columns = size - images.shape[-2], size - images.shape[-1]
     return functional.pad(images, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 `(n, c, h, w)` -> uint8 `(n, c, size, size)`: antialiased bilinear, rounded to 8 bits."""
+    """Resize images: antialiased bilinear, rounded to 8 bits.
+
+    Args:
+        images: uint8 (n, c, h, w).
+
+    Returns:
+        uint8 (n, c, size, size).
+    """
     result = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
     for chunk, target in zip(images.split(CHUNK), result.split(CHUNK), strict=True):
         smooth = functional.interpolate(chunk.float(), (size, size), mode="bilinear", antialias=True)
@@ -132,7 +154,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns of what it skips in a damaged file, and of sizes above a limit that is higher than ours."""
+    """Silence Pillow's warnings.
+
+    They are about damaged parts of files that it skips, and about sizes above a limit that is higher than ours.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

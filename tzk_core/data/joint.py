@@ -1,4 +1,4 @@
-"""Batches drawn from several data sets at once, each a function of (seed, step) alone."""
+"""Batches from several data sets at once, each a function of (seed, step) alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from tzk_core.random_streams import stream
 class JointBatches:
     """An endless sequence of batches in which every data set has its exact share.
 
-    samples: data set -> its samples, all of one shape.
-    presence: data set -> `(n, knowledge)` in {0, 1, nan}, whose columns are `knowledge`.
-    characteristics: data set -> knowledge name -> `(n, c)`, nan where unobserved (see `annotation`).
-    weights: data set -> its share of a batch, to scale; None gives every sample the same chance.
-    levels: grey levels of the data, one for all or by data set; None where values are real.
-    exclusive: groups of knowledge of which every sample has exactly one (see `Observations`).
-    favoured: data set -> `(n,)` bool, samples that have a share of their own in what is drawn from the data set,
-        `favoured_share`, above 0 and below 1: the few labelled ones among many.
+    Args:
+        samples: by data set, all of one shape.
+        presence: (n, knowledge) in {0, 1, nan} by data set; the columns are `knowledge`.
+        characteristics: (n, c) by data set and knowledge type, nan where unobserved (see `annotation`).
+        knowledge: names of the knowledge types.
+        weights: the share of each data set in a batch, unnormalised; None gives every sample the same chance.
+        levels: the number of grey levels, for all or by data set; None for real-valued data.
+        exclusive: groups of knowledge types of which every sample has exactly one (see `Observations`).
+        favoured: (n,) bool by data set, samples with a share of their own, such as the few labelled ones among many.
+        favoured_share: the share of favoured samples among those of their data set, above 0 and below 1.
 
-    Raises TzkError if shapes differ, a data set is empty, or weights do not fit.
+    Raises:
+        TzkError: if shapes differ, a data set is empty, or weights do not fit.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class JointBatches:
         samples: Mapping[str, Samples],
         presence: Mapping[str, Tensor],
         characteristics: Mapping[str, Mapping[str, Tensor]] | None = None,
+        *,
         knowledge: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
         batch_size: int = 256,
@@ -56,11 +60,9 @@ class JointBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.levels = {name: levels[name] if isinstance(levels, Mapping) else levels for name in samples}
-        self._widths = {
-            name: C.shape[1] for columns in self.characteristics.values() for name, C in columns.items()
-        }
-        self._parts = {
-            name: _parts(len(each), (favoured or {}).get(name), favoured_share) for name, each in samples.items()
+        self._widths = {name: C.shape[1] for columns in self.characteristics.values() for name, C in columns.items()}
+        self._strata = {
+            name: _strata(len(split), (favoured or {}).get(name), favoured_share) for name, split in samples.items()
         }
         self._orders: dict[tuple[str, str], dict[int, Tensor]] = {}
         for name in samples:
@@ -72,10 +74,10 @@ class JointBatches:
                 )
 
     def batch(self, step: int) -> Observations:
-        """The batch of this step, `batch_size` observations, data set after data set, dequantised.
+        """The dequantised batch of this step, data set after data set.
 
-        Depends on (seed, step) only. Within a data set samples come in a fresh random order each epoch, every
-        one exactly once; an epoch may end within a batch.
+        It depends on (seed, step) alone. Every epoch of a data set has each sample exactly once, in a new random order,
+        and may end within a batch.
         """
         positions = self.positions(step)
         T = []
@@ -87,22 +89,20 @@ class JointBatches:
             presence=torch.cat([self.presence[name][rows] for name, rows in positions.items()]),
             knowledge=self.knowledge,
             characteristics={
-                knowledge: torch.cat(
-                    [self._rows_of(knowledge, name, rows) for name, rows in positions.items()]
-                )
+                knowledge: torch.cat([self._rows_of(knowledge, name, rows) for name, rows in positions.items()])
                 for knowledge in self._widths
             },
             exclusive=self.exclusive,
         )
 
     def positions(self, step: int) -> dict[str, Tensor]:
-        """data set -> its positions in the batch of this step, `(m,)` int64, `batch_size` in all."""
+        """Positions in each data set of the samples of this step's batch, (m,) int64."""
         before = shares(step * self.batch_size, self.weights)
         after = shares((step + 1) * self.batch_size, self.weights)
-        return {name: self._drawn(name, before[name], after[name]) for name in self.samples}
+        return {name: self._sampled(name, before[name], after[name]) for name in self.samples}
 
     def sources(self, step: int) -> dict[str, slice]:
-        """data set -> its rows in the batch of this step."""
+        """Rows of the batch of this step, by data set."""
         sources, start = {}, 0
         for name, rows in self.positions(step).items():
             sources[name] = slice(start, start + len(rows))
@@ -110,11 +110,11 @@ class JointBatches:
         return sources
 
     def population(self) -> Tensor:
-        """`(knowledge,)`: the share of samples with each knowledge, 0 to 1; nan for knowledge that is observed nowhere.
+        """The share of samples with each knowledge type, (knowledge,) from 0 to 1.
 
-        The share within each data set, among its samples in which the knowledge is observed, averaged by the data sets'
-        weights over those that have any such sample: a hundred labels of one data set say as much of its share as
-        sixty thousand.
+        It is the share among the samples of a data set in which the knowledge is observed, averaged over data sets by
+        their weights. A hundred labels of a data set therefore count as much as sixty thousand. Knowledge that is
+        observed nowhere has nan.
         """
         present = torch.zeros(len(self.knowledge), dtype=torch.float64)
         total = torch.zeros(len(self.knowledge), dtype=torch.float64)
@@ -129,37 +129,44 @@ class JointBatches:
         C = self.characteristics[dataset].get(knowledge)
         return torch.full((len(rows), self._widths[knowledge]), torch.nan) if C is None else C[rows]
 
-    def _drawn(self, name: str, start: int, stop: int) -> Tensor:
-        """The positions number start .. stop - 1 of all that is ever drawn from one data set, part after part."""
-        parts = self._parts[name]
-        weights = {part: weight for part, (_, weight) in parts.items()}
+    def _sampled(self, name: str, start: int, stop: int) -> Tensor:
+        """Positions start .. stop - 1 of the endless sequence of a data set."""
+        strata = self._strata[name]
+        weights = {stratum: weight for stratum, (_, weight) in strata.items()}
         before, after = shares(start, weights), shares(stop, weights)
-        return torch.cat([rows[self._in_order(name, p, before[p], after[p])] for p, (rows, _) in parts.items()])
+        return torch.cat(
+            [
+                rows[self._in_order(name, stratum, start=before[stratum], stop=after[stratum])]
+                for stratum, (rows, _) in strata.items()
+            ]
+        )
 
-    def _in_order(self, name: str, part: str, start: int, stop: int) -> Tensor:
-        """The samples number start .. stop - 1 of the endless sequence of epochs of one part of a data set."""
-        count = len(self._parts[name][part][0])
+    def _in_order(self, name: str, stratum: str, *, start: int, stop: int) -> Tensor:
+        """Samples start .. stop - 1 of the endless sequence of a stratum."""
+        count = len(self._strata[name][stratum][0])
         pieces = [torch.empty(0, dtype=torch.int64)]
         while start < stop:
             epoch, first = divmod(start, count)
             last = min(count, first + stop - start)
-            pieces.append(self._order(name, part, epoch, count)[first:last])
+            pieces.append(self._order(name, stratum, epoch)[first:last])
             start += last - first
         return torch.cat(pieces)
 
-    def _order(self, name: str, part: str, epoch: int, count: int) -> Tensor:
-        kept = self._orders.setdefault((name, part), {})
-        if epoch not in kept:
-            for old in [other for other in kept if abs(other - epoch) > 1]:
-                # a batch touches neighbouring epochs at most, if it is smaller than the data set
-                del kept[old]
-            names = (name, part) if part else (name,)
-            kept[epoch] = torch.randperm(count, generator=stream(self.seed, "order", *names, epoch))
-        return kept[epoch]
+    def _order(self, name: str, stratum: str, epoch: int) -> Tensor:
+        """The random order of one epoch, cached beside those of the neighbouring epochs."""
+        orders = self._orders.setdefault((name, stratum), {})
+        if epoch not in orders:
+            for old in [other for other in orders if abs(other - epoch) > 1]:
+                # a batch smaller than the data set touches neighbouring epochs at most
+                del orders[old]
+            names = (name, stratum) if stratum else (name,)
+            count = len(self._strata[name][stratum][0])
+            orders[epoch] = torch.randperm(count, generator=stream(self.seed, "order", *names, epoch))
+        return orders[epoch]
 
 
-def _parts(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple[Tensor, Fraction]]:
-    """The parts that a data set is drawn from: by name, their positions, and the share of each."""
+def _strata(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple[Tensor, Fraction]]:
+    """Positions and shares of the strata of a data set, by name."""
     if favoured is None or favoured.all() or not favoured.any():
         return {"": (torch.arange(count), Fraction(1))}
     if not 0 < share < 1:
@@ -169,33 +176,31 @@ def _parts(count: int, favoured: Tensor | None, share: float) -> dict[str, tuple
 
 
 def shares(total: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
-    """Divide the first `total` samples of a sequence among names by weight; the parts sum to `total`.
+    """Divide the first `total` samples of a sequence among names by weight.
 
-    Each name in turn, from the heaviest on, takes its rounded share of what is left. So a part never shrinks
-    as `total` grows, and the difference of two totals divides what lies between; and a part stays near its
-    exact share, within 1/2 for two names, and within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
+    The names in turn, from the heaviest on, take their rounded share of what is left, so that counts sum to `total`. A
+    count never shrinks as `total` grows, and the difference of two totals divides the samples between them. A count
+    stays near its exact share: within 1/2 for two names, within 1/2 (1 + 1/2 + ... + 1/(k - 1)) for k of equal weight.
     """
-    left, weight_left, parts = total, sum(weights.values()), {}
+    left, weight_left, counts = total, sum(weights.values()), {}
     for name, weight in sorted(weights.items(), key=lambda item: -item[1]):
-        parts[name] = round_half_up(left * weight / weight_left)
-        left, weight_left = left - parts[name], weight_left - weight
-    return parts
+        counts[name] = round_half_up(left * weight / weight_left)
+        left, weight_left = left - counts[name], weight_left - weight
+    return counts
 
 
 def round_half_up(value: Fraction) -> int:
-    """The nearest integer, the upper one at a half, where `round` would go to the even one."""
+    """Round to the nearest integer, halves up; `round` takes halves to the even one."""
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
 
 
-def _checked_weights(
-    samples: Mapping[str, Samples], weights: Mapping[str, float] | None
-) -> dict[str, Fraction]:
-    """Weights that sum to 1, as exact fractions, in the order of `samples`."""
+def _checked_weights(samples: Mapping[str, Samples], weights: Mapping[str, float] | None) -> dict[str, Fraction]:
+    """Normalise weights to exact fractions, in the order of `samples`."""
     if weights is None:
-        weights = {name: len(each) for name, each in samples.items()}
+        weights = {name: len(split) for name, split in samples.items()}
     if set(weights) != set(samples):
         raise TzkError(
-            f"weights are given for {sorted(weights)}, the data sets are {sorted(samples)}: "
+            f"weights are for {sorted(weights)}, the data sets are {sorted(samples)}: "
             "give a weight to every data set, or to none"
         )
     for name, weight in weights.items():
@@ -208,10 +213,10 @@ def _checked_weights(
 def _check_samples(samples: Mapping[str, Samples]) -> None:
     if not samples:
         raise TzkError("no data set: expected at least one")
-    for name, each in samples.items():
-        if len(each) == 0:
-            raise TzkError(f"data set '{name}': no samples to draw from")
-    shapes = {name: tuple(each.T.shape[1:]) for name, each in samples.items()}
+    for name, split in samples.items():
+        if len(split) == 0:
+            raise TzkError(f"data set '{name}': expected at least one sample; got none")
+    shapes = {name: tuple(split.T.shape[1:]) for name, split in samples.items()}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
         raise TzkError(

@@ -1,4 +1,4 @@
-"""The images below a folder, and which splits and labels its subfolders are: nothing is left out without a word."""
+"""Images below a folder, and the splits and labels that its subfolders are."""
 
 from __future__ import annotations
 
@@ -11,44 +11,50 @@ from tzk_core.data.protocol import SPLITS
 from tzk_core.errors import TzkError, nearest
 
 _SPLIT_OF = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-"""What a folder of a split may be called, whatever its case."""
+"""Names of folders of splits, in any case."""
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The files below a folder whose names are those of images, in natural order; hidden ones are left alone.
+    """List the files below a folder that have names of images, in natural order.
 
-    Links are followed. Raises TzkError for a folder that cannot be read, a link that leads nowhere, or one that leads
-    to a folder above itself.
+    Links are followed, and hidden files are ignored.
+
+    Raises:
+        TzkError: for an unreadable folder, a broken link, or a link to a folder above itself.
     """
     images: list[Path] = []
     _collect(folder, (folder.resolve(),), images)
     return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
 
 
-def parts_of(folder: Path, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
-    """For each part that a folder brings ("train", and maybe others): its folder, and the images below it.
+def supplied_splits(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
+    """Folder and images of each supplied split: "train", and perhaps others.
 
-    splits: whether the subfolders are splits; None goes by their names, which are then all of splits, or none is.
-    Raises TzkError for a part without images, and where it cannot tell which of the two is meant.
+    Args:
+        splits: whether the subfolders are splits; None decides by their names, of which all or none are those of
+            splits.
+
+    Raises:
+        TzkError: for a split without images, and where names do not decide.
     """
     named = _named_as_splits(folder) if splits is not False else {}
     if splits and "train" not in named.values():
         raise TzkError(f"folder: splits = true, but {folder} has no folder train")
     if not named:
-        return {"train": (folder, _some(folder))}
+        return {"train": (folder, _images(folder))}
     _check_all_are_splits(folder, named)
-    parts = {split: (folder / name, _some(folder / name)) for name, split in named.items()}
-    return {split: parts[split] for split in SPLITS if split in parts}
+    supplied = {split: (folder / name, _images(folder / name)) for name, split in named.items()}
+    return {split: supplied[split] for split in SPLITS if split in supplied}
 
 
 def labels_without_images(base: Path, images: list[Path]) -> list[str]:
-    """The subfolders of `base` that have no image anywhere below them, hidden ones left alone."""
+    """Subfolders of `base` without any image below them; hidden ones are ignored."""
     with_images = {file.relative_to(base).parts[0] for file in images if file.parent != base}
-    return [each.name for each in _subfolders(base) if each.name not in with_images]
+    return [entry.name for entry in _subfolders(base) if entry.name not in with_images]
 
 
 def _collect(folder: Path, above: tuple[Path, ...], images: list[Path]) -> None:
-    """Appends the images below a folder; `above` are the folders that one came through, links resolved."""
+    """Append the images below a folder; `above` are the folders that lead there."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -69,26 +75,23 @@ def _collect(folder: Path, above: tuple[Path, ...], images: list[Path]) -> None:
 
 
 def _named_as_splits(folder: Path) -> dict[str, str]:
-    """The subfolders that are called as splits are, and which."""
-    found = {each.name: _SPLIT_OF[each.name.casefold()] for each in _subfolders(folder) if _is_split(each.name)}
+    """Splits by name of subfolder, where that is the name of one."""
+    names = [entry.name for entry in _subfolders(folder)]
+    named = {name: _SPLIT_OF[name.casefold()] for name in names if name.casefold() in _SPLIT_OF}
     for split in SPLITS:
-        if len(twice := [name for name, its in found.items() if its == split]) > 1:
+        if len(twice := [name for name, other in named.items() if other == split]) > 1:
             raise TzkError(f"folder: {folder} has {' and '.join(twice)}, which both stand for the {split} split")
-    return found
-
-
-def _is_split(name: str) -> bool:
-    return name.casefold() in _SPLIT_OF
+    return named
 
 
 def _check_all_are_splits(folder: Path, named: dict[str, str]) -> None:
-    """Raises TzkError where a folder of splits holds anything else, or no training split."""
+    """Check that a folder of splits has a training split, and nothing else."""
     if "train" not in named.values():
         raise TzkError(
             f"folder: {folder} has a folder {' and '.join(named)} but no folder train: put the training images into "
             f"{folder / 'train'}, or say splits = false if its subfolders are labels"
         )
-    others = [each.name for each in _subfolders(folder) if each.name not in named]
+    others = [entry.name for entry in _subfolders(folder) if entry.name not in named]
     loose = [file.name for file in _files(folder) if file.suffix.lower() in SUFFIXES]
     if others or loose:
         what = ", ".join([*others, *(f"{len(loose)} images" for _ in loose[:1])])
@@ -99,7 +102,8 @@ def _check_all_are_splits(folder: Path, named: dict[str, str]) -> None:
         )
 
 
-def _some(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
+    """The images below a folder, of which there has to be one."""
     images = images_below(folder)
     if not images:
         raise TzkError(f"folder: no images in {folder}: expected names that end in {' '.join(SUFFIXES)}")
@@ -107,16 +111,16 @@ def _some(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [each for each in _shown(folder) if each.is_dir()]
+    return [entry for entry in _visible(folder) if entry.is_dir()]
 
 
 def _files(folder: Path) -> list[Path]:
-    return [each for each in _shown(folder) if not each.is_dir()]
+    return [entry for entry in _visible(folder) if not entry.is_dir()]
 
 
-def _shown(folder: Path) -> list[Path]:
-    """What is in a folder, hidden entries left alone, in the order of names."""
+def _visible(folder: Path) -> list[Path]:
+    """Entries of a folder that are not hidden, in order of name."""
     try:
-        return sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise TzkError(f"the folder {folder} cannot be read: {error.strerror}") from None

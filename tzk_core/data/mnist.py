@@ -1,4 +1,4 @@
-"""MNIST, read by torchvision, from files that may be compressed and read-only."""
+"""MNIST, from files that may be compressed and read-only."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ SIDE = 28
 class Mnist:
     """Handwritten digits (LeCun, Cortes and Burges): 60,000 to train on, 10,000 to test on.
 
-    root: the folder that has MNIST/raw (its four idx files, plain or .gz); default `TZK_DATA`, else a cache
-        folder.
-    size: 28 as they are; larger pads with zeros around (32 as in the paper: original_dims stays 784); smaller
-        resizes (antialiased bilinear, original_dims None).
-    validation: how many of the 60,000 are set aside by `seed` as the validation split; 0 for none. (Published
-        figures differ here: 50,000 + 10,000 is as common as training on all 60,000. The test split is
-        the same.)
-    The label column `label` is "0" to "9"; images are `(n, 1, size, size)` uint8, ink bright.
-    Characteristics, measured on the original images (see `data/ink.py`) and in their pixels, whatever `size`:
-    slant, how many pixels to the right a digit leans for each pixel upwards, from second moments: 0.1 on average,
-        give or take 0.3; thickness, of its strokes, twice the area of the ink over the length of its outline: 2.6,
-        give or take 0.6.
+    Images are uint8 (n, 1, size, size) with bright ink. Label column `label`: "0" to "9".
+
+    Characteristics are measured on the original images, in their pixels, whatever `size` (see `data/ink.py`). Slant
+    is the pixels to the right for each pixel upwards, 0.1 ± 0.3. Thickness is twice the area of the ink over the length
+    of its outline, 2.6 ± 0.6.
+
+    Args:
+        root: the folder with MNIST/raw, four idx files, plain or .gz; by default `TZK_DATA`, else the cache.
+        size: 28 as they are. Larger ones are padded with zeros (32 as in the paper; original_dims stays 784), smaller
+            ones resized (antialiased bilinear; original_dims None).
+        validation: the number of the 60,000 that are the validation split, chosen by `seed`. Published figures differ
+            here: 50,000 + 10,000 is as common as training on all 60,000. The test split is the same.
     """
 
     name = "mnist"
@@ -58,6 +58,7 @@ class Mnist:
         self,
         root: str | Path | None = None,
         size: int = 28,
+        *,
         validation: int = 5000,
         seed: int = 0,
     ) -> None:
@@ -68,7 +69,11 @@ class Mnist:
         self.original_dims: int | None = SIDE * SIDE if size >= SIDE else None
 
     def split(self, split: str) -> Samples:
-        """`Samples` of "train", "validation" or "test"; TzkError if the files cannot be had."""
+        """`Samples` of "train", "validation" or "test".
+
+        Raises:
+            TzkError: if the files are neither there nor can be downloaded.
+        """
         check_split(split)
         read = torchvision.datasets.MNIST(str(_ready(self.root)), train=split != "test")
         images, labels = read.data[:, None], read.targets.numpy()
@@ -85,7 +90,15 @@ class Mnist:
         )
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
-        """An image of 28 x 28 pixels, uint8 (1, h, w), as `split` gives it; TzkError calls it `name`."""
+        """Convert an image to what `split` returns.
+
+        Args:
+            image: uint8 (1, h, w), of 28 x 28 pixels.
+            name: of the image, for the message.
+
+        Raises:
+            TzkError: if it has another size.
+        """
         if tuple(image.shape) == self.shape:
             return image
         if tuple(image.shape) != (1, SIDE, SIDE):
@@ -100,7 +113,7 @@ class Mnist:
 
 
 def _ready(root: str | Path | None) -> Path:
-    """The folder whose MNIST/raw has all four files uncompressed; downloads them if there is none."""
+    """The folder whose MNIST/raw has all four files uncompressed, downloaded if need be."""
     for place in places(root):
         raw = place / RAW
         if all((raw / name).is_file() for name in FILES):
@@ -118,7 +131,7 @@ def _ready(root: str | Path | None) -> Path:
 
 
 def _check_whole(file: Path) -> None:
-    """Raises TzkError unless a file is as long as the shape at its beginning takes: copies are cut off at times."""
+    """Check that a file is as long as its header says; copies may be incomplete."""
     with file.open("rb") as stream:
         start = stream.read(16)
     axes = start[3] if len(start) > 3 else 0
@@ -132,7 +145,7 @@ def _check_whole(file: Path) -> None:
 
 
 def _decompressed(raw: Path) -> Path:
-    """Copy the files of a folder, uncompressed, into the cache; returns the folder to read from."""
+    """Copy files, uncompressed, into a folder of the cache, and return that."""
     sources = {name: raw / name if (raw / name).is_file() else raw / f"{name}.gz" for name in FILES}
     place = cache_root() / f"mnist-{fingerprint(sources.values())}"
     for name, source in sources.items():

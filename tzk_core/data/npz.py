@@ -1,4 +1,4 @@
-"""A user's own arrays of any fixed shape, in npz files."""
+"""A user's own arrays, of any fixed shape, in npz files."""
 
 from __future__ import annotations
 
@@ -22,25 +22,30 @@ EXPECTED = "T, labels.NAME and characteristics.NAME"
 class Npz:
     """Arrays of one fixed shape, with labels and characteristics, as `numpy.savez` writes them.
 
-    path: an npz file, or a folder with train.npz (and maybe validation.npz and test.npz); looked for as
-        written, then below `TZK_DATA`. A file has these arrays, and no others:
+    A file has these arrays, and no others:
 
         T                       (n, *shape), uint8 grey levels or floating point
         labels.NAME             (n,), text or integers; "" where the label is not known
         characteristics.NAME    (n,), numbers; nan where the value is not known
 
-        numpy.savez("mine.npz", **{"T": T, "labels.kind": kinds, "characteristics.mass": masses})
+        numpy.savez("mine.npz", **{"T": T, "labels.species": species, "characteristics.mass": masses})
 
-    levels: number of grey levels if T is uint8 (0 .. levels - 1).
-    validation, test: how many samples to cut from the training samples by `seed`, if there is no file for
-        them; by default a tenth each.
-    Everything is read and checked when the data set is made; TzkError names file and array.
+    Args:
+        path: an npz file, or a folder with train.npz (and perhaps validation.npz and test.npz), as written or else
+            below `TZK_DATA`.
+        levels: the number of grey levels if T is uint8 (0 .. levels - 1).
+        validation, test: the numbers of samples to cut from the training samples by `seed`, if there is no file for
+            them; by default a tenth each.
+
+    Raises:
+        TzkError: with file and array; everything is read and checked at once.
     """
 
     def __init__(
         self,
         path: str | Path | None = None,
         levels: int = 256,
+        *,
         validation: int | None = None,
         test: int | None = None,
         seed: int = 0,
@@ -49,20 +54,20 @@ class Npz:
             raise TzkError(f"npz: levels = {levels}, expected 2 to 256")
         source = existing(path, "npz")
         self.name = source.stem
-        self._parts = {part: _read(file, levels) for part, file in _files(source).items()}
+        self._supplied = {supplied: _read(file, levels) for supplied, file in _files(source).items()}
         self._divided = divide(
-            {part: len(samples) for part, samples in self._parts.items()},
-            validation,
-            test,
-            seed,
-            "npz",
+            {supplied: len(samples) for supplied, samples in self._supplied.items()},
+            validation=validation,
+            test=test,
+            seed=seed,
+            name="npz",
         )
-        train = self._parts["train"]
-        for part, samples in self._parts.items():
-            if _kind(samples) != _kind(train):
+        train = self._supplied["train"]
+        for supplied, samples in self._supplied.items():
+            if _format_of(samples) != _format_of(train):
                 raise TzkError(
-                    f"npz: {source}: {part}.npz does not fit train.npz: "
-                    f"expected {_kind(train)}; got {_kind(samples)}"
+                    f"npz: {source}: {supplied}.npz does not fit train.npz: "
+                    f"expected {_format_of(train)}; got {_format_of(samples)}"
                 )
         self.shape: tuple[int, ...] = tuple(train.T.shape[1:])
         self.levels: int | None = levels if train.T.dtype == torch.uint8 else None
@@ -71,8 +76,8 @@ class Npz:
     def split(self, split: str) -> Samples:
         """`Samples` of "train", "validation" or "test"."""
         check_split(split)
-        part, rows = self._divided[split]
-        return self._parts[part].take(rows)
+        supplied, rows = self._divided[split]
+        return self._supplied[supplied].take(rows)
 
 
 def _files(source: Path) -> dict[str, Path]:
@@ -85,9 +90,13 @@ def _files(source: Path) -> dict[str, Path]:
 
 
 def read_observations(file: Path, shape: tuple[int, ...], levels: int | None) -> torch.Tensor:
-    """The array T of an npz file, (n, *shape), uint8 below `levels` or float32; other arrays in it are left alone.
+    """Read the array T of an npz file; other arrays are ignored.
 
-    Raises TzkError if it cannot be read, has no T, is of another shape, or holds nan or infinity.
+    Returns:
+        (n, *shape), uint8 below `levels` or float32.
+
+    Raises:
+        TzkError: if the file is unreadable or has no T, or T has another shape, nan or infinity.
     """
     arrays = _arrays(file)
     if "T" not in arrays:
@@ -179,14 +188,14 @@ def _column_of_numbers(array: np.ndarray, where: str) -> torch.Tensor:
 
 
 def _too_large(values: np.ndarray) -> str:
-    """What to say of numbers that are finite and not so in single precision; "" where there are none."""
+    """Describe a number that overflows in single precision; "" if none does."""
     with np.errstate(over="ignore"):
         lost = np.isfinite(values) & ~np.isfinite(values.astype(np.float32))
     return f"{values[lost].flat[0]:g}, more than single precision holds (3.4e38)" if lost.any() else ""
 
 
-def _kind(samples: Samples) -> str:
-    """What must agree between the files of one data set, in words."""
+def _format_of(samples: Samples) -> str:
+    """The format that all files of one data set have in common, in words."""
     columns = [LABELS + name for name in sorted(samples.labels)]
     columns += [CHARACTERISTICS + name for name in sorted(samples.characteristics)]
     return f"T of {samples.T.dtype}, shape {tuple(samples.T.shape[1:])}; {', '.join(columns) or 'no columns'}"

@@ -1,4 +1,4 @@
-"""Zip files, npz among them, checked by what they declare before anything in them is unpacked."""
+"""Zip and npz files, checked by their headers before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ import numpy as np
 from tzk_core.files import check_regular
 
 MOST_TIMES = 100
-"""How many times its size a zip may unpack to, beyond `ALWAYS` bytes: real data are seldom compressed further."""
+"""The largest ratio of unpacked to packed size above `ALWAYS` bytes; real data are seldom compressed further."""
 
 ALWAYS = 2**28
+"""Bytes that a zip may always unpack to."""
 
 UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-"""What reading a zip that is damaged, encrypted or of an unknown method raises."""
+"""Errors of zip files that are damaged, encrypted or of an unknown method."""
 
 
 def check_declared(packed: zipfile.ZipFile, path: Path, most: int | None = None) -> None:
-    """Raises ValueError if what a zip declares cannot be meant: a name twice, encryption, or more than `most` bytes,
-    by default far more than its size."""
+    """Check the headers of a zip.
+
+    Args:
+        most: bytes that it may unpack to; None for `MOST_TIMES` its size.
+
+    Raises:
+        ValueError: for a name that occurs twice, encryption, or too many bytes.
+    """
     names = [member.filename for member in packed.infolist()]
     if len(set(names)) < len(names):
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
@@ -43,9 +50,12 @@ def check_declared(packed: zipfile.ZipFile, path: Path, most: int | None = None)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, each as large as its header says; none of objects, which would run code.
+    """Read the arrays of an npz file.
 
-    Raises `UNREADABLE` and TzkError.
+    Raises:
+        UNREADABLE: for damaged files, arrays that are not as large as their headers say, and arrays of objects, which
+            would run code.
+        TzkError: if it is no regular file.
     """
     check_regular(path)
     if not zipfile.is_zipfile(path):
@@ -57,22 +67,32 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{member.filename} in it is no array")
             with packed.open(member) as stream:
                 _check_array(stream, member)
-    with np.load(path, allow_pickle=False) as opened:
-        return {name: opened[name] for name in opened.files}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def unpack(source: Path, folder: Path, most: int) -> None:
-    """Extracts a zip of at most so many bytes into a folder; checks the CRC of every file; raises `UNREADABLE`."""
+    """Extract a zip of at most so many bytes into a folder.
+
+    Raises:
+        UNREADABLE: for a damaged zip, whose CRCs are checked, or for more bytes.
+    """
     check_regular(source)
     with zipfile.ZipFile(source) as packed:
         check_declared(packed, source, most)
         packed.extractall(folder)
 
 
-def write_array(path: Path, name: str, count: int, parts: Iterable[np.ndarray]) -> None:
-    """Writes an npz file of one array, (count, ...), that comes in parts of one type and shape, compressed.
+def write_array(path: Path, name: str, parts: Iterable[np.ndarray], *, count: int) -> None:
+    """Write a compressed npz file of one array, (count, ...), part by part.
 
-    The file is there whole or not at all, and what is in memory is one part. Raises OSError where it cannot be written.
+    The file becomes visible when it is whole, and one part is in memory at a time.
+
+    Args:
+        parts: of one type and shape, beside their first dimension, which add up to `count`.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -91,17 +111,15 @@ def write_array(path: Path, name: str, count: int, parts: Iterable[np.ndarray]) 
 
 
 def _check_array(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Raises ValueError unless a member is as long as the shape and type in its header take."""
+    """Check that an array is as large as the shape and type in its header."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, kind = np.lib.format.read_array_header_1_0(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, kind = np.lib.format.read_array_header_2_0(stream)
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"{member.filename} in it is of format {version}: expected 1.0 or 2.0")
-    if kind.hasobject:
+    if dtype.hasobject:
         raise ValueError(f"{member.filename} in it holds Python objects: expected numbers or text")
-    if stream.tell() + math.prod(shape) * kind.itemsize != member.file_size:
-        raise ValueError(f"{member.filename} in it is damaged: its shape {shape} of {kind} does not fit its size")
-
-
+    if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+        raise ValueError(f"{member.filename} in it is damaged: its shape {shape} of {dtype} does not fit its size")

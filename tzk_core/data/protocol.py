@@ -1,4 +1,4 @@
-"""What a data set gives: observations, named label columns and named characteristics, split by split."""
+"""The protocol of data sets: observations, label columns and characteristics, split by split."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ SPLITS = ("train", "validation", "test")
 class Samples:
     """One split of a data set, in memory.
 
-    T: `(n, *shape)`, uint8 grey levels, or float32 where the data set's `levels` is None.
-    labels: column name -> `(n,)` array of str; the empty string means that the label is not known.
-    characteristics: name -> `(n,)` float32; nan means that the value is not known.
+    T: (n, *shape), uint8 grey levels, or float32 where the data set's `levels` is None.
+    labels: (n,) arrays of str, by column; the empty string means that the label is not known.
+    characteristics: (n,) float32, by name; nan means that the value is not known.
 
-    Raises TzkError if a column is not as long as T.
+    Raises:
+        TzkError: if a column is not as long as T, or has a name that no column can have.
     """
 
     T: Tensor
@@ -49,16 +50,18 @@ class Samples:
 
     @cached_property
     def coded(self) -> dict[str, tuple[dict[str, int], np.ndarray]]:
-        """Column name -> the number of each value that occurs, and of each sample, `(n,)`: a thousand knowledge types
-        are sooner told by numbers than by text."""
-        found = {}
+        """Numbers of values, and of all samples, (n,), by label column.
+
+        Comparing numbers is faster than comparing text, as a thousand knowledge types do.
+        """
+        coded = {}
         for name, column in self.labels.items():
             values, numbers = np.unique(column, return_inverse=True)
-            found[name] = ({str(value): number for number, value in enumerate(values)}, numbers)
-        return found
+            coded[name] = ({str(value): number for number, value in enumerate(values)}, numbers)
+        return coded
 
     def take(self, index: np.ndarray | Tensor | Sequence[int]) -> Samples:
-        """The samples at these positions, `(m,)` integers, in their order; copies."""
+        """Copy the samples at these positions, (m,) integers, in this order."""
         positions = np.asarray(index, dtype=np.int64)
         rows = as_tensor(positions)
         return Samples(
@@ -72,20 +75,19 @@ class Samples:
 class Dataset(Protocol):
     """A source of observations of one fixed shape.
 
-    A class that is registered as a data set MUST have these attributes and `split`; its constructor takes
-    keyword arguments that TOML can write, all with defaults. It MUST give the same samples in the same order
-    whenever it is built with the same arguments, on any file system.
+    A registered data set MUST have these attributes and `split`. Its constructor takes keyword arguments that TOML can
+    write, all with defaults. With the same arguments it MUST return the same samples in the same order, on any file
+    system.
 
-    name: what the data set is called where a person reads it.
+    name: for readers.
     shape: of one observation; images are (channels, height, width).
-    levels: number of grey levels of uint8 data (256), or None for real-valued data.
-    original_dims: dimensions of an observation before padding (784 for MNIST padded to 32x32), the product of
-        `shape` where nothing was padded, None where the data was resized so that bits per original pixel have
-        no meaning.
+    levels: the number of grey levels of uint8 data (256), or None for real-valued data.
+    original_dims: the dimensions of an observation before padding (784 for MNIST padded to 32x32); the product of
+        `shape` without padding; None for resized data, where bits per original pixel have no meaning.
 
-    It CAN have `prepare(image: Tensor, name: str) -> Tensor`, which takes an image as a file has it, uint8
-    (c, h, w), to what `split` gives, uint8 of `shape`, and raises TzkError, calling it `name`, where that cannot
-    be. Without it images from outside have to be of `shape` already.
+    It CAN have `prepare(image: Tensor, name: str) -> Tensor`, which converts an image from a file, uint8 (c, h, w), to
+    what `split` returns, uint8 of `shape`. It raises a TzkError with `name` where that is impossible. Without it,
+    images from outside have to be of `shape` already.
     """
 
     name: str
@@ -94,16 +96,22 @@ class Dataset(Protocol):
     original_dims: int | None
 
     def split(self, split: str) -> Samples:
-        """The samples of "train", "validation" or "test"; TzkError for any other name."""
+        """The samples of "train", "validation" or "test".
+
+        Raises:
+            TzkError: for any other name.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Unread:
-    """A data set whose data are gone, in the place of which arrays of the model's shape can still be read.
+    """A stand-in for a data set whose data are gone.
 
-    A class of data sets whose `prepare` needs no data CAN have a class method `unread(shape, **arguments)` that gives
-    an object with `prepare` and these attributes.
+    Arrays of the model's shape can still be read. A data set whose `prepare` needs no data CAN have a class method
+    `unread(shape, **arguments)`, which returns an object with `prepare` and these attributes.
+
+    reason: the message of the error of reading the data.
     """
 
     name: str
@@ -113,17 +121,19 @@ class Unread:
     original_dims: int | None = None
 
     def split(self, split: str) -> Samples:
-        """Raises the TzkError that reading the data did."""
+        """Raise the error of reading the data."""
         raise TzkError(self.reason)
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
-        """Raises TzkError: nobody knows how the data set reads an image."""
+        """Raise TzkError, since it is not known how the data set reads an image."""
         raise TzkError(f"{name} cannot be read as data set {self.name!r} reads images: {self.reason}")
 
 
 def check_split(split: str) -> None:
-    """Raise TzkError unless `split` is one of SPLITS."""
+    """Check that `split` is one of `SPLITS`.
+
+    Raises:
+        TzkError: if it is not.
+    """
     if split not in SPLITS:
-        raise TzkError(
-            f"no split '{split}': expected 'train', 'validation' or 'test'{nearest(split, SPLITS)}"
-        )
+        raise TzkError(f"no split '{split}': expected 'train', 'validation' or 'test'{nearest(split, SPLITS)}")

@@ -1,4 +1,4 @@
-"""Observations from files that belong to no data set: images one by one or a folder of them, or an array."""
+"""Observations from files outside of any data set: images, or an array."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _COLOUR_OF = {1: "grey", 3: "rgb"}
 
 @dataclass(frozen=True)
 class Read:
-    """What was read.
+    """Observations and their sources.
 
-    T: (n, *shape), uint8 grey levels or floating point. files: (n,), where each came from. rows: (n,), its position in
-    the array T of that file, None for an image. unreadable: file -> why it is left out.
+    T: (n, *shape), uint8 grey levels or floating point.
+    files: (n,), the file of each.
+    rows: (n,), the position in the array T of its file; None for an image.
+    unreadable: by file that is left out, the reason.
     """
 
     T: Tensor
@@ -33,15 +35,18 @@ class Read:
 
 
 def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = None) -> Read:
-    """The observations in an image file, in all image files below a folder, or in the array T of an npz file.
+    """Read an image, a folder of images, or the array T of an npz file.
 
-    Images come out as the data sets give theirs: in colour or grey, padded, resized or inverted by their `prepare`. Of
-    several data sets `like` names the one to follow; None follows those that can read an image if they agree on it. An
-    npz file holds T as the model sees it, (n, *shape): uint8 grey levels, or floating point in the scale of the model,
-    to which no noise is added. A file of a folder that cannot be read is left out and listed in `unreadable`.
+    Images are converted as the images of the data sets are: in colour or grey, padded, resized or inverted by their
+    `prepare`. An unreadable file of a folder is left out and listed in `unreadable`. An npz file has T as the model
+    sees it, (n, *shape): uint8 grey levels, or floating point in the model's scale, to which no noise is added.
 
-    Raises TzkError if nothing can be read, if `path` alone is no image, and for an array that is not finite or not of
-    the model's shape.
+    Args:
+        like: the data set to follow; with None, all that can read an image have to agree on it.
+
+    Raises:
+        TzkError: if nothing can be read, if `path` is a file but no image, and for an array that is not finite or not
+            of the model's shape.
     """
     followed = _followed(datasets, like)
     if not path.exists():
@@ -76,22 +81,26 @@ def _read_folder(path: Path, datasets: Mapping[str, Dataset]) -> Read:
 
 
 def _read_image(file: Path, datasets: Mapping[str, Dataset]) -> Tensor:
-    """The image as those data sets that can read it agree to; TzkError if none can, or if they differ."""
+    """Read an image as the data sets do.
+
+    Raises:
+        TzkError: if no data set can read it, or if they differ.
+    """
     shape, levels = _expected(datasets)
     if len(shape) != 3 or shape[0] not in _COLOUR_OF or levels is None:
-        kind = "real-valued" if levels is None else "no images"
-        raise TzkError(f"{file} is an image; this model's data are {kind}, of shape {shape}: give T in an npz file")
-    found: dict[str, Tensor] = {}
+        nature = "real-valued" if levels is None else "no images"
+        raise TzkError(f"{file} is an image; this model's data are {nature}, of shape {shape}: give T in an npz file")
+    images: dict[str, Tensor] = {}
     refusals = []
     for name, dataset in datasets.items():
         try:
-            image = read_image(file, _COLOUR_OF[shape[0]], "score", getattr(dataset, "ground", "white"))
-            found[name] = _prepared(image, dataset, file)
+            image = read_image(file, _COLOUR_OF[shape[0]], "score", ground=getattr(dataset, "ground", "white"))
+            images[name] = _prepared(image, dataset, file)
         except TzkError as error:
             refusals.append(str(error))
-    if not found:
+    if not images:
         raise TzkError("; ".join(dict.fromkeys(refusals)))
-    (first, T), *others = found.items()
+    (first, T), *others = images.items()
     for name, other in others:
         if not torch.equal(T, other):
             raise TzkError(f"{file} is another image to data set {first!r} than to {name!r}: say which with --like")
@@ -119,6 +128,6 @@ def _followed(datasets: Mapping[str, Dataset], like: str | None) -> Mapping[str,
 
 
 def _expected(datasets: Mapping[str, Dataset]) -> tuple[tuple[int, ...], int | None]:
-    """Shape and grey levels, which the data sets of a run have in common."""
+    """Shape and grey levels, common to the data sets of a run."""
     first = next(iter(datasets.values()))
     return tuple(first.shape), first.levels

@@ -1,4 +1,4 @@
-"""Where data files are looked for, and where copies of them may be written."""
+"""Folders that data are read from, and that copies of them are written to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tzk_core.files import shown_path
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder that data is read from: the argument, else `TZK_DATA`, else the platform's cache folder.
+    """The folder of data: the argument, else `TZK_DATA`, else the platform's cache folder.
 
     It may be read-only, and need not exist.
     """
@@ -21,9 +21,12 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def cache_root() -> Path:
-    """A writable folder for decompressed and processed copies: `TZK_CACHE`, else the platform's cache folder.
+    """The folder of decompressed and processed copies: `TZK_CACHE`, else the platform's cache folder.
 
-    It is created if need be; TzkError if it cannot be written. Everything in it can be deleted at any time.
+    It is made if need be. Everything in it can be deleted at any time.
+
+    Raises:
+        TzkError: if it cannot be written to.
     """
     folder = _cache()
     try:
@@ -31,8 +34,7 @@ def cache_root() -> Path:
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
         raise TzkError(
-            f"cannot create the cache folder {folder} ({error.strerror}): "
-            "set TZK_CACHE to a folder you can write"
+            f"cannot create the cache folder {folder} ({error.strerror}): set TZK_CACHE to a folder you can write"
         ) from error
     if not writable:
         raise TzkError(f"cannot write to the cache folder {folder}: set TZK_CACHE to a folder you can write")
@@ -40,31 +42,42 @@ def cache_root() -> Path:
 
 
 def places(root: str | Path | None = None) -> list[Path]:
-    """The folders where data files may lie, in the order they are looked at: the data root, then the cache.
+    """The folders that are searched for data: the data root, then the cache.
 
-    Neither need exist: what can be read where it lies asks for no cache (see `cache_root`). What is downloaded goes to
-    the first of them that can be written.
+    Neither need exist. Data that can be read where they are need no cache (see `cache_root`). Downloads go to the first
+    folder that is writable.
     """
     first, second = data_root(root), _cache()
     return [first] if first == second else [first, second]
 
 
 def existing(path: str | Path | None, what: str) -> Path:
-    """An existing path: as written, else below the data root; TzkError, saying where was looked."""
+    """An existing path, as written or else below the data root.
+
+    Args:
+        what: the beginning of messages.
+
+    Raises:
+        TzkError: if there is none, with the places that were searched.
+    """
     if path is None:
         raise TzkError(f"{what}: `path` is missing: give the file or folder that has the data")
-    looked = [expanded(path).absolute()]
-    with suppress(TzkError):  # no home folder, and TZK_DATA not set: there is one place only
-        looked.append(data_root() / path)
-    for candidate in looked:
+    searched = [expanded(path).absolute()]
+    with suppress(TzkError):  # without a home folder and TZK_DATA there is one place only
+        searched.append(data_root() / path)
+    for candidate in searched:
         if _is_there(candidate, what):
             return candidate
-    places = f"neither {looked[0]} nor {looked[1]}" if len(looked) > 1 else f"no {looked[0]}"
+    places = f"neither {searched[0]} nor {searched[1]}" if len(searched) > 1 else f"no {searched[0]}"
     raise TzkError(f"{what}: there is {places}: correct `path`")
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with `~` replaced; TzkError where nobody knows the home folder."""
+    """A path with `~` replaced.
+
+    Raises:
+        TzkError: if the home folder is not known.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -88,7 +101,11 @@ def _cache() -> Path:
 
 
 def _platform_cache() -> Path:
-    """The user's cache folder; TzkError where there is no home folder to have it in."""
+    """The user's cache folder.
+
+    Raises:
+        TzkError: if it would be in the home folder, which is not known.
+    """
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""Drawing strokes into grey-level images: polylines, bent and slanted at random, with anti-aliased ink."""
+"""Strokes drawn into grey-level images: polylines, bent and slanted at random, with antialiased ink."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Points = Sequence[tuple[float, float]]
 
 FACTORS = ("slant", "thickness", "scale", "shift_x", "shift_y")
 LIMIT = 2.0  # factors are standard normal, cut off here so that glyphs stay within the frame
-FRAME = 0.66  # half the frame's side is 1; a glyph of normal scale reaches this far up and down
+FRAME = 0.66  # a glyph of normal scale reaches this far up and down, where half the frame's side is 1
 THICKNESS = 0.2  # of a normal stroke: 1.6 pixels of 16
 BEND = 0.05  # how far the wobble of the hand moves a point
 CHUNK = 512  # images drawn at a time, which bounds the memory for distances
@@ -19,10 +19,9 @@ CHUNK = 512  # images drawn at a time, which bounds the memory for distances
 
 @dataclass(frozen=True)
 class Factors:
-    """What generates a glyph besides its class, each `(n,)` in standard deviations from the normal glyph.
+    """The factors of glyphs besides their class, (n,) each, in standard deviations.
 
-    slant: to the right. thickness: of the stroke, in logarithm. scale: of the glyph. shift_x: to the right.
-    shift_y: upwards.
+    slant: to the right. thickness: log, of the stroke. scale: of the glyph. shift_x: to the right. shift_y: upwards.
     """
 
     slant: np.ndarray
@@ -32,24 +31,31 @@ class Factors:
     shift_y: np.ndarray
 
     @classmethod
-    def draw(cls, count: int, random: np.random.Generator) -> Factors:
-        """Independent standard normal factors of `count` glyphs, cut off at LIMIT."""
+    def sampled(cls, count: int, random: np.random.Generator) -> Factors:
+        """Sample independent standard normal factors of `count` glyphs, clipped at `LIMIT`."""
         values = random.standard_normal((len(FACTORS), count)).clip(-LIMIT, LIMIT)
         return cls(*values.astype(np.float32))
 
 
 def arc(
-    x: float, y: float, width: float, height: float, start: float, stop: float, pieces: int = 8
+    centre: tuple[float, float], half_axes: tuple[float, float], degrees: tuple[float, float], *, pieces: int = 8
 ) -> list[tuple[float, float]]:
-    """Points on the ellipse around (x, y) of half-axes (width, height), from `start` to `stop` in degrees."""
-    angles = np.radians(np.linspace(start, stop, pieces + 1))
+    """Points on an ellipse, from the first of these angles to the second."""
+    (x, y), (width, height) = centre, half_axes
+    angles = np.radians(np.linspace(*degrees, pieces + 1))
     return [(x + width * float(np.cos(angle)), y + height * float(np.sin(angle))) for angle in angles]
 
 
-def render(strokes: Sequence[Points], factors: Factors, size: int, random: np.random.Generator) -> np.ndarray:
-    """Draw one glyph once for each row of factors: `(n, size, size)` uint8, 0 where there is no ink.
+def render(strokes: Sequence[Points], factors: Factors, *, size: int, random: np.random.Generator) -> np.ndarray:
+    """Draw a glyph with n rows of factors.
 
-    strokes: polylines in coordinates where x is to the right and y upwards, within 1 of the middle.
+    Args:
+        strokes: polylines, with x to the right and y upwards, within 1 of the middle.
+        factors: (n,) each.
+        size: the side of the images, in pixels.
+
+    Returns:
+        (n, size, size) uint8, 0 where there is no ink.
     """
     starts = np.array([point for stroke in strokes for point in stroke[:-1]], dtype=np.float32)
     stops = np.array([point for stroke in strokes for point in stroke[1:]], dtype=np.float32)
@@ -66,7 +72,7 @@ def render(strokes: Sequence[Points], factors: Factors, size: int, random: np.ra
 
 
 def _placed(points: np.ndarray, factors: Factors, phases: np.ndarray) -> np.ndarray:
-    """`(m, 2)` points of a glyph -> `(n, m, 2)`: bent, slanted, scaled and shifted by each row of factors."""
+    """Transform points, (m, 2), by n rows of factors, (n, m, 2)."""
     x, y = points[:, 0], points[:, 1]
     bent_x = x + BEND * np.sin(3 * y + phases[:, :1])
     bent_y = y + BEND * np.sin(3 * x + phases[:, 1:])
@@ -82,7 +88,14 @@ def _placed(points: np.ndarray, factors: Factors, phases: np.ndarray) -> np.ndar
 
 
 def _distance(starts: np.ndarray, stops: np.ndarray, size: int) -> np.ndarray:
-    """Distance of each pixel's middle to the nearest segment: `(n, m, 2)` twice -> `(n, size * size)`."""
+    """The distance of the middle of every pixel to the nearest segment.
+
+    Args:
+        starts, stops: (n, m, 2), of m segments.
+
+    Returns:
+        (n, size * size).
+    """
     ticks = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
     pixel_x, pixel_y = np.tile(ticks, size), np.repeat(-ticks, size)  # rows go down, y goes up
     nearest = np.full((len(starts), size * size), np.inf, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Two-dimensional points to try things on: two moons, and rings."""
+"""Toy data in two dimensions: two moons, and rings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from tzk_core.random_streams import numpy_stream
 
 
 class Toy:
-    """Points in the plane, `(n, 2)` float32, around curves that are the values of the label column `label`.
+    """Points in the plane, (n, 2) float32, around curves.
 
-    noise: standard deviation of the points around their curve.
-    train, validation, test: how many points each split has. Every split is drawn by itself from `seed`.
+    Label column `label`: the curve.
+
+    Args:
+        noise: the standard deviation of the points around their curve.
+        train, validation, test: the number of points of each split.
+        seed: every split is generated independently from it.
     """
 
     name: str
@@ -26,7 +30,7 @@ class Toy:
     original_dims: int | None = 2
 
     def __init__(
-        self, noise: float = 0.08, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
+        self, noise: float = 0.08, *, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
     ) -> None:
         if noise < 0:
             raise TzkError(f"{self.name}: noise = {noise}, expected a standard deviation, at least 0")
@@ -37,7 +41,7 @@ class Toy:
                 raise TzkError(f"{self.name}: {split} = {count}, expected a number of samples, at least 0")
 
     def points(self, curve: str, share: np.ndarray) -> np.ndarray:
-        """Points of a curve, `(n, 2)`, each at a share `(n,)` of its length, 0 to 1."""
+        """Points of a curve, (n, 2), at shares of its length, (n,)."""
         raise NotImplementedError
 
     def split(self, split: str) -> Samples:
@@ -55,7 +59,7 @@ class Toy:
 
 
 class TwoMoons(Toy):
-    __doc__ = f"Two half circles, the upper and the lower one, that reach into one another.\n\n{getdoc(Toy)}"
+    __doc__ = f"Two half circles, the upper and the lower one, that interlock.\n\n{getdoc(Toy)}"
 
     name = "two-moons"
     curves = ("upper", "lower")
@@ -66,9 +70,7 @@ class TwoMoons(Toy):
 
 
 class Rings(Toy):
-    __doc__ = (
-        f"Two circles around the origin, the inner of radius 0.75 and the outer of 1.75.\n\n{getdoc(Toy)}"
-    )
+    __doc__ = f"Two circles around the origin, the inner of radius 0.75 and the outer of 1.75.\n\n{getdoc(Toy)}"
 
     name = "rings"
     curves = ("inner", "outer")

@@ -1,4 +1,4 @@
-"""The contracts of the densities here: nflows' `Distribution`, and one that samples by a pure function of noise."""
+"""Contracts of densities: nflows' `Distribution`, and one that samples by a pure function of noise."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from tzk_core.tensors import like_of
 
 
 class Batched(Distribution):
-    """nflows' `Distribution` whose samples in batches have the shape of samples at once.
+    """nflows' `Distribution`, with samples of one shape whatever the batch size.
 
-    nflows joins batches along the first dimension, which with a context is that of the context.
+    nflows joins batches along the first dimension, which belongs to the context where there is one.
     """
 
     def sample(self, num_samples: int, context: Tensor | None = None, batch_size: int | None = None) -> Tensor:
-        """(num_samples, *shape), or (context, num_samples, *shape); at most `batch_size` at a time.
+        """Sample, at most `batch_size` at a time.
 
-        Raises `TypeError` unless both numbers are positive integers, as nflows does.
+        Returns:
+            (num_samples, *shape), or (context, num_samples, *shape).
+
+        Raises:
+            TypeError: unless both numbers are positive integers, as in nflows.
         """
         if context is None or batch_size is None or not 0 < batch_size < num_samples:
             return super().sample(num_samples, context, batch_size)
@@ -28,12 +32,13 @@ class Batched(Distribution):
 
 
 class Reparametrised(Batched):
-    """A density over one event of shape `shape`, perhaps given a context.
+    """A density over one event of shape `shape`, with or without a context.
 
-    Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`; they CAN override
-    `noise`, which is standard Gaussian of shape `shape` here, and with it `from_gaussian`. Inputs are (batch, *shape);
-    a context is (batch, c) or (batch, samples, c), and the result is then (batch, samples): every sample of a batch is
-    evaluated at several contexts, and what depends on the input alone is computed once.
+    Subclasses MUST implement `_log_prob(inputs, context)` and `from_noise(noise, context)`. They CAN override
+    `noise`, which is standard Gaussian here, and with it `from_gaussian`.
+
+    Inputs are (batch, *shape). A context is (batch, c), or (batch, samples, c); then the result is (batch, samples).
+    Each input is evaluated at several contexts, and terms of the input alone are computed once.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -41,24 +46,29 @@ class Reparametrised(Batched):
         self.shape = tuple(shape)
 
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """Noise of shape (*size, *shape), on the CPU, for `from_noise`."""
+        """Sample noise for `from_noise`, (*size, *shape), on the CPU."""
         return torch.randn(*size, *self.shape, generator=generator)
 
     def from_gaussian(self, noise: Tensor) -> Tensor:
-        """The noise of this density that standard Gaussian noise, (batch, *shape), stands for, element by element.
+        """Convert standard Gaussian noise to noise of this density, element by element.
 
-        Markov chains move in Gaussian noise, whatever that of a density is. Raises `TzkError` where a subclass has
-        noise of its own and does not say.
+        Markov chains move in Gaussian noise, whatever the noise of a density.
+
+        Args:
+            noise: (batch, *shape).
+
+        Raises:
+            TzkError: if a subclass overrides `noise` without this method.
         """
         if type(self).noise is not Reparametrised.noise:
             raise TzkError(
-                f"{type(self).__name__} has noise of its own, so that it cannot be composed: expected it to override "
-                "`from_gaussian` beside `noise`"
+                f"{type(self).__name__} cannot be composed: it overrides `noise`, and is expected to override "
+                "`from_gaussian` too"
             )
         return noise
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """The sample that `noise`, (batch, *shape), stands for; differentiable in everything."""
+        """The sample of this noise, (batch, *shape); differentiable in noise, context and parameters."""
         raise NotImplementedError
 
     def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:

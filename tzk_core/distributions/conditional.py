@@ -15,33 +15,39 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class ConditionalGaussian(Reparametrised):
-    """N(μ(context), diag σ²(context)), both from one regressor (paper, Section 3); it starts as N(0, I).
+    """N(μ(context), diag σ²(context)), both from one regressor (paper, Section 3).
 
-    |μ| stays below `mean_bound` and |log σ| below `log_scale_bound`, smoothly: what a regressor emits far from its
-    training data can then not overflow.
+    It starts as N(0, I). |μ| stays below `mean_bound` and |log σ| below `log_scale_bound`, smoothly, so that a
+    regressor cannot overflow far from its training data.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         context: int,
+        *,
         hidden: int = 70,
         layers: int = 4,
         mean_bound: float = 20.0,
         log_scale_bound: float = 5.0,
     ) -> None:
         super().__init__(shape)
-        self.regressor = Regressor(context, 2 * math.prod(shape), hidden, layers)
+        self.regressor = Regressor(context, 2 * math.prod(shape), hidden=hidden, layers=layers)
         self.mean_bound, self.log_scale_bound = mean_bound, log_scale_bound
 
     def parameters_of(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale, each (…, dims), for a context of shape (…, c)."""
+        """Mean and log-scale, (…, dims) each, at a context, (…, c)."""
         mean, log_scale = self.regressor(context).chunk(2, -1)
         return soft_bound(mean, self.mean_bound), soft_bound(log_scale, self.log_scale_bound)
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor, deviation: float) -> None:
-        """Starts as N(`weight` context, `deviation`²), weight being (dims, c); with `weight` 0 and 1 as N(0, I)."""
+        """Start as N(`weight` context, `deviation`²); with 0 and 1 this is N(0, I).
+
+        Args:
+            weight: (dims, c).
+            deviation: the standard deviation of every dimension.
+        """
         dims = math.prod(self.shape)
         self.regressor.start_linear(weight)
         bias = self.regressor[-1].bias
@@ -49,25 +55,28 @@ class ConditionalGaussian(Reparametrised):
         bias[dims:] = soft_bound_inverse(torch.tensor(math.log(deviation)), self.log_scale_bound).to(bias)
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        mean, log_scale = self.parameters_of(given(context))
+        mean, log_scale = self.parameters_of(required(context))
         flat = inputs.flatten(inputs.dim() - len(self.shape))
-        flat, mean, log_scale = beside(flat, mean), beside(mean, flat), beside(log_scale, flat)
+        flat, mean, log_scale = over_samples(flat, mean), over_samples(mean, flat), over_samples(log_scale, flat)
         standard = (flat - mean) * torch.exp(-log_scale)
         return -0.5 * standard.square().sum(-1) - log_scale.sum(-1) - 0.5 * flat.shape[-1] * LOG_2PI
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        mean, log_scale = self.parameters_of(given(context))
+        mean, log_scale = self.parameters_of(required(context))
         flat = noise.flatten(noise.dim() - len(self.shape))
-        mean, log_scale = beside(mean, flat), beside(log_scale, flat)
+        mean, log_scale = over_samples(mean, flat), over_samples(log_scale, flat)
         return torch.addcmul(mean, log_scale.exp(), flat).view(noise.shape)
 
     def _mean(self, context: Tensor | None) -> Tensor:
-        mean, _ = self.parameters_of(given(context))
+        mean, _ = self.parameters_of(required(context))
         return mean.reshape(*mean.shape[:-1], *self.shape)
 
 
 class ConditionalFlow(Reparametrised):
-    """p(z given C) = p_base(g(z) given C) |det ∂g/∂z|, g being a transform that knows no C (paper, Section 3)."""
+    """p(z given C) = p_base(g(z) given C) |det ∂g/∂z| (paper, Section 3).
+
+    transform: g, which does not depend on C.
+    """
 
     def __init__(self, transform: Transform, base: Reparametrised, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
@@ -89,13 +98,17 @@ class ConditionalFlow(Reparametrised):
         return self.transform.inverse(self.base.from_noise(noise, context))[0]
 
 
-def beside(values: Tensor, other: Tensor) -> Tensor:
-    """`values`, (batch, dims), as (batch, 1, dims) where `other` carries samples, (batch, samples, dims)."""
+def over_samples(values: Tensor, other: Tensor) -> Tensor:
+    """View (batch, dims) as (batch, 1, dims) where `other` is (batch, samples, dims)."""
     return values.unsqueeze(1) if values.dim() < other.dim() else values
 
 
-def given(context: Tensor | None) -> Tensor:
-    """The context, which a conditional density cannot do without."""
+def required(context: Tensor | None) -> Tensor:
+    """The context of a conditional density.
+
+    Raises:
+        ValueError: if it is None.
+    """
     if context is None:
         raise ValueError("a conditional density expects a context; got none")
     return context

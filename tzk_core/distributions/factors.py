@@ -1,4 +1,4 @@
-"""A Gaussian with few factors, probabilistic PCA: its marginal and the posterior of its factors are exact."""
+"""A Gaussian with few factors (probabilistic PCA), with exact marginal and posterior."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class FactorGaussian(Reparametrised):
-    """x = mean + A C + σ ε with ε ~ N(0, I): N(mean + A C, diag σ²) given the factors C, the context.
+    """x = mean + A C + σ ε, with factors C as the context.
 
-    With C ~ N(0, I), x is Gaussian with covariance A Aᵀ + diag σ², and C given x is Gaussian too (Tipping and Bishop
-    1999). It starts as N(0, I), whatever C. |log σ| stays below `log_scale_bound`, smoothly.
+    ε is N(0, I). p(x given C) is N(mean + A C, diag σ²). With C ~ N(0, I), x is Gaussian with covariance A Aᵀ + diag
+    σ², and C given x is Gaussian too (Tipping and Bishop 1999). The density starts as N(0, I), whatever C. |log σ|
+    stays below `log_scale_bound`, smoothly.
     """
 
     def __init__(self, shape: tuple[int, ...], factors: int, log_scale_bound: float = 8.0) -> None:
@@ -34,7 +35,7 @@ class FactorGaussian(Reparametrised):
 
     @torch.no_grad()
     def set(self, mean: Tensor, variance: Tensor, loading: Tensor) -> None:
-        """Takes the mean, (dims,), σ², (dims,), and A, (dims, factors)."""
+        """Set the mean, (dims,), σ², (dims,), and A, (dims, factors)."""
         self.mean_.copy_(mean)
         self.raw_log_scale.copy_(soft_bound_inverse(0.5 * variance.log(), self.log_scale_bound))
         self.loading.copy_(loading)
@@ -55,7 +56,14 @@ class FactorGaussian(Reparametrised):
         return (self.mean_ + context @ self.loading.T + self.log_scale.exp() * flat).view(noise.shape)
 
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """C given x: its mean, (batch, factors), and the Cholesky factor of its precision, (factors, factors)."""
+        """Mean of C given x, and the Cholesky factor of its precision.
+
+        Args:
+            inputs: x, (batch, *shape).
+
+        Returns:
+            (batch, factors) and (factors, factors).
+        """
         scaled = self.loading * torch.exp(-self.log_scale).unsqueeze(1)
         precision = torch.eye(scaled.shape[1], dtype=scaled.dtype, device=scaled.device) + scaled.T @ scaled
         root = torch.linalg.cholesky(precision)
@@ -63,7 +71,10 @@ class FactorGaussian(Reparametrised):
         return torch.cholesky_solve((residual @ scaled).T, root).T, root
 
     def log_prob_marginal(self, inputs: Tensor) -> Tensor:
-        """log ∫ p(x given C) N(C; 0, I) dC, (batch,), exactly: Bayes at the posterior's mean."""
+        """Exact log ∫ p(x given C) N(C; 0, I) dC, (batch,).
+
+        It is Bayes' rule at the posterior's mean.
+        """
         mean, root = self.posterior(inputs)
         log_prior = -0.5 * (mean.square() + LOG_2PI).sum(-1)
         log_posterior = root.diagonal().log().sum() - 0.5 * mean.shape[-1] * LOG_2PI

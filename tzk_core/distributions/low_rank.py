@@ -1,4 +1,4 @@
-"""A conditional Gaussian in the leading dimensions: a diagonal, and a few directions with variances of their own."""
+"""A conditional Gaussian in the leading dimensions: a diagonal plus a few directions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,39 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.distributions.base import Reparametrised
-from tzk_core.distributions.conditional import ConditionalGaussian, beside, given
+from tzk_core.distributions.conditional import ConditionalGaussian, over_samples, required
 from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 
 
 class LowRankGaussian(Reparametrised):
-    """x = μ(C) + σ(C) ⊙ (I + U diag(eˢ − 1) Uᵀ) ε in the first `dims` of the flattened event, N(0, I) in the others.
+    """A Gaussian, low-rank plus diagonal, in the leading dimensions.
 
-    The covariance is D + (D^½ U) diag(e²ˢ − 1) (D^½ U)ᵀ with D = diag σ²: low-rank plus diagonal, where a direction may
-    be narrower than the diagonal (s < 0) as well as wider. The `rank` columns of U are orthonormal, as products of
-    Householder reflections, so that density and samples are exact without a matrix to be factorised: the determinant is
-    Π σ Π eˢ, the inverse that of `s` negated. μ and log σ are regressed from the context, (…, c); U and s do not depend
-    on it. Where the event has fewer dimensions, `dims` is all of them, and `rank` at most that.
+    There x = μ(C) + σ(C) ⊙ (I + U diag(eˢ − 1) Uᵀ) ε with ε ~ N(0, I). The other dimensions are N(0, I). The covariance
+    is D + (D^½ U) diag(e²ˢ − 1) (D^½ U)ᵀ with D = diag σ², low-rank plus diagonal. A direction may be narrower than the
+    diagonal (s < 0) or wider.
 
-    It starts as N(0, I), but for what `initialise` draws. |μ|, |log σ| and |s| stay below their bounds, smoothly.
+    The columns of U are orthonormal, as products of Householder reflections. Density and samples are therefore exact
+    without factorising a matrix: the determinant is Π σ Π eˢ, and the inverse that of `s` negated. μ and log σ are
+    regressed from the context, (…, c); U and s do not depend on it.
+
+    It starts as N(0, I), apart from the directions of `initialise`. |μ|, |log σ| and |s| stay below their bounds,
+    smoothly.
+
+    Args:
+        context: c.
+        dims: the number of leading dimensions of the flattened event; at most all of them.
+        rank: the number of directions; at most `dims`.
+        hidden, layers: of the regressor.
+        mean_bound: of |μ|.
+        log_scale_bound: of |log σ| and |s|.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         context: int,
+        *,
         dims: int = 256,
         rank: int = 8,
         hidden: int = 16,
@@ -38,27 +50,37 @@ class LowRankGaussian(Reparametrised):
     ) -> None:
         super().__init__(shape)
         self.dims = min(dims, math.prod(shape))
-        self.diagonal = ConditionalGaussian((self.dims,), context, hidden, layers, mean_bound, log_scale_bound)
+        self.diagonal = ConditionalGaussian(
+            (self.dims,),
+            context,
+            hidden=hidden,
+            layers=layers,
+            mean_bound=mean_bound,
+            log_scale_bound=log_scale_bound,
+        )
         self.log_scale_bound = log_scale_bound
         rank = min(rank, self.dims)
         self.reflections = nn.Parameter(torch.eye(self.dims, rank))
         self.raw_log_factor = nn.Parameter(torch.zeros(rank))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draws the directions, and factors within a few hundredths of 1, which would else not move from their axes."""
+        """Sample the directions, and factors within a few hundredths of 1.
+
+        With factors of exactly 1 the directions would have no gradient and would stay at their axes.
+        """
         with torch.no_grad():
             self.reflections.copy_(torch.randn(self.reflections.shape, generator=generator))
             self.raw_log_factor.copy_(0.02 * torch.randn(self.raw_log_factor.shape, generator=generator))
 
     def log_factor(self) -> Tensor:
-        """s, (rank,): log of the deviation along each direction, over that of the diagonal."""
+        """s, (rank,): the log of the standard deviation along a direction, relative to the diagonal's."""
         return soft_bound(self.raw_log_factor, self.log_scale_bound)
 
     def directions(self) -> Tensor:
-        """U, (dims, rank), with orthonormal columns: the first of the identity's, reflected by all reflections in turn.
+        """U, (dims, rank): the first columns of the identity, reflected by all reflections in turn.
 
-        Their product at once is I - V T⁻¹ Vᵀ, T being the upper triangle of VᵀV with half its diagonal (Joffrain et al.
-        2006): of unit vectors, so that T is never singular.
+        The product of all reflections is I - V T⁻¹ Vᵀ, where T is the upper triangle of VᵀV with half its diagonal
+        (Joffrain et al. 2006). The columns of V are unit vectors, so that T is never singular.
         """
         rank = self.reflections.shape[1]
         V = self.reflections / self.reflections.square().sum(0).sqrt()
@@ -68,10 +90,15 @@ class LowRankGaussian(Reparametrised):
 
     @torch.no_grad()
     def set(self, mean: Tensor, covariance: Tensor) -> None:
-        """Takes the moments, (dims,) and (dims, dims), whatever the context.
+        """Set the moments, whatever the context.
 
-        Extreme components analysis (Welling, Agakov and Williams 2003) of the correlations: some of the largest
-        variances and some of the smallest have a direction, and all others their mean, whichever fits best.
+        This is extreme components analysis (Welling, Agakov and Williams 2003) of the correlations. The largest and the
+        smallest variances have a direction, and all others have their mean; the numbers of each are those that fit
+        best.
+
+        Args:
+            mean: (dims,).
+            covariance: (dims, dims).
         """
         scale = covariance.diagonal().sqrt()
         roots, axes = torch.linalg.eigh(covariance / torch.outer(scale, scale))
@@ -87,10 +114,10 @@ class LowRankGaussian(Reparametrised):
         last.bias.copy_(torch.cat([raw_mean, soft_bound_inverse(scale.log(), self.log_scale_bound)]))
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        mean, log_scale = self.diagonal.parameters_of(given(context))
+        mean, log_scale = self.diagonal.parameters_of(required(context))
         flat = inputs.flatten(inputs.dim() - len(self.shape))
         first, rest = flat[..., : self.dims], flat[..., self.dims :]
-        first, mean, log_scale = beside(first, mean), beside(mean, first), beside(log_scale, first)
+        first, mean, log_scale = over_samples(first, mean), over_samples(mean, first), over_samples(log_scale, first)
         standard = (first - mean) * torch.exp(-log_scale)
         along, s = standard @ self.directions(), self.log_factor()
         squares = standard.square().sum(-1) + (along.square() * torch.expm1(-2 * s)).sum(-1)
@@ -99,7 +126,7 @@ class LowRankGaussian(Reparametrised):
         return -0.5 * (squares + flat.shape[-1] * LOG_2PI) - log_scale.sum(-1) - s.sum()
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        mean, log_scale = self.diagonal.parameters_of(given(context))
+        mean, log_scale = self.diagonal.parameters_of(required(context))
         flat = noise.flatten(noise.dim() - len(self.shape))
         first, rest = flat[..., : self.dims], flat[..., self.dims :]
         U = self.directions()
@@ -108,8 +135,14 @@ class LowRankGaussian(Reparametrised):
 
 
 def extremes(roots: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Of variances in ascending order, (dims,): the mean of the `dims` - `rank` in a row that are most alike, a scalar,
-    and the positions of the others, (rank,)."""
+    """Split variances into consecutive ones that are most alike and `rank` others.
+
+    Args:
+        roots: (dims,), in ascending order.
+
+    Returns:
+        The mean of those that are alike, a scalar, and the positions of the others, (rank,).
+    """
     count = len(roots) - rank
     positions = torch.arange(len(roots), device=roots.device)
     if not count:

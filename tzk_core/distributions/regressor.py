@@ -1,4 +1,4 @@
-"""The regressor of the paper: four linear layers of 70 units with PReLU (Section 3)."""
+"""The paper's regressor: four linear layers of 70 units with PReLU (Section 3)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 
 class Regressor(nn.Sequential):
-    """(…, inputs) to (…, outputs); the last layer starts at zero, so that whatever it parametrises starts neutral."""
+    """(…, inputs) to (…, outputs), starting at zero.
 
-    def __init__(self, inputs: int, outputs: int, hidden: int = 70, layers: int = 4) -> None:
+    The last layer starts at zero, so that the distribution that it parametrises starts neutral.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, hidden: int = 70, layers: int = 4) -> None:
         widths = [inputs] + [hidden] * (layers - 1)
         parts: list[nn.Module] = []
         for before, after in zip(widths[:-1], widths[1:], strict=True):
@@ -20,7 +23,7 @@ class Regressor(nn.Sequential):
         self.inputs = inputs
 
     def initialise(self, generator: torch.Generator) -> None:
-        """He-normal weights drawn from `generator`, zero biases, zero last layer."""
+        """Sample He-normal weights from `generator`; set biases and the last layer to zero."""
         linear = [part for part in self if isinstance(part, nn.Linear)]
         for layer in linear:
             deviation = math.sqrt(2 / layer.in_features) if layer is not linear[-1] else 0.0
@@ -31,10 +34,13 @@ class Regressor(nn.Sequential):
 
     @torch.no_grad()
     def start_linear(self, weight: Tensor) -> None:
-        """Makes the first outputs linear in the inputs, by `weight`, (n, inputs), whatever the hidden units are.
+        """Make the first outputs linear in the inputs, whatever the hidden units.
 
         A pair of hidden units carries each product: PReLU(a) - PReLU(-a) = (1 + slope) a. Where there are fewer pairs
         than rows the last rows are left out. The other units keep their weights, and add nothing to these outputs yet.
+
+        Args:
+            weight: (n, inputs).
         """
         linear = [part for part in self if isinstance(part, nn.Linear)]
         slopes = [float(part.weight) for part in self if isinstance(part, nn.PReLU)]
@@ -45,7 +51,7 @@ class Regressor(nn.Sequential):
             rows = carried if last else torch.stack([carried, -carried], 1).flatten(0, 1)
             layer.weight[: len(rows)] = rows
             layer.bias[: len(rows)] = 0.0
-            # what carries a product on to the next layer: the difference of its pair
+            # the difference of a pair carries its product on to the next layer
             pairs = torch.eye(len(carried), layer.out_features // 2).to(carried)
             carried = torch.stack([pairs, -pairs], -1).flatten(1)
             carried = torch.nn.functional.pad(carried, (0, layer.out_features - carried.shape[1]))

@@ -1,4 +1,4 @@
-"""Base densities without parameters, and the Gaussian whose moments are fitted in closed form."""
+"""Base densities without parameters, and a Gaussian fitted in closed form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StandardGaussian(Reparametrised):
 
 
 class StandardLogistic(Reparametrised):
-    """The product of standard logistic densities, as in NICE; heavier tails than the Gaussian."""
+    """A product of standard logistic densities, as in NICE, with heavier tails than the Gaussian."""
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         return -(functional.softplus(inputs) + functional.softplus(-inputs)).flatten(1).sum(1)
@@ -34,17 +34,17 @@ class StandardLogistic(Reparametrised):
         return torch.logit(uniform, eps=1e-12).to(torch.get_default_dtype())
 
     def from_gaussian(self, noise: Tensor) -> Tensor:
-        return torch.special.log_ndtr(noise) - torch.special.log_ndtr(-noise)  # the logit of Φ(noise), far out too
+        return torch.special.log_ndtr(noise) - torch.special.log_ndtr(-noise)  # the logit of Φ(noise), in the tails too
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         return noise
 
 
 class FittedGaussian(Reparametrised):
-    """A diagonal Gaussian over (c,) whose mean and scale are buffers: N(0, I) until fitted to observed values.
+    """A diagonal Gaussian over (c,) with mean and scale as buffers; N(0, I) until fitted.
 
-    The prior p(C given κ=1) of a knowledge type. Moments maximise its likelihood in closed form, and where C is never
-    observed a fixed one fixes the scale of C.
+    It is the prior p(C given κ=1) of a knowledge type. The moments of observed C maximise its likelihood in closed
+    form. Where C is never observed, the fixed prior fixes the scale of C.
     """
 
     mean_: Tensor
@@ -56,14 +56,14 @@ class FittedGaussian(Reparametrised):
         self.register_buffer("scale", torch.ones(shape))
 
     def fit(self, values: Tensor) -> None:
-        """Takes mean and standard deviation from `values`, (n, c), rows with nan left out."""
+        """Set mean and standard deviation from `values`, (n, c), without rows that have nan."""
         observed = values[~values.isnan().any(1)]
         if len(observed) > 1:
             self.mean_.copy_(observed.mean(0))
             self.scale.copy_(observed.std(0, unbiased=False).clamp_min(1e-3))
 
     def standardise(self, values: Tensor) -> Tensor:
-        """Values, (…, c), less the mean, over the scale."""
+        """(values - mean) / scale, (…, c)."""
         return (values - self.mean_) / self.scale
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:

@@ -77,9 +77,11 @@ class Knowledge(nn.Module):
         self.part: Part | None = None
         self.implies: tuple[str, ...] = ()
         self.latent = latent
-        self.discriminator: nn.Module = Regressor(dims, 1, hidden, layers)
+        self.discriminator: nn.Module = Regressor(dims, 1, hidden=hidden, layers=layers)
         self.characteristics_prior = FittedGaussian((characteristics,))
-        self.characteristics_encoder = ConditionalGaussian((characteristics,), dims, hidden, layers, mean_bound=6.0)
+        self.characteristics_encoder = ConditionalGaussian(
+            (characteristics,), dims, hidden=hidden, layers=layers, mean_bound=6.0
+        )
         self.register_buffer("log_odds", torch.zeros(()))
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:

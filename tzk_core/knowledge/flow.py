@@ -35,7 +35,7 @@ class FlowKnowledge(Knowledge):
         knee: float = 1.0,
     ) -> None:
         transform = flow_steps(latent_shape, steps, tile, knee=knee)
-        base = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
+        base = ConditionalGaussian(latent_shape, characteristics, hidden=hidden, layers=layers)
         super().__init__(
             latent_shape, ConditionalFlow(transform, base, latent_shape), characteristics, hidden=hidden, layers=layers
         )

@@ -17,5 +17,5 @@ class GaussianKnowledge(Knowledge):
         hidden: int = 70,
         layers: int = 4,
     ) -> None:
-        latent = ConditionalGaussian(latent_shape, characteristics, hidden, layers)
+        latent = ConditionalGaussian(latent_shape, characteristics, hidden=hidden, layers=layers)
         super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers)

@@ -24,7 +24,7 @@ class QuadraticRegressor(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, layers: int) -> None:
         super().__init__()
-        self.regressor = Regressor(inputs, 1, hidden, layers)
+        self.regressor = Regressor(inputs, 1, hidden=hidden, layers=layers)
         self.slope = nn.Parameter(torch.zeros(inputs))
         self.curvature = nn.Parameter(torch.zeros(inputs))
 
@@ -57,7 +57,7 @@ class LowRankKnowledge(Knowledge):
     ) -> None:
         if dims < 1 or rank < 1:
             raise TzkError(f"low-rank expects dims and rank of at least 1; got {dims} and {rank}")
-        latent = LowRankGaussian(latent_shape, characteristics, dims, rank, hidden, layers)
+        latent = LowRankGaussian(latent_shape, characteristics, dims=dims, rank=rank, hidden=hidden, layers=layers)
         super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers, features=latent.dims)
         self.discriminator = QuadraticRegressor(latent.dims, hidden, layers)
 

@@ -1,4 +1,4 @@
-"""Everything a plugin imports (`hookimpl` and the specs) and everything that asks for plugins (`registry`).
+"""What a plugin imports (`hookimpl` and the specs), and what finds plugins (`registry`).
 
 Importing it imports neither torch nor nflows, and no plugin. How a plugin is written: `hookspecs.py`.
 """
@@ -16,7 +16,7 @@ from tzk_core.plugins.registry import (
     registry,
 )
 from tzk_core.plugins.specs import (
-    KINDS,
+    SPEC_TYPES,
     Command,
     Dataset,
     FaultySpec,
@@ -30,7 +30,7 @@ from tzk_core.plugins.validation import GROUP
 
 __all__ = [
     "GROUP",
-    "KINDS",
+    "SPEC_TYPES",
     "Command",
     "Dataset",
     "FaultyPlugins",

@@ -1,4 +1,4 @@
-"""The core's own parts and nflows' transforms, registered by the same hooks as anybody's, as data."""
+"""The core's parts and nflows' transforms, offered by the hooks of plugins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tzk_core.version import DISTRIBUTION
 
 
 class Core:
-    """The parts of the paper's architecture and the data that the package brings or reads."""
+    """The parts of the paper's architecture, and the data sets of this package."""
 
     @hookimpl
     def tzk_knowledge_types(self) -> Iterable[KnowledgeType]:
@@ -72,34 +72,32 @@ class Core:
 
 
 class Nflows:
-    """The transforms of nflows 0.14 that construct, invert and give the right log-determinant today.
+    """The transforms of nflows 0.14 that invert and have the right log-determinant.
 
-    Tests hold each one to the laws, and every class of nflows to being here or in `LEFT_OUT`.
+    Tests check the laws of every transform, and that every class of nflows is here or in `LEFT_OUT`.
     """
 
     @hookimpl
     def tzk_flow_layers(self) -> Iterable[FlowLayer]:
         return [
-            FlowLayer(
-                registered_name(class_name), f"nflows.transforms.{module}:{class_name}", f"nflows: {summary}"
-            )
+            FlowLayer(registered_name(class_name), f"nflows.transforms.{module}:{class_name}", f"nflows: {summary}")
             for module, class_name, summary in TRANSFORMS
         ]
 
 
 def registered_name(class_name: str) -> str:
-    """A class of nflows in kebab-case: "LULinear" is registered as "lu-linear"."""
+    """The registered name of an nflows class, in kebab-case: "lu-linear" for "LULinear"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", class_name).lower()
 
 
 TRANSFORMS: tuple[tuple[str, str, str], ...] = (
-    ("base", "CompositeTransform", "several transforms, one after the other"),
-    ("base", "InverseTransform", "another transform the other way round"),
+    ("base", "CompositeTransform", "several transforms in sequence"),
+    ("base", "InverseTransform", "another transform, inverted"),
     ("standard", "IdentityTransform", "x -> x"),
     ("standard", "PointwiseAffineTransform", "a fixed scale and shift"),
     ("reshape", "SqueezeTransform", "blocks of space to channels; an even factor"),
-    ("permutations", "Permutation", "a given order of features or channels"),
-    ("permutations", "RandomPermutation", "a random fixed order of features or channels"),
+    ("permutations", "Permutation", "a fixed order of features or channels"),
+    ("permutations", "RandomPermutation", "a random, fixed order of features or channels"),
     ("permutations", "ReversePermutation", "features or channels in reverse"),
     ("lu", "LULinear", "a matrix as LU factors"),
     ("qr", "QRLinear", "a matrix as Householder reflections and a triangle"),
@@ -129,7 +127,7 @@ TRANSFORMS: tuple[tuple[str, str, str], ...] = (
     ("autoregressive", "MaskedPiecewiseCubicAutoregressiveTransform", "MAF of cubic splines"),
     ("autoregressive", "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", "MAF of rational splines"),
 )
-"""Module of nflows.transforms, class and summary."""
+"""The module of nflows.transforms, the class and its summary."""
 
 LEFT_OUT: dict[str, str] = {
     "NaiveLinear": "needs torch.qr and torch.solve, which torch has removed: use 'lu-linear'",
@@ -140,8 +138,8 @@ LEFT_OUT: dict[str, str] = {
     "MultiscaleCompositeTransform": "is not complete after construction: build it in a flow recipe",
     "AffineTransform": "is deprecated: use 'affine', or 'pointwise-affine-transform' for a fixed one",
 }
-"""Transforms of nflows that are not offered, and why."""
+"""Transforms of nflows that are not offered, and the reason."""
 
 CORE, NFLOWS = Core(), Nflows()
 BUILTIN = {"tzk": Builtin(DISTRIBUTION, CORE), "nflows": Builtin("nflows", NFLOWS)}
-"""Plugins that are always there, by their names."""
+"""Built-in plugins, by name."""

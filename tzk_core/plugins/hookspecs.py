@@ -1,8 +1,9 @@
-"""The hooks: all that a plugin can add. Each docstring is a complete plugin, say my_package/plugin.py, which
-pyproject.toml announces under [project.entry-points."tzk.v1"] as  my-plugin = "my_package.plugin".
-Targets are text: a plugin imports nothing heavy. `tzk_core.testing.check_plugin` tests one.
-"""
 # mypy: disable-error-code="empty-body"
+"""The hooks, which are all that a plugin can add; `tzk_core.testing.check_plugin` tests it.
+
+Each docstring is a complete plugin, my_package/plugin.py, announced under [project.entry-points."tzk.v1"] of
+pyproject.toml as  my-plugin = "my_package.plugin". Targets are text, so that a plugin imports nothing heavy.
+"""
 
 from collections.abc import Iterable
 
@@ -10,8 +11,7 @@ import pluggy
 
 from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType
 
-hookspec = pluggy.HookspecMarker("tzk")
-hookimpl = pluggy.HookimplMarker("tzk")
+hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
 
 @hookspec
@@ -71,7 +71,7 @@ def tzk_commands() -> Iterable[Command]:
 
 @hookspec
 def tzk_implementations() -> Iterable[Implementation]:
-    """Offer implementations: a registered layer, or several in a row, computed another way on one kind of device.
+    """Offer implementations: other computations of registered layers on one type of device.
 
     from tzk_core.plugins import Implementation, hookimpl
     @hookimpl

@@ -1,7 +1,7 @@
-"""Finds the installed plugins and loads each one by itself: a bad one costs nothing but its own parts.
+"""Installed plugins, loaded one by one: a faulty one loses only its parts.
 
-pluggy checks hooks but isolates nothing: one failing import or one raising hook would end the program, and a
-second plugin of the same name would be dropped in silence.
+pluggy checks hooks but does not isolate plugins. One failing import or hook would end the program, and a second plugin
+of the same name would be dropped silently.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ _ENTRY_POINT = re.compile(r"(?!\d)\w+(\.(?!\d)\w+)*(:(?!\d)\w+(\.(?!\d)\w+)*)?")
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """What became of a plugin: the `hooks` it implements, the `reason` why it is not ok or what clashes."""
+    """What was loaded of a plugin.
+
+    hooks: the hooks that it implements. reason: why its state is not "ok", or which of its names clash.
+    """
 
     name: str
     distribution: str
     version: str
     entry_point: str
-    """What the distribution announced: "package.module" or "package.module:object"."""
+    """As the distribution announces it: "package.module" or "package.module:object"."""
     group: str = GROUP
     state: State = "ok"
     hooks: tuple[str, ...] = ()
@@ -45,7 +48,7 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class Builtin:
-    """A plugin that is always there, and the distribution that it comes with."""
+    """A built-in plugin and its distribution."""
 
     distribution: str
     plugin: object
@@ -53,7 +56,7 @@ class Builtin:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A plugin's record and the specs that its hooks returned; none unless its state is "ok"."""
+    """A plugin's record and specs; there are none unless it is "ok"."""
 
     record: PluginRecord
     specs: tuple[Spec, ...] = ()
@@ -62,16 +65,18 @@ class Loaded:
 def load_all(
     builtin: Mapping[str, Builtin], allow: Collection[str] | None = None, path: Sequence[str] | None = None
 ) -> list[Loaded]:
-    """Every plugin, built-in ones first, then the installed ones in alphabetical order.
+    """Load every plugin, built-in ones first, then installed ones in alphabetical order.
 
-    Of the installed ones, `allow` (names of plugins or of distributions) are loaded and the others are
-    "disabled"; None stands for all. Of several with one name, the first distribution in the alphabet wins and
-    the others are "shadowed". `path` replaces `sys.path` in the search for installed distributions.
+    Of several plugins with one name, the first distribution in alphabetical order wins; the others are "shadowed".
+
+    Args:
+        allow: names of plugins or distributions to load, None for all. Other installed plugins are "disabled".
+        path: replaces `sys.path` in the search for installed distributions.
     """
-    loaded = [_load_builtin(name, each) for name, each in builtin.items()]
-    taken = {each.record.name: each.record for each in loaded}
+    loaded = [_load_builtin(name, plugin) for name, plugin in builtin.items()]
+    taken = {plugin.record.name: plugin.record for plugin in loaded}
     allowed = None if allow is None else {canonical(name) for name in allow}
-    for record in sorted(_installed(path), key=lambda found: (found.name, canonical(found.distribution))):
+    for record in sorted(_installed(path), key=lambda record: (record.name, canonical(record.distribution))):
         if allowed is not None and not allowed & _names(record):
             reason = "not in the allow-list TZK_PLUGINS"
             loaded.append(Loaded(replace(record, state="disabled", reason=reason)))
@@ -83,8 +88,8 @@ def load_all(
         else:
             loaded.append(_load_installed(record))
             taken[record.name] = record
-    found = {name for each in loaded for name in _names(each.record)}
-    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in found]
+    known = {name for plugin in loaded for name in _names(plugin.record)}
+    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in known]
 
 
 def canonical(distribution: str) -> str:
@@ -97,14 +102,14 @@ def _names(record: PluginRecord) -> set[str]:
 
 
 def _installed(path: Sequence[str] | None) -> Iterator[PluginRecord]:
-    """A record for each announced plugin, nothing imported yet.
+    """Records of all announced plugins, before any import.
 
-    Distributions are read one by one rather than with `importlib.metadata.entry_points()`, which unreadable
-    metadata of any package would stop, and few need parsing (0.7 ms for 71 of them instead of 4.6 ms).
+    Distributions are read one by one. `importlib.metadata.entry_points()` would stop at unreadable metadata of any
+    package, and would parse all of them (4.6 ms for 71 distributions, here 0.7 ms).
     """
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions(path=list(sys.path if path is None else path)):
-        with contextlib.suppress(Exception):  # damaged metadata are pip's to report
+        with contextlib.suppress(Exception):  # damaged metadata are for pip to report
             if "tzk" not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = distribution.metadata["Name"] or "unknown"
@@ -116,10 +121,8 @@ def _installed(path: Sequence[str] | None) -> Iterator[PluginRecord]:
                 for entry in distribution.entry_points
                 if entry.group == "tzk" or entry.group.startswith("tzk.")
             ]
-            spoken = [record for record in announced if record.group == GROUP]
-            yield from (
-                spoken or announced
-            )  # a distribution may bring a second plugin for another version of the core
+            readable = [record for record in announced if record.group == GROUP]
+            yield from readable or announced  # a distribution may also have a plugin for another version of the core
 
 
 def _load_builtin(name: str, builtin: Builtin) -> Loaded:
@@ -131,13 +134,16 @@ def _load_builtin(name: str, builtin: Builtin) -> Loaded:
 
 
 def _load_installed(record: PluginRecord) -> Loaded:
-    """Imports the plugin and calls its hooks. Neither an exception nor sys.exit gets out; Ctrl-C does."""
+    """Import the plugin and call its hooks.
+
+    Exceptions and sys.exit become the reason of a "broken" record; Ctrl-C is raised.
+    """
     try:
         if not _ENTRY_POINT.fullmatch(record.entry_point):
             raise FaultyPlugin("its entry point should be 'package.module' or 'package.module:object'")
         if not record.name.strip() or "/" in record.name:
             raise FaultyPlugin("the name of its entry point should be a word without '/'")
-        with contextlib.redirect_stdout(sys.stderr):  # what it prints may not end up in `--json`
+        with contextlib.redirect_stdout(sys.stderr):  # its output may not end up in that of `--json`
             plugin = importlib.metadata.EntryPoint(record.name, record.entry_point, record.group).load()
             specs = specs_of(plugin, record.name)
     except (Exception, SystemExit) as error:
@@ -150,7 +156,7 @@ def _flattened(groups: Iterable[tuple[Spec, ...]]) -> tuple[Spec, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    """The exception on one line, and the place outside the loader that it came from."""
+    """The exception on one line, with the place outside the loader where it was raised."""
     if isinstance(error, FaultyPlugin):
         return str(error)
     import traceback  # only broken plugins need it
@@ -167,10 +173,10 @@ def _reason(error: BaseException) -> str:
 
 def _versions_apart(group: str) -> str:
     reason = f"its entry point is in the group {group!r}, and this {DISTRIBUTION} reads {GROUP!r}"
-    written, spoken = (re.fullmatch(r"tzk\.v(\d+)", each) for each in (group, GROUP))
-    if not written or not spoken:
+    written, readable = (re.fullmatch(r"tzk\.v(\d+)", name) for name in (group, GROUP))
+    if not written or not readable:
         return reason
-    return f"{reason}: upgrade {DISTRIBUTION if int(written[1]) > int(spoken[1]) else 'the plugin'}"
+    return f"{reason}: upgrade {DISTRIBUTION if int(written[1]) > int(readable[1]) else 'the plugin'}"
 
 
 def _shadowed(record: PluginRecord, by: PluginRecord, builtin: Collection[str]) -> str:
@@ -183,6 +189,6 @@ def _shadowed(record: PluginRecord, by: PluginRecord, builtin: Collection[str]) 
 
 
 def _not_installed(name: str, loaded: Iterable[Loaded]) -> Loaded:
-    known = [known for each in loaded for known in (each.record.name, each.record.distribution)]
+    known = [name for plugin in loaded for name in (plugin.record.name, plugin.record.distribution)]
     reason = f"TZK_PLUGINS names it, but no such plugin or distribution is installed{nearest(name, known)}"
     return Loaded(PluginRecord(name, "", "", "", state="broken", reason=reason))

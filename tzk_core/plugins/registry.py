@@ -1,4 +1,4 @@
-"""What the plugins offer, by kind and name: finding a part, and saying clearly why one cannot be found."""
+"""The parts that plugins offer, by spec type and name."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tzk_core.version import current_name
 
 
 class UnknownPart(TzkError, LookupError):
-    """No plugin offers a part of this kind and name."""
+    """No plugin offers a part of this type and name."""
 
 
 class NameClash(TzkError, LookupError):
-    """Several plugins offer a part of this kind and name."""
+    """Several plugins offer a part of this type and name."""
 
 
 class PartNotLoadable(TzkError):
-    """A part is registered, but its target cannot be imported."""
+    """The target of a registered part cannot be imported."""
 
 
 class MissingPlugin(TzkError):
-    """A distribution that something needs is not installed, or its plugin did not load."""
+    """A required distribution is not installed, or its plugin did not load."""
 
 
 class FaultyPlugins(TzkError):
-    """Under TZK_PLUGINS_STRICT=1: something is wrong with an installed plugin."""
+    """An installed plugin is faulty, and TZK_PLUGINS_STRICT is 1."""
 
 
 _ABSENT = "not installed"
@@ -44,7 +44,7 @@ _LEFT_OUT = {registered_name(name): f"nflows' {name} {why}" for name, why in LEF
 
 @dataclass(frozen=True)
 class Registered:
-    """A spec and the plugin that offered it."""
+    """A spec and the plugin that offers it."""
 
     spec: Spec
     plugin: str
@@ -57,11 +57,15 @@ class Registered:
 
     @property
     def qualified_name(self) -> str:
-        """ "plugin/name", which finds it whatever other plugins offer."""
+        """ "plugin/name", which is unique whatever other plugins offer."""
         return f"{self.plugin}/{self.spec.name}"
 
     def load(self) -> Any:
-        """Imports the target and returns it. Raises `PartNotLoadable` with the reason."""
+        """Import the target.
+
+        Raises:
+            PartNotLoadable: with the reason.
+        """
         module, _, attributes = self.spec.target.partition(":")
         try:
             return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
@@ -74,7 +78,7 @@ class Registered:
 
 
 class Registry:
-    """The plugins of one start of the program and the parts that the working ones offer. Does not change."""
+    """The plugins of this process, and the parts that the working ones offer; immutable."""
 
     def __init__(self, loaded: Iterable[Loaded]) -> None:
         loaded = list(loaded)
@@ -88,12 +92,16 @@ class Registry:
 
     @classmethod
     def discover(
-        cls, allow: Collection[str] | None = None, strict: bool = False, path: Sequence[str] | None = None
+        cls, allow: Collection[str] | None = None, *, strict: bool = False, path: Sequence[str] | None = None
     ) -> Registry:
-        """Loads the built-in plugins and the installed ones; see `loader.load_all` for `allow` and `path`.
+        """Load the built-in plugins and the installed ones.
 
-        With `strict`, raises `FaultyPlugins` if one is broken, incompatible or shadowed, or if names clash;
-        plugins that `allow` leaves out on purpose are not faults.
+        Args:
+            allow, path: as of `loader.load_all`.
+            strict: whether faults are errors. A plugin that `allow` leaves out is no fault.
+
+        Raises:
+            FaultyPlugins: if `strict`, and a plugin is broken, incompatible or shadowed, or names clash.
         """
         registry = cls(load_all(BUILTIN, allow, path))
         faults = [str(record) for record in registry.plugins if record.reason and record.state != "disabled"]
@@ -101,25 +109,33 @@ class Registry:
             raise FaultyPlugins("TZK_PLUGINS_STRICT is set, and " + "; ".join(faults))
         return registry
 
-    def all(self, kind: type[Spec]) -> list[Registered]:
-        """Every part of a kind, in alphabetical order; those whose names clash are all in it."""
-        return [part for _, parts in sorted(self._parts.get(kind, {}).items()) for part in parts]
+    def all(self, spec_type: type[Spec]) -> list[Registered]:
+        """All parts of a type in alphabetical order, including those whose names clash."""
+        return [part for _, parts in sorted(self._parts.get(spec_type, {}).items()) for part in parts]
 
-    def find(self, kind: type[Spec], name: str) -> Registered:
-        """The part of a kind by its plain name or as "plugin/name". Raises `UnknownPart` or `NameClash`."""
-        parts = self._find_all(kind, name)
+    def find(self, spec_type: type[Spec], name: str) -> Registered:
+        """Find a part by its plain name or as "plugin/name".
+
+        Raises:
+            UnknownPart: if no plugin offers it.
+            NameClash: if several plugins do.
+        """
+        parts = self._find_all(spec_type, name)
         if not parts:
-            raise UnknownPart(self._unknown(kind, name))
+            raise UnknownPart(self._unknown(spec_type, name))
         if len(parts) > 1:
             offers = " and ".join(f"{part.distribution} (write {part.qualified_name!r})" for part in parts)
-            raise NameClash(f"the {kind.kind} {name!r} is offered by {offers}: say which one")
+            raise NameClash(f"the {spec_type.kind} {name!r} is offered by {offers}: say which one")
         return parts[0]
 
     def implementation(self, layers: Sequence[Registered], device: str) -> Registered | None:
-        """The implementation of a flow layer, or of several that follow one another, for a kind of device ("cuda");
-        None: use the layers themselves.
+        """The implementation of consecutive flow layers on a type of device, such as "cuda".
 
-        Raises `NameClash` where several plugins bring one.
+        Returns:
+            None if there is none: the layers themselves are then used.
+
+        Raises:
+            NameClash: if several plugins offer one.
         """
         wanted = [[layer] for layer in layers]
         parts = [
@@ -133,15 +149,18 @@ class Registry:
             offers = " and ".join(f"{part.qualified_name!r} of {part.distribution}" for part in parts)
             what = " ".join(layer.qualified_name for layer in layers)
             raise NameClash(
-                f"{what!r} on {device!r} has several implementations, {offers}:"
-                f" name the plugins to use in TZK_PLUGINS"
+                f"{what!r} on {device!r} has several implementations, {offers}: name the plugins to use in TZK_PLUGINS"
             )
         return parts[0] if parts else None
 
     def require(self, distributions: Sequence[str], wanted_by: str) -> None:
-        """Raises `MissingPlugin` unless the plugins of these distributions are installed and loaded.
+        """Check that the plugins of these distributions are installed and loaded.
 
-        `wanted_by` says what needs them, such as the name of a config file; it begins the sentence.
+        Args:
+            wanted_by: what needs them, such as the name of a config file; the message begins with it.
+
+        Raises:
+            MissingPlugin: with the reason for each distribution.
         """
         problems = {name: self._problem(name) for name in dict.fromkeys(distributions)}
         faulty = {name: problem for name, problem in problems.items() if problem not in ("", _ABSENT)}
@@ -155,7 +174,7 @@ class Registry:
             raise MissingPlugin("; ".join(sentences))
 
     def _problem(self, distribution: str) -> str:
-        """What is wrong with a distribution that is needed, to go on a sentence with; "" if nothing."""
+        """The fault of a distribution, as the end of a sentence; "" without one."""
         wanted = current_name(canonical(distribution))
         records = [record for record in self.plugins if canonical(record.distribution) == wanted]
         if records:
@@ -170,28 +189,28 @@ class Registry:
             return _ABSENT
         return f"which is installed but announces no plugin in the group {GROUP!r}"
 
-    def _find_all(self, kind: type[Spec], name: str) -> list[Registered]:
+    def _find_all(self, spec_type: type[Spec], name: str) -> list[Registered]:
         plugin, _, plain = name.rpartition("/")
-        return [part for part in self._parts.get(kind, {}).get(plain, []) if plugin in ("", part.plugin)]
+        return [part for part in self._parts.get(spec_type, {}).get(plain, []) if plugin in ("", part.plugin)]
 
-    def _unknown(self, kind: type[Spec], name: str) -> str:
+    def _unknown(self, spec_type: type[Spec], name: str) -> str:
         plugin, _, plain = name.rpartition("/")
-        names = self._parts.get(kind, {})
-        known = [part.qualified_name for part in self.all(kind)] if plugin else list(names)
-        message = f"no {kind.kind} is called {name!r}{nearest(name, known)}"
-        if kind is FlowLayer and plain in _LEFT_OUT:
+        names = self._parts.get(spec_type, {})
+        known = [part.qualified_name for part in self.all(spec_type)] if plugin else list(names)
+        message = f"no {spec_type.kind} is called {name!r}{nearest(name, known)}"
+        if spec_type is FlowLayer and plain in _LEFT_OUT:
             message += f" ({_LEFT_OUT[plain]})"
-        lost = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]
-        if lost:
-            message += "; not available: " + "; ".join(str(record) for record in lost)
+        faulty = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]
+        if faulty:
+            message += "; not available: " + "; ".join(str(record) for record in faulty)
         return message
 
     def _with_clashes(self, record: PluginRecord) -> PluginRecord:
         clashes = [
-            f"the {kind.kind} {name!r} is also offered by"
+            f"the {spec_type.kind} {name!r} is also offered by"
             f" {', '.join(repr(part.plugin) for part in parts if part.plugin != record.name)}:"
             f" write '{record.name}/{name}'"
-            for kind, names in self._parts.items()
+            for spec_type, names in self._parts.items()
             for name, parts in names.items()
             if len(parts) > 1 and record.name in [part.plugin for part in parts]
         ]
@@ -199,10 +218,10 @@ class Registry:
 
 
 def registry() -> Registry:
-    """The plugins of this program, looked for once.
+    """The plugins of this process, loaded once.
 
-    `TZK_PLUGINS=a,b` loads only these installed plugins (names of plugins or distributions; empty: none), and
-    `TZK_PLUGINS_STRICT=1` raises `FaultyPlugins` if anything is wrong with one of them.
+    The environment variable TZK_PLUGINS=a,b loads only these installed plugins (names of plugins or distributions;
+    none where it is empty). TZK_PLUGINS_STRICT=1 raises `FaultyPlugins` if one of them is faulty.
     """
     return _registry(os.environ.get("TZK_PLUGINS"), os.environ.get("TZK_PLUGINS_STRICT", ""))
 
@@ -212,4 +231,4 @@ def _registry(listed: str | None, strict: str) -> Registry:
     if strict not in ("", "0", "1"):
         raise TzkError(f"the environment variable TZK_PLUGINS_STRICT should be 1 or 0; got {strict!r}")
     allow = None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]
-    return Registry.discover(allow, strict == "1")
+    return Registry.discover(allow, strict=strict == "1")

@@ -1,4 +1,4 @@
-"""What a plugin hands over: its parts described in text, so that nothing is imported to list them."""
+"""Specs: the parts of a plugin, described in text so that listing them imports nothing."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ _TARGET = re.compile(r"(?!\d)\w+(\.(?!\d)\w+)*:(?!\d)\w+(\.(?!\d)\w+)*")
 
 
 class FaultySpec(TzkError, ValueError):
-    """A spec has a name, target or summary that cannot be used; raised where the plugin writes it."""
+    """A spec has an unusable name, target or summary; raised where it is made."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One part that a plugin offers: the name that a config uses, where it is, and a line about it.
+    """One part that a plugin offers; subclasses say what type of part.
 
-    `target` is "package.module:Attribute" and is imported when the part is first used, not before. A
-    config gives the arguments of its signature by keyword. Subclasses say which kind of part it is.
+    name: as in a config.
+    target: "package.module:Attribute", imported when the part is first used. A config gives the arguments of its
+        signature by keyword.
+    summary: one line about the part.
+    kind: the type of part, in words. hook: the hook that offers it.
     """
 
     name: str
@@ -74,7 +77,7 @@ class FlowLayer(Spec):
 
 @dataclass(frozen=True)
 class FlowRecipe(Spec):
-    """A function that builds a whole shared flow for a shape of observations: `[flow] recipe = NAME`."""
+    """A function that builds a shared flow for one shape: `[flow] recipe = NAME`."""
 
     kind: ClassVar[str] = "flow recipe"
     hook: ClassVar[str] = "tzk_flow_recipes"
@@ -90,21 +93,22 @@ class Command(Spec):
 
 @dataclass(frozen=True)
 class Implementation(Spec):
-    """Another way to compute a registered layer on one kind of device, such as a fused kernel.
+    """Another computation of a layer on one type of device, as by a kernel.
 
     The target has the layer's signature and parameter names, so that a checkpoint opens with or without it. For several
-    layers that follow one another it is a class without arguments, a `tzk_core.transforms.composite.Fused`. Either
-    may have a static method `unusable(device: str) -> str`, the reason why it is not used here and now, "" if it is:
-    the layers are then computed as they are, and `tzk doctor` and run.json say why.
+    consecutive layers it is a class without arguments, a `tzk_core.transforms.composite.Fused`.
+
+    Either may have a static method `unusable(device: str) -> str`: the reason why it cannot be used on this machine, ""
+    if it can. The layers are then computed as they are, and `tzk doctor` and run.json give the reason.
     """
 
     layer: str
-    """Name of the flow layer that it computes; of several that follow one another, with spaces between."""
+    """The name of the flow layer, or of several consecutive ones, separated by spaces."""
     device: str
-    """torch's name of the kind of device, such as "cuda"."""
+    """The type of device as torch names it, such as "cuda"."""
 
     kind: ClassVar[str] = "implementation"
     hook: ClassVar[str] = "tzk_implementations"
 
 
-KINDS: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation)
+SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation)

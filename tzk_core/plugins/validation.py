@@ -1,4 +1,4 @@
-"""Calls the hooks of one plugin and checks what they return, with reasons that its author can act on."""
+"""The hooks of one plugin, called and checked, with reasons for its author."""
 
 from __future__ import annotations
 
@@ -10,29 +10,39 @@ import pluggy
 
 from tzk_core.errors import nearest
 from tzk_core.plugins import hookspecs
-from tzk_core.plugins.specs import KINDS, Spec
+from tzk_core.plugins.specs import SPEC_TYPES, Spec
 
 GROUP = "tzk.v1"
-"""Group of entry points. It carries the version of the hook interface, known before anything is imported."""
+"""The group of entry points, with the version of the hook interface, known before any import."""
 
-HOOKS: tuple[str, ...] = tuple(kind.hook for kind in KINDS)
+HOOKS: tuple[str, ...] = tuple(spec_type.hook for spec_type in SPEC_TYPES)
 
 
 class FaultyPlugin(Exception):
-    """A plugin breaks the rules of the hooks; the message says how."""
+    """A plugin breaks a rule of the hooks, which the message names."""
 
 
 def specs_of(plugin: object, name: str) -> dict[str, tuple[Spec, ...]]:
-    """What each hook that the plugin (a module or an object) implements returned, by the hook's name.
+    """Call the hooks that a plugin implements.
 
-    Raises `FaultyPlugin` where the plugin breaks the rules, and whatever its own code raises.
+    Args:
+        plugin: a module or an object.
+        name: of the plugin.
+
+    Returns:
+        The specs of each hook, by its name.
+
+    Raises:
+        FaultyPlugin: if the plugin breaks a rule. Exceptions of its own code are raised as they are.
     """
-    manager = pluggy.PluginManager("tzk")  # one for each plugin: a call reaches nobody else
+    manager = pluggy.PluginManager("tzk")  # one for each plugin, so that a call reaches no other
     manager.add_hookspecs(hookspecs)
     _refuse_misspelt(plugin, manager)
     manager.register(plugin, name)
     specs = {
-        kind.hook: _call(manager, kind) for kind in KINDS if getattr(manager.hook, kind.hook).get_hookimpls()
+        spec_type.hook: _call(manager, spec_type)
+        for spec_type in SPEC_TYPES
+        if getattr(manager.hook, spec_type.hook).get_hookimpls()
     }
     if not specs:
         raise FaultyPlugin(f"it implements no hook: mark one of {', '.join(HOOKS)} with @hookimpl")
@@ -46,7 +56,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _refuse_misspelt(plugin: object, manager: pluggy.PluginManager) -> None:
-    """pluggy takes a marked function of any name, and leaves an unmarked one alone: neither is called."""
+    """Refuse hooks with a wrong name or without a mark, which pluggy would never call."""
     for attribute in dir(plugin):
         options: Any = manager.parse_hookimpl_opts(plugin, attribute)
         name = (options and options.get("specname")) or attribute
@@ -57,14 +67,12 @@ def _refuse_misspelt(plugin: object, manager: pluggy.PluginManager) -> None:
             if name in HOOKS:
                 raise FaultyPlugin(f"its function {name} is not marked: put @hookimpl above it")
         if name not in HOOKS:
-            raise FaultyPlugin(
-                f"{name!r} is not a hook of {GROUP}{nearest(name, HOOKS)}; hooks: {', '.join(HOOKS)}"
-            )
+            raise FaultyPlugin(f"{name!r} is not a hook of {GROUP}{nearest(name, HOOKS)}; hooks: {', '.join(HOOKS)}")
 
 
-def _call(manager: pluggy.PluginManager, kind: type[Spec]) -> tuple[Spec, ...]:
-    expected = f"{kind.hook} should return a list of {kind.__name__}"
-    results = getattr(manager.hook, kind.hook)()
+def _call(manager: pluggy.PluginManager, spec_type: type[Spec]) -> tuple[Spec, ...]:
+    expected = f"{spec_type.hook} should return a list of {spec_type.__name__}"
+    results = getattr(manager.hook, spec_type.hook)()
     if not results:  # pluggy leaves None out
         raise FaultyPlugin(f"{expected}; got None")
     if isinstance(results[0], str | Mapping | Spec) or not isinstance(results[0], Iterable):
@@ -72,10 +80,10 @@ def _call(manager: pluggy.PluginManager, kind: type[Spec]) -> tuple[Spec, ...]:
     specs = tuple(results[0])
     names = set()
     for spec in specs:
-        if not isinstance(spec, kind):
+        if not isinstance(spec, spec_type):
             raise FaultyPlugin(f"{expected}; one of its items is {_shown(spec)}")
         if spec.name in names:
-            raise FaultyPlugin(f"{kind.hook} offers the {kind.kind} {spec.name!r} more than once")
+            raise FaultyPlugin(f"{spec_type.hook} offers the {spec_type.kind} {spec.name!r} more than once")
         names.add(spec.name)
     return specs
 

@@ -1,1 +1,1 @@
-"""Pages and pictures of a finished run: what is measured comes in as objects, and files go out."""
+"""Tables and pictures of a finished run, from measurements to files."""

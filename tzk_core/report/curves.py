@@ -1,4 +1,4 @@
-"""Training curves: the columns of metrics.csv as one page that is read at a glance."""
+"""Training curves: the columns of metrics.csv on one page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,15 +15,18 @@ from matplotlib.axes import Axes
 from tzk_core.report import figure
 
 FAMILY = 4
+"""From this many names that differ in their last part only (digit-0 ... digit-9), one line is the mean of all."""
+
 LINES = 24
-"""From this many names that differ only in their last part (digit-0 ... digit-9), one line stands for all."""
+"""The most lines by the last part of names; where there are more, names join by their first part."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One labelled curve: the mean of `members`, each `(rows,)` with nan where nothing was logged.
+    """One labelled curve, the mean of its members.
 
-    Lines of one `entity` (a data set, a knowledge type, a family of these) have one colour in all panels.
+    entity: a data set, a knowledge type or a family of these; its lines have one colour in all panels.
+    members: (rows,) each, nan where nothing was logged.
     """
 
     entity: str
@@ -32,61 +36,75 @@ class Line:
 
     @property
     def mean(self) -> np.ndarray:
+        """The mean of what was logged, (rows,), nan where nothing was."""
         values = np.stack(self.members)
-        seen = np.isfinite(values)
-        total = np.where(seen, values, 0).sum(0)
-        return np.where(seen.any(0), total / np.maximum(seen.sum(0), 1), np.nan)
+        logged = np.isfinite(values)
+        total = np.where(logged, values, 0).sum(0)
+        return np.where(logged.any(0), total / np.maximum(logged.sum(0), 1), np.nan)
+
+
+class Panel(NamedTuple):
+    """Lines with a title, and the scale of their vertical axis: "likelihood", "log" or "linear"."""
+
+    title: str
+    lines: list[Line]
+    scale: str
 
 
 def draw(metrics_csv: Path, png: Path) -> None:
-    """Draw bits per dim, inconsistency, multipliers and the weight of the prior over steps, from
-    `metrics_csv` to `png`.
+    """Draw bits per dim, inconsistency, multipliers and the weight of the prior over steps.
 
-    A panel without columns is left out, as are values that are empty, not finite or not numbers. Names that
-    differ only in their last part are drawn faintly, with one line for their mean. Curves are smoothed over a
-    thirtieth of the rows; the raw values stay behind them, faintly.
+    Panels without columns are left out, and so are values that are empty, not finite or not numbers. Names that differ
+    in their last part only are drawn faintly, with one line for their mean. Curves are smoothed over a thirtieth of the
+    rows; the raw values stay behind them, faintly.
 
     Raises:
-        ValueError: the file has no `step` column.
+        ValueError: if the file has no column `step`.
     """
     columns = _read(metrics_csv)
-    likelihood = _under(columns, "bits_per_dim/")
-    lines = [Line(name, name, (values,)) for name, values in likelihood.items() if "/" not in name]
-    held = [Line(name, f"{name}, validation", (each,), True) for name, each in _under(columns, "validation/").items()]
-    nested = {name.replace("/", ", "): values for name, values in likelihood.items() if "/" in name}
-    lines += _families(nested, dashed=True)
-    lines += _families(_under(columns, "bits_per_dim_given/"), "given ", dashed=True)
-    weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
-    what = ["validation"] if held else []
-    what += ["given knowledge and its C"] if any(line.dashed for line in lines) else []
-    dashed = f" (dashed: {' and '.join(what)})" if what else ""
-    lines += held
-    panels_of = (
-        (f"Bits per dim in training{dashed}", lines, "likelihood"),
-        ("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log"),
-        ("Multipliers λ", _families(_under(columns, "multiplier/")), "linear"),
-        ("Weight of log p(z) in the objective", [weight], "linear"),
-    )
-    contents = [(title, logged, scale) for title, drawn, scale in panels_of if (logged := _logged(drawn))]
-
-    across = min(2, max(1, len(contents)))
-    page, panels = figure.figure(-(-max(1, len(contents)) // across), across, 5.2, 3.3)
-    colours = figure.colours([line.entity for _, drawn, _ in contents for line in drawn])
+    panels = [panel._replace(lines=_logged(panel.lines)) for panel in _panels(columns)]
+    panels = [panel for panel in panels if panel.lines]
+    across = min(2, max(1, len(panels)))
+    page, all_axes = figure.figure(-(-max(1, len(panels)) // across), across, width=5.2, height=3.3)
+    colours = figure.colours([line.entity for panel in panels for line in panel.lines])
     ends = []
-    for axes, (title, drawn, scale) in zip(panels, contents, strict=False):
-        ends.append((axes, _panel(axes, title, columns["step"], drawn, scale, colours)))
-    for axes in panels[len(contents) :]:
+    for axes, panel in zip(all_axes, panels, strict=False):
+        ends.append((axes, _draw_panel(axes, panel, steps=columns["step"], colours=colours)))
+    for axes in all_axes[len(panels) :]:
         axes.set_axis_off()
-    if not contents:
-        panels[0].text(0.5, 0.5, "nothing has been logged yet", ha="center", color=figure.TEXT)
-    page.canvas.draw()  # so that the positions that labels keep apart are final
+    if not panels:
+        all_axes[0].text(0.5, 0.5, "nothing has been logged yet", ha="center", color=figure.TEXT)
+    page.canvas.draw()  # makes positions final, which keep labels apart
     for axes, labels in ends:
         figure.label_ends(axes, labels)
     figure.write(page, png)
 
 
+def _panels(columns: Mapping[str, np.ndarray]) -> list[Panel]:
+    """All panels, whether anything was logged for them or not."""
+    likelihood = _under(columns, "bits_per_dim/")
+    lines = [Line(name, name, (values,)) for name, values in likelihood.items() if "/" not in name]
+    nested = {name.replace("/", ", "): values for name, values in likelihood.items() if "/" in name}
+    lines += _families(nested, dashed=True)
+    lines += _families(_under(columns, "bits_per_dim_given/"), "given ", dashed=True)
+    validation = [
+        Line(name, f"{name}, validation", (values,), dashed=True)
+        for name, values in _under(columns, "validation/").items()
+    ]
+    dashed = ["validation"] if validation else []
+    dashed += ["given knowledge and its C"] if any(line.dashed for line in lines) else []
+    legend = f" (dashed: {' and '.join(dashed)})" if dashed else ""
+    weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
+    return [
+        Panel(f"Bits per dim in training{legend}", lines + validation, "likelihood"),
+        Panel("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log"),
+        Panel("Multipliers λ", _families(_under(columns, "multiplier/")), "linear"),
+        Panel("Weight of log p(z) in the objective", [weight], "linear"),
+    ]
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Columns by name, in order of step; a step logged twice counts as logged last."""
+    """Columns by name, in order of step; of a step logged twice, the last row."""
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or ()
@@ -109,9 +127,11 @@ def _under(columns: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarr
     return {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
 
 
-def _families(named: Mapping[str, np.ndarray], prefix: str = "", dashed: bool = False) -> list[Line]:
-    """One line a name, except that names alike up to their last part become one line with many members; where these
-    are too many lines, names alike in their first part."""
+def _families(named: Mapping[str, np.ndarray], prefix: str = "", *, dashed: bool = False) -> list[Line]:
+    """One line for each name, or for names that differ in their last part only.
+
+    Where these are more than `LINES`, names with the same first part become one line.
+    """
     stems = _stems(named, r"(.+[-_/ ])[^-_/ ]+")
     if len(stems) > LINES:
         stems = _stems(named, r"(.+?[-_/ ]).+")
@@ -119,9 +139,9 @@ def _families(named: Mapping[str, np.ndarray], prefix: str = "", dashed: bool = 
     for stem, names in stems.items():
         if len(names) >= FAMILY:
             label = f"{prefix}{names[0]}…{names[-1].removeprefix(stem)}"
-            lines.append(Line(stem, label, tuple(named[name] for name in names), dashed))
+            lines.append(Line(stem, label, tuple(named[name] for name in names), dashed=dashed))
         else:
-            lines += [Line(name, prefix + name, (named[name],), dashed) for name in names]
+            lines += [Line(name, prefix + name, (named[name],), dashed=dashed) for name in names]
     return lines
 
 
@@ -137,40 +157,48 @@ def _logged(lines: list[Line]) -> list[Line]:
     return [line for line in lines if np.isfinite(line.mean).any()]
 
 
-def _panel(
-    axes: Axes, title: str, steps: np.ndarray, lines: list[Line], scale: str, colours: Mapping[str, str]
+def _draw_panel(
+    axes: Axes, panel: Panel, *, steps: np.ndarray, colours: Mapping[str, str]
 ) -> list[tuple[str, float, str]]:
-    """Draw `lines` and return what to write at their ends: (text, value, colour)."""
-    figure.title(axes, title)
+    """Draw the lines of a panel.
+
+    Returns:
+        The labels at the ends of the lines: text, value and colour.
+    """
+    figure.title(axes, panel.title)
     figure.count_axis(axes, "step")
     ends, shown = [], []
-    for line in lines:
+    for line in panel.lines:
         colour, style = colours[line.entity], "--" if line.dashed else "-"
-        seen = np.isfinite(line.mean)
-        smooth = _smoothed(line.mean[seen], max(1, len(steps) // 30))
+        logged = np.isfinite(line.mean)
+        smooth = _smoothed(line.mean[logged], max(1, len(steps) // 30))
         for values in line.members if len(line.members) > 1 or len(steps) > 60 else ():
             axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.25)
-        marker = "o" if seen.sum() < 12 else ""
-        axes.plot(steps[seen], smooth, style, color=colour, linewidth=1.8, marker=marker, markersize=4)
+        marker = "o" if logged.sum() < 12 else ""
+        axes.plot(steps[logged], smooth, style, color=colour, linewidth=1.8, marker=marker, markersize=4)
         ends.append((f"{line.label}  {_short(smooth[-1])}".strip(), float(smooth[-1]), colour))
         shown.append(smooth)
     first, last = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 1, steps[0] + 1)
     axes.set_xlim(first, last + 0.01 * (last - first))
-    values = np.concatenate(shown)
-    if scale == "log" and (values > 0).all():
+    _set_scale(axes, panel, np.concatenate(shown))
+    return ends
+
+
+def _set_scale(axes: Axes, panel: Panel, values: np.ndarray) -> None:
+    """Set the vertical axis for these smoothed values."""
+    if panel.scale == "log" and (values > 0).all():
         figure.log_axis(axes)
         axes.set_ylim(values.min() / 1.3, values.max() * 1.3)
-    elif scale == "likelihood":  # the fall of the first steps would leave no room for the rest
+    elif panel.scale == "likelihood":  # the fall of the first steps would leave no room for the rest
         low, high = values.min(), np.quantile(values, 0.95)
         room = 0.08 * max(high - low, 0.01)
         axes.set_ylim(low - room, high + room)
         if values.max() > high + room:
-            start = max(line.mean[np.isfinite(line.mean)][0] for line in lines)
+            start = max(line.mean[np.isfinite(line.mean)][0] for line in panel.lines)
             figure.note(axes, f"starts at {_short(start)}, above the panel")
     else:
         low, high = min(0.0, values.min()), values.max()
         axes.set_ylim(low, high + 0.1 * max(high - low, 0.01))
-    return ends
 
 
 def _smoothed(values: np.ndarray, window: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The look of every plot: no global state, quiet axes, colours that colour-blind people can tell apart."""
+"""The look of every plot: quiet axes, colours for colour-blind readers, no global state."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 from PIL import Image
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F4F24", "#000000")
-"""After Okabe and Ito (2008), brown for the yellow that vanishes on white."""
+"""After Okabe and Ito (2008), with brown in place of yellow, which vanishes on white."""
 
 TEXT, QUIET = "#333333", "#B8B8B8"
 
 
 def colours(entities: Iterable[str]) -> dict[str, str]:
-    """A colour for each entity, in order of appearance and from the start again; for "" that of text."""
+    """Colours of entities in order of appearance, cyclic; that of text for ""."""
     names = [name for name in dict.fromkeys(entities) if name]
     return {"": TEXT} | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
-def figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A white page of `rows` by `columns` panels of `width` by `height` inches, and its axes row by row."""
+def figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A white page of panels, and its axes row by row.
+
+    Args:
+        width, height: of one panel, in inches.
+    """
     size = (columns * width, rows * height)
-    page = Figure(
-        figsize=size, dpi=120, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    )
+    page = Figure(figsize=size, dpi=120, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(page)
     panels = list(page.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
@@ -43,17 +45,18 @@ def figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def title(axes: Axes, text: str) -> None:
+    """Write the title of a panel."""
     axes.set_title(text, loc="left", fontsize=11, color=TEXT)
 
 
 def count_axis(axes: Axes, label: str) -> None:
-    """Label the horizontal axis, with few ticks at whole numbers."""
+    """Label the horizontal axis, with few ticks, all at whole numbers."""
     axes.set_xlabel(label, fontsize=9, color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis whose ticks are plain numbers."""
+    """Make the vertical axis logarithmic, with plain numbers at its ticks."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -62,15 +65,17 @@ def log_axis(axes: Axes) -> None:
 
 
 def note(axes: Axes, text: str) -> None:
-    """A small remark in the upper right corner."""
+    """Write a small remark in the upper right corner."""
     axes.text(0.98, 0.99, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color="#777777")
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
-    """Write each line's name to the right of its last value, moved apart where they would overlap.
+    """Write the name of every line beside its last value, without overlaps.
+
+    Call this when the limits of the axes are final.
 
     Args:
-        ends: (text, last value, colour) of each line. Call this when the limits of the axes are final.
+        ends: of each line the text, the last value and the colour.
     """
     if not ends:
         return
@@ -95,8 +100,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
 
 
 def _apart(wanted: np.ndarray, needed: float) -> np.ndarray:
-    """Positions near the ascending `wanted`, at least `needed` apart: runs too close share their centre."""
-    runs: list[list[float]] = []  # [sum of (wanted - offset in the run), members]
+    """Positions near the ascending `wanted`, at least `needed` apart; close ones share a centre."""
+    runs: list[list[float]] = []  # the sum of (wanted - offset in the run), and the number of members
     for height in wanted:
         runs.append([float(height), 1])
         while len(runs) > 1 and runs[-2][0] / runs[-2][1] + runs[-2][1] * needed > runs[-1][0] / runs[-1][1]:
@@ -107,7 +112,7 @@ def _apart(wanted: np.ndarray, needed: float) -> np.ndarray:
 
 
 def write(page: Figure, path: Path) -> None:
-    """Write a PNG of at most 256 colours: the same to the eye, at a third of the size."""
+    """Write a PNG of at most 256 colours, at a third of the size."""
     with io.BytesIO() as file:
         page.savefig(file, format="png")
         file.seek(0)

@@ -1,4 +1,4 @@
-"""A batch of images as one PNG: a grid on white, with labels for rows and columns where wanted."""
+"""A batch of images as one PNG: a grid on white, with optional labels."""
 
 from __future__ import annotations
 
@@ -31,27 +31,22 @@ def save(
     """Write `images` row by row as a PNG at `path`; the folder must exist.
 
     Args:
-        images: `(n, C, H, W)` in [0, 1], C of 1 (grey) or 3 (RGB). What lies outside is clipped, nan is
-            mid-grey.
+        images: (n, C, H, W) in [0, 1], C of 1 (grey) or 3 (RGB). Values outside are clipped; nan is mid-grey.
         columns: images in a row; the last row may be shorter.
-        scale: each pixel becomes a square of this side (nearest neighbour). Default: as large as keeps an
-            image within 64.
+        scale: the side of the square that a pixel becomes (nearest neighbour). By default the largest for which an
+            image has a side of at most 64.
         padding: white between images, in pixels of the file.
         row_labels: text to the left of each row; a newline starts a second line.
         column_labels: text above each column.
-        rows_together: after this many rows comes a wider gap, so that pairs can be seen as pairs; 0 is none.
+        rows_together: the number of rows after which there is a wider gap, 2 for pairs; 0 for no gaps.
         caption: text below the grid.
-        limit: the largest size of the file in bytes. Noise does not compress: where the file would be larger,
-            fewer grey levels are used (64, 32, 16), then a smaller scale, then half the resolution.
+        limit: the largest size of the file, in bytes. A larger file gets fewer grey levels (64, 32, 16), then a smaller
+            scale, then half the resolution.
 
     Raises:
-        ValueError: the shape is none of the above, or there is no image.
+        ValueError: if the images have another shape, or there are none.
     """
-    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3) or columns < 1:
-        raise ValueError(
-            f"expected images of shape (n, 1 or 3, height, width) with n >= 1 and columns >= 1; "
-            f"got {tuple(images.shape)} and columns={columns}"
-        )
+    _check(images, columns)
     if scale is None:
         scale = max(1, 64 // max(images.shape[-2:]))
     values = images.detach().to("cpu", torch.float32).nan_to_num(nan=0.5).clamp(0, 1)
@@ -59,7 +54,16 @@ def save(
 
     for levels, side in _fidelities(scale):
         quantised = _quantised(pixels, levels)
-        page = _page(quantised, columns, side, padding, row_labels, column_labels, rows_together, caption)
+        page = _page(
+            quantised,
+            columns,
+            scale=side,
+            padding=padding,
+            row_labels=row_labels,
+            column_labels=column_labels,
+            rows_together=rows_together,
+            caption=caption,
+        )
         encoded = _png(page, levels)
         if len(encoded) <= limit:
             break
@@ -70,8 +74,16 @@ def save(
     path.write_bytes(encoded)
 
 
+def _check(images: torch.Tensor, columns: int) -> None:
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3) or columns < 1:
+        raise ValueError(
+            f"expected images of shape (n, 1 or 3, height, width) with n >= 1 and columns >= 1; "
+            f"got {tuple(images.shape)} and columns={columns}"
+        )
+
+
 def _fidelities(scale: int) -> Iterator[tuple[int, int]]:
-    """(grey levels, scale), best first."""
+    """Grey levels and scales, best first."""
     for side in range(scale, 0, -1):
         for levels in GREY_LEVELS:
             yield levels, side
@@ -93,6 +105,7 @@ def _png(page: Image.Image, levels: int) -> bytes:
 def _page(
     pixels: np.ndarray,
     columns: int,
+    *,
     scale: int,
     padding: int,
     row_labels: Sequence[str],
@@ -100,7 +113,10 @@ def _page(
     rows_together: int,
     caption: str,
 ) -> Image.Image:
-    """Lay out `(n, H, W)` or `(n, H, W, 3)` grey levels; every length below is in pixels of the file."""
+    """Lay out grey levels, (n, H, W) or (n, H, W, 3).
+
+    All lengths are in pixels of the file.
+    """
     height, width = (side * scale for side in pixels.shape[1:3])
     rows = math.ceil(len(pixels) / columns)
     columns = min(columns, len(pixels))

@@ -1,4 +1,4 @@
-"""samples/*.png of a run: what the model draws, what passes through C, the plane of C, and curves."""
+"""Pictures of a run: samples, reconstructions through C, the plane of C, and training curves."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import torch
 from tzk_core.report import curves, grid, scatter, views
 
 MEMBERS = 20
-"""Of a group of more knowledge types, the first so many are drawn."""
+"""The most knowledge types of a group that are shown, from its first on."""
 
 
 def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
-    """Write all pictures of a finished run, from its model and `folder`/metrics.csv to `folder`/samples.
+    """Write all pictures of a finished run to `folder`/samples.
 
-    Images are drawn as grids, two-dimensional data as scatter plots; of data of any other shape there are
-    only the curves. Everything is drawn from the config's seed: the same model gives the same pictures.
-    `results` is the contents of results.json; what it says of a knowledge type stands beside its samples.
+    Images become grids, and two-dimensional data scatter plots. Data of any other shape have training curves only. All
+    samples use the config's seed, so that the same model gives the same pictures.
+
+    Args:
+        folder: of the run, with its metrics.csv.
+        results: the contents of results.json, whose bits per dim stand beside samples.
     """
     samples = folder / "samples"
     samples.mkdir(parents=True, exist_ok=True)
@@ -37,7 +40,7 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
     model = experiment.model
     sample, caption = _sampler(experiment)
-    across = max(4, min(10, 640 // max(model.shape)))  # the pictures of large images hold fewer
+    across = max(4, min(10, 640 // max(model.shape)))  # fewer where images are large
     many = max(4, min(16, 1024 // max(model.shape)))
     _, tests = views.observations_to_show(experiment, 4 * across)
 
@@ -46,8 +49,9 @@ def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[st
         samples = sample(across * across, name)
         grid.save(samples, folder / f"samples-{file_name(name)}.png", across, caption=caption)
         if name in tests:
-            _save_pairs(model, {name: tests[name]}, folder / f"reconstructions-{file_name(name)}.png", across)
-        _save_plane(experiment, name, folder / f"plane-of-C-{file_name(name)}.png", across)
+            path = folder / f"reconstructions-{file_name(name)}.png"
+            _save_pairs(model, {name: tests[name]}, path, across=across)
+        _save_plane(experiment, name, folder / f"plane-of-C-{file_name(name)}.png", side=across)
 
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
@@ -58,15 +62,18 @@ def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[st
         grid.save(samples, path, across, row_labels=labels, caption=caption)
         pairs = {name: tests[name][:across] for name in shown if name in tests}
         if pairs:
-            _save_pairs(model, pairs, folder / f"reconstructions-{file_name(group)}.png", across)
-        last = members[-1]  # of the digits the 9, which is also the paper's choice (Fig. 4)
+            _save_pairs(model, pairs, folder / f"reconstructions-{file_name(group)}.png", across=across)
+        last = members[-1]  # among the digits it is 9, as in the paper (Fig. 4)
         large = sample(many * many, last)
         grid.save(large, folder / f"samples-{file_name(last)}-large.png", many, caption=caption)
-        _save_plane(experiment, last, folder / f"plane-of-C-{file_name(last)}.png", across)
+        _save_plane(experiment, last, folder / f"plane-of-C-{file_name(last)}.png", side=across)
 
 
 def _sampler(experiment: views.Experiment) -> tuple[Callable[..., torch.Tensor], str]:
-    """The model's `sample` at the config's seed and temperature, and what to say of a temperature other than 1."""
+    """The model's `sample` at the config's seed and temperature, and a caption.
+
+    The caption is empty at temperature 1.
+    """
     temperature = experiment.config.pictures.temperature
     sample = partial(experiment.model.sample, seed=experiment.config.seed, temperature=temperature)
     return sample, "" if temperature == 1 else f"samples at temperature {temperature:g}"
@@ -76,8 +83,8 @@ def _titled(name: str, caption: str) -> str:
     return f"{name}, {caption.removeprefix('samples ')}" if caption else name
 
 
-def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, across: int) -> None:
-    """Rows of test images, each above what passes through C of the knowledge type that names it."""
+def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, *, across: int) -> None:
+    """Save rows of test images, each above its reconstruction through C, by knowledge type."""
     rows, labels = [], []
     for name, T in tests.items():
         through = views.through_characteristics(model, name, T).to(T)
@@ -89,16 +96,18 @@ def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, acros
     grid.save(torch.cat(rows), path, across, row_labels=labels, rows_together=2)
 
 
-def _save_plane(experiment: views.Experiment, name: str, path: Path, side: int) -> None:
-    """The plane of C at even quantiles of its prior, C1 to the right, C2 upwards; only for C in R^2. Characteristics
-    that are observed are called by their names."""
+def _save_plane(experiment: views.Experiment, name: str, path: Path, *, side: int) -> None:
+    """Save the plane of C at even quantiles of its prior.
+
+    Only C in R² has one. C1 is to the right, C2 upwards. Observed characteristics have their names.
+    """
     model = experiment.model
     if model.knowledge[name].characteristics != 2:
         return
-    at = (torch.arange(side) + 0.5) / side
-    second, first = torch.meshgrid(at.flip(0), at, indexing="ij")
+    quantiles = (torch.arange(side) + 0.5) / side
+    second, first = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
     images = views.at_quantiles(model, name, torch.stack([first, second], -1).reshape(-1, 2))
-    labels = [f"{100 * quantile:.3g} %" for quantile in at.tolist()]
+    labels = [f"{100 * quantile:.3g} %" for quantile in quantiles.tolist()]
     across, upwards = views.characteristic_names(experiment, name)
     rows, columns = [f"{upwards} at {text}" for text in labels[::-1]], [f"{across} at\n{text}" for text in labels]
     grid.save(images, path, side, row_labels=rows, column_labels=columns)
@@ -108,35 +117,38 @@ def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
     sample, caption = _sampler(experiment)
     datasets, tests = views.observations_to_show(experiment, 2000)
     prior = {"": sample(sum(map(len, datasets.values())))}
-    scatter.beside(datasets, prior, folder / "samples-prior.png", _titled("prior", caption))
+    scatter.beside(datasets, prior, folder / "samples-prior.png", title=_titled("prior", caption))
     for name in singles(experiment):
-        drawn = {name: sample(2000, name)}
+        samples = {name: sample(2000, name)}
         observed = {name: tests[name]} if name in tests else datasets
-        scatter.beside(observed, drawn, folder / f"samples-{file_name(name)}.png", _titled(name, caption))
-        _draw_planar_plane(experiment, name, tests, folder)
+        path = folder / f"samples-{file_name(name)}.png"
+        scatter.beside(observed, samples, path, title=_titled(name, caption))
+        _draw_planar_plane(experiment, name, tests=tests, folder=folder)
     for group, members in experiment.groups.items():
         shown = list(members[:MEMBERS])
-        drawn = {name: sample(500, name) for name in shown}
+        samples = {name: sample(500, name) for name in shown}
         observed = {name: tests[name][:500] for name in shown if name in tests} or datasets
         path = folder / f"samples-{file_name(group)}.png"
-        scatter.beside(observed, drawn, path, _titled(file_name(group), caption))
-        _draw_planar_plane(experiment, members[-1], tests, folder)
+        scatter.beside(observed, samples, path, title=_titled(file_name(group), caption))
+        _draw_planar_plane(experiment, members[-1], tests=tests, folder=folder)
 
 
 def _draw_planar_plane(
-    experiment: views.Experiment, name: str, tests: Mapping[str, torch.Tensor], folder: Path
+    experiment: views.Experiment, name: str, *, tests: Mapping[str, torch.Tensor], folder: Path
 ) -> None:
+    """Draw where C takes test points, and for C in R² its plane."""
     model = experiment.model
     if name in tests:
         T = tests[name][:300]
         through = views.through_characteristics(model, name, T)
-        scatter.moved(T, through, folder / f"reconstructions-{file_name(name)}.png", f"{name}, through C")
+        path = folder / f"reconstructions-{file_name(name)}.png"
+        scatter.moved(T, through, path, title=f"{name}, through C")
     if model.knowledge[name].characteristics == 2:
         fine, coarse = torch.linspace(0.02, 0.98, 97), torch.linspace(0.05, 0.95, 13)
-        held, swept = (part.reshape(-1) for part in torch.meshgrid(coarse, fine, indexing="ij"))
+        fixed, swept = (part.reshape(-1) for part in torch.meshgrid(coarse, fine, indexing="ij"))
         lines = [
             views.at_quantiles(model, name, torch.stack(pair, -1)).reshape(len(coarse), len(fine), 2)
-            for pair in ((swept, held), (held, swept))
+            for pair in ((swept, fixed), (fixed, swept))
         ]
         path = folder / f"plane-of-C-{file_name(name)}.png"
         names = views.characteristic_names(experiment, name)
@@ -144,12 +156,12 @@ def _draw_planar_plane(
 
 
 def singles(experiment: views.Experiment) -> list[str]:
-    """The knowledge types with pictures of their own: those of data sets, then others in no group."""
+    """Knowledge types with their own pictures: those of data sets, then others in no group."""
     grouped = {name for members in experiment.groups.values() for name in members}
     others = [name for name in experiment.knowledge_names if name not in grouped]
     return list(dict.fromkeys([*experiment.dataset_knowledge.values(), *others]))
 
 
 def file_name(knowledge: str) -> str:
-    """A knowledge type or a group, `digit-{label}`, as part of a file name, `digit-all`."""
+    """Part of a file name for a knowledge type or a group: `digit-all` for `digit-{label}`."""
     return re.sub(r"[^\w.+-]+", "-", re.sub(r"\{[^}]*\}", "all", knowledge)).strip("-.") or "knowledge"

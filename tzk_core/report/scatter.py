@@ -1,4 +1,4 @@
-"""Two-dimensional data: points of the data beside points of the model, and where C takes them."""
+"""Scatter plots of two-dimensional data, of samples, and of reconstructions through C."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from torch import Tensor
 from tzk_core.report import figure
 
 
-def beside(observed: Mapping[str, Tensor], drawn: Mapping[str, Tensor], path: Path, title: str) -> None:
-    """`observed` test points, (n, 2) by name, to the left of `drawn` samples, by name: one colour a name."""
-    page, panels = figure.figure(1, 2, 4.4, 4.4)
-    colours = figure.colours([*observed, *drawn])
-    for axes, points, text in zip(panels, (observed, drawn), ("test data", f"samples: {title}"), strict=True):
+def beside(observed: Mapping[str, Tensor], samples: Mapping[str, Tensor], path: Path, *, title: str) -> None:
+    """Draw test points to the left of samples, in one colour for each name.
+
+    Args:
+        observed, samples: (n, 2) by name.
+    """
+    page, panels = figure.figure(1, 2, width=4.4, height=4.4)
+    colours = figure.colours([*observed, *samples])
+    for axes, points, text in zip(panels, (observed, samples), ("test data", f"samples: {title}"), strict=True):
         figure.title(axes, text)
         _points(axes, points, colours)
         _frame(axes, list(observed.values()))
     figure.write(page, path)
 
 
-def alone(drawn: Mapping[str, Tensor], path: Path, title: str) -> None:
-    """Samples, (n, 2) by name, and nothing beside them: one colour a name."""
-    page, (axes,) = figure.figure(1, 1, 4.8, 4.8)
+def alone(samples: Mapping[str, Tensor], path: Path, *, title: str) -> None:
+    """Draw samples, (n, 2) by name, in one colour for each name."""
+    page, (axes,) = figure.figure(1, 1, width=4.8, height=4.8)
     figure.title(axes, title)
-    _points(axes, drawn, figure.colours([*drawn]))
-    _frame(axes, list(drawn.values()))
+    _points(axes, samples, figure.colours([*samples]))
+    _frame(axes, list(samples.values()))
     figure.write(page, path)
 
 
-def moved(before: Tensor, after: Tensor, path: Path, title: str) -> None:
-    """A line from each of the points `before`, (n, 2), to what it becomes in `after`, a dot."""
-    page, (axes,) = figure.figure(1, 1, 4.8, 4.8)
+def moved(before: Tensor, after: Tensor, path: Path, *, title: str) -> None:
+    """Draw lines from points `before` to dots `after`, (n, 2) both."""
+    page, (axes,) = figure.figure(1, 1, width=4.8, height=4.8)
     figure.title(axes, title)
     start, end = before.detach().cpu().float(), after.detach().cpu().float()
     lines = list(torch.stack([start, end], 1).numpy())
@@ -50,9 +54,13 @@ def moved(before: Tensor, after: Tensor, path: Path, title: str) -> None:
 def net(
     along_first: Tensor, along_second: Tensor, path: Path, *, title: str, names: Sequence[str] = ("C1", "C2")
 ) -> None:
-    """Where lines along C1, `along_first`, and along C2, `along_second`, come to lie: (lines, points, 2). `names` are
-    what these two are called."""
-    page, (axes,) = figure.figure(1, 1, 4.8, 4.8)
+    """Draw the images of lines along C1 and along C2.
+
+    Args:
+        along_first, along_second: (lines, points, 2), the images of lines along C1 and along C2.
+        names: of C1 and C2.
+    """
+    page, (axes,) = figure.figure(1, 1, width=4.8, height=4.8)
     figure.title(axes, title)
     both = [lines.detach().cpu().float() for lines in (along_first, along_second)]
     for lines, colour in zip(both, figure.COLOURS, strict=False):
@@ -63,7 +71,7 @@ def net(
 
 
 def _points(axes: Axes, points: Mapping[str, Tensor], colours: Mapping[str, str]) -> None:
-    """Each set of points, (n, 2) by name, in its colour; larger dots where there are few."""
+    """Draw points, (n, 2) by name, with larger dots where there are few."""
     for name, values in points.items():
         x, y = values.detach().cpu().unbind(-1)
         size = min(16, max(4, 6000 / len(values)))
@@ -72,8 +80,8 @@ def _points(axes: Axes, points: Mapping[str, Tensor], colours: Mapping[str, str]
 
 
 def _frame(axes: Axes, points: Sequence[Tensor]) -> None:
-    """Equal scales around `points`, less the outermost thousandth, with room to see what lies beyond."""
-    values = torch.cat([each.detach().cpu().float() for each in points])
+    """Set equal scales around all but the outermost thousandth of points, with a margin."""
+    values = torch.cat([part.detach().cpu().float() for part in points])
     values = values[values.isfinite().all(-1)]
     if not len(values):
         return
@@ -86,7 +94,7 @@ def _frame(axes: Axes, points: Sequence[Tensor]) -> None:
 
 
 def _notes(axes: Axes, texts: Sequence[tuple[str, str]]) -> None:
-    """Words in the colour of what they name, in a column at the upper left."""
+    """Write coloured words in a column at the upper left."""
     for line, (text, colour) in enumerate(texts):
         axes.annotate(
             text,

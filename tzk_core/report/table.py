@@ -1,4 +1,4 @@
-"""results.md: the likelihood table and what is known about each knowledge type, written from results.json."""
+"""results.md, from results.json: likelihoods, and measurements of every knowledge type."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-KINDS = ("prior", "knowledge", "mixture", "baseline", "published")
-"""The order of likelihood rows within one data set; kinds of one's own come after these."""
+ROW_TYPES = ("prior", "knowledge", "mixture", "baseline", "published")
+"""The order of likelihood rows of one data set; other types, such as a plugin's, come after these."""
 
 DASH = "—"
 
@@ -27,7 +27,7 @@ GAIN_NOTES = """\
 difference."""
 
 FEWEST = 30
-"""The fewest samples to compare: of fewer, the standard error itself is unsure by an eighth, 1/√(2 n), or more."""
+"""The fewest samples to compare: with fewer, the standard error itself is uncertain by an eighth, 1/√(2 n), or more."""
 
 KNOWLEDGE_NOTES = """\
 For each knowledge type K = (κ, C), in nats: the terms of Eq. 4, and the inconsistency g between encoder and
@@ -37,12 +37,16 @@ flow fits. The last column is the accuracy of p(κ given T)."""
 
 
 def markdown(results: Mapping[str, Any], command: str) -> str:
-    """Render the contents of `results.json` (format 1) as the text of `results.md`.
+    """Render results.json (format 1) as the text of results.md.
 
-    Parts that are missing or empty are left out; "notes" are sentences that a reader has to know. Two keys of a
-    knowledge entry are optional: `gap_nats`, the prior's -log p(T) less the conditional's on the same images, and
-    `presence_prior`, p(κ=1). Without `gap_nats` the gap is taken from the rows if a prior row covers as many images
-    of the same data set and split, and is a dash otherwise.
+    Parts that are missing or empty are left out. Without `gap_nats` of a knowledge type, the gap is that of its
+    row to a prior row of as many images of the same data set and split. Without such rows it is a dash.
+
+    Args:
+        results: the contents of results.json. "notes" are sentences for the reader. Two keys of a knowledge entry are
+            optional: `gap_nats`, the prior's -log p(T) less the conditional's on the same images, and `presence_prior`,
+            p(κ=1).
+        command: that made the run.
     """
     rows = list(results.get("rows", ()))
     parts = ["# Results", NOTES] if rows else ["# Results"]
@@ -64,7 +68,7 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
 
 
 def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Rows by (data set, split), both in the order they first appear.
+    """Rows by data set and split, both in order of appearance.
 
     Published rows without a split join the first group of their data set.
     """
@@ -74,11 +78,12 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list
         same = next((key for key in groups if key[0] == dataset), None)
         key = (dataset, row["split"]) if row.get("split") else same or (dataset, "")
         groups.setdefault(key, []).append(row)
-    return {key: sorted(group, key=_kind_order) for key, group in groups.items()}
+    return {key: sorted(group, key=_row_type_order) for key, group in groups.items()}
 
 
-def _kind_order(row: Mapping[str, Any]) -> int:
-    return KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS)
+def _row_type_order(row: Mapping[str, Any]) -> int:
+    row_type = row["kind"]
+    return ROW_TYPES.index(row_type) if row_type in ROW_TYPES else len(ROW_TYPES)
 
 
 def _likelihood(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -111,7 +116,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def gain(row: Mapping[str, Any]) -> str:
-    """How much better than the prior a row is, with its standard error, unless samples are fewer than `FEWEST`."""
+    """The gain over the prior with its standard error, unless samples are fewer than `FEWEST`."""
     value, error, count = (row.get(key) for key in ("gain_bits_per_dim", "gain_standard_error", "count"))
     if value is None:
         return DASH
@@ -119,12 +124,12 @@ def gain(row: Mapping[str, Any]) -> str:
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
-    said = row.get("estimate") or row.get("source")
+    estimate = row.get("estimate") or row.get("source")
     samples = row.get("importance_samples")
-    if not said:
+    if not estimate:
         return DASH
     plural = "" if samples == 1 else "s"
-    return _escape(said) + (f", {_count(samples)} sample{plural}" if samples else "")
+    return _escape(estimate) + (f", {_count(samples)} sample{plural}" if samples else "")
 
 
 def _knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -151,7 +156,7 @@ def _knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str,
 
 
 def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """By how many nats an image `row` is better than the prior on the same images; None where no row says."""
+    """Gain over the prior in nats an image; None without rows to compare."""
     same = ("dataset", "split", "count")
     for prior in rows:
         if row and prior["kind"] == "prior" and all(prior.get(key) == row.get(key) for key in same):
@@ -160,13 +165,11 @@ def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | N
 
 
 def _records(records: Sequence[Mapping[str, Any]]) -> str:
-    """A table of like records whose keys are not fixed by the format: one column a key."""
+    """A table of records with any keys, one column a key."""
     keys = list(dict.fromkeys(key for record in records for key in record))
     cells = [[_value(key, record.get(key)) for key in keys] for record in records]
     numbers = [
-        i
-        for i, key in enumerate(keys)
-        if all(isinstance(record.get(key), int | float | None) for record in records)
+        i for i, key in enumerate(keys) if all(isinstance(record.get(key), int | float | None) for record in records)
     ]
     return aligned([_escape(key.replace("_", " ")) for key in keys], cells, numeric=numbers)
 
@@ -205,12 +208,16 @@ def _count(value: int | None) -> str:
 
 
 def _escape(text: Any) -> str:
-    """Text that means itself within a Markdown table."""
+    """Escape text for a Markdown table."""
     return re.sub(r"([\\`*<|\[\]])", r"\\\1", " ".join(str(text).split()))
 
 
 def aligned(header: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[int]) -> str:
-    """A Markdown table that is also aligned as plain text; columns in `numeric` to the right."""
+    """A Markdown table that is also aligned as plain text.
+
+    Args:
+        numeric: positions of the columns that are aligned to the right.
+    """
     widths = [max(3, *(len(line[i]) for line in (header, *cells))) for i in range(len(header))]
 
     def line(texts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the pictures show, as tensors: test observations, what passes through C, the plane of C."""
+"""Contents of pictures, as tensors: test observations, reconstructions through C, the plane of C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Experiment(Protocol):
-    """The part of an experiment that pictures need."""
+    """The part of an experiment that pictures use."""
 
     config: Any  # .seed, .pictures.temperature, and .datasets, each with a .name
     model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
@@ -20,29 +20,33 @@ class Experiment(Protocol):
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
-        """The knowledge types that a table of the config stands for, by its name, say `digit-{label}`."""
+        """The knowledge types of a config's table, by its name, such as `digit-{label}`."""
         ...
 
     @property
     def observed(self) -> Mapping[str, Sequence[str]]:
-        """For knowledge whose C is observed the names of its characteristics, such as "slant", in order."""
+        """Names of characteristics in order, such as "slant", by knowledge type with observed C."""
         ...
 
     @property
     def dataset_knowledge(self) -> Mapping[str, str]:
-        """For each data set the knowledge type that says no more than "from this data set"."""
+        """By data set, the knowledge type that means "from this data set" alone."""
         ...
 
     def samples(self, dataset: str, split: str) -> tuple[Tensor, Tensor]:
-        """T, (n, *shape), in the scale of the model, and presence, (n, knowledge), in {0, 1, nan}."""
+        """Observations of a split, and their presence.
+
+        Returns:
+            T, (n, *shape), in the scale of the model, and presence, (n, knowledge), in {0, 1, nan}.
+        """
         ...
 
 
 def observations_to_show(experiment: Experiment, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Up to `count` test observations of each data set, and of each knowledge type where it is present.
+    """Up to `count` test observations by data set, and by present knowledge type.
 
-    They are spread evenly over the split, so that every run shows the same ones and a split in order of class
-    shows all classes. A knowledge type that is present nowhere in the test split is left out.
+    They are spread evenly over the split. Every run therefore shows the same ones, and a split in order of class shows
+    all classes. A knowledge type that is present nowhere in the test split is left out.
     """
     by_dataset: dict[str, Tensor] = {}
     by_knowledge: dict[str, list[Tensor]] = {}
@@ -62,17 +66,19 @@ def _spread(values: Tensor, count: int) -> Tensor:
 
 
 def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:
-    """What the characteristics of a knowledge type are called: as the data call them where C is observed, else C1,
-    C2, ..."""
+    """Names of the characteristics of a knowledge type.
+
+    They are the data's where C is observed, else C1, C2, ...
+    """
     count = experiment.model.knowledge[name].characteristics
     return tuple(experiment.observed.get(name, ())) or tuple(f"C{i + 1}" for i in range(count))
 
 
 @torch.no_grad()
 def through_characteristics(model: Any, name: str, T: Tensor) -> Tensor:
-    """T decoded from the middle of p(z given C, κ=1) at the mean of p(C given T, κ=1), (n, *shape).
+    """Reconstruct T through the C of one knowledge type, (n, *shape).
 
-    All that is left of T is the C of one knowledge type: c numbers.
+    C is the mean of p(C given T, κ=1), and z the middle of p(z given C, κ=1). Only the c numbers of C are left of T.
     """
     knowledge = model.knowledge[name]
     z = model.encode(T.to(model.like))
@@ -82,8 +88,14 @@ def through_characteristics(model: Any, name: str, T: Tensor) -> Tensor:
 
 @torch.no_grad()
 def at_quantiles(model: Any, name: str, quantiles: Tensor) -> Tensor:
-    """T decoded from the middle of p(z given C, κ=1), C being at `quantiles`, (n, c), of its prior: (n,
-    *shape)."""
+    """Decode T at quantiles of C, from the middle of p(z given C, κ=1).
+
+    Args:
+        quantiles: (n, c), of the prior of C.
+
+    Returns:
+        (n, *shape).
+    """
     knowledge = model.knowledge[name]
     like = model.like
     C = knowledge.imagine(torch.special.ndtri(quantiles.double()).to(like))
@@ -91,7 +103,9 @@ def at_quantiles(model: Any, name: str, quantiles: Tensor) -> Tensor:
 
 
 def bits_per_dim(results: Mapping[str, Any], name: str) -> float | None:
-    """Of knowledge type `name` in the contents of results.json; None where it has no row, or one in each of several
-    data sets: no figure is then that of all."""
+    """Bits per dim of a knowledge type in the contents of results.json.
+
+    None if it has no row, or several: no single figure then covers all data sets.
+    """
     rows = [row for row in results.get("rows", ()) if row["kind"] == "knowledge" and row["name"] == name]
     return rows[0].get("bits_per_dim") if len(rows) == 1 else None

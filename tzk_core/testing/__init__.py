@@ -1,4 +1,4 @@
-"""Conformance checks for authors of plugins: one call in a test holds a part to the laws that the core needs.
+"""Conformance checks for authors of plugins: one call in a test checks a part's laws.
 
     from tzk_core.testing import check_plugin, check_transform
 
@@ -8,8 +8,8 @@
     def test_arcsinh():
         check_transform(ArcSinh(), torch.randn(8, 5))
 
-Each check raises `NotConforming` (an `AssertionError`) that says what was expected and what came. They want
-few and small inputs, and calculate on a copy in float64: the part itself is not changed.
+A check raises `NotConforming` (an `AssertionError`) that says what was expected and what it got. Checks take few and
+small inputs, and calculate on a copy in float64, so that the part itself is not changed.
 """
 
 from tzk_core.testing.dataset import check_dataset

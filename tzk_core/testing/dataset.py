@@ -1,4 +1,4 @@
-"""A `Dataset` held to its promises: shapes, types, columns, and the same samples each time."""
+"""Checks of a `Dataset`: shapes, types, columns, and the same samples at every call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from tzk_core.testing.expectations import NotConforming, expect, expect_finite, 
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """A `Dataset` gives its three splits as it promises, the same each time, and refuses any other split."""
+    """Check that a `Dataset` has three splits as promised, the same at every call.
+
+    Raises:
+        NotConforming: with what was expected and what it got.
+    """
     name = type(dataset).__name__
     expect(isinstance(dataset.name, str) and bool(dataset.name), f"{name}: name should be a text")
     expect(
-        isinstance(dataset.shape, tuple)
-        and all(isinstance(size, int) and size > 0 for size in dataset.shape),
+        isinstance(dataset.shape, tuple) and all(isinstance(size, int) and size > 0 for size in dataset.shape),
         f"{name}: shape should be a tuple of positive integers; got {dataset.shape!r}",
     )
     dims = math.prod(dataset.shape)
@@ -33,8 +36,7 @@ def check_dataset(dataset: Dataset) -> None:
         _check_samples(f"{name}, split {split!r}", dataset, samples)
         columns[split] = (set(samples.labels), set(samples.characteristics))
         same = torch.equal(samples.T, again.T) and all(
-            key in again.labels and np.array_equal(column, again.labels[key])
-            for key, column in samples.labels.items()
+            key in again.labels and np.array_equal(column, again.labels[key]) for key, column in samples.labels.items()
         )
         expect(same, f"{name}: split {split!r} should be the same each time; it differs")
     expect(

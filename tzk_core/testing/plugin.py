@@ -1,4 +1,4 @@
-"""A plugin held to its rules: it registers quickly, by itself, and its targets are what it says they are."""
+"""Checks of a plugin: quick registration, and targets that are what its specs say."""
 
 from __future__ import annotations
 
@@ -21,16 +21,24 @@ from tzk_core.plugins.validation import GROUP, specs_of
 from tzk_core.testing.expectations import expect
 
 HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL", "pydantic", "triton")
-"""Modules that the registration of a plugin may not import: every `tzk --help` would wait for them."""
+"""Modules that the registration of a plugin may not import, since `tzk --help` would wait for them."""
 
 
 def check_plugin(entry_point: str) -> list[specs.Spec]:
-    """Registration imports nothing heavy (in a fresh interpreter), and every target is what its spec says.
+    """Check that registration imports nothing heavy, and that every target is what its spec says.
 
-    A flow layer has to be an nflows `Transform`, a knowledge type a `Knowledge`, a command a click command; a data set
-    has defaults for all its arguments; an implementation takes its layer's arguments, or none if it computes several
-    layers. `entry_point` is what `pyproject.toml` announces, "my_package.plugin" or "my_package.plugin:object".
-    Returns the specs.
+    Registration is tried in a fresh interpreter. A flow layer has to be an nflows `Transform`, a knowledge type a
+    `Knowledge`, a command a click command. A data set has defaults for all its arguments. An implementation takes its
+    layer's arguments, or none if it computes several layers.
+
+    Args:
+        entry_point: as `pyproject.toml` announces it, "my_package.plugin" or "my_package.plugin:object".
+
+    Returns:
+        The specs of the plugin.
+
+    Raises:
+        NotConforming: with what was expected and what it got.
     """
     _check_registration(entry_point)
     plugin = importlib.metadata.EntryPoint("plugin", entry_point, GROUP).load()
@@ -41,7 +49,7 @@ def check_plugin(entry_point: str) -> list[specs.Spec]:
 
 
 def _check_registration(entry_point: str) -> None:
-    """Loads the plugin and calls its hooks in a fresh interpreter, which has imported nothing else."""
+    """Load the plugin and call its hooks in a fresh interpreter."""
     program = (
         "import json, sys\n"
         "from importlib.metadata import EntryPoint\n"
@@ -51,13 +59,13 @@ def _check_registration(entry_point: str) -> None:
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", program, entry_point, *HEAVY]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    last = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
     expect(
-        done.returncode == 0 and bool(done.stdout.strip()),
+        process.returncode == 0 and bool(process.stdout.strip()),
         f"plugin {entry_point!r} does not register: {last}",
     )
-    heavy = json.loads(done.stdout.strip().splitlines()[-1])
+    heavy = json.loads(process.stdout.strip().splitlines()[-1])
     expect(
         not heavy,
         f"plugin {entry_point!r}: registering it should import nothing heavy; it imports {', '.join(heavy)}."
@@ -66,28 +74,28 @@ def _check_registration(entry_point: str) -> None:
 
 
 def _fault_of(spec: specs.Spec) -> str:
-    """What is wrong with the target of a spec; "" if nothing."""
+    """The fault of a spec's target; "" if there is none."""
     what = f"the {spec.kind} {spec.name!r} ({spec.target})"
     try:
         target = Registered(spec, "plugin", "", "").load()
     except PartNotLoadable as error:
         return str(error)
     if isinstance(spec, specs.Command):
-        return (
-            "" if isinstance(target, click.Command) else f"{what} should be a click command; got {target!r}"
-        )
+        return "" if isinstance(target, click.Command) else f"{what} should be a click command; got {target!r}"
     base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge}.get(type(spec))
     if base is not None and not (inspect.isclass(target) and issubclass(target, base)):
         return f"{what} should be a subclass of {base.__module__}.{base.__name__}; got {target!r}"
     if not callable(target):
         return f"{what} should be a class or a function; got {target!r}"
     parameters = inspect.signature(target).parameters
-    positional = [key for key, each in parameters.items() if each.kind is each.POSITIONAL_ONLY]
+    positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     if positional:
         return f"{what} should take its arguments by keyword; {', '.join(positional)} cannot be"
     if isinstance(spec, specs.Dataset):
         needed = [
-            key for key, each in parameters.items() if each.default is each.empty and not _collects(each)
+            key
+            for key, parameter in parameters.items()
+            if parameter.default is parameter.empty and not _collects(parameter)
         ]
         return f"{what} should have defaults for {', '.join(needed)}" if needed else ""
     if isinstance(spec, specs.Implementation):
@@ -101,7 +109,7 @@ def _fault_of_implementation(what: str, names: list[str], target: Any) -> str:
     except TzkError as error:
         return f"{what}: {error}"
     several = len(layers) > 1
-    missing = [each for each in ("forward", "inverse") if not callable(getattr(target, each, None))]
+    missing = [method for method in ("forward", "inverse") if not callable(getattr(target, method, None))]
     if missing:
         return f"{what} should have a method {' and a method '.join(missing)}"
     taken, expected = list(inspect.signature(target).parameters), list(inspect.signature(layers[0]).parameters)
@@ -109,7 +117,7 @@ def _fault_of_implementation(what: str, names: list[str], target: Any) -> str:
     if taken == expected:
         return ""
     if several:
-        return f"{what} should take no arguments, as its methods are given the layers; got {taken}"
+        return f"{what} should take no arguments, as its methods get the layers; got {taken}"
     return f"{what} should take {names[0]!r}'s arguments {expected}; got {taken}"
 
 

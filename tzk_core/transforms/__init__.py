@@ -1,1 +1,4 @@
-"""Invertible maps, each an nflows `Transform`: `forward(inputs, context) -> outputs, logabsdet` and `inverse`."""
+"""Invertible maps.
+
+Each is an nflows `Transform`, with `forward(inputs, context) -> outputs, logabsdet` and `inverse`.
+"""

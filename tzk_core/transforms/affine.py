@@ -1,4 +1,4 @@
-"""Affine maps with a scale and a shift for every dimension (paper, Fig. 2a), or for every channel."""
+"""Affine maps of every dimension (paper, Fig. 2a) or every channel."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tzk_core.transforms.layer import Layer
 
 
 class Affine(Layer):
-    """y = x exp(s) + t with s, t of the shape of one sample; s is bounded smoothly by `bound` on both sides.
+    """y = x exp(s) + t, element by element.
 
-    It starts as the identity. `initialise` sets s and t from data so that every dimension leaves with mean 0 and
-    standard deviation 1; that this was done is kept in the state dict, so that a loaded flow is not initialised again.
+    s and t have the shape of one sample. s is bounded smoothly by `bound` on both sides. The map starts as the
+    identity. `initialise` sets s and t from data, so that every dimension leaves with mean 0 and standard deviation 1.
+    The state dict says that this was done, so that a loaded flow is not initialised again.
     """
 
     elementwise = True
@@ -27,29 +28,35 @@ class Affine(Layer):
         self.bound = bound
         self.raw_log_scale = nn.Parameter(torch.zeros(shape))
         self.shift = nn.Parameter(torch.zeros(shape))
-        self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.bool))
 
     @property
     def log_scale(self) -> Tensor:
+        """s, of the shape of one sample."""
         return soft_bound(self.raw_log_scale, self.bound)
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Sets scale and shift from `inputs`, (batch, *shape), unless that was done before.
+        """Set scale and shift from `inputs`, (batch, *shape), unless that was done before.
 
-        A dimension that is constant in `inputs` gets the scale of the smallest deviation allowed, 1e-3.
+        A dimension that is constant in `inputs` gets the scale of the smallest standard deviation allowed, 1e-3.
         """
         if not self.initialised:
             self.standardise(inputs)
 
     @torch.no_grad()
     def standardise(self, inputs: Tensor, deviation: float = 1.0) -> None:
-        """Sets scale and shift so that every dimension of `inputs` leaves with mean 0 and standard deviation
-        `deviation`, whatever was done before."""
-        came = inputs.std(0, unbiased=False).clamp_min(1e-3)
-        self.raw_log_scale.copy_(soft_bound_inverse(math.log(deviation) - came.log(), self.bound))
+        """Set scale and shift for mean 0 and this standard deviation of the outputs.
+
+        Whatever was set before is replaced.
+
+        Args:
+            inputs: (batch, *shape).
+        """
+        input_deviation = inputs.std(0, unbiased=False).clamp_min(1e-3)
+        self.raw_log_scale.copy_(soft_bound_inverse(math.log(deviation) - input_deviation.log(), self.bound))
         self.shift.copy_(-inputs.mean(0) * self.log_scale.exp())
-        self.initialised.fill_(True)
+        self.initialised.fill_(1)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale
@@ -65,7 +72,10 @@ class Affine(Layer):
 
 
 class ChannelAffine(Affine):
-    """`Affine` with one scale and one shift for each channel of (channels, …), started from the moments of each."""
+    """`Affine` with one scale and one shift for each channel of (channels, …).
+
+    It starts from the moments of each channel.
+    """
 
     def __init__(self, shape: tuple[int, ...], bound: float = 8.0) -> None:
         super().__init__((shape[0], *[1] * (len(shape) - 1)), bound)

@@ -1,4 +1,4 @@
-"""Several transforms, one after the other, as a pure function, and their start from data."""
+"""Several transforms in sequence, as a pure function, and their start from data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from tzk_core.inputs import check_domain
 
 
 class Fused(Protocol):
-    """Computes several layers that follow one another at once, from their parameters at the time of the call.
+    """One computation of several consecutive layers, from their parameters at the time of the call.
 
-    `layers` are these layers, in order; inputs are (batch, *shape), and so are the outputs, with the logarithm of the
-    determinant of all of them together, (batch,). It may have `joined(layers, runs) -> runs`, which gets all layers of
-    a composite with the runs found in it, and may make fewer and longer ones of them.
+    It may also have `joined(layers, runs) -> runs`: from all layers of a composite and the runs in it, it makes fewer
+    and longer runs.
+
+    Args:
+        layers: the layers of the run, in order.
+        inputs: (batch, *shape).
+
+    Returns:
+        The outputs, (batch, *shape), and log|det| of all layers together, (batch,).
     """
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -36,14 +42,15 @@ class Run:
     stop: int
     fused: Fused
     names: tuple[str, ...] = ()
-    """Of the implementations that compute it, "plugin/name" each."""
+    """The implementations that compute it, each as "plugin/name"."""
 
 
 class Composite(CompositeTransform):
-    """nflows' composite without its addition in place, which `torch.func` refuses when only parameters are stacked.
+    """nflows' composite, without its addition in place.
 
-    What implementations of plugins compute at once is in `runs`, in order and apart; the layers themselves, with their
-    parameters, stay where they are (`tzk_core.implementations`).
+    `torch.func` refuses that addition where only parameters are stacked. `runs` has the layers that implementations of
+    plugins compute at once, in order and without overlap. The layers themselves, with their parameters, stay where they
+    are (`tzk_core.implementations`).
     """
 
     runs: tuple[Run, ...] = ()
@@ -61,14 +68,14 @@ class Composite(CompositeTransform):
         return list(self._transforms)[run.start : run.stop]
 
     def _stages(self, direction: str) -> list[Callable[..., tuple[Tensor, Tensor]]]:
-        """What is called one after the other: a run where there is one, else a layer."""
+        """The functions to call in order: a run where there is one, else a layer."""
         stages: list[Callable[..., tuple[Tensor, Tensor]]] = []
-        layers, at = list(self._transforms), 0
+        layers, start = list(self._transforms), 0
         for run in self.runs:
-            stages += [_of(layer, direction) for layer in layers[at : run.start]]
-            stages.append(partial(_computed, getattr(run.fused, direction), layers[run.start : run.stop]))
-            at = run.stop
-        return stages + [_of(layer, direction) for layer in layers[at:]]
+            stages += [_direction_of(layer, direction) for layer in layers[start : run.start]]
+            stages.append(partial(_without_context, getattr(run.fused, direction), layers[run.start : run.stop]))
+            start = run.stop
+        return stages + [_direction_of(layer, direction) for layer in layers[start:]]
 
     @staticmethod
     def _cascade(
@@ -78,14 +85,14 @@ class Composite(CompositeTransform):
         for func in funcs:
             try:
                 outputs, logabsdet = func(outputs, context)
-            except InputOutsideDomain as error:  # nflows says neither where nor what came
-                raise _outside(func, outputs) from error
+            except InputOutsideDomain as error:  # nflows names neither the layer nor the values
+                raise _outside_domain(func, outputs) from error
             total = total + logabsdet
         return outputs, total
 
 
-def _outside(func: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> TzkError:
-    """What to raise where a layer of nflows finds inputs outside its domain."""
+def _outside_domain(func: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> TzkError:
+    """The error for inputs outside the domain of an nflows layer."""
     layer = getattr(func, "__self__", func)
     return TzkError(
         f"layer {type(layer).__name__} got values from {inputs.min().item():.4g} to {inputs.max().item():.4g}, some of "
@@ -94,22 +101,32 @@ def _outside(func: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> TzkE
     )
 
 
-def _of(layer: Transform, direction: str) -> Callable[..., tuple[Tensor, Tensor]]:
+def _direction_of(layer: Transform, direction: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The layer's "forward" or "inverse"."""
     return layer if direction == "forward" else layer.inverse  # calling the layer itself calls its hooks
 
 
-def _computed(
+def _without_context(  # noqa: PLR0917  called by position, as a layer is
     function: Callable[..., tuple[Tensor, Tensor]], layers: Sequence[Transform], inputs: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
+    """Call a function of `Fused` as a layer, whose context it ignores."""
     return function(layers, inputs)
 
 
 @torch.no_grad()
 def initialise(transform: Transform, inputs: Tensor) -> Tensor:
-    """Starts every layer that starts from data, in order, from what reaches it; returns the outputs.
+    """Set every layer that starts from data, in order, from the values that reach it.
 
-    A layer that holds others calls this for them in an `initialise` of its own. Raises `TzkError` if the inputs,
-    (batch, *shape), are outside the domain of a layer, before anything behind it is set from them.
+    A layer that holds others calls this for them in its own `initialise`.
+
+    Args:
+        inputs: (batch, *shape).
+
+    Returns:
+        The outputs of the transform.
+
+    Raises:
+        TzkError: if a layer gets values outside its domain, before any later layer is set from them.
     """
     if isinstance(transform, CompositeTransform):
         for part in transform._transforms:
@@ -120,6 +137,6 @@ def initialise(transform: Transform, inputs: Tensor) -> Tensor:
     try:
         outputs, logabsdet = transform(inputs)
     except InputOutsideDomain as error:
-        raise _outside(transform, inputs) from error
+        raise _outside_domain(transform, inputs) from error
     check_domain(logabsdet)
     return outputs

@@ -1,4 +1,4 @@
-"""The logit that takes pixels from the unit interval to the real line (Real NVP, Section 4.1)."""
+"""The logit, from the unit interval to the real line (Real NVP, Section 4.1)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tzk_core.transforms.layer import Layer
 
 
 class Logit(Layer):
-    """y = logit(α + (1 - 2α) x) for x in [0, 1], element by element.
+    """y = logit(α + (1 - 2α) x), element by element.
 
-    Real NVP takes α = 0.05. A small α, 1e-6, leaves the spike of the background spread out instead of pressed
-    against an edge, and the flow has much less to unfold.
+    x is in [0, 1]. Real NVP takes α = 0.05. A small α, such as 1e-6, spreads the background's spike out instead of
+    pressing it against an edge, which leaves the flow much less to unfold.
+
+    Raises:
+        TzkError: if alpha is below 1e-7, or 0.5 or more.
     """
 
     def __init__(self, shape: tuple[int, ...], alpha: float = 1e-6) -> None:

@@ -14,7 +14,10 @@ from tzk_core.transforms.layer import Layer, leading
 
 
 class Flatten(Layer):
-    """(c, h, w) to (c h w,), as most nflows transforms expect; log|det| = 0."""
+    """Flatten (c, h, w) to (c h w,), as most nflows transforms expect.
+
+    log|det| = 0.
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -29,8 +32,10 @@ class Flatten(Layer):
 
 
 class _Permute(torch.autograd.Function):
-    """values, (…, n), in another order of the last dimension. Backward takes the inverse order, where that of
-    `index_select` adds up one by one."""
+    """Values, (…, n), in another order of the last dimension.
+
+    Backward takes the inverse order; that of `index_select` would add up values one by one.
+    """
 
     @staticmethod
     def forward(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -46,14 +51,17 @@ class _Permute(torch.autograd.Function):
         return _Permute.apply(grad, inverse, order), None, None
 
     @staticmethod
-    def vmap(
+    def vmap(  # noqa: PLR0917  torch calls it by position
         info: Any, in_dims: tuple[int | None, ...], values: Tensor, order: Tensor, inverse: Tensor
     ) -> tuple[Tensor, int]:
         return _Permute.apply(*leading(info, in_dims, (values,)), order, inverse), 0
 
 
 class Rearrangement(Layer):
-    """Several layers that only move values, such as `Squeeze` and `Unsqueeze`, in one pass; log|det| = 0."""
+    """Several layers that only move values, in one pass; log|det| = 0.
+
+    `Squeeze`, `Unsqueeze` and `Flatten` are such layers.
+    """
 
     def __init__(self, shape: tuple[int, ...], layers: Sequence[Transform]) -> None:
         super().__init__()
@@ -62,7 +70,7 @@ class Rearrangement(Layer):
             moved = layer(moved)[0]
         self.input_shape, self.output_shape = tuple(shape), tuple(moved.shape[1:])
         self._layers = tuple(layers)
-        # no buffers: what is the same whatever was trained is not to be stacked with what was
+        # no buffers: these do not depend on training, and are not to be stacked with what does
         self._orders = {moved.device: (moved.flatten(), moved.flatten().argsort())}
 
     def _order(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -73,7 +81,7 @@ class Rearrangement(Layer):
         return self._orders[device]
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if torch.compiler.is_compiling():  # which makes one pass of them by itself, and none where it can
+        if torch.compiler.is_compiling():  # the compiler makes at most one pass of them by itself
             for layer in self._layers:
                 inputs = layer(inputs)[0]
             return inputs, inputs.new_zeros(inputs.shape[0])

@@ -1,4 +1,4 @@
-"""Covariances from few samples in many dimensions, shrunk by as much as their own sampling error says."""
+"""Covariances from few samples in many dimensions, shrunk by their own sampling error."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from torch import Tensor
 
 
 def shrunk_covariance(deviations: Tensor, freedom: int | None = None) -> Tensor:
-    """Covariance, (d, d), of `deviations` from their mean, (n, d), its off-diagonal shrunk towards zero.
+    """Covariance with its off-diagonal shrunk towards zero.
 
     Ledoit and Wolf's intensity with the diagonal as target (Schäfer and Strimmer 2005): the sampling variance of the
-    off-diagonal entries over their square, summed over all of them. One sample of variance 1 is counted in, the shared
-    prior's, so that the result is positive definite for every n, and the identity for n = 0. `freedom` is what the
-    sum of squares is divided by, n where it is not given.
+    off-diagonal entries over their square, summed over all of them. One sample of variance 1, the shared prior's, is
+    counted in. The result is therefore positive definite for every n, and the identity for n = 0.
+
+    Args:
+        deviations: (n, d), samples less their mean.
+        freedom: the degrees of freedom that divide the sum of squares; None for n.
+
+    Returns:
+        (d, d).
     """
     n = len(deviations)
     freedom = n if freedom is None else freedom
     scatter = deviations.T @ deviations
-    # The sum of the squares of all products x_i x_j of a sample is the square of |x|²; those with i = j are taken out.
+    # the squares of all products x_i x_j of a sample add up to (|x|²)², from which those with i = j are taken
     squares = deviations.square()
     products = (squares.sum(1).square() - squares.square().sum(1)).sum()
     off_diagonal = scatter.square().sum() - scatter.diagonal().square().sum()

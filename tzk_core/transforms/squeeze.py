@@ -1,4 +1,4 @@
-"""Squeeze and un-squeeze: pixels to channels and back, by every second pixel or by quadrants (paper, Fig. 2)."""
+"""Squeeze and unsqueeze: pixels to channels and back (paper, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ def _unsqueeze(inputs: Tensor, factor: int, tiling: str) -> Tensor:
 
 
 class Squeeze(Layer):
-    """(c, h, w) to (c f², h/f, w/f), a permutation of the dimensions with log|det| = 0.
+    """Space to channels, (c, h, w) to (c f², h/f, w/f).
 
-    tiling "strided": a channel holds every f-th pixel, as in Real NVP (space to depth).
-    tiling "blocks": a channel holds one of the f×f blocks that the image is cut into, neighbours staying neighbours.
+    It is a permutation of the dimensions, with log|det| = 0.
+
+    Args:
+        shape: (c, h, w).
+        factor: f.
+        tiling: "strided": a channel holds every f-th pixel, as in Real NVP (space to depth). "blocks": a channel holds
+            one of the f×f blocks that the image is cut into, in which neighbours stay neighbours.
+
+    Raises:
+        TzkError: if the sides are not divisible by the factor, or the tiling is unknown.
     """
 
     def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
@@ -53,7 +61,10 @@ class Squeeze(Layer):
 
 
 class Unsqueeze(Layer):
-    """(c f², h, w) to (c, h f, w f): the inverse of `Squeeze` with the same factor and tiling."""
+    """Channels to space, (c f², h, w) to (c, h f, w f).
+
+    It is the inverse of `Squeeze` with the same factor and tiling.
+    """
 
     def __init__(self, shape: tuple[int, ...], factor: int = 2, tiling: str = "strided") -> None:
         super().__init__()
@@ -78,4 +89,4 @@ def _check(factor: int, tiling: str) -> None:
     if factor < 1:
         raise TzkError(f"squeeze expects a factor of at least 1; got {factor}")
     if tiling not in ("strided", "blocks"):
-        raise TzkError(f"squeeze knows the tilings 'strided' and 'blocks'; got {tiling!r}")
+        raise TzkError(f"squeeze expects the tiling 'strided' or 'blocks'; got {tiling!r}")

@@ -1,4 +1,4 @@
-"""SymLog, the paper's invertible activation (Section 3, Fig. 2), linear beyond a knee."""
+"""SymLog, the paper's invertible non-linearity (Section 3, Fig. 2), linear beyond a knee."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from tzk_core.transforms.layer import Layer, leading
 
 
 class _SymLog(torch.autograd.Function):
-    """Output and log-determinant, over the last `dims` dimensions, together: backward needs the output only, since
-    dy/dx = exp(-min(|y|, limit))."""
+    """Output and log-determinant over the last `dims` dimensions, together.
+
+    Backward needs the output only, since dy/dx = exp(-min(|y|, limit)).
+    """
 
     @staticmethod
     def forward(inputs: Tensor, dims: int, limit: float) -> tuple[Tensor, Tensor]:
@@ -40,43 +42,46 @@ class _SymLog(torch.autograd.Function):
         if ctx.limit != math.inf:
             sign.masked_fill_(magnitude >= ctx.limit, 0.0)  # beyond the knee the slope is constant
             magnitude.clamp_max_(ctx.limit)
-        towards = torch.addcmul(grad_outputs, per_sample, sign, value=-1)
-        return towards * magnitude.neg_().exp_(), None, None
+        grad = torch.addcmul(grad_outputs, per_sample, sign, value=-1)
+        return grad * magnitude.neg_().exp_(), None, None
 
     @staticmethod
-    def vmap(
+    def vmap(  # noqa: PLR0917  torch calls it by position
         info: Any, in_dims: tuple[int | None, ...], inputs: Tensor, dims: int, limit: float
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         return _SymLog.apply(*leading(info, in_dims, (inputs,)), dims, limit), (0, 0)
 
 
 class SymLog(Layer):
-    """y = sign(x) log(1 + |x|), element by element, and beyond |x| = `knee` linear, with the slope that it has there.
+    """y = sign(x) log(1 + |x|), element by element; beyond |x| = `knee` linear.
 
     With L = log(1 + knee), |y| = L + (|x| - knee) / (1 + knee) for |x| > knee, and log|det| = -Σ min(log(1 + |x|), L).
-    The derivative is continuous, and that of the inverse at most 1 + knee. Without a knee, knee = 0, the inverse grows
-    exponentially, and several in a row explode for latents that no training point was near; beyond |y| = `bound` it
-    then stays where it is there, so that samples are finite: at 80, |x| is 6e34, at 30 it is 1e13.
+    The derivative is continuous, and that of the inverse at most 1 + knee.
 
-    Raises `TzkError` if `knee` is negative or not finite.
+    Without a knee (knee = 0) the inverse grows exponentially. Several in sequence explode for latents far from all
+    training data. Beyond |y| = `bound` the inverse is then constant, so that samples are finite: at 80, |x| is 6e34, at
+    30 it is 1e13.
+
+    Raises:
+        TzkError: if `knee` is negative or not finite.
     """
 
     state_version = 2
 
     @staticmethod
     def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
-        """The state dict of an older `state_version`: there are no tensors in it."""
+        """Upgrade the state dict of an older `state_version`: there are no tensors in it."""
         return state
 
     @staticmethod
     def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
-        """Arguments of an older `state_version`: before the second there was no knee."""
+        """Upgrade arguments of an older `state_version`: before the second there was no knee."""
         return {"knee": 0.0, **arguments} if version < 2 else arguments
 
     def __init__(self, shape: tuple[int, ...], bound: float = 80.0, knee: float = 0.0) -> None:
         super().__init__()
         if not 0 <= knee < math.inf:
-            raise TzkError(f"symlog: knee is expected above 0, or 0 for none; got {knee}")
+            raise TzkError(f"symlog expects a finite knee above 0, or 0 for none; got {knee}")
         self.output_shape = tuple(shape)
         self.bound, self.knee = bound, knee
         self.limit = math.log1p(knee) if knee else math.inf
@@ -102,7 +107,7 @@ class SymLog(Layer):
 
 
 def _kneed(magnitude: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """|y| and -log dy/dx for |x|, of a SymLog that is linear beyond log(1 + |x|) = `limit`."""
+    """|y| and -log dy/dx at |x|; linear beyond log(1 + |x|) = `limit`."""
     knee = math.expm1(limit)
     inside = magnitude.clamp_max(knee)
     log_slope = inside.log1p()

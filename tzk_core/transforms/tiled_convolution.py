@@ -1,4 +1,4 @@
-"""The paper's tiled invertible convolution (Fig. 2b); with 1×1 tiles, the channel-wise one of Glow (Fig. 2a)."""
+"""The paper's tiled invertible convolution (Fig. 2b); with 1×1 tiles, that of Glow (Fig. 2a)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from tzk_core.transforms.shrinkage import shrunk_covariance
 
 
 class _Triangles(torch.autograd.Function):
-    """L and U from one matrix, (…, d, d), and the diagonal of U, (…, d). Backward joins the gradients of both in one
-    pass over the matrix, where autograd takes three."""
+    """L and U from one matrix and the diagonal of U.
+
+    These are (…, d, d) and (…, d). Backward joins the gradients of both in one pass over the matrix; autograd takes
+    three.
+    """
 
     @staticmethod
     def forward(triangles: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,21 +44,28 @@ class _Triangles(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *given: Tensor
+        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _Triangles.apply(*leading(info, in_dims, given)), (0, 0)
+        return _Triangles.apply(*leading(info, in_dims, tensors)), (0, 0)
 
 
 class TiledConvolution(Layer):
-    """Cuts (channels, height, width) into tiles and multiplies each, as a vector, by one shared invertible matrix.
+    """One shared invertible matrix for every tile of (channels, height, width).
 
-    A tile spans `tile`×`tile` places and `channels` channels (None: all of them), so that the matrix is d×d with
-    d = channels · tile². A vector, shape (n,), counts as n channels of one place. W = P L U with a fixed permutation P,
-    a unit lower triangle L and an upper triangle U whose diagonal is ± exp(s), s bounded smoothly by `bound`; then
-    log|det| = (number of tiles) Σ s.
+    A tile, as a vector, is multiplied by W = P L U: a fixed permutation P, a unit lower triangle L, and an upper
+    triangle U whose diagonal is ± exp(s). Then log|det| = (number of tiles) Σ s.
 
-    initialisation "identity" starts at W = 1, "orthogonal" at a random rotation drawn from `seed`. Identity is the
-    default: mixing first smears the background spike that the first SymLog has to unfold.
+    Args:
+        shape: (channels, height, width); a vector, (n,), counts as n channels of one pixel.
+        tile: the side of a tile, in pixels.
+        channels: the channels of a tile, None for all; the matrix is d×d with d = channels · tile².
+        initialisation: "identity" starts at W = 1, "orthogonal" at a random rotation. Identity is the default: mixing
+            first smears the background spike that the first SymLog has to unfold.
+        seed: of the random rotation.
+        bound: a smooth bound on |s|.
+
+    Raises:
+        TzkError: if the tile does not divide the shape, or the initialisation is unknown.
     """
 
     permutation: Tensor
@@ -66,6 +76,7 @@ class TiledConvolution(Layer):
         shape: tuple[int, ...],
         tile: int = 1,
         channels: int | None = None,
+        *,
         initialisation: str = "identity",
         seed: int = 0,
         bound: float = 5.0,
@@ -74,7 +85,7 @@ class TiledConvolution(Layer):
         image = (shape[0], 1, 1) if len(shape) == 1 else tuple(shape)
         span = image[0] if channels is None else channels
         if span < 1 or tile < 1:
-            raise TzkError(f"a tile of tiled-convolution spans at least 1 place and 1 channel; got {tile} and {span}")
+            raise TzkError(f"a tile of tiled-convolution spans at least 1 pixel and 1 channel; got {tile} and {span}")
         if len(image) != 3 or image[0] % span or image[1] % tile or image[2] % tile:
             raise TzkError(
                 f"tiled-convolution expects (channels, height, width) divisible by its tile "
@@ -108,11 +119,16 @@ class TiledConvolution(Layer):
 
     @torch.no_grad()
     def whiten(self, inputs: Tensor) -> None:
-        """Sets W so that the elements of a tile leave uncorrelated and as large as they came, on average over the tiles
-        of `inputs`, (batch, *shape), centred: W is the inverse square root of their covariance, its mean variance 1.
+        """Set W so that the elements of a tile leave uncorrelated.
 
-        Of all whitening matrices the symmetric one is the closest to the identity (Kessy, Lewin and Strimmer 2018). The
-        covariance is shrunk, so that few samples give a W close to a diagonal.
+        Their mean variance is unchanged.
+
+        W is the inverse square root of the covariance of all tiles, scaled to a mean variance of 1. Of all whitening
+        matrices the symmetric one is the closest to the identity (Kessy, Lewin and Strimmer 2018). The covariance is
+        shrunk, so that few samples give a W close to a diagonal.
+
+        Args:
+            inputs: (batch, *shape), not necessarily centred.
         """
         tiles = self.to_tiles(inputs - inputs.mean(0)).double()
         covariance = shrunk_covariance(tiles / tiles.square().mean().sqrt().clamp_min(1e-6))
@@ -126,12 +142,13 @@ class TiledConvolution(Layer):
 
     @property
     def log_diagonal(self) -> Tensor:
+        """s, (d,)."""
         return soft_bound(self.raw_log_diagonal, self.bound)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """L and U, (d, d) each; the permutation is left to the caller."""
+        """L and U, (d, d) each."""
         diagonal = self.sign * self.log_diagonal.exp()
-        if torch.compiler.is_compiling():  # it joins backward by itself
+        if torch.compiler.is_compiling():  # the compiler joins backward by itself
             identity = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
             return self.triangles.tril(-1) + identity, self.triangles.triu(1) + identity * diagonal
         lower, upper = _Triangles.apply(self.triangles, diagonal)
@@ -144,7 +161,7 @@ class TiledConvolution(Layer):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = self.to_tiles(inputs)
-        # Two products with few rows cost less than forming W first; with many, W pays for itself.
+        # with few rows, two products cost less than forming W first
         lower, upper = self._factors()
         outputs = rows @ upper.T @ lower.T if _few(rows) else rows @ (lower @ upper).T
         if self.permuted:
@@ -169,11 +186,15 @@ class TiledConvolution(Layer):
         return inputs.reshape(-1, *sides).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, math.prod(self.tile))
 
     def from_tiles(self, rows: Tensor, like: Tensor) -> Tensor:
+        """(batch · tiles, d) to the shape of `like`, (batch, *shape)."""
         return rows.view(-1, *self.tiles, *self.tile).permute(0, 1, 4, 2, 5, 3, 6).reshape(like.shape)
 
 
 def _few(rows: Tensor) -> bool:
-    """Whether there are fewer rows than columns; where one graph is compiled for any number of rows, there may be."""
+    """Whether there are fewer rows than columns.
+
+    In a graph that is compiled for any number of rows: whether there can be.
+    """
     if not torch.compiler.is_compiling():
         return rows.shape[0] < rows.shape[1]
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to load, and the compiler has it
@@ -183,8 +204,10 @@ def _few(rows: Tensor) -> bool:
 
 @functools.cache
 def _masks(dims: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Ones below and ones above the diagonal, (dims, dims), contiguous. A product with one takes half of the time of
-    `tril` on a CPU."""
-    with torch.inference_mode(False):  # training may come after an evaluation in inference mode, and needs them
+    """Ones below and ones above the diagonal, (dims, dims), contiguous.
+
+    On a CPU a product with one of them takes half of the time of `tril`.
+    """
+    with torch.inference_mode(mode=False):  # training may follow an evaluation in inference mode, and uses them too
         ones = torch.ones(dims, dims, device=device, dtype=dtype)
         return ones.tril(-1), ones.triu(1)

@@ -1,4 +1,4 @@
-"""A fixed linear map onto coordinates that are independent, set in closed form and not trained."""
+"""A fixed linear map onto uncorrelated coordinates, set in closed form and not trained."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tzk_core.transforms.layer import Layer
 
 
 class Whitening(Layer):
-    """y = V (x - centre) over all dimensions of x; V and centre are buffers: a matrix of d² entries is not to be learnt
-    from a few samples. It is the identity until `set`."""
+    """y = V (x - centre) over all dimensions of x; the identity until `set`.
+
+    V and centre are buffers: a matrix of d² entries cannot be learnt from few samples.
+    """
 
     centre: Tensor
     matrix: Tensor
@@ -28,7 +30,7 @@ class Whitening(Layer):
 
     @torch.no_grad()
     def set(self, centre: Tensor, matrix: Tensor) -> None:
-        """Takes the centre, (d,), and an invertible V, (d, d)."""
+        """Set the centre, (d,), and an invertible V, (d, d)."""
         self.centre.copy_(centre)
         self.matrix.copy_(matrix)
         self.log_determinant.copy_(torch.linalg.slogdet(matrix.double()).logabsdet)

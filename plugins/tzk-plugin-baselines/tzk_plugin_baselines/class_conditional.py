@@ -9,7 +9,7 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.distributions.base import Reparametrised
-from tzk_core.distributions.conditional import given
+from tzk_core.distributions.conditional import required
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
@@ -59,7 +59,9 @@ class ClassConditional(Knowledge):
         super().__init__(shape, latent, characteristics, hidden=encoder, layers=layers)
         self.classes = classes
         self.characteristics_prior = EqualClasses(classes)
-        self.characteristics_encoder = Regressor(latent.dims, classes, encoder, layers)  # type: ignore[assignment]
+        self.characteristics_encoder = Regressor(  # type: ignore[assignment]
+            latent.dims, classes, hidden=encoder, layers=layers
+        )
 
     def support(self) -> Tensor:
         return torch.arange(self.classes, dtype=self.log_odds.dtype, device=self.log_odds.device)[:, None]
@@ -124,7 +126,7 @@ class ClassFlow(Reparametrised):
         return int(torch.Size(self.shape).numel())
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        chosen = _one_hot(given(context), self.classes)
+        chosen = _one_hot(required(context), self.classes)
         if several := chosen.dim() == 3:
             inputs = inputs.unsqueeze(1).expand(*chosen.shape[:2], *self.shape).flatten(0, 1)
         z, logabsdet = self.transform(inputs, chosen.flatten(0, 1) if several else chosen)
@@ -139,7 +141,7 @@ class ClassFlow(Reparametrised):
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         latent = self.base.from_noise(noise.reshape(-1, *self.base.shape))
-        return self.transform.inverse(latent, _one_hot(given(context), self.classes))[0]
+        return self.transform.inverse(latent, _one_hot(required(context), self.classes))[0]
 
 
 def _one_hot(C: Tensor, classes: int) -> Tensor:
