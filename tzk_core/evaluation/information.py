@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tzk_core.evaluation.likelihood import Held
 from tzk_core.knowledge import Presence, discriminate
-from tzk_core.knowledge.stacking import of_each
+from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model import TzK
 from tzk_core.objective.sides import characteristics_terms
 from tzk_core.random_streams import stream
@@ -93,7 +93,7 @@ def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, Pre
     """By name, log p(κ=0 given z) and log p(κ=1 given z), (batch,) each; types of one structure are evaluated
     together."""
     knowledge = {name: model.find(name) for name in names}
-    found = of_each(knowledge, discriminate, z, not_vmappable=model.not_vmappable)
+    found = evaluate_all(knowledge, discriminate, z, not_vmappable=model.not_vmappable)
     return {name: Presence(*each) for name, each in found.items()}
 
 
