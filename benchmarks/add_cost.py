@@ -24,8 +24,8 @@ from train_step import machine, measure
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.data.protocol import Samples
 from tzk_core.random_streams import stream
-from tzk_core.training.growth import prepared
-from tzk_core.training.negatives import Negatives, Source
+from tzk_core.training.adding.growth import addition_trainer
+from tzk_core.training.adding.negatives import Negatives, Source
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
@@ -63,7 +63,7 @@ def trainers(older: list[int], batch_size: int, steps: int = 10) -> dict[str, Tr
     for count in older:
         model = built(count, source, steps)
         new = {"new": build_knowledge("flow", model.latent_shape, name="new")}
-        found[f"{count + 1}"] = prepared(model, new, {"made": source}, settings, negatives)
+        found[f"{count + 1}"] = addition_trainer(model, new, {"made": source}, settings=settings, negatives=negatives)
     return found
 
 

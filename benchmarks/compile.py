@@ -22,7 +22,7 @@ import train_step
 from train_step import Made, built, machine, measure
 
 from tzk_core import TzkError
-from tzk_core.tables import chosen_device
+from tzk_core.runs.tables import chosen_device
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 

@@ -127,7 +127,7 @@ def main() -> None:
         "step": summary(taken),
         **rest,
         "parameters_of_one": sum(p.numel() for p in most.model.find(name_of(0)).parameters()),
-        "optimiser_bytes": {name: state(each) + each.banks.size for name, each in by_number.items()},
+        "optimiser_bytes": {name: state(each) + each.parameter_tables.size for name, each in by_number.items()},
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
         **machine(),

@@ -33,7 +33,7 @@ from tzk_core import TzK
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
-from tzk_core.tables import chosen_device
+from tzk_core.runs.tables import chosen_device
 from tzk_core.transforms.composite import Composite
 
 LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA")

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.config import load_run_config
 from tzk_core.data.dequantise import dequantise
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.classification import classification
-from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.likelihood import EvaluationSplit
 from tzk_core.evaluation.results import log_weights
 from tzk_core.evaluation.scoring import score
-from tzk_core.experiment import Experiment
 from tzk_core.random_streams import seeded, stream
+from tzk_core.runs.experiment import Experiment
+from tzk_core.runs.folder import RunFolder
 
 CHUNK = 250
 
@@ -101,7 +101,19 @@ def own_accuracies(
 
     presence = nn.functional.one_hot(data.known, len(names)).float()
     draws = 1 if levels is None else experiment.config.evaluation.dequantisations
-    held = Held("judged", "test", dequantised(), presence, tuple(names), {}, levels, None, 1.0, draws, dequantised)
+    held = EvaluationSplit(
+        dataset="judged",
+        split="test",
+        T=dequantised(),
+        presence=presence,
+        knowledge=tuple(names),
+        characteristics={},
+        levels=levels,
+        original_dims=None,
+        share=1.0,
+        draws=draws,
+        redraw=dequantised,
+    )
     scores = score(model, held, importance_samples, names, seed)
     found = classification(scores, "", log_weights(model, names))
     return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}

@@ -13,7 +13,7 @@ from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.plugins import FlowLayer, KnowledgeType, PluginRecord, Registry, Spec
 from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.loader import Loaded, load_all
-from tzk_core.training import checkpoint
+from tzk_core.storage import checkpoint, shared_flow
 from tzk_core.transforms.affine import Affine
 
 
@@ -58,6 +58,6 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Spec]]:
     def registry() -> Registry:
         return with_plugin(tuple(specs))
 
-    for module in (build, checkpoint, implementations):
+    for module in (build, checkpoint, shared_flow, implementations):
         monkeypatch.setattr(module, "registry", registry)
     yield specs

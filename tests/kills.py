@@ -34,7 +34,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
         if Path(folder).exists():
             Path(folder).rmdir()
 
-    for name in ("rename", "mkdir", "unlink", "rmdir"):
+    for name in ("rename", "replace", "mkdir", "unlink", "rmdir"):
         monkeypatch.setattr(Path, name, wrapped(name, getattr(Path, name)))
     monkeypatch.setattr(os, "fsync", wrapped("fsync", lambda file: None))
     monkeypatch.setattr(shutil, "rmtree", rmtree)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.likelihood import EvaluationSplit
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.objective import Noise, Wording
@@ -87,9 +87,13 @@ def absent(kind: Knowledge, z: Tensor, prior: str = "full") -> tuple[Tensor, Ten
     return kind.log_prob_presence_given(z).absent, complement if prior == "paper" else complement.detach()
 
 
+NO_TABLES: dict[str, Any] = {"partitions": {}, "means": {}, "published": [], "multipliers": {}}
+"""What `evaluate` is called with where a model is evaluated without partitions, means and rows of others."""
+
+
 def held_out(
     T: Tensor, presence: Sequence[Sequence[float]] | Tensor = (), names: Sequence[str] = (), **more: Any
-) -> Held:
+) -> EvaluationSplit:
     given: dict[str, Any] = {
         "dataset": "toy",
         "split": "test",
@@ -99,4 +103,4 @@ def held_out(
         "share": 1.0,
     }
     table = torch.as_tensor(presence) if len(presence) else torch.zeros(len(T), 0)
-    return Held(T=T, presence=table.float(), knowledge=tuple(names), **{**given, **more})
+    return EvaluationSplit(T=T, presence=table.float(), knowledge=tuple(names), **{**given, **more})

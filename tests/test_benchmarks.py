@@ -91,7 +91,7 @@ def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path
         assert torch.equal(mine, theirs)
     for each in (ten, forty):
         each.advance()
-    assert forty.banks.size > 0 == ten.banks.size
+    assert forty.parameter_tables.size > 0 == ten.parameter_tables.size
     steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, "low-rank", dims=8)
     for step in steps.values():
         step()

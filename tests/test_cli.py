@@ -83,9 +83,9 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> type[FakeExperiment]:
     """Commands get a fake experiment, and draw nothing."""
     from tzk_core.report import pictures
 
-    module = types.ModuleType("tzk_core.experiment")
+    module = types.ModuleType("tzk_core.runs.experiment")
     module.Experiment = FakeExperiment  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tzk_core.experiment", module)
+    monkeypatch.setitem(sys.modules, "tzk_core.runs.experiment", module)
     monkeypatch.setattr(pictures, "draw", lambda experiment, folder, results: (folder / "samples").mkdir())
     monkeypatch.setattr(FakeExperiment, "calls", [])
     monkeypatch.setattr(FakeExperiment, "interrupt_at", None)
@@ -470,10 +470,11 @@ class FakeModel:
         self.shape = shape
         self.asked: dict[str, Any] = {}
 
-    def parameters(self) -> Any:
+    @property
+    def like(self) -> Any:
         import torch
 
-        return iter([torch.zeros(1)])
+        return torch.zeros(1)
 
     def find(self, name: str) -> Any:
         return types.SimpleNamespace(characteristics=2)

@@ -17,10 +17,11 @@ from installed import install, python
 import tzk_core
 from tzk_core import TzkError
 from tzk_core.cli import before_after, main, progress
-from tzk_core.cli.lineage import new_folder
 from tzk_core.config import load_config
-from tzk_core.training.checkpoint import load_checkpoint, read_manifest, save_checkpoint
-from tzk_core.training.knowledge_files import extend_checkpoint
+from tzk_core.runs.lineage import new_folder
+from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
+from tzk_core.storage.knowledge_files import extend_checkpoint
+from tzk_core.storage.manifest import read_manifest
 
 CONFIG = """
 name = "glyphs"
@@ -373,7 +374,7 @@ def test_a_comparison_that_fails_is_an_error_and_leaves_nothing(
             next(model.find("digit-5").parameters()).add_(1.0)
         save_checkpoint(model, folder)
 
-    monkeypatch.setattr("tzk_core.training.knowledge_files.extend_checkpoint", tampering)
+    monkeypatch.setattr("tzk_core.storage.knowledge_files.extend_checkpoint", tampering)
     result = added_to(run, tmp_path / "none", SPEC)
     assert result.exit_code == 2 and "'digit-5' is not what it was" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["none.toml"]

@@ -11,7 +11,8 @@ from tzk_core.data.annotation import annotate
 from tzk_core.data.hiding import Kept, hide
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError
-from tzk_core.experiment import Experiment
+from tzk_core.runs.building import start_model
+from tzk_core.runs.experiment import Experiment
 
 SIZES = {"0": 40, "1": 3, "2": 25, "10": 40}
 
@@ -223,7 +224,7 @@ def test_an_experiment_trains_on_what_is_kept_and_is_evaluated_on_all() -> None:
     assert len(T) == 40 and (presence.sum(1) == 1).all()
     _, presence = experiment.samples("digits", "train")
     assert (presence.sum(1) == 1).all()
-    experiment._initialise()
+    start_model(experiment.model, experiment.data)
     slants = experiment.annotation.characteristics["digits"]["digit-3"]
     fitted = experiment.model.find("digit-3").characteristics_prior.mean_
     torch.testing.assert_close(fitted, slants[~slants.isnan().any(1)].mean(0))

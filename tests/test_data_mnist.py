@@ -232,15 +232,6 @@ def test_cached_arrays_are_made_once_and_remade_when_unreadable(tmp_path: Path) 
     assert [path.name for path in file.parent.iterdir()] == ["kept.npz"]
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
-    file = tmp_path / "kept"
-    file.write_text("good")
-    with pytest.raises(RuntimeError), cache.finished(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert file.read_text() == "good" and len(list(tmp_path.iterdir())) == 1
-
-
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

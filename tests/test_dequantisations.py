@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import held_out
+from models import NO_TABLES, held_out
 from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.evaluation.classification import classification
-from tzk_core.evaluation.likelihood import Held, Scores, knowledge_row, mean_row, mixture_row, prior_row
+from tzk_core.evaluation.likelihood import EvaluationSplit, Scores, knowledge_row, mean_row, mixture_row, prior_row
 from tzk_core.evaluation.results import evaluate
 from tzk_core.evaluation.scoring import _scored, score
 from tzk_core.model import TzK
@@ -23,7 +23,7 @@ SHAPE = (1, 1, 2)
 NAMES = ("a", "b")
 
 
-def model_and_held(draws: int, levels: int = 4, times: int = 1) -> tuple[TzK, Held]:
+def model_and_held(draws: int, levels: int = 4, times: int = 1) -> tuple[TzK, EvaluationSplit]:
     """A density that varies within a grey level, and every image of two pixels, so many times."""
     torch.manual_seed(0)
     model = TzK(build_flow(SHAPE, layers=[{"type": "logit"}, {"type": "affine"}])).double()
@@ -43,15 +43,15 @@ def model_and_held(draws: int, levels: int = 4, times: int = 1) -> tuple[TzK, He
     return model, replace(held, draws=draws, redraw=redraw)
 
 
-def scored(model: TzK, held: Held) -> Scores:
+def scored(model: TzK, held: EvaluationSplit) -> Scores:
     return score(model, held, 8, NAMES)
 
 
 def test_are_the_mean_of_the_densities_of_each() -> None:
     model, held = model_and_held(3)
     whole = scored(model, held)
-    each = [_scored(model, held, T, number, 8, NAMES, 0, 256) for number, T in enumerate(held.drawn())]
-    densities = torch.stack([model.log_prob(T).exp() for T in held.drawn()])
+    each = [_scored(model, held, T, number, 8, NAMES, 0, 256) for number, T in enumerate(held.dequantisations())]
+    densities = torch.stack([model.log_prob(T).exp() for T in held.dequantisations()])
     torch.testing.assert_close(whole.prior, densities.mean(0).log())
     for name in NAMES:
         means = torch.stack([scores.given[name].exp() for scores in each]).mean(0)
@@ -94,7 +94,7 @@ def test_rows_of_one_draw_say_so_and_those_of_numbers_are_exact() -> None:
         assert prior_row(single)["one_draw_bits_per_dim"] is None
 
 
-def real(held: Held) -> Held:
+def real(held: EvaluationSplit) -> EvaluationSplit:
     """The same numbers, not being grey levels."""
     return replace(held, levels=None, redraw=None)
 
@@ -117,7 +117,7 @@ def test_one_draw_stands_beside_several() -> None:
 def test_the_histogram_is_exact_however_often_is_drawn() -> None:
     model, held = model_and_held(3)
     train = (held.T * 4).floor().to(torch.uint8)
-    rows = evaluate(model, [held], {held.dataset: train}, {}, {}, [], {}, 2)["rows"]
+    rows = evaluate(model, [held], {held.dataset: train}, **NO_TABLES, importance_samples=2)["rows"]
     (histogram,) = [each for each in rows if each["kind"] == "baseline"]
     (prior,) = [each for each in rows if each["kind"] == "prior"]
     assert histogram["estimate"] == "exact" and histogram["one_draw_bits_per_dim"] is None
@@ -131,7 +131,7 @@ def test_discriminators_answer_for_the_grey_levels() -> None:
     model, held = model_and_held(5)
     found = classification(scored(model, held), "ab", dict.fromkeys(NAMES, math.log(0.5)))
     total = torch.zeros(len(held.T), 2, dtype=torch.float64)
-    for T in held.drawn():
+    for T in held.dequantisations():
         z, logabsdet = model.flow.encode(T)
         weight = (model.flow.base.log_prob(z) + logabsdet).exp()
         given = [model.find(name).log_prob_presence_given(z).present.exp() for name in NAMES]

@@ -22,10 +22,11 @@ from nflows.transforms.base import InputOutsideDomain, InverseNotAvailable
 from PIL import Image
 
 from tzk_core import TzK
-from tzk_core.cli import edge, interrupts, main
+from tzk_core.cli import interrupts, main
 from tzk_core.cli import sample as sample_command
 from tzk_core.cli.program import Program
 from tzk_core.errors import Note, TzkError
+from tzk_core.strict_json import json_text
 
 
 def raising(error: Callable[[], object]) -> tuple[int, str]:
@@ -125,7 +126,7 @@ def test_a_note_is_a_line_and_other_warnings_stay() -> None:
 
 def test_json_is_strict() -> None:
     value = {"a": [math.nan, 1.5, (math.inf, "nan")], "b": {"c": -math.inf, "d": None, "e": True}}
-    assert json.loads(edge.json_text(value), parse_constant=pytest.fail) == {
+    assert json.loads(json_text(value), parse_constant=pytest.fail) == {
         "a": [None, 1.5, [None, "nan"]],
         "b": {"c": None, "d": None, "e": True},
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import NAN, held_out, small
+from models import NAN, NO_TABLES, held_out, small
 from torch import Tensor, nn
 
 from tzk_core.build import build_flow, build_knowledge
@@ -20,7 +20,7 @@ from tzk_core.evaluation.baseline import histogram_bits, uniform_bits
 from tzk_core.evaluation.classification import classification
 from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import (
-    Held,
+    EvaluationSplit,
     Scores,
     covers,
     knowledge_row,
@@ -110,7 +110,7 @@ def test_histogram_of_many_images_takes_them_all() -> None:
 # Rows over several knowledge types
 
 
-def scores(held: Held, given: Tensor) -> Scores:
+def scores(held: EvaluationSplit, given: Tensor) -> Scores:
     """Scores with `given`, (knowledge, n), on every sample."""
     rows = torch.arange(len(held.T))
     names = held.knowledge
@@ -275,7 +275,7 @@ def images(count: int, name: str) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def parts() -> tuple[TzK, list[Held], dict[str, Tensor]]:
+def parts() -> tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]:
     """A small untrained model of two data sets, one of them with two classes."""
     model = TzK(build_flow(SHAPE, layers=[{"type": "logit"}, {"type": "affine"}]))
     for name, share in zip(NAMES, (0.6, 0.4, 0.2, 0.4), strict=True):
@@ -295,7 +295,7 @@ def parts() -> tuple[TzK, list[Held], dict[str, Tensor]]:
     return model, held, {name: images(20, f"train {name}") for name in ("digits", "letters")}
 
 
-def evaluated(parts: tuple[TzK, list[Held], dict[str, Tensor]], **changes: Any) -> dict[str, Any]:
+def evaluated(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]], **changes: Any) -> dict[str, Any]:
     model, held, train = parts
     given: dict[str, Any] = {
         "partitions": {"data sets": NAMES[:2], "classes": NAMES[2:]},
@@ -315,7 +315,7 @@ def evaluated(parts: tuple[TzK, list[Held], dict[str, Tensor]], **changes: Any) 
     return evaluate(model, held, train, **{**given, **changes})
 
 
-def test_results_have_the_format_of_the_design(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+def test_results_have_the_format_of_the_design(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
     results = evaluated(parts)
     assert results == json.loads(json.dumps(results, allow_nan=False))
     assert set(results) == {"format", "rows", "knowledge", "classification", "invertibility"}
@@ -339,7 +339,7 @@ def test_results_have_the_format_of_the_design(parts: tuple[TzK, list[Held], dic
     assert shares == pytest.approx([0.6, 0.4, 0.2, 0.4])
 
 
-def test_results_have_a_row_for_everything(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+def test_results_have_a_row_for_everything(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
     rows = [(each["dataset"], each["kind"], each["name"]) for each in evaluated(parts)["rows"]]
     assert rows == [
         ("digits", "prior", "prior"),
@@ -358,7 +358,7 @@ def test_results_have_a_row_for_everything(parts: tuple[TzK, list[Held], dict[st
     ]
 
 
-def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
     results = evaluated(parts)
     for each in results["rows"]:
         bound = each["kind"] in ("knowledge", "mixture")
@@ -384,7 +384,7 @@ def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[Held], d
     assert results["invertibility"]["max_abs_error"] < 1e-2
 
 
-def test_results_agree_with_the_model(parts: tuple[TzK, list[Held], dict[str, Tensor]]) -> None:
+def test_results_agree_with_the_model(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
     """Prior, histogram, mixture weights and gap from their definitions."""
     model, held, train = parts
     results = evaluated(parts)
@@ -403,7 +403,7 @@ def test_results_agree_with_the_model(parts: tuple[TzK, list[Held], dict[str, Te
 
 
 def test_evaluation_repeats_and_leaves_the_model_as_it_was(
-    parts: tuple[TzK, list[Held], dict[str, Tensor]],
+    parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]],
 ) -> None:
     model = parts[0]
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -417,7 +417,7 @@ def test_evaluation_repeats_and_leaves_the_model_as_it_was(
 
 @pytest.mark.parametrize("members", [["digits"], ["digits", "digit-0"], ["letters", "digit-0"]])
 def test_what_partitions_no_data_set_is_refused(
-    parts: tuple[TzK, list[Held], dict[str, Tensor]], members: list[str]
+    parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]], members: list[str]
 ) -> None:
     refused: Callable[[], Any] = lambda: evaluated(parts, partitions={"odd": members})  # noqa: E731
     if members == ["digits"]:  # one knowledge type is a partition of the data set that has it throughout
@@ -432,7 +432,7 @@ def test_what_partitions_no_data_set_is_refused(
 def test_data_without_grey_levels_have_no_histogram() -> None:
     model = small(["gaussian"])
     T = torch.randn(6, 3, dtype=torch.float64)
-    results = evaluate(model, [held_out(T, torch.ones(6, 1), ["k0"])], {"toy": T}, {}, {}, [], {}, 2)
+    results = evaluate(model, [held_out(T, torch.ones(6, 1), ["k0"])], {"toy": T}, **NO_TABLES, importance_samples=2)
     assert {each["kind"] for each in results["rows"]} == {"prior", "knowledge"}
     assert results["invertibility"] == {
         "max_abs_error": invertibility(model, held_out(T))[0],

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from tzk_core import TzkError
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.config import config_from
 from tzk_core.data.dequantise import dequantise
-from tzk_core.experiment import Experiment
 from tzk_core.random_streams import stream
-from tzk_core.training.checkpoint import save_checkpoint
+from tzk_core.runs.experiment import Experiment
+from tzk_core.runs.folder import RunFolder
+from tzk_core.storage.checkpoint import save_checkpoint
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "judge.py"
 CONFIG: dict[str, Any] = {

@@ -17,7 +17,8 @@ import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.cli import main
 from tzk_core.model import TzK
-from tzk_core.training.checkpoint import core_hash, save_checkpoint
+from tzk_core.storage.checkpoint import save_checkpoint
+from tzk_core.storage.shared_flow import core_hash
 
 CONFIG = 'name = "small"\n# a comment that stays\n[training]\nsteps = 3\n'
 

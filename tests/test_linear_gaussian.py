@@ -97,7 +97,7 @@ def trained(
     model = world.untrained()
     settings: dict[str, Any] = {"steps": steps, "batch_size": 256, "learning_rate": 0.1, "beta2": 0.99}
     settings["wording"] = Wording(fill_in)
-    fit(model, T, {"it": kappa}, {"it": C} if hide_C < 1 else None, **settings)
+    fit(model, T, {"it": kappa}, characteristics={"it": C} if hide_C < 1 else None, **settings)
     return model
 
 

@@ -14,9 +14,9 @@ import torch
 
 import tzk_core
 from tzk_core.config import load_run_config
-from tzk_core.experiment import Experiment
-from tzk_core.training.checkpoint import read_manifest
-from tzk_core.training.knowledge_files import list_knowledge
+from tzk_core.runs.experiment import Experiment
+from tzk_core.storage.knowledge_files import list_knowledge
+from tzk_core.storage.manifest import read_manifest
 
 PRETRAINED = Path(__file__).parents[1] / "examples" / "pretrained"
 FOLDERS = sorted(file.parent for file in PRETRAINED.glob("*/config.toml"))

@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import tzk_core
-from tzk_core.calibration import KEPT
 from tzk_core.cli import main
 from tzk_core.cli.score import command
 from tzk_core.config import load_config
@@ -28,7 +27,8 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.detection import NEED_DATA, STATISTICS
 from tzk_core.evaluation.evidence import dequantised
 from tzk_core.evaluation.novelty import DEFAULT
-from tzk_core.experiment import Experiment
+from tzk_core.runs.calibration import KEPT
+from tzk_core.runs.experiment import Experiment
 
 CONFIG = """
 name = "digits"

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from tzk_core.model import SharedFlow as SharedFlow
     from tzk_core.model import TzK as TzK
     from tzk_core.observations import Observations as Observations
-    from tzk_core.training.add import add as add
+    from tzk_core.storage.knowledge_files import export_knowledge as export_knowledge
+    from tzk_core.storage.knowledge_files import import_knowledge as import_knowledge
+    from tzk_core.storage.knowledge_files import list_knowledge as list_knowledge
+    from tzk_core.storage.knowledge_files import remove_knowledge as remove_knowledge
+    from tzk_core.training.adding.add import add as add
     from tzk_core.training.fit import fit as fit
     from tzk_core.training.fit import load as load
     from tzk_core.training.fit import save as save
-    from tzk_core.training.knowledge_files import export_knowledge as export_knowledge
-    from tzk_core.training.knowledge_files import import_knowledge as import_knowledge
-    from tzk_core.training.knowledge_files import list_knowledge as list_knowledge
-    from tzk_core.training.knowledge_files import remove_knowledge as remove_knowledge
 
 _HOME = {
     "build_flow": "tzk_core.build",
@@ -41,14 +41,14 @@ _HOME = {
     "SharedFlow": "tzk_core.model",
     "TzK": "tzk_core.model",
     "Observations": "tzk_core.observations",
-    "add": "tzk_core.training.add",
+    "add": "tzk_core.training.adding.add",
     "fit": "tzk_core.training.fit",
     "load": "tzk_core.training.fit",
     "save": "tzk_core.training.fit",
-    "export_knowledge": "tzk_core.training.knowledge_files",
-    "import_knowledge": "tzk_core.training.knowledge_files",
-    "list_knowledge": "tzk_core.training.knowledge_files",
-    "remove_knowledge": "tzk_core.training.knowledge_files",
+    "export_knowledge": "tzk_core.storage.knowledge_files",
+    "import_knowledge": "tzk_core.storage.knowledge_files",
+    "list_knowledge": "tzk_core.storage.knowledge_files",
+    "remove_knowledge": "tzk_core.storage.knowledge_files",
 }
 
 __all__ = sorted(_HOME)

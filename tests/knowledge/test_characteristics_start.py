@@ -16,7 +16,7 @@ from tzk_core.knowledge.base import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge,
 from tzk_core.model import TzK
 from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
-from tzk_core.training.fit import fit_priors, start_characteristics
+from tzk_core.training.initialisation import fit_priors, start_characteristics
 from tzk_core.training.settings import Settings
 
 TYPES = ["flow", "gaussian", "low-rank"]

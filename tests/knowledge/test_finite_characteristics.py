@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import NO_TABLES
 from torch import Tensor, nn
 
 from tzk_core.data.annotation import annotate
@@ -16,7 +17,7 @@ from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.evidence import evidence
-from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.likelihood import EvaluationSplit
 from tzk_core.evaluation.results import evaluate
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.gaussian import GaussianKnowledge
@@ -87,13 +88,23 @@ def exact(z: Tensor) -> Tensor:
     return torch.stack(each).logsumexp(0)
 
 
-def world(n: int = 400) -> tuple[TzK, Held]:
+def world(n: int = 400) -> tuple[TzK, EvaluationSplit]:
     generator = torch.Generator().manual_seed(0)
     side = (torch.rand(n, 1, generator=generator) < SHARES[1]).float()
     T = torch.randn(n, 2, generator=generator) + torch.where(side > 0.5, *CENTRES.flip(0))
     side[: n // 4] = torch.nan
     model = TzK(SharedFlow((2,), Affine((2,)), StandardGaussian((2,))), {"side": TwoSided()})
-    return model, Held("world", "test", T, torch.ones(n, 1), ("side",), {"side": side}, None, 2, 1.0)
+    return model, EvaluationSplit(
+        dataset="world",
+        split="test",
+        T=T,
+        presence=torch.ones(n, 1),
+        knowledge=("side",),
+        characteristics={"side": side},
+        levels=None,
+        original_dims=2,
+        share=1.0,
+    )
 
 
 def test_it_conforms_and_a_wrong_sum_does_not() -> None:
@@ -118,7 +129,7 @@ def test_without_a_support_there_is_no_sum() -> None:
 
 def results() -> dict[str, Any]:
     model, held = world()
-    return evaluate(model, [held], {"world": held.T}, {}, {}, [], {}, importance_samples=7)
+    return evaluate(model, [held], {"world": held.T}, **NO_TABLES, importance_samples=7)
 
 
 def test_the_row_says_that_it_is_exact() -> None:

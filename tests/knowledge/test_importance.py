@@ -103,7 +103,7 @@ def test_scores_encode_every_sample_and_every_chunk_once() -> None:
         torch.testing.assert_close(scored.prior, model.log_prob(T))
     assert torch.equal(scored.rows["k0"], torch.nonzero(presence[:, 0] == 1).squeeze(1))
     assert torch.equal(scored.rows["k1"], torch.arange(10))
-    assert torch.equal(scored.own("k1"), scored.given["k1"][presence[:, 1] == 1])
+    assert torch.equal(scored.log_prob_where_present("k1"), scored.given["k1"][presence[:, 1] == 1])
     again = score(model, held, 4, everywhere=["k1"], chunk=3)
     assert all(torch.equal(scored.given[name], again.given[name]) for name in ("k0", "k1"))
 

@@ -20,9 +20,9 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.stacking import MODULES, ModuleStacks, States, rectangles, state_of
 from tzk_core.objective import Objective, Wording, mental_capacity, negatives, sampled_absences
 from tzk_core.plugins import KnowledgeType, registry
-from tzk_core.training import banks
-from tzk_core.training.banks import Banks
-from tzk_core.training.copies import copy_around
+from tzk_core.storage.clone import copy_around
+from tzk_core.training import parameter_tables
+from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
@@ -83,30 +83,30 @@ def test_together_and_routed_is_one_by_one(type: str, wording: Wording) -> None:
 
 
 @pytest.mark.parametrize("type", EVERY_TYPE)
-def test_a_bank_is_one_by_one(type: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banks, "MANY", 1)
+def test_a_table_is_one_by_one(type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameter_tables, "MANY", 1)
     model = model_of(type)
     loop = copy.deepcopy(model)
     observations = batch(PRESENCE, dims=4)
     one_by_one = mental_capacity(loop, observations, noise_of(loop), objective=Objective(stacks=Alone())).value
     wanted = gradients(one_by_one, loop)
-    bank = Banks(dict(model.named_knowledge()), lambda module: 0.1, (0.9, 0.999))
-    assert set(bank.names) == {"k0", "k1", "k2", "k3"}
-    together = mental_capacity(model, observations, noise_of(model), objective=Objective(stacks=bank)).value
+    tables = ParameterTables(dict(model.named_knowledge()), lambda module: 0.1, (0.9, 0.999))
+    assert set(tables.names) == {"k0", "k1", "k2", "k3"}
+    together = mental_capacity(model, observations, noise_of(model), objective=Objective(stacks=tables)).value
     torch.testing.assert_close(together, one_by_one, rtol=1e-10, atol=1e-10)
     together.backward()
-    norm = torch.stack([each.norm() for each in bank.gradients()]).norm()
+    norm = torch.stack([each.norm() for each in tables.gradients()]).norm()
     expected = torch.stack([each.norm() for name, each in wanted.items() if name.startswith("knowledge")]).norm()
     torch.testing.assert_close(norm, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_a_bank_takes_the_steps_of_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_takes_the_steps_of_adam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over batches that have some of the types, and are told from some of the rest: what got no gradient stays."""
     trained = {}
     for many in (1, 100):
-        monkeypatch.setattr(banks, "MANY", many)
+        monkeypatch.setattr(parameter_tables, "MANY", many)
         trainer = trainer_of(small(("gaussian",) * 6 + ("flow",) * 2))
-        assert len(trainer.banks.names) == (8 if many == 1 else 0)
+        assert len(trainer.parameter_tables.names) == (8 if many == 1 else 0)
         for _ in range(8):
             trainer.advance()
         trained[many] = trainer.model.state_dict()
@@ -135,10 +135,10 @@ def trainer_of(model: TzK, steps: int = 20, **more: Any) -> Trainer:
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_training_with_a_bank_goes_on_exactly(
+def test_training_with_a_table_goes_on_exactly(
     clip: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(banks, "MANY", 2)
+    monkeypatch.setattr(parameter_tables, "MANY", 2)
     whole = trainer_of(small(("gaussian",) * 8), 6, clip=clip)
     whole.run()
     first = trainer_of(small(("gaussian",) * 8), 6, clip=clip)
@@ -154,27 +154,27 @@ def test_training_with_a_bank_goes_on_exactly(
         assert torch.equal(last.model.state_dict()[name], value), name
 
 
-def test_training_that_began_without_a_bank_cannot_go_on_with_one(
+def test_training_that_began_without_a_table_cannot_go_on_with_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = trainer_of(small(("gaussian",) * 8))
     before.advance()
     before.save(tmp_path)
-    monkeypatch.setattr(banks, "MANY", 2)
+    monkeypatch.setattr(parameter_tables, "MANY", 2)
     with pytest.raises(TzkError, match="0 tables of knowledge types, the model 1.*cannot be resumed"):
         trainer_of(small(("gaussian",) * 8)).resume(tmp_path)
 
 
 def test_a_model_that_was_moved_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banks, "MANY", 2)
+    monkeypatch.setattr(parameter_tables, "MANY", 2)
     trainer = trainer_of(small(("gaussian",) * 8))
     trainer.model.float()
     with pytest.raises(TzkError, match="moved to another device or type"):
-        trainer.banks.states(dict(trainer.model.named_knowledge()))
+        trainer.parameter_tables.states(dict(trainer.model.named_knowledge()))
 
 
 def test_what_no_sample_has_and_was_not_drawn_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banks, "MANY", 2)
+    monkeypatch.setattr(parameter_tables, "MANY", 2)
     trainer = trainer_of(small(("gaussian",) * 8))
     before = copy.deepcopy(trainer.model.state_dict())
     trainer.advance()

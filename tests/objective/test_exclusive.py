@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tzk_core.config import config_from
 from tzk_core.config.problems import ConfigError
-from tzk_core.experiment import Experiment
 from tzk_core.model import TzK
 from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
+from tzk_core.runs.experiment import Experiment
 
 NAMES = ("k0", "k1", "k2")
 

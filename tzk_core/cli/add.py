@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tzk_core.cli import interrupts, output
-from tzk_core.cli.lineage import extended, new_folder
-from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
-from tzk_core.training.places import checkpoint_in
+from tzk_core.runs.folder import RunFolder, already_there, fresh_path
+from tzk_core.runs.lineage import extended, new_folder
+from tzk_core.storage.places import checkpoint_in
 
 if TYPE_CHECKING:
-    from tzk_core.addition import Adding
-    from tzk_core.config import Addition, Base
+    from tzk_core.config import AdditionSpec, Base
+    from tzk_core.runs.addition import AdditionRun
 
 
 @click.command(name="add")
@@ -51,27 +51,27 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
         ctx.exit(interrupts.status(interrupt))
 
 
-def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, Addition]:
+def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, AdditionSpec]:
     from tzk_core.config import Base, load_addition, load_run_config  # these import pydantic, or torch
-    from tzk_core.training.checkpoint import read_manifest
+    from tzk_core.storage.manifest import read_manifest
 
     names = tuple(read_manifest(checkpoint_in(parent.path))["knowledge"])
     base = Base(load_run_config(parent.config), names)
     return base, load_addition(spec, base, overrides)
 
 
-def _add(parent: RunFolder, base: Base, addition: Addition, path: Path, typed: str) -> None:
+def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, typed: str) -> None:
     """Trains, evaluates, draws and compares, all in a folder that gets its name when it is whole."""
-    from tzk_core.addition import Adding  # as above; pictures need matplotlib
     from tzk_core.cli import before_after, progress
-    from tzk_core.cli.record import begin_session, new_record, timed
     from tzk_core.config.merging import merged
     from tzk_core.report import pictures, table
-    from tzk_core.training.checkpoint import read_manifest
-    from tzk_core.training.knowledge_files import extend_checkpoint
+    from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
+    from tzk_core.runs.record import begin_session, new_record, timed
+    from tzk_core.storage.knowledge_files import extend_checkpoint
+    from tzk_core.storage.manifest import read_manifest
 
     began = time.monotonic()
-    adding = Adding(addition, base, checkpoint_in(parent.path))
+    adding = AdditionRun(addition, base, checkpoint_in(parent.path))
     output.say(_plan(adding, parent, path))
     with new_folder(path) as folder:
         config = merged(base.config, addition)
@@ -96,14 +96,14 @@ def _add(parent: RunFolder, base: Base, addition: Addition, path: Path, typed: s
         with timed(record, "comparison"):
             compared = before_after.compare(parent.path, folder.path, adding.probes(), addition.seed)
         core = read_manifest(folder.path / "checkpoint")["core"]["hash"]
-        record["lineage"] = extended(parent, "add", adding.names, core, typed)
+        record["lineage"] = extended(parent, "add", adding.names, core=core, command=typed)
         record["status"] = "finished"
         folder.write_json(folder.record, record)
     output.say(f"before and after, from {parent.path} and {path}:\n{compared}")
     output.say(f"results: {path / folder.table.name}\nsamples: {path / 'samples'}")
 
 
-def _plan(adding: Adding, parent: RunFolder, path: Path) -> str:
+def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:
     """What is frozen, what is trained and on what, said before it is done."""
     model, training = adding.model, adding.addition.training
     described = adding.experiment.describe()

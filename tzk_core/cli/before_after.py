@@ -9,9 +9,10 @@ from torch import Tensor
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError
-from tzk_core.training import untouched
-from tzk_core.training.checkpoint import load_checkpoint, read_manifest
-from tzk_core.training.places import checkpoint_in
+from tzk_core.storage.checkpoint import load_checkpoint
+from tzk_core.storage.manifest import read_manifest
+from tzk_core.storage.places import checkpoint_in
+from tzk_core.training.adding import untouched
 
 
 def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:

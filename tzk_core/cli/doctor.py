@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from tzk_core.cli import edge, output
+from tzk_core.cli import output
+from tzk_core.strict_json import json_text
 
 
 @click.command(name="doctor")
@@ -27,7 +28,7 @@ def command(ctx: click.Context, run: Path | None, device: str, number: int, as_j
     found = _environment()
     if run is not None:
         found["agreement"] = _agreement(run, device, number)
-    output.say(edge.json_text(found) if as_json else _shown(found))
+    output.say(json_text(found) if as_json else _shown(found))
     if run is not None and not found["agreement"]["agree"]:
         ctx.exit(1)
 
@@ -35,10 +36,10 @@ def command(ctx: click.Context, run: Path | None, device: str, number: int, as_j
 def _environment() -> dict[str, Any]:
     import torch  # `tzk --help` does without
 
-    from tzk_core.cli.record import PACKAGES, hardware
     from tzk_core.implementations import offers
     from tzk_core.plugins import registry
-    from tzk_core.tables import chosen_device
+    from tzk_core.runs.record import PACKAGES, hardware
+    from tzk_core.runs.tables import chosen_device
     from tzk_core.version import installed_version
 
     return {
@@ -62,7 +63,7 @@ def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
     import tzk_core
     from tzk_core.agreement import TOLERANCE, agreement, as_it_is
     from tzk_core.implementations import places
-    from tzk_core.tables import chosen_device
+    from tzk_core.runs.tables import chosen_device
 
     where = chosen_device(device)
     plain, other = (tzk_core.load(run).eval() for _ in range(2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import json
 import os
 import sys
 import traceback
@@ -102,20 +101,6 @@ def printable() -> Iterator[None]:
         warnings.simplefilter("always", Note)
         warnings.showwarning = show
         yield
-
-
-def json_text(value: object) -> str:
-    """Strict JSON, which knows neither nan nor infinity: these are null."""
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    is_lost = isinstance(value, float) and (value != value or value in (float("inf"), float("-inf")))
-    return None if is_lost else value
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from tzk_core.cli import edge, output
-from tzk_core.cli.run_folder import RunFolder
+from tzk_core.cli import output
+from tzk_core.runs.folder import RunFolder
+from tzk_core.strict_json import json_text
 
 
 @click.command(name="eval")
@@ -25,14 +26,14 @@ def command(run: Path, split: str, limit: int | None, as_json: bool) -> None:
     from tzk_core.config import (
         load_config,  # these import pydantic and torch, which `tzk --help` does without
     )
-    from tzk_core.experiment import Experiment
     from tzk_core.report import table
+    from tzk_core.runs.experiment import Experiment
 
     experiment = Experiment(load_config(folder.config))
     experiment.load(folder.path)
     results = experiment.evaluate(split, limit)
     if as_json:
-        output.say(edge.json_text(results))
+        output.say(json_text(results))
         return
     words = ["tzk", "eval", str(run), "--split", split, *(["--limit", str(limit)] if limit else [])]
     output.say(table.markdown(results, shlex.join(words)), nl=False)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import edge, output
-from tzk_core.cli.lineage import extended, new_folder
-from tzk_core.cli.run_folder import RunFolder
+from tzk_core.cli import output
 from tzk_core.errors import TzkError
+from tzk_core.runs.folder import RunFolder
+from tzk_core.runs.lineage import extended, new_folder
+from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
-    from tzk_core.training.knowledge_files import Changed
+    from tzk_core.storage.knowledge_files import Changed
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 OUT = click.option(
@@ -44,7 +45,7 @@ def list_(run: Path, as_json: bool) -> None:
 
     listed = tzk_core.list_knowledge(RunFolder.open(run).path)
     if as_json:
-        output.say(edge.json_text(listed))
+        output.say(json_text(listed))
         return
     if not listed:
         output.say(f"{run} has no knowledge types: its model is the shared flow alone")
@@ -90,7 +91,7 @@ def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | No
     import tzk_core  # as above
 
     def change(checkpoint: Path | None) -> Changed:
-        return tzk_core.import_knowledge(run, files, name, checkpoint)
+        return tzk_core.import_knowledge(run, files, name, out=checkpoint)
 
     _change(run, out, "import", change, [*map(str, files), *(["--as", name] if name is not None else [])])
 
@@ -136,7 +137,7 @@ def _change(
 
 
 def _lineage(folder: RunFolder, action: str, changed: Changed, command: str) -> list[dict[str, Any]]:
-    return extended(folder, action, changed.knowledge, changed.core, command)
+    return extended(folder, action, changed.knowledge, core=changed.core, command=command)
 
 
 def _check_finished(folder: RunFolder, command: str) -> None:
@@ -150,7 +151,7 @@ def _check_finished(folder: RunFolder, command: str) -> None:
 
 
 def _row(listed: Mapping[str, Any]) -> tuple[str, ...]:
-    from tzk_core.training.knowledge_files import SHORT  # torch
+    from tzk_core.storage.knowledge_files import SHORT  # torch
 
     prior = listed["presence_prior"]
     return (

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import edge, output
+from tzk_core.cli import output
 from tzk_core.cli.calibrated import importance_samples_option, validation_option
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
+from tzk_core.runs.folder import RunFolder
+from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
@@ -59,14 +60,14 @@ def command(
     if written is not None and not written.is_dir():
         raise TzkError(f"-o is expected to name a folder that is there; {written} is none")
 
-    from tzk_core.calibration import calibration  # these import torch
     from tzk_core.config import load_config
     from tzk_core.data.dequantise import dequantise
     from tzk_core.evaluation.evidence import Evidence, evidence
     from tzk_core.evaluation.outside import detections
-    from tzk_core.experiment import Experiment
     from tzk_core.random_streams import stream
-    from tzk_core.tables import datasets_of, limited
+    from tzk_core.runs.calibration import calibration  # these import torch
+    from tzk_core.runs.experiment import Experiment
+    from tzk_core.runs.tables import datasets_of, limited
 
     config = load_config(folder.config)
     others = datasets_of(_datasets_only(outside))
@@ -83,10 +84,12 @@ def command(
                 f"this model's data are of shape {experiment.shape} with {experiment.levels}"
             )
     samples = importance_samples or config.evaluation.importance_samples
-    chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
+    chosen_on = calibration(
+        folder.path, config, importance_samples=samples, seed=seed, limit=validation
+    ).inside(names)
 
     def gathered(name: str, dataset: Any) -> Evidence:
-        chosen = limited(dataset.split(split), name, split, limit, seed)
+        chosen = limited(dataset.split(split), name, split, limit=limit, seed=seed)
         T = dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
         return evidence(model, T, names, samples, seed, experiment.levels)
 
@@ -114,9 +117,9 @@ def command(
     words += ["--importance-samples", str(samples)]
     text = _markdown(report, shlex.join(words))
     if written is not None:
-        (written / "ood.json").write_text(edge.json_text(report) + "\n", encoding="utf-8")
+        (written / "ood.json").write_text(json_text(report) + "\n", encoding="utf-8")
         (written / "ood.md").write_text(text, encoding="utf-8")
-    output.say(edge.json_text(report) if as_json else text, nl=as_json)
+    output.say(json_text(report) if as_json else text, nl=as_json)
 
 
 def _datasets_only(file: Path) -> Config:

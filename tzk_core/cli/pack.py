@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.lineage import extended, new_folder
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
-from tzk_core.training.places import checkpoint_in
+from tzk_core.runs.folder import RunFolder
+from tzk_core.runs.lineage import extended, new_folder
+from tzk_core.storage.places import checkpoint_in
 
 COPIED = ("config.toml", "addition.toml", "results.json", "results.md")
 MEGABYTE = 1e6
@@ -62,15 +62,16 @@ def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -
 
 def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, tolerance: float, typed: str) -> str:
     """Fills the new folder; what there is to say of the figures."""
-    from tzk_core.training.checkpoint import read_manifest  # these import torch
-    from tzk_core.training.packing import pack_checkpoint
+    from tzk_core.storage.manifest import read_manifest  # these import torch
+    from tzk_core.storage.packing import pack_checkpoint
 
     for name in COPIED:
         if (parent.path / name).is_file():
             shutil.copyfile(parent.path / name, packed.path / name)
-    kept = pack_checkpoint(checkpoint_in(parent.path), packed.path / "checkpoint", half)
+    kept = pack_checkpoint(checkpoint_in(parent.path), packed.path / "checkpoint", half=half)
     record = parent.read_record()
-    record["lineage"] = extended(parent, "pack", [], read_manifest(packed.path / "checkpoint")["core"]["hash"], typed)
+    core = read_manifest(packed.path / "checkpoint")["core"]["hash"]
+    record["lineage"] = extended(parent, "pack", [], core=core, command=typed)
     said = ""
     if half:
         record["half"] = {"kept": kept}
@@ -96,7 +97,7 @@ def _figures(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """results.json on so many test images, of the run and of its copy: once for both where their weights are alike."""
     from tzk_core.config import load_run_config  # these import pydantic and torch
-    from tzk_core.experiment import Experiment
+    from tzk_core.runs.experiment import Experiment
 
     experiment = Experiment(load_run_config(parent.config))
     experiment.load(packed.path)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import click
 
-from tzk_core.cli import edge, output
+from tzk_core.cli import output
 from tzk_core.errors import TzkError
 from tzk_core.plugins import KINDS, registry
+from tzk_core.strict_json import json_text
 
 
 @click.command(name="plugins")
@@ -32,7 +33,7 @@ def command(ctx: click.Context, as_json: bool, load: bool) -> None:
             record["not_loadable"] = [
                 text for name, text in failures.items() if name.startswith(f"{record['name']}/")
             ]
-        output.say(edge.json_text(listed))
+        output.say(json_text(listed))
     else:
         rows = [
             (

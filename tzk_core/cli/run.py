@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tzk_core.cli import interrupts, output
-from tzk_core.cli.run_folder import RunFolder, already_there, fresh_path
 from tzk_core.errors import TzkError
-from tzk_core.training.places import LAST, step_of
+from tzk_core.runs.folder import RunFolder, already_there, fresh_path
+from tzk_core.storage.places import LAST, step_of
 
 if TYPE_CHECKING:
-    from tzk_core.cli.resume import Change
     from tzk_core.config import Config
-    from tzk_core.experiment import Experiment
+    from tzk_core.runs.experiment import Experiment
+    from tzk_core.runs.resume import Change
     from tzk_core.training.trainer import Progress
 
 @click.command(name="run")
@@ -95,8 +95,8 @@ def _opened(
 
     That config is in run.json, so that what was edited in the folder's config.toml is noticed as well.
     """
-    from tzk_core.cli.resume import changes  # as above
     from tzk_core.config import config_from, load_config
+    from tzk_core.runs.resume import changes  # as above
 
     if out is None and config.name == "config.toml" and RunFolder(config.parent).record.is_file():
         config = config.parent
@@ -114,8 +114,8 @@ def _run(
 ) -> int:
     """Builds, trains, evaluates and draws; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
-    from tzk_core.cli.record import add_seconds, begin_session, new_record, record_validation
-    from tzk_core.experiment import Experiment
+    from tzk_core.runs.experiment import Experiment
+    from tzk_core.runs.record import add_seconds, begin_session, new_record, record_validation
 
     began = time.monotonic()
     experiment = Experiment(config)
@@ -149,18 +149,18 @@ def _run(
 
 def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], typed: str) -> None:
     """Says from which step the run goes on and what is otherwise now, and writes it into the record."""
-    from tzk_core.cli.record import now
-    from tzk_core.cli.resume import described, entry
+    from tzk_core.runs.record import now
+    from tzk_core.runs.resume import described, entry
 
     step = step_of(folder.path / LAST)
     output.say(described(step, changed))
-    record.setdefault("resumes", []).append(entry(step, changed, typed, now()))
+    record.setdefault("resumes", []).append(entry(step, changed, command=typed, date=now()))
 
 
 @contextmanager
 def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Iterator[None]:
     """Writes into the record how its block ended; to the error of a divergence it adds the command that goes on."""
-    from tzk_core.cli.record import record_divergence
+    from tzk_core.runs.record import record_divergence
     from tzk_core.training.soundness import Diverged  # torch
 
     try:
@@ -170,7 +170,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
         record["status"] = "interrupted"
         raise
     except Diverged as error:
-        record_divergence(record, error.step, error.reason, error.back, error.best)
+        record_divergence(record, error.step, error.reason, back=error.back, best=error.best)
         if error.back is None:
             raise
         lower = f"training.learning_rate={config.training.learning_rate / 10:g}"
@@ -186,8 +186,8 @@ def _train_and_report(
     experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
 ) -> None:
     from tzk_core.cli import progress  # pictures need matplotlib
-    from tzk_core.cli.record import record_compilation, timed
     from tzk_core.report import pictures, table
+    from tzk_core.runs.record import record_compilation, timed
 
     steps = experiment.config.training.steps
     with timed(record, "training"), progress.shown(steps) as show, interrupts.deferred() as check:

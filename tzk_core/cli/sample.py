@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError, nearest
+from tzk_core.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import edge, output
+from tzk_core.cli import output
 from tzk_core.cli.calibrated import importance_samples_option, validation_option
-from tzk_core.cli.run_folder import RunFolder
 from tzk_core.errors import TzkError
+from tzk_core.runs.folder import RunFolder
+from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
     from tzk_core.data.reading import Read
@@ -78,14 +79,14 @@ def command(
         raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
 
     import tzk_core  # not needed to say what the command takes
-    from tzk_core.calibration import calibration
     from tzk_core.config import load_config
     from tzk_core.data.protocol import Unread
     from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
     from tzk_core.plugins import registry
-    from tzk_core.tables import chosen_device, datasets_of, readers_of
+    from tzk_core.runs.calibration import calibration
+    from tzk_core.runs.tables import chosen_device, datasets_of, readers_of
 
     config = load_config(folder.config)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
@@ -102,7 +103,9 @@ def command(
     statistic = usable(statistic, names)
     found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)
     if threshold is None:
-        chosen_on = calibration(folder.path, config, samples, seed, validation).inside(names)
+        chosen_on = calibration(
+            folder.path, config, importance_samples=samples, seed=seed, limit=validation
+        ).inside(names)
         novelty = Novelty.chosen(model, names, chosen_on, false_alarms, statistic)
     else:
         novelty = Novelty.given(model, names, threshold, statistic)
@@ -119,7 +122,7 @@ def command(
     }
     if table is not None:
         _write(table, report["images"])
-    output.say(edge.json_text(report) if as_json else _text(report))
+    output.say(json_text(report) if as_json else _text(report))
     for each in report["unreadable"]:
         output.error(each["reason"])
     if report["unreadable"]:

@@ -13,6 +13,7 @@ from tzk_core.config.rules import Base
 from tzk_core.config.schema import (
     AddingTable,
     Addition,
+    AdditionSpec,
     Config,
     DatasetTable,
     EvaluationTable,
@@ -27,6 +28,7 @@ from tzk_core.config.schema import (
 __all__ = [
     "AddingTable",
     "Addition",
+    "AdditionSpec",
     "Base",
     "Config",
     "ConfigError",

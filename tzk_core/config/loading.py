@@ -19,7 +19,7 @@ from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
     ADDITION_MODELS,
     MODELS,
-    Addition,
+    AdditionSpec,
     Config,
     DatasetTable,
     EvaluationTable,
@@ -61,10 +61,10 @@ def load_run_config(path: FilePath | str) -> Config:
     return _checked(Config, MODELS, read_toml(path), str(path), lenient=True, folder=FilePath(path).parent)
 
 
-def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> Addition:
+def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
     """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
     folder = FilePath(path).parent
-    return _checked(Addition, ADDITION_MODELS, read_toml(path), str(path), overrides, base=base, folder=folder)
+    return _checked(AdditionSpec, ADDITION_MODELS, read_toml(path), str(path), overrides, base=base, folder=folder)
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def addition_from(
     source: str = "spec",
     overrides: Sequence[str] = (),
     parts: Registry | None = None,
-) -> Addition:
+) -> AdditionSpec:
     """The same for the tables of a spec."""
-    return _checked(Addition, ADDITION_MODELS, tables, source, overrides, parts, base)
+    return _checked(AdditionSpec, ADDITION_MODELS, tables, source, overrides, parts, base)
 
 
 def _checked(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tzk_core.config.schema import Addition, Config, DatasetTable, TrainingTable
+from tzk_core.config.schema import AdditionSpec, Config, DatasetTable, TrainingTable
 
 
-def merged(config: Config, addition: Addition) -> Config:
+def merged(config: Config, addition: AdditionSpec) -> Config:
     """The config of the whole, as if all had been there from the start: everything of the run, and what is added."""
     evaluation, more = config.evaluation, addition.evaluation
     titles = {
@@ -22,7 +22,7 @@ def merged(config: Config, addition: Addition) -> Config:
     )
 
 
-def narrowed(config: Config, addition: Addition) -> Config:
+def narrowed(config: Config, addition: AdditionSpec) -> Config:
     """A config of the new knowledge alone, with the data sets that the spec repeats, adds, or names; a condition that
     names no data set speaks of all."""
     named = {table.name for table in addition.datasets}
@@ -49,6 +49,6 @@ def narrowed(config: Config, addition: Addition) -> Config:
     )
 
 
-def _datasets(config: Config, addition: Addition) -> tuple[DatasetTable, ...]:
+def _datasets(config: Config, addition: AdditionSpec) -> tuple[DatasetTable, ...]:
     older = {table.name for table in config.datasets}
     return (*config.datasets, *(table for table in addition.datasets if table.name not in older))

@@ -239,14 +239,14 @@ class Config(Whole):
 
 class AddingTable(StepsTable):
     """[training] of a spec: only new knowledge is trained. The share of a batch in which it is present, and what it is
-    told from (see `training.negatives.Negatives`)."""
+    told from (see `training.adding.negatives.Negatives`)."""
 
     present_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     own_samples: Annotated[int, Field(ge=0, le=10**6)] = 4096
     own_types: Annotated[int, Field(ge=0, le=10**6)] = 16
 
 
-class Addition(Whole):
+class AdditionSpec(Whole):
     """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
 
     name: FileName
@@ -259,6 +259,9 @@ class Addition(Whole):
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable | None = None
 
+
+Addition = AdditionSpec
+"""The name of `AdditionSpec` up to version 0.1."""
 
 MODELS: dict[tuple[str, ...], type[Table]] = {
     (): Config,
@@ -275,7 +278,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
 """Every table of the file, by its keys, and the model that it must fit."""
 
 ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
-    (): Addition,
+    (): AdditionSpec,
     ("training",): AddingTable,
     **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
 }

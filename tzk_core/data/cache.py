@@ -1,4 +1,4 @@
-"""Files that several processes may make at once: each is finished under another name, then renamed."""
+"""Files made from data once and kept, which several processes may make at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +15,7 @@ import numpy as np
 from tzk_core.data.packed import UNREADABLE, read_arrays
 from tzk_core.data.root import cache_root, places
 from tzk_core.errors import TzkError
-
-
-@contextlib.contextmanager
-def finished(path: Path) -> Iterator[Path]:
-    """Yield a temporary name to write to; afterwards it becomes `path` in one step, or vanishes on an error.
-
-    Two processes that do this at once each write a whole file, and the last one stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from tzk_core.storage.atomic import new_file
 
 
 def fingerprint(files: Iterable[Path], *parts: object) -> str:
@@ -53,7 +36,7 @@ def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> d
     with contextlib.suppress(*UNREADABLE, TzkError):
         return read_arrays(path)
     arrays = dict(make())
-    with finished(path) as temporary, temporary.open("wb") as stream:
+    with new_file(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     return arrays
 

@@ -13,13 +13,14 @@ import torch
 import torchvision
 from torch import Tensor
 
-from tzk_core.data.cache import download, fingerprint, finished
+from tzk_core.data.cache import download, fingerprint
 from tzk_core.data.images import pad, resize
 from tzk_core.data.ink import slant, thickness
 from tzk_core.data.protocol import Samples, check_split
 from tzk_core.data.root import cache_root, places
 from tzk_core.data.splits import cut
 from tzk_core.errors import TzkError
+from tzk_core.storage.atomic import new_file
 
 # md5 of the uncompressed files: the same however they were compressed.
 FILES = {
@@ -138,7 +139,7 @@ def _decompressed(raw: Path) -> Path:
         target = place / RAW / name
         if target.is_file():
             continue
-        with finished(target) as temporary:
+        with new_file(target) as temporary:
             try:
                 opener = gzip.open if source.suffix == ".gz" else open
                 with opener(source, "rb") as packed, temporary.open("wb") as plain:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.evaluation.likelihood import Held, Scores, decided
+from tzk_core.evaluation.likelihood import EvaluationSplit, Scores, decided
 from tzk_core.model import TzK
 
 
@@ -21,7 +21,7 @@ def classification(scores: Scores, partition: str, log_weights: Mapping[str, flo
     truth = held.presence_of(names)[known].argmax(1)
     bayes = torch.stack([scores.given[name] + log_weights[name] for name in names]).argmax(0)[known]
     discriminator = torch.stack([scores.presence[name] for name in names]).argmax(0)[known]
-    return _compared(held, partition, truth, bayes, discriminator)
+    return _compared(held, partition, truth=truth, bayes=bayes, discriminator=discriminator)
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def classification_of_characteristics(model: TzK, scores: Scores, name: str, chu
 
     like = model.like
     total: Tensor | None = None
-    for T in held.drawn():
+    for T in held.dequantisations():
         parts = []
         for part in T[rows].split(chunk):
             z, logabsdet = model.flow.encode(part.to(like))
@@ -48,10 +48,14 @@ def classification_of_characteristics(model: TzK, scores: Scores, name: str, chu
         found = torch.cat(parts)
         total = found if total is None else torch.logaddexp(total, found)
     assert total is not None
-    return _compared(held, f"C of {name}", distances.argmin(1), bayes, total.argmax(1))
+    return _compared(
+        held, f"C of {name}", truth=distances.argmin(1), bayes=bayes, discriminator=total.argmax(1)
+    )
 
 
-def _compared(held: Held, partition: str, truth: Tensor, bayes: Tensor, discriminator: Tensor) -> dict[str, Any]:
+def _compared(
+    held: EvaluationSplit, partition: str, *, truth: Tensor, bayes: Tensor, discriminator: Tensor
+) -> dict[str, Any]:
     return {
         "partition": partition,
         "dataset": held.dataset,

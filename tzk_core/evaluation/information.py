@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.evaluation.likelihood import Held
+from tzk_core.evaluation.likelihood import EvaluationSplit
 from tzk_core.knowledge import Presence, discriminate
 from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model import TzK
@@ -70,7 +70,7 @@ class Information:
 
 
 @torch.no_grad()
-def information(model: TzK, held: Sequence[Held], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
+def information(model: TzK, held: Sequence[EvaluationSplit], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
     """`Information` of every knowledge type that any of `held` knows of; data sets weigh as they do in the training
     population."""
     known = {name for each in held for name in each.knowledge}
@@ -99,7 +99,7 @@ def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, Pre
 
 def _gather(
     model: TzK,
-    held: Held,
+    held: EvaluationSplit,
     rows: slice,
     name: str,
     info: Information,

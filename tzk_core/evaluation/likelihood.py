@@ -14,8 +14,8 @@ from tzk_core.evaluation.partitions import Fit
 from tzk_core.units import bits_per_image
 
 
-@dataclass(frozen=True)
-class Held:
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSplit:
     """One split of one data set, as it is evaluated.
 
     T: (n, *shape), dequantised. presence: (n, knowledge) in {0, 1, nan}, columns named `knowledge`.
@@ -36,8 +36,8 @@ class Held:
     draws: int = 1
     redraw: Callable[[int], Tensor] | None = None
 
-    def drawn(self) -> Iterator[Tensor]:
-        """T as dequantised once and again, `draws` times."""
+    def dequantisations(self) -> Iterator[Tensor]:
+        """T, (n, *shape), dequantised `draws` times, with other noise every time."""
         yield self.T
         for number in range(1, self.draws):
             assert self.redraw is not None
@@ -68,7 +68,7 @@ class Scores:
     one_draw: the scores of T_1 alone, where there are several dequantisations.
     """
 
-    held: Held
+    held: EvaluationSplit
     prior: Tensor
     rows: Mapping[str, Tensor]
     given: Mapping[str, Tensor]
@@ -77,20 +77,20 @@ class Scores:
     presence: Mapping[str, Tensor] = field(default_factory=dict)
     one_draw: Scores | None = None
 
-    def own(self, name: str) -> Tensor:
+    def log_prob_where_present(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
         present = torch.isin(self.rows[name], self.held.rows(name))
         return self.given[name][present]
 
 
-def row(held: Held, name: str, kind: str, log_prob: Tensor, **more: Any) -> dict[str, Any]:
+def row(held: EvaluationSplit, name: str, kind: str, log_prob: Tensor, **more: Any) -> dict[str, Any]:
     """One row of results.json from log-densities, (n,), in nats. The standard error is of bits per image."""
     bits = bits_per_image(log_prob.double(), held.T[0].numel(), held.levels)
     return make_row(held, name, kind, bits.mean().item(), len(bits), standard_error(bits), **more)
 
 
 def make_row(
-    held: Held, name: str, kind: str, bits: float, count: int | None, error: float | None, **more: Any
+    held: EvaluationSplit, name: str, kind: str, bits: float, count: int | None, error: float | None, **more: Any
 ) -> dict[str, Any]:
     """One row of results.json from bits per image; what they are an estimate of is "exact" unless said."""
     return {
@@ -119,7 +119,7 @@ def standard_error(values: Tensor) -> float | None:
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def gain(held: Held, bits: Tensor, prior: Tensor) -> dict[str, float | None]:
+def gain(held: EvaluationSplit, bits: Tensor, prior: Tensor) -> dict[str, float | None]:
     """By how many bits per dim less than the `prior` a row needs, with the standard error of the paired difference.
 
     Both are bits per image, (n,), of the same samples.
@@ -138,7 +138,7 @@ def prior_row(scores: Scores) -> dict[str, Any]:
 
 def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dict[str, Any]:
     """log p(T given κ=1) on the samples of the data set in which the knowledge is present."""
-    held, own = scores.held, scores.own(name)
+    held, own = scores.held, scores.log_prob_where_present(name)
     return row(
         held,
         name,
@@ -147,7 +147,7 @@ def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dic
         knowledge=name,
         inconsistency_nats=inconsistency,
         **_gain(held, own, scores.prior[held.rows(name)]),
-        **_one_draw(scores, lambda each: each.own(name)),
+        **_one_draw(scores, lambda each: each.log_prob_where_present(name)),
         **_estimate(scores, [name]),
     )
 
@@ -203,17 +203,17 @@ def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> 
     )
 
 
-def covers(held: Held, members: Iterable[str]) -> bool:
+def covers(held: EvaluationSplit, members: Iterable[str]) -> bool:
     """Whether these knowledge types partition the data set (`partitions.Fit`)."""
     return Fit.of(held.presence_of(members)).whole
 
 
-def decided(held: Held, members: Iterable[str]) -> Tensor:
+def decided(held: EvaluationSplit, members: Iterable[str]) -> Tensor:
     """Where it is known which of these knowledge types a sample has, (n,) bool."""
     return Fit.of(held.presence_of(members)).decided
 
 
-def _gain(held: Held, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:
+def _gain(held: EvaluationSplit, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:
     """`gain` from log-densities, (n,), in nats."""
     dims = held.T[0].numel()
     return gain(held, *(bits_per_image(each.double(), dims, held.levels) for each in (log_prob, prior)))

@@ -13,7 +13,7 @@ from tzk_core.evaluation import likelihood
 from tzk_core.evaluation.baseline import histogram_bits
 from tzk_core.evaluation.classification import classification, classification_of_characteristics
 from tzk_core.evaluation.information import Information, information
-from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
 from tzk_core.evaluation.partitions import Labels
 from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
@@ -25,8 +25,9 @@ FORMAT = 1
 
 def evaluate(
     model: TzK,
-    held: Sequence[Held],
+    held: Sequence[EvaluationSplit],
     train: Mapping[str, Tensor],
+    *,
     partitions: Mapping[str, Sequence[str]],
     means: Mapping[str, Sequence[str]],
     published: Sequence[Mapping[str, Any]],
@@ -55,14 +56,23 @@ def evaluate(
         raise TzkError(problem)
     with evaluating(model):
         return _evaluate(
-            model, held, train, partitions, means, published, multipliers, importance_samples, seed
+            model,
+            held,
+            train,
+            partitions=partitions,
+            means=means,
+            published=published,
+            multipliers=multipliers,
+            importance_samples=importance_samples,
+            seed=seed,
         )
 
 
 def _evaluate(
     model: TzK,
-    held: Sequence[Held],
+    held: Sequence[EvaluationSplit],
     train: Mapping[str, Tensor],
+    *,
     partitions: Mapping[str, Sequence[str]],
     means: Mapping[str, Sequence[str]],
     published: Sequence[Mapping[str, Any]],
@@ -89,7 +99,7 @@ def _evaluate(
         classified += [classification_of_characteristics(model, scores, name) for name in finite]
         for name in scores.given:
             if len(present := each.rows(name)):
-                gaps.setdefault(name, []).append(scores.own(name) - scores.prior[present])
+                gaps.setdefault(name, []).append(scores.log_prob_where_present(name) - scores.prior[present])
     rows += [_published_row(each) for each in published]
     errors = [invertibility(model, each) for each in held]
     return {
@@ -155,7 +165,7 @@ def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
     return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))
 
 
-def _several(held: Held, members: Mapping[str, float]) -> bool:
+def _several(held: EvaluationSplit, members: Mapping[str, float]) -> bool:
     """Whether there is something to tell apart: more than one member occurs in this data set."""
     return sum(len(held.rows(name)) > 0 for name in members) > 1
 

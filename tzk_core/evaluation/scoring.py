@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from tzk_core.evaluation.likelihood import Held, Scores
+from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
 from tzk_core.knowledge import discriminate
 from tzk_core.knowledge.importance import log_joint, log_prob_present
 from tzk_core.model import TzK
@@ -18,7 +18,7 @@ from tzk_core.random_streams import stream
 @torch.no_grad()
 def score(
     model: TzK,
-    held: Held,
+    held: EvaluationSplit,
     importance_samples: int,
     everywhere: Collection[str] = (),
     seed: int = 0,
@@ -28,7 +28,7 @@ def score(
     always."""
     each = [
         _scored(model, held, T, number, importance_samples, everywhere, seed, chunk)
-        for number, T in enumerate(held.drawn())
+        for number, T in enumerate(held.dequantisations())
     ]
     first, prior = each[0], _mean([scores.prior for scores in each])
     return replace(
@@ -52,7 +52,7 @@ def _mean(log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _scored(
     model: TzK,
-    held: Held,
+    held: EvaluationSplit,
     T: torch.Tensor,
     draw: int,
     importance_samples: int,
@@ -101,7 +101,7 @@ def _scored(
 
 
 @torch.no_grad()
-def invertibility(model: TzK, held: Held, count: int = 512) -> tuple[float, float]:
+def invertibility(model: TzK, held: EvaluationSplit, count: int = 512) -> tuple[float, float]:
     """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them: by `encode`
     and `decode`, and by the flow in the model's own type alone."""
     like, transform = model.like, model.flow.transform

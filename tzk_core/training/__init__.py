@@ -1,1 +1,1 @@
-"""The training loop and checkpoints."""
+"""The training loop, its settings, optimisers and validation."""

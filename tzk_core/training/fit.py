@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.inputs import check_observations, check_observed, check_presence
-from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.renamed import with_new_names
-from tzk_core.training.checkpoint import load_checkpoint, save_checkpoint
-from tzk_core.training.places import checkpoint_in
+from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
+from tzk_core.storage.places import checkpoint_in
+from tzk_core.training.initialisation import initialise
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Progress, Trainer
 from tzk_core.training.validation import Validation
@@ -28,10 +28,10 @@ def fit(
     model: TzK,
     T: Tensor,
     presence: Mapping[str, Tensor] | None = None,
+    *,
     characteristics: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
-    *,
     validation: Tensor | Sequence[Any] | None = None,
     **settings: Any,
 ) -> Trainer:
@@ -57,21 +57,23 @@ def fit(
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
     check_observations(seen, model.shape)
     presence = dict(presence or {})
-    _check_known(model, len(T), presence, characteristics or {})
+    _check_known(model, len(T), presence=presence, characteristics=characteristics or {})
     held = None if validation is None else _held(model, validation, seed)
     options = settings_from(settings, "fit(model, T, steps=...)")
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")
-    batches = _Batches(T, presence, dict(characteristics or {}), options.batch_size, seed)
-    for name, column in presence.items():
-        fit_priors(model.find(name), column.float().nanmean(), batches.characteristics.get(name))
-    if options.initialisation:
-        rows = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
-        model.flow.initialise(seen[rows].to(like))
-        shown = {name: column[at[rows]] for name, column in presence.items()}
-        start_characteristics(model, seen[rows].to(like), shown, batches.characteristics, seed)
-    trainer = Trainer(model, batches, options, seed, levels=None, validation=held)
+    batches = _Batches(T, presence, dict(characteristics or {}), size=options.batch_size, seed=seed)
+    first = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
+    initialise(
+        model,
+        {name: column.float().nanmean() for name, column in presence.items()},
+        batches.characteristics,
+        T=seen[first] if options.initialisation else None,
+        presence={name: column[at[first]] for name, column in presence.items()},
+        seed=seed,
+    )
+    trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held)
     trainer.run(progress=progress)
     trainer.take_best()
     return trainer
@@ -106,32 +108,8 @@ def settings_from(given: Mapping[str, Any], call: str, left_out: Mapping[str, st
     return Settings(**given)
 
 
-@torch.no_grad()
-def fit_priors(kind: Knowledge, share: Tensor, observed: Tensor | None) -> None:
-    """Sets p(κ=1) of a knowledge type to `share`, one half where it is nan, and p(C given κ=1) to the moments of
-    `observed`, (n, c), rows of nan being unobserved; None leaves p(C) as it is."""
-    kind.log_odds.copy_(torch.logit(share, eps=1e-6).nan_to_num(0.0))
-    if observed is not None:
-        kind.fit_characteristics(observed.to(kind.log_odds))
-
-
-@torch.no_grad()
-def start_characteristics(
-    model: TzK, T: Tensor, presence: Mapping[str, Tensor], observed: Collection[str], seed: int, chunk: int = 512
-) -> None:
-    """Starts the encoders of every C that nobody observes from the latents in which its knowledge is present.
-
-    T: (n, *shape), dequantised. presence: by knowledge type, (n,) in {0, 1, nan}. observed: those whose C is observed.
-    """
-    z = torch.cat([model.flow.encode(part)[0] for part in T.split(chunk)])
-    for name, column in presence.items():
-        if name not in observed:
-            rows = torch.nonzero(column == 1).squeeze(1).to(z.device)
-            model.find(name).start_characteristics(z[rows], stream(seed, "characteristics", name))
-
-
 def _check_known(
-    model: TzK, count: int, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor]
+    model: TzK, count: int, *, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor]
 ) -> None:
     """Raises `TzkError` for what is told of knowledge that the model lacks, or in another form than `fit` has it."""
     for name, column in presence.items():
@@ -151,17 +129,23 @@ def _held(model: TzK, given: Tensor | Sequence[Any], seed: int) -> Validation:
     T, *known = parts
     check_observations(T, model.shape)
     presence, characteristics = (dict(each or {}) for each in (*known, {}, {})[:2])
-    _check_known(model, len(T), presence, characteristics)
-    whole = _Batches(T, presence, characteristics, len(T), seed)
+    _check_known(model, len(T), presence=presence, characteristics=characteristics)
+    whole = _Batches(T, presence, characteristics, size=len(T), seed=seed)
     observations = Observations(T, whole.presence, whole.knowledge, characteristics)
-    return Validation({"T": observations}, {"T": 1.0}, None, seed)
+    return Validation({"T": observations}, {"T": 1.0}, levels=None, seed=seed)
 
 
 class _Batches:
     """Batches of one tensor, every epoch in a fresh order; a batch depends on (seed, step) alone."""
 
     def __init__(
-        self, T: Tensor, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor], size: int, seed: int
+        self,
+        T: Tensor,
+        presence: Mapping[str, Tensor],
+        characteristics: Mapping[str, Tensor],
+        *,
+        size: int,
+        seed: int,
     ) -> None:
         self.T, self.characteristics, self.seed = T, characteristics, seed
         self.size = min(size, len(T))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tzk_core.storage.atomic import new_file
+
 
 class Metrics:
     """Sums of the steps since the last row."""
@@ -61,7 +63,7 @@ def keep_until(path: Path, step: int) -> None:
         header, *lines = list(csv.reader(file)) or [[]]
     kept = [line for line in lines if int(line[0]) <= step]
     if len(kept) < len(lines):
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with new_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *kept])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.objective import Wording
-from tzk_core.training.banks import MANY
+from tzk_core.training.parameter_tables import MANY
 
 OPTIMIZERS = ("adam", "muon")
 COMPILED_FROM = {"cuda": 2000}
@@ -124,8 +124,8 @@ class Settings:
         """Whether the step is compiled on this kind of device, for a model of so many knowledge types: by `compile`, or
         where the steps are enough to win back what compiling takes.
 
-        With many types each step is of other ones (`negatives`, `banks`), and so of other shapes: "auto" does not
-        compile then, and True raises `TzkError`.
+        With many types each step is of other ones (`negatives`, `parameter_tables`), and so of other shapes: "auto"
+        does not compile then, and True raises `TzkError`.
         """
         if self.processes > 1:
             return False

@@ -28,10 +28,10 @@ from tzk_core.objective.routing import presence
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
-from tzk_core.training.banks import Banks
 from tzk_core.training.metrics import Metrics
 from tzk_core.training.muon import matrices_of
 from tzk_core.training.parameter_groups import knowledge_rates, optimizer_of, parameter_groups, rate_for
+from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
 from tzk_core.units import bits_per_dim
@@ -68,6 +68,7 @@ class Steps:
         model: TzK,
         batches: Batches,
         settings: Settings,
+        *,
         seed: int = 0,
         levels: int | None = 256,
         trained: Sequence[str] | None = None,
@@ -84,8 +85,8 @@ class Steps:
         )
         flows = [] if self.fixed_flow else [model.flow]
         kinds = {name: model.find(name) for name in self.trained}
-        self.banks = Banks(kinds, rate_for(*knowledge_rates(settings, flows)), settings.betas)
-        alone = [kind for name, kind in kinds.items() if name not in self.banks.names]
+        self.parameter_tables = ParameterTables(kinds, rate_for(*knowledge_rates(settings, flows)), settings.betas)
+        alone = [kind for name, kind in kinds.items() if name not in self.parameter_tables.names]
         groups = parameter_groups(flows, alone, settings)
         parts: list[nn.Module] = [*flows, *kinds.values()]
         trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
@@ -128,7 +129,7 @@ class Steps:
 
     def _advance(self) -> Capacity:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
-        self.banks.forget()
+        self.parameter_tables.forget()
         capacity = mental_capacity(
             self.model,
             observations,
@@ -143,7 +144,7 @@ class Steps:
         if self._compiled:
             self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        gradients += self.banks.gradients()
+        gradients += self.parameter_tables.gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
@@ -154,7 +155,7 @@ class Steps:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
         self.optimizer.step()
-        self.banks.step(share)
+        self.parameter_tables.step(share)
         self.multipliers.ascend(capacity.inconsistency)
         self._count(capacity, observations)
         self.step += 1
@@ -169,7 +170,7 @@ class Steps:
             kl_weight=self.settings.kl_weight(self.step),
             fixed_flow=self.fixed_flow,
             absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
-            stacks=self.banks,
+            stacks=self.parameter_tables,
             evaluator=self._compiled or self._spread or terms,
         )
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.training.checkpoint import check_same_flow, load_checkpoint, load_trainer, save_checkpoint
+from tzk_core.storage.atomic import is_there
+from tzk_core.storage.checkpoint import load_checkpoint, load_trainer, save_checkpoint
+from tzk_core.storage.places import BEST, LAST
+from tzk_core.storage.shared_flow import check_same_flow
 from tzk_core.training.metrics import keep_until
 from tzk_core.training.parameter_groups import restore, trained_tensors
-from tzk_core.training.places import BEST, LAST, is_there
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, tensors_in
 from tzk_core.training.steps import Batches, Steps
@@ -49,12 +51,13 @@ class Trainer(Steps):
         model: TzK,
         batches: Batches,
         settings: Settings,
+        *,
         seed: int = 0,
         levels: int | None = 256,
         trained: Sequence[str] | None = None,
         validation: Validation | None = None,
     ) -> None:
-        super().__init__(model, batches, settings, seed, levels, trained)
+        super().__init__(model, batches, settings, seed=seed, levels=levels, trained=trained)
         self.watch = Watch(validation, settings.validate_every, settings.patience)
         self.seconds = 0.0
         self._sound = LastSound()
@@ -102,7 +105,7 @@ class Trainer(Steps):
             validated = self.watch.due(self.step, capped or self.step == settings.steps)
             if validated:
                 self._validate(saved_to)
-            reached = self._reached(clock.left(self.step, settings, self.compile_seconds, self.compile_steps), compiled)
+            reached = self._reached(clock.left(self), compiled)
             if validated or self.step % settings.log_every == 0 or self.step == settings.steps:
                 self._close_window(folder, validated)
             if self.step % settings.checkpoint_every == 0 and saved_to:
@@ -130,9 +133,13 @@ class Trainer(Steps):
         """Evaluates the model on validation data and keeps it if it is the best. Raises `Diverged`."""
         assert self.watch.validation is not None
         found = self.watch.validation.measure(
-            self.model, self.step, self.settings.wording, self.settings.negatives, self.banks
+            self.model,
+            self.step,
+            self.settings.wording,
+            negatives=self.settings.negatives,
+            stacks=self.parameter_tables,
         )
-        self.banks.forget()
+        self.parameter_tables.forget()
         if self.watch.take(found, self.model, self.multipliers.values) and saved_to:
             about = {"step": self.step, "multipliers": dict(self.multipliers.values), "validated": vars(found)}
             save_checkpoint(self.model, saved_to / BEST, about)
@@ -156,7 +163,7 @@ class Trainer(Steps):
     @property
     def _finite(self) -> bool:
         """Whether a step from here could be finite: what is trained is, and what the optimiser knows of it."""
-        held = (trained_tensors(self.optimizer), self.banks.tables, tensors_in(self.optimizer.state_dict()))
+        held = (trained_tensors(self.optimizer), self.parameter_tables.tensors, tensors_in(self.optimizer.state_dict()))
         return all(map(all_finite, held))
 
     def _whole_state(self) -> dict[str, Any]:
@@ -230,14 +237,14 @@ class Trainer(Steps):
             "step": self.step,
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
-            "banks": self.banks.state_dict(),
+            "banks": self.parameter_tables.state_dict(),
             "multipliers": dict(self.multipliers.values),
             "validations": self.watch.state_dict(),
             **self.metrics.state_dict(),
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
-        self.banks.load_state_dict(state.get("banks", []))
+        self.parameter_tables.load_state_dict(state.get("banks", []))
         restore(self.optimizer, state["optimizer"])
         self.multipliers.values = dict(state["multipliers"])
         self.step, self.seconds = state["step"], state["seconds"]
@@ -267,8 +274,8 @@ class _Clock:
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._begun
 
-    def left(self, step: int, settings: Settings, compile_seconds: float, compile_steps: int) -> float:
+    def left(self, steps: Steps) -> float:
         """Seconds to the end, at the pace of the steps in which nothing was compiled."""
-        plain = max(1, step - self._first - compile_steps)
-        left = (time.monotonic() - self._begun - compile_seconds) / plain * (settings.steps - step)
+        settings, plain = steps.settings, max(1, steps.step - self._first - steps.compile_steps)
+        left = (time.monotonic() - self._begun - steps.compile_seconds) / plain * (settings.steps - steps.step)
         return left if settings.minutes is None else min(left, max(0.0, 60 * settings.minutes - self.seconds))

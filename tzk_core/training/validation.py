@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out samples, and how they are evaluated.
+    """EvaluationSplit-out samples, and how they are evaluated.
 
     sets: by data set; T observed everywhere, dequantised once and for all. weights: the shares of the data sets in
     training. levels: grey levels of the data; None where it is real-valued.
@@ -60,28 +60,28 @@ class Validation:
 
     @torch.no_grad()
     def measure(
-        self, model: TzK, step: int, wording: Wording, negatives: int = 16, stacks: Stacks = MODULES
+        self, model: TzK, step: int, wording: Wording, *, negatives: int = 16, stacks: Stacks = MODULES
     ) -> Validated:
         """Evaluates the model, in evaluation mode, on all sets. `wording` and `negatives` as in training.
 
         What is filled in is always bounded (`fill_in = "bound"`): the literal wording grows without limit.
         """
-        wording = Wording("bound", wording.prior, wording.unlabelled)
+        wording = replace(wording, fill_in="bound")
         prior, capacity = {}, {}
         dims = torch.Size(model.shape).numel()
         with evaluating(model), seeded(self.seed, "validation"):
-            for name, observations in self.sets.items():
-                found = self._nats(model, name, observations, wording, negatives, stacks)
+            for name in self.sets:
+                found = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
                 prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in found)
         total = sum(self.weights[name] for name in self.sets)
         criterion = sum(self.weights[name] * value for name, value in capacity.items()) / total
         return Validated(step, prior, capacity, criterion)
 
     def _nats(
-        self, model: TzK, dataset: str, observations: Observations, wording: Wording, negatives: int, stacks: Stacks
+        self, model: TzK, dataset: str, *, wording: Wording, negatives: int, stacks: Stacks
     ) -> tuple[float, float]:
-        """Means over the samples of log p(T) and log M."""
-        like = model.like
+        """Means over the samples of a data set of log p(T) and log M."""
+        observations, like = self.sets[dataset], model.like
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
 

@@ -1,0 +1,48 @@
+"""The model of a config, built and started from its data."""
+
+from __future__ import annotations
+
+from tzk_core.build import build_flow, build_knowledge
+from tzk_core.config import Config
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.runs.data import RunData
+from tzk_core.training.initialisation import initialise
+
+
+def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
+    """The model that a config describes, with `flow` in the place of its shared flow if given."""
+    model = TzK(flow or _build_flow(config, data.shape))
+    for each in data.annotation.knowledge:
+        table = data.table_of(each.name)
+        knowledge = build_knowledge(
+            table.type,
+            model.latent_shape,
+            seed=config.seed,
+            name=each.name,
+            characteristics=table.characteristics,
+            **table.arguments,
+        )
+        knowledge.describe_as(implies=each.implies)
+        model.add(each.name, knowledge)
+    return model
+
+
+def start_model(model: TzK, data: RunData) -> None:
+    """Fit the priors to the training population, and start the shared flow from one large batch of its own."""
+    size = data.config.training.initialisation
+    T, presence = data.first_batch(size) if size else (None, {})
+    shares = data.batches.population().double()
+    initialise(
+        model,
+        dict(zip(data.annotation.names, shares, strict=True)),
+        data.characteristics,
+        T=T,
+        presence=presence,
+        seed=data.config.seed,
+    )
+
+
+def _build_flow(config: Config, shape: tuple[int, ...]) -> SharedFlow:
+    flow = config.flow
+    layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
+    return build_flow(shape, flow.recipe, layers, base=flow.base, seed=config.seed, **flow.arguments)

@@ -1,0 +1,154 @@
+"""The data of a config: its data sets and their splits, where knowledge is in them, and batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.config import Config, KnowledgeTable
+from tzk_core.data.annotation import annotate
+from tzk_core.data.dequantise import dequantise
+from tzk_core.data.held_out import held_out
+from tzk_core.data.hiding import hide
+from tzk_core.data.joint import JointBatches
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError
+from tzk_core.observations import Observations
+from tzk_core.random_streams import stream
+from tzk_core.runs.tables import annotated, datasets_of, limited
+
+FAR_LARGER = 100
+"""A batch of so many times all samples is a slip."""
+
+
+class RunData:
+    """The data sets of a config and what its tables say of knowledge in them.
+
+    Args:
+        known: knowledge types that exist elsewhere and may be implied.
+
+    Raises `TzkError` for data that cannot be had, and for tables that do not fit the data.
+    """
+
+    def __init__(self, config: Config, known: Collection[str] = ()) -> None:
+        self.config = config
+        self.datasets = datasets_of(config)
+        self.levels = self._common("levels", "number of grey levels")
+        self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
+        self._splits: dict[str, dict[str, Samples]] = {}
+        train = self.split("train")
+        self._check_batch(sum(map(len, train.values())))
+        whole = annotate([annotated(table) for table in config.knowledge], train, known)
+        # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
+        self.annotation, self.kept = hide(whole, train, config.seed)
+
+    def split(self, name: str) -> dict[str, Samples]:
+        """One split of every data set, read once."""
+        if name not in self._splits:
+            self._splits[name] = {title: dataset.split(name) for title, dataset in self.datasets.items()}
+        return self._splits[name]
+
+    def limited(self, dataset: str, split: str, limit: int | None) -> Samples:
+        """At most `limit` samples of a split, chosen by seed; raises `TzkError` if the split is empty."""
+        return limited(self.split(split)[dataset], dataset, split, limit=limit, seed=self.config.seed)
+
+    def table_of(self, name: str) -> KnowledgeTable:
+        """The table of the config that a knowledge type comes from."""
+        return self._tables[name]
+
+    @cached_property
+    def _tables(self) -> dict[str, KnowledgeTable]:
+        by_pattern = {table.name: table for table in self.config.knowledge}
+        return {each.name: by_pattern[each.table["pattern"]] for each in self.annotation.knowledge}
+
+    @property
+    def characteristics(self) -> dict[str, Tensor]:
+        """By knowledge type whose C is observed, the C of all training samples, (n, c), rows of nan without one."""
+        found: dict[str, list[Tensor]] = {}
+        for name in self.annotation.names:
+            for columns in self.annotation.characteristics.values():
+                if name in columns:
+                    found.setdefault(name, []).append(columns[name])
+        return {name: torch.cat(each) for name, each in found.items()}
+
+    @cached_property
+    def batches(self) -> JointBatches:
+        """Batches of the training splits."""
+        training = self.config.training
+        weights = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
+        exclusive: dict[str, list[str]] = {}
+        hiding: list[str] = []
+        for name in self.annotation.names:
+            table = self.table_of(name)
+            if table.exclusive:
+                exclusive.setdefault(table.name, []).append(name)
+            if table.labelled:
+                hiding.append(name)
+        columns = [self.annotation.names.index(name) for name in hiding]
+        labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
+        return JointBatches(
+            samples=self.split("train"),
+            presence=self.annotation.presence,
+            characteristics=self.annotation.characteristics,
+            knowledge=self.annotation.names,
+            weights=weights or None,
+            batch_size=training.batch_size,
+            seed=self.config.seed,
+            levels=self.levels,
+            exclusive=list(exclusive.values()),
+            favoured=labelled if training.labelled_share else None,
+            favoured_share=training.labelled_share or 0.5,
+        )
+
+    def first_batch(self, size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """A batch to start a model from: T, (about `size`, *shape), dequantised, and presence, (n,) by knowledge type.
+
+        Every data set has the share that it has in training, but for one that has fewer samples.
+        """
+        parts, presence = [], []
+        for dataset, samples in self.split("train").items():
+            source = stream(self.config.seed, "initialisation", dataset)
+            count = min(len(samples), math.ceil(float(self.batches.weights[dataset]) * size))
+            rows = torch.randperm(len(samples), generator=source)[:count]
+            parts.append(dequantise(samples.T[rows], source, self.levels))
+            presence.append(self.annotation.presence[dataset][rows])
+        columns = torch.cat(presence).unbind(1)
+        return torch.cat(parts), dict(zip(self.annotation.names, columns, strict=True))
+
+    def held_out(self) -> dict[str, Observations]:
+        """The samples that training is validated on, by data set; those without a validation split are left out."""
+        return held_out(
+            self.split("validation"),
+            self.annotation,
+            limit=self.config.training.validation_samples,
+            seed=self.config.seed,
+            levels=self.levels,
+            exclusive=self.batches.exclusive,
+        )
+
+    def held_out_counts(self) -> dict[str, int]:
+        """By data set, how many samples training is validated on; nothing if it is not."""
+        training = self.config.training
+        if not training.validate_every:
+            return {}
+        return {name: min(len(each), training.validation_samples) for name, each in self.split("validation").items()}
+
+    def _check_batch(self, samples: int) -> None:
+        size = self.config.training.batch_size
+        if size > FAR_LARGER * max(samples, 1):
+            raise TzkError(
+                f"[training] batch_size = {size:,} is more than {FAR_LARGER} times the {samples:,} training samples, "
+                f"of which each batch would hold every one so often: expected at most {FAR_LARGER * max(samples, 1):,}"
+            )
+
+    def _common(self, attribute: str, meaning: str) -> Any:
+        values = {name: getattr(dataset, attribute) for name, dataset in self.datasets.items()}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
+            raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
+        return next(iter(values.values()))

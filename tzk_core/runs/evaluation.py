@@ -1,0 +1,152 @@
+"""The model of a run on one split of its data: what can be evaluated, and results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tzk_core.config import Config
+from tzk_core.data.dequantise import dequantise
+from tzk_core.errors import TzkError
+from tzk_core.evaluation.constraint import constraint_notes
+from tzk_core.evaluation.likelihood import EvaluationSplit
+from tzk_core.evaluation.partitions import Labels, matched
+from tzk_core.evaluation.results import evaluate
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+from tzk_core.runs.data import RunData
+
+
+class RunEvaluation:
+    """A model on the data of a config, evaluated as the config says."""
+
+    def __init__(self, config: Config, data: RunData, model: TzK) -> None:
+        self.config, self.data, self.model = config, data, model
+
+    @property
+    def knowledge_names(self) -> tuple[str, ...]:
+        """The knowledge types that the config says where to find and that the model has: what can be evaluated."""
+        return tuple(name for name in self.data.annotation.names if name in self.model.knowledge)
+
+    def evaluable(self, split: str) -> list[str]:
+        """A sentence for each thing that `results` will find in part only, or not at all.
+
+        Needs the labels alone, and no trained model. Raises `TzkError` for what cannot be evaluated: an empty split, a
+        glob without a match, a partition or a mean that fits no data set.
+        """
+        labels = self._labels(split, self.config.evaluation.limit)
+        partitions, means = self._wholes()
+        if problems := list(labels.problems(partitions, means)):
+            raise TzkError("\n".join(problems))
+        return list(labels.notes(partitions))
+
+    def results(
+        self,
+        split: str,
+        limit: int | None,
+        *,
+        multipliers: Mapping[str, float],
+        step: int | None,
+        last_step: int | None,
+    ) -> dict[str, Any]:
+        """The contents of results.json.
+
+        Args:
+            limit: at most so many samples of each data set, chosen by seed; by default as the config has it.
+            multipliers: λ by knowledge type, at the end of training.
+            step: after how many steps the model is; None where that is not known.
+            last_step: how many steps were trained in all.
+        """
+        limit = limit or self.config.evaluation.limit
+        all_partitions, all_means = self._wholes()
+        partitions, without = self._complete(all_partitions, "mixture")
+        means, without_means = self._complete(all_means, "mean")
+        results = evaluate(
+            self.model,
+            [self.split(name, split, limit) for name in self.data.datasets],
+            {name: samples.T for name, samples in self.data.split("train").items()},
+            partitions=partitions,
+            means=means,
+            published=[table.model_dump() for table in self.config.published],
+            multipliers=multipliers,
+            importance_samples=self.config.evaluation.importance_samples,
+            seed=self.config.seed,
+        )
+        labels, objective = self._labels(split, limit), self.config.objective
+        notes = self._differences()
+        if step is not None and last_step not in (None, step):
+            notes.append(f"The model is that of step {step:,} of {last_step:,}, the best by validation.")
+        notes += [*without, *without_means]
+        notes += [*labels.problems({}, means), *labels.notes(partitions)]
+        fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
+        notes += constraint_notes(multipliers, objective.tolerance, fixed)
+        results |= {"step": step} if step is not None else {}
+        return results | {"notes": notes} if notes else results
+
+    def split(self, dataset: str, split: str, limit: int | None) -> EvaluationSplit:
+        """One split of one data set, dequantised, with what is known of the knowledge in it."""
+        data, seed = self.data, self.config.seed
+        samples = data.limited(dataset, split, limit)
+        annotation, names = data.annotation.of({dataset: samples}), self.knowledge_names
+        columns = [annotation.names.index(name) for name in names]
+        observed = annotation.characteristics[dataset]
+
+        def dequantised(*number: int) -> Tensor:
+            return dequantise(samples.T, stream(seed, "evaluation", dataset, split, *number), data.levels)
+
+        return EvaluationSplit(
+            dataset=dataset,
+            split=split,
+            T=dequantised(),
+            presence=annotation.presence[dataset][:, columns],
+            knowledge=names,
+            characteristics={name: C for name, C in observed.items() if self._takes(name, C)},
+            levels=data.levels,
+            original_dims=data.datasets[dataset].original_dims,
+            share=float(data.batches.weights[dataset]),
+            draws=1 if data.levels is None else self.config.evaluation.dequantisations,
+            redraw=dequantised,
+        )
+
+    def _takes(self, name: str, C: Tensor) -> bool:
+        """Whether the model has this knowledge with as many characteristics as the data supply; one that came from
+        elsewhere may have others."""
+        return name in self.knowledge_names and self.model.find(name).characteristics == C.shape[1]
+
+    def _labels(self, split: str, limit: int | None) -> Labels:
+        """What is known of the knowledge in the samples that are evaluated."""
+        samples = {name: self.data.limited(name, split, limit) for name in self.data.datasets}
+        names, annotation = self.knowledge_names, self.data.annotation.of(samples)
+        columns = [annotation.names.index(name) for name in names]
+        return Labels(split, names, {name: table[:, columns] for name, table in annotation.presence.items()})
+
+    def _wholes(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The members of partitions and of means, by title; `TzkError` for a glob without a match."""
+        evaluation, names = self.config.evaluation, self.data.annotation.names
+        return matched(evaluation.partitions, names), matched(evaluation.means, names)
+
+    def _complete(self, wholes: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
+        """The partitions or means that the model has all members of; and a sentence for each that is left out, since
+        the rest would be another figure."""
+        complete, notes = {}, []
+        for title, members in wholes.items():
+            if gone := [name for name in members if name not in self.model.knowledge]:
+                whole = f"the config has it over {len(members)} knowledge types, and this model lacks {', '.join(gone)}"
+                notes.append(f"The {what} {title!r} is left out: {whole}.")
+            else:
+                complete[title] = list(members)
+        return complete, notes
+
+    def _differences(self) -> list[str]:
+        """A sentence for each way in which the knowledge of the model is not that of the config."""
+        notes, opaque, names = [], self.model.opaque, self.data.annotation.names
+        if gone := [name for name in names if name not in self.knowledge_names and name not in opaque]:
+            notes.append(f"Knowledge types of the config that this model does not have any more: {', '.join(gone)}.")
+        if others := [name for name, _ in self.model.named_knowledge() if name not in self.knowledge_names]:
+            notes.append(
+                "Knowledge types of this model that are not evaluated, since no [[knowledge]] of the config says in "
+                f"which samples they are present: {', '.join(others)}."
+            )
+        return notes + [f"Not evaluated: {each.reason}." for each in opaque.values()]

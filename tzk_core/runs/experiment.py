@@ -1,0 +1,209 @@
+"""One experiment of a config: its data, its model, training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tzk_core.config import Config
+from tzk_core.data.annotation import Annotation
+from tzk_core.data.hiding import Kept
+from tzk_core.data.joint import JointBatches
+from tzk_core.data.protocol import Dataset, Samples
+from tzk_core.errors import TzkError
+from tzk_core.model import SharedFlow
+from tzk_core.names import glob
+from tzk_core.plugins import registry
+from tzk_core.runs.building import build_model, start_model
+from tzk_core.runs.data import RunData
+from tzk_core.runs.evaluation import RunEvaluation
+from tzk_core.runs.settings import settings_of
+from tzk_core.runs.tables import chosen_device
+from tzk_core.storage.checkpoint import load_checkpoint, load_trainer
+from tzk_core.storage.places import LAST, checkpoint_in, step_of
+from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.validation import Validation
+
+
+class Experiment:
+    """What a config describes, with the data loaded and the model built; nothing is trained or written yet.
+
+    `flow`, if given, is taken in the place of the one that the config describes, and `known` are knowledge types that
+    exist elsewhere and may be implied: so one can be of knowledge that is added to a trained model.
+
+    Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
+    """
+
+    def __init__(self, config: Config, flow: SharedFlow | None = None, known: Collection[str] = ()) -> None:
+        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+        self.config = config
+        self.device = chosen_device(config.device)
+        self.data = RunData(config, known)
+        self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
+        self.multipliers: dict[str, float] = {}
+        self.step: int | None = None  # of what the model is, once trained or loaded,
+        self.last_step: int | None = None  # and how many were trained in all
+        self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        return self.data.datasets
+
+    @property
+    def levels(self) -> int | None:
+        """The number of grey levels of all data sets; None where values are real."""
+        return self.data.levels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def annotation(self) -> Annotation:
+        """What is known of knowledge in the training splits."""
+        return self.data.annotation
+
+    @property
+    def kept(self) -> dict[str, Kept]:
+        """By table of knowledge, how many labels and characteristics were kept."""
+        return self.data.kept
+
+    @property
+    def batches(self) -> JointBatches:
+        return self.data.batches
+
+    @property
+    def train_samples(self) -> dict[str, Samples]:
+        """The training split of every data set."""
+        return self.data.split("train")
+
+    @property
+    def evaluation(self) -> RunEvaluation:
+        """The model as it is now on the data."""
+        return RunEvaluation(self.config, self.data, self.model)
+
+    @property
+    def knowledge_names(self) -> tuple[str, ...]:
+        """The knowledge types that the config says where to find and that the model has: what can be evaluated."""
+        return self.evaluation.knowledge_names
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The knowledge types of each table with a `{column}` in its name, by that name."""
+        groups = {
+            table.name: [name for name in self.knowledge_names if fnmatchcase(name, glob(table.name))]
+            for table in self.config.knowledge
+            if "{" in table.name
+        }
+        return {pattern: members for pattern, members in groups.items() if members}
+
+    @property
+    def dataset_knowledge(self) -> dict[str, str]:
+        """Data set -> the knowledge type that is present in it and nowhere else, whatever the labels."""
+        return {
+            each.present["dataset"][0]: each.name
+            for each in self.annotation.knowledge
+            if set(each.present) == {"dataset"} and len(each.present["dataset"]) == 1
+            and each.name in self.knowledge_names
+        }
+
+    @property
+    def observed(self) -> dict[str, tuple[str, ...]]:
+        """Knowledge type -> the names of the data's characteristics that are its C, where C is observed."""
+        return {each.name: each.observed for each in self.annotation.knowledge if each.observed}
+
+    def describe(self) -> dict[str, Any]:
+        """What a run will do, for a person to read before it does.
+
+        Raises `TzkError` for what could not be evaluated afterwards; "notes" say what will be in part only.
+        """
+        notes = self.evaluable()
+        splits = {split: self.data.split(split) for split in ("train", "validation", "test")}
+        for name, samples in splits["validation"].items():
+            if not len(samples):
+                notes.append(
+                    f"The validation split of {name!r} is empty: `tzk score` and `tzk ood` choose no threshold on it."
+                )
+        return {
+            "device": str(self.device),
+            "parameters": {"flow": _count(self.model.flow)}
+            | {name: _count(knowledge) for name, knowledge in self.model.named_knowledge()},
+            "data": {name: {split: len(splits[split][name]) for split in splits} for name in self.datasets},
+            "kept": {table: asdict(kept) for table, kept in self.kept.items()},
+            "steps": self.config.training.steps,
+            "validation": self.data.held_out_counts(),
+            "batch_size": self.config.training.batch_size,
+            "compile": settings_of(self.config).compiles(self.device.type, len(self.model.knowledge)),
+            "notes": notes,
+        }
+
+    def evaluable(self, split: str = "test") -> list[str]:
+        """A sentence for each thing that `evaluate` will find in part only, or not at all.
+
+        Needs the labels alone, and no trained model. Raises `TzkError` for what cannot be evaluated.
+        """
+        return self.evaluation.evaluable(split)
+
+    def train(
+        self, folder: Path, resume: bool = False, progress: Callable[[Progress], None] | None = None
+    ) -> None:
+        """Train to the end, leaving metrics.csv and checkpoint/ in `folder`; `resume` goes on from its checkpoint.
+
+        With validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is
+        written and the exception goes on.
+        """
+        trainer = Trainer(
+            self.model,
+            self.batches,
+            settings_of(self.config),
+            seed=self.config.seed,
+            levels=self.levels,
+            validation=self.validation(),
+        )
+        if resume:
+            trainer.resume(folder)
+        else:
+            start_model(self.model, self.data)
+        try:
+            trainer.run(folder, progress)
+        finally:
+            self.compiled = trainer.compilation
+        self.last_step, self.step = trainer.step, trainer.take_best()
+        self.multipliers = dict(trainer.multipliers.values)
+
+    def validation(self) -> Validation | None:
+        """What training is validated on; None without a validation split, or if it is not to be."""
+        sets = self.data.held_out() if self.config.training.validate_every else {}
+        weights = {name: float(self.batches.weights[name]) for name in sets}
+        return Validation(sets, weights, levels=self.levels, seed=self.config.seed) if sets else None
+
+    def load(self, folder: Path) -> None:
+        """Take the model from a run folder: the best by validation where there is one, else the last."""
+        checkpoint = checkpoint_in(folder)
+        self.model, self.step = load_checkpoint(checkpoint).to(self.device), step_of(checkpoint)
+        self.last_step = step_of(Path(folder) / LAST)
+        try:
+            self.multipliers = dict(load_trainer(checkpoint)["multipliers"])
+        except TzkError:
+            self.multipliers = {}  # a model that is shared without its training has none
+
+    def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+        """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
+        return self.evaluation.results(
+            split, limit, multipliers=self.multipliers, step=self.step, last_step=self.last_step
+        )
+
+    def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}; `limit` as in `evaluate`."""
+        found = self.evaluation.split(dataset, split, limit)
+        return found.T, found.presence
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,94 @@
+"""What a run may go on with otherwise than it began, and what it was that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tzk_core.config import Config
+from tzk_core.errors import TzkError
+
+LONGER = ("steps", "minutes", "patience")
+"""Of [training]: with another value of these even a finished run may go on."""
+
+MAY_CHANGE = (
+    ("device",),
+    ("evaluation",),
+    ("pictures",),
+    ("published",),
+    *(("training", key) for key in ("checkpoint_every", "clip", *LONGER)),
+    *(
+        ("training", key)
+        for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate", "matrix_learning_rate")
+    ),
+)
+"""What a run may go on with otherwise than it began; the steps may only grow."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key whose value is another one than in the session before; None is a key without a value."""
+
+    key: tuple[str, ...]
+    old: Any
+    new: Any
+
+    @property
+    def name(self) -> str:
+        """The key as an override has it."""
+        return ".".join(self.key)
+
+    @property
+    def longer(self) -> bool:
+        """Whether it may make the training longer."""
+        return self.key[0] == "training" and self.key[-1] in LONGER
+
+    def __str__(self) -> str:
+        old, new = ("none" if value is None else f"{value!r}" for value in (self.old, self.new))
+        return f"{self.name} was {old} and is {new}"
+
+
+def changes(stored: Config, asked: Config, folder: Path) -> tuple[Change, ...]:
+    """How the config to go on with differs; TzkError with every key whose new value would make it another run."""
+    found = [Change(*each) for each in _differences(stored.model_dump(), asked.model_dump())]
+    refused = [
+        f"{each}, and may only grow" if _shorter(each) else str(each)
+        for each in found
+        if _shorter(each) or not any(each.key[: len(free)] == free for free in MAY_CHANGE)
+    ]
+    if refused:
+        raise TzkError(
+            f"{folder} cannot be resumed with another config than it began with: {'; '.join(refused)}. "
+            "Give the old values, or begin a new run without --resume"
+        )
+    return tuple(found)
+
+
+def described(step: int | None, found: Sequence[Change]) -> str:
+    """What to say of a run that goes on."""
+    start = "going on" if step is None else f"going on from step {step:,}"
+    return start + "".join(f"\n  {each}" for each in found)
+
+
+def entry(step: int | None, found: Sequence[Change], *, command: str, date: str) -> dict[str, Any]:
+    """What run.json has of a run that went on from `step`; changes are {key: [old, new]}."""
+    changed = {each.name: [each.old, each.new] for each in found}
+    return {"step": step, "changes": changed, "command": command, "date": date}
+
+
+def _shorter(change: Change) -> bool:
+    return change.key == ("training", "steps") and change.new < change.old
+
+
+def _differences(old: Any, new: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """(key, old, new) for each value that differs, by the innermost key."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(name), new.get(name), (*key, str(name)))
+    elif isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, (*key, str(index)))
+    elif old != new:
+        yield key, old, new

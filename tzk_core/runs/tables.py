@@ -1,0 +1,64 @@
+"""What single tables and keys of a config stand for: data sets, samples of a split, names of knowledge, a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tzk_core.config import Config, KnowledgeTable
+from tzk_core.data.protocol import Dataset, Samples, Unread
+from tzk_core.errors import TzkError
+from tzk_core.plugins import Dataset as DatasetSpec
+from tzk_core.plugins import registry
+from tzk_core.random_streams import stream
+
+
+def annotated(table: KnowledgeTable) -> dict[str, Any]:
+    """The keys of a table that say where the knowledge is, and where that is known."""
+    keys = ("name", "present", "unobserved", "observed", "implies", "characteristics", "labelled", "characterised")
+    return {key: getattr(table, key) for key in keys}
+
+
+def datasets_of(config: Config) -> dict[str, Dataset]:
+    """The data sets of a config by the names that it gives them; most read no data before a split is asked for."""
+    return {
+        table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
+    }
+
+
+def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
+    """The same for reading what comes from outside alone: where its data are gone, a data set stands as `Unread`."""
+    readers: dict[str, Dataset] = {}
+    for table in config.datasets:
+        kind = registry().find(DatasetSpec, table.type).load()
+        try:
+            readers[table.name] = kind(**table.arguments)
+        except TzkError as error:
+            unread = getattr(kind, "unread", None)
+            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+            readers[table.name] = gone
+    return readers
+
+
+def limited(samples: Samples, name: str, split: str, *, limit: int | None, seed: int) -> Samples:
+    """At most `limit` samples of a split, chosen by seed, in their order; raises `TzkError` if the split is empty."""
+    if not len(samples):
+        raise TzkError(
+            f"the {split} split of data set {name!r} is empty, so that there is nothing to evaluate: give the data set "
+            f"more samples, or say how many of them are for it, as in {split} = 10, where the data set takes that"
+        )
+    if limit is None or limit >= len(samples):
+        return samples
+    order = torch.randperm(len(samples), generator=stream(seed, "limit", name, split))
+    return samples.take(order[:limit].sort().values)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a config names; "auto" is a CUDA device where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TzkError('device = "cuda", but torch finds no CUDA device here: write device = "auto" or "cpu"')
+    return device

@@ -1,0 +1,1 @@
+"""Checkpoints and knowledge files, written whole or not at all."""

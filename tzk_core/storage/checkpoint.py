@@ -1,0 +1,214 @@
+"""Checkpoints: one file a knowledge type, a manifest with hashes, replaced as a whole (DESIGN of a run folder).
+
+    checkpoint/
+      manifest.json  core.safetensors  knowledge/NAME.safetensors  trainer.pt
+
+A checkpoint takes the place of the last one as `atomic.replaced_folder` has it: a kill at any time leaves a good one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_tensors
+
+from tzk_core.build import rebuild_flow, rebuild_knowledge
+from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
+from tzk_core.model import SharedFlow, TzK
+from tzk_core.parts import FlowParts, Part
+from tzk_core.plugins import KnowledgeType, MissingPlugin, PartNotLoadable, UnknownPart, registry
+from tzk_core.storage import tensors
+from tzk_core.storage.atomic import replaced_folder
+from tzk_core.storage.clone import copy_around
+from tzk_core.storage.manifest import CORE, FORMAT, file_of, read_file, read_manifest, write_file
+from tzk_core.storage.shared_flow import core_hash, upgraded_flow
+
+
+@dataclass(frozen=True)
+class OpaqueKnowledge:
+    """A knowledge type that cannot be used here, most often since its plugin is not installed: its file and its entry
+    of the manifest, kept as they came."""
+
+    file: bytes
+    entry: Mapping[str, Any]
+    reason: str
+
+
+def save_checkpoint(
+    model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None, *, half: bool = False
+) -> None:
+    """Write the model, and the state of its training, as `folder`, replacing what was there as a whole.
+
+    half: float32 tensors whose every value float16 has exactly are written so, as `packing` makes them. They are read
+    as float32 again, and hashes are those of float32.
+    """
+    core = core_hash(model.flow)
+    with _fresh(Path(folder)) as fresh:
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "core": {
+                "hash": core,
+                "parts": model.flow.parts.to_json() if model.flow.parts else None,
+                **write_file(fresh, CORE, save_tensors(tensors.stored(model.flow, half))),
+            },
+            "knowledge": {},
+        }
+        for name, kind in model.named_knowledge():
+            entry, file = knowledge_file(name, kind, core, half=half)
+            manifest["knowledge"][name] = {**entry, **write_file(fresh, file_of(name), file)}
+        for name, opaque in model.opaque.items():
+            manifest["knowledge"][name] = {**opaque.entry, **write_file(fresh, file_of(name), opaque.file)}
+        if trainer is not None:
+            state = io.BytesIO()
+            torch.save(dict(trainer), state)
+            manifest["trainer"] = write_file(fresh, "trainer.pt", state.getvalue())
+            if "step" in trainer:
+                manifest["trainer"]["step"] = trainer["step"]
+        write_file(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def copy_checkpoint(
+    source: Path,
+    folder: Path,
+    *,
+    without: Collection[str] = (),
+    more: Mapping[str, tuple[Mapping[str, Any], bytes]] | None = None,
+) -> None:
+    """Write the checkpoint `source` as `folder`, which may be the same, with other knowledge in it.
+
+    without: names of knowledge to leave out. more: by name, the entry and the file of knowledge to put in. All other
+    files stay as they are, byte for byte, but for the state of the training, which no longer fits and is left out.
+    Raises `TzkError` naming a file that is missing, truncated or altered; then nothing has changed.
+    """
+    manifest = read_manifest(source)
+    manifest.pop("trainer", None)
+    with _fresh(Path(folder)) as fresh:
+        manifest["core"] |= write_file(fresh, CORE, read_file(source, manifest["core"]))
+        for name in without:
+            del manifest["knowledge"][name]
+        for name, entry in manifest["knowledge"].items():
+            write_file(fresh, file_of(name), read_file(source, entry))
+        for name, (entry, file) in (more or {}).items():
+            manifest["knowledge"][name] = {**entry, **write_file(fresh, file_of(name), file)}
+        write_file(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
+def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
+    """The model of a checkpoint, on the CPU.
+
+    A shared flow that was built in Python, not by names, has to be given as `flow`, with weights of any value; one that
+    was built by names is built by them again. A knowledge type whose plugin is missing is kept in `model.opaque`.
+    Raises `TzkError` naming a file that is missing, truncated or altered; for a missing part of the flow it says which
+    distribution to install.
+    """
+    folder, manifest = Path(folder), read_manifest(folder)
+    model = TzK(_load_flow(folder, manifest["core"], flow))
+    alike: dict[str, Knowledge] = {}
+    for name, entry in manifest["knowledge"].items():
+        file = read_file(folder, entry)
+        if entry["core"] != manifest["core"]["hash"]:
+            reason = f"knowledge type {name!r} was trained with another shared flow than the one in {folder}"
+            model.opaque[name] = OpaqueKnowledge(file, dict(entry), reason)
+            continue
+        built = json.dumps(entry["part"], sort_keys=True)
+        where, like = folder / entry["file"], alike.get(built)
+        kind = load_knowledge(name, entry, file, latent_shape=model.latent_shape, where=where, like=like)
+        if isinstance(kind, OpaqueKnowledge):
+            model.opaque[name] = kind
+        else:
+            alike.setdefault(built, kind)
+            model.add(name, kind)
+    return model
+
+
+def _load_flow(folder: Path, entry: Mapping[str, Any], flow: SharedFlow | None) -> SharedFlow:
+    """The shared flow of a checkpoint: built by names, or `flow` with its weights."""
+    where = folder / entry["file"]
+    state = tensors.parse(read_file(folder, entry), where)
+    if entry["parts"]:
+        parts = FlowParts.from_json(entry["parts"])
+        state = upgraded_flow(parts, state, folder)
+        flow = rebuild_flow(parts)
+    if flow is None:
+        raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
+    tensors.load_into(flow, state, where)
+    return flow
+
+
+def load_knowledge(
+    name: str,
+    entry: Mapping[str, Any],
+    file: bytes,
+    *,
+    latent_shape: tuple[int, ...],
+    where: Path,
+    like: Knowledge | None = None,
+) -> Knowledge | OpaqueKnowledge:
+    """The knowledge type in `file`, or, where its plugin does not work here, the file as it is and why.
+
+    entry: what the manifest says of it. where: what errors call the file. like: one that was loaded for the same part
+    and latent shape: a thousand are copied sooner than built anew.
+    """
+    if entry["part"] is None:
+        return OpaqueKnowledge(file, dict(entry), f"knowledge type {name!r} was built in Python, not by a name")
+    part = Part.from_json(entry["part"])
+    if like is not None and like.part == part:
+        state = tensors.parse(file, where)
+        tensors.check(like, state, where)
+        kind = copy_around(like, {key: tensor.clone() for key, tensor in state.items()})
+    else:
+        if reason := _why_opaque(name, part):
+            return OpaqueKnowledge(file, dict(entry), reason)
+        kind = rebuild_knowledge(part, latent_shape, name=name)
+        if part.state_version > kind.state_version:
+            written = f"{part.distribution} {part.version}"
+            reason = f"knowledge type {name!r} was written by {written}: install that or a later one"
+            return OpaqueKnowledge(file, dict(entry), reason)
+        state = tensors.parse(file, where)
+        if part.state_version < kind.state_version:
+            state = kind.upgrade(state, part.state_version)
+        tensors.load_into(kind, state, where)
+    kind.describe_as(implies=entry["implies"])
+    return kind
+
+
+def _why_opaque(name: str, part: Part) -> str:
+    """Why the class of a knowledge type cannot be had here; "" if it can."""
+    try:
+        registry().find(KnowledgeType, part.qualified_name).load()
+    except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
+        return f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})"
+    return ""
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """The state of the training at this checkpoint. Raises `TzkError` if there is none."""
+    manifest = read_manifest(folder)
+    if "trainer" not in manifest:
+        raise TzkError(f"{folder} holds a model without the state of its training: it cannot be resumed")
+    state = io.BytesIO(read_file(Path(folder), manifest["trainer"]))
+    return torch.load(state, map_location="cpu", weights_only=True)  # one written on a GPU opens without
+
+
+def knowledge_file(
+    name: str, kind: Knowledge, core: str, *, half: bool = False
+) -> tuple[dict[str, Any], bytes]:
+    """What the manifest says of a knowledge type, but for its file, and the file; `half` as in `save_checkpoint`."""
+    entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
+    return entry, save_tensors(tensors.stored(kind, half), metadata={"tzk": json.dumps({"name": name, **entry})})
+
+
+@contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of the checkpoint `folder` once the block is through."""
+    with replaced_folder(folder) as fresh:
+        (fresh / "knowledge").mkdir()
+        yield fresh

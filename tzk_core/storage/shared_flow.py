@@ -1,0 +1,116 @@
+"""What a shared flow is known by: its hash, which knowledge has to fit, and the versions of its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+from tzk_core.model import SharedFlow
+from tzk_core.parts import FlowParts, Part
+from tzk_core.plugins import FlowLayer, FlowRecipe, PartNotLoadable, Spec, UnknownPart, registry
+from tzk_core.storage import tensors
+
+
+def core_hash(flow: SharedFlow) -> str:
+    """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing.
+
+    Which version of a distribution they were built with does not matter, and neither does an argument that a part has
+    gained since its first version, at the value that stands for what it did before.
+    """
+    parts = _without_versions(_as_first_written(flow.parts).to_json()) if flow.parts else None
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    digest.update(repr((flow.shape, flow.latent_shape, type(flow.base).__name__)).encode())
+    for name, tensor in sorted(tensors.of(flow).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:
+    """Raises `TzkError` where a flow is not built as the one in `folder` is: equal weights would be another density."""
+    recipes = [each.parts and each.parts.recipe for each in (saved, flow)]
+    arguments = [dict(recipe.arguments) if recipe else {} for recipe in recipes]
+    keys = sorted({*arguments[0], *arguments[1]})
+    if differ := [key for key in keys if arguments[0].get(key) != arguments[1].get(key)]:
+        said = ", ".join(f"{key} = {arguments[0].get(key)}, not {arguments[1].get(key)}" for key in differ)
+        raise TzkError(f"the flow in {folder} has {said}: write that under [flow]")
+
+
+def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """The state dict of a shared flow as the installed versions of its parts read it.
+
+    Raises `TzkError` naming the distributions to install where parts are missing, or older than what wrote the state.
+    """
+    outer = [("transform.", parts.recipe)] if parts.recipe else []
+    outer += [(f"transform._transforms.{index}.", part) for index, part in enumerate(parts.layers)]
+    missing: dict[str, str] = {}
+    for prefix, whole in outer:
+        spec_type = FlowRecipe if whole is parts.recipe else FlowLayer
+        for part in whole.within():
+            try:
+                target = registry().find(spec_type if part is whole else FlowLayer, part.qualified_name).load()
+            except (UnknownPart, PartNotLoadable) as error:
+                missing[f"{part.distribution} {part.version}"] = str(error)
+                continue
+            version = getattr(target, "state_version", 1)
+            if part.state_version > version:
+                missing[f"{part.distribution} {part.version}"] = f"the installed {part.name!r} is older"
+            elif part.state_version < version and part is whole:
+                state = _upgraded(state, prefix, target.upgrade, version=part.state_version)
+    if missing:
+        raise TzkError(
+            f"the shared flow in {folder} was built with {' and '.join(sorted(missing))}: install that "
+            f"({'; '.join(missing.values())})"
+        )
+    return state
+
+
+Upgrade = Callable[[dict[str, Tensor], int], dict[str, Tensor]]
+
+
+def _upgraded(state: dict[str, Tensor], prefix: str, upgrade: Upgrade, *, version: int) -> dict[str, Tensor]:
+    """A state dict with what is under `prefix` as the installed version of that part reads it."""
+    own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    rest = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
+    return rest | {prefix + key: tensor for key, tensor in upgrade(own, version).items()}
+
+
+def _as_first_written(parts: FlowParts) -> FlowParts:
+    """The parts without arguments that they gained since, where these change nothing."""
+    recipe = _without_gained(FlowRecipe, parts.recipe) if parts.recipe else None
+    return replace(parts, recipe=recipe, layers=tuple(_without_gained(FlowLayer, part) for part in parts.layers))
+
+
+def _without_gained(kind: type[Spec], part: Part) -> Part:
+    """The part, and the layers in its arguments, without arguments at the value that stands for an older version."""
+    try:
+        target = registry().find(kind, part.qualified_name).load()
+    except (UnknownPart, PartNotLoadable):
+        return part
+    upgrade = getattr(target, "upgrade_arguments", None)
+    gained = upgrade({}, 1) if upgrade is not None else {}
+    kept = {key: value for key, value in part.arguments.items() if key not in gained or value != gained[key]}
+    return replace(part, arguments={key: _in_argument(value) for key, value in kept.items()})
+
+
+def _in_argument(value: Any) -> Any:
+    if isinstance(value, Part):
+        return _without_gained(FlowLayer, value)
+    if isinstance(value, Mapping):
+        return {key: _in_argument(each) for key, each in value.items()}
+    return [_in_argument(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _without_versions(value: Any) -> Any:
+    if isinstance(value, dict):
+        left_out = {"distribution", "version", "state_version"}
+        kept = set(value) - left_out if left_out < set(value) else set(value)
+        return {key: _without_versions(value[key]) for key in kept}
+    return [_without_versions(each) for each in value] if isinstance(value, list | tuple) else value

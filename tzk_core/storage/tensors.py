@@ -1,0 +1,55 @@
+"""State dicts as safetensors, and back into modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from tzk_core.errors import TzkError
+
+
+def of(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers, on the CPU, by the keys of the state dict."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+    """What is written of a module; with `half` in float16 what float16 has exactly."""
+    tensors = of(module)
+    for name, tensor in tensors.items() if half else ():
+        if tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor):
+            tensors[name] = tensor.half()
+    return tensors
+
+
+def parse(file: bytes, where: Path) -> dict[str, Tensor]:
+    """The tensors of a file, float16 as float32. Raises `TzkError`, calling it `where`, if it is no safetensors."""
+    try:
+        tensors = load(file)
+    except Exception as error:
+        raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Put tensors into a module, which takes their type. Raises `TzkError` where they do not fit."""
+    module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
+    check(module, tensors, where)
+    module.load_state_dict(tensors)
+
+
+def check(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raises `TzkError` where keys or shapes are not those of the module."""
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    wrong = [key for key in expected if found.get(key) != expected[key]] + [key for key in found if key not in expected]
+    if wrong:
+        shapes = [shapes.get(wrong[0], "no such tensor") for shapes in (expected, found)]
+        raise TzkError(
+            f"{where} does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}, expected as "
+            f"{shapes[0]}, found as {shapes[1]}. It was written for another model, or by another version of its parts"
+        )

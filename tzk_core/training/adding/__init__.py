@@ -1,0 +1,1 @@
+"""Knowledge added to a trained model, which stays as it is."""

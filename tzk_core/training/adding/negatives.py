@@ -1,0 +1,170 @@
+"""What added knowledge is told from: batches balanced between its samples and others, the model's own among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tzk_core.data.joint import JointBatches
+from tzk_core.data.protocol import Samples
+from tzk_core.errors import TzkError
+from tzk_core.model import TzK
+from tzk_core.random_streams import stream
+
+OWN = "own samples"
+"""What the model's own samples are called in the log, beside the data sets."""
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """How a batch is made up while knowledge is added.
+
+    present_share: the share of samples in which some of the new knowledge is present. These are drawn with equal
+        chances (data sets by their weights), so that each conditional density is that of its data; the rest is absent:
+        half of it the given samples in which none is known to be present, half the model's own, or all of it either.
+    own_samples: how many the model draws, half of them from its prior, half from older knowledge types; 0 for none, as
+        is right where the new knowledge is present in what the model knows already.
+    own_types: from how many older knowledge types at most, chosen by seed; with 0 all are drawn from the prior.
+    """
+
+    present_share: float = 0.5
+    own_samples: int = 4096
+    own_types: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 < self.present_share < 1:
+            raise TzkError(f"present_share is expected between 0 and 1; got {self.present_share}")
+        for key in ("own_samples", "own_types"):
+            if getattr(self, key) < 0:
+                raise TzkError(f"{key} is expected to be at least 0; got {getattr(self, key)}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Samples to add knowledge from.
+
+    presence: (n, new knowledge) in {0, 1, nan}. characteristics: by new knowledge, (n, c), nan where not observed.
+    containing: by older knowledge that the new implies, (n,) in {0, 1, nan}.
+    groups: by new knowledge, (n,) integers, the class of each sample, below 0 where it is not known, for a closed-form
+        start that asks what samples of one class have in common.
+    levels: grey levels, None where values are real. weight: the data set's, to scale; None for the number of its
+        samples.
+    """
+
+    samples: Samples
+    presence: Tensor
+    characteristics: Mapping[str, Tensor] = field(default_factory=dict)
+    containing: Mapping[str, Tensor] = field(default_factory=dict)
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
+    levels: int | None = None
+    weight: float | None = None
+
+
+@torch.no_grad()
+def own_samples(
+    model: TzK,
+    negatives: Negatives,
+    seed: int,
+    *,
+    levels: int | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    chunk: int = 256,
+) -> Tensor:
+    """T, (at most `own_samples`, *shape), on the CPU: drawn from the prior and from older knowledge types.
+
+    They are of the kind that the data is, so that nothing but what they show tells them from it: with `levels` in grey
+    levels, uint8; without, float32 and within `bounds`, those of the data. What is not finite, or not in the domain of
+    the shared flow, is left out. Depends on the model, what the data is like, and `seed`.
+    """
+    older = [name for name, _ in model.named_knowledge()]
+    order = torch.randperm(len(older), generator=stream(seed, "own types")).tolist()
+    chosen = sorted(older[i] for i in order[: negatives.own_types])
+    counts = _divided(negatives.own_samples, chosen)
+    kept = [torch.empty(0, *model.shape, dtype=torch.uint8 if levels else torch.float32)]
+    for name, count in counts.items():
+        source = stream(seed, OWN, name or "")
+        for start in range(0, count, chunk):
+            number = int(torch.randint(2**62, (), generator=source))
+            T = model.sample(min(chunk, count - start), name, seed=number)
+            T = T[T.flatten(1).isfinite().all(1)]
+            if levels:
+                kept.append((T * levels).floor().clamp(0, levels - 1).to(torch.uint8).cpu())
+                continue
+            T = T.clamp(*bounds)
+            z, logabsdet = model.flow.encode(T)
+            kept.append(T[z.flatten(1).isfinite().all(1) & logabsdet.isfinite()].float().cpu())
+    return torch.cat(kept)
+
+
+def balanced(
+    sources: Mapping[str, Source],
+    own: Tensor,
+    knowledge: Sequence[str],
+    *,
+    negatives: Negatives,
+    batch_size: int,
+    seed: int,
+    own_levels: int | None = None,
+    exclusive: Sequence[Sequence[str]] = (),
+) -> JointBatches:
+    """Batches of the sources and the model's own samples, of `own_levels`, with the shares that `negatives` says.
+    `exclusive`: see `JointBatches`.
+
+    Raises `TzkError` where there is nothing to tell the new knowledge from.
+    """
+    samples: dict[str, Samples] = {}
+    presence: dict[str, Tensor] = {}
+    characteristics: dict[str, dict[str, Tensor]] = {}
+    levels: dict[str, int | None] = {}
+    present: dict[str, float] = {}
+    absent: dict[str, float] = {}
+    for dataset, source in sources.items():
+        some = (source.presence == 1).any(1)
+        for title, chosen, weights in ((dataset, some, present), (f"{dataset}, absent", ~some, absent)):
+            rows = torch.nonzero(chosen).squeeze(1)
+            if not len(rows):
+                continue
+            samples[title] = source.samples.take(rows)
+            presence[title] = source.presence[rows]
+            characteristics[title] = {name: C[rows] for name, C in source.characteristics.items()}
+            levels[title] = source.levels
+            weights[title] = (source.weight or len(some)) * len(rows) / len(some)
+    if not absent and not len(own):
+        raise TzkError(
+            f"nothing to tell {', '.join(knowledge)} from: it is present in every sample that is given, and the model "
+            "draws none of its own. Give samples in which it is absent, or own_samples above 0"
+        )
+    rest = 1 - negatives.present_share
+    if len(own):
+        samples[OWN], presence[OWN] = Samples(own), torch.zeros(len(own), len(knowledge))
+        characteristics[OWN], levels[OWN] = {}, own_levels
+    of_own = {OWN: 0.5 * rest if absent else rest} if len(own) else {}
+    shares = _scaled(present, negatives.present_share) | _scaled(absent, rest - sum(of_own.values())) | of_own
+    return JointBatches(
+        samples=samples,
+        presence=presence,
+        characteristics=characteristics,
+        knowledge=knowledge,
+        weights=shares,
+        batch_size=batch_size,
+        seed=seed,
+        levels=levels,
+        exclusive=exclusive,
+    )
+
+
+def _divided(total: int, names: Sequence[str]) -> dict[str | None, int]:
+    """How many to draw from the prior, which is None, and from each of these: half and, in equal parts, half."""
+    if not names:
+        return {None: total}
+    each = total // 2 // len(names)
+    return {None: total - each * len(names), **dict.fromkeys(names, each)}
+
+
+def _scaled(weights: Mapping[str, float], total: float) -> dict[str, float]:
+    whole = math.fsum(weights.values())
+    return {name: total * weight / whole for name, weight in weights.items()}
