@@ -1,4 +1,4 @@
-"""Telling two samples apart by one statistic: the ROC curve and its area, a threshold at a rate of false alarms."""
+"""Detection by one statistic: the ROC curve, its area, and a threshold by false alarms."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ class Area:
 
 
 def roc_area(inside: Tensor, outside: Tensor) -> Area:
-    """The probability that the statistic, large where in distribution, is larger `inside` than `outside`, ties counting
-    half (Mann and Whitney), for (m,) and (n,) values.
+    """The probability that the statistic is larger `inside` than `outside`.
 
-    The standard error is that of DeLong, DeLong and Clarke-Pearson (1988): the sum of the variances of the shares of
-    one sample that each value of the other exceeds. None where one sample has a single value.
+    Ties count half (Mann and Whitney). The standard error is that of DeLong, DeLong and Clarke-Pearson (1988): the sum
+    of the variances of the shares of one sample that the values of the other exceed. It is None where one sample has a
+    single value.
+
+    Args:
+        inside: (m,).
+        outside: (n,).
     """
     inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
-    exceeded = _share_below(inside, outside)  # by each inside value, of the outside ones
+    exceeded = _share_below(inside, outside)  # by every inside value, of the outside ones
     exceeding = 1 - _share_below(outside, inside)
     area = exceeded.mean().item()
     if len(inside) < 2 or len(outside) < 2:
@@ -36,23 +40,28 @@ def roc_area(inside: Tensor, outside: Tensor) -> Area:
 
 
 def roc_curve(inside: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
-    """False alarms and detections, (k,) each, shares in 0 to 1 that do not decrease, from (0, 0) to (1, 1).
+    """False alarms and detections, (k,) each: non-decreasing shares from (0, 0) to (1, 1).
 
-    Outside is what is to be detected: at a threshold t a value below t raises the alarm. One point for every distinct
-    value, so that ties make one slanted line, whose area is the half that `roc_area` counts.
+    Values of `outside` are to be detected: at a threshold t a value below t raises the alarm. There is one point for
+    every distinct value, so that ties make one slanted line, whose area is the half that `roc_area` counts.
     """
     inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
     thresholds = torch.cat([inside, outside]).unique()
     samples = (inside.sort().values, outside.sort().values)
-    alarms, detections = (torch.searchsorted(each, thresholds, right=True).double() / len(each) for each in samples)
+    alarms, detections = (
+        torch.searchsorted(sample, thresholds, right=True).double() / len(sample) for sample in samples
+    )
     start = torch.zeros(1, dtype=torch.float64)
     return torch.cat([start, alarms]), torch.cat([start, detections])
 
 
 def threshold(inside: Tensor, false_alarms: float) -> float:
-    """The largest value of (n,) `inside` below which at most the share `false_alarms` of them lie.
+    """The largest value of `inside`, (n,), with at most the share `false_alarms` below it.
 
-    Without ties these are exactly ⌊false_alarms · n⌋ of them. Raises `TzkError` unless 0 <= false_alarms < 1.
+    Without ties these are exactly ⌊false_alarms · n⌋ of them.
+
+    Raises:
+        TzkError: unless 0 <= false_alarms < 1.
     """
     if not 0 <= false_alarms < 1:
         raise TzkError(f"the share of false alarms is at least 0 and below 1; got {false_alarms}")
@@ -61,7 +70,7 @@ def threshold(inside: Tensor, false_alarms: float) -> float:
 
 
 def _share_below(values: Tensor, others: Tensor) -> Tensor:
-    """For each of `values`, the share of `others` below it, equal ones counting half."""
+    """The shares of `others` below `values`, equal ones counting half."""
     ordered = others.sort().values
     below, not_above = (torch.searchsorted(ordered, values, right=right).double() for right in (False, True))
     return (below + not_above) / (2 * len(others))
