@@ -77,7 +77,7 @@ def statistics(evidence: Evidence, reference: Reference) -> dict[str, Tensor]:
 
 
 def _features(evidence: Evidence) -> Tensor:
-    """(n, features): log p(T), the best log ratio and the code length, where there are any."""
+    """(n, features): log p(T), the best log ratio and the code length, if any."""
     columns = [evidence.log_prob]
     columns += [evidence.log_ratio.max(1).values] if evidence.knowledge else []
     columns += [evidence.code_length] if evidence.code_length is not None else []

@@ -75,7 +75,7 @@ class Information:
 
 
 class _Chunk(NamedTuple):
-    """Some samples of a split, encoded: z, log p(z), (rows,), and the weight of a sample."""
+    """Samples of a split, encoded: z, log p(z), (rows,), and their weight."""
 
     split: EvaluationSplit
     rows: slice
@@ -132,7 +132,7 @@ def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, Pre
 
 
 def _gather_presence(info: Information, presence: Tensor, log_presence: Presence, *, weight: float) -> None:
-    """Add the accuracy of the discriminator where κ, (rows,), is 0 and where it is 1."""
+    """Add the accuracy of the discriminator where κ, (rows,), is known."""
     log_absent, log_present = log_presence
     is_absent, is_present = presence == 0, presence == 1
     right_absent = log_absent[is_absent] > log_present[is_absent]

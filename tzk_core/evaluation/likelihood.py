@@ -212,7 +212,7 @@ def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor
 
 
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
-    """The row of the mixture over a partition, on samples that are known to be in it.
+    """The row of the mixture over a partition, on decided samples.
 
     It is the fair unconditional number of a model with knowledge.
     """

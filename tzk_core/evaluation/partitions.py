@@ -86,7 +86,7 @@ class Labels:
                 )
 
     def notes(self, partitions: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """A sentence for everything that is evaluated on a part of the samples, or not at all."""
+        """A sentence for everything that is evaluated partly or not at all."""
         for title, members in partitions.items():
             for dataset, presence in self.presence.items():
                 fit = Fit.of(self.of(dataset, members))

@@ -47,10 +47,13 @@ def evaluate(
         multipliers: λ at the end of training.
 
     Returns:
-        results.json: "rows", with the keys of `likelihood.make_row`; "knowledge", of every type the terms of Eq. 4 in
-        nats (see `Information`), "multiplier", "presence_prior" p(κ=1), and "gap_nats", the mean of
-        log p(T given κ=1) - log p(T) where it is present; "classification", of partitions with several members in a
-        data set, and of every observed C with finitely many values; "invertibility", with its unit.
+        results.json, with these keys.
+        rows: with the keys of `likelihood.make_row`.
+        knowledge: of every type the terms of Eq. 4 in nats (see `Information`), "multiplier", "presence_prior" p(κ=1),
+            and "gap_nats", the mean of log p(T given κ=1) - log p(T) where it is present.
+        classification: of partitions with several members in a data set, and of every observed C with finitely many
+            values.
+        invertibility: with its unit.
 
     Raises:
         TzkError: for a partition that partitions no data set.
@@ -160,9 +163,15 @@ def _baseline_rows(scores: Scores, train: Tensor) -> list[dict[str, Any]]:
     levels = (held_out.T * held_out.levels).floor().clamp(0, held_out.levels - 1)
     bits = histogram_bits(train, levels, levels=held_out.levels).cpu()
     prior = bits_per_image(scores.prior.double(), held_out.T[0].numel(), held_out.levels)
-    error, more = likelihood.standard_error(bits), likelihood.gain(held_out, bits, prior)
-    columns = {"name": "per-pixel histogram", "row_type": "baseline", "count": len(bits), "error": error}
-    return [likelihood.make_row(held_out, bits.mean().item(), **columns, **more)]
+    error = likelihood.standard_error(bits)
+    columns: dict[str, Any] = {
+        "name": "per-pixel histogram",
+        "row_type": "baseline",
+        "count": len(bits),
+        "error": error,
+    }
+    columns |= likelihood.gain(held_out, bits, prior)
+    return [likelihood.make_row(held_out, bits.mean().item(), **columns)]
 
 
 def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from nflows.transforms.base import Transform
 
@@ -67,27 +68,33 @@ def multiscale(
     sizes = _sizes(widths, blocks)
     coarse = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
     inner = Composite([coarse, *_steps(half, steps, coupling, width=coupling_width, blocks=coupling_blocks)])
-    finest = {"components": components, "levels": levels, **sizes[0]}
+    finest: dict[str, Any] = {"components": components, "levels": levels, **sizes[0]._asdict()}
     if lead:
         return LeadingLattice(tuple(shape), inner, lead, summary=summary, **finest)
     return Lattice(tuple(shape), inner, flat=True, **finest)
 
 
-def _sizes(widths: Sequence[int], blocks: Sequence[int]) -> list[dict[str, int]]:
+class _Size(NamedTuple):
+    """The size of the networks of a lattice."""
+
+    width: int
+    blocks: int
+
+
+def _sizes(widths: Sequence[int], blocks: Sequence[int]) -> list[_Size]:
     """Sizes of networks by lattice, finest first; the last repeats."""
     count = max(len(widths), len(blocks))
-    return [{"width": widths[min(i, len(widths) - 1)], "blocks": blocks[min(i, len(blocks) - 1)]} for i in range(count)]
+    return [_Size(widths[min(i, len(widths) - 1)], blocks[min(i, len(blocks) - 1)]) for i in range(count)]
 
 
-def _coarse(
-    shape: tuple[int, ...], sizes: Sequence[dict[str, int]], *, components: int, levels: int, code: int
-) -> Transform:
+def _coarse(shape: tuple[int, ...], sizes: Sequence[_Size], *, components: int, levels: int, code: int) -> Transform:
     """Nested lattices from `shape` down to the smallest image."""
     if shape[1] % 2 or shape[2] % 2:
         return GreyLevels(shape, components, levels)
     half = (shape[0], shape[1] // 2, shape[2] // 2)
     inner = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
-    return Lattice(shape, inner, components, levels=levels, code=code, **sizes[0])
+    size = sizes[0]
+    return Lattice(shape, inner, components, width=size.width, blocks=size.blocks, levels=levels, code=code)
 
 
 def _steps(shape: tuple[int, ...], steps: int, coupling: str, *, width: int, blocks: int) -> list[Transform]:
