@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from nflows.transforms.base import InverseTransform, Transform
+from nflows.transforms.base import InverseTransform
 from torch import Tensor, nn
 
 from tzk_core import names as naming
 from tzk_core.distributions.base import Batched
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_core.inputs import characteristics_rows, check_domain, check_observations
+from tzk_core.inputs import characteristics_rows, check_observations
 from tzk_core.knowledge.base import Knowledge, discriminate
 from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model.composition import Composition, Names, Side, listed, members
+from tzk_core.model.double import in_double
 from tzk_core.model.flow import SharedFlow
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
@@ -159,12 +159,12 @@ class TzK(nn.Module):
         are a few thousandths.
         """
         check_observations(T, self.shape, like=self.like)
-        return _in_double(self.flow.transform, T)
+        return in_double(self.flow.transform, T)
 
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape). Where SymLog's inverse would overflow, T is where it saturates."""
         check_observations(z, self.latent_shape, "z", self.like)
-        return _in_double(InverseTransform(self.flow.transform), z, "z")
+        return in_double(InverseTransform(self.flow.transform), z, "z")
 
     def log_prob(
         self,
@@ -346,18 +346,3 @@ def _names_device(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> bool:
     """Whether these arguments of `Module.to` name a device, not only a type or memory format."""
     first = arguments[0] if arguments else named.get("device")
     return isinstance(first, str | int | torch.device | Tensor)
-
-
-def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:
-    """The outputs of a transform in the type of `inputs`, computed in float64.
-
-    Args:
-        what: the name of `inputs` in errors.
-    """
-    if inputs.device.type == "mps":  # which has no float64
-        return transform(inputs)[0]
-    state = itertools.chain(transform.named_parameters(), transform.named_buffers())
-    double = {name: value.double() if value.is_floating_point() else value for name, value in state}
-    outputs, logabsdet = torch.func.functional_call(transform, double, (inputs.double(),))
-    check_domain(logabsdet, what)
-    return outputs.to(inputs.dtype)
