@@ -44,20 +44,23 @@ def model_and_held(draws: int, levels: int = 4, times: int = 1) -> tuple[TzK, Ev
 
 
 def scored(model: TzK, held: EvaluationSplit) -> Scores:
-    return score(model, held, 8, NAMES)
+    return score(model, held, 8, everywhere=NAMES)
 
 
 def test_are_the_mean_of_the_densities_of_each() -> None:
     model, held = model_and_held(3)
     whole = scored(model, held)
-    each = [_scored(model, held, T, number, 8, NAMES, 0, 256) for number, T in enumerate(held.dequantisations())]
+    each = [
+        _scored(model, held, T, number=number, importance_samples=8, everywhere=NAMES)
+        for number, T in enumerate(held.dequantisations())
+    ]
     densities = torch.stack([model.log_prob(T).exp() for T in held.dequantisations()])
     torch.testing.assert_close(whole.prior, densities.mean(0).log())
     for name in NAMES:
-        means = torch.stack([scores.given[name].exp() for scores in each]).mean(0)
-        torch.testing.assert_close(whole.given[name].exp(), means)
-        assert torch.equal(each[0].given[name], scored(model, replace(held, draws=1)).given[name])
-        assert not torch.equal(each[1].given[name], each[2].given[name])
+        means = torch.stack([scores.conditional[name].exp() for scores in each]).mean(0)
+        torch.testing.assert_close(whole.conditional[name].exp(), means)
+        assert torch.equal(each[0].conditional[name], scored(model, replace(held, draws=1)).conditional[name])
+        assert not torch.equal(each[1].conditional[name], each[2].conditional[name])
 
 
 def test_the_more_the_closer_to_the_probability_of_the_grey_levels() -> None:

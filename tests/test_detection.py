@@ -95,9 +95,7 @@ def test_joint_typicality_does_not_depend_on_scales_and_correlations(model: TzK)
     first, second = torch.randn(2, 50, generator=generator, dtype=torch.float64)
     plain = made_up(first.tolist(), [[each] for each in second.tolist()], ("k0",))
     mapped = made_up((3 * first + second - 900).tolist(), [[each] for each in (40 * second + 7).tolist()], ("k0",))
-    values = [
-        statistics(each, Reference.of(model, ["k0"], {"one": each}))["joint"] for each in (plain, mapped)
-    ]
+    values = [statistics(each, Reference.of(model, ["k0"], {"one": each}))["joint"] for each in (plain, mapped)]
     torch.testing.assert_close(values[0], values[1])
     assert values[0].square().mean().item() == pytest.approx(2)
 
@@ -115,9 +113,9 @@ def test_without_knowledge_there_is_likelihood_and_what_needs_none() -> None:
     found = evidence(model, T, levels=256)
     said = statistics(found, Reference.of(model, [], {"one": found}))
     assert set(said) == {"likelihood", "typicality", "complexity"} == set(STATISTICS) - set(NEED_KNOWLEDGE)
-    assert Novelty.given(model, [], -3.0).statistic == "likelihood"
+    assert Novelty.from_threshold(model, [], -3.0).statistic == "likelihood"
     with pytest.raises(TzkError, match="'best' is about knowledge, and this model has none"):
-        Novelty.given(model, [], -3.0, "best")
+        Novelty.from_threshold(model, [], -3.0, statistic="best")
 
 
 def test_the_length_of_an_image_is_what_zlib_makes_of_its_grey_levels() -> None:
@@ -144,13 +142,11 @@ def test_complexity_is_added_to_the_likelihood() -> None:
 
 @pytest.mark.parametrize("statistic", [*STATISTICS])
 @pytest.mark.parametrize("share", [0.05, 0.2])
-def test_the_threshold_calls_the_stated_share_of_validation_data_none(
-    model: TzK, statistic: str, share: float
-) -> None:
+def test_the_threshold_calls_the_stated_share_of_validation_data_none(model: TzK, statistic: str, share: float) -> None:
     T = observations(90).sigmoid()
     found = evidence(model, T, importance_samples=SAMPLES, levels=256)
     validation = {"a": found.take(torch.arange(40)), "b": found.take(torch.arange(40, 90))}
-    novelty = Novelty.chosen(model, found.knowledge, validation, share, statistic)
+    novelty = Novelty.from_validation(model, found.knowledge, validation, false_alarms=share, statistic=statistic)
     verdicts = novelty.verdicts(Evidence.joined([*validation.values()]))
     called = verdicts.none.double().mean().item()
     assert called <= share + 1e-9
@@ -165,17 +161,17 @@ def test_the_threshold_calls_the_stated_share_of_validation_data_none(
 
 def test_a_threshold_of_ones_own_needs_no_data(model: TzK) -> None:
     found = made_up([-5.0, -1.0, -1.0], [[0.0, 1.0], [0.5, 0.0], [math.nan, math.nan]])
-    verdicts = Novelty.given(model, ["k0", "k1"], -0.5).verdicts(found)
+    verdicts = Novelty.from_threshold(model, ["k0", "k1"], -0.5).verdicts(found)
     assert verdicts.values[:2].tolist() == [-4.0, -0.5]
     assert verdicts.none.tolist() == [True, False, True]  # what is no number is none of them
     assert verdicts.p_value is None
     for name in NEED_DATA:
         with pytest.raises(TzkError, match=f"'{name}' needs validation data"):
-            Novelty.given(model, ["k0"], 0.0, name)
+            Novelty.from_threshold(model, ["k0"], 0.0, statistic=name)
     with pytest.raises(TzkError, match="no statistic is called 'ratios'; did you mean 'ratio'"):
-        Novelty.given(model, ["k0"], 0.0, "ratios")
+        Novelty.from_threshold(model, ["k0"], 0.0, statistic="ratios")
     with pytest.raises(TzkError, match="'complexity' needs grey levels"):
-        Novelty.given(model, ["k0", "k1"], 0.0, "complexity").verdicts(found)
+        Novelty.from_threshold(model, ["k0", "k1"], 0.0, statistic="complexity").verdicts(found)
 
 
 def test_detections_are_counted_at_the_threshold_of_validation_data(model: TzK) -> None:
@@ -183,7 +179,7 @@ def test_detections_are_counted_at_the_threshold_of_validation_data(model: TzK) 
     inside = found.take(torch.arange(100))
     outside = evidence(model, 3 * observations(80, 9), importance_samples=SAMPLES)
     validation = {"a": found.take(torch.arange(100, 300))}
-    rows = detections(model, found.knowledge, validation, inside, outside, 0.1)
+    rows = detections(model, found.knowledge, validation, inside=inside, outside=outside, false_alarms=0.1)
     reference = Reference.of(model, found.knowledge, validation)
     said = [statistics(each, reference) for each in (inside, outside, validation["a"])]
     for row in rows:

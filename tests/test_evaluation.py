@@ -41,7 +41,7 @@ from tzk_core.units import bits_per_dim, bits_per_image
 
 def test_a_uniform_density_is_eight_bits_per_dim_exactly() -> None:
     images = held_out(torch.rand(3, 1, 32, 32), levels=256, original_dims=784)
-    uniform = row(images, "uniform", "prior", torch.zeros(3))  # density 1 on the unit cube
+    uniform = row(images, torch.zeros(3), name="uniform", row_type="prior")  # density 1 on the unit cube
     assert uniform["bits_per_dim"] == 8.0
     assert uniform["bits_per_image"] == 8192.0
     assert uniform["bits_per_pixel"] == 8192 / 784
@@ -58,14 +58,14 @@ def test_a_logit_under_a_logistic_base_is_uniform() -> None:
 
 def test_bits_in_three_units() -> None:
     log_prob = torch.tensor([-100.0, -140.0])
-    padded = row(held_out(torch.rand(2, 1, 4, 4), levels=16, original_dims=9), "p", "prior", log_prob)
+    padded = row(held_out(torch.rand(2, 1, 4, 4), levels=16, original_dims=9), log_prob, name="p", row_type="prior")
     bits = [16 * 4 + 100 / math.log(2), 16 * 4 + 140 / math.log(2)]
     assert padded["bits_per_image"] == pytest.approx(sum(bits) / 2)
     assert padded["bits_per_dim"] == pytest.approx(sum(bits) / 2 / 16)
     assert padded["bits_per_pixel"] == pytest.approx(sum(bits) / 2 / 9)
-    resized = row(held_out(torch.rand(2, 1, 4, 4), levels=16), "p", "prior", log_prob)
+    resized = row(held_out(torch.rand(2, 1, 4, 4), levels=16), log_prob, name="p", row_type="prior")
     assert resized["bits_per_pixel"] is None
-    real = row(held_out(torch.rand(2, 3)), "p", "prior", log_prob)
+    real = row(held_out(torch.rand(2, 3)), log_prob, name="p", row_type="prior")
     assert real["bits_per_image"] == pytest.approx(120 / math.log(2))
     assert bits_per_image(-math.log(2), 3, None) == pytest.approx(1)
     assert bits_per_dim(0.0, 7, 256) == 8.0
@@ -77,8 +77,8 @@ def test_standard_error() -> None:
     mean = sum(values) / 50
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 49)
     held = held_out(torch.rand(50, 2))
-    assert row(held, "p", "prior", log_prob)["standard_error"] == pytest.approx(deviation / math.sqrt(50))
-    assert row(held, "p", "prior", log_prob[:1])["standard_error"] is None
+    assert row(held, log_prob, name="p", row_type="prior")["standard_error"] == pytest.approx(deviation / math.sqrt(50))
+    assert row(held, log_prob[:1], name="p", row_type="prior")["standard_error"] is None
 
 
 # The histogram
@@ -132,7 +132,8 @@ def test_mixture_equals_brute_force() -> None:
     scored = three()
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
     expected = [
-        math.log(sum(weight * math.exp(scored.given[name][i]) for name, weight in weights.items())) for i in range(4)
+        math.log(sum(weight * math.exp(scored.conditional[name][i]) for name, weight in weights.items()))
+        for i in range(4)
     ]
     logs = {name: math.log(weight) for name, weight in weights.items()}
     assert mixture_log_prob(scored, logs).tolist() == pytest.approx(expected)
@@ -144,13 +145,13 @@ def test_mixture_equals_brute_force() -> None:
 def test_a_knowledge_row_takes_the_samples_that_have_it() -> None:
     scored = three()
     mine = knowledge_row(scored, "a", 1.5)
-    assert mine["bits_per_image"] == pytest.approx(-(scored.given["a"][:2].mean().item()) / math.log(2))
+    assert mine["bits_per_image"] == pytest.approx(-(scored.conditional["a"][:2].mean().item()) / math.log(2))
     assert mine["count"] == 2 and mine["inconsistency_nats"] == 1.5 and mine["knowledge"] == "a"
 
 
 def test_the_mean_row_averages_classes_and_not_samples() -> None:
     scored = three()
-    given = scored.given
+    given = scored.conditional
     each = [given["a"][:2].mean(), given["b"][2], given["c"][3]]
     mean = mean_row(scored, "mean", ["a", "b", "c"])
     assert mean["bits_per_image"] == pytest.approx(-sum(float(e) for e in each) / 3 / math.log(2))
@@ -163,9 +164,9 @@ def test_the_mean_row_averages_classes_and_not_samples() -> None:
 
 def twice(scored: Scores) -> Scores:
     """The same samples and as many others, so that every class has several."""
-    held = scored.held
+    held = scored.held_out
     more = held_out(torch.cat([held.T, held.T]), torch.cat([held.presence, held.presence]), list(held.knowledge))
-    given = torch.stack([scored.given[name] for name in held.knowledge])
+    given = torch.stack([scored.conditional[name] for name in held.knowledge])
     return scores(more, torch.cat([given, given.flip(0) - 0.7], 1))
 
 
@@ -173,14 +174,14 @@ def test_the_gain_is_paired_with_the_prior_of_the_same_samples() -> None:
     """By hand; its error is that of the differences, and not of either figure."""
     scored = twice(three())
     rows = torch.tensor([0, 1, 4, 5])
-    differences = [(scored.given["a"][i] - scored.prior[i]).item() / math.log(2) / 2 for i in rows]
+    differences = [(scored.conditional["a"][i] - scored.prior[i]).item() / math.log(2) / 2 for i in rows]
     mean = sum(differences) / 4
     error = math.sqrt(sum((each - mean) ** 2 for each in differences) / 3 / 4)
     mine = knowledge_row(scored, "a", None)
     assert (mine["gain_bits_per_dim"], mine["gain_standard_error"]) == pytest.approx((mean, error))
     images = 50 * torch.arange(8)
-    given = {name: values + images for name, values in scored.given.items()}
-    noisy = replace(scored, prior=scored.prior + images, given=given)
+    given = {name: values + images for name, values in scored.conditional.items()}
+    noisy = replace(scored, prior=scored.prior + images, conditional=given)
     again = knowledge_row(noisy, "a", None)
     assert again["gain_standard_error"] == pytest.approx(error)
     assert again["standard_error"] > 20 * mine["standard_error"], "images differ, which the pairs do not see"
@@ -224,7 +225,7 @@ def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
 def test_a_constraint_that_was_not_active_is_said_to_be(
     multipliers: dict[str, float], fixed: bool, said: str | None
 ) -> None:
-    notes = constraint_notes(multipliers, 20.0, fixed)
+    notes = constraint_notes(multipliers, 20.0, fixed=fixed)
     assert len(notes) == (said is not None)
     assert said is None or said in notes[0]
 

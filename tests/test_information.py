@@ -139,7 +139,7 @@ def clusters(deviation: float, middle: float = 1.0) -> TzK:
 
 def classified(model: TzK, T: Tensor, truth: Tensor, log_weights: dict[str, float]) -> dict[str, Any]:
     held = held_out(T, nn.functional.one_hot(truth, 2), ["left", "right"])
-    return classification(score(model, held, 4, log_weights, chunk=7), "sides", log_weights)
+    return classification(score(model, held, 4, everywhere=log_weights, chunk=7), "sides", log_weights)
 
 
 def test_classification_in_a_separable_world() -> None:

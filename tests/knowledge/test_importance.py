@@ -103,9 +103,9 @@ def test_scores_encode_every_sample_and_every_chunk_once() -> None:
         torch.testing.assert_close(scored.prior, model.log_prob(T))
     assert torch.equal(scored.rows["k0"], torch.nonzero(presence[:, 0] == 1).squeeze(1))
     assert torch.equal(scored.rows["k1"], torch.arange(10))
-    assert torch.equal(scored.log_prob_where_present("k1"), scored.given["k1"][presence[:, 1] == 1])
+    assert torch.equal(scored.log_prob_where_present("k1"), scored.conditional["k1"][presence[:, 1] == 1])
     again = score(model, held, 4, everywhere=["k1"], chunk=3)
-    assert all(torch.equal(scored.given[name], again.given[name]) for name in ("k0", "k1"))
+    assert all(torch.equal(scored.conditional[name], again.conditional[name]) for name in ("k0", "k1"))
 
 
 def test_every_chunk_and_every_dequantisation_has_importance_noise_of_its_own() -> None:
@@ -113,7 +113,7 @@ def test_every_chunk_and_every_dequantisation_has_importance_noise_of_its_own() 
     model = small(["gaussian"], spread=0.5)
     T = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(6, 3)
     held = replace(held_out(T, torch.ones(6, 1), ["k0"]), draws=3, redraw=lambda number: T)
-    drawn = [_scored(model, held, T, draw, 4, (), 0, 2).given["k0"] for draw in range(3)]
+    drawn = [_scored(model, held, T, number=draw, importance_samples=4, chunk=2).conditional["k0"] for draw in range(3)]
     assert len(torch.stack(drawn).unique()) == 18
-    together = score(model, held, 4, chunk=2).given["k0"]
+    together = score(model, held, 4, chunk=2).conditional["k0"]
     torch.testing.assert_close(together.exp(), torch.stack(drawn).exp().mean(0))

@@ -84,14 +84,12 @@ def command(
                 f"this model's data are of shape {experiment.shape} with {experiment.levels}"
             )
     samples = importance_samples or config.evaluation.importance_samples
-    chosen_on = calibration(
-        folder.path, config, importance_samples=samples, seed=seed, limit=validation
-    ).inside(names)
+    chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(names)
 
     def gathered(name: str, dataset: Any) -> Evidence:
         chosen = limited(dataset.split(split), name, split, limit=limit, seed=seed)
         T = dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
-        return evidence(model, T, names, samples, seed, experiment.levels)
+        return evidence(model, T, names, importance_samples=samples, seed=seed, levels=experiment.levels)
 
     inside = {name: gathered(name, dataset) for name, dataset in experiment.datasets.items()}
     joined = Evidence.joined(list(inside.values()))
@@ -109,7 +107,7 @@ def command(
     }
     for name, dataset in others.items():
         found = gathered(name, dataset)
-        rows = detections(model, names, chosen_on, joined, found, false_alarms)
+        rows = detections(model, names, chosen_on, inside=joined, outside=found, false_alarms=false_alarms)
         report["outside"].append({"dataset": name, "count": len(found), "statistics": rows})
     words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
     words += [word for name in knowledge for word in ("--knowledge", name)]

@@ -101,14 +101,16 @@ def command(
     for name in names:
         model.find(name)
     statistic = usable(statistic, names)
-    found = evidence(model, dequantised(read.T, levels, seed), names, samples, seed, levels)
+    found = evidence(
+        model, dequantised(read.T, levels, seed), names, importance_samples=samples, seed=seed, levels=levels
+    )
     if threshold is None:
-        chosen_on = calibration(
-            folder.path, config, importance_samples=samples, seed=seed, limit=validation
-        ).inside(names)
-        novelty = Novelty.chosen(model, names, chosen_on, false_alarms, statistic)
+        chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(
+            names
+        )
+        novelty = Novelty.from_validation(model, names, chosen_on, false_alarms=false_alarms, statistic=statistic)
     else:
-        novelty = Novelty.given(model, names, threshold, statistic)
+        novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
     verdicts = novelty.verdicts(found)
     report: dict[str, Any] = {
         "format": FORMAT,
@@ -198,7 +200,7 @@ def _text(report: dict[str, Any]) -> str:
                 _decimals(each["p_value"], 4),
             ]
         )
-    said = f'None of them: {statistic["name"]}, {statistic["meaning"]}, below {limit["value"]:.6g}'
+    said = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
     if limit["false_alarms"] is not None:
         counts = ", ".join(f"{output.count(number)} of {name}" for name, number in limit["validation"].items())
         said += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"

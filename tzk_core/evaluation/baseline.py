@@ -1,4 +1,4 @@
-"""The baseline that asks for no model: an independent histogram of grey levels for every pixel."""
+"""The baseline without a model: an independent histogram of grey levels for every pixel."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 
-def histogram_bits(train: Tensor, test: Tensor, levels: int = 256, pseudo_count: float = 0.1) -> Tensor:
-    """Bits of each test image, (m,), under per-pixel histograms fitted on training images.
+def histogram_bits(train: Tensor, test: Tensor, *, levels: int = 256, pseudo_count: float = 0.1) -> Tensor:
+    """Bits of test images, (m,), under per-pixel histograms fitted on training images.
 
-    train (n, *shape) and test (m, *shape) are integer grey levels. `pseudo_count` is added to each count.
+    Args:
+        train: integer grey levels, (n, *shape).
+        test: integer grey levels, (m, *shape).
+        pseudo_count: added to every count.
     """
     flat = train.flatten(1).long()
     dims = flat.shape[1]

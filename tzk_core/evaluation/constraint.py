@@ -1,16 +1,17 @@
-"""Whether the constraint of Eq. 5, that encoder and decoder agree, had a part in training."""
+"""Notes on the constraint of Eq. 5, that encoder and decoder agree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 
-def constraint_notes(multipliers: Mapping[str, float], tolerance: float, fixed: bool = False) -> list[str]:
+def constraint_notes(multipliers: Mapping[str, float], tolerance: float, *, fixed: bool = False) -> list[str]:
     """A sentence for the reader of results where no λ is above 0, else none.
 
     Args:
         multipliers: λ at the end of training, by knowledge type; empty where none is known.
-        tolerance: nats of inconsistency that are let be. fixed: λ could not move, so that it was 0 throughout.
+        tolerance: nats of inconsistency without a penalty.
+        fixed: λ was 0 throughout.
     """
     if not multipliers or any(multiplier > 0 for multiplier in multipliers.values()):
         return []

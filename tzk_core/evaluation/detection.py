@@ -1,4 +1,4 @@
-"""Statistics for out-of-distribution detection, each large where an observation is in distribution."""
+"""Statistics for out-of-distribution detection, large for observations in distribution."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATISTICS = {
     "presence": "the largest log p(κ=1 given T)",
     "joint": "typicality of log p(T), ratio and length together, by Mahalanobis distance",
 }
-"""By name, what each is."""
+"""The meanings of the statistics, by name."""
 
 NEED_KNOWLEDGE = ("ratio", "best", "mixture", "presence", "joint")
 NEED_DATA = ("typicality", "joint")
@@ -30,11 +30,11 @@ NEED_DATA = ("typicality", "joint")
 
 @dataclass(frozen=True)
 class Reference:
-    """What statistics need to know besides an observation's own evidence, from the model and in-distribution data.
+    """Weights of the model and moments of in-distribution data, which statistics compare with.
 
-    log_weights: by knowledge type, of the mixture; they sum to 1. moments: by data set, mean and covariance of
-    what `_features` measures on its validation split, (features,) and (features, features); empty where no data are at
-    hand, and then there is neither `typicality` nor `joint`.
+    log_weights: of the mixture, by knowledge type; their exponentials sum to 1.
+    moments: by data set, mean and covariance of `_features` on its validation split, (features,) and (features,
+        features). Without any there is neither `typicality` nor `joint`.
     """
 
     log_weights: Mapping[str, float]
@@ -42,39 +42,42 @@ class Reference:
 
     @classmethod
     def of(cls, model: TzK, knowledge: Sequence[str], validation: Mapping[str, Evidence]) -> Reference:
-        """The mixture is over the most specific of `knowledge`, which the others contain, by their share p(κ=1)."""
+        """The reference of a model and validation data, by data set.
+
+        The mixture is over the most specific of `knowledge`, in proportion to p(κ=1).
+        """
         specific = model.knowledge.most_specific(knowledge)
         weights = [model.find(name).log_prob_presence().present.item() for name in specific]
         total = torch.tensor(weights, dtype=torch.float64).logsumexp(0).item() if weights else 0.0
         moments = {}
-        for name, each in validation.items():
-            features = _features(each)
+        for name, own in validation.items():
+            features = _features(own)
             moments[name] = (features.mean(0), features.T.cov(correction=0).reshape(2 * features.shape[1:]))
-        return cls({name: each - total for name, each in zip(specific, weights, strict=True)}, moments)
+        return cls({name: weight - total for name, weight in zip(specific, weights, strict=True)}, moments)
 
 
 def statistics(evidence: Evidence, reference: Reference) -> dict[str, Tensor]:
-    """By name, as in `STATISTICS`, (n,) each; those that can be had of this evidence."""
-    found = {"likelihood": evidence.log_prob.double()}
-    log_prob, log_ratio = found["likelihood"], evidence.log_ratio.double()
+    """Statistics by name, as in `STATISTICS`, (n,) each; those that this evidence allows."""
+    values = {"likelihood": evidence.log_prob.double()}
+    log_prob, log_ratio = values["likelihood"], evidence.log_ratio.double()
     if evidence.code_length is not None:
-        found["complexity"] = log_prob + evidence.code_length.double()
+        values["complexity"] = log_prob + evidence.code_length.double()
     if evidence.knowledge:
         weighted = [log_ratio[:, evidence.knowledge.index(name)] + w for name, w in reference.log_weights.items()]
-        found["ratio"] = log_ratio.max(1).values
-        found["best"] = log_prob + found["ratio"]
-        found["mixture"] = log_prob + torch.stack(weighted).logsumexp(0)
-        found["presence"] = evidence.log_presence.double().max(1).values
+        values["ratio"] = log_ratio.max(1).values
+        values["best"] = log_prob + values["ratio"]
+        values["mixture"] = log_prob + torch.stack(weighted).logsumexp(0)
+        values["presence"] = evidence.log_presence.double().max(1).values
     if reference.moments:
         features = _features(evidence)
-        found["typicality"] = _typicality(features[:, :1], [(m[:1], c[:1, :1]) for m, c in reference.moments.values()])
+        values["typicality"] = _typicality(features[:, :1], [(m[:1], c[:1, :1]) for m, c in reference.moments.values()])
         if evidence.knowledge:
-            found["joint"] = _typicality(features, list(reference.moments.values()))
-    return {name: found[name] for name in STATISTICS if name in found}
+            values["joint"] = _typicality(features, list(reference.moments.values()))
+    return {name: values[name] for name in STATISTICS if name in values}
 
 
 def _features(evidence: Evidence) -> Tensor:
-    """(n, features): log p(T); with knowledge the best log ratio; of grey levels their length."""
+    """(n, features): log p(T), the best log ratio and the code length, if any."""
     columns = [evidence.log_prob]
     columns += [evidence.log_ratio.max(1).values] if evidence.knowledge else []
     columns += [evidence.code_length] if evidence.code_length is not None else []
@@ -82,7 +85,7 @@ def _features(evidence: Evidence) -> Tensor:
 
 
 def _typicality(features: Tensor, moments: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Minus the Mahalanobis distance, (n,), from the nearest of several means, each in its own covariance."""
+    """Minus the Mahalanobis distance, (n,), from the nearest of several means."""
     distances = []
     for mean, covariance in moments:
         inverse = torch.linalg.pinv(covariance, hermitian=True)
@@ -92,7 +95,11 @@ def _typicality(features: Tensor, moments: Sequence[tuple[Tensor, Tensor]]) -> T
 
 
 def check_statistic(name: str) -> None:
-    """Raises `TzkError` with the nearest names unless there is a statistic of this name."""
+    """Check that there is a statistic of this name.
+
+    Raises:
+        TzkError: with the nearest names, if there is none.
+    """
     if name not in STATISTICS:
         known = nearest(name, STATISTICS) or f" (there is {', '.join(STATISTICS)})"
         raise TzkError(f"no statistic is called {name!r}{known}")

@@ -1,4 +1,4 @@
-"""What a model says of observations whose knowledge nobody knows, each encoded once."""
+"""Densities and probabilities of observations without labels, encoded once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from tzk_core.random_streams import stream
 
 @dataclass(frozen=True)
 class Evidence:
-    """All in nats, on the CPU; `knowledge` names the columns.
+    """Log-densities and log-probabilities of n observations, in nats, on the CPU.
 
-    log_prob: (n,), log p(T). log_ratio: (n, knowledge), log p(z given κ=1) - log p(z), C integrated out, which is
-    log p(T given κ=1) - log p(T) since the Jacobian cancels. log_presence: (n, knowledge), log p(κ=1 given T).
-    code_length: (n,), of the grey levels compressed without loss; None where there are none.
+    knowledge: the names of the columns.
+    log_prob: log p(T), (n,).
+    log_ratio: log p(z given κ=1) - log p(z), (n, knowledge), C integrated out; it is log p(T given κ=1) - log p(T), as
+        the Jacobian cancels.
+    log_presence: log p(κ=1 given T), (n, knowledge).
+    code_length: of the grey levels compressed without loss, (n,); None where there are none.
     """
 
     knowledge: tuple[str, ...]
@@ -36,7 +39,7 @@ class Evidence:
         return len(self.log_prob)
 
     def take(self, rows: Tensor, knowledge: Sequence[str] | None = None) -> Evidence:
-        """These rows, by position or as a mask, and these columns; all columns by default."""
+        """Rows, by position or as a mask, and columns; all columns by default."""
         names = self.knowledge if knowledge is None else tuple(knowledge)
         columns = [self.knowledge.index(name) for name in names]
         return Evidence(
@@ -50,12 +53,12 @@ class Evidence:
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
         """The rows of all parts, one after the other; they are about the same knowledge."""
-        lengths = [each.code_length for each in parts if each.code_length is not None]
+        lengths = [part.code_length for part in parts if part.code_length is not None]
         return cls(
             parts[0].knowledge,
-            torch.cat([each.log_prob for each in parts]),
-            torch.cat([each.log_ratio for each in parts]),
-            torch.cat([each.log_presence for each in parts]),
+            torch.cat([part.log_prob for part in parts]),
+            torch.cat([part.log_ratio for part in parts]),
+            torch.cat([part.log_presence for part in parts]),
             torch.cat(lengths) if len(lengths) == len(parts) else None,
         )
 
@@ -65,25 +68,30 @@ def evidence(
     model: TzK,
     T: Tensor,
     knowledge: Sequence[str] | None = None,
+    *,
     importance_samples: int = 64,
     seed: int = 0,
     levels: int | None = None,
     chunk: int = 256,
 ) -> Evidence:
-    """`Evidence` of T, (n, *shape), in the scale of the model, for these knowledge types; all by default.
+    """`Evidence` of observations for some knowledge types, or all.
 
-    levels: the grey levels that T was dequantised from, None for real-valued data.
+    Every row is that of `model.log_prob(T[i : i + 1], name, importance_samples=..., seed=...)`. The
+    noise of the integral over C is the same for all, so that no score depends on other observations.
 
-    Every row is what `model.log_prob(T[i : i + 1], name, importance_samples=..., seed=...)` says of that observation
-    alone: the noise of the integral over C is the same for all, so that no score depends on what else was asked.
-    Raises `TzkError` for an unknown name, and if T has another shape, is not finite, or lies outside the domain of the
-    flow.
+    Args:
+        T: (n, *shape), in the scale of the model.
+        levels: the grey levels that T was dequantised from, None for real-valued data.
+
+    Raises:
+        TzkError: for an unknown name, and if T has another shape, is not finite, or lies outside the domain of the
+            flow.
     """
     names = tuple(dict.fromkeys(knowledge)) if knowledge is not None else tuple(n for n, _ in model.named_knowledge())
-    kinds = [model.find(name) for name in names]
+    members = [model.find(name) for name in names]
     noises = [
-        torch.randn(1, importance_samples, kind.characteristics, generator=stream(seed, "importance", name))
-        for name, kind in zip(names, kinds, strict=True)
+        torch.randn(1, importance_samples, member.characteristics, generator=stream(seed, "importance", name))
+        for name, member in zip(names, members, strict=True)
     ]
     like = model.like
     check_observations(T, model.shape)
@@ -93,12 +101,12 @@ def evidence(
         log_prob_z = model.flow.base.log_prob(z)
         prior.append((log_prob_z + logabsdet).cpu())
         logabsdets.append(logabsdet.cpu())
-        each = [
-            log_prob_present_from(kind, z, noise.expand(len(z), -1, -1)) - log_prob_z
-            for kind, noise in zip(kinds, noises, strict=True)
+        log_ratios = [
+            log_prob_present_from(member, z, noise.expand(len(z), -1, -1)) - log_prob_z
+            for member, noise in zip(members, noises, strict=True)
         ]
         present = [presence.present for presence in presence_given(model, names, z).values()]
-        ratios.append(torch.stack(each, 1).cpu() if each else torch.zeros(len(z), 0))
+        ratios.append(torch.stack(log_ratios, 1).cpu() if log_ratios else torch.zeros(len(z), 0))
         presences.append(torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0))
     check_domain(torch.cat(logabsdets))
     lengths = None if levels is None else code_length(T, levels)
@@ -106,9 +114,10 @@ def evidence(
 
 
 def dequantised(T: Tensor, levels: int | None, seed: int = 0) -> Tensor:
-    """Grey levels, uint8 (n, *shape), with noise; the noise of every row derives from `seed` and what the row holds.
+    """Dequantise grey levels, uint8 (n, *shape); floating point is returned unchanged.
 
-    So an image gets the same score wherever it lies and whatever is scored with it. Floating point comes back as it is.
+    The noise of an image derives from `seed` and its grey levels. So it has the same score at any position and beside
+    any others.
     """
     if T.is_floating_point():
         return T

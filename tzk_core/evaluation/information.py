@@ -1,17 +1,17 @@
-"""What a knowledge type knows of held-out data: the terms of Eq. 4, consistency, its discriminator."""
+"""Information of knowledge types about held-out data: terms of Eq. 4, consistency, discriminators."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tzk_core.evaluation.likelihood import EvaluationSplit
-from tzk_core.knowledge import Presence, discriminate
-from tzk_core.knowledge.stacking import of_each
+from tzk_core.knowledge import Knowledge, Presence, discriminate
+from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model import TzK
 from tzk_core.objective.sides import characteristics_terms
 from tzk_core.random_streams import stream
@@ -19,7 +19,7 @@ from tzk_core.random_streams import stream
 
 @dataclass
 class _Mean:
-    """A weighted mean that is gathered chunk by chunk."""
+    """A weighted mean, gathered by chunks."""
 
     total: float = 0.0
     weight: float = 0.0
@@ -35,13 +35,18 @@ class _Mean:
 
 @dataclass
 class Information:
-    """Eq. 4's terms of one knowledge type, in nats, gathered over samples whose κ is observed.
+    """Eq. 4's terms of one knowledge type, in nats, over samples whose κ is observed.
 
-    With K = (κ, C): I(z; K) = E log p(z given K)/p(z), which for κ = 0 is log p(κ=0 given z)/p(κ=0);
-    H(K) = -E log p(K); H(K given T) = -E log p(K given z). C is as observed, or one sample of its encoder.
+    K = (κ, C); C is as observed, or one sample of its encoder.
+
+    mutual_information: I(z; K) = E log p(z given K)/p(z), which for κ = 0 is log p(κ=0 given z)/p(κ=0).
+    entropy: H(K) = -E log p(K).
+    conditional_entropy: H(K given T) = -E log p(K given z).
     inconsistency: g, E |log p_enc - log p_dec| over samples in which the knowledge is present, both less
-    log p(C given z) where C was filled in. characteristics_kl: of p(C given z) from p(C), where C was filled in: how
-    many nats C says of z.
+        log p(C given z) where C was filled in.
+    characteristics_kl: of p(C given z) from p(C), where C was filled in: the information of C about z.
+    accuracy, accuracy_present, accuracy_absent: of the discriminator.
+    inconsistency_of: `inconsistency` by data set.
     """
 
     mutual_information: _Mean = field(default_factory=_Mean)
@@ -69,72 +74,110 @@ class Information:
         }
 
 
+class _Chunk(NamedTuple):
+    """Samples of a split, encoded: z, log p(z), (rows,), and their weight."""
+
+    split: EvaluationSplit
+    rows: slice
+    z: Tensor
+    log_prob_z: Tensor
+    weight: float
+
+    def presence(self, name: str) -> Tensor:
+        """κ of a knowledge type, (rows,)."""
+        return self.split.presence[self.rows, self.split.knowledge.index(name)].to(self.z.device)
+
+    def characteristics(self, name: str) -> Tensor | None:
+        """Observed C of a knowledge type, (rows, c); None where there is none."""
+        observed = self.split.characteristics.get(name)
+        return None if observed is None else observed[self.rows].to(self.z)
+
+
 @torch.no_grad()
-def information(model: TzK, held: Sequence[EvaluationSplit], seed: int = 0, chunk: int = 512) -> dict[str, Information]:
-    """`Information` of every knowledge type that any of `held` knows of; data sets weigh as they do in the training
-    population."""
-    known = {name for each in held for name in each.knowledge}
+def information(
+    model: TzK, held_out: Sequence[EvaluationSplit], *, seed: int = 0, chunk: int = 512
+) -> dict[str, Information]:
+    """`Information` of every knowledge type that any split has presence of.
+
+    Data sets have the weights of the training population.
+    """
+    known = {name for split in held_out for name in split.knowledge}
     gathered: dict[str, Information] = {name: Information() for name, _ in model.named_knowledge() if name in known}
     like = model.like
-    for each in held:
-        weight = each.share / len(each.T)
-        for number, start in enumerate(range(0, len(each.T), chunk)):
+    for split in held_out:
+        weight = split.share / len(split.T)
+        names = [name for name in gathered if name in split.knowledge]
+        for number, start in enumerate(range(0, len(split.T), chunk)):
             rows = slice(start, start + chunk)
-            z, _ = model.flow.encode(each.T[rows].to(like))
-            log_prob_z = model.flow.base.log_prob(z)
-            told = [name for name in gathered if name in each.knowledge]
-            for name, log_presence in presence_given(model, told, z).items():
-                generator = stream(seed, "information", name, number)
-                _gather(model, each, rows, name, gathered[name], z, log_prob_z, log_presence, weight, generator)
+            z, _ = model.flow.encode(split.T[rows].to(like))
+            samples = _Chunk(split, rows, z, model.flow.base.log_prob(z), weight)
+            for name, log_presence in presence_given(model, names, z).items():
+                knowledge, generator = model.find(name), stream(seed, "information", name, number)
+                _gather_presence(gathered[name], samples.presence(name), log_presence, weight=weight)
+                _gather_absent(gathered[name], samples, name, knowledge=knowledge, log_presence=log_presence)
+                _gather_present(
+                    gathered[name], samples, name, knowledge=knowledge, log_presence=log_presence, generator=generator
+                )
     return gathered
 
 
 def presence_given(model: TzK, names: Sequence[str], z: Tensor) -> dict[str, Presence]:
-    """By name, log p(κ=0 given z) and log p(κ=1 given z), (batch,) each; types of one structure are evaluated
-    together."""
+    """By name, log p(κ=0 given z) and log p(κ=1 given z), (batch,) each.
+
+    Types of one structure are evaluated together.
+    """
     knowledge = {name: model.find(name) for name in names}
-    found = of_each(knowledge, discriminate, z, not_vmappable=model.not_vmappable)
-    return {name: Presence(*each) for name, each in found.items()}
+    presences = evaluate_all(knowledge, discriminate, z, not_vmappable=model.not_vmappable)
+    return {name: Presence(*values) for name, values in presences.items()}
 
 
-def _gather(
-    model: TzK,
-    held: EvaluationSplit,
-    rows: slice,
-    name: str,
-    info: Information,
-    z: Tensor,
-    log_prob_z: Tensor,
-    log_presence: Presence,
-    weight: float,
-    generator: torch.Generator,
-) -> None:
-    kind = model.find(name)
-    presence = held.presence[rows, held.knowledge.index(name)].to(z.device)
+def _gather_presence(info: Information, presence: Tensor, log_presence: Presence, *, weight: float) -> None:
+    """Add the accuracy of the discriminator where κ, (rows,), is known."""
     log_absent, log_present = log_presence
-    log_prior_absent, log_prior_present = kind.log_prob_presence()
-
     is_absent, is_present = presence == 0, presence == 1
-    info.mutual_information.add(log_absent[is_absent] - log_prior_absent, weight)
-    info.entropy.add(-log_prior_absent.expand(int(is_absent.sum())), weight)
-    info.conditional_entropy.add(-log_absent[is_absent], weight)
-    right_absent, right_present = log_absent[is_absent] > log_present[is_absent], log_present > log_absent
+    right_absent = log_absent[is_absent] > log_present[is_absent]
+    right_present = (log_present > log_absent)[is_present]
     info.accuracy_absent.add(right_absent, weight)
     info.accuracy.add(right_absent, weight)
+    info.accuracy_present.add(right_present, weight)
+    info.accuracy.add(right_present, weight)
+
+
+def _gather_absent(
+    info: Information, chunk: _Chunk, name: str, *, knowledge: Knowledge, log_presence: Presence
+) -> None:
+    """Add the terms of samples without the knowledge."""
+    is_absent = chunk.presence(name) == 0
+    log_absent, log_prior = log_presence.absent[is_absent], knowledge.log_prob_presence()[0]
+    info.mutual_information.add(log_absent - log_prior, chunk.weight)
+    info.entropy.add(-log_prior.expand(int(is_absent.sum())), chunk.weight)
+    info.conditional_entropy.add(-log_absent, chunk.weight)
+
+
+def _gather_present(
+    info: Information,
+    chunk: _Chunk,
+    name: str,
+    *,
+    knowledge: Knowledge,
+    log_presence: Presence,
+    generator: torch.Generator,
+) -> None:
+    """Add the terms of samples with the knowledge, and its consistency."""
+    is_present, weight = chunk.presence(name) == 1, chunk.weight
     if not is_present.any():
         return
-
-    z, log_prob_z, log_present = z[is_present], log_prob_z[is_present], log_present[is_present]
-    info.accuracy_present.add(right_present[is_present], weight)
-    info.accuracy.add(right_present[is_present], weight)
-    noise = torch.randn(len(z), kind.characteristics, generator=generator).to(z)
-    observed = held.characteristics[name][rows].to(z)[is_present] if name in held.characteristics else None
-    C = characteristics_terms(kind, z, log_prob_z, noise=noise, observed=observed)
+    z, log_prob_z, log_present = chunk.z[is_present], chunk.log_prob_z[is_present], log_presence.present[is_present]
+    log_prior = knowledge.log_prob_presence()[1]
+    noise = torch.randn(len(z), knowledge.characteristics, generator=generator).to(z)
+    characteristics = chunk.characteristics(name)
+    observed = None if characteristics is None else characteristics[is_present]
+    C = characteristics_terms(knowledge, z, log_prob_z, noise=noise, observed=observed)
     info.characteristics_kl.add((C.log_encoded - C.log_prior)[C.filled_in], weight)
     info.mutual_information.add(C.log_ratio, weight)
-    info.entropy.add(-(log_prior_present + C.log_prior), weight)
+    info.entropy.add(-(log_prior + C.log_prior), weight)
     info.conditional_entropy.add(-(log_present + C.log_encoded), weight)
     # log q of a filled-in C goes from both sides, so that the gap is the same with or without it
-    gap = (log_prior_present + C.log_prior + C.log_ratio) - (log_present + C.log_encoded)
+    gap = (log_prior + C.log_prior + C.log_ratio) - (log_present + C.log_encoded)
     info.inconsistency.add(gap.abs(), weight)
-    info.inconsistency_of.setdefault(held.dataset, _Mean()).add(gap.abs(), 1.0)
+    info.inconsistency_of.setdefault(chunk.split.dataset, _Mean()).add(gap.abs(), 1.0)

@@ -18,10 +18,13 @@ from tzk_core.units import bits_per_image
 class EvaluationSplit:
     """One split of one data set, as it is evaluated.
 
-    T: (n, *shape), dequantised. presence: (n, knowledge) in {0, 1, nan}, columns named `knowledge`.
-    characteristics: by knowledge, (n, c), nan where not observed. levels, original_dims: see `data.protocol`.
+    T: (n, *shape), dequantised.
+    presence: (n, knowledge) in {0, 1, nan}, columns named `knowledge`.
+    characteristics: by knowledge, (n, c), nan where not observed.
+    levels, original_dims: see `data.protocol`.
     share: of the training population, which p(κ) was fitted on.
-    draws: how many dequantisations are evaluated, the first of which is T; `redraw(k)` gives the k-th.
+    draws: how many dequantisations are evaluated, the first of which is T.
+    redraw: the k-th dequantisation.
     """
 
     dataset: str
@@ -44,7 +47,7 @@ class EvaluationSplit:
             yield self.redraw(number)
 
     def presence_of(self, names: Iterable[str]) -> Tensor:
-        """Their columns of `presence`, (n, names)."""
+        """Columns of `presence` by name, (n, names)."""
         return self.presence[:, [self.knowledge.index(name) for name in names]]
 
     def rows(self, name: str) -> Tensor:
@@ -56,22 +59,24 @@ class EvaluationSplit:
 class Scores:
     """Log-densities of one held-out split, in nats.
 
-    Of several dequantisations T_1, ..., T_k of one sample they are log (1/k) Σ p(T_i), which in the mean is a lower
-    bound on the log-probability of the grey levels, as log p(T_1) is, and a tighter one (Burda et al. 2016; Ho et al.
+    Of several dequantisations T_1, ..., T_k of one sample they are log (1/k) Σ p(T_i). In the mean this is a lower
+    bound on the log-probability of the grey levels, and a tighter one than log p(T_1) (Burda et al. 2016; Ho et al.
     2019, Section 3.1).
 
-    prior: (n,), log p(T). given: by knowledge type, (m,), log p(T given κ=1) of its samples `rows[name]`.
+    prior: log p(T), (n,).
+    rows: by knowledge type, the positions of its m samples.
+    conditional: by knowledge type, log p(T given κ=1), (m,).
     decided: by knowledge type whose C has finitely many values, (m,), which of its `support` is the most probable given
-        T by Bayes. `given` is exact for these, for others a bound of `importance_samples`.
-    presence: by knowledge type, (m,), log p(κ=1 given T) by its discriminator; of several dequantisations each weighs
-        as its p(T), which gives p(κ=1 given the grey levels).
+        T by Bayes. `conditional` is exact for these, for others a bound of `importance_samples`.
+    presence: by knowledge type, log p(κ=1 given T) by its discriminator, (m,). Several dequantisations are weighted by
+        their p(T), which gives p(κ=1 given the grey levels).
     one_draw: the scores of T_1 alone, where there are several dequantisations.
     """
 
-    held: EvaluationSplit
+    held_out: EvaluationSplit
     prior: Tensor
     rows: Mapping[str, Tensor]
-    given: Mapping[str, Tensor]
+    conditional: Mapping[str, Tensor]
     importance_samples: int
     decided: Mapping[str, Tensor] = field(default_factory=dict)
     presence: Mapping[str, Tensor] = field(default_factory=dict)
@@ -79,30 +84,47 @@ class Scores:
 
     def log_prob_where_present(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
-        present = torch.isin(self.rows[name], self.held.rows(name))
-        return self.given[name][present]
+        present = torch.isin(self.rows[name], self.held_out.rows(name))
+        return self.conditional[name][present]
 
 
-def row(held: EvaluationSplit, name: str, kind: str, log_prob: Tensor, **more: Any) -> dict[str, Any]:
-    """One row of results.json from log-densities, (n,), in nats. The standard error is of bits per image."""
-    bits = bits_per_image(log_prob.double(), held.T[0].numel(), held.levels)
-    return make_row(held, name, kind, bits.mean().item(), len(bits), standard_error(bits), **more)
+def row(held_out: EvaluationSplit, log_prob: Tensor, *, name: str, row_type: str, **more: Any) -> dict[str, Any]:
+    """One row of results.json from log-densities, (n,), in nats.
+
+    The standard error is of bits per image.
+    """
+    bits = bits_per_image(log_prob.double(), held_out.T[0].numel(), held_out.levels)
+    mean, error = bits.mean().item(), standard_error(bits)
+    return make_row(held_out, mean, name=name, row_type=row_type, count=len(bits), error=error, **more)
 
 
 def make_row(
-    held: EvaluationSplit, name: str, kind: str, bits: float, count: int | None, error: float | None, **more: Any
+    held_out: EvaluationSplit,
+    bits: float,
+    *,
+    name: str,
+    row_type: str,
+    count: int | None,
+    error: float | None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """One row of results.json from bits per image; what they are an estimate of is "exact" unless said."""
+    """One row of results.json from bits per image.
+
+    Args:
+        row_type: the value of its "kind": "prior", "knowledge", "mixture" or "baseline".
+        error: the standard error of the bits.
+        more: other columns; "estimate" is "exact" by default.
+    """
     return {
         "name": name,
-        "kind": kind,
+        "kind": row_type,
         "knowledge": None,
-        "dataset": held.dataset,
-        "split": held.split,
+        "dataset": held_out.dataset,
+        "split": held_out.split,
         "count": count,
         "bits_per_image": bits,
-        "bits_per_dim": bits / held.T[0].numel(),
-        "bits_per_pixel": bits / held.original_dims if held.original_dims else None,
+        "bits_per_dim": bits / held_out.T[0].numel(),
+        "bits_per_pixel": bits / held_out.original_dims if held_out.original_dims else None,
         "one_draw_bits_per_dim": None,
         "estimate": "exact",
         "importance_samples": None,
@@ -115,124 +137,134 @@ def make_row(
 
 
 def standard_error(values: Tensor) -> float | None:
-    """That of the mean of (n,) independent values; none of a single one."""
+    """The standard error of the mean of (n,) independent values; None for a single one."""
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def gain(held: EvaluationSplit, bits: Tensor, prior: Tensor) -> dict[str, float | None]:
-    """By how many bits per dim less than the `prior` a row needs, with the standard error of the paired difference.
+def gain(held_out: EvaluationSplit, bits: Tensor, prior: Tensor) -> dict[str, float | None]:
+    """Bits per dim saved in comparison with the prior, and the standard error.
 
-    Both are bits per image, (n,), of the same samples.
+    That is of the paired difference: both are bits per image, (n,), of the same samples.
     """
-    difference = (prior - bits).double() / held.T[0].numel()
+    difference = (prior - bits).double() / held_out.T[0].numel()
     return {"gain_bits_per_dim": difference.mean().item(), "gain_standard_error": standard_error(difference)}
 
 
 def prior_row(scores: Scores) -> dict[str, Any]:
-    """log p(T): of grey levels the density of one noisy T, or the mean of several, and a bound on what they cost."""
-    held, estimate = scores.held, "exact"
-    if held.levels is not None:
-        estimate = "one dequantisation (one draw)" if held.draws == 1 else f"bound of {held.draws} dequantisations"
-    return row(held, "prior", "prior", scores.prior, estimate=estimate, **_one_draw(scores, lambda each: each.prior))
+    """The row of log p(T).
+
+    For grey levels that is the density of one dequantised T, or the mean of several, and a bound on their cost.
+    """
+    held_out, estimate = scores.held_out, "exact"
+    if held_out.levels is not None:
+        estimate = (
+            "one dequantisation (one draw)" if held_out.draws == 1 else f"bound of {held_out.draws} dequantisations"
+        )
+    more = {"estimate": estimate, **_one_draw(scores, lambda first: first.prior)}
+    return row(held_out, scores.prior, name="prior", row_type="prior", **more)
 
 
 def knowledge_row(scores: Scores, name: str, inconsistency: float | None) -> dict[str, Any]:
-    """log p(T given κ=1) on the samples of the data set in which the knowledge is present."""
-    held, own = scores.held, scores.log_prob_where_present(name)
+    """The row of log p(T given κ=1), on samples in which the knowledge is present."""
+    held_out, log_prob = scores.held_out, scores.log_prob_where_present(name)
     return row(
-        held,
-        name,
-        "knowledge",
-        own,
+        held_out,
+        log_prob,
+        name=name,
+        row_type="knowledge",
         knowledge=name,
         inconsistency_nats=inconsistency,
-        **_gain(held, own, scores.prior[held.rows(name)]),
-        **_one_draw(scores, lambda each: each.log_prob_where_present(name)),
+        **_gain(held_out, log_prob, scores.prior[held_out.rows(name)]),
+        **_one_draw(scores, lambda first: first.log_prob_where_present(name)),
         **_estimate(scores, [name]),
     )
 
 
 def mean_row(scores: Scores, name: str, members: Sequence[str]) -> dict[str, Any]:
-    """The mean over knowledge types of each one's mean on its own samples: the paper's "digit conditional".
+    """The row of the mean over knowledge types of means on their own samples.
 
-    The label is known: the mixture over the same types sums it out. Standard errors are those of independent means: of
-    their average, and unknown where a mean is of one sample.
+    It is the paper's "digit conditional". The label is known; the mixture over the same types sums it out. The standard
+    error is that of an average of independent means, and unknown where a mean is of one sample.
     """
     rows = [knowledge_row(scores, member, None) for member in members]
 
     def average(key: str) -> float | None:
-        values = [each[key] for each in rows]
+        values = [member[key] for member in rows]
         return None if None in values else sum(values) / len(values)
 
     def error(key: str) -> float | None:
-        values = [each[key] for each in rows]
+        values = [member[key] for member in rows]
         return None if None in values else math.sqrt(sum(value**2 for value in values)) / len(values)
 
-    bits = sum(each["bits_per_image"] for each in rows) / len(rows)
-    count = sum(each["count"] for each in rows)
+    bits = sum(member["bits_per_image"] for member in rows) / len(rows)
+    count = sum(member["count"] for member in rows)
     label = ", ".join(members) if len(members) < 3 else f"{members[0]} to {members[-1]}"
     more: dict[str, Any] = {key: average(key) for key in ("gain_bits_per_dim", "one_draw_bits_per_dim")}
     more |= {"gain_standard_error": error("gain_standard_error"), "knowledge": label, **_estimate(scores, members)}
-    return make_row(scores.held, name, "knowledge", bits, count, error("standard_error"), **more)
+    more |= {"name": name, "row_type": "knowledge", "count": count, "error": error("standard_error")}
+    return make_row(scores.held_out, bits, **more)
 
 
 def mixture_log_prob(scores: Scores, log_weights: Mapping[str, float]) -> Tensor:
-    """log Σ_k w_k p(T given κ^k=1), (n,), over a partition whose members were evaluated on every sample."""
-    weighted = [scores.given[name] + weight for name, weight in log_weights.items()]
+    """log Σ_k w_k p(T given κ^k=1), (n,), over members that were scored on every sample."""
+    weighted = [scores.conditional[name] + weight for name, weight in log_weights.items()]
     return torch.logsumexp(torch.stack(weighted), 0)
 
 
 def mixture_row(scores: Scores, name: str, log_weights: Mapping[str, float]) -> dict[str, Any]:
-    """The fair unconditional number of a model with knowledge: the mixture over a declared partition, on the samples
-    that are known to be in it."""
-    rows = decided(scores.held, log_weights)
+    """The row of the mixture over a partition, on decided samples.
 
-    def mixture(each: Scores) -> Tensor:
-        return mixture_log_prob(each, log_weights)[rows]
+    It is the fair unconditional number of a model with knowledge.
+    """
+    rows = decided(scores.held_out, log_weights)
+
+    def mixture(scores: Scores) -> Tensor:
+        return mixture_log_prob(scores, log_weights)[rows]
 
     log_prob = mixture(scores)
     return row(
-        scores.held,
-        name,
-        "mixture",
+        scores.held_out,
         log_prob,
+        name=name,
+        row_type="mixture",
         knowledge=", ".join(log_weights),
-        **_gain(scores.held, log_prob, scores.prior[rows]),
+        **_gain(scores.held_out, log_prob, scores.prior[rows]),
         **_one_draw(scores, mixture),
         **_estimate(scores, log_weights),
     )
 
 
-def covers(held: EvaluationSplit, members: Iterable[str]) -> bool:
+def covers(held_out: EvaluationSplit, members: Iterable[str]) -> bool:
     """Whether these knowledge types partition the data set (`partitions.Fit`)."""
-    return Fit.of(held.presence_of(members)).whole
+    return Fit.of(held_out.presence_of(members)).whole
 
 
-def decided(held: EvaluationSplit, members: Iterable[str]) -> Tensor:
+def decided(held_out: EvaluationSplit, members: Iterable[str]) -> Tensor:
     """Where it is known which of these knowledge types a sample has, (n,) bool."""
-    return Fit.of(held.presence_of(members)).decided
+    return Fit.of(held_out.presence_of(members)).decided
 
 
-def _gain(held: EvaluationSplit, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:
+def _gain(held_out: EvaluationSplit, log_prob: Tensor, prior: Tensor) -> dict[str, float | None]:
     """`gain` from log-densities, (n,), in nats."""
-    dims = held.T[0].numel()
-    return gain(held, *(bits_per_image(each.double(), dims, held.levels) for each in (log_prob, prior)))
+    dims = held_out.T[0].numel()
+    bits, prior_bits = (bits_per_image(values.double(), dims, held_out.levels) for values in (log_prob, prior))
+    return gain(held_out, bits, prior_bits)
 
 
 def _one_draw(scores: Scores, log_prob: Callable[[Scores], Tensor]) -> dict[str, float | None]:
-    """What a row would be by its first dequantisation alone, in bits per dim, where there are several."""
+    """Bits per dim by the first dequantisation alone, where there are several."""
     if scores.one_draw is None:
         return {"one_draw_bits_per_dim": None}
-    dims = scores.held.T[0].numel()
-    bits = bits_per_image(log_prob(scores.one_draw).double(), dims, scores.held.levels)
+    dims = scores.held_out.T[0].numel()
+    bits = bits_per_image(log_prob(scores.one_draw).double(), dims, scores.held_out.levels)
     return {"one_draw_bits_per_dim": bits.mean().item() / dims}
 
 
 def _estimate(scores: Scores, names: Iterable[str]) -> dict[str, Any]:
-    """How the integral over C of these knowledge types was taken, and that over the noise in grey levels."""
-    held, draws = scores.held, ""
-    if held.levels is not None:
-        draws = ", one draw" if held.draws == 1 else f", {held.draws} dequantisations"
+    """How the integrals over C and over the noise in grey levels were estimated."""
+    held_out, draws = scores.held_out, ""
+    if held_out.levels is not None:
+        draws = ", one draw" if held_out.draws == 1 else f", {held_out.draws} dequantisations"
     if scores.decided.keys() >= set(names):
         return {"estimate": "exact sum over C" + draws}
     return {"estimate": "importance-weighted bound" + draws, "importance_samples": scores.importance_samples}

@@ -1,4 +1,4 @@
-""""None of them": the verdict that an observation shows no knowledge type, by one statistic and a threshold."""
+""" "None of them": the verdict that an observation shows no knowledge type."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ DEFAULT, WITHOUT_KNOWLEDGE = "best", "likelihood"
 
 @dataclass(frozen=True)
 class Verdicts:
-    """values: (n,), of the statistic. none: (n,), whether it lies below the threshold. p_value: (n,), the share of
-    validation data, and of the observation itself among them, that is at least as odd; None without validation data."""
+    """Verdicts on n observations.
+
+    values: of the statistic, (n,).
+    none: whether it lies below the threshold, (n,).
+    p_value: the share of validation data, the observation itself included, that is at least as odd, (n,). None without
+        validation data.
+    """
 
     values: Tensor
     none: Tensor
@@ -30,8 +35,11 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class Novelty:
-    """The statistic, the threshold below which an observation is none of them, and what it was chosen on: the statistic
-    of validation data, (n,), and how many these were by data set; empty if a person gave the threshold."""
+    """A statistic, and the threshold below which an observation is none of them.
+
+    validation: the statistic of the validation data that the threshold is from, (n,); empty for a user's threshold.
+    counts: of these data, by data set.
+    """
 
     statistic: str
     threshold: float
@@ -41,36 +49,47 @@ class Novelty:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def chosen(
+    def from_validation(
         cls,
         model: TzK,
         knowledge: Sequence[str],
         validation: Mapping[str, Evidence],
+        *,
         false_alarms: float = 0.05,
         statistic: str | None = None,
     ) -> Novelty:
-        """With the threshold below which the share `false_alarms` of validation data lie, up to one of them.
+        """Choose the threshold below which the share `false_alarms` of validation data lie.
 
-        validation: by data set, evidence about `knowledge` of samples in which some of it is present. Raises `TzkError`
-        for an unknown statistic, or one that cannot be had of this evidence.
+        Args:
+            validation: by data set, evidence about `knowledge` of samples in which some of it is present.
+            false_alarms: exact up to one sample.
+
+        Raises:
+            TzkError: for an unknown statistic, or one that this evidence does not allow.
         """
         statistic = usable(statistic, knowledge)
         reference = Reference.of(model, knowledge, validation)
         joined = Evidence.joined(list(validation.values()))
         values = _values(joined, reference, statistic)
-        counts = {name: len(each) for name, each in validation.items()}
+        counts = {name: len(own) for name, own in validation.items()}
         return cls(statistic, threshold_at(values, false_alarms), reference, false_alarms, values.sort().values, counts)
 
     @classmethod
-    def given(cls, model: TzK, knowledge: Sequence[str], threshold: float, statistic: str | None = None) -> Novelty:
-        """With a threshold of the user's own, no data needed; raises `TzkError` for a statistic that needs some."""
+    def from_threshold(
+        cls, model: TzK, knowledge: Sequence[str], threshold: float, *, statistic: str | None = None
+    ) -> Novelty:
+        """Take a threshold of the user's own, without data.
+
+        Raises:
+            TzkError: for a statistic that needs data.
+        """
         statistic = usable(statistic, knowledge)
         if statistic in NEED_DATA:
             raise TzkError(f"{statistic!r} needs validation data: leave --threshold out, or take another statistic")
         return cls(statistic, threshold, Reference.of(model, knowledge, {}))
 
     def verdicts(self, evidence: Evidence) -> Verdicts:
-        """On every observation of the evidence; one whose statistic is not a number is none of them."""
+        """Verdicts on all observations; one whose statistic is nan is none of them."""
         values = _values(evidence, self.reference, self.statistic)
         none = ~(values >= self.threshold)
         if not len(self.validation):
@@ -90,17 +109,21 @@ class Novelty:
 
 
 def usable(name: str | None, knowledge: Sequence[str]) -> str:
-    """The statistic of this name, None being the default; TzkError if there is none, or it needs more knowledge."""
+    """The statistic of this name, or the default.
+
+    Raises:
+        TzkError: if there is none, or it needs knowledge.
+    """
     name = name or (DEFAULT if knowledge else WITHOUT_KNOWLEDGE)
     check_statistic(name)
     if name in NEED_KNOWLEDGE and not knowledge:
-        without = ", ".join(each for each in STATISTICS if each not in NEED_KNOWLEDGE)
+        without = ", ".join(other for other in STATISTICS if other not in NEED_KNOWLEDGE)
         raise TzkError(f"{name!r} is about knowledge, and this model has none: take one of {without}")
     return name
 
 
 def _values(evidence: Evidence, reference: Reference, statistic: str) -> Tensor:
-    found = statistics(evidence, reference)
-    if statistic not in found:
+    values = statistics(evidence, reference)
+    if statistic not in values:
         raise TzkError(f"{statistic!r} needs grey levels, and this model's data have none: take another statistic")
-    return found[statistic]
+    return values[statistic]

@@ -1,4 +1,4 @@
-"""How well statistics tell the data of a model from other data: areas under ROC curves, detections at a threshold."""
+"""How well statistics detect other data: areas under ROC curves, detections at a threshold."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ def detections(
     model: TzK,
     knowledge: Sequence[str],
     validation: Mapping[str, Evidence],
+    *,
     inside: Evidence,
     outside: Evidence,
     false_alarms: float = 0.05,
 ) -> list[dict[str, Any]]:
-    """One row for each statistic, from evidence about `knowledge`; no statistic is fitted to anything from outside.
+    """One row a statistic, from evidence about `knowledge`.
 
-    "area" is the probability that the statistic is larger inside than outside, with "standard_error"; "threshold" is
-    the one below which the share `false_alarms` of validation data lie; "detected" is the share outside that lies below
-    it, and "false_alarms" that inside, on data that the threshold was not chosen on.
+    No statistic is fitted to data from outside.
+
+    Returns:
+        Rows with these columns.
+        area: the probability that the statistic is larger inside than outside.
+        standard_error: of the area.
+        threshold: the one below which the share `false_alarms` of validation data lie.
+        detected: the share outside that lies below it.
+        false_alarms: the share inside that lies below it, on data that the threshold was not chosen on.
     """
     reference = Reference.of(model, knowledge, validation)
     chosen_on = statistics(Evidence.joined(list(validation.values())), reference)

@@ -1,4 +1,4 @@
-"""What of an evaluation the samples at hand allow, found from their labels alone: partitions, means, knowledge."""
+"""Which partitions and means an evaluation has samples for, from their labels alone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SHOWN = 8
 class Fit:
     """How knowledge types fit samples as a partition of them.
 
-    decided: (n,) bool, where the presence of each is known. none, several: how many of these samples have none of them,
-    or more than one; a sample that is known to have several counts as such whatever else is not known of it.
+    decided: where the presence of all is known, (n,) bool.
+    none: how many decided samples have none of them.
+    several: how many samples are known to have more than one, decided or not.
     """
 
     decided: Tensor
@@ -28,18 +29,18 @@ class Fit:
 
     @classmethod
     def of(cls, presence: Tensor) -> Fit:
-        """Of the columns of some knowledge types, (n, members) in {0, 1, nan}."""
+        """The fit of knowledge types with these columns, (n, members) in {0, 1, nan}."""
         decided, count = ~presence.isnan().any(1), presence.nansum(1)
         return cls(decided, int((decided & (count == 0)).sum()), int((count > 1).sum()))
 
     @property
     def whole(self) -> bool:
-        """Whether it is a partition: every sample that is decided has just one, and some are."""
+        """Whether it is a partition: all decided samples have just one, and some are decided."""
         return bool(self.decided.any()) and not self.none and not self.several
 
     @property
     def undecided(self) -> int:
-        """How many samples there are whose labels do not say which they have."""
+        """How many samples have labels that do not decide."""
         return int((~self.decided).sum())
 
     def __str__(self) -> str:
@@ -50,7 +51,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Labels:
-    """The presence of all knowledge in one split of every data set: by data set, (n, knowledge) in {0, 1, nan}."""
+    """Presence in one split of every data set, (n, knowledge) in {0, 1, nan}."""
 
     split: str
     knowledge: tuple[str, ...]
@@ -66,26 +67,26 @@ class Labels:
         return {name for name, here in zip(self.knowledge, any_sample, strict=True) if here}
 
     def problems(self, partitions: Mapping[str, Sequence[str]], means: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """A sentence for each partition and each mean that no data set can be evaluated by."""
+        """A sentence for every partition and mean that no data set can be evaluated by."""
         for title, members in partitions.items():
             fits = {dataset: Fit.of(self.of(dataset, members)) for dataset in self.presence}
             if not any(fit.whole for fit in fits.values()):
-                found = "; ".join(f"in {dataset!r} {fit}" for dataset, fit in fits.items())
+                details = "; ".join(f"in {dataset!r} {fit}" for dataset, fit in fits.items())
                 yield (
                     f"[evaluation.partitions] {title!r} partitions no data set: it needs exactly one of its knowledge "
-                    f"types present in each sample of one; of the {self.split} split, {found}"
+                    f"types present in each sample of one; of the {self.split} split, {details}"
                 )
         for title, members in means.items():
             missing = {dataset: [m for m in members if m not in self.present(dataset)] for dataset in self.presence}
             if all(missing.values()):
-                found = "; ".join(f"{dataset!r} has none of {listed(names)}" for dataset, names in missing.items())
+                details = "; ".join(f"{dataset!r} has none of {listed(names)}" for dataset, names in missing.items())
                 yield (
                     f"[evaluation.means] {title!r} is of no data set: it needs all of its knowledge types present in "
-                    f"samples of one; of the {self.split} split, {found}"
+                    f"samples of one; of the {self.split} split, {details}"
                 )
 
     def notes(self, partitions: Mapping[str, Sequence[str]]) -> Iterator[str]:
-        """A sentence for each thing that is evaluated on a part of the samples, or not at all."""
+        """A sentence for everything that is evaluated partly or not at all."""
         for title, members in partitions.items():
             for dataset, presence in self.presence.items():
                 fit = Fit.of(self.of(dataset, members))
@@ -109,7 +110,11 @@ class Labels:
 
 
 def matched(globs: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, list[str]]:
-    """By title, the names that any of its globs matches, in their order; `TzkError` for a glob that matches none."""
+    """By title, the names that any of its globs matches, in their order.
+
+    Raises:
+        TzkError: for a glob that matches none.
+    """
     for title, patterns in globs.items():
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
@@ -118,7 +123,7 @@ def matched(globs: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[st
                     f"{listed(names) or 'no knowledge'}"
                 )
     return {
-        title: [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
+        title: [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         for title, patterns in globs.items()
     }
 

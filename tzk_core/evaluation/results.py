@@ -1,4 +1,4 @@
-"""The whole of results.json: likelihoods, what each knowledge type knows, classification, invertibility."""
+"""The whole of results.json: likelihoods, information, classification, invertibility."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMAT = 1
 
 def evaluate(
     model: TzK,
-    held: Sequence[EvaluationSplit],
+    held_out: Sequence[EvaluationSplit],
     train: Mapping[str, Tensor],
     *,
     partitions: Mapping[str, Sequence[str]],
@@ -35,29 +35,36 @@ def evaluate(
     importance_samples: int,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything that is reported about a model on held-out data.
+    """Evaluate a model on held-out data.
 
-    train: by data set, the training images in grey levels, (n, *shape), for the histogram baseline.
-    partitions and means: by title, names of knowledge types. published: rows of others. multipliers: λ at the
-    end of training. Raises `TzkError` for a partition that partitions no data set. One that the labels of some samples
-    do not decide is evaluated on the others.
+    Knowledge types without presence in any split, as importing may have brought them, have no part. A partition is
+    evaluated on the samples whose labels decide.
 
-    Knowledge types that no `held` knows of, as importing may have brought them, take no part.
+    Args:
+        train: by data set, training images in grey levels, (n, *shape), for the histogram baseline.
+        partitions, means: by title, names of knowledge types.
+        published: rows of others.
+        multipliers: λ at the end of training.
 
-    The result is results.json: "rows", each with the keys of `likelihood.make_row`; "knowledge", of each type
-    the terms of Eq. 4 in nats (see `Information`), `inconsistency_nats` over all data sets, accuracy of the
-    discriminator, plain and balanced between present and absent, `multiplier`, `presence_prior` p(κ=1), and
-    `gap_nats`, the mean of log p(T given κ=1) - log p(T) where it is present; "classification", one entry for
-    each partition of each data set in which several of its members occur, and for each knowledge type whose observed
-    C has finitely many values; "invertibility", with its unit.
+    Returns:
+        results.json, with these keys.
+        rows: with the keys of `likelihood.make_row`.
+        knowledge: of every type the terms of Eq. 4 in nats (see `Information`), "multiplier", "presence_prior" p(κ=1),
+            and "gap_nats", the mean of log p(T given κ=1) - log p(T) where it is present.
+        classification: of partitions with several members in a data set, and of every observed C with finitely many
+            values.
+        invertibility: with its unit.
+
+    Raises:
+        TzkError: for a partition that partitions no data set.
     """
-    labels = Labels(held[0].split, held[0].knowledge, {each.dataset: each.presence for each in held})
+    labels = Labels(held_out[0].split, held_out[0].knowledge, {split.dataset: split.presence for split in held_out})
     for problem in labels.problems(partitions, {}):
         raise TzkError(problem)
     with evaluating(model):
         return _evaluate(
             model,
-            held,
+            held_out,
             train,
             partitions=partitions,
             means=means,
@@ -70,7 +77,7 @@ def evaluate(
 
 def _evaluate(
     model: TzK,
-    held: Sequence[EvaluationSplit],
+    held_out: Sequence[EvaluationSplit],
     train: Mapping[str, Tensor],
     *,
     partitions: Mapping[str, Sequence[str]],
@@ -82,26 +89,26 @@ def _evaluate(
 ) -> dict[str, Any]:
     """`evaluate`, in evaluation mode and of partitions that fit."""
     weights = {title: log_weights(model, members) for title, members in partitions.items()}
-    info = information(model, held, seed)
+    info = information(model, held_out, seed=seed)
     rows: list[dict[str, Any]] = []
     classified: list[dict[str, Any]] = []
     gaps: dict[str, list[Tensor]] = {}
-    for each in held:
-        here = {title: weights[title] for title, members in partitions.items() if likelihood.covers(each, members)}
+    for split in held_out:
+        here = {title: weights[title] for title, members in partitions.items() if likelihood.covers(split, members)}
         everywhere = {name for members in here.values() for name in members}
-        scores = score(model, each, importance_samples, everywhere, seed)
-        rows += _model_rows(scores, info, here, means)
-        rows += _baseline_rows(scores, train[each.dataset])
-        several = {title: members for title, members in here.items() if _several(each, members)}
+        scores = score(model, split, importance_samples, everywhere=everywhere, seed=seed)
+        rows += _model_rows(scores, info, partitions=here, means=means)
+        rows += _baseline_rows(scores, train[split.dataset])
+        several = {title: members for title, members in here.items() if _several(split, members)}
         classified += [classification(scores, title, members) for title, members in several.items()]
-        observed = {name for name, C in each.characteristics.items() if not C.isnan().all()}
+        observed = {name for name, C in split.characteristics.items() if not C.isnan().all()}
         finite = [name for name in scores.decided if name in observed]
         classified += [classification_of_characteristics(model, scores, name) for name in finite]
-        for name in scores.given:
-            if len(present := each.rows(name)):
+        for name in scores.conditional:
+            if len(present := split.rows(name)):
                 gaps.setdefault(name, []).append(scores.log_prob_where_present(name) - scores.prior[present])
-    rows += [_published_row(each) for each in published]
-    errors = [invertibility(model, each) for each in held]
+    rows += [_published_row(table) for table in published]
+    errors = [invertibility(model, split) for split in held_out]
     return {
         "format": FORMAT,
         "rows": rows,
@@ -118,7 +125,7 @@ def _evaluate(
         "invertibility": {
             "max_abs_error": max(exact for exact, _ in errors),
             "max_abs_error_without_float64": max(single for _, single in errors),
-            "unit": "grey levels" if held[0].levels else "the data's",
+            "unit": "grey levels" if held_out[0].levels else "the data's",
             "dtype": str(model.like.dtype).removeprefix("torch."),
         },
     }
@@ -127,14 +134,16 @@ def _evaluate(
 def _model_rows(
     scores: Scores,
     info: Mapping[str, Information],
+    *,
     partitions: Mapping[str, Mapping[str, float]],
     means: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    held = scores.held
-    present = [name for name in held.knowledge if len(held.rows(name))]
+    """The rows of prior, knowledge, means and mixtures."""
+    held_out = scores.held_out
+    present = [name for name in held_out.knowledge if len(held_out.rows(name))]
     rows = [likelihood.prior_row(scores)]
     for name in present:
-        inconsistency = info[name].inconsistency_of.get(held.dataset)
+        inconsistency = info[name].inconsistency_of.get(held_out.dataset)
         rows.append(likelihood.knowledge_row(scores, name, inconsistency.value if inconsistency else None))
     for title, members in means.items():
         if set(members) <= set(present):
@@ -144,19 +153,25 @@ def _model_rows(
 
 
 def _baseline_rows(scores: Scores, train: Tensor) -> list[dict[str, Any]]:
-    """The per-pixel histogram, where the data are grey levels; dequantised test data keep theirs.
+    """The row of the per-pixel histogram, where the data are grey levels.
 
-    It gives grey levels a probability, which is exact however often they are dequantised.
+    Dequantised test data have the levels of their cells, whose probability is exact for any number of dequantisations.
     """
-    held = scores.held
-    if held.levels is None:
+    held_out = scores.held_out
+    if held_out.levels is None:
         return []
-    levels = (held.T * held.levels).floor().clamp(0, held.levels - 1)
-    bits = histogram_bits(train, levels, held.levels).cpu()
-    prior = bits_per_image(scores.prior.double(), held.T[0].numel(), held.levels)
-    error, more = likelihood.standard_error(bits), likelihood.gain(held, bits, prior)
-    name, mean = "per-pixel histogram", bits.mean().item()
-    return [likelihood.make_row(held, name, "baseline", mean, len(bits), error, **more)]
+    levels = (held_out.T * held_out.levels).floor().clamp(0, held_out.levels - 1)
+    bits = histogram_bits(train, levels, levels=held_out.levels).cpu()
+    prior = bits_per_image(scores.prior.double(), held_out.T[0].numel(), held_out.levels)
+    error = likelihood.standard_error(bits)
+    columns: dict[str, Any] = {
+        "name": "per-pixel histogram",
+        "row_type": "baseline",
+        "count": len(bits),
+        "error": error,
+    }
+    columns |= likelihood.gain(held_out, bits, prior)
+    return [likelihood.make_row(held_out, bits.mean().item(), **columns)]
 
 
 def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
@@ -165,13 +180,13 @@ def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
     return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))
 
 
-def _several(held: EvaluationSplit, members: Mapping[str, float]) -> bool:
-    """Whether there is something to tell apart: more than one member occurs in this data set."""
-    return sum(len(held.rows(name)) > 0 for name in members) > 1
+def _several(held_out: EvaluationSplit, members: Mapping[str, float]) -> bool:
+    """Whether more than one member occurs in this data set."""
+    return sum(len(held_out.rows(name)) > 0 for name in members) > 1
 
 
 def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of somebody else's: the unit in which it was published, and null in the others."""
+    """A published row: the unit in which it was published, and null in the others."""
     row = dict.fromkeys(
         ("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim")
         + ("bits_per_pixel", "one_draw_bits_per_dim", "estimate", "importance_samples", "standard_error")

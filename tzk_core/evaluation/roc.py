@@ -1,4 +1,4 @@
-"""Telling two samples apart by one statistic: the area under the ROC curve, a threshold at a rate of false alarms."""
+"""Detection by one statistic: the area under the ROC curve, and a threshold by false alarms."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ class Area:
 
 
 def roc_area(inside: Tensor, outside: Tensor) -> Area:
-    """The probability that the statistic, large where in distribution, is larger `inside` than `outside`, ties counting
-    half (Mann and Whitney), for (m,) and (n,) values.
+    """The probability that the statistic is larger `inside` than `outside`.
 
-    The standard error is that of DeLong, DeLong and Clarke-Pearson (1988): the sum of the variances of the shares of
-    one sample that each value of the other exceeds. None where one sample has a single value.
+    Ties count half (Mann and Whitney). The standard error is that of DeLong, DeLong and Clarke-Pearson (1988): the sum
+    of the variances of the shares of one sample that the values of the other exceed. It is None where one sample has a
+    single value.
+
+    Args:
+        inside: (m,).
+        outside: (n,).
     """
     inside, outside = _checked(inside, "inside"), _checked(outside, "outside")
-    exceeded = _share_below(inside, outside)  # by each inside value, of the outside ones
+    exceeded = _share_below(inside, outside)  # by every inside value, of the outside ones
     exceeding = 1 - _share_below(outside, inside)
     area = exceeded.mean().item()
     if len(inside) < 2 or len(outside) < 2:
@@ -36,9 +40,12 @@ def roc_area(inside: Tensor, outside: Tensor) -> Area:
 
 
 def threshold(inside: Tensor, false_alarms: float) -> float:
-    """The largest value of (n,) `inside` below which at most the share `false_alarms` of them lie.
+    """The largest value of `inside`, (n,), with at most the share `false_alarms` below it.
 
-    Without ties these are exactly ⌊false_alarms · n⌋ of them. Raises `TzkError` unless 0 <= false_alarms < 1.
+    Without ties these are exactly ⌊false_alarms · n⌋ of them.
+
+    Raises:
+        TzkError: unless 0 <= false_alarms < 1.
     """
     if not 0 <= false_alarms < 1:
         raise TzkError(f"the share of false alarms is at least 0 and below 1; got {false_alarms}")
@@ -47,7 +54,7 @@ def threshold(inside: Tensor, false_alarms: float) -> float:
 
 
 def _share_below(values: Tensor, others: Tensor) -> Tensor:
-    """For each of `values`, the share of `others` below it, equal ones counting half."""
+    """The shares of `others` below `values`, equal ones counting half."""
     ordered = others.sort().values
     below, not_above = (torch.searchsorted(ordered, values, right=right).double() for right in (False, True))
     return (below + not_above) / (2 * len(others))

@@ -1,15 +1,16 @@
-"""Log-densities of held-out samples under the prior and under knowledge, chunk by chunk."""
+"""Log-densities of held-out samples under the prior and under knowledge, by chunks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
 from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
-from tzk_core.knowledge import discriminate
+from tzk_core.knowledge import Knowledge, discriminate
 from tzk_core.knowledge.importance import log_joint, log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
@@ -18,26 +19,33 @@ from tzk_core.random_streams import stream
 @torch.no_grad()
 def score(
     model: TzK,
-    held: EvaluationSplit,
+    held_out: EvaluationSplit,
     importance_samples: int,
+    *,
     everywhere: Collection[str] = (),
     seed: int = 0,
     chunk: int = 256,
 ) -> Scores:
-    """Encodes each sample once for every dequantisation; knowledge is scored where it is present, that of `everywhere`
-    always."""
-    each = [
-        _scored(model, held, T, number, importance_samples, everywhere, seed, chunk)
-        for number, T in enumerate(held.dequantisations())
+    """Score a split, encoding every sample once a dequantisation.
+
+    Args:
+        importance_samples: how many estimate the integral over C.
+        everywhere: knowledge that is scored on all samples; other knowledge is scored where it is present.
+        chunk: samples that are evaluated together.
+    """
+    settings = {"importance_samples": importance_samples, "seed": seed, "chunk": chunk}
+    dequantised = [
+        _scored(model, held_out, T, number=number, everywhere=everywhere, **settings)
+        for number, T in enumerate(held_out.dequantisations())
     ]
-    first, prior = each[0], _mean([scores.prior for scores in each])
+    first, prior = dequantised[0], _mean([scores.prior for scores in dequantised])
     return replace(
         first,
-        one_draw=first if len(each) > 1 else None,
+        one_draw=first if len(dequantised) > 1 else None,
         prior=prior,
-        given={name: _mean([scores.given[name] for scores in each]) for name in first.given},
+        conditional={name: _mean([scores.conditional[name] for scores in dequantised]) for name in first.conditional},
         presence={
-            name: _mean([scores.presence[name] + scores.prior[rows] for scores in each]) - prior[rows]
+            name: _mean([scores.presence[name] + scores.prior[rows] for scores in dequantised]) - prior[rows]
             for name, rows in first.rows.items()
         },
     )
@@ -52,60 +60,82 @@ def _mean(log_probs: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _scored(
     model: TzK,
-    held: EvaluationSplit,
+    held_out: EvaluationSplit,
     T: torch.Tensor,
-    draw: int,
+    *,
+    number: int,
     importance_samples: int,
-    everywhere: Collection[str],
-    seed: int,
-    chunk: int,
+    everywhere: Collection[str] = (),
+    seed: int = 0,
+    chunk: int = 256,
 ) -> Scores:
-    """The scores of one dequantisation T of `held`, the one with this number."""
+    """The scores of the dequantisation T of this number."""
     like = model.like
-    prior = []
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
-    given: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
-    presence: dict[str, list[torch.Tensor]] = {name: [] for name in held.knowledge}
-    decided: dict[str, list[torch.Tensor]] = {}
-    for number, start in enumerate(range(0, len(T), chunk)):
+    prior: list[torch.Tensor] = []
+    parts: dict[str, list[_Part]] = {}
+    for count, start in enumerate(range(0, len(T), chunk)):
         z, logabsdet = model.flow.encode(T[start : start + chunk].to(like))
         prior.append((model.flow.base.log_prob(z) + logabsdet).cpu())
-        for column, name in enumerate(held.knowledge):
-            wanted = held.presence[start : start + chunk, column] == 1
+        for column, name in enumerate(held_out.knowledge):
+            is_scored = held_out.presence[start : start + chunk, column] == 1
             if name in everywhere:
-                wanted = torch.ones_like(wanted)
-            index = torch.nonzero(wanted).squeeze(1)
+                is_scored = torch.ones_like(is_scored)
+            index = torch.nonzero(is_scored).squeeze(1)
             if not len(index):
                 continue
-            generator = stream(seed, "importance", name, held.dataset, number, *([draw] if draw else []))
-            chosen = index.to(like.device)
-            kind = model.find(name)
-            if kind.support() is None:
-                log_prob = log_prob_present(kind, z[chosen], importance_samples, generator=generator)
-            else:
-                each = log_joint(kind, z[chosen])
-                log_prob = each.logsumexp(1)
-                decided.setdefault(name, []).append(each.argmax(1).cpu())
-            rows[name].append(index + start)
-            presence[name].append(discriminate(kind, z[chosen]).present.cpu())
-            given[name].append((log_prob + logabsdet[chosen]).cpu())
+            generator = stream(seed, "importance", name, held_out.dataset, count, *([number] if number else []))
+            rows = index.to(like.device)
+            part = _scored_part(model.find(name), z[rows], importance_samples, generator=generator)
+            conditional = (part.conditional + logabsdet[rows]).cpu()
+            parts.setdefault(name, []).append(part._replace(rows=index + start, conditional=conditional))
+    names = [name for name in held_out.knowledge if name in parts]
     return Scores(
-        held,
-        torch.cat(prior),
-        {name: torch.cat(parts) for name, parts in rows.items() if parts},
-        {name: torch.cat(parts) for name, parts in given.items() if parts},
-        importance_samples,
-        {name: torch.cat(parts) for name, parts in decided.items()},
-        {name: torch.cat(parts) for name, parts in presence.items() if parts},
+        held_out=held_out,
+        prior=torch.cat(prior),
+        rows={name: torch.cat([part.rows for part in parts[name]]) for name in names},
+        conditional={name: torch.cat([part.conditional for part in parts[name]]) for name in names},
+        importance_samples=importance_samples,
+        decided={
+            name: torch.cat([part.decided for part in own if part.decided is not None])
+            for name, own in parts.items()
+            if own[0].decided is not None
+        },
+        presence={name: torch.cat([part.presence for part in parts[name]]) for name in names},
     )
 
 
+class _Part(NamedTuple):
+    """The scores of one knowledge type on a chunk, (m,) each, as of `Scores`."""
+
+    rows: torch.Tensor
+    conditional: torch.Tensor
+    presence: torch.Tensor
+    decided: torch.Tensor | None
+
+
+def _scored_part(
+    knowledge: Knowledge, z: torch.Tensor, importance_samples: int, *, generator: torch.Generator
+) -> _Part:
+    """The scores of one knowledge type at z, (m, *latent_shape), without log|det dz/dT|."""
+    decided = None
+    if knowledge.support() is None:
+        log_prob = log_prob_present(knowledge, z, importance_samples, generator=generator)
+    else:
+        joint = log_joint(knowledge, z)
+        log_prob, decided = joint.logsumexp(1), joint.argmax(1).cpu()
+    return _Part(torch.arange(len(z)), log_prob, discriminate(knowledge, z).present.cpu(), decided)
+
+
 @torch.no_grad()
-def invertibility(model: TzK, held: EvaluationSplit, count: int = 512) -> tuple[float, float]:
-    """The largest error of f_T(f_T^{-1}(T)) over `count` samples, in grey levels, or as T is without them: by `encode`
-    and `decode`, and by the flow in the model's own type alone."""
+def invertibility(model: TzK, held_out: EvaluationSplit, count: int = 512) -> tuple[float, float]:
+    """The largest error of f_T(f_T^{-1}(T)) over `count` samples.
+
+    Returns:
+        The error of `encode` and `decode`, and that of the flow in the model's own type. Both are in grey levels, or in
+        the unit of T where there are none.
+    """
     like, transform = model.like, model.flow.transform
-    T = held.T[:count].to(like)
-    unit = held.levels or 1
+    T = held_out.T[:count].to(like)
+    unit = held_out.levels or 1
     exact, single = model.decode(model.encode(T)), transform.inverse(transform(T)[0])[0]
     return unit * (exact - T).abs().max().item(), unit * (single - T).abs().max().item()

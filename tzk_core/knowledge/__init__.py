@@ -1,4 +1,4 @@
-"""Knowledge types: what one is, several by name or stacked, and those that the core registers."""
+"""Knowledge types: one, several by name or stacked, and those of the core."""
 
 from tzk_core.knowledge.base import Knowledge as Knowledge
 from tzk_core.knowledge.base import Presence as Presence

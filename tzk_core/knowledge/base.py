@@ -1,4 +1,4 @@
-"""A knowledge type K = (κ, C): five distributions over presence, characteristics and the latent (paper, Section 2)."""
+"""A knowledge type K = (κ, C) and its five distributions (paper, Section 2)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ ENCODER_DEVIATION = 0.3
 
 
 class Presence(NamedTuple):
-    """A log-probability of both values of κ, in nats, of one shape: `absent` of κ = 0, `present` of κ = 1."""
+    """A log-probability of both values of κ, in nats.
+
+    absent: of κ = 0. present: of κ = 1, of the same shape.
+    """
 
     absent: Tensor
     present: Tensor
 
 
 class Knowledge(nn.Module):
-    """κ in {0, 1} says whether the knowledge is present, C in R^c what it is like. Its five distributions:
+    """κ, whether knowledge is present, and C in R^c, what it is like.
 
+    Its five distributions:
     p(κ)                 `log_odds`, a buffer: the population that it was fitted on
     p(C given κ=1)       `characteristics_prior`
     p(z given C, κ=1)    `latent`, the conditional prior: what a subclass chooses
@@ -40,18 +44,18 @@ class Knowledge(nn.Module):
     p(C given z, κ=1)    `characteristics_encoder`
 
     Encoder and conditional prior see C standardised by its prior, so that observed characteristics may have any unit.
-    Every method is a pure function of parameters, z, C and noise, batch in and (batch,) out, without branches on
+    Every method is a pure function of parameters, z, C and noise, batch in and (batch,) out. None has a branch on
     values, so that knowledge types of one structure can be evaluated stacked. C is (batch, c), or (batch, samples, c)
     to evaluate several for one z. Nothing here mentions T: the Jacobian of f_T cancels in p(T given K)/p(T). With
     absent knowledge C means nothing, and p(T given κ=0) is the Bayes complement, so it has no distribution of its own.
 
-    Subclasses MUST pass `latent`, a `Reparametrised` over z given C; they CAN override `initialise`
-    and `start`, `features` (and pass their number) where discriminator and encoder are to look at less than all of z,
-    and when the names or meanings of their parameters change, raise `state_version` and override `upgrade`.
+    Subclasses MUST pass `latent`, a `Reparametrised` over z given C. They CAN override `initialise` and `start`.
+    Where discriminator and encoder look at less than all of z, they override `features` and pass their number. When
+    the names or meanings of their parameters change, they raise `state_version` and override `upgrade`.
 
     Where C has finitely many values, such as a class, `support` lists them; densities of C are then probabilities.
 
-    `describe_as` says what no constructor does: `implies`, names of knowledge that contains this one, and `part`.
+    `describe_as` sets what no constructor does: `implies`, names of knowledge that contains this one, and `part`.
     """
 
     state_version = 1
@@ -85,11 +89,11 @@ class Knowledge(nn.Module):
         self.register_buffer("log_odds", torch.zeros(()))
 
     def forward(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """function(self, *arguments): by way of a call, `torch.func` can put other parameters in the place of these."""
+        """Return function(self, *arguments): in a call, `torch.func` can replace the parameters."""
         return function(self, *arguments)
 
     def describe_as(self, *, part: Part | None = None, implies: Iterable[str] | None = None) -> None:
-        """Sets what other knowledge and checkpoints have to know of this one; None leaves it as it is.
+        """Set what other knowledge and checkpoints need; None leaves it as it is.
 
         Args:
             part: what a checkpoint builds it from again; knowledge without it was built in Python, and cannot be.
@@ -101,7 +105,7 @@ class Knowledge(nn.Module):
             self.implies = tuple(implies)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draws every random starting value from `generator`; flows start at the identity whatever it gives."""
+        """Sample every random starting value from `generator`; flows start at the identity."""
         for module in self.modules():
             if isinstance(module, Regressor):
                 module.initialise(generator)
@@ -109,7 +113,11 @@ class Knowledge(nn.Module):
 
     @torch.no_grad()
     def fit_characteristics(self, observed: Tensor) -> None:
-        """Fits p(C given κ=1) to observed C, (n, c), rows with nan left out; its encoder starts neutral, at p(C)."""
+        """Fit p(C given κ=1) to observed C, and start its encoder at p(C).
+
+        Args:
+            observed: (n, c); rows with nan are left out.
+        """
         self.characteristics_prior.fit(observed)
         encoder = getattr(self, "characteristics_encoder", None)
         if isinstance(encoder, ConditionalGaussian):
@@ -117,42 +125,55 @@ class Knowledge(nn.Module):
 
     @torch.no_grad()
     def start_characteristics(self, z: Tensor | None, generator: torch.Generator) -> None:
-        """Starts p(C given z, κ=1) so that it says something of z, for a C that nobody observes.
+        """Start p(C given z, κ=1) as informative about z, for an unobserved C.
 
-        Where encoder and conditional prior both start neutral, C says nothing of z and p(z given C) does not depend on
-        it, so that neither has a gradient: a saddle for ever. So C starts as the leading directions of `features` of z,
-        (n, *latent_shape), latents in which the knowledge is present; of fewer than `LEAST_LATENTS`, or None, as random
-        ones. It has unit variance and the deviation `ENCODER_DEVIATION`. An encoder that is no `ConditionalGaussian`
-        is left as it is.
+        Where encoder and conditional prior both start neutral, C is independent of z in both. Neither then has a
+        gradient: a saddle for ever. So C starts as the leading directions of `features` of z, with unit variance and
+        the deviation `ENCODER_DEVIATION`. An encoder that is no `ConditionalGaussian` is left as it is.
+
+        Args:
+            z: latents in which the knowledge is present, (n, *latent_shape). With fewer than `LEAST_LATENTS`, or None,
+                the directions are random.
         """
         encoder = getattr(self, "characteristics_encoder", None)
         if isinstance(encoder, ConditionalGaussian):
             dims = encoder.regressor.inputs
-            seen = None if z is None or len(z) < LEAST_LATENTS else self.features(z)
+            features = None if z is None or len(z) < LEAST_LATENTS else self.features(z)
             encoder.start_linear(
-                leading_directions(seen, self.characteristics, dims, generator=generator), ENCODER_DEVIATION
+                leading_directions(features, self.characteristics, dims, generator=generator), ENCODER_DEVIATION
             )
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        """A start in closed form for knowledge that is added to a trained model; here there is none.
+        """Start in closed form when added to a trained model; by default not at all.
 
-        z, (n, *latent_shape), are latents in which the knowledge is present. `reference`, (m, *latent_shape), are
-        latents of what contains it, and may be none, m = 0: then the shared prior is all that it is known to be in.
-        `groups`, (m,) integers, say which of the reference are of one class, where that is known.
+        Args:
+            z: latents in which the knowledge is present, (n, *latent_shape).
+            reference: latents of what contains it, (m, *latent_shape). There may be none, m = 0: then only the shared
+                prior is known to contain it.
+            groups: the class of each reference latent, (m,) integers, where it is known.
         """
 
     def features(self, z: Tensor) -> Tensor:
-        """What discriminator and encoder see of z, (batch, *latent_shape): (batch, features), here all of it."""
+        """What discriminator and encoder see of z, here all of it.
+
+        Args:
+            z: (batch, *latent_shape).
+
+        Returns:
+            (batch, features).
+        """
         return z.flatten(1)
 
     @staticmethod
     def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
-        """The state dict of an older `version` as this one reads it."""
+        """Translate the state dict of an older `version` to the current one."""
         return state
 
     def support(self) -> Tensor | None:
-        """All values that C can take, (m, c), if they are finitely many: integrals over C are then exact sums. None
-        where C is anywhere in R^c."""
+        """All values that C can take, (m, c); None where C is anywhere in R^c.
+
+        Integrals over C are exact sums where there are finitely many.
+        """
         return None
 
     def log_prob_presence(self) -> Presence:
@@ -183,33 +204,47 @@ class Knowledge(nn.Module):
         return self.latent.log_prob(z, self.characteristics_prior.standardise(C))
 
     def encode(self, z: Tensor, noise: Tensor) -> Tensor:
-        """The C that Gaussian `noise`, (batch, c) or (batch, samples, c), stands for under p(C given z, κ=1)."""
+        """C from Gaussian noise under p(C given z, κ=1).
+
+        Args:
+            noise: (batch, c) or (batch, samples, c), the shape of the C returned.
+        """
         return self.imagine(self.characteristics_encoder.from_noise(noise, self.features(z)))
 
     def imagine(self, noise: Tensor) -> Tensor:
-        """The C that standard Gaussian `noise`, (…, c), stands for under the prior p(C given κ=1)."""
+        """C from standard Gaussian noise, (…, c), under the prior p(C given κ=1)."""
         return self.characteristics_prior.from_noise(noise)
 
     def decode(self, C: Tensor, noise: Tensor) -> Tensor:
-        """The z that `noise`, (batch, *latent_shape), stands for under p(z given C, κ=1); C is (batch, c)."""
+        """z from noise under p(z given C, κ=1).
+
+        Args:
+            C: (batch, c).
+            noise: (batch, *latent_shape), the shape of the z returned.
+        """
         return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))
 
 
 def discriminate(knowledge: Knowledge, z: Tensor) -> Presence:
-    """log p(κ=0 given z) and log p(κ=1 given z), (batch,) each, also of a class that returns a plain tuple."""
+    """`log_prob_presence_given` as a `Presence`, also of a class that returns a plain tuple."""
     return Presence(*knowledge.log_prob_presence_given(z))
 
 
 def leading_directions(x: Tensor | None, number: int, dims: int, *, generator: torch.Generator) -> Tensor:
-    """Directions, (number, dims), along which x, (n, dims), varies most, scaled so that x has variance 1 along each.
+    """Directions of the largest variance, scaled so that x has variance 1 along them.
 
-    None stands for x of independent dimensions, and the directions are then random; so are those beyond the rank of x.
+    Args:
+        x: (n, dims). None stands for independent dimensions; the directions are then random, as are those beyond the
+            rank of x.
+
+    Returns:
+        (number, dims).
     """
     random = torch.randn(number, dims, generator=generator) / dims**0.5
     if x is None:
         return random
     centred = (x - x.mean(0))[:512].double()
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
-    found = min(number, int((values > 1e-6 * values[0]).sum()))
-    scales = values[:found] / len(centred) ** 0.5
-    return torch.cat([(axes[:found] / scales[:, None]).to(random), random[found:]])
+    rank = min(number, int((values > 1e-6 * values[0]).sum()))
+    scales = values[:rank] / len(centred) ** 0.5
+    return torch.cat([(axes[:rank] / scales[:, None]).to(random), random[rank:]])

@@ -1,4 +1,4 @@
-"""Knowledge types by name, and which of them contain which: what `implies` says, followed to its end."""
+"""Knowledge types by name, and which of them contain which: `implies`, followed to its end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class KnowledgeDict(nn.ModuleDict):
     """Knowledge types by name, in the order in which they came.
 
-    `opaque_types` are those that cannot be used here, because their plugin is not installed or they belong to another
-    shared flow: by name, each as its file has it, with the `reason`. They are saved back as they came.
+    opaque_types: those that cannot be used here, because their plugin is not installed or they belong to another
+        shared flow. They are by name, as in their files, with the `reason`, and are saved back unchanged.
     """
 
-    if TYPE_CHECKING:  # torch says `Module` of what it holds
+    if TYPE_CHECKING:  # torch types its members as `Module`
 
         def __getitem__(self, key: str) -> Knowledge: ...
         def items(self) -> ItemsView[str, Knowledge]: ...
@@ -32,7 +32,11 @@ class KnowledgeDict(nn.ModuleDict):
         self.update(knowledge or {})
 
     def find(self, name: str) -> Knowledge:
-        """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
+        """The knowledge type of that name.
+
+        Raises:
+            TzkError: with the nearest names, if there is none.
+        """
         if name in self.opaque_types:
             raise TzkError(self.opaque_types[name].reason)
         if name not in self:
@@ -42,8 +46,10 @@ class KnowledgeDict(nn.ModuleDict):
     def implied_by(self, name: str) -> set[str]:
         """Every knowledge type that the named one implies, directly or by way of others.
 
-        Names that are not here, as removing knowledge may leave them, are among them. Raises `TzkError` if there is no
-        knowledge type `name`.
+        Names that are not here, as removing knowledge may leave them, are among them.
+
+        Raises:
+            TzkError: if there is no knowledge type `name`.
         """
         implied: set[str] = set()
         waiting = list(self.find(name).implies)
@@ -55,18 +61,18 @@ class KnowledgeDict(nn.ModuleDict):
         return implied
 
     def most_specific(self, names: Iterable[str]) -> list[str]:
-        """`names` without those that others among them imply, in their order, each once.
+        """`names` without those that others among them imply, in their order, without duplicates.
 
-        The product over knowledge types counts what both of two nested ones say twice; the inner one says all of it.
+        Of two nested knowledge types the inner one implies the outer, and a product of both would count it twice.
         """
         distinct = list(dict.fromkeys(names))
         implied = {other for name in distinct for other in self.implied_by(name)}
         return [name for name in distinct if name not in implied]
 
     def least_specific(self, names: Iterable[str]) -> list[str]:
-        """`names` without those that imply others among them, in their order, each once: the dual of `most_specific`.
+        """`names` without those that imply others among them: the dual of `most_specific`.
 
-        What is not in "mnist" is no digit of it, so that not "mnist" says all of not "mnist" and not the digit.
+        What is not in "mnist" is no digit of it, so that not "mnist" implies not the digit.
         """
         distinct = list(dict.fromkeys(names))
         return [name for name in distinct if self.implied_by(name).isdisjoint(distinct)]

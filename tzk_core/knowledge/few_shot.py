@@ -1,4 +1,4 @@
-"""The knowledge type `few-shot`: a Gaussian in closed form from 1 to 20 samples, C being its factors."""
+"""The knowledge type `few-shot`: a Gaussian in closed form from 1 to 20 samples."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from tzk_core.transforms.whitening import Whitening
 
 
 class FewShotKnowledge(Knowledge):
-    """p(z given κ=1) is the posterior predictive of a Gaussian hierarchy of classes, shrunk towards the reference.
+    """p(z given κ=1) as the posterior predictive of a Gaussian hierarchy of classes.
 
-    `start` finds it in closed form; training can go on from there and need not. C is what samples of one class differ
-    in most: the `characteristics` directions of the largest variance in z, of which C explains all but `unexplained`.
-    As C is linear, p(C given z, κ=1) is exact, and so is the integral over C, `log_prob_present`.
+    `start` computes it in closed form, shrunk towards the reference; training can continue from there and need not. C
+    are the factors, in which samples of one class differ most: the `characteristics` directions of the largest variance
+    in z, of which C explains all but `unexplained`. As C is linear, p(C given z, κ=1) is exact, and so is the integral
+    over C, `log_prob_present`. The type holds one d×d matrix, which is not trained.
 
-    directions, trust: see `hierarchy.estimate` and `hierarchy.predict`. share: of the variance, between classes, where
-    one sample and a reference without groups cannot say it. The type keeps one d×d matrix, which is not trained.
+    Flow steps may come first. `build_on` takes those of a `flow` that this knowledge is part of. The Gaussian is then
+    one of their outputs, which are closer to a Gaussian than z.
 
-    steps, tile, knee: of the flow steps that it stands on, 0 steps for none. `build_on` takes those of a `flow` that it
-    is part of, and the Gaussian is then one of what these make of z, which is closer to a Gaussian than z.
+    directions, trust: see `hierarchy.estimate` and `hierarchy.predict`.
+    share: of the variance, between classes, where one sample and a reference without groups cannot determine it.
+    steps, tile, knee: of the flow steps, 0 steps for none.
     """
 
     latent: ConditionalFlow
@@ -66,22 +68,24 @@ class FewShotKnowledge(Knowledge):
 
     @torch.no_grad()
     def build_on(self, other: Knowledge) -> None:
-        """Takes the flow steps of `other`, a trained `flow` that this knowledge is part of, as its own, which are not
-        trained on: a few samples would spoil in twenty gradient steps what thousands have made.
+        """Copy the flow steps of a trained `flow` that this knowledge is part of.
 
-        Raises `TzkError` if the steps of the two are not alike.
+        They are not trained on: a few samples would spoil in twenty gradient steps what thousands have made.
+
+        Raises:
+            TzkError: if the steps of the two are not alike.
         """
-        own, given = self._steps(), getattr(other.latent, "transform", None)
-        if own is None or given is None or _outline(own) != _outline(given):
-            said = {} if other.part is None else other.part.arguments
-            wanted = ", ".join(f"{key} = {said[key]}" for key in ("steps", "tile", "knee") if key in said)
-            has = "none" if given is None else "others"
+        own, theirs = self._steps(), getattr(other.latent, "transform", None)
+        if own is None or theirs is None or _outline(own) != _outline(theirs):
+            arguments = {} if other.part is None else other.part.arguments
+            wanted = ", ".join(f"{key} = {arguments[key]}" for key in ("steps", "tile", "knee") if key in arguments)
+            has = "none" if theirs is None else "others"
             raise TzkError(
                 "few-shot builds on a flow type with the same flow steps"
                 + (f": give it {wanted}" if wanted else f"; got {type(other).__name__}, which has {has}")
             )
-        own.load_state_dict(given.state_dict())
-        own.requires_grad_(False)
+        own.load_state_dict(theirs.state_dict())
+        own.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
@@ -90,9 +94,14 @@ class FewShotKnowledge(Knowledge):
 
     @torch.no_grad()
     def condition(self, hierarchy: Hierarchy, z: Tensor) -> None:
-        """The start from z, (n, *latent_shape), with a hierarchy that `hierarchy.estimate` found: once for many types.
+        """Start from a hierarchy, which many types can share.
 
-        Both are of z as the flow steps leave it, where there are some. Raises `TzkError` if z is empty.
+        Args:
+            hierarchy: of `hierarchy.estimate`, on outputs of the flow steps where there are some.
+            z: outputs of the flow steps too, (n, *latent_shape).
+
+        Raises:
+            TzkError: if z is empty.
         """
         if not len(z):
             raise TzkError("few-shot starts from at least one latent in which the knowledge is present; got none")
@@ -109,7 +118,7 @@ class FewShotKnowledge(Knowledge):
         self.latent.base.set(mean, noise, loading)
 
     def log_prob_present(self, z: Tensor) -> Tensor:
-        """log p(z given κ=1), the integral over C, (batch,), in nats, exactly for C ~ N(0, I)."""
+        """log p(z given κ=1), (batch,), in nats: the exact integral over C ~ N(0, I)."""
         y, logabsdet = self.latent.transform(z)
         return self.latent.base.log_prob_marginal(y) + logabsdet
 
@@ -134,22 +143,21 @@ class FewShotKnowledge(Knowledge):
         return self.imagine((mean.unsqueeze(1) if scaled.dim() > mean.dim() else mean) + scaled)
 
     def _steps(self) -> Transform | None:
-        """The flow steps that it stands on."""
+        """The flow steps before the Gaussian; None where there are none."""
         transform = self.latent.transform
         return None if isinstance(transform, Whitening) else transform._transforms[0]
 
     def _stepped(self, z: Tensor) -> Tensor:
-        """z as the flow steps leave it."""
+        """The outputs of the flow steps; z itself where there are none."""
         steps = self._steps()
         return z if steps is None or not len(z) else torch.cat([steps(part)[0] for part in z.split(512)])
 
     def _posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the standardised C given z, (batch, c), and the Cholesky factor of its precision, (c, c)."""
+        """Mean of the standardised C, (batch, c), and Cholesky factor of its precision, (c, c)."""
         return self.latent.base.posterior(self.latent.transform(z)[0])
 
 
 def _outline(steps: nn.Module) -> tuple[dict[str, torch.Size], list[float]]:
-    """What has to be alike where flow steps take the weights of others: their shapes, and the knees, which no tensor
-    has."""
+    """Shapes and knees, which two stacks of flow steps with the same weights share."""
     shapes = {key: value.shape for key, value in steps.state_dict().items()}
     return shapes, [part.knee for part in steps.modules() if isinstance(part, SymLog)]

@@ -1,4 +1,4 @@
-"""The knowledge type `flow`, the paper's: a conditional Gaussian pushed through further flow steps (Section 3)."""
+"""The knowledge type `flow`: a conditional Gaussian through further flow steps (paper, Section 3)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LEAST = 256
 
 
 class FlowKnowledge(Knowledge):
-    """`steps` of the paper's flow step between z and the conditional Gaussian; they start at the identity.
+    """`steps` of the paper's flow step between z and the conditional Gaussian.
 
-    On a latent that is an image the steps mix tiles of `tile`×`tile`, on a vector all of its dimensions.
-    `knee` is that of their `SymLog`.
+    They start at the identity. On a latent that is an image they mix tiles of `tile`×`tile`, on a vector all of its
+    dimensions. `knee` is that of their `SymLog`.
     """
 
     latent: ConditionalFlow
@@ -41,9 +41,10 @@ class FlowKnowledge(Knowledge):
         )
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        """Starts the flow steps from z, (n, *latent_shape), where they are `LEAST` or more; the reference is not used.
+        """Start the flow steps from z, if it has `LEAST` rows or more.
 
-        From fewer the steps stay at the identity, or where the knowledge that they were copied from left them.
+        From fewer the steps stay at the identity, or at those of the knowledge that they were copied from. The
+        reference is not used.
         """
         if len(z) >= LEAST:
             start_steps(self.latent.transform, z)

@@ -7,7 +7,10 @@ from tzk_core.knowledge.base import Knowledge
 
 
 class GaussianKnowledge(Knowledge):
-    """N(μ(C), σ²(C)) in the latent; over a random C a mixture of infinitely many: enough for few dimensions."""
+    """N(μ(C), σ²(C)) in the latent: over a random C an infinite mixture.
+
+    That is enough for few dimensions.
+    """
 
     def __init__(
         self,

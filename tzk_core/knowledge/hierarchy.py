@@ -1,4 +1,4 @@
-"""A Gaussian hierarchy of classes: what a few samples of a new class say of it, given what other samples are like."""
+"""A Gaussian hierarchy of classes, which predicts a new class from few samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ SHARES = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The mean of a class is m ~ N(centre, B), a sample of it z ~ N(m, W), in coordinates y = matrix (z - centre).
+    """Class means m ~ N(centre, B) and samples z ~ N(m, W) of them.
 
-    There both are diagonal. `within` is W, (d,); `between` is B over W, (d,), or None where the reference does not say
-    how the variance splits: then `within` is that of both together. `inverse` is the inverse of `matrix`, (d, d).
+    B and W are diagonal in the coordinates y = matrix (z - centre).
+
+    centre: (d,). matrix: (d, d). inverse: that of `matrix`.
+    within: W, (d,).
+    between: B over W, (d,). None where the reference does not determine how the variance splits: `within` is then
+        that of both together.
     """
 
     centre: Tensor
@@ -36,14 +40,20 @@ class Hierarchy:
 def estimate(
     reference: Tensor, groups: Tensor | None = None, *, directions: int = 20, trust: float = 100.0
 ) -> Hierarchy:
-    """The hierarchy in closed form from latents `reference`, (m, *latent_shape), m = 0 included.
+    """Estimate the hierarchy in closed form from latents.
 
-    With `groups`, (m,) integers, the class of each: covariances within and between them, diagonal together in the
-    coordinates of linear discriminants (PLDA, Ioffe 2006). The classes' means are looked for in the `directions` along
-    which they differ most; along all others they may differ by 1/`trust` of the variance within. Without groups, or
-    with one sample or one class only, the covariance of the reference serves for both. The shared prior, N(0, I),
-    counts as one sample in every covariance, and is all there is where m = 0. Raises `TzkError` if the groups are not
-    as many as the reference.
+    With groups the covariances within and between them are both diagonal in the coordinates of linear discriminants
+    (PLDA, Ioffe 2006). Without, or with one sample or one class only, the covariance of the reference serves for both.
+    The shared prior, N(0, I), counts as one sample in every covariance, and is all there is where m = 0.
+
+    Args:
+        reference: (m, *latent_shape), m = 0 included.
+        groups: the class of every latent, (m,) integers.
+        directions: how many are searched for the means of classes, which differ most along these.
+        trust: along all other directions the means may differ by 1/`trust` of the variance within.
+
+    Raises:
+        TzkError: if there are not as many groups as latents.
     """
     x = reference.flatten(1).double()
     m = len(x)
@@ -64,27 +74,31 @@ def estimate(
     noise = (1 / sizes).mean()  # a mean of few samples differs from the class's by that much of the variance within
     between, axes = torch.linalg.eigh(scaled @ scaled.T / (count - 1))
     between, axes = (between.flip(0) - noise).clamp_min(0), axes.flip(1)
-    found = min(directions, count - 1)
-    # Where means are not looked for, their variance is variance within. Turned to its principal axes in z, so that
-    # the first of these directions are what samples of one class differ in most.
-    deviations = torch.cat([torch.ones_like(between[:found]), (1 + between[found:]).sqrt()])
+    rank = min(directions, count - 1)
+    # Where means are not searched for, their variance is variance within. It is rotated to its principal axes in z, so
+    # that samples of one class differ most along the first of these directions.
+    deviations = torch.cat([torch.ones_like(between[:rank]), (1 + between[rank:]).sqrt()])
     inverse = root @ axes * deviations
-    rest = inverse[:, found:]
-    turn = torch.linalg.eigh(rest.T @ rest).eigenvectors.flip(1)
-    inverse = torch.cat([inverse[:, :found], rest @ turn], 1)
+    rest = inverse[:, rank:]
+    rotation = torch.linalg.eigh(rest.T @ rest).eigenvectors.flip(1)
+    inverse = torch.cat([inverse[:, :rank], rest @ rotation], 1)
     matrix = torch.linalg.solve_triangular(root.T, axes, upper=True).T / deviations[:, None]
-    matrix = torch.cat([matrix[:found], turn.T @ matrix[found:]])
-    ratio = torch.cat([between[:found], torch.zeros_like(between[found:])]).clamp_min(1 / trust)
+    matrix = torch.cat([matrix[:rank], rotation.T @ matrix[rank:]])
+    ratio = torch.cat([between[:rank], torch.zeros_like(between[rank:])]).clamp_min(1 / trust)
     return Hierarchy(centre, matrix, inverse, torch.ones_like(ratio), ratio)
 
 
 def predict(hierarchy: Hierarchy, y: Tensor, *, trust: float = 100.0, share: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Mean and variance, (d,) each, of a further y of the class that y, (n, d), are of: whitened, as it is.
+    """Mean and variance, (d,) each, of the next sample of a class.
 
-    Means and variances have the conjugate prior, normal and inverse gamma, the variances being known as from `trust`
-    samples; the moments of the predictive density are exact (Murphy 2007, section 3). Where the hierarchy does not say
-    which share of the variance is between classes, it is that of the largest leave-one-out predictive likelihood,
-    `share` for a single sample.
+    Means and variances have the conjugate prior, normal and inverse gamma. The moments of the predictive density are
+    exact (Murphy 2007, section 3).
+
+    Args:
+        y: whitened samples of the class, (n, d).
+        trust: the variances are known as from this many samples.
+        share: of the variance, between classes, for a single sample and a hierarchy that does not determine it. With
+            more samples it is that of the largest leave-one-out predictive likelihood.
     """
     n = len(y)
     within, between = hierarchy.within, hierarchy.between
@@ -99,8 +113,17 @@ def predict(hierarchy: Hierarchy, y: Tensor, *, trust: float = 100.0, share: flo
 
 
 def leave_one_out(y: Tensor, shares: Tensor) -> Tensor:
-    """For each share of variance between classes, (s,), the predictive log-likelihood, in nats, of each of y, (n, d),
-    given the others, summed; the total variance is 1 in every dimension. n is at least 2."""
+    """Sum of the predictive log-likelihoods, in nats, of every sample given the others.
+
+    The total variance is 1 in every dimension.
+
+    Args:
+        y: (n, d), n at least 2.
+        shares: of the variance, between classes, (s,).
+
+    Returns:
+        (s,).
+    """
     others = len(y) - 1
     weight = others * shares / (others * shares + 1 - shares)
     variance = (1 - shares) * (1 + shares / (others * shares + 1 - shares))

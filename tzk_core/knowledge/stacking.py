@@ -1,4 +1,4 @@
-"""Knowledge types of one structure evaluated together, so that a step costs by its samples and not by their number."""
+"""Knowledge types of one structure, evaluated together: the cost grows with samples only."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch.func import functional_call, vmap
 from tzk_core.knowledge.base import Knowledge
 
 States = Sequence[Mapping[str, Tensor]] | Mapping[str, Tensor]
-"""Parameters and buffers of several knowledge types, by name: those of each, or of all at once, (k, ...)."""
+"""Parameters and buffers by name: one mapping a knowledge type, or one of all k stacked, (k, ...)."""
 
 
 class Stack:
-    """Several knowledge types of one structure, whose parameters are stacked to evaluate a function on all of them.
+    """Several knowledge types of one structure, with stacked parameters.
 
     A knowledge type is pure functions of its parameters, which `torch.func` can map over. A class that it cannot map
     over is evaluated one knowledge type after the other; the first failure warns.
 
     knowledge: by name.
-    states: in the order of `knowledge`. Those of each are stacked here; a single knowledge type is evaluated as it is,
-        by its own parameters.
+    states: in the order of `knowledge`. They are stacked here where they are not; a single knowledge type is evaluated
+        as it is, by its own parameters.
     not_vmappable: the classes that failed so far, to which this adds; that of the model (`TzK.not_vmappable`).
     """
 
@@ -40,7 +40,7 @@ class Stack:
         if isinstance(states, Mapping):
             self._state = dict(states)
         elif len(states) > 1:
-            self._state = {key: torch.stack([each[key] for each in states]) for key in states[0]}
+            self._state = {key: torch.stack([state[key] for state in states]) for key in states[0]}
         else:
             self._as_it_is, self._state = True, dict(states[0])
 
@@ -121,7 +121,7 @@ def _like(values: Any, others: Iterator[Tensor]) -> Any:
 
 def _own(arguments: Sequence[Any], mapped: Sequence[bool], i: int) -> list[Any]:
     """The arguments of knowledge type number i."""
-    return [each[i] if own else each for own, each in zip(mapped, arguments, strict=True)]
+    return [argument[i] if own else argument for own, argument in zip(mapped, arguments, strict=True)]
 
 
 class Stacks(Protocol):
@@ -143,7 +143,7 @@ class ModuleStacks:
         return structure(name, knowledge)
 
     def states(self, knowledge: Mapping[str, Knowledge]) -> States:
-        return [state_of(each) for each in knowledge.values()]
+        return [state_of(member) for member in knowledge.values()]
 
 
 MODULES = ModuleStacks()
@@ -151,7 +151,7 @@ MODULES = ModuleStacks()
 
 @dataclass(frozen=True)
 class Rectangle:
-    """k knowledge types that are evaluated together, each at m samples of a batch.
+    """k knowledge types that are evaluated together, at m samples of a batch each.
 
     rows: (k, m), positions in the batch, padded with position 0; m is 0 for knowledge types without samples.
     real: (k, m), where a position is no padding.
@@ -194,8 +194,8 @@ def rectangles(
     """Knowledge types in rectangles: of one structure, and with about as many samples.
 
     Within a rectangle the counts differ by less than a factor of two, or are at most 4, or at most 16, so that padding
-    adds little. A stack is made for each, and not one for all to choose from: the gradient of a choice is as large as
-    what was chosen from.
+    adds little. Every rectangle has a stack of its own, rather than rows of one stack: the gradient of an indexed
+    tensor is as large as the whole tensor.
 
     Args:
         rows_of: by knowledge type, positions in the batch, (n,).
@@ -205,18 +205,18 @@ def rectangles(
         not_vmappable: as of `Stack`.
     """
     alike: dict[Hashable, dict[str, Knowledge]] = {}
-    for name, each in knowledge.items():
+    for name, member in knowledge.items():
         size = _size(len(rows_of[name]))
         if sizes is not None:
             size = sizes.setdefault(name, max(size, _size(_FEW + 1)))
-        alike.setdefault((stacks.structure(name, each), size), {})[name] = each
+        alike.setdefault((stacks.structure(name, member), size), {})[name] = member
     failed = set() if not_vmappable is None else not_vmappable
     for group in alike.values():
         rows, real = _padded([rows_of[name] for name in group], 0 if sizes is None else 2)
         yield Rectangle(group, stacks.states(group), rows, real, failed)
 
 
-def of_each(
+def evaluate_all(
     knowledge: Mapping[str, Knowledge],
     function: Callable[..., Any],
     *arguments: Tensor,
@@ -230,8 +230,8 @@ def of_each(
         not_vmappable: as of `Stack`.
     """
     alike: dict[Hashable, list[str]] = {}
-    for name, each in knowledge.items():
-        alike.setdefault(structure(name, each), []).append(name)
+    for name, member in knowledge.items():
+        alike.setdefault(structure(name, member), []).append(name)
     values: dict[str, tuple[Tensor, ...]] = {}
     for names in alike.values():
         for start in range(0, len(names), together):
@@ -254,14 +254,14 @@ def _size(count: int) -> int:
     return max(16, count - 1).bit_length()
 
 
-def _padded(each: Sequence[Tensor], least: int) -> tuple[Tensor, Tensor]:
+def _padded(positions: Sequence[Tensor], least: int) -> tuple[Tensor, Tensor]:
     """Positions, (m_i,) each, padded with 0 to (k, m), and where that is no padding.
 
     m is `least` or more.
     """
-    rows = torch.nn.utils.rnn.pad_sequence(list(each), batch_first=True)
+    rows = torch.nn.utils.rnn.pad_sequence(list(positions), batch_first=True)
     rows = torch.nn.functional.pad(rows, (0, max(0, least - rows.shape[1])))
-    counts = torch.tensor([len(r) for r in each], device=rows.device)
+    counts = torch.tensor([len(own) for own in positions], device=rows.device)
     return rows, torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
 
 

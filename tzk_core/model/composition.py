@@ -1,4 +1,4 @@
-"""Several knowledge types at once, "and" and "not": p(z) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), normalised."""
+"""Several knowledge types at once, "and" and "not": a product of ratios, normalised."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ CHUNK = 256  # particles that are evaluated together, which bounds the memory
 
 @dataclass(frozen=True)
 class Scores:
-    """log_prob: log p(T given the composition), (batch,), in nats. log_ratio: log of its unnormalised ratio to p(T),
-    (batch,), without error but for the integrals over C. log_normaliser, and the standard error of that, which all of
-    `log_prob` share."""
+    """Log-densities of a batch under a composition, in nats.
+
+    log_prob: log p(T given the composition), (batch,).
+    log_ratio: log of its unnormalised ratio to p(T), (batch,), without error but for the integrals over C.
+    log_normaliser: of the composition, which all of `log_prob` share.
+    standard_error: of `log_normaliser`.
+    """
 
     log_prob: Tensor
     log_ratio: Tensor
@@ -39,19 +43,24 @@ class Scores:
 
 
 class Composition:
-    """p(T given all of `present` knowledge and none of `without`), of a shared flow and the knowledge about its latent.
+    """p(T given all of `present` knowledge and none of `without`).
 
-    It is proportional to p(T) times a ratio for each member: p(z given K)/p(z), and p(κ=0 given z)/p(κ=0) for absence,
-    which is the Bayes complement. With side = "encoder" present knowledge enters as p(κ=1 given z)/p(κ=1) too, which in
-    a consistent model is the same and never exceeds the bound of the discriminator. The member that is the rarest
-    leads: it stays p(z given K), and the particles start as its own samples.
+    It is proportional to p(T) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), over present and absent members; p(T given
+    κ=0) is the Bayes complement. The rarest present member leads: the particles start as its samples.
 
     Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`:
-    these are `present`, the leader first, and `absent`. `characteristics` fixes C, (c,), of some present members, by
-    name; of the others it is integrated out. `temperature` scales the noise of z of the member that leads; scores want
-    1.
+    these are `present`, the leader first, and `absent`.
 
-    Raises `TzkError` for unknown names, with the nearest, and for members that contradict one another.
+    Args:
+        flow: the shared flow.
+        knowledge: the knowledge about its latent.
+        characteristics: C, (c,), of some present members, by name; of the others it is integrated out.
+        side: with "encoder" present members but the leader enter as p(κ=1 given z)/p(κ=1). In a consistent model that
+            is the same, and it never exceeds the bound of the discriminator.
+        temperature: scales the noise of z of the leader; scores need 1.
+
+    Raises:
+        TzkError: for unknown names, with the nearest, and for members that contradict one another.
     """
 
     def __init__(
@@ -74,7 +83,7 @@ class Composition:
         counted, self.absent = members(knowledge, present, without)
         fixed = _by_name(characteristics, counted)
         self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
-        # whatever leads, the limit is the same; the narrowest leaves the least to the weights
+        # the limit is the same for any leader; the narrowest leaves the least to the weights
         self.present = tuple(
             sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
         )
@@ -96,10 +105,14 @@ class Composition:
     def score(
         self, T: Tensor, population: Population | None = None, *, importance_samples: int = 64, seed: int = 0
     ) -> Scores:
-        """log p(T given the composition) of T, (batch, *shape), with the standard error of its normaliser.
+        """log p(T given the composition), with the standard error of its normaliser.
 
-        The normaliser is that of `population`, for many batches to share one; without it one is made from `seed`. No
-        gradient goes through it. The integrals over C are importance-weighted bounds as in `TzK.log_prob`.
+        No gradient goes through the normaliser. The integrals over C are importance-weighted bounds as in
+        `TzK.log_prob`.
+
+        Args:
+            T: (batch, *shape).
+            population: of `populate`, whose normaliser many batches can share; None makes one from `seed`.
         """
         if self.temperature != 1:
             raise TzkError(f"scores are those of temperature 1; this composition is of {self.temperature}")
@@ -112,12 +125,14 @@ class Composition:
 
     @torch.no_grad()
     def populate(self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8) -> Population:
-        """Particles of the composition, in the noise of the member that leads and, for every integral over C, of
-        `importance_samples` samples of it.
+        """Sample particles of the composition, in the noise of the leader.
 
-        These integrals enter the weights by unbiased estimates whose noise moves with the particles, so that they cost
-        no exactness (a pseudo-marginal chain; Andrieu & Roberts 2009). Raises `TzkError`, as `temper` does, if too
-        few particles are behind what it finds.
+        A particle has the noise of `importance_samples` samples for every integral over C too. These integrals enter
+        the weights by unbiased estimates whose noise moves with the particles. So they cost no exactness (a
+        pseudo-marginal chain; Andrieu & Roberts 2009).
+
+        Raises:
+            TzkError: as `temper` does, if too few ancestors are effective.
         """
         settings = settings or Tempering()
         generator = stream(seed, "composition", *self.present, "without", *self.absent)
@@ -137,8 +152,11 @@ class Composition:
 
     @torch.no_grad()
     def sample(self, n: int, population: Population | None = None, seed: int = 0) -> Tensor:
-        """(n, *shape): particles of `population`, each at most once where there are enough, decoded; without it one is
-        made from `seed`, as large as n at least."""
+        """Decode n particles, (n, *shape), without repetition where there are enough.
+
+        Args:
+            population: of `populate`; None makes one from `seed`, of n particles or more.
+        """
         if population is None:
             default = Tempering()
             population = self.populate(seed, replace(default, particles=max(n, default.particles)))
@@ -151,13 +169,16 @@ class Composition:
 
     @torch.no_grad()
     def agreement(self, population: Population) -> dict[str, float]:
-        """By member the mean of p(κ=1 given z) over the particles, of absent ones p(κ=0 given z): what discriminators
-        make of them, which on the side of the decoder have no say in what is present."""
+        """Mean probability, by member, of its presence or absence in the particles.
+
+        It is p(κ=1 given z), or p(κ=0 given z), of the discriminators. With side = "decoder" these have no part in the
+        density of present members.
+        """
         parts = [self._latent(rows) for rows in population.noise.split(CHUNK)]
         shares: dict[str, float] = {}
         for name in (*self.present, *self.absent):
-            each = [discriminate(self.knowledge.find(name), z) for z in parts]
-            logs = [presence.absent if name in self.absent else presence.present for presence in each]
+            presences = [discriminate(self.knowledge.find(name), z) for z in parts]
+            logs = [presence.absent if name in self.absent else presence.present for presence in presences]
             shares[name] = torch.cat([log_prob.exp() for log_prob in logs]).mean().item()
         return shares
 
@@ -166,41 +187,46 @@ class Composition:
         return " and ".join([*self.present, *absent])
 
     def _fixed(self, name: str, C: Tensor, *, asked: Names, counted: Sequence[str]) -> Tensor:
-        """C of a member, (1, c), of the model's type; `counted` are the most specific of those that are `asked` for."""
-        kind = self.knowledge.find(name)
+        """C of a member, (1, c), of the model's type.
+
+        Args:
+            asked: the names that the composition was asked for.
+            counted: the most specific of them.
+        """
+        knowledge = self.knowledge.find(name)
         if name not in counted:
             implied = name in listed(asked)
-            why = "which others imply, and so say all that it does" if implied else "which is not among the knowledge"
-            raise TzkError(f"characteristics are given of {name!r}, {why}: leave them out")
-        return characteristics_rows(C, 1, kind.characteristics, name, self.like)
+            why = "which others imply" if implied else "which is not among the knowledge"
+            raise TzkError(f"characteristics have no use for {name!r}, {why}: leave them out")
+        return characteristics_rows(C, 1, knowledge.characteristics, name, self.like)
 
     def _ratio(self, name: str, z: Tensor, *, side: Side, samples: int, generator: torch.Generator) -> Tensor:
-        """log p(z given K)/p(z) of one present member, (batch,), or what the encoder says it is."""
-        kind, C = self.knowledge.find(name), self.characteristics.get(name)
+        """log p(z given K)/p(z) of one present member, (batch,), by decoder or encoder."""
+        knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
         if side == "encoder":
-            return self._encoder(kind, C, z)
+            return self._encoder(knowledge, C, z)
         if C is not None:
-            return kind.log_prob_latent(z, C.expand(len(z), -1)) - self.flow.base.log_prob(z)
-        return log_prob_present(kind, z, samples, generator=generator) - self.flow.base.log_prob(z)
+            return knowledge.log_prob_latent(z, C.expand(len(z), -1)) - self.flow.base.log_prob(z)
+        return log_prob_present(knowledge, z, samples, generator=generator) - self.flow.base.log_prob(z)
 
-    def _encoder(self, kind: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
+    def _encoder(self, knowledge: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""
-        ratio = discriminate(kind, z).present - kind.log_prob_presence().present
+        ratio = discriminate(knowledge, z).present - knowledge.log_prob_presence().present
         if C is None:
             return ratio
         rows = C.expand(len(z), -1)
-        return ratio + kind.log_prob_characteristics_given(rows, z) - kind.log_prob_characteristics(rows)
+        return ratio + knowledge.log_prob_characteristics_given(rows, z) - knowledge.log_prob_characteristics(rows)
 
     def _absence(self, z: Tensor) -> Tensor:
         """Σ log p(κ=0 given z)/p(κ=0) of the absent members, (batch,)."""
         total = torch.zeros(len(z)).to(z)
         for name in self.absent:
-            kind = self.knowledge.find(name)
-            total = total + discriminate(kind, z).absent - kind.log_prob_presence().absent
+            knowledge = self.knowledge.find(name)
+            total = total + discriminate(knowledge, z).absent - knowledge.log_prob_presence().absent
         return total
 
     def _sizes(self, samples: int) -> list[int]:
-        """How much noise a particle has: for z, for C of the member that leads, and for each integral over C."""
+        """Dimensions of a particle's noise: of z, the leader's C, and every integral."""
         sizes = [math.prod(self.flow.latent_shape)]
         for name in self.present:
             free = name not in self.characteristics
@@ -211,7 +237,7 @@ class Composition:
         return sizes
 
     def _latent(self, noise: Tensor) -> Tensor:
-        """The z of particles, (n, *latent_shape), from the first of their noise."""
+        """z of particles, (n, *latent_shape), from the first dimensions of their noise."""
         dims = math.prod(self.flow.latent_shape)
         gaussian = noise[:, :dims].reshape(-1, *self.flow.latent_shape)
         if not self.present:
@@ -225,22 +251,22 @@ class Composition:
         return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
 
     def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
-        """log of the ratios of all members but the one that leads, (n,); -inf where z is beyond what p(z) can say."""
+        """log of the ratios of all members but the leader, (n,); -inf where not finite."""
         z = self._latent(noise)
         log_prior = self.flow.base.log_prob(z)
         total = self._absence(z)
         parts: Iterator[Tensor] = iter(noise.split(list(sizes), 1)[2:])
         for name in self.present[1:]:
-            kind, C = self.knowledge.find(name), self.characteristics.get(name)
+            knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
             if self.side == "encoder":
-                total = total + self._encoder(kind, C, z)
+                total = total + self._encoder(knowledge, C, z)
                 continue
-            own = next(parts)
+            C_noise = next(parts)
             if C is not None:
-                total = total + kind.log_prob_latent(z, C.expand(len(z), -1)) - log_prior
+                total = total + knowledge.log_prob_latent(z, C.expand(len(z), -1)) - log_prior
             else:
-                samples = own.view(len(z), -1, kind.characteristics)
-                total = total + log_prob_present_from(kind, z, samples) - log_prior
+                samples = C_noise.view(len(z), -1, knowledge.characteristics)
+                total = total + log_prob_present_from(knowledge, z, samples) - log_prior
         usable = torch.isfinite(total) & torch.isfinite(log_prior)
         return torch.where(usable, total, -math.inf)
 
@@ -262,9 +288,10 @@ def listed(names: Names) -> tuple[str, ...]:
 
 
 def members(knowledge: KnowledgeDict, present: Names, without: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The knowledge that counts, present and absent, each once; what others say already is left out.
+    """Present and absent knowledge that counts, without duplicates and what others imply.
 
-    Raises `TzkError` for unknown names and for contradictions: absent knowledge that is asked for too, or implied.
+    Raises:
+        TzkError: for unknown names and for contradictions: absent knowledge that is asked for too, or implied.
     """
     specific, absent = knowledge.most_specific(listed(present)), knowledge.least_specific(listed(without))
     for name in listed(present):

@@ -1,4 +1,4 @@
-"""The shared flow: p(T) by an invertible map to a latent z with a base density (paper, Eq. 1)."""
+"""The shared flow: p(T) by an invertible map to a latent z (paper, Eq. 1)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tzk_core.transforms.composite import initialise
 class SharedFlow(Batched):
     """p(T) by z = f_T^{-1}(T): `transform` takes T to z, `base` is p(z).
 
-    It is built in evaluation mode, and nflows' caches in it are turned off (`modes.without_caches`). `parts` says what
-    a checkpoint builds it from again; without them it was built in Python, and has to be built there again.
+    It is built in evaluation mode, and nflows' caches in it are turned off (`modes.without_caches`). A checkpoint
+    rebuilds it from `parts`; without them it was built in Python, and has to be built there again.
     """
 
     def __init__(
@@ -46,7 +46,11 @@ class SharedFlow(Batched):
         return self.transform(T)
 
     def encode_checked(self, T: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`; raises `TzkError` unless T is (batch, *shape), as `like` is and in the domain of the flow."""
+        """As `encode`, of a checked T.
+
+        Raises:
+            TzkError: unless T is (batch, *shape), of the type and device of `like`, and in the domain of the flow.
+        """
         check_observations(T, self.shape, like=like)
         z, logabsdet = self.encode(T)
         check_domain(logabsdet)
@@ -61,10 +65,12 @@ class SharedFlow(Batched):
         return self.transform.inverse(self.base.from_noise(noise))[0]
 
     def initialise(self, T: Tensor) -> None:
-        """Data-dependent initialisation from one large batch T, (batch, *shape); a layer remembers that it had its own.
+        """Initialise from data, one large batch T, (batch, *shape); every layer does so once.
 
-        It belongs to training: nflows' layers that start from data do so in training mode alone. Raises `TzkError` if
-        T is outside the domain of a layer, before anything is set from it.
+        It belongs to training: nflows' layers that start from data do so in training mode alone.
+
+        Raises:
+            TzkError: if T is outside the domain of a layer, before anything is set from it.
         """
         with training(self), seeded(0, "initialise"):
             initialise(self.transform, T)

@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: standard Gaussian noise weighed by a function of it, in steps small enough to follow."""
+"""Sequential Monte Carlo: Gaussian noise weighted by a function of it, in small steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ AIM = 0.3  # the acceptance that the step size of a move is adapted to
 
 @dataclass(frozen=True)
 class Tempering:
-    """How carefully to follow the weight.
+    """Numbers of particles, moves and steps, and the effective sample sizes to preserve.
 
-    particles: how many. moves: Metropolis moves of each after every step. min_ess_fraction: the effective sample size
-    that a step has to leave, as a fraction of the particles; steps are as long as it allows. most_steps: where to give
-    up. min_ess: a population of fewer effective ancestors says little of what there is, and is refused.
+    particles: how many.
+    moves: Metropolis moves of every particle after every step.
+    min_ess_fraction: the effective sample size that a step has to leave, as a fraction of the particles; steps are as
+        long as it allows.
+    most_steps: where to give up.
+    min_ess: a population of fewer effective ancestors is refused.
     """
 
     particles: int = 1024
@@ -42,13 +45,17 @@ class Tempering:
 
 @dataclass(frozen=True)
 class Population:
-    """Equally weighted particles, and how they came about.
+    """Equally weighted particles, and statistics of their tempering.
 
-    noise: (particles, dims). log_normaliser: log of the mean weight of the Gaussian noise, in nats, which the exponent
-    of this estimates without bias; standard_error: of that. ess: the effective number of ancestors, 1 / Σ s² with s the
-    shares of the weight that goes back to each of the first particles; where one step was enough it is the effective
-    sample size of importance sampling. ancestors: how many are left. importance_ess: the effective sample size that
-    importance sampling in one step would have had. acceptance: of the moves of the last step. steps: how many.
+    noise: (particles, dims).
+    log_normaliser: log of the mean weight of the Gaussian noise, in nats; its exponential is unbiased.
+    standard_error: of `log_normaliser`.
+    ess: the effective number of ancestors, 1 / Σ s² with s the shares of the weight by first particle. Where one step
+        was enough it is the effective sample size of importance sampling.
+    ancestors: how many are left.
+    importance_ess: the effective sample size that importance sampling in one step would have had.
+    acceptance: of the moves of the last step.
+    steps: how many.
     """
 
     noise: Tensor
@@ -65,18 +72,22 @@ class Population:
 def temper(
     log_weight: Weight, dims: int, settings: Tempering, *, generator: torch.Generator, like: Tensor
 ) -> Population:
-    """Particles of density N(noise; 0, I) · weight(noise) / normaliser, exact as their number grows.
+    """Sample particles of density N(noise; 0, I) · weight(noise) / normaliser.
 
-    The weight is taken to powers that rise from 0 to 1, each as high as the effective sample size allows; after each
-    the particles are resampled, systematically, and moved (Del Moral, Doucet & Jasra 2006).
+    They are exact as their number grows. The weight is taken to powers that rise from 0 to 1, as fast as the effective
+    sample size allows. After every step the particles are resampled, systematically, and moved (Del Moral, Doucet &
+    Jasra 2006).
 
-    The standard error is that of one run, from how the weight is shared among the descendants of the first particles:
-    of two draws by weight, the probability that they descend from different ones falls short of 1 by the relative
-    variance of the normaliser, once `correction` makes up for what resampling itself takes (Lee & Whiteley 2018, whose
-    correction is that of multinomial resampling).
+    The standard error is that of one run, from the shares of the weight by first particle. Two particles sampled by
+    weight descend from different ones with a probability that is 1 less the relative variance of the normaliser. That
+    holds once `correction` makes up for resampling (Lee & Whiteley 2018, who correct for multinomial resampling).
 
-    `like` says type and device. Raises `TzkError` if the weight is zero everywhere, the steps do not get to its whole,
-    or fewer ancestors than `min_ess` are effective; ancestors only become fewer, so that it does so early.
+    Args:
+        like: of the type and device to use.
+
+    Raises:
+        TzkError: if the weight is zero everywhere, the steps do not get to its whole, or fewer ancestors than `min_ess`
+            are effective. Ancestors only become fewer, so that it is raised early.
     """
     count = settings.particles
     noise = torch.randn(count, dims, generator=generator).to(like)
@@ -84,13 +95,10 @@ def temper(
     family = torch.arange(count, device=noise.device)
     importance_ess = _ess(value)
     exponent, log_normaliser, step_size, steps = 0.0, 0.0, 1.0, 0
-    corrected = count / (count - 1)  # the first particles are independent: of two draws of them, 1/count are the same
+    corrected = count / (count - 1)  # the first particles are independent: two sampled are the same in 1/count of cases
     while exponent < 1:
         if steps == settings.most_steps or importance_ess == 0:
-            raise TzkError(
-                f"{steps} steps of tempering went {exponent:.1%} of the way with {count} particles"
-                + (", and none of them has any weight" if importance_ess == 0 else "")
-            )
+            raise _no_end(steps, exponent, count, has_weight=importance_ess > 0)
         rise = _rise(value, 1 - exponent, settings.min_ess_fraction)
         exponent, steps = (1.0 if rise == 1 - exponent else exponent + rise), steps + 1
         log_normaliser += (torch.logsumexp(rise * value, 0) - math.log(count)).item()
@@ -99,10 +107,7 @@ def temper(
         squares = shares.square().sum().item()
         left = len(family.unique()) if exponent < 1 else 1 / squares
         if left < settings.min_ess:
-            raise TzkError(
-                f"{left:.3g} of {count} particles are effective ancestors of what {steps} steps of tempering found, "
-                f"{exponent:.1%} of the way; at least {settings.min_ess:g} are expected"
-            )
+            raise _few_ancestors(left, settings, steps=steps, exponent=exponent)
         corrected *= correction(shares, count) if exponent < 1 else 1.0
         chosen = systematic(share, count, generator)
         noise, value, family = noise[chosen], value[chosen], family[chosen]
@@ -114,14 +119,14 @@ def temper(
             step_size = min(1.0, step_size * math.exp(acceptance - AIM))
     variance = 1 - corrected * (1 - squares)
     return Population(
-        noise,
-        log_normaliser,
-        math.sqrt(max(variance, 0.0)),
-        1 / squares,
-        len(family.unique()),
-        importance_ess,
-        acceptance,
-        steps,
+        noise=noise,
+        log_normaliser=log_normaliser,
+        standard_error=math.sqrt(max(variance, 0.0)),
+        ess=1 / squares,
+        ancestors=len(family.unique()),
+        importance_ess=importance_ess,
+        acceptance=acceptance,
+        steps=steps,
     )
 
 
@@ -134,12 +139,14 @@ def move(
     step_size: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One preconditioned Crank-Nicolson move (Cotter et al. 2013) of every particle: noise, its log-weight `value`, and
-    which were accepted, (n,).
+    """Move every particle once by preconditioned Crank-Nicolson (Cotter et al. 2013).
 
     √(1 - s²) noise + s · new noise, s being the step size, leaves the Gaussian as it is. So accepting by the weights
-    alone leaves N(noise; 0, I) · weight(noise)^exponent as it is, in any number of dimensions. At s = 1 all is drawn
-    anew.
+    alone leaves N(noise; 0, I) · weight(noise)^exponent as it is, in any number of dimensions. At s = 1 the proposal
+    is independent of the particle.
+
+    Returns:
+        Noise, its log-weight `value`, and which were accepted, (n,).
     """
     fresh = torch.randn(noise.shape, generator=generator).to(noise)
     proposal = math.sqrt(1 - step_size**2) * noise + step_size * fresh
@@ -151,13 +158,17 @@ def move(
 
 
 def correction(shares: Tensor, count: int) -> float:
-    """By what systematic resampling of `count` particles lessens the probability that two of them, drawn at random,
-    are of different families.
+    """Factor by which systematic resampling lessens the probability of two different families.
+
+    The probability is that of two particles sampled at random.
 
     Args:
-        shares: (families,), of the weight, summing to 1. Families lie side by side, as `systematic` keeps them.
-    Returns: (1 - Σ s²) / E[1 - Σ (n/count)²], n being how many particles of a family are left: count · s, rounded down
-        or, with a probability of the fraction f, up, so that its variance is f (1 - f). Where it is binomial, as in
+        shares: (families,), of the weight, summing to 1. Families lie side by side, as `systematic` leaves them.
+        count: of particles.
+
+    Returns:
+        (1 - Σ s²) / E[1 - Σ (n/count)²], n being how many particles of a family are left. That is count · s, rounded
+        down or, with a probability of its fraction f, up, and has the variance f (1 - f). Where it is binomial, as in
         multinomial resampling, the same ratio is count / (count - 1).
     """
     fraction = (count * shares) % 1
@@ -167,22 +178,43 @@ def correction(shares: Tensor, count: int) -> float:
 
 
 def systematic(share: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` indices, each as often as its share, (n,), says, rounded up or down by one common random number."""
+    """Sample `count` indices in proportion to shares, (n,), by one common random number."""
     start = torch.rand((), generator=generator, dtype=torch.float64)
     places = (torch.arange(count, dtype=torch.float64) + start) / count
     return torch.searchsorted(share.double().cumsum(0), places.to(share.device)).clamp_max(len(share) - 1)
 
 
+def _no_end(steps: int, exponent: float, count: int, *, has_weight: bool) -> TzkError:
+    """The error of tempering that does not get to the whole weight."""
+    return TzkError(
+        f"{steps} steps of tempering went {exponent:.1%} of the way with {count} particles"
+        + ("" if has_weight else ", and none of them has any weight")
+    )
+
+
+def _few_ancestors(ancestors: float, settings: Tempering, *, steps: int, exponent: float) -> TzkError:
+    """The error of a population that descends from too few particles."""
+    return TzkError(
+        f"{ancestors:.3g} of {settings.particles} particles are effective ancestors after {steps} steps of tempering, "
+        f"{exponent:.1%} of the way; at least {settings.min_ess:g} are expected"
+    )
+
+
 def _ess(log_weight: Tensor) -> float:
-    """The effective sample size (Σ w)² / Σ w², between 1 and their number; 0 where no weight is left."""
+    """The effective sample size (Σ w)² / Σ w²; 0 where no weight is left."""
     if not (log_weight > -math.inf).any():
         return 0.0
     return 1 / torch.softmax(log_weight.double(), 0).square().sum().item()
 
 
 def _rise(value: Tensor, left: float, min_ess_fraction: float) -> float:
-    """By how much the exponent may rise, at most by what is `left`: the effective sample size stays at
-    `min_ess_fraction` of those that have any weight."""
+    """The largest rise of the exponent that the effective sample size allows.
+
+    Args:
+        value: log-weights, (n,).
+        left: the rise to an exponent of 1.
+        min_ess_fraction: the effective sample size to leave, as a fraction of the particles that have any weight.
+    """
     enough = min_ess_fraction * (value > -math.inf).sum().item()
     if _ess(left * value) >= enough:
         return left

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from nflows.transforms.base import InverseTransform, Transform
+from nflows.transforms.base import InverseTransform
 from torch import Tensor, nn
 
 from tzk_core import names as naming
 from tzk_core.distributions.base import Batched
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_core.inputs import characteristics_rows, check_domain, check_observations
+from tzk_core.inputs import characteristics_rows, check_observations
 from tzk_core.knowledge.base import Knowledge, discriminate
 from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.importance import log_prob_present
-from tzk_core.knowledge.stacking import of_each
+from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model.composition import Composition, Names, Side, listed, members
+from tzk_core.model.double import in_double
 from tzk_core.model.flow import SharedFlow
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
@@ -30,8 +30,11 @@ from tzk_core.tensors import like_of
 
 @dataclass(frozen=True)
 class Posterior:
-    """What one knowledge type says of a batch: p(κ=1 given T), (batch,), and the mean and standard deviation of
-    p(C given T, κ=1), (batch, c) each."""
+    """The encoder of one knowledge type on a batch.
+
+    presence: p(κ=1 given T), (batch,).
+    mean, deviation: mean and standard deviation of p(C given T, κ=1), (batch, c).
+    """
 
     presence: Tensor
     mean: Tensor
@@ -44,9 +47,9 @@ class TzK(nn.Module):
     With no knowledge it is the plain flow. All methods take T in the scale of the model, (batch, *shape): images
     dequantised, in [0, 1]. Log-probabilities are in nats.
 
-    A model is in evaluation mode, however it was made, so that scores and samples depend on nothing but their input and
-    the seed. A step of training takes the shared flow into training mode and back; knowledge types, which are pure
-    functions, know no other mode.
+    A model is always in evaluation mode, so that scores and samples depend on nothing but their input and the seed. A
+    step of training takes the shared flow into training mode and back; knowledge types, which are pure functions, have
+    no other mode.
     """
 
     def __init__(self, flow: SharedFlow, knowledge: Mapping[str, Knowledge] | None = None) -> None:
@@ -54,8 +57,8 @@ class TzK(nn.Module):
         self.flow = flow
         self.knowledge = KnowledgeDict()
         self.not_vmappable: set[type[Knowledge]] = set()  # classes that cannot be evaluated stacked, see `Stack`
-        for name, each in (knowledge or {}).items():
-            self.add(name, each)
+        for name, member in (knowledge or {}).items():
+            self.add(name, member)
         self.eval()
 
     @property
@@ -73,21 +76,28 @@ class TzK(nn.Module):
 
     @property
     def opaque(self) -> dict[str, Any]:
-        """Knowledge that cannot be used here, by name; it is saved back as it came."""
+        """Knowledge that cannot be used here, by name; it is saved back unchanged."""
         return self.knowledge.opaque_types
 
     def add(self, name: str, knowledge: Knowledge) -> None:
-        """Adds a knowledge type, in evaluation mode; raises `TzkError` if the name is taken or unusable, or the latent
-        shapes differ."""
+        """Add a knowledge type, in evaluation mode.
+
+        Raises:
+            TzkError: if the name is taken or unusable, or the latent shapes differ.
+        """
         self.check_addition(name, knowledge)
         without_caches(knowledge)
         self.knowledge[name] = knowledge.eval()
 
     def check_addition(self, name: str, knowledge: Knowledge) -> None:
-        """Raises the `TzkError` that `add` would."""
+        """Check a knowledge type as `add` does, without adding it.
+
+        Raises:
+            TzkError: as `add`.
+        """
         if not isinstance(name, str):
             raise TzkError(f"the name of a knowledge type is expected as a string; got {type(name).__name__}")
-        taken = {naming.key(each): each for each in (*self.knowledge, *self.opaque)}
+        taken = {naming.key(other): other for other in (*self.knowledge, *self.opaque)}
         if other := taken.get(naming.key(name)):
             also = "" if other == name else f", as {other!r} (names must differ by more than case)"
             raise TzkError(f"this model has a knowledge type {name!r} already{also}: choose another name")
@@ -107,7 +117,11 @@ class TzK(nn.Module):
         return iter(self.knowledge.items())
 
     def find(self, name: str) -> Knowledge:
-        """The knowledge type of that name; `TzkError` with the nearest names if there is none."""
+        """The knowledge type of that name.
+
+        Raises:
+            TzkError: with the nearest names, if there is none.
+        """
         return self.knowledge.find(name)
 
     def compose(
@@ -118,11 +132,14 @@ class TzK(nn.Module):
         side: Side = "decoder",
         temperature: float = 1.0,
     ) -> Composition:
-        """p(T given all of `knowledge` present and all of `without` absent), to score and to sample from.
+        """p(T given all of `knowledge` present and all of `without` absent).
+
+        It scores and samples; arguments are those of `Composition`:
 
             model.compose("digit-3", "thick", without="slanted").sample(64)
 
-        Arguments are those of `Composition`. Raises `TzkError` for unknown names and contradictions.
+        Raises:
+            TzkError: for unknown names and contradictions.
         """
         return Composition(
             self.flow,
@@ -135,18 +152,19 @@ class TzK(nn.Module):
         )
 
     def encode(self, T: Tensor) -> Tensor:
-        """z = f_T^{-1}(T), (batch, *latent_shape); computed in float64 and rounded to the model's type, as `decode` is.
+        """z = f_T^{-1}(T), (batch, *latent_shape).
 
-        A deep flow amplifies rounding: ten steps of the paper's in float32 alone bring an image back to within a few
-        hundredths of a grey level, this way to a few thousandths.
+        It is computed in float64 and rounded to the model's type, as `decode` is. A deep flow amplifies rounding: ten
+        steps of the paper's in float32 bring an image back to within a few hundredths of a grey level. In float64 these
+        are a few thousandths.
         """
         check_observations(T, self.shape, like=self.like)
-        return _in_double(self.flow.transform, T)
+        return in_double(self.flow.transform, T)
 
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape). Where SymLog's inverse would overflow, T is where it saturates."""
         check_observations(z, self.latent_shape, "z", self.like)
-        return _in_double(InverseTransform(self.flow.transform), z, "z")
+        return in_double(InverseTransform(self.flow.transform), z, "z")
 
     def log_prob(
         self,
@@ -158,12 +176,20 @@ class TzK(nn.Module):
         seed: int = 0,
         without: Names = (),
     ) -> Tensor:
-        """log p(T); log p(T given C, κ=1) of one knowledge type; without C the integral over it.
+        """log p(T), or log p(T given κ=1[, C]) of one knowledge type or several.
 
-        `characteristics` is (c,) or (batch, c). The integral is the importance-weighted lower bound with
-        `importance_samples` samples from the encoder mixed with the prior; its noise derives from `seed`. Returns
-        (batch,), in nats. Several names of knowledge, or names of knowledge `without` which, are a `Composition`, with
-        characteristics by name: its normaliser is estimated at every call, which a `Composition` can spare.
+        Without C it is the integral over it: the importance-weighted lower bound. Several names are a `Composition`,
+        whose normaliser is estimated at every call; `compose` spares that.
+
+        Args:
+            T: (batch, *shape).
+            knowledge: a name, several, or None for the prior.
+            characteristics: C, (c,) or (batch, c); by name where there are several knowledge types.
+            importance_samples: how many, from the encoder mixed with the prior; their noise derives from `seed`.
+            without: names of absent knowledge, which make a `Composition` too.
+
+        Returns:
+            (batch,), in nats.
         """
         if importance_samples < 1:
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
@@ -174,12 +200,12 @@ class TzK(nn.Module):
         z, logabsdet = self.encode_with_logabsdet(T)
         if name is None:
             return self.flow.base.log_prob(z) + logabsdet
-        kind = self.find(name)
+        member = self.find(name)
         if C is not None:
-            C = characteristics_rows(C, T.shape[0], kind.characteristics, name, z)
-            return kind.log_prob_latent(z, C) + logabsdet
+            C = characteristics_rows(C, T.shape[0], member.characteristics, name, z)
+            return member.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
-        return log_prob_present(kind, z, importance_samples, generator=generator) + logabsdet
+        return log_prob_present(member, z, importance_samples, generator=generator) + logabsdet
 
     @torch.no_grad()
     def sample(
@@ -192,11 +218,20 @@ class TzK(nn.Module):
         seed: int | None = None,
         without: Names = (),
     ) -> Tensor:
-        """(n, *shape) from p(T), or from p(T given κ=1) of one knowledge type.
+        """Sample from p(T), or from p(T given κ=1[, C]) of one knowledge type or several.
 
-        `characteristics`, (c,) or (n, c), fixes C; otherwise it is drawn from its prior. `temperature` scales the
-        noise of z. Without `seed` every call differs. Several names of knowledge, or names of knowledge `without`
-        which, are a `Composition`, with characteristics by name; it says more of how good its samples are.
+        Several names are a `Composition`; the population of `compose(...).populate()` shows how good its samples are.
+
+        Args:
+            knowledge: a name, several, or None for the prior.
+            characteristics: C, (c,) or (n, c); by name where there are several knowledge types. None samples it from
+                its prior.
+            temperature: scales the noise of z.
+            seed: without one every call differs.
+            without: names of absent knowledge, which make a `Composition` too.
+
+        Returns:
+            (n, *shape).
         """
         if n < 1:
             raise TzkError(f"the number of samples is at least 1; got {n}")
@@ -207,23 +242,23 @@ class TzK(nn.Module):
             return composition.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
         name, C = self._single(knowledge, characteristics)
         like = self.like
-        source = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name or "")
+        generator = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name or "")
         if name is None:
-            noise = self.flow.base.noise((n,), source).to(like)
+            noise = self.flow.base.noise((n,), generator).to(like)
             return self.flow.transform.inverse(self.flow.base.from_noise(temperature * noise))[0]
-        kind = self.find(name)
+        member = self.find(name)
         if C is None:
-            C = kind.imagine(kind.characteristics_prior.noise((n,), source).to(like))
+            C = member.imagine(member.characteristics_prior.noise((n,), generator).to(like))
         else:
-            C = characteristics_rows(C, n, kind.characteristics, name, like)
-        z = kind.decode(C, temperature * kind.latent.noise((n,), source).to(like))
+            C = characteristics_rows(C, n, member.characteristics, name, like)
+        z = member.decode(C, temperature * member.latent.noise((n,), generator).to(like))
         return self.flow.transform.inverse(z)[0]
 
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
-        """p(κ given T) and p(C given T, κ=1) of every knowledge type, after encoding T once."""
-        kinds = dict(self.named_knowledge())
-        found = of_each(kinds, _posterior, self.encode(T), not_vmappable=self.not_vmappable)
-        return {name: Posterior(*each) for name, each in found.items()}
+        """p(κ given T) and p(C given T, κ=1) of every knowledge type."""
+        knowledge = dict(self.named_knowledge())
+        posteriors = evaluate_all(knowledge, _posterior, self.encode(T), not_vmappable=self.not_vmappable)
+        return {name: Posterior(*values) for name, values in posteriors.items()}
 
     def conditional(self, name: str) -> Conditional:
         """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
@@ -231,7 +266,7 @@ class TzK(nn.Module):
         return Conditional(self, name)
 
     def encode_with_logabsdet(self, T: Tensor) -> tuple[Tensor, Tensor]:
-        """z, (batch, *latent_shape), and log|det dz/dT|, (batch,), in the model's own type: what densities are of."""
+        """z and log|det dz/dT|, (batch,), in the model's own type, as densities need them."""
         return self.flow.encode_checked(T, self.like)
 
     def _composition(
@@ -242,7 +277,11 @@ class TzK(nn.Module):
         *,
         temperature: float = 1.0,
     ) -> Composition | None:
-        """The composition that is asked for; None where one knowledge type counts, or none. C of none is an error."""
+        """The composition that is asked for; None where one knowledge type counts, or none.
+
+        Raises:
+            TzkError: for characteristics without knowledge.
+        """
         present, absent = members(self.knowledge, knowledge, without)
         if characteristics is not None and not present:
             raise TzkError("characteristics are those of a knowledge type: say which, knowledge=...")
@@ -255,7 +294,7 @@ class TzK(nn.Module):
     def _single(
         self, knowledge: Names, characteristics: Tensor | Mapping[str, Tensor] | None
     ) -> tuple[str | None, Tensor | None]:
-        """The one knowledge type that counts, None for the prior, and its C if that is fixed."""
+        """The knowledge type that counts, None for the prior, and its C if fixed."""
         present = (*self.knowledge.most_specific(listed(knowledge)), None)
         if isinstance(characteristics, Mapping):
             checked = self.compose(*listed(knowledge), characteristics=characteristics).characteristics
@@ -263,15 +302,15 @@ class TzK(nn.Module):
         return present[0], characteristics
 
     def to(self, *arguments: Any, **named: Any) -> Self:
-        """As of any module; where a device is named, layers take what plugins bring for it."""
+        """As `Module.to`; layers take implementations of plugins for a named device."""
         before = self.like.device
         super().to(*arguments, **named)
         if self.like.device == before and _names_device(arguments, named):
             use_implementations(self, before.type)  # to another device, `_apply` has done so
         return self
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Whatever moves a model to another device goes through here; layers then take what plugins bring for it."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's
+        """As `Module._apply`; on another device layers take implementations of plugins for it."""
         before = self.like.device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.like.device != before:
@@ -280,7 +319,7 @@ class TzK(nn.Module):
 
 
 class Conditional(Batched):
-    """p(T given κ=1) of one knowledge type; with C as `context`, p(T given C, κ=1). Used as any of nflows'."""
+    """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`; `context` is C."""
 
     def __init__(self, model: TzK, name: str) -> None:
         super().__init__()
@@ -299,22 +338,11 @@ class Conditional(Batched):
         return samples.view(context.shape[0], num_samples, *self.model.shape)
 
 
-def _posterior(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return discriminate(kind, z).present.exp(), *kind.characteristics_given(z)
+def _posterior(knowledge: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return discriminate(knowledge, z).present.exp(), *knowledge.characteristics_given(z)
 
 
 def _names_device(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> bool:
-    """Whether these arguments of `torch.nn.Module.to` say a device, rather than a type or a memory format alone."""
+    """Whether these arguments of `Module.to` name a device, not only a type or memory format."""
     first = arguments[0] if arguments else named.get("device")
     return isinstance(first, str | int | torch.device | Tensor)
-
-
-def _in_double(transform: Transform, inputs: Tensor, what: str = "T") -> Tensor:
-    """The outputs of a transform computed in float64, in the type of `inputs`; `what` names them in errors."""
-    if inputs.device.type == "mps":  # which has no float64
-        return transform(inputs)[0]
-    state = itertools.chain(transform.named_parameters(), transform.named_buffers())
-    double = {name: each.double() if each.is_floating_point() else each for name, each in state}
-    outputs, logabsdet = torch.func.functional_call(transform, double, (inputs.double(),))
-    check_domain(logabsdet, what)
-    return outputs.to(inputs.dtype)

@@ -81,9 +81,7 @@ def calibration(
     return computed
 
 
-def _computed(
-    folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None
-) -> Calibration:
+def _computed(folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None) -> Calibration:
     try:
         experiment = Experiment(config)
         experiment.load(folder)
@@ -98,7 +96,9 @@ def _computed(
         if not len(samples):
             continue
         T, presence = experiment.samples(name, "validation", limit)
-        found[name] = evidence(experiment.model, T, None, importance_samples, seed, experiment.levels)
+        found[name] = evidence(
+            experiment.model, T, importance_samples=importance_samples, seed=seed, levels=experiment.levels
+        )
         columns = [_column(presence, experiment.knowledge_names, each) for each in found[name].knowledge]
         present[name] = torch.stack(columns, 1) if columns else torch.zeros(len(T), 0, dtype=torch.bool)
     if not found:

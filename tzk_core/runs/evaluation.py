@@ -81,7 +81,7 @@ class RunEvaluation:
         notes += [*without, *without_means]
         notes += [*labels.problems({}, means), *labels.notes(partitions)]
         fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
-        notes += constraint_notes(multipliers, objective.tolerance, fixed)
+        notes += constraint_notes(multipliers, objective.tolerance, fixed=fixed)
         results |= {"step": step} if step is not None else {}
         return results | {"notes": notes} if notes else results
 

@@ -55,14 +55,14 @@ LAYERS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "affine split": (lambda: split("affine"), IMAGE),
     "dequantisation": (lambda: Dequantisation((1, 4, 4), width=6), (1, 4, 4)),
     "dequantisation by mixtures": (lambda: Dequantisation((1, 4, 4), 16, "mixture-of-logistics", width=6), (1, 4, 4)),
-    "glow": (lambda: glow((1, 4, 4), 6, (1, 2), 2), (1, 4, 4)),
-    "glow of splines": (lambda: glow((1, 4, 4), 6, (1, 1), 2, coupling="rational-quadratic"), (1, 4, 4)),
+    "glow": (lambda: glow((1, 4, 4), 6, (1, 2), components=2), (1, 4, 4)),
+    "glow of splines": (lambda: glow((1, 4, 4), 6, (1, 1), components=2, coupling="rational-quadratic"), (1, 4, 4)),
     "glow of affine maps": (lambda: glow((3, 2, 2), 6, (1,), coupling="affine", dequantisation=False), (3, 2, 2)),
 }
 IN_CELLS = ("dequantisation", "glow")
 
 
-def made(name: str, trained: bool = True, dtype: torch.dtype = torch.float64) -> Transform:
+def made(name: str, *, trained: bool = True, dtype: torch.dtype = torch.float64) -> Transform:
     """A layer with parameters some way from its start, as after training."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -74,7 +74,7 @@ def made(name: str, trained: bool = True, dtype: torch.dtype = torch.float64) ->
     return layer.eval()
 
 
-def inputs_of(name: str, batch: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+def inputs_of(name: str, batch: int = 3, dtype: torch.dtype = torch.float64, *, seed: int = 0) -> Tensor:
     """Any values; grey levels with noise well within their cells where a layer expects those."""
     source = torch.Generator().manual_seed(seed)
     shape = (batch, *LAYERS[name][1])
@@ -209,7 +209,7 @@ def test_convolution_multiplies_every_place_by_its_matrix() -> None:
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_couplings_leave_alone_what_they_read(swap: bool) -> None:
+def test_couplings_leave_alone_what_they_read(*, swap: bool) -> None:
     inputs = torch.randn(2, *IMAGE)
     changed = Coupling(IMAGE, "affine", swap=swap, width=6)
     with torch.no_grad():

@@ -28,7 +28,7 @@ def grey(shape: tuple[int, ...], batch: int = 4, seed: int = 0) -> Tensor:
 
 
 def flow_of(shape: tuple[int, ...], steps: tuple[int, ...], **arguments: object) -> SharedFlow:
-    transform = glow(shape, 6, steps, 2, **arguments)  # type: ignore[arg-type]
+    transform = glow(shape, 6, steps, components=2, **arguments)  # type: ignore[arg-type]
     return SharedFlow(shape, transform, StandardGaussian((torch.Size(shape).numel(),)))
 
 

@@ -33,7 +33,11 @@ def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_has_its_jacobian_and_comes_back(channels: int, rows: int) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
-    layer = disturbed(LeadingLattice(shape, Composite([GreyLevels(half, 2), Flatten(half)]), rows, 2, 6, 1, summary=4))
+    layer = disturbed(
+        LeadingLattice(
+            shape, Composite([GreyLevels(half, 2), Flatten(half)]), rows, components=2, width=6, blocks=1, summary=4
+        )
+    )
     check_jacobian(layer, grey(shape))
 
 
@@ -82,7 +86,8 @@ def test_the_first_latents_are_a_code_that_all_pixels_follow() -> None:
 
 def test_the_code_sees_the_whole_image_but_the_pixels_set_apart_only_move_it() -> None:
     """∂u'/∂T is dense; of the pixels set apart it is diagonal, e^s times the slope of their own map."""
-    layer = disturbed(LeadingLattice((1, 8, 8), Composite([GreyLevels((1, 4, 4), 2), Flatten((1, 4, 4))]), 1, 2, 6, 1))
+    inner = Composite([GreyLevels((1, 4, 4), 2), Flatten((1, 4, 4))])
+    layer = disturbed(LeadingLattice((1, 8, 8), inner, 1, components=2, width=6, blocks=1))
     T = (grey((1, 8, 8), 1) * 256).round() / 256 + 0.5 / 256  # inside of its grey level, so that no feature jumps
     apart = T.clone()
     apart[..., 0, 1::2] += 0.25 / 256
@@ -98,7 +103,7 @@ def test_starts_with_a_code_that_is_mostly_the_image_s() -> None:
     T = grey((1, 8, 8), 512).float()
     flow.initialise(T)
     layer = next(each for each in flow.transform.modules() if isinstance(each, LeadingLattice))
-    log_scale, t = layer._summarised(*quarters(T))
+    log_scale, t = layer._summarised(quarters(T))
     torch.testing.assert_close(t.var(0, correction=0), torch.full((4,), INFORMED), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(t.mean(0), torch.zeros(4), rtol=0, atol=1e-3)
     torch.testing.assert_close(log_scale.exp().square(), torch.full_like(t, 1 - INFORMED), rtol=1e-3, atol=1e-3)

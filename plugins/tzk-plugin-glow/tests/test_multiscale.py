@@ -73,9 +73,7 @@ def test_is_an_increasing_map_with_its_own_derivative() -> None:
     assert (z.flatten().diff() > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("type", "tolerance", "least"), [(torch.float64, 1e-8, 0.0), (torch.float32, 0.1, 1e-5)]
-)
+@pytest.mark.parametrize(("type", "tolerance", "least"), [(torch.float64, 1e-8, 0.0), (torch.float32, 0.1, 1e-5)])
 def test_comes_back_to_the_same_level(type: torch.dtype, tolerance: float, least: float) -> None:
     """To within `tolerance` of a grey level; in float32 that holds for levels of a probability of 1e-5 or more, as
     smaller ones are a rounding of F wide."""
@@ -119,10 +117,10 @@ def test_elements_by_themselves() -> None:
 
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, flat: bool) -> None:
+def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, *, flat: bool) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
     inner = Composite([GreyLevels(half, 2), Flatten(half)]) if flat else GreyLevels(half, 2)
-    layer = disturbed(Lattice(shape, inner, 2, 6, 1, flat=flat))
+    layer = disturbed(Lattice(shape, inner, 2, width=6, blocks=1, flat=flat))
     T = grey(shape)
     check_jacobian(layer, T)
     assert layer(T)[0].shape[1:] == layer.output_shape

@@ -1,11 +1,11 @@
-"""Registers the recipe `glow` and its layers; light, so that listing plugins costs no import of torch."""
+"""Register the recipe `glow` and its layers, without importing torch."""
 
 from tzk_core.plugins import FlowLayer, FlowRecipe, hookimpl
 
 
 @hookimpl
 def tzk_flow_layers() -> list[FlowLayer]:
-    """The layers of this plugin, for `[[flow.layers]]`."""
+    """Layers for `[[flow.layers]]`."""
     return [
         FlowLayer(name, f"tzk_plugin_glow.{target}", summary)
         for name, target, summary in (
@@ -20,7 +20,7 @@ def tzk_flow_layers() -> list[FlowLayer]:
 
 @hookimpl
 def tzk_flow_recipes() -> list[FlowRecipe]:
-    """The whole flows of this plugin, for `[flow] recipe`."""
+    """Whole flows for `[flow] recipe`."""
     return [
         FlowRecipe("glow", "tzk_plugin_glow.glow:glow", "multi-scale image flow, mixture-of-logistics couplings"),
         FlowRecipe("multiscale", "tzk_plugin_glow.multiscale:multiscale", "grey levels, lattice by lattice; couplings"),

@@ -1,4 +1,4 @@
-"""Activation normalisation: a scale and a shift for every channel, started from data (Glow, Section 3.1)."""
+"""Activation normalisation: a scale and shift a channel, from data (Glow, Section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ CONSTANT = 1e-4
 
 
 class ActNorm(ChannelAffine):
-    """y = x exp(s) + t with s and t of one value a channel; s is bounded smoothly by `bound` on both sides.
+    """y = x exp(s) + t with s and t of one value a channel.
 
-    `shape` is (channels, height, width), or (n,) for a vector of n channels. It starts as the identity; `initialise`
-    takes every channel to mean 0 and standard deviation 1. That this was done is kept in the state dict.
+    It starts as the identity; `initialise` takes every channel to mean 0 and standard deviation 1. The state dict
+    records that this was done.
+
+    shape: (channels, height, width), or (n,) for a vector of n channels.
+    bound: of s, smoothly, on both sides.
     """
 
     elementwise = False
@@ -28,16 +31,18 @@ class ActNorm(ChannelAffine):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Sets scale and shift from `inputs`, (batch, *shape), unless that was done before; an empty batch sets
-        nothing, and a constant channel is only centred."""
+        """Set scale and shift from `inputs`, (batch, *shape), unless that was done before.
+
+        An empty batch sets nothing, and a constant channel is only centred.
+        """
         if len(inputs):
             super().initialise(inputs)
 
     @torch.no_grad()
     def standardise(self, inputs: Tensor, deviation: float = 1.0) -> None:
         values = inputs.transpose(0, 1).flatten(1)
-        came = values.std(1, unbiased=False).view_as(self.shift)
-        log_scale = torch.where(came > CONSTANT, math.log(deviation) - came.log(), 0.0)
+        before = values.std(1, unbiased=False).view_as(self.shift)
+        log_scale = torch.where(before > CONSTANT, math.log(deviation) - before.log(), 0.0)
         self.raw_log_scale.copy_(soft_bound_inverse(log_scale, self.bound))
         self.shift.copy_(-values.mean(1).view_as(self.shift) * self.log_scale.exp())
-        self.initialised.fill_(True)
+        self.initialised.fill_(value=True)

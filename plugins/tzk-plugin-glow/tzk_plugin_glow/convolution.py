@@ -13,18 +13,21 @@ from tzk_core.transforms.layer import Layer
 
 
 class PointwiseConvolution(Layer):
-    """Multiplies the channels of every place of (channels, height, width) by one matrix W = P L U.
+    """The product of the channels at every place with W = P L U.
 
-    P is a fixed permutation, L a unit lower triangle, U an upper triangle with the diagonal ± exp(s), s bounded
-    smoothly by `bound`; log|det| = height · width · Σ s. `initialisation` "orthogonal" starts at a random rotation
-    drawn from `seed`, "identity" at W = 1. The inverse solves both triangles.
+    P is a fixed permutation, L a unit lower triangle, U an upper triangle with the diagonal ± exp(s), so that
+    log|det| = height · width · Σ s. The inverse solves both triangles.
+
+    shape: (channels, height, width).
+    initialisation: "orthogonal" for a random rotation, sampled by `seed`, or "identity" for W = 1.
+    bound: of s, smoothly, on both sides.
     """
 
     permutation: Tensor
     sign: Tensor
 
     def __init__(
-        self, shape: tuple[int, ...], initialisation: str = "orthogonal", seed: int = 0, bound: float = 5.0
+        self, shape: tuple[int, ...], initialisation: str = "orthogonal", seed: int = 0, *, bound: float = 5.0
     ) -> None:
         super().__init__()
         if len(shape) != 3:
@@ -36,8 +39,8 @@ class PointwiseConvolution(Layer):
         channels = shape[0]
         rotation = torch.eye(channels, dtype=torch.float64)
         if initialisation == "orthogonal":
-            source = stream(seed, "pointwise-convolution")
-            rotation = torch.linalg.qr(torch.randn(channels, channels, generator=source, dtype=torch.float64)).Q
+            generator = stream(seed, "pointwise-convolution")
+            rotation = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64)).Q
         permute, lower, upper = torch.linalg.lu(rotation)
         diagonal = upper.diagonal()
         log_diagonal = soft_bound_inverse(diagonal.abs().log(), bound)
@@ -51,7 +54,7 @@ class PointwiseConvolution(Layer):
         return soft_bound(self.raw_log_diagonal, self.bound)
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """L, U, (channels, channels) each, and log|det| of one place."""
+        """L and U, (channels, channels), and log|det| of one place."""
         log_diagonal = self.log_diagonal
         lower = self.triangles.tril(-1) + torch.eye(len(self.sign), dtype=self.sign.dtype, device=self.sign.device)
         upper = self.triangles.triu(1) + torch.diag_embed(self.sign * log_diagonal.exp())

@@ -1,4 +1,4 @@
-"""Couplings of images: one half is mapped element by element, with parameters from the other half."""
+"""Couplings of images: one half is mapped by element, with parameters from the other."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ MAPS = ("affine", "mixture-of-logistics", "rational-quadratic")
 
 
 def element_map(name: str, components: int, bound: float = 3.0) -> ElementMap:
-    """The family of maps of that name; `components` are those of a mixture, twice as many bins of a spline.
+    """The family of maps of that name.
 
-    `bound` is that of the log-scale of affine maps, twice as much that of the logistics in a mixture.
+    Args:
+        components: of a mixture; a spline has twice as many bins.
+        bound: of the log-scale of affine maps; that of the logistics in a mixture is twice as large.
+
+    Raises:
+        TzkError: for an unknown name, with the nearest, or without a component.
     """
     if components < 1:
         raise TzkError(f"a map of elements has at least one component; got {components}")
@@ -35,13 +40,18 @@ def element_map(name: str, components: int, bound: float = 3.0) -> ElementMap:
 
 
 class Coupling(Layer):
-    """Maps a part of (channels, height, width) element by element, with parameters that a network reads off the rest.
+    """A map of half an image by element, with parameters from the rest.
 
-    `map` is "affine", "mixture-of-logistics" or "rational-quadratic". `mask` says which part is mapped: "channels" (the
-    second half of them) or "checkerboard" (the white squares); `swap` maps the other part instead. It starts at the
-    identity, or close to it. With `context_channels` the network reads a context (batch, context_channels, height,
-    width) as well; with mask "context" it reads nothing else, and every element is mapped. `bound` is
-    that of log-scales (`element_map`).
+    It starts at the identity, or close to it.
+
+    shape: (channels, height, width).
+    map: "affine", "mixture-of-logistics" or "rational-quadratic".
+    components, bound: see `element_map`.
+    width, blocks: of the network.
+    mask: the part that is mapped: "channels" (the second half of them), "checkerboard" (the white squares), or
+        "context" for every element, with a network on the context alone.
+    swap: map the other part instead.
+    context_channels: of the context, (batch, context_channels, height, width), an input of the network too.
     """
 
     white: Tensor
@@ -51,6 +61,7 @@ class Coupling(Layer):
         shape: tuple[int, ...],
         map: str = "mixture-of-logistics",
         components: int = 4,
+        *,
         width: int = 48,
         blocks: int = 1,
         mask: str = "channels",
@@ -80,7 +91,7 @@ class Coupling(Layer):
         }[mask]
         squares = (torch.arange(shape[1])[:, None] + torch.arange(shape[2])) % 2
         self.register_buffer("white", squares == (0 if swap else 1), persistent=False)
-        self.net = ConvolutionalNet(read + context_channels, self.map.count * mapped, width, blocks)
+        self.net = ConvolutionalNet(read + context_channels, self.map.count * mapped, width, blocks=blocks)
         self.net.start_at(self.map.start())
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -106,6 +117,6 @@ class Coupling(Layer):
         return outputs, logabsdet.flatten(1).sum(1)
 
     def _parameters_from(self, read: Tensor, context: Tensor | None) -> Tensor:
-        """(batch, count, channels, height, width), the parameters of every element that is mapped."""
-        given = torch.cat([read, context], 1) if self.context_channels and context is not None else read
-        return self.net(given).unflatten(1, (self.map.count, -1))
+        """Parameters of every mapped element, (batch, count, channels, height, width)."""
+        inputs = torch.cat([read, context], 1) if self.context_channels and context is not None else read
+        return self.net(inputs).unflatten(1, (self.map.count, -1))

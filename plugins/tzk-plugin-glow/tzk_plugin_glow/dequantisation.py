@@ -1,4 +1,4 @@
-"""Variational dequantisation (Flow++, Section 3.1) as an invertible layer: learned noise within the grey levels."""
+"""Variational dequantisation (Flow++, Section 3.1) as an invertible layer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.network import ConvolutionalNet
 
 BOUND = 1.0
-"""Of the log-scales of logits: noise that is pressed against the edge of a cell cannot be told from the next cell's."""
+"""Of the log-scales of logits: noise pressed against the edge of a cell would round into the next cell."""
 
 
 class Dequantisation(Layer):
-    """(x + u) / levels to (x + G(u; x)) / levels, with grey levels x and G(·; x) a flow on the unit cube.
+    """Grey levels x with noise u to x with noise G(u; x).
 
-    Uniform u becomes noise of the density q(· | x) that G gives, and log p of the data becomes Flow++'s variational
-    bound with that q. `shape` is (channels, height, width), both sides even; values are in [0, 1], and none leaves its
-    cell: the couplings map logit(u), where the edges are at infinity, and what rounding would take onto an edge is kept
-    a rounding away from it. Every element has a map given x alone, then `steps` couplings map one half given the other
-    and x. `levels` is a power of two, so that cells are exact in floating point. Starts at the identity with the map
-    "affine", else close to it.
+    Inputs are (x + u) / levels, and G(·; x) is a flow on the unit cube. Uniform u becomes noise of the density q(· | x)
+    of G, and log p of the data becomes Flow++'s variational bound with that q. Every element has a map given x alone,
+    then couplings map one half given the other and x. Values are in [0, 1], and none leaves its cell. The couplings map
+    logit(u), where the edges are at infinity, and noise stays a rounding away from an edge. The layer starts at the
+    identity with the map "affine", else close to it.
+
+    shape: (channels, height, width), both sides even.
+    levels: a power of two, so that cells are exact in floating point.
+    map, components, width, blocks: of the couplings, see `Coupling`.
+    steps: how many couplings follow the map given x alone.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Dequantisation(Layer):
         shape: tuple[int, ...],
         levels: int = 256,
         map: str = "affine",
+        *,
         components: int = 4,
         width: int = 16,
         steps: int = 2,
@@ -49,7 +54,7 @@ class Dequantisation(Layer):
         self.levels = levels
         self.squeeze = Squeeze(shape)
         inner = self.squeeze.output_shape
-        self.features = ConvolutionalNet(inner[0], width, width, blocks, zero=False)
+        self.features = ConvolutionalNet(inner[0], width, width, blocks=blocks, zero=False)
         arguments = {"map": map, "components": components, "width": width, "context_channels": width, "bound": BOUND}
         self.couplings = Composite(
             [
@@ -84,7 +89,7 @@ class Dequantisation(Layer):
         return cell, (scaled - cell).clamp(margin, 1 - margin), self.features(cell * (2 / self.levels) - 1)
 
     def _join(self, cell: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise of the the given logits back in its cells, and the log-determinant of the sigmoid."""
+        """Noise of the logits back in its cells, and the log-determinant of the sigmoid."""
         log_slope = functional.logsigmoid(logits) + functional.logsigmoid(-logits)
         margin = self._margin(logits)
         noise = torch.sigmoid(logits).clamp(margin, 1 - margin)

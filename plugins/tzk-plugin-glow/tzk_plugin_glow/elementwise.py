@@ -11,7 +11,7 @@ from tzk_core.transforms.bounds import soft_bound
 
 
 class ElementMap(ABC):
-    """A family of increasing maps of the real line, each with `count` parameters.
+    """A family of increasing maps of the real line with `count` parameters.
 
     Values are (batch, c, h, w), parameters (batch, count, c, h, w); no method has a branch on values.
     """
@@ -19,20 +19,20 @@ class ElementMap(ABC):
     count: int
 
     def start(self) -> Tensor:
-        """The parameters to start at, (count,): the identity, or close to it."""
+        """Initial parameters, (count,): the identity, or close to it."""
         return torch.zeros(self.count)
 
     @abstractmethod
     def forward(self, inputs: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The map, and the logarithm of its derivative at `inputs`, both of the shape of `inputs`."""
+        """The map, and the logarithm of its derivative at `inputs`."""
 
     @abstractmethod
     def inverse(self, outputs: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """What maps to `outputs`, and minus the logarithm of the derivative there."""
+        """The inverse map of `outputs`, and the logarithm of its derivative there."""
 
 
 class AffineMap(ElementMap):
-    """y = x exp(a) + b with a bounded smoothly by `bound` on both sides (Real NVP)."""
+    """y = x exp(a) + b (Real NVP), with a bounded smoothly on both sides."""
 
     count = 2
 

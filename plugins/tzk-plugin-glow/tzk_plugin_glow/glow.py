@@ -1,4 +1,4 @@
-"""The recipe `glow`: a multi-scale image flow in the manner of Glow with the couplings and dequantisation of Flow++."""
+"""The recipe `glow`: Glow's multi-scale image flow with Flow++'s couplings and dequantisation."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def glow(
     shape: tuple[int, ...],
     width: int = 48,
     steps: Sequence[int] = (6, 6, 6),
+    *,
     components: int = 4,
     blocks: int = 1,
     coupling: str = "mixture-of-logistics",
@@ -32,16 +33,25 @@ def glow(
     alpha: float = 1e-6,
     initialisation: str = "orthogonal",
 ) -> Transform:
-    """Learned dequantisation, logit, and one scale for each entry of `steps`: a squeeze, that many steps of actnorm,
-    1×1 convolution and coupling, and a split, at which half of the channels leave given the other half.
+    """Learned dequantisation, logit, and a number of scales, from fine to coarse.
 
-    `shape` is (channels, height, width); every scale halves both sides, so 32×32 images take up to five scales, 28×28
-    images two. z is (d,), the coarsest latents first. `width` and `blocks` are those of every coupling's network,
-    `components` the logistics in a mixture, half of the bins of a spline. `coupling` and `prior` (of the splits) are
-    maps of elements: "affine", "mixture-of-logistics" or "rational-quadratic". `alpha` is the logit's; on MNIST 1e-6
-    trains far better than Real NVP's 0.05 (1.32 and 2.01 bits per pixel after two minutes on one core).
+    A scale is a squeeze, steps of actnorm, 1×1 convolution and coupling, and a split, at which half of the channels
+    leave given the other half. z is (d,), the coarsest latents first.
 
-    Raises `TzkError` for shapes that cannot be cut.
+    Args:
+        shape: (channels, height, width). Every scale halves both sides, so 32×32 images take up to five scales, 28×28
+            images two.
+        width: of every coupling's network, as `blocks`.
+        steps: by scale.
+        components: the logistics in a mixture, half of the bins of a spline.
+        coupling: the map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
+        prior: the map of elements of the splits, as `coupling`.
+        alpha: the logit's; on MNIST 1e-6 trains far better than Real NVP's 0.05 (1.32 and 2.01 bits per pixel after two
+            minutes on one core).
+        initialisation: of the convolutions, "orthogonal" or "identity".
+
+    Raises:
+        TzkError: for shapes that cannot be cut.
     """
     _check(shape, steps)
     parts: list[Transform] = [Dequantisation(shape, levels, width=dequantisation_width)] if dequantisation else []

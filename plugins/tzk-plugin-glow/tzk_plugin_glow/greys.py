@@ -1,8 +1,9 @@
-"""Grey levels to Gaussians by the CDF of a discretised mixture of logistics, linear within the cell of each level."""
+"""Grey levels to Gaussians by the CDF of a discretised mixture of logistics."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,14 +19,23 @@ BOUND = 7.0
 """Of the log-scales of logistics, where grey levels are spread over (-1, 1)."""
 
 
-class GreyMap:
-    """z = Φ⁻¹(F(x)) for x = `levels` T, F the CDF with density P(k) on the cell (k, k + 1) of every grey level k.
+class GreyMixture(NamedTuple):
+    """log π, μ and 1/s of the components, (batch, components, c, h, w)."""
 
-    P is the discretised mixture of logistics of PixelCNN++ (Salimans et al. 2017, Section 2.1), in which the tails
-    belong to the darkest and brightest level, with a share of `FLOOR` that is uniform. F is piecewise linear, so that a
-    uniform density in a cell is met exactly, and under uniform dequantisation log p(T) is the log-probability of the
-    grey levels: nothing is lost to the noise. Values are (batch, c, h, w), parameters (batch, 3 components, c, h, w):
-    logits of the weights, means, log-scales.
+    log_weights: Tensor
+    means: Tensor
+    sharpness: Tensor
+
+
+class GreyMap:
+    """z = Φ⁻¹(F(x)) for grey levels x = `levels` T, with F their CDF.
+
+    F has the density P(k) on the cell (k, k + 1) of every grey level k. P is the discretised mixture of logistics of
+    PixelCNN++ (Salimans et al. 2017, Section 2.1), with a share of `FLOOR` that is uniform. The tails belong to the
+    darkest and brightest level. F is piecewise linear, so that a uniform density in a cell is met exactly. Under
+    uniform dequantisation log p(T) is then the log-probability of the grey levels: nothing is lost to the noise.
+
+    Values are (batch, c, h, w), parameters (batch, 3 components, c, h, w): logits of the weights, means, log-scales.
     """
 
     def __init__(self, components: int, levels: int) -> None:
@@ -37,7 +47,7 @@ class GreyMap:
         self.count = 3 * components
 
     def start(self) -> Tensor:
-        """Means apart, (count,), since equal components would all get the same gradient for ever."""
+        """Initial parameters, (count,), with different means: equal components would have equal gradients."""
         start = torch.zeros(3, self.components)
         start[1] = torch.linspace(-1, 1, self.components)
         start[2] = -1.5
@@ -57,7 +67,7 @@ class GreyMap:
         return z, self._log_slope(z, log_probability)
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """T and log|dT/dz|. The level is searched by halving, exactly; within its cell F is linear."""
+        """T and log|dT/dz|: the level by bisection, exactly; within its cell F is linear."""
         mixture = self._mixture(parameters)
         cdf, survival = torch.special.ndtr(z), torch.special.ndtr(-z)
         with torch.no_grad():
@@ -77,20 +87,18 @@ class GreyMap:
         """log|dz/dT|: the density of T, levels P, over that of z."""
         return log_probability + math.log(self.levels) + 0.5 * (z.square() + math.log(2 * math.pi))
 
-    def _mixture(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log π, μ and 1/s, (batch, components, c, h, w) each."""
+    def _mixture(self, parameters: Tensor) -> GreyMixture:
         logits, means, raw = parameters.chunk(3, 1)
-        return functional.log_softmax(logits, 1), means, torch.exp(-soft_bound(raw, BOUND))
+        return GreyMixture(functional.log_softmax(logits, 1), means, torch.exp(-soft_bound(raw, BOUND)))
 
-    def _edges(self, level: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _edges(self, level: Tensor, mixture: GreyMixture) -> tuple[Tensor, Tensor]:
         """The lower and upper edge of the cell of `level`, standardised by every component."""
-        _, means, sharpness = mixture
-        centre = (level * (2 / (self.levels - 1)) - 1).unsqueeze(1) - means
+        centre = (level * (2 / (self.levels - 1)) - 1).unsqueeze(1) - mixture.means
         half = 1 / (self.levels - 1)
-        return (centre - half) * sharpness, (centre + half) * sharpness
+        return (centre - half) * mixture.sharpness, (centre + half) * mixture.sharpness
 
-    def _cell(self, level: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """log P(level), and the probabilities of all that is darker and all that is brighter.
+    def _cell(self, level: Tensor, mixture: GreyMixture) -> tuple[Tensor, Tensor, Tensor]:
+        """log P(level), and the probabilities of all darker and all brighter levels.
 
         σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)), which cancels nowhere.
         """
@@ -108,11 +116,10 @@ class GreyMap:
         darker, brighter = level / self.levels, (self.levels - 1 - level) / self.levels
         return log_probability, (1 - FLOOR) * below + FLOOR * darker, (1 - FLOOR) * above + FLOOR * brighter
 
-    def _below(self, level: Tensor, mixture: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def _below(self, level: Tensor, mixture: GreyMixture) -> tuple[Tensor, Tensor]:
         """F at the lower edge of `level`, and 1 - F there."""
-        log_weights = mixture[0]
         lower, _ = self._edges(level, mixture)
-        weights = log_weights.exp()
+        weights = mixture.log_weights.exp()
         darkest = (level == 0).unsqueeze(1)
         below = torch.where(darkest, 0.0, weights * torch.sigmoid(lower)).sum(1)
         above = torch.where(darkest, weights, weights * torch.sigmoid(-lower)).sum(1)

@@ -1,4 +1,4 @@
-"""A lattice with a code before its latents: what the image is of, in a few dimensions that all others are given."""
+"""A lattice with a code before its latents: a few dimensions that condition all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
-from tzk_plugin_glow.lattice import Lattice, grey_features, interleave, quarters
+from tzk_plugin_glow.lattice import Lattice, Quarters, grey_features, interleave, quarters
 from tzk_plugin_glow.network import ConvolutionalNet
 
 INFORMED = 0.75
@@ -20,8 +20,10 @@ INFORMED = 0.75
 
 
 class Summary(nn.Module):
-    """The four quarters of an image, (batch, channels, h, w), to a vector (batch, outputs): three convolutions, the
-    last two of which halve the sides, and two linear layers."""
+    """A network from the quarters of an image, (batch, channels, h, w), to (batch, outputs).
+
+    It has three convolutions, the last two of which halve the sides, and two linear layers.
+    """
 
     adaptive = True
 
@@ -47,16 +49,24 @@ class Summary(nn.Module):
 
 
 class LeadingLattice(Layer):
-    """`Lattice` with the code u' in front of its latents, all others being those of the image given u'.
+    """`Lattice` with a code u' before its latents, which condition on it.
 
-    The first pixels of the group b, `rows` rows of it, are set apart. They become Gaussian u given their surroundings,
-    and a coupling makes of them u' = u exp(s) + t, with s and t from a network that sees all the rest of the image. The
-    rest goes through a lattice whose networks are given u'. So u' is what a variational autoencoder draws as its
-    latent, with u as the noise; here the noise is that of pixels, as in bits back coding (Hinton & van Camp 1993;
-    Townsend et al. 2019), and nothing is lost: the likelihood is exact and the map is a bijection. Inverse: u' gives
-    the rest of the image, the rest gives s and t, these u, and u the pixels set apart.
+    The first rows of the quarter b are set apart. They become Gaussian u given their surroundings. A coupling makes
+    u' = u exp(s) + t of them, with s and t from a network on the rest of the image. The rest goes through a lattice
+    whose networks take u' as an input.
 
-    T is (channels, height, width) in [0, 1] with even sides; z is (d,), first u', channels x rows x width / 2 of it.
+    So u' is what a variational autoencoder samples as its latent, with u as the noise. Here the noise is that of
+    pixels, as in bits back coding (Hinton & van Camp 1993; Townsend et al. 2019). Nothing is lost: the likelihood is
+    exact and the map is a bijection. In the inverse u' gives the rest of the image, the rest gives s and t, these u,
+    and u the pixels set apart.
+
+    T is in [0, 1]; z is (d,), first u', of channels x rows x width / 2 dimensions.
+
+    shape: (channels, height, width), both sides even.
+    inner, components, width, blocks, levels: of the lattice.
+    rows: of b, that are set apart.
+    summary: the width of the network of s and t.
+    bound: of s, smoothly, on both sides.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class LeadingLattice(Layer):
         shape: tuple[int, ...],
         inner: Transform,
         rows: int = 1,
+        *,
         components: int = 5,
         width: int = 64,
         blocks: int = 2,
@@ -77,7 +88,8 @@ class LeadingLattice(Layer):
         self.rows, self.bound = rows, bound
         self.code_shape = (channels, rows, columns // 2)
         self.code = channels * rows * (columns // 2)
-        self.lattice = Lattice(shape, inner, components, width, blocks, levels, True, self.code, apart=rows)
+        networks = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
+        self.lattice = Lattice(shape, inner, components, levels=levels, flat=True, **networks)
         self.output_shape = (math.prod(shape),)
         self.map = self.lattice.map
         count = self.map.count * channels
@@ -87,22 +99,25 @@ class LeadingLattice(Layer):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Starts s at a constant and t at whatever the network makes of the image, such that t has mean 0 and
-        `INFORMED` of the variance of u', which is 1; and the layers of the inner flow from what reaches them."""
+        """Start s, t and the inner flow from data.
+
+        s starts at a constant. t starts at the output of the network, scaled to mean 0 and `INFORMED` of the variance
+        of u', which is 1.
+        """
         weight, bias = self.summary.last.weight, self.summary.last.bias
         bias.zero_()
-        _, t = self._summarised(*quarters(inputs))
+        _, t = self._summarised(quarters(inputs))
         scale = math.sqrt(INFORMED) / t.std(0, correction=0).clamp_min(1e-6)
         weight[self.code :].mul_(scale.unsqueeze(1))
         bias[self.code :] = -t.mean(0) * scale
         weight[: self.code] = 0
         bias[: self.code] = soft_bound_inverse(torch.tensor(0.5 * math.log1p(-INFORMED)), self.bound)
-        initialise(self.lattice.inner, quarters(inputs)[0])
+        initialise(self.lattice.inner, quarters(inputs).a)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        a, b, c, d = quarters(inputs)
-        u, at_u = self.map.forward(b[..., : self.rows, :], self._surroundings(a, c, d))
-        log_scale, shift = self._summarised(a, b, c, d)
+        image = quarters(inputs)
+        u, at_u = self.map.forward(image.b[..., : self.rows, :], self._surroundings(image))
+        log_scale, shift = self._summarised(image)
         code = u.flatten(1) * log_scale.exp() + shift
         z, total = self.lattice(inputs, code)
         return torch.cat([code, z], 1), total + at_u.flatten(1).sum(1) + log_scale.sum(1)
@@ -110,21 +125,25 @@ class LeadingLattice(Layer):
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         code, z = inputs.split((self.code, inputs.shape[1] - self.code), 1)
         rest, total = self.lattice.inverse(z, code)
-        a, b, c, d = quarters(rest)
-        log_scale, shift = self._summarised(a, b, c, d)
+        image = quarters(rest)
+        log_scale, shift = self._summarised(image)
         u = ((code - shift) * torch.exp(-log_scale)).unflatten(1, self.code_shape)
-        pixels, at_u = self.map.inverse(u, self._surroundings(a, c, d))
-        outputs = interleave(a, torch.cat([pixels, b[..., self.rows :, :]], -2), c, d)
+        pixels, at_u = self.map.inverse(u, self._surroundings(image))
+        outputs = interleave(image._replace(b=torch.cat([pixels, image.b[..., self.rows :, :]], -2)))
         return outputs, total + at_u.flatten(1).sum(1) - log_scale.sum(1)
 
-    def _surroundings(self, a: Tensor, c: Tensor, d: Tensor) -> Tensor:
-        """The parameters of the pixels set apart, (batch, count, channels, rows, width / 2), from the rows that they
-        are in."""
-        rows = torch.cat([each[..., : self.rows, :] for each in (a, c, d)], 1)
+    def _surroundings(self, image: Quarters) -> Tensor:
+        """Parameters of the pixels set apart, from the other quarters of their rows.
+
+        Returns:
+            (batch, count, channels, rows, width / 2).
+        """
+        rows = torch.cat([quarter[..., : self.rows, :] for quarter in (image.a, image.c, image.d)], 1)
         return self.pixels(grey_features(rows, self.map.levels)).unflatten(1, (self.map.count, -1))
 
-    def _summarised(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """s, bounded on both sides, and t, (batch, code) each."""
+    def _summarised(self, image: Quarters) -> tuple[Tensor, Tensor]:
+        """s, bounded on both sides, and t, (batch, code), without the pixels set apart."""
+        a, b, c, d = image
         without = torch.cat([torch.zeros_like(b[..., : self.rows, :]), b[..., self.rows :, :]], -2)
         raw, shift = self.summary(grey_features(torch.cat([a, without, c, d], 1), self.map.levels)).chunk(2, 1)
         return soft_bound(raw, self.bound), shift

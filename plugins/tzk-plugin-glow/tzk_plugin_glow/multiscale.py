@@ -1,8 +1,9 @@
-"""The recipe `multiscale`: grey levels coded lattice by lattice, then coupling steps on the coarse latents."""
+"""The recipe `multiscale`: grey levels by lattices, then coupling steps on coarse latents."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from nflows.transforms.base import Transform
 
@@ -21,6 +22,7 @@ def multiscale(
     shape: tuple[int, ...],
     widths: Sequence[int] = (64, 96, 64),
     blocks: Sequence[int] = (2, 2, 2),
+    *,
     components: int = 5,
     steps: int = 8,
     coupling: str = "affine",
@@ -30,17 +32,28 @@ def multiscale(
     lead: int = 0,
     summary: int = 32,
 ) -> Transform:
-    """`Lattice`s in one another, finest first, then `steps` of actnorm, 1×1 convolution and coupling on what the
-    lattices within the finest gave.
+    """Nested lattices, then coupling steps on the latents within the finest.
 
-    `shape` is (channels, height, width) with even sides. A lattice halves both sides as long as they are even; the
-    smallest image is left to `GreyLevels`. `widths` and `blocks` are those of the networks of the finest lattice, the
-    next and so on; the last entry is for all smaller ones. z is (d,): first a quarter of all dimensions, the latents of
-    every second pixel of every second row after the coupling steps; the rest belongs to the finest lattice. `coupling`
-    is a map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
+    A lattice halves both sides as long as they are even; the smallest image is left to `GreyLevels`. A step is actnorm,
+    1×1 convolution and coupling. z is (d,): first a quarter of all dimensions, the latents of every second pixel of
+    every second row after the coupling steps; the rest belongs to the finest lattice.
 
     Under uniform dequantisation the grey levels of all but the quarter are coded without loss (see `GreyMap`). Sampling
-    evaluates two networks a lattice. Raises `TzkError` for shapes that cannot be cut.
+    evaluates two networks a lattice.
+
+    Args:
+        shape: (channels, height, width) with even sides.
+        widths: of the networks, by lattice from the finest on; the last entry is for all smaller ones.
+        blocks: of the networks, as `widths`.
+        components: of the mixtures of grey levels.
+        steps: of coupling.
+        coupling: the map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
+        coupling_width: of the couplings' networks, as `coupling_blocks`.
+        lead: rows of pixels that make a code before all latents (see `LeadingLattice`), 0 for none.
+        summary: the width of the network that makes the code.
+
+    Raises:
+        TzkError: for shapes that cannot be cut.
     """
     if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
         raise TzkError(
@@ -52,32 +65,43 @@ def multiscale(
     if lead < 0 or lead > half[1]:
         raise TzkError(f"multiscale can have 0 to {half[1]} rows of pixels lead; got {lead}")
     code = shape[0] * lead * half[2]
-    coarse = _coarse(half, 1, widths, blocks, components, levels, code)
-    inner = Composite([coarse, *_steps(half, steps, coupling, coupling_width, coupling_blocks)])
+    sizes = _sizes(widths, blocks)
+    coarse = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
+    inner = Composite([coarse, *_steps(half, steps, coupling, width=coupling_width, blocks=coupling_blocks)])
+    finest: dict[str, Any] = {"components": components, "levels": levels, **sizes[0]._asdict()}
     if lead:
-        return LeadingLattice(tuple(shape), inner, lead, components, widths[0], blocks[0], levels, summary)
-    return Lattice(tuple(shape), inner, components, widths[0], blocks[0], levels, flat=True)
+        return LeadingLattice(tuple(shape), inner, lead, summary=summary, **finest)
+    return Lattice(tuple(shape), inner, flat=True, **finest)
 
 
-def _coarse(
-    shape: tuple[int, ...],
-    depth: int,
-    widths: Sequence[int],
-    blocks: Sequence[int],
-    components: int,
-    levels: int,
-    code: int,
-) -> Transform:
-    """The lattices within `depth` others, from `shape` down to the smallest image."""
+class _Size(NamedTuple):
+    """The size of the networks of a lattice."""
+
+    width: int
+    blocks: int
+
+
+def _sizes(widths: Sequence[int], blocks: Sequence[int]) -> list[_Size]:
+    """Sizes of networks by lattice, finest first; the last repeats."""
+    count = max(len(widths), len(blocks))
+    return [_Size(widths[min(i, len(widths) - 1)], blocks[min(i, len(blocks) - 1)]) for i in range(count)]
+
+
+def _coarse(shape: tuple[int, ...], sizes: Sequence[_Size], *, components: int, levels: int, code: int) -> Transform:
+    """Nested lattices from `shape` down to the smallest image."""
     if shape[1] % 2 or shape[2] % 2:
         return GreyLevels(shape, components, levels)
-    inner = _coarse((shape[0], shape[1] // 2, shape[2] // 2), depth + 1, widths, blocks, components, levels, code)
-    width, count = (each[min(depth, len(each) - 1)] for each in (widths, blocks))
-    return Lattice(shape, inner, components, width, count, levels, code=code)
+    half = (shape[0], shape[1] // 2, shape[2] // 2)
+    inner = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
+    size = sizes[0]
+    return Lattice(shape, inner, components, width=size.width, blocks=size.blocks, levels=levels, code=code)
 
 
-def _steps(shape: tuple[int, ...], steps: int, coupling: str, width: int, blocks: int) -> list[Transform]:
-    """Coupling steps on an image of latents, and its flattening; on squeezed images if its sides are even."""
+def _steps(shape: tuple[int, ...], steps: int, coupling: str, *, width: int, blocks: int) -> list[Transform]:
+    """Coupling steps on an image of latents, then its flattening.
+
+    The image is squeezed first if its sides are even.
+    """
     layers: list[Transform] = []
     if shape[1] % 2 == 0 and shape[2] % 2 == 0:
         layers.append(Squeeze(shape))
@@ -87,6 +111,6 @@ def _steps(shape: tuple[int, ...], steps: int, coupling: str, width: int, blocks
             layers += [
                 ActNorm(shape),
                 PointwiseConvolution(shape, "orthogonal", seed=step),
-                Coupling(shape, coupling, 4, width, blocks),
+                Coupling(shape, coupling, 4, width=width, blocks=blocks),
             ]
     return [*layers, Flatten(shape)]

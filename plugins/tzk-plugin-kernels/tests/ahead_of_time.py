@@ -38,22 +38,22 @@ KERNELS = {
 SIZES = {"rows", "dims", "chunk", "count", "tiles", "n"}
 
 
-def compiled(kernel: Any, constants: dict[str, Any], capability: int, double: bool) -> dict[str, Any]:
-    """What became of a kernel: bytes of machine code and whether its matrix product is in TF32."""
+def compiled(kernel: Any, constants: dict[str, Any], *, capability: int, double: bool) -> dict[str, Any]:
+    """Compile a kernel: bytes of machine code and whether its matrix product is in TF32."""
     names = kernel.arg_names
     if "DOUBLE" in names:
         constants = constants | {"DOUBLE": double}
     pointer = "*fp64" if double else "*fp32"
     integers = SIZES - ({"rows"} if kernel is tiled_triton.convolving else set())
-    kinds = {name: "i32" if name in integers else "fp32" if name == "tolerance" else pointer for name in names}
-    kinds |= dict.fromkeys(constants, "constexpr")
-    source = ASTSource(kernel, kinds, {(names.index(name),): value for name, value in constants.items()})
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-    return {"bytes": len(made.asm["cubin"]), "tf32": "tf32" in made.asm["ptx"]}
+    types = {name: "i32" if name in integers else "fp32" if name == "tolerance" else pointer for name in names}
+    types |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(kernel, types, {(names.index(name),): value for name, value in constants.items()})
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    return {"bytes": len(binary.asm["cubin"]), "tf32": "tf32" in binary.asm["ptx"]}
 
 
 for name, (kernel, constants) in KERNELS.items():
     for capability, double in ((80, False), (90, False), (90, True)):
         if "map" in name or not double:
-            made = compiled(kernel, constants, capability, double)
-            print(json.dumps({"kernel": name, "sm": capability, "double": double} | made), flush=True)
+            sizes = compiled(kernel, constants, capability=capability, double=double)
+            print(json.dumps({"kernel": name, "sm": capability, "double": double} | sizes), flush=True)

@@ -16,7 +16,7 @@ SIZES = {"one": (1, 1, 1), "odd": (2, 9, 300), "none": (1, 0, 4), "wide": (1, 3,
 
 
 def affine(
-    size: tuple[int, int, int], dtype: torch.dtype = torch.float64, scale: float = 2.0, seed: int = 0
+    size: tuple[int, int, int], dtype: torch.dtype = torch.float64, scale: float = 2.0, *, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x, raw_log_scale and shift."""
     source = torch.Generator().manual_seed(seed)
@@ -28,15 +28,16 @@ def affine(
     return (scale * x).to(dtype), raw.to(dtype), shift.to(dtype)
 
 
-def tiled(groups: int, batch: int, tiles: int, dims: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """rows, weight, raw_log_scale and shift."""
+def tiled(size: tuple[int, int, int, int], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """rows, weight, raw_log_scale and shift, of groups, batch, tiles and dimensions."""
+    groups, batch, tiles, dims = size
     source = torch.Generator().manual_seed(0)
     shapes = (groups, batch * tiles, dims), (groups, dims, dims), (groups, tiles, dims), (groups, tiles, dims)
     return tuple(torch.randn(*shape, generator=source, dtype=torch.float64).to(dtype) for shape in shapes)
 
 
 def mixture(
-    batch: int, components: int, n: int, dtype: torch.dtype = torch.float64, scale: float = 2.0
+    batch: int, components: int, n: int, *, dtype: torch.dtype = torch.float64, scale: float = 2.0
 ) -> tuple[Tensor, Tensor]:
     """x and the parameters of its mixture and affine map."""
     source = torch.Generator().manual_seed(0)

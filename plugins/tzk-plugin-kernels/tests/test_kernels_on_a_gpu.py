@@ -36,19 +36,19 @@ def agree(
 ) -> None:
     found = operator(*(each.cuda() for each in tensors), *more)
     expected = definition(*tensors, *more)
-    kind = tensors[0].dtype
+    dtype = tensors[0].dtype
     apart = cases.differences(tuple(each.cpu() for each in found), expected, 1.0 if definition in MIXTURES else 1e-30)
-    assert max(apart) < TOLERANCE[kind]
+    assert max(apart) < TOLERANCE[dtype]
 
 
 MIXTURES = (mixture_torch.forward, mixture_torch.inverse)
 
 
 @pytest.mark.parametrize("knee", cases.KNEES)
-@pytest.mark.parametrize("kind", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("size", [*cases.SIZES.values(), (1, 5000, 1024), (20, 30, 256)])
-def test_the_map_and_its_backward(size: tuple[int, int, int], kind: torch.dtype, knee: float) -> None:
-    x, raw, shift = cases.affine(size, kind)
+def test_the_map_and_its_backward(size: tuple[int, int, int], dtype: torch.dtype, knee: float) -> None:
+    x, raw, shift = cases.affine(size, dtype)
     y, volume = affine_symlog_torch.forward(x, raw, shift, cases.BOUND, knee)
     agree(affine_symlog, affine_symlog_torch.forward, (x, raw, shift), cases.BOUND, knee)
     agree(affine_symlog_inverse, affine_symlog_torch.inverse, (y, raw, shift), cases.BOUND, cases.LIMIT, knee)
@@ -60,13 +60,13 @@ def test_the_map_and_its_backward(size: tuple[int, int, int], kind: torch.dtype,
 @pytest.mark.parametrize("knee", cases.KNEES)
 @pytest.mark.parametrize("sizes", [(1, 23, 3, 20), (2, 3, 2, 70), (1, 0, 2, 4), (1, 64, 4, 256), (1, 2000, 4, 256)])
 def test_the_tiled_map(sizes: tuple[int, int, int, int], knee: float) -> None:
-    agree(tiled_affine_symlog, tiled_affine_symlog, cases.tiled(*sizes, torch.float32), cases.BOUND, knee)
+    agree(tiled_affine_symlog, tiled_affine_symlog, cases.tiled(sizes, torch.float32), cases.BOUND, knee)
 
 
-@pytest.mark.parametrize("kind", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("sizes", [(3, 4, 101), (1, 1, 1), (0, 2, 5), (64, 4, 784)])
-def test_the_mixture_and_its_backward(sizes: tuple[int, int, int], kind: torch.dtype) -> None:
-    x, parameters = cases.mixture(*sizes, kind)
+def test_the_mixture_and_its_backward(sizes: tuple[int, int, int], dtype: torch.dtype) -> None:
+    x, parameters = cases.mixture(*sizes, dtype=dtype)
     agree(mixture, mixture_torch.forward, (x, parameters), 6.0)
     agree(mixture_backward, mixture_torch.backward, (x.cos(), x.sin(), x, parameters), 6.0)
     agree(mixture_inverse, mixture_torch.inverse, (x, parameters), 6.0)

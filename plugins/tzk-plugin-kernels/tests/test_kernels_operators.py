@@ -26,7 +26,7 @@ from tzk_core.transforms.symlog import SymLog
 
 X, RAW, SHIFT = cases.affine((2, 4, 5))
 OUTPUTS = {knee: affine_symlog(X, RAW, SHIFT, cases.BOUND, knee) for knee in cases.KNEES}
-ROWS = cases.tiled(2, 2, 3, 4)
+ROWS = cases.tiled((2, 2, 3, 4))
 VALUES, PARAMETERS = cases.mixture(3, 3, 4)
 
 FORWARD: dict[str, tuple[Any, tuple[Any, ...], tuple[Any, ...]]] = {
@@ -67,7 +67,9 @@ def test_the_cases_lie_on_both_sides_of_the_knee(knee: float) -> None:
 
 @pytest.mark.parametrize("knee", cases.KNEES)
 @pytest.mark.parametrize("inverted", [False, True], ids=["forward", "inverse"])
-def test_the_map_is_that_of_the_layers_and_its_volume_that_of_autograds_jacobian(inverted: bool, knee: float) -> None:
+def test_the_map_is_that_of_the_layers_and_its_volume_that_of_autograds_jacobian(
+    *, inverted: bool, knee: float
+) -> None:
     affine, symlog = layers((6,), knee)
     x = cases.affine((1, 5, 6))[0][0]
     raw, shift = affine.raw_log_scale[None], affine.shift[None]
@@ -90,7 +92,7 @@ def test_the_map_is_that_of_the_layers_and_its_volume_that_of_autograds_jacobian
 
 @pytest.mark.parametrize("knee", cases.KNEES)
 def test_the_tiled_map_has_the_volume_of_autograds_jacobian(knee: float) -> None:
-    rows, weight, raw, shift = cases.tiled(1, 1, 2, 3)
+    rows, weight, raw, shift = cases.tiled((1, 1, 2, 3))
     _, logabsdet = tiled_affine_symlog(rows, weight, raw, shift, cases.BOUND, knee)
     jacobian = torch.autograd.functional.jacobian(
         lambda each: tiled_affine_symlog(each, weight, raw, shift, cases.BOUND, knee)[0], rows
@@ -100,7 +102,7 @@ def test_the_tiled_map_has_the_volume_of_autograds_jacobian(knee: float) -> None
 
 
 @pytest.mark.parametrize("inverted", [False, True], ids=["forward", "inverse"])
-def test_the_mixture_and_its_gradients_are_those_of_autograd(inverted: bool) -> None:
+def test_the_mixture_and_its_gradients_are_those_of_autograd(*, inverted: bool) -> None:
     map = MixtureMap(3, 6.0)
     arguments = VALUES.clone().requires_grad_(), PARAMETERS.clone().requires_grad_()
     operator, plain = (mixture_inverse, map.inverse) if inverted else (mixture, map.forward)

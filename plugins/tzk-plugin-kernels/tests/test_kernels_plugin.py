@@ -64,7 +64,7 @@ def test_the_plugin_is_one() -> None:
     ],
 )
 def test_a_model_takes_the_operators_and_computes_the_same(
-    recipe: str, knee: float, expected: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    recipe: str, knee: float, expected: dict[str, int], *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, fused = both(recipe, monkeypatch, knee)
     found = places(fused, "cpu")

@@ -1,11 +1,11 @@
-"""Registers the fused implementations of flow layers; light, so that listing plugins costs no import of torch."""
+"""Register fused implementations of flow layers, without importing torch."""
 
 from tzk_core.plugins import Implementation, hookimpl
 
 
 @hookimpl
 def tzk_implementations() -> list[Implementation]:
-    """The implementations of this plugin, each on CUDA devices and, with TZK_KERNELS=torch, on the CPU."""
+    """Implementations on CUDA devices and, with TZK_KERNELS=torch, on the CPU."""
     return [
         Implementation(f"{name}-{device}", f"tzk_plugin_kernels.{target}", summary, layer, device)
         for device in ("cuda", "cpu")

@@ -1,8 +1,10 @@
-"""The operators of element-wise affine map, SymLog and log-determinant: forward, inverse, and backward of both.
+"""The operators of element-wise affine map, SymLog and log-determinant, and their gradients.
 
-Backward of the forward map needs its outputs only, so that the inputs are not kept. Shapes are those of
+Backward of the forward map needs its outputs only, so that the inputs are not stored. Shapes are those of
 `affine_symlog_torch`. Second derivatives are not defined.
 """
+
+# ruff: noqa: PLR0917 - an operator's schema is its signature, and torch calls it by position.
 
 from types import ModuleType
 from typing import Any
@@ -62,10 +64,10 @@ def affine_symlog_inverse_backward(
     return plain.inverse_backward(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, knee)
 
 
-affine_symlog.register_kernel("cuda", lambda *given: _on_cuda().forward(*given))
-affine_symlog_backward.register_kernel("cuda", lambda *given: _on_cuda().backward(*given))
-affine_symlog_inverse.register_kernel("cuda", lambda *given: _on_cuda().inverse(*given))
-affine_symlog_inverse_backward.register_kernel("cuda", lambda *given: _on_cuda().inverse_backward(*given))
+affine_symlog.register_kernel("cuda", lambda *inputs: _on_cuda().forward(*inputs))
+affine_symlog_backward.register_kernel("cuda", lambda *inputs: _on_cuda().backward(*inputs))
+affine_symlog_inverse.register_kernel("cuda", lambda *inputs: _on_cuda().inverse(*inputs))
+affine_symlog_inverse_backward.register_kernel("cuda", lambda *inputs: _on_cuda().inverse_backward(*inputs))
 
 
 def _mapped(x: Tensor, raw_log_scale: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -84,14 +86,13 @@ for operator in (affine_symlog_backward, affine_symlog_inverse_backward):
     operator.register_fake(_gradients)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """Of the forward map its output."""
+def _save_output(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, raw_log_scale, shift, *ctx.constants = inputs
     ctx.save_for_backward(output[0], raw_log_scale, shift)
 
 
-def _keep_of_inverse(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """Of the inverse its input, which is the forward map's output."""
+def _save_input(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Save the input of the inverse, which is the forward map's output."""
     y, raw_log_scale, shift, *ctx.constants = inputs
     ctx.save_for_backward(y, raw_log_scale, shift)
 
@@ -104,31 +105,31 @@ def _differentiated_by(operator: Any) -> Any:
     return differentiate
 
 
-affine_symlog.register_autograd(_differentiated_by(affine_symlog_backward), setup_context=_keep)
-affine_symlog_inverse.register_autograd(
-    _differentiated_by(affine_symlog_inverse_backward), setup_context=_keep_of_inverse
-)
+affine_symlog.register_autograd(_differentiated_by(affine_symlog_backward), setup_context=_save_output)
+affine_symlog_inverse.register_autograd(_differentiated_by(affine_symlog_inverse_backward), setup_context=_save_input)
 
 
-def _mapped_over(operator: Any, given: int, groups_at: int) -> Any:
-    """The `vmap` rule of an operator whose first `given` arguments are tensors: what is mapped over becomes groups.
+def _mapped_over(operator: Any, tensors: int, groups_at: int) -> Any:
+    """The `vmap` rule of an operator: the mapped dimension joins the groups.
 
-    `groups_at` is where the groups are in the second output.
+    Args:
+        tensors: how many of the first arguments are tensors.
+        groups_at: the dimension of the groups in the second output.
     """
 
     def rule(
         info: Any, in_dims: tuple[int | None, ...], *arguments: Any
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        first, second = operator(*folded(info, in_dims[:given], arguments[:given]), *arguments[given:])
+        first, second = operator(*folded(info, in_dims[:tensors], arguments[:tensors]), *arguments[tensors:])
         return (unfolded(first, info, 0), unfolded(second, info, groups_at)), (0, groups_at)
 
     return rule
 
 
-for operator, given, groups_at in (
+for operator, tensors, groups_at in (
     (affine_symlog, 3, 0),
     (affine_symlog_inverse, 3, 0),
     (affine_symlog_backward, 5, 1),
     (affine_symlog_inverse_backward, 5, 1),
 ):
-    operator.register_vmap(_mapped_over(operator, given, groups_at))
+    operator.register_vmap(_mapped_over(operator, tensors, groups_at))

@@ -1,12 +1,14 @@
-"""Element-wise affine map, SymLog and log-determinant in plain torch: the definition, and what a CPU computes.
+"""Element-wise affine map, SymLog and log-determinant in plain torch: the definition.
 
 x and y are (groups, batch, dims), raw_log_scale and shift (groups, dims). With s = bound · tanh(raw / bound) and
-u = x exp(s) + t, y = sign(u) log(1 + |u|) and log|det| = Σ s - Σ |y|, (groups, batch).
+u = x exp(s) + t, y = sign(u) log(1 + |u|). log|det| = Σ s - Σ |y|, (groups, batch).
 
 With a knee, y is linear in u beyond |u| = knee, that is beyond |y| = L = log(1 + knee), with the slope exp(-L) that it
-has there: |y| = L + (|u| - knee) exp(-L), and log|det| = Σ s - Σ min(|y|, L). A knee of 0 stands for none, as in the
+has there. So |y| = L + (|u| - knee) exp(-L), and log|det| = Σ s - Σ min(|y|, L). A knee of 0 stands for none, as in the
 core's `SymLog`.
 """
+
+# ruff: noqa: PLR0917 - the signatures are those of the operators, which torch calls by position.
 
 from __future__ import annotations
 
@@ -42,9 +44,9 @@ def backward(
     bound: float,
     knee: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x, and of raw_log_scale and shift together, (2, groups, dims), from the outputs alone.
+    """Gradients of x, and of raw_log_scale and shift, (2, groups, dims), from outputs.
 
-    With m = min(|y|, L), or |y| without a knee, dy/du = exp(-m), and x exp(s) = u - t, whose product with it is
+    With m = min(|y|, L), or |y| without a knee, dy/du = exp(-m). Its product with x exp(s) = u - t is
     sign(y) (1 - exp(-m) + |y| - m) - t exp(-m): nothing overflows, however large u is.
     """
     log_scale = soft_bound(raw_log_scale, bound)
@@ -68,7 +70,7 @@ def backward(
 def inverse(
     y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float
 ) -> tuple[Tensor, Tensor]:
-    """x and log|det| of the inverse; beyond |y| = `limit` a SymLog without a knee stays where it is there."""
+    """x and log|det| of the inverse; without a knee SymLog ends at |y| = `limit`."""
     log_scale = soft_bound(raw_log_scale, bound)
     y = y.contiguous()
     u, inside = _inverse_symlog(y, limit, knee)
@@ -86,7 +88,7 @@ def inverse_backward(
     limit: float,
     knee: float,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of y, and of raw_log_scale and shift together, (2, groups, dims), of the inverse.
+    """Gradients of y, and of raw_log_scale and shift, (2, groups, dims), of the inverse.
 
     du/dy = exp(m), on both sides of a knee; without one it is 0 beyond `limit`.
     """

@@ -1,9 +1,11 @@
-"""Element-wise affine map, SymLog and log-determinant in Triton; what they compute is in `affine_symlog_torch`.
+"""Element-wise affine map, SymLog and log-determinant in Triton; see `affine_symlog_torch`.
 
-One pass over the values each: the map reads and writes them once and sums each row within a program. Backward reads two
-and writes one; sums over the batch are taken within chunks of rows, then over the chunks, so that results do not depend
-on the order in which programs end. Computed in float32, of float64 in float64.
+Every kernel passes once over the values. The map reads and writes them once and sums every row within a program.
+Backward reads two and writes one. Sums over the batch are taken within chunks of rows, then over the chunks, so that
+results do not depend on the order in which programs end. Float64 is computed in float64, other types in float32.
 """
+
+# ruff: noqa: PLR0917, FBT003 - kernels are launched by position, and operators call these functions so.
 
 import math
 
@@ -15,11 +17,10 @@ from torch import Tensor
 from tzk_plugin_kernels.arithmetic_triton import expm1, sign, soft_bound, symlog, tanh
 
 TILE = 2048
-"""Values of a program at a time: 128 threads, four accesses of 16 bytes each of float32."""
+"""Values of a program at a time: 128 threads, four accesses of 16 bytes a thread in float32."""
 COLUMNS_BACKWARD = 128
 PROGRAMS = 528
-"""Programs that backward is cut into, at least, where there are enough rows: four for each of the 132 multiprocessors
-of an H100."""
+"""The least number of programs of backward, where there are enough rows: four a multiprocessor of an H100 (132)."""
 
 
 @triton.jit
@@ -55,21 +56,21 @@ def mapping(
         moved = tl.load(shift + parameter, mask=inside, other=0.0).to(TYPE)[None, :]
         place = (group * rows + row)[:, None] * dims + column[None, :]
         mask = (row < rows)[:, None] & inside[None, :]
-        given = tl.load(values + place, mask=mask, other=0.0).to(TYPE)
+        inputs = tl.load(values + place, mask=mask, other=0.0).to(TYPE)
         if INVERSE:
-            magnitude = tl.abs(given)
+            magnitude = tl.abs(inputs)
             curved = tl.where(magnitude > limit, limit, magnitude)
             u = expm1(curved)
             if knee > 0.0:
                 u += (magnitude - curved) * (1.0 + knee)
-            found = (tl.where(given < 0.0, -u, u) - moved) * tl.exp(-log_scale)
+            outputs = (tl.where(inputs < 0.0, -u, u) - moved) * tl.exp(-log_scale)
             total += tl.sum(curved - log_scale, 1)
         else:
-            u = given * tl.exp(log_scale) + moved
+            u = inputs * tl.exp(log_scale) + moved
             magnitude, log_shrink = symlog(tl.abs(u), knee)
-            found = tl.where(u < 0.0, -magnitude, magnitude)
+            outputs = tl.where(u < 0.0, -magnitude, magnitude)
             total += tl.sum(log_scale - log_shrink, 1)
-        tl.store(mapped + place, found.to(mapped.dtype.element_ty), mask=mask)
+        tl.store(mapped + place, outputs.to(mapped.dtype.element_ty), mask=mask)
     tl.store(logabsdet + group * rows + row, total.to(logabsdet.dtype.element_ty), mask=row < rows)
 
 
@@ -93,9 +94,10 @@ def differentiating(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Backward of the map or of its inverse; program (i, j, g) goes through the rows of chunk j in its columns.
+    """Backward of the map or of its inverse.
 
-    `grad_parameters` is (2, groups, chunks, dims): of raw_log_scale and of shift. `limit` is as in `mapping`.
+    Program (i, j, g) goes through the rows of chunk j in its columns. `grad_parameters` is (2, groups, chunks, dims),
+    of raw_log_scale and shift. `limit` is as in `mapping`.
     """
     TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     group = tl.program_id(2).to(tl.int64)
@@ -114,25 +116,25 @@ def differentiating(
         real = row < last
         place = (group * rows + row)[:, None] * dims + column[None, :]
         mask = real[:, None] & inside[None, :]
-        found = tl.load(y + place, mask=mask, other=0.0).to(TYPE)
+        outputs = tl.load(y + place, mask=mask, other=0.0).to(TYPE)
         grad = tl.load(grad_mapped + place, mask=mask, other=0.0).to(TYPE)
         volume = tl.load(grad_logabsdet + group * rows + row, mask=real, other=0.0).to(TYPE)[:, None]
-        magnitude = tl.abs(found)
+        magnitude = tl.abs(outputs)
         if INVERSE:
             curved = tl.where(magnitude > limit, limit, magnitude)
             at_u = grad * tl.exp(-log_scale)
             through = at_u * tl.exp(curved)
             u = expm1(curved)
             if knee > 0.0:
-                at_values = through + tl.where(magnitude <= limit, volume * sign(found), 0.0)
+                at_values = through + tl.where(magnitude <= limit, volume * sign(outputs), 0.0)
                 u += (magnitude - curved) * (1.0 + knee)
             else:
-                at_values = tl.where(magnitude <= limit, through + volume * sign(found), 0.0)
-            u = tl.where(found < 0.0, -u, u)
+                at_values = tl.where(magnitude <= limit, through + volume * sign(outputs), 0.0)
+            u = tl.where(outputs < 0.0, -u, u)
             of_scale -= tl.sum(at_u * (u - moved) + volume, 0)
             of_shift -= tl.sum(at_u, 0)
         else:
-            at_y = grad - volume * sign(found)
+            at_y = grad - volume * sign(outputs)
             curved = magnitude
             beyond = 0.0
             if knee > 0.0:
@@ -142,7 +144,7 @@ def differentiating(
             slope = tl.exp(-curved)
             at_u = at_y * slope
             at_values = at_u * tl.exp(log_scale)
-            of_scale += tl.sum(at_y * (sign(found) * (beyond - expm1(-curved)) - moved * slope) + volume, 0)
+            of_scale += tl.sum(at_y * (sign(outputs) * (beyond - expm1(-curved)) - moved * slope) + volume, 0)
             of_shift += tl.sum(at_u, 0)
         tl.store(grad_values + place, at_values.to(grad_values.dtype.element_ty), mask=mask)
     groups = tl.num_programs(2)
@@ -154,14 +156,14 @@ def differentiating(
 
 def forward(x: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, knee: float) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.forward`."""
-    return _map(x, raw_log_scale, shift, bound, 0.0, knee, False)
+    return _map(x, raw_log_scale, shift, bound=bound, limit=0.0, knee=knee, inverse=False)
 
 
 def inverse(
     y: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float
 ) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.inverse`."""
-    return _map(y, raw_log_scale, shift, bound, limit, knee, True)
+    return _map(y, raw_log_scale, shift, bound=bound, limit=limit, knee=knee, inverse=True)
 
 
 def backward(
@@ -174,7 +176,8 @@ def backward(
     knee: float,
 ) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.backward`."""
-    return _differentiate(grad_y, grad_logabsdet, y, raw_log_scale, shift, bound, 0.0, knee, False)
+    constants = {"bound": bound, "limit": 0.0, "knee": knee}
+    return _differentiate(grad_y, grad_logabsdet, y, raw_log_scale, shift, **constants, inverse=False)
 
 
 def inverse_backward(
@@ -188,11 +191,12 @@ def inverse_backward(
     knee: float,
 ) -> tuple[Tensor, Tensor]:
     """`affine_symlog_torch.inverse_backward`."""
-    return _differentiate(grad_x, grad_logabsdet, y, raw_log_scale, shift, bound, limit, knee, True)
+    constants = {"bound": bound, "limit": limit, "knee": knee}
+    return _differentiate(grad_x, grad_logabsdet, y, raw_log_scale, shift, **constants, inverse=True)
 
 
 def _map(
-    values: Tensor, raw_log_scale: Tensor, shift: Tensor, bound: float, limit: float, knee: float, inverse: bool
+    values: Tensor, raw_log_scale: Tensor, shift: Tensor, *, bound: float, limit: float, knee: float, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     groups, rows, dims = values.shape
     mapped, logabsdet = values.new_empty(values.shape), values.new_zeros(groups, rows)
@@ -227,6 +231,7 @@ def _differentiate(
     y: Tensor,
     raw_log_scale: Tensor,
     shift: Tensor,
+    *,
     bound: float,
     limit: float,
     knee: float,

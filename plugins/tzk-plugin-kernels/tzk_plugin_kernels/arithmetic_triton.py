@@ -1,7 +1,7 @@
-"""Functions of one number that Triton has not, or not to full precision near zero.
+"""Functions that Triton lacks, or has not to full precision near zero.
 
-Those of CUDA's libdevice would do, but Triton's interpreter has none. log(1 + m) and exp(v) - 1 are corrected for the
-rounding of 1 + m and of exp(v) (Kahan; Higham 2002, Section 1.14.1), which holds as long as no compiler reorders them.
+Triton's interpreter has no CUDA libdevice. log(1 + m) and exp(v) - 1 are corrected for the rounding of 1 + m and of
+exp(v) (Kahan; Higham 2002, Section 1.14.1), which holds as long as no compiler reorders them.
 """
 
 import triton
@@ -18,8 +18,10 @@ def log1p(m):
 
 @triton.jit
 def expm1(v):
-    """exp(v) - 1; near zero in float32 by its series, whose first term left out is 0.5**8 / 9! = 1e-8 of it, which is a
-    fifth of the instructions."""
+    """exp(v) - 1; near zero in float32 by its series, a fifth of the instructions.
+
+    The first term left out is 0.5**8 / 9! = 1e-8 of it.
+    """
     e = tl.exp(v)
     if v.dtype == tl.float64:
         near = tl.where(e == 1.0, v, (e - 1.0) * (v / tl.log(e)))

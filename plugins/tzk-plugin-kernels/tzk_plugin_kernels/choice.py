@@ -1,4 +1,4 @@
-"""Which implementation computes: TZK_KERNELS, and what speaks against Triton here."""
+"""Which implementation computes: TZK_KERNELS, and reasons against Triton here."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ CAPABILITY = (8, 0)
 
 
 def choice() -> str:
-    """TZK_KERNELS: "auto" (Triton on CUDA devices, the layers themselves elsewhere; the default), "torch" (the fused
-    operators in plain torch, everywhere) or "triton" (as auto, and an error where Triton cannot be used on a CUDA
-    device). Raises `TzkError` for anything else."""
+    """The environment variable TZK_KERNELS, "auto" by default.
+
+    "auto": Triton on CUDA devices, the layers themselves elsewhere. "torch": the fused operators in plain torch,
+    everywhere. "triton": as auto, and an error where Triton cannot be used on a CUDA device.
+
+    Raises:
+        TzkError: for any other value.
+    """
     chosen = os.environ.get("TZK_KERNELS", "auto")
     if chosen not in CHOICES:
         raise TzkError(f"the environment variable TZK_KERNELS should be one of {', '.join(CHOICES)}; got {chosen!r}")
@@ -26,8 +31,11 @@ def choice() -> str:
 
 
 def unusable(device: str) -> str:
-    """The reason why the operators are not used on a kind of device; "" if they are. Raises `TzkError` if Triton was
-    asked for on a CUDA device that is there, and cannot be used."""
+    """The reason against the operators on a type of device; "" for none.
+
+    Raises:
+        TzkError: if Triton was asked for and cannot be used on an available CUDA device.
+    """
     chosen = choice()
     if device == "cuda" and not torch.cuda.is_available():
         return without_triton()
@@ -43,7 +51,7 @@ def unusable(device: str) -> str:
 
 @functools.cache
 def without_triton() -> str:
-    """The reason why Triton's kernels cannot be used on this machine's CUDA device; "" if they can."""
+    """The reason why the CUDA device cannot use Triton's kernels; "" for none."""
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     if torch.version.hip is not None:
@@ -52,11 +60,11 @@ def without_triton() -> str:
         return f"{torch.cuda.get_device_name()} has compute capability {torch.cuda.get_device_capability()}, not 8.0"
     try:
         importlib.import_module("triton")
-    except Exception as error:  # a broken installation raises whatever it likes
+    except Exception as error:  # a broken installation raises any exception
         return f"Triton cannot be imported: {type(error).__name__}: {error}"
     return ""
 
 
 def in_triton() -> bool:
-    """Whether an operator on CUDA tensors is computed by Triton."""
+    """Whether Triton computes an operator on CUDA tensors."""
     return choice() != "torch" and not without_triton()

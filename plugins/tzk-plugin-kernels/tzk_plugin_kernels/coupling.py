@@ -1,4 +1,4 @@
-"""The operators in the place of the map of an image coupling, if that is a mixture of logistics."""
+"""Image couplings whose mixtures of logistics are computed by the operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tzk_plugin_kernels.mixture import mixture, mixture_inverse
 
 
 class FusedCoupling(Coupling):
-    """An image coupling; a mixture of logistics is computed in one, other maps as they are."""
+    """An image coupling with a fused mixture of logistics; other maps are unchanged."""
 
     unusable = staticmethod(unusable)
 
@@ -28,12 +28,12 @@ class FusedCoupling(Coupling):
 def _fused(
     map: ElementMap, operator: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """The operator on values (batch, c, h, w) and parameters (batch, count, c, h, w); None if it is not of this map."""
+    """The operator as an `ElementMap` function; None if it is not of this map."""
     if not isinstance(map, MixtureMap):
         return None
 
     def function(values: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        found, log_slope = operator(values.flatten(1).to(parameters.dtype), parameters.flatten(2), map.bound)
-        return found.view(values.shape), log_slope.view(values.shape)
+        mapped, log_slope = operator(values.flatten(1).to(parameters.dtype), parameters.flatten(2), map.bound)
+        return mapped.view(values.shape), log_slope.view(values.shape)
 
     return function

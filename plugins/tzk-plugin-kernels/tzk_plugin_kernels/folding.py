@@ -1,4 +1,4 @@
-"""What `torch.vmap` maps over, folded into a leading dimension that an operator has already, and back."""
+"""The mapped dimension of `torch.vmap` folded into a leading dimension of an operator, and back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from tzk_core.transforms.layer import leading
 
 
-def folded(info: Any, in_dims: Sequence[int | None], given: Sequence[Tensor]) -> Iterator[Tensor]:
+def folded(info: Any, in_dims: Sequence[int | None], tensors: Sequence[Tensor]) -> Iterator[Tensor]:
     """Tensors with the mapped dimension in front and joined with the first of their own."""
-    for each in leading(info, tuple(in_dims), tuple(given)):
-        yield each.flatten(0, 1)
+    for tensor in leading(info, tuple(in_dims), tuple(tensors)):
+        yield tensor.flatten(0, 1)
 
 
 def unfolded(tensor: Tensor, info: Any, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The operators in the place of the core's layers that follow one another in a step of the paper's flow."""
+"""The operators in the place of the layers of a step of the paper's flow."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class TiledAffineSymLog:
         convolution, rest = _convolution(layers[0]), layers[1:]
         affine, symlog = _checked(rest)
         rows = convolution.to_tiles(inputs)
-        log_scale, shift = (convolution.to_tiles(each[None]) for each in (affine.raw_log_scale, affine.shift))
+        log_scale, shift = (convolution.to_tiles(values[None]) for values in (affine.raw_log_scale, affine.shift))
         tensors = _of_one_type(rows, convolution.weight(), log_scale, shift)
-        outputs, logabsdet = tiled_affine_symlog(*(each[None] for each in tensors), affine.bound, symlog.knee)
+        outputs, logabsdet = tiled_affine_symlog(*(tensor[None] for tensor in tensors), affine.bound, symlog.knee)
         volume = math.prod(convolution.tiles) * convolution.log_diagonal.sum()
         return convolution.from_tiles(outputs[0], inputs), logabsdet[0] + volume
 
     def inverse(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
-        values, of_the_rest = AffineSymLog().inverse(layers[1:], inputs)
+        values, rest_logabsdet = AffineSymLog().inverse(layers[1:], inputs)
         outputs, logabsdet = _convolution(layers[0]).inverse(values)
-        return outputs, logabsdet + of_the_rest
+        return outputs, logabsdet + rest_logabsdet
 
 
 def _convolution(layer: Transform) -> TiledConvolution:
@@ -75,8 +75,8 @@ def _checked(layers: Sequence[Transform]) -> tuple[Affine, SymLog]:
 
 
 def _of_one_type(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in the type that torch would compute with all of them in (under autocast they differ)."""
-    kind = tensors[0].dtype
+    """Promote tensors to a common type, as torch would; under autocast they differ."""
+    dtype = tensors[0].dtype
     for tensor in tensors[1:]:
-        kind = torch.promote_types(kind, tensor.dtype)
-    return tuple(tensor.to(kind) for tensor in tensors)
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

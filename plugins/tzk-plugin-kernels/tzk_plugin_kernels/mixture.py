@@ -1,8 +1,10 @@
 """The operators of the map of a mixture-of-logistics coupling: forward, backward and inverse.
 
-Backward needs the inputs only, the numbers and their parameters, which are there anyway: none of the tensors of all
-logistics between is kept. Shapes are those of `mixture_torch`.
+Backward needs the inputs only, the numbers and their parameters, which are stored anyway; no tensor of all logistics
+is. Shapes are those of `mixture_torch`.
 """
+
+# ruff: noqa: PLR0917 - an operator's schema is its signature, and torch calls it by position.
 
 from types import ModuleType
 from typing import Any
@@ -42,9 +44,9 @@ def mixture_inverse(y: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor
     return plain.inverse(y, parameters, bound)
 
 
-mixture.register_kernel("cuda", lambda *given: _on_cuda().forward(*given))
-mixture_backward.register_kernel("cuda", lambda *given: _on_cuda().backward(*given))
-mixture_inverse.register_kernel("cuda", lambda *given: _on_cuda().inverse(*given))
+mixture.register_kernel("cuda", lambda *inputs: _on_cuda().forward(*inputs))
+mixture_backward.register_kernel("cuda", lambda *inputs: _on_cuda().backward(*inputs))
+mixture_inverse.register_kernel("cuda", lambda *inputs: _on_cuda().inverse(*inputs))
 
 
 def _mapped(values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,7 @@ def _gradients(
     return x.new_empty(x.shape), parameters.new_empty(parameters.shape)
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, parameters, ctx.bound = inputs
     ctx.save_for_backward(x, parameters)
 
@@ -71,37 +73,43 @@ def _differentiate(ctx: Any, grad_y: Tensor, grad_log_slope: Tensor) -> tuple[An
     return *mixture_backward(grad_y, grad_log_slope, *ctx.saved_tensors, ctx.bound), None
 
 
-def _keep_outputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_outputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, parameters, ctx.bound = inputs
     ctx.save_for_backward(*output, parameters)
 
 
 def _differentiate_inverse(ctx: Any, grad_x: Tensor, grad_log_slope: Tensor) -> tuple[Any, ...]:
-    """By the implicit function: x is where the map has y, and log dx/dy is minus log dy/dx there. Where F is all but
-    flat, the slope is held to that of `FLAT`, as in the definition."""
+    """Differentiate the implicit function: x is where the map has y.
+
+    log dx/dy is minus log dy/dx there. Where F is all but flat, the slope is bounded by `FLAT`, as in the definition.
+    """
     x, log_slope, parameters = ctx.saved_tensors
-    of_slope, _ = mixture_backward(torch.zeros_like(grad_x), -grad_log_slope, x, parameters, ctx.bound)
+    through_slope, _ = mixture_backward(torch.zeros_like(grad_x), -grad_log_slope, x, parameters, ctx.bound)
     log_scale = soft_bound(parameters[:, -2], ctx.bound / 2)
-    grad_y = (grad_x + of_slope) * torch.exp(-torch.maximum(-log_slope, FLAT + log_scale))
+    grad_y = (grad_x + through_slope) * torch.exp(-torch.maximum(-log_slope, FLAT + log_scale))
     _, grad_parameters = mixture_backward(-grad_y, -grad_log_slope, x, parameters, ctx.bound)
     return grad_y, grad_parameters, None
 
 
-mixture.register_autograd(_differentiate, setup_context=_keep_inputs)
-mixture_inverse.register_autograd(_differentiate_inverse, setup_context=_keep_outputs)
+mixture.register_autograd(_differentiate, setup_context=_save_inputs)
+mixture_inverse.register_autograd(_differentiate_inverse, setup_context=_save_outputs)
 
 
-def _mapped_over(operator: Any, given: int) -> Any:
-    """The `vmap` rule of an operator whose first `given` arguments are tensors: what is mapped over joins the batch."""
+def _mapped_over(operator: Any, tensors: int) -> Any:
+    """The `vmap` rule of an operator: the mapped dimension joins the batch.
+
+    Args:
+        tensors: how many of the first arguments are tensors.
+    """
 
     def rule(
         info: Any, in_dims: tuple[int | None, ...], *arguments: Any
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        first, second = operator(*folded(info, in_dims[:given], arguments[:given]), *arguments[given:])
+        first, second = operator(*folded(info, in_dims[:tensors], arguments[:tensors]), *arguments[tensors:])
         return (unfolded(first, info, 0), unfolded(second, info, 0)), (0, 0)
 
     return rule
 
 
-for operator, given in ((mixture, 2), (mixture_inverse, 2), (mixture_backward, 4)):
-    operator.register_vmap(_mapped_over(operator, given))
+for operator, tensors in ((mixture, 2), (mixture_inverse, 2), (mixture_backward, 4)):
+    operator.register_vmap(_mapped_over(operator, tensors))

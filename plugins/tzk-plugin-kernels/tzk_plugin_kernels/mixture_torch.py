@@ -1,8 +1,10 @@
-"""The map of a mixture-of-logistics coupling in plain torch, whose definition is `tzk_plugin_glow`'s, and its backward.
+"""The map of a mixture-of-logistics coupling in plain torch, and its backward.
 
-x is (batch, n), parameters are (batch, 3 K + 2, n): logits, means and raw log-scales of K logistics, then raw log-scale
-and shift of the affine map. y and the logarithm of dy/dx are (batch, n).
+Its definition is `tzk_plugin_glow`'s. x is (batch, n), parameters are (batch, 3 K + 2, n): logits, means and raw
+log-scales of K logistics, then raw log-scale and shift of the affine map. y and the logarithm of dy/dx are (batch, n).
 """
+
+# ruff: noqa: PLR0917 - the signatures are those of the operators, which torch calls by position.
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the parameters, from the inputs alone.
 
-    With A = log F, S = log(1 - F), D = log f and y = (A - S) exp(a) + b, log dy/dx = D - A - S + a, each of A, S and D
-    is a log-sum-exp over the logistics; their shares of it, p, q and r, are its derivatives.
+    Let A = log F, S = log(1 - F) and D = log f. Then y = (A - S) exp(a) + b and log dy/dx = D - A - S + a. A, S and D
+    are log-sum-exps over the logistics; their shares, p, q and r, are the derivatives.
     """
     logits, means, raw = parameters[:, :-2].chunk(3, 1)
     squashed, squashed_affine = torch.tanh(raw / bound), torch.tanh(parameters[:, -2] / (bound / 2))
@@ -37,16 +39,16 @@ def backward(
     below = functional.logsigmoid(standard)
     above = below - standard
     log_weights = functional.log_softmax(logits, 1)
-    of_below, of_above = log_weights + below, log_weights + above
-    of_density = log_weights - bound * squashed + below + above
-    A, S, D = (torch.logsumexp(each, 1) for each in (of_below, of_above, of_density))
+    log_cdfs, log_survivals = log_weights + below, log_weights + above
+    log_densities = log_weights - bound * squashed + below + above
+    A, S, D = (torch.logsumexp(terms, 1) for terms in (log_cdfs, log_survivals, log_densities))
 
     scale = torch.exp(bound / 2 * squashed_affine)
     grad_logit = grad_y * scale
     grad_A, grad_S, grad_D = grad_logit - grad_log_slope, -grad_logit - grad_log_slope, grad_log_slope
-    p = grad_A.unsqueeze(1) * torch.exp(of_below - A.unsqueeze(1))
-    q = grad_S.unsqueeze(1) * torch.exp(of_above - S.unsqueeze(1))
-    r = grad_D.unsqueeze(1) * torch.exp(of_density - D.unsqueeze(1))
+    p = grad_A.unsqueeze(1) * torch.exp(log_cdfs - A.unsqueeze(1))
+    q = grad_S.unsqueeze(1) * torch.exp(log_survivals - S.unsqueeze(1))
+    r = grad_D.unsqueeze(1) * torch.exp(log_densities - D.unsqueeze(1))
     F, rest = below.exp(), above.exp()
     grad_standard = p * rest - q * F + r * (rest - F)
     grad_means = -grad_standard * shrink

@@ -1,8 +1,10 @@
-"""The map of a mixture-of-logistics coupling in Triton: forward, backward and inverse; see `mixture_torch`.
+"""The map of a mixture-of-logistics coupling in Triton, and its backward; see `mixture_torch`.
 
-A program has `BLOCK` numbers and goes through their logistics one after the other, so that nothing of the size
-(batch, K, n) is ever written but the gradient of the parameters. Log-sum-exps are running ones.
+A program has `BLOCK` numbers and goes through their logistics one after the other. So nothing of the size (batch, K, n)
+is ever written but the gradient of the parameters. Log-sum-exps are running ones.
 """
+
+# ruff: noqa: PLR0917 - kernels are launched by position, and operators call these functions so.
 
 import torch
 import triton
@@ -24,7 +26,10 @@ def added(largest, total, value):
 
 @triton.jit
 def logistic(parameters, k: tl.constexpr, mask, n, bound: tl.constexpr, K: tl.constexpr, TYPE: tl.constexpr):
-    """Logit of its weight, mean and log-scale of logistic k; `parameters` points at the first of each number."""
+    """Logit of the weight, mean and log-scale of logistic k.
+
+    `parameters` points at the first parameter of every number.
+    """
     logit = tl.load(parameters + k * n, mask=mask, other=0.0).to(TYPE)
     mean = tl.load(parameters + (K + k) * n, mask=mask, other=0.0).to(TYPE)
     raw = tl.load(parameters + (2 * K + k) * n, mask=mask, other=0.0).to(TYPE)
@@ -33,7 +38,7 @@ def logistic(parameters, k: tl.constexpr, mask, n, bound: tl.constexpr, K: tl.co
 
 @triton.jit
 def logarithms(x, parameters, mask, n, bound: tl.constexpr, K: tl.constexpr, TYPE: tl.constexpr):
-    """log Σ exp(logits), and log F, log(1 - F) and log f at x, each with it added."""
+    """log Σ exp(logits), and log F, log(1 - F) and log f plus that, at x."""
     for k in tl.static_range(K):
         logit, mean, log_scale = logistic(parameters, k, mask, n, bound, K, TYPE)
         standard = (x - mean) * tl.exp(-log_scale)
@@ -67,8 +72,8 @@ def mapping(
     place = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     mask = place < count
     first = parameters + (place // n) * (3 * K + 2) * n + place % n
-    given = tl.load(x + place, mask=mask, other=0.0).to(TYPE)
-    logit, slope = logit_cdf(given, first, mask, n, bound, K, TYPE)
+    inputs = tl.load(x + place, mask=mask, other=0.0).to(TYPE)
+    logit, slope = logit_cdf(inputs, first, mask, n, bound, K, TYPE)
     log_scale = soft_bound(tl.load(first + 3 * K * n, mask=mask, other=0.0).to(TYPE), bound * 0.5)
     shift = tl.load(first + (3 * K + 1) * n, mask=mask, other=0.0).to(TYPE)
     tl.store(y + place, (logit * tl.exp(log_scale) + shift).to(y.dtype.element_ty), mask=mask)
@@ -95,24 +100,24 @@ def differentiating(
     mask = place < count
     offset = (place // n) * (3 * K + 2) * n + place % n
     first = parameters + offset
-    found = grad_parameters + offset
+    gradients = grad_parameters + offset
     out = grad_parameters.dtype.element_ty
-    given = tl.load(x + place, mask=mask, other=0.0).to(TYPE)
+    inputs = tl.load(x + place, mask=mask, other=0.0).to(TYPE)
     at_y = tl.load(grad_y + place, mask=mask, other=0.0).to(TYPE)
     at_slope = tl.load(grad_log_slope + place, mask=mask, other=0.0).to(TYPE)
-    w, a, s, d = logarithms(given, first, mask, n, bound, K, TYPE)
+    w, a, s, d = logarithms(inputs, first, mask, n, bound, K, TYPE)
 
     squashed = tanh(tl.load(first + 3 * K * n, mask=mask, other=0.0).to(TYPE) / (bound * 0.5))
     at_logit = at_y * tl.exp(bound * 0.5 * squashed)
     at_scale = (at_logit * (a - s) + at_slope) * (1.0 - squashed * squashed)
-    tl.store(found + 3 * K * n, at_scale.to(out), mask=mask)
-    tl.store(found + (3 * K + 1) * n, at_y.to(out), mask=mask)
+    tl.store(gradients + 3 * K * n, at_scale.to(out), mask=mask)
+    tl.store(gradients + (3 * K + 1) * n, at_y.to(out), mask=mask)
 
     at_x = tl.zeros([B], TYPE)
     for k in tl.static_range(K):
         logit, mean, log_scale = logistic(first, k, mask, n, bound, K, TYPE)
         shrink = tl.exp(-log_scale)
-        standard = (given - mean) * shrink
+        standard = (inputs - mean) * shrink
         below = log_sigmoid(standard)
         above = below - standard
         p = (at_logit - at_slope) * tl.exp(logit + below - a)
@@ -123,9 +128,9 @@ def differentiating(
         at_x += at_standard * shrink
         inner = log_scale / bound
         at_raw = -(at_standard * standard + r) * (1.0 - inner * inner)
-        tl.store(found + k * n, (p + q + r + tl.exp(logit - w) * at_slope).to(out), mask=mask)
-        tl.store(found + (K + k) * n, (-at_standard * shrink).to(out), mask=mask)
-        tl.store(found + (2 * K + k) * n, at_raw.to(out), mask=mask)
+        tl.store(gradients + k * n, (p + q + r + tl.exp(logit - w) * at_slope).to(out), mask=mask)
+        tl.store(gradients + (K + k) * n, (-at_standard * shrink).to(out), mask=mask)
+        tl.store(gradients + (2 * K + k) * n, at_raw.to(out), mask=mask)
     tl.store(grad_x + place, at_x.to(grad_x.dtype.element_ty), mask=mask)
 
 
@@ -146,7 +151,7 @@ def inverting(
     DOUBLE: tl.constexpr,
     B: tl.constexpr,
 ):
-    """As `tzk_plugin_glow.mixture.logit_quantile`, each program until its own numbers are there."""
+    """As `tzk_plugin_glow.mixture.logit_quantile`; a program ends when its numbers converged."""
     TYPE: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     place = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
     mask = place < count
@@ -179,9 +184,9 @@ def inverting(
         before = size
         step += 1
     value, slope = logit_cdf(middle, first, mask, n, bound, K, TYPE)
-    found = middle - (value - wanted) * tl.exp(-tl.where(slope < flat, flat, slope))
-    _, slope = logit_cdf(found, first, mask, n, bound, K, TYPE)
-    tl.store(x + place, found.to(x.dtype.element_ty), mask=mask)
+    solution = middle - (value - wanted) * tl.exp(-tl.where(slope < flat, flat, slope))
+    _, slope = logit_cdf(solution, first, mask, n, bound, K, TYPE)
+    tl.store(x + place, solution.to(x.dtype.element_ty), mask=mask)
     tl.store(log_slope + place, (-slope - log_scale).to(x.dtype.element_ty), mask=mask)
 
 
@@ -190,7 +195,7 @@ def forward(x: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor, Tensor
     y, log_slope = x.new_empty(x.shape), x.new_empty(x.shape)
     if x.numel():
         mapping[_grid(x)](
-            x.contiguous(), parameters.contiguous(), y, log_slope, *_sizes(x), bound, *_kind(x, parameters)
+            x.contiguous(), parameters.contiguous(), y, log_slope, *_sizes(x), bound, *_constants(x, parameters)
         )
     return y, log_slope
 
@@ -201,8 +206,8 @@ def backward(
     """`mixture_torch.backward`."""
     grad_x, grad_parameters = x.new_empty(x.shape), parameters.new_empty(parameters.shape)
     if x.numel():
-        given = (each.contiguous() for each in (grad_y, grad_log_slope, x, parameters))
-        differentiating[_grid(x)](*given, grad_x, grad_parameters, *_sizes(x), bound, *_kind(x, parameters))
+        inputs = (tensor.contiguous() for tensor in (grad_y, grad_log_slope, x, parameters))
+        differentiating[_grid(x)](*inputs, grad_x, grad_parameters, *_sizes(x), bound, *_constants(x, parameters))
     return grad_x, grad_parameters
 
 
@@ -211,9 +216,9 @@ def inverse(y: Tensor, parameters: Tensor, bound: float) -> tuple[Tensor, Tensor
     x, log_slope = y.new_empty(y.shape), y.new_empty(y.shape)
     if y.numel():
         tolerance = torch.finfo(y.dtype).eps ** 0.5
-        given = y.contiguous(), parameters.contiguous()
+        inputs = y.contiguous(), parameters.contiguous()
         search = bound, CLOSE, FLAT, ITERATIONS
-        inverting[_grid(y)](*given, x, log_slope, *_sizes(y), tolerance, *search, *_kind(y, parameters))
+        inverting[_grid(y)](*inputs, x, log_slope, *_sizes(y), tolerance, *search, *_constants(y, parameters))
     return x, log_slope
 
 
@@ -225,5 +230,6 @@ def _sizes(x: Tensor) -> tuple[int, int]:
     return x.numel(), x.shape[1]
 
 
-def _kind(x: Tensor, parameters: Tensor) -> tuple[int, bool, int]:
+def _constants(x: Tensor, parameters: Tensor) -> tuple[int, bool, int]:
+    """K, DOUBLE and B of the kernels."""
     return (parameters.shape[1] - 2) // 3, x.dtype == torch.float64, BLOCK

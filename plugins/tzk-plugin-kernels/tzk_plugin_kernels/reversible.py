@@ -1,8 +1,8 @@
-"""A stretch of a flow whose backward recomputes every layer's inputs from its outputs, from the last one on.
+"""Part of a flow whose backward recomputes every layer's inputs from its outputs.
 
-Only the outputs of the whole stretch are kept, so that memory does not grow with its depth (Gomez et al. 2017). It
-takes one inverse and one more evaluation of every layer, and what rounding adds on the way back:
-`benchmarks/kernels.py` shows all three.
+Only the outputs of the whole part are stored, so that memory does not grow with its depth (Gomez et al. 2017). It costs
+one inverse and one more evaluation of every layer, and the rounding of the inverses. `benchmarks/kernels.py` shows all
+three.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tzk_core.transforms.reshape import Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 
 MOVES = (Rearrangement, Squeeze, Unsqueeze)
-KEPT = ("outputs", "last")
+STORED = ("outputs", "last")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a stretch, either way, and its parameters."""
+    """A layer or a run, forward and inverse, with its parameters."""
 
     forward: Callable[[Tensor], tuple[Tensor, Tensor]]
     inverse: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -35,16 +35,19 @@ class Stage:
 
 
 class Reversible:
-    """Runs, and layers between them that only move values, as one run. With torch.compile, whose graph has no room for
-    what backward does, or with parameters that are not the layers' own (`torch.func`), as the parts themselves."""
+    """Runs, and layers between them that only move values, as one run.
+
+    It recomputes nothing with torch.compile, whose graph cannot contain this backward, nor with parameters that are not
+    the layers' own (`torch.func`).
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = tuple(runs)
 
     def forward(self, layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
         stages = self._stages(layers)
-        parameters = [each for stage in stages for each in stage.parameters]
-        own = all(isinstance(each, nn.Parameter) for each in parameters)
+        parameters = [parameter for stage in stages for parameter in stage.parameters]
+        own = all(isinstance(parameter, nn.Parameter) for parameter in parameters)
         if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not own:
             return _through([stage.forward for stage in stages], inputs)
         return _Recomputed.apply(stages, inputs, *parameters)
@@ -54,33 +57,39 @@ class Reversible:
 
     def _stages(self, layers: Sequence[Transform]) -> list[Stage]:
         first = self.runs[0].start
-        found: list[Stage] = []
+        stages: list[Stage] = []
         at = first
         for run in self.runs:
             moves = layers[at - first : run.start - first]
-            found += [Stage(layer, layer.inverse, tuple(layer.parameters())) for layer in moves]
-            found.append(_stage(run, layers[run.start - first : run.stop - first]))
+            stages += [Stage(layer, layer.inverse, tuple(layer.parameters())) for layer in moves]
+            stages.append(_stage(run, layers[run.start - first : run.stop - first]))
             at = run.stop
-        return found
+        return stages
 
 
 def joined(layers: Sequence[Transform], runs: Sequence[Run]) -> tuple[Run, ...]:
-    """With TZK_KERNELS_KEEP=last, runs that are next to one another but for moves, as one; else as they are."""
-    kept = os.environ.get("TZK_KERNELS_KEEP", "outputs")
-    if kept not in KEPT:
-        raise TzkError(f"the environment variable TZK_KERNELS_KEEP should be one of {', '.join(KEPT)}; got {kept!r}")
-    if kept == "outputs":
+    """Join runs with only moves between them, with TZK_KERNELS_KEEP=last; else leave them.
+
+    Raises:
+        TzkError: for another value than "outputs", the default, or "last".
+    """
+    stored = os.environ.get("TZK_KERNELS_KEEP", "outputs")
+    if stored not in STORED:
+        raise TzkError(
+            f"the environment variable TZK_KERNELS_KEEP should be one of {', '.join(STORED)}; got {stored!r}"
+        )
+    if stored == "outputs":
         return tuple(runs)
-    stretches: list[list[Run]] = []
+    groups: list[list[Run]] = []
     for run in runs:
-        between = layers[stretches[-1][-1].stop : run.start] if stretches else []
-        if stretches and all(isinstance(layer, MOVES) for layer in between):
-            stretches[-1].append(run)
+        between = layers[groups[-1][-1].stop : run.start] if groups else []
+        if groups and all(isinstance(layer, MOVES) for layer in between):
+            groups[-1].append(run)
         else:
-            stretches.append([run])
+            groups.append([run])
     return tuple(
-        Run(each[0].start, each[-1].stop, Reversible(each), tuple(name for run in each for name in run.names))
-        for each in stretches
+        Run(group[0].start, group[-1].stop, Reversible(group), tuple(name for run in group for name in run.names))
+        for group in groups
     )
 
 
@@ -95,17 +104,17 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
         (outputs,) = ctx.saved_tensors
-        of_parameters: list[Tensor | None] = []
+        parameter_grads: list[Tensor | None] = []
         for stage in ctx.stages[::-1]:
             inputs = stage.inverse(outputs)[0].detach().requires_grad_()
             with torch.enable_grad():
                 again = stage.forward(inputs)
                 pairs = zip(again, (grad, grad_logabsdet), strict=True)
                 reached, grads = zip(*[pair for pair in pairs if pair[0].requires_grad], strict=True)
-                found = torch.autograd.grad(reached, (inputs, *stage.parameters), grads, allow_unused=True)
-            grad, of_parameters = found[0], [*found[1:], *of_parameters]
+                grad, *own_grads = torch.autograd.grad(reached, (inputs, *stage.parameters), grads, allow_unused=True)
+            parameter_grads = [*own_grads, *parameter_grads]
             outputs = inputs.detach()
-        return None, grad, *of_parameters
+        return None, grad, *parameter_grads
 
 
 def _stage(run: Run, layers: Sequence[Transform]) -> Stage:

@@ -1,8 +1,10 @@
 """The operator of the tiled convolution with affine map and SymLog as its end.
 
-Backward needs its inputs, which the layer before has as its outputs, and its outputs; the product between is not kept.
+Backward needs its inputs, which are outputs of the layer before, and its outputs; the product between is not stored.
 Shapes are those of `tiled_torch`.
 """
+
+# ruff: noqa: PLR0917 - an operator's schema is its signature, and torch calls it by position.
 
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,7 @@ from tzk_plugin_kernels.folding import folded, unfolded
 
 
 def _on_cuda(rows: Tensor) -> ModuleType:
-    """Triton where float32 is to be kept; cuBLAS has float64, half precision, and TF32 where that was allowed."""
+    """Triton for full float32; cuBLAS for float64, half precision, and TF32 where allowed."""
     if rows.dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest" or not in_triton():
         return plain
     from tzk_plugin_kernels import tiled_triton  # on first use on a CUDA tensor
@@ -42,23 +44,23 @@ def _fake(rows: Tensor, weight: Tensor, raw_log_scale: Tensor, *_: Any) -> tuple
     return rows.new_empty(rows.shape), rows.new_empty(rows.shape[0], rows.shape[1] // raw_log_scale.shape[1])
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     rows, weight, raw_log_scale, shift, *ctx.constants = inputs
     ctx.save_for_backward(rows, weight, raw_log_scale, shift, output[0])
 
 
 def _differentiate(ctx: Any, grad_y: Tensor, grad_logabsdet: Tensor) -> tuple[Any, ...]:
     rows, weight, raw_log_scale, shift, y = ctx.saved_tensors
-    flat = (plain.by_sample(each, shift) for each in (grad_y, y))
+    grad_y, y = plain.by_sample(grad_y, shift), plain.by_sample(y, shift)
     grad, grads = affine_symlog_backward(
-        next(flat), grad_logabsdet, next(flat), raw_log_scale.flatten(1), shift.flatten(1), *ctx.constants
+        grad_y, grad_logabsdet, y, raw_log_scale.flatten(1), shift.flatten(1), *ctx.constants
     )
     grad = grad.view(rows.shape)
     grads = grads.view(2, *shift.shape)
     return grad @ weight, grad.mT @ rows, grads[0], grads[1], *[None] * len(ctx.constants)
 
 
-tiled_affine_symlog.register_autograd(_differentiate, setup_context=_keep)
+tiled_affine_symlog.register_autograd(_differentiate, setup_context=_save)
 
 
 @tiled_affine_symlog.register_vmap

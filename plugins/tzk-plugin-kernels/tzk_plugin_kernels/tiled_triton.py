@@ -1,8 +1,10 @@
 """The tiled convolution with affine map and SymLog as its end, in Triton.
 
-A matrix product by blocks, in float32 throughout: TF32, which Triton takes by default, keeps 10 bits and breaks
-invertibility. What follows the product happens while a block is in registers, so that the product is never written.
+A matrix product by blocks, in float32 throughout: TF32, Triton's default, has 10 bits and breaks invertibility. The
+map follows while a block is in registers, so that the product is never written.
 """
+
+# ruff: noqa: PLR0917 - kernels are launched by position, and operators call these functions so.
 
 import triton
 import triton.language as tl
@@ -13,9 +15,11 @@ from tzk_plugin_kernels.arithmetic_triton import soft_bound, symlog
 BLOCK = 64
 DEPTH = 32
 MOST_ROWS = 4096
-"""More rows than this are left to cuBLAS with the element-wise kernel after it. A product of 256 terms takes about four
-times as long as writing and reading its result, so that saving that cannot make up for a slower product, only for a
-launch. A bound from the numbers of an H100's data sheet, not from a measurement: `benchmarks/kernels.py` compares."""
+"""More rows than this are left to cuBLAS with the element-wise kernel after it.
+
+A product of 256 terms takes about four times as long as writing and reading its result. So saving that cannot make up
+for a slower product, only for a launch. This is a bound from the numbers of an H100's data sheet, not from a
+measurement: `benchmarks/kernels.py` compares."""
 
 
 @triton.jit
@@ -35,7 +39,10 @@ def convolving(
     N: tl.constexpr,
     K: tl.constexpr,
 ):
-    """Program (i, j, g) computes block (i, j) of the outputs of group g and the part of log|det| of its rows."""
+    """The tiled map; program (i, j, g) computes block (i, j) of group g.
+
+    It computes its part of log|det| of its rows too.
+    """
     group = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * M + tl.arange(0, M)
     column = tl.program_id(1) * N + tl.arange(0, N)

@@ -67,7 +67,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for name, content in files.items():
                 packed.writestr(name, content)
     monkeypatch.setattr(drawings, "COUNTS", COUNTS)
-    monkeypatch.setattr(drawings, "_check_pixels", lambda *_: None)
+    monkeypatch.setattr(drawings, "_check_pixels", lambda *_, **__: None)
     monkeypatch.setenv("TZK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TZK_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
@@ -199,9 +199,7 @@ def test_broken_zips_are_named(source: Path) -> None:
         Omniglot().split("test")
 
 
-def test_absent_without_a_network_says_where_and_what(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_without_a_network_says_where_and_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network in this test")
 

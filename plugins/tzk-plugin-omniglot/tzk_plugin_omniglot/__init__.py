@@ -1,11 +1,11 @@
-"""Registers the data set `omniglot`; light, so that listing plugins costs no import of torch."""
+"""Register the data set `omniglot`, without importing torch."""
 
 from tzk_core.plugins import Dataset, hookimpl
 
 
 @hookimpl
 def tzk_datasets() -> list[Dataset]:
-    """The data sets of this plugin."""
+    """Data sets for `[[datasets]]`."""
     return [
         Dataset(
             name="omniglot",

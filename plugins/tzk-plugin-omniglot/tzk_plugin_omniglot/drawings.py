@@ -1,4 +1,4 @@
-"""Reading the drawings of Omniglot through torchvision, from original or re-packed zips, or from folders."""
+"""Read the drawings of Omniglot through torchvision, from zips or folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tzk_core.errors import TzkError
 
 FOLDER = "omniglot-py"
 SIDE = 105
-LARGEST = 2 * SIDE * SIDE  # bytes of the file of a drawing, however it is written
+LARGEST = 2 * SIDE * SIDE  # bytes of the file of a drawing, in any encoding
 COUNTS = {"images_background": 19280, "images_evaluation": 13180}
 # md5 over the drawings in name order of: the name, a zero byte, 105*105 bytes of 1 (paper) and 0 (ink).
 # It is the same for every packing of the same pixels, unlike the md5 of the zip that torchvision asks for.
@@ -29,36 +29,43 @@ PIXELS = {
 
 
 class Extracted(torchvision.datasets.Omniglot):
-    """torchvision's reader of extracted folders, from whatever zip: the pixels are checked instead."""
+    """torchvision's reader of extracted folders, from any zip: pixels are checked instead."""
 
     def _check_integrity(self) -> bool:
         return True
 
 
 def drawings(part: str, root: str | Path | None = None) -> dict[str, np.ndarray]:
-    """The drawings of "images_background" or "images_evaluation", sorted by path.
+    """Read drawings, sorted by path; they are cached as bits.
 
-    Returns `ink`, `(n, 105, 105)` uint8, 1 where there is ink, and `path`, `(n,)` str, as
-    "Alphabet/characterNN/NNNN_MM.png". They are read once and kept in the cache as bits.
-    Raises TzkError if they cannot be had, or are not complete.
+    Args:
+        part: "images_background" or "images_evaluation".
+        root: see `Omniglot`.
+
+    Returns:
+        ink: (n, 105, 105) uint8, 1 where there is ink.
+        path: (n,) str, as "Alphabet/characterNN/NNNN_MM.png".
+
+    Raises:
+        TzkError: if they are not available or not complete.
     """
     source = _source(part, root)
     files = sorted(source.rglob("*.png")) if source.is_dir() else [source]
-    kept = cached_arrays(
+    cached = cached_arrays(
         cache_root() / f"omniglot-{part}-{fingerprint(files, 'bits')}.npz", lambda: _read(part, source)
     )
-    bits = np.unpackbits(kept["bits"], axis=1, count=SIDE * SIDE)
-    return {"ink": bits.reshape(-1, SIDE, SIDE), "path": kept["path"]}
+    bits = np.unpackbits(cached["bits"], axis=1, count=SIDE * SIDE)
+    return {"ink": bits.reshape(-1, SIDE, SIDE), "path": cached["path"]}
 
 
 def source_fingerprint(part: str, root: str | Path | None = None) -> str:
-    """Changes with the files that `drawings` would read; for names of what is made from them."""
+    """A fingerprint of the files that `drawings` would read, to name caches by."""
     source = _source(part, root)
     return fingerprint(sorted(source.rglob("*.png")) if source.is_dir() else [source])
 
 
 def _source(part: str, root: str | Path | None) -> Path:
-    """The zip, or else the extracted folder, of this part; downloads the zip if there is none."""
+    """The zip of a part, or its extracted folder; else download the zip."""
     for place in places(root):
         for source in (place / FOLDER / f"{part}.zip", place / FOLDER / part):
             if source.exists():
@@ -73,7 +80,7 @@ def _source(part: str, root: str | Path | None) -> Path:
 
 
 def _download(part: str, folder: Path) -> None:
-    """The zip alone, checked against the original's md5; it is extracted later, as any other."""
+    """Download a zip and check it against the original's md5; extraction is later."""
     name = f"{part}.zip"
     torchvision.datasets.utils.download_url(
         f"{torchvision.datasets.Omniglot.download_url_prefix}/{name}",
@@ -95,7 +102,7 @@ def _read(part: str, source: Path) -> dict[str, np.ndarray]:
 
 
 def _pack(part: str, root: Path, source: Path) -> dict[str, np.ndarray]:
-    """Read the folder below `root` as torchvision lists it, and sort: its order is the file system's."""
+    """Read the folder below `root` and sort it: torchvision's order is the file system's."""
     if not (root / FOLDER / part).is_dir():
         raise TzkError(f"omniglot: {source} has no folder {part}: get this file again")
     read = Extracted(str(root), background=part == "images_background")
@@ -103,28 +110,22 @@ def _pack(part: str, root: Path, source: Path) -> dict[str, np.ndarray]:
     paths = [path.replace(os.sep, "/") for path in listed]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     if len(paths) != COUNTS[part]:
-        raise TzkError(
-            f"omniglot: {source} has {len(paths)} drawings, expected {COUNTS[part]}: get this file again"
-        )
+        raise TzkError(f"omniglot: {source} has {len(paths)} drawings, expected {COUNTS[part]}: get this file again")
     paper = np.empty((len(order), SIDE, SIDE), dtype=np.uint8)
     for row, index in enumerate(order):
         grey = np.asarray(read[index][0])
         if grey.shape != (SIDE, SIDE):
-            raise TzkError(
-                f"omniglot: {source}: {paths[index]} is {grey.shape}, expected {SIDE} x {SIDE} pixels"
-            )
+            raise TzkError(f"omniglot: {source}: {paths[index]} is {grey.shape}, expected {SIDE} x {SIDE} pixels")
         paper[row] = grey > 127
     names = [paths[index] for index in order]
-    _check_pixels(part, source, names, paper)
+    _check_pixels(part, source, names=names, paper=paper)
     return {"bits": np.packbits((1 - paper).reshape(len(paper), -1), axis=1), "path": np.array(names)}
 
 
-def _check_pixels(part: str, source: Path, names: list[str], paper: np.ndarray) -> None:
+def _check_pixels(part: str, source: Path, *, names: list[str], paper: np.ndarray) -> None:
     """Warn where the pixels are not those of the published set: results will not compare."""
     digest = hashlib.md5(usedforsecurity=False)
     for name, pixels in zip(names, paper, strict=True):
         digest.update(f"{part}/{name}".encode() + b"\0" + pixels.tobytes())
     if digest.hexdigest() != PIXELS[part]:
-        warnings.warn(
-            f"omniglot: the drawings in {source} are not pixel for pixel those of Omniglot", stacklevel=2
-        )
+        warnings.warn(f"omniglot: the drawings in {source} are not pixel for pixel those of Omniglot", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Omniglot as a TzK data set: both ways to divide it, ink bright, resized, with its three labels."""
+"""Omniglot as a TzK data set: both divisions, ink bright, resized, with three labels."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ DRAWERS = 20
 class Omniglot:
     """Handwritten characters (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters by 20 drawers.
 
-    root: the folder that has omniglot-py (its two zips, or extracted folders); default `TZK_DATA`, else a
-        cache folder.
-    size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims
-        is None.
-    split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation
-        alphabets (13,180), whose characters are new; "drawer" tests on the last `test_drawers` of each
-        character's 20 drawings.
-    subset: of which alphabets a split by drawer is made: "background", "evaluation" or "all".
+    Images are (n, 1, size, size) uint8, ink bright. Label columns are `alphabet` ("Greek"), `character`
+    ("Greek/character01") and `drawer` ("01" to "20").
+
+    root: the folder that has omniglot-py (its two zips, or extracted folders); default `TZK_DATA`, else a cache folder.
+    size: side of the images, resized from 105 (antialiased bilinear, rounded to 8 bits); then original_dims is None.
+    split: "official" trains on the 30 background alphabets (19,280 drawings) and tests on the 20 evaluation alphabets
+        (13,180), whose characters are new. "drawer" tests on the last `test_drawers` drawings of every character, which
+        has 20.
+    subset: the alphabets that are split by drawer: "background", "evaluation" or "all".
     validation: how many training drawings are set aside by `seed` as the validation split; 0 for none.
-    Label columns: `alphabet` ("Greek"), `character` ("Greek/character01"), `drawer` ("01" to "20"). Images
-    are `(n, 1, size, size)` uint8, ink bright.
     """
 
     name = "omniglot"
@@ -49,6 +48,7 @@ class Omniglot:
         root: str | Path | None = None,
         size: int = 32,
         split: str = "official",
+        *,
         subset: str = "background",
         validation: int = 1000,
         seed: int = 0,
@@ -57,9 +57,7 @@ class Omniglot:
         if size < 1:
             raise TzkError(f"omniglot: size = {size}, expected the side of the images in pixels, at least 1")
         if split not in DIVISIONS:
-            raise TzkError(
-                f"omniglot: split = '{split}', expected 'official' or 'drawer'{nearest(split, DIVISIONS)}"
-            )
+            raise TzkError(f"omniglot: split = '{split}', expected 'official' or 'drawer'{nearest(split, DIVISIONS)}")
         if subset not in SUBSETS:
             raise TzkError(
                 f"omniglot: subset = '{subset}', expected 'background', 'evaluation' or 'all'"
@@ -79,7 +77,11 @@ class Omniglot:
         self.original_dims: int | None = SIDE * SIDE if size == SIDE else None
 
     def split(self, split: str) -> Samples:
-        """`Samples` of "train", "validation" or "test"; TzkError if the files cannot be had."""
+        """Samples of "train", "validation" or "test".
+
+        Raises:
+            TzkError: if the files are not available.
+        """
         check_split(split)
         if self.division == "official":
             samples = self._read(("images_evaluation" if split == "test" else "images_background",))
@@ -89,14 +91,19 @@ class Omniglot:
             samples = samples.take(np.flatnonzero(last if split == "test" else ~last))
         if split == "test":
             return samples
-        train, validation = cut(
-            len(samples), self.validation, self.seed, self.name, self.division, self.subset
-        )
+        train, validation = cut(len(samples), self.validation, self.seed, self.name, self.division, self.subset)
         return samples.take(train if split == "train" else validation)
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
-        """A drawing as Omniglot has it, uint8 (1, 105, 105) with dark ink, as `split` gives it; TzkError calls it
-        `name`."""
+        """Convert a drawing as Omniglot has it to an image as of `split`.
+
+        Args:
+            image: uint8, (1, 105, 105) with dark ink, or already (1, size, size) with bright ink.
+            name: of the image, for errors.
+
+        Raises:
+            TzkError: for another size.
+        """
         if tuple(image.shape) == (1, SIDE, SIDE):
             return resize((image <= 127).to(torch.uint8)[None] * 255, self.size)[0]
         if tuple(image.shape) != self.shape:
@@ -107,7 +114,7 @@ class Omniglot:
         return image
 
     def _read(self, parts: tuple[str, ...]) -> Samples:
-        """These parts, one after the other, each sorted by path."""
+        """Read parts, sorted by path, and join them in their order."""
         read = [
             cached_arrays(
                 cache_root() / f"omniglot-{part}-{source_fingerprint(part, self.root)}-{self.size}.npz",
@@ -116,9 +123,7 @@ class Omniglot:
             for part in parts
         ]
         path = np.concatenate([arrays["path"] for arrays in read])
-        alphabet, character, file = (
-            np.array(column) for column in zip(*(p.split("/") for p in path), strict=True)
-        )
+        alphabet, character, file = (np.array(column) for column in zip(*(p.split("/") for p in path), strict=True))
         return Samples(
             T=torch.cat([torch.from_numpy(arrays["T"]) for arrays in read]),
             labels={
