@@ -67,7 +67,7 @@ def test_curves_are_the_columns_of_the_log_each_in_its_unit(tmp_path: Path, page
     }
     curves.draw(written(tmp_path / "metrics.csv", log), tmp_path / "curves.png")
     page = pages["curves"]
-    bits = panel(page, "Bits per dim in training (dashed: given knowledge")
+    bits = panel(page, "Bits per dim in training\ndashed: given knowledge")
     assert drawn(bits, "-") == [log["bits_per_dim/toy"]]
     assert drawn(bits, "--") == [log["bits_per_dim_given/k"]], "bits, and not the gain in nats"
     assert drawn(panel(page, "Inconsistency g, nats"), "-") == [log["inconsistency/k"]]

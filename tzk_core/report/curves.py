@@ -93,7 +93,7 @@ def _panels(columns: Mapping[str, np.ndarray]) -> list[Panel]:
     ]
     dashed = ["validation"] if validation else []
     dashed += ["given knowledge and its C"] if any(line.dashed for line in lines) else []
-    legend = f" (dashed: {' and '.join(dashed)})" if dashed else ""
+    legend = f"\ndashed: {' and '.join(dashed)}" if dashed else ""
     weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
     return [
         Panel(f"Bits per dim in training{legend}", lines + validation, "likelihood"),
