@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.layer import Layer
 
+CONSTANT = 1e-6
+"""The standard deviation below which a dimension says nothing of its scale."""
+
 
 class Affine(Layer):
     """y = x exp(s) + t, element by element.
@@ -39,7 +42,8 @@ class Affine(Layer):
     def initialise(self, inputs: Tensor) -> None:
         """Set scale and shift from `inputs`, (batch, *shape), unless that was done before.
 
-        A dimension that is constant in `inputs` gets the scale of the smallest standard deviation allowed, 1e-3.
+        A dimension that is constant in `inputs`, below `CONSTANT`, is centred and keeps its scale: many layers in a row
+        would else scale one deviating sample beyond what floating point holds. The smallest deviation otherwise is 1e-3.
         """
         if not self.initialised:
             self.standardise(inputs)
@@ -53,7 +57,8 @@ class Affine(Layer):
         Args:
             inputs: (batch, *shape).
         """
-        input_deviation = inputs.std(0, unbiased=False).clamp_min(1e-3)
+        input_deviation = inputs.std(0, unbiased=False)
+        input_deviation = torch.where(input_deviation < CONSTANT, deviation, input_deviation.clamp_min(1e-3))
         self.raw_log_scale.copy_(soft_bound_inverse(math.log(deviation) - input_deviation.log(), self.bound))
         self.shift.copy_(-inputs.mean(0) * self.log_scale.exp())
         self.initialised.fill_(1)
