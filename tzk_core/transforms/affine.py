@@ -43,7 +43,7 @@ class Affine(Layer):
         """Set scale and shift from `inputs`, (batch, *shape), unless that was done before.
 
         A dimension that is constant in `inputs`, below `CONSTANT`, is centred and keeps its scale: many layers in a row
-        would else scale one deviating sample beyond what floating point holds. The smallest deviation otherwise is 1e-3.
+        would else scale one deviating sample beyond floating point. Otherwise the smallest deviation is 1e-3.
         """
         if not self.initialised:
             self.standardise(inputs)
