@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from manifests import rewritten
 from torch import Tensor
 
 import tzk_core
@@ -37,12 +38,13 @@ def made(knee: float) -> TzK:
 def written_before_the_knee(folder: Path) -> Path:
     """A checkpoint as it was written then: parts of state version 1, whose arguments know of no knee."""
     tzk_core.save(made(knee=0.0), folder)
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for part in (manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())):
-        assert part["arguments"].pop("knee") == 0.0 and part["state_version"] == 2
-        part["state_version"] = 1
-    path.write_text(json.dumps(manifest))
+
+    def change(manifest: dict[str, Any]) -> None:
+        for part in (manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())):
+            assert part["arguments"].pop("knee") == 0.0 and part["state_version"] == 2
+            part["state_version"] = 1
+
+    rewritten(folder, change)
     return folder
 
 
