@@ -14,7 +14,8 @@ from torch import Tensor
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
-from tzk_core.storage.checkpoint import core_hash, read_manifest
+from tzk_core.storage.manifest import read_manifest
+from tzk_core.storage.shared_flow import core_hash
 from tzk_core.transforms.symlog import SymLog
 
 SHAPE = (1, 4, 4)

@@ -62,7 +62,7 @@ def build_flow(
 def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     """The flow that `parts` describe, with fresh weights."""
     if math.prod(parts.shape) > MOST_DIMS:
-        raise TzkError(f"expected at most {MOST_DIMS:,} dimensions; got observations of {parts.shape}: make them smaller")
+        raise TzkError(f"expected at most {MOST_DIMS:,} dimensions; got {parts.shape}: make observations smaller")
     if (base := parts.base) not in BASES:
         raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
     recipe = _upgraded(FlowRecipe, parts.recipe) if parts.recipe else None

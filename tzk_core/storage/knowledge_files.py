@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ class Changed:
     knowledge: tuple[str, ...]
     core: str
     warnings: tuple[str, ...]
+
+
+Around = Callable[[Changed], AbstractContextManager[None]]
+
+
+def _nothing_around(changed: Changed) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def extend_checkpoint(source: Path, folder: Path, added: Mapping[str, Knowledge]) -> None:
@@ -98,12 +106,14 @@ def import_knowledge(
     *,
     out: str | Path | None = None,
     flow: SharedFlow | None = None,
+    around: Around = _nothing_around,
 ) -> Changed:
     """Put exported knowledge types into a run or checkpoint folder, or into a new checkpoint folder `out`.
 
-    name: what to call it here, for one file. The checkpoint is replaced as a whole, and holds no state of a training
-    then. Raises `TzkError`, before anything is written, for a file that is no export or was altered, knowledge of
-    another shared flow, a plugin that is not installed, and a name that is taken or that would imply itself.
+    name: what to call it here, for one file. around: gives the context in which the checkpoint is replaced, once all is
+    checked. That is as a whole, and it holds no state of a training then. Raises `TzkError`, before anything is
+    written, for a file that is no export or was altered, knowledge of another shared flow, a plugin that is not
+    installed, and a name that is taken or that would imply itself.
     """
     folder = checkpoint_in(run)
     paths = [files] if isinstance(files, str | Path) else list(files)
@@ -138,14 +148,22 @@ def import_knowledge(
         if implied not in manifest["knowledge"] and implied not in more
     ]
     changed = Changed(tuple(more), manifest["core"]["hash"], tuple(warnings))
-    return _copied(folder, out, changed, trained="trainer" in manifest, more=more)
+    with around(changed):
+        return _copied(folder, out, changed, trained="trainer" in manifest, more=more)
 
 
-def remove_knowledge(run: str | Path, names: str | Sequence[str], out: str | Path | None = None) -> Changed:
+def remove_knowledge(
+    run: str | Path,
+    names: str | Sequence[str],
+    out: str | Path | None = None,
+    *,
+    around: Around = _nothing_around,
+) -> Changed:
     """Take knowledge types out of a run or checkpoint folder, or leaves them out of a new checkpoint folder `out`.
 
     The files of all others stay as they are, byte for byte. The checkpoint is replaced as a whole, and holds no state
-    of a training then. Needs no plugin. Raises `TzkError` for an unknown name, before anything is written.
+    of a training then. Needs no plugin. around: as in `import_knowledge`. Raises `TzkError` for an unknown name, before
+    anything is written.
     """
     folder = checkpoint_in(run)
     manifest = manifest_of(folder)
@@ -159,7 +177,8 @@ def remove_knowledge(run: str | Path, names: str | Sequence[str], out: str | Pat
         if name not in removed and implied in removed
     ]
     changed = Changed(tuple(removed), manifest["core"]["hash"], tuple(warnings))
-    return _copied(folder, out, changed, trained="trainer" in manifest, without=removed)
+    with around(changed):
+        return _copied(folder, out, changed, trained="trainer" in manifest, without=removed)
 
 
 def _copied(
