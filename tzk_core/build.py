@@ -26,7 +26,7 @@ from tzk_core.transforms.composite import Composite
 
 BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
 MOST_DIMS = 2**24
-"""Of an observation: 4096 x 4096 grey levels."""
+"""Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
 
 CALLABLES = ("nflows", "torch.nn")
 """Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
@@ -199,6 +199,7 @@ def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
 
 def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     """Calls a part's target with the shape, or with its own arguments alone where it takes no shape (nflows)."""
+    _check_numbers(kind, part)
     target = registry().find(kind, part.qualified_name).load()
     parameters = inspect.signature(target).parameters
     arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
@@ -222,6 +223,15 @@ def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     if kind is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
+
+
+def _check_numbers(kind: type[Spec], part: Part) -> None:
+    """Raises `TzkError` for a whole number that is no size of anything: lists may be made so long before any tensor."""
+    for key, value in part.arguments.items():
+        within = value if isinstance(value, list | tuple) else [value]
+        large = [each for each in within if isinstance(each, int) and abs(each) > MOST_DIMS]
+        if large and "seed" not in key:
+            raise TzkError(f"{kind.kind} {part.name!r}: {key} is expected as at most {MOST_DIMS:,}; got {large[0]:,}")
 
 
 def _resolve(value: Any, shape: tuple[int, ...]) -> Any:

@@ -27,6 +27,7 @@ from tzk_core.runs.tables import chosen_device
 from tzk_core.storage.checkpoint import model_of
 from tzk_core.storage.places import LAST, checkpoint_in, step_of
 from tzk_core.storage.stored import read_stored
+from tzk_core.training.state import multipliers_in
 from tzk_core.training.trainer import Progress, Trainer
 from tzk_core.training.validation import Validation
 
@@ -190,7 +191,7 @@ class Experiment:
         self.model, self.step = model_of(stored).to(self.device), stored.step
         self.last_step = step_of(Path(folder) / LAST)
         shared_alone = "trainer" not in stored.manifest  # a model without its training has no multipliers
-        self.multipliers = {} if shared_alone else dict(stored.trainer()["multipliers"])
+        self.multipliers = {} if shared_alone else dict(multipliers_in(stored.trainer(), checkpoint))
 
     def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
         """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
