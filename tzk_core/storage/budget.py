@@ -61,12 +61,12 @@ class Budget(TorchFunctionMode):
         self._hooks.callback(register_module_parameter_registration_hook(self._registered).remove)
         self._hooks.callback(register_module_buffer_registration_hook(self._registered).remove)
         self._hooks.callback(register_module_module_registration_hook(self._contained).remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self._hooks.close()
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
 
     def _registered(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
         if tensor is None:
