@@ -103,6 +103,7 @@ def test_the_run_folder_is_whole(run: Path):
         "metrics.csv",
         "results.json",
         "results.md",
+        ".lock",
         "checkpoint/manifest.json",
         "checkpoint/core.safetensors",
         "checkpoint/trainer.pt",

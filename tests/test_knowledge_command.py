@@ -18,6 +18,7 @@ from tzk_core.build import build_flow, build_knowledge
 from tzk_core.cli import main
 from tzk_core.model import TzK
 from tzk_core.storage.checkpoint import save_checkpoint
+from tzk_core.storage.locks import LOCK
 from tzk_core.storage.shared_flow import core_hash
 
 CONFIG = 'name = "small"\n# a comment that stays\n[training]\nsteps = 3\n'
@@ -75,7 +76,8 @@ def refused(*words: object) -> str:
 
 
 def snapshot() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in Path().rglob("*")}
+    files = [path for path in Path().rglob("*") if path.name != LOCK]  # holds nothing, and frees itself
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in files}
 
 
 def names(folder: str | Path) -> list[str]:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from manifests import rewritten
 from torch import Tensor
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
-from tzk_core.storage.checkpoint import core_hash, read_manifest
+from tzk_core.storage.manifest import read_manifest
+from tzk_core.storage.shared_flow import core_hash
 from tzk_core.transforms.symlog import SymLog
 
 SHAPE = (1, 4, 4)
@@ -37,12 +39,13 @@ def made(knee: float) -> TzK:
 def written_before_the_knee(folder: Path) -> Path:
     """A checkpoint as it was written then: parts of state version 1, whose arguments know of no knee."""
     tzk_core.save(made(knee=0.0), folder)
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for part in (manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())):
-        assert part["arguments"].pop("knee") == 0.0 and part["state_version"] == 2
-        part["state_version"] = 1
-    path.write_text(json.dumps(manifest))
+
+    def change(manifest: dict[str, Any]) -> None:
+        for part in (manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())):
+            assert part["arguments"].pop("knee") == 0.0 and part["state_version"] == 2
+            part["state_version"] = 1
+
+    rewritten(folder, change)
     return folder
 
 

@@ -20,8 +20,9 @@ from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.parts import Part
 from tzk_core.plugins import registry
-from tzk_core.storage.checkpoint import read_manifest, save_checkpoint
+from tzk_core.storage.checkpoint import save_checkpoint
 from tzk_core.storage.knowledge_files import export_knowledge, import_knowledge, list_knowledge
+from tzk_core.storage.manifest import read_manifest
 from tzk_core.version import current_name, installed_version
 
 SHOW = """

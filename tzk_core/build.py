@@ -25,6 +25,9 @@ from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
 
 BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
+MOST_DIMS = 2**24
+"""Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
+
 CALLABLES = ("nflows", "torch.nn")
 """Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
 
@@ -47,8 +50,6 @@ def build_flow(
     another is such a table again. Random starting values derive from `seed`. Raises `TzkError` for names and
     arguments that do not fit.
     """
-    if base not in BASES:
-        raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
     if layers is None:
         parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
     else:
@@ -60,6 +61,10 @@ def build_flow(
 
 def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     """The flow that `parts` describe, with fresh weights."""
+    if math.prod(parts.shape) > MOST_DIMS:
+        raise TzkError(f"expected at most {MOST_DIMS:,} dimensions; got {parts.shape}: make observations smaller")
+    if (base := parts.base) not in BASES:
+        raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
     recipe = _upgraded(FlowRecipe, parts.recipe) if parts.recipe else None
     parts = replace(parts, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
     with seeded(seed, "flow"):
@@ -146,11 +151,11 @@ def _part(kind: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
     state_version = getattr(target, "state_version", 1)
     part = Part(found.name, found.plugin, found.distribution, found.version, {**defaults, **given}, state_version)
     try:
-        json.dumps(part.to_json())
+        json.dumps(part.to_json(), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TzkError(
-            f"{kind.kind} {name!r}: arguments are texts, numbers, lists and tables, as in TOML, so that a checkpoint "
-            f"can hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
+            f"{kind.kind} {name!r}: arguments are texts, finite numbers, lists and tables, as in TOML, so that a "
+            f"checkpoint can hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
         ) from error
     return part
 
@@ -194,6 +199,7 @@ def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
 
 def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     """Calls a part's target with the shape, or with its own arguments alone where it takes no shape (nflows)."""
+    _check_numbers(kind, part)
     target = registry().find(kind, part.qualified_name).load()
     parameters = inspect.signature(target).parameters
     arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
@@ -217,6 +223,15 @@ def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     if kind is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
+
+
+def _check_numbers(kind: type[Spec], part: Part) -> None:
+    """Raises `TzkError` for a whole number that is no size of anything: lists may be made so long before any tensor."""
+    for key, value in part.arguments.items():
+        within = value if isinstance(value, list | tuple) else [value]
+        large = [each for each in within if isinstance(each, int) and abs(each) > MOST_DIMS]
+        if large and "seed" not in key:
+            raise TzkError(f"{kind.kind} {part.name!r}: {key} is expected as at most {MOST_DIMS:,}; got {large[0]:,}")
 
 
 def _resolve(value: Any, shape: tuple[int, ...]) -> Any:

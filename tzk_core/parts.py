@@ -40,13 +40,14 @@ class Part:
         return f"{self.plugin}/{self.name}"
 
 
-_KEYS = {each.name for each in fields(Part)}
+KEYS = {each.name for each in fields(Part)}
+"""What a table in the arguments of a part has if it is a part again."""
 
 
 def _parts_in(value: Any) -> Any:
     """An argument as it was before it was written as JSON."""
     if isinstance(value, Mapping):
-        if set(value) == _KEYS:
+        if set(value) == KEYS:
             return Part.from_json(value)
         return {key: _parts_in(each) for key, each in value.items()}
     return [_parts_in(each) for each in value] if isinstance(value, list) else value

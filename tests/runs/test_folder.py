@@ -13,7 +13,8 @@ from tzk_core.runs.lineage import new_folder
 
 
 def made(path: Path) -> RunFolder:
-    folder = RunFolder.create(path)
+    path.mkdir()
+    folder = RunFolder(path)
     folder.write(folder.config, 'name = "x"\n')
     return folder
 

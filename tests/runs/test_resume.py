@@ -226,6 +226,36 @@ def test_a_step_right_after_a_state_says_whether_it_is_sound(tmp_path: Path) -> 
     assert load_trainer(tmp_path / "checkpoint")["step"] == 3
 
 
+# the state of a training
+
+
+STATE_CHANGES: list[dict[str, Any]] = [
+    *({key: None} for key in ("step", "seconds", "optimizer", "multipliers", "sums", "counts")),
+    *({key: value} for key in ("seconds", "multipliers", "banks") for value in ("x", -1, math.nan, [], {3: 4})),
+    {"optimizer": {"state": {}}},
+    {"optimizer": {"state": {0: 3}, "param_groups": []}},
+    {"optimizer": {"state": [], "param_groups": [{}]}},
+    {"validations": [3]},
+    {"validations": [{"step": 1}]},
+    {"banks": [{"x": 1}]},
+    {"multipliers": {"left": "x"}},
+]
+
+
+@pytest.mark.parametrize("change", STATE_CHANGES, ids=str)
+def test_a_state_of_another_structure_is_a_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
+    one = trainer(steps=5)
+    one.run(tmp_path)
+    whole = load_trainer(tmp_path / "checkpoint")
+    (key, value), *_ = change.items()
+    altered = {k: v for k, v in whole.items() if k != key} | ({} if value is None else change)
+    if altered == whole:
+        pytest.skip("this is how it was")
+    save_checkpoint(one.model, tmp_path / "checkpoint", altered)
+    with pytest.raises(TzkError, match=r"trainer\.pt does not|the optimiser's state in this|this training has"):
+        trainer().resume(tmp_path)
+
+
 # which keys may change
 
 TABLES = {

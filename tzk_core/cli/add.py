@@ -53,9 +53,9 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
 
 def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, AdditionSpec]:
     from tzk_core.config import Base, load_addition, load_run_config  # these import pydantic, or torch
-    from tzk_core.storage.manifest import read_manifest
+    from tzk_core.storage.stored import manifest_of
 
-    names = tuple(read_manifest(checkpoint_in(parent.path))["knowledge"])
+    names = tuple(manifest_of(checkpoint_in(parent.path))["knowledge"])
     base = Base(load_run_config(parent.config), names)
     return base, load_addition(spec, base, overrides)
 

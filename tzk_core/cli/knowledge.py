@@ -12,7 +12,7 @@ import click
 from tzk_core.cli import output
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder
-from tzk_core.runs.lineage import extended, new_folder
+from tzk_core.runs.lineage import changing, extended, new_folder
 from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | No
     """
     import tzk_core  # as above
 
-    def change(checkpoint: Path | None) -> Changed:
-        return tzk_core.import_knowledge(run, files, name, out=checkpoint)
+    def change(checkpoint: Path | None, **options: Any) -> Changed:
+        return tzk_core.import_knowledge(run, files, name, out=checkpoint, **options)
 
     _change(run, out, "import", change, [*map(str, files), *(["--as", name] if name is not None else [])])
 
@@ -104,24 +104,29 @@ def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
     """Take knowledge types out of a run; the files of all others stay byte for byte as they are."""
     import tzk_core  # as above
 
-    def change(checkpoint: Path | None) -> Changed:
-        return tzk_core.remove_knowledge(run, names, checkpoint)
+    def change(checkpoint: Path | None, **options: Any) -> Changed:
+        return tzk_core.remove_knowledge(run, names, checkpoint, **options)
 
     _change(run, out, "remove", change, names)
 
 
 def _change(
-    run: Path, out: Path | None, action: str, change: Callable[[Path | None], Changed], words: Sequence[str]
+    run: Path, out: Path | None, action: str, change: Callable[..., Changed], words: Sequence[str]
 ) -> None:
     """Changes a run where it is, or into a new one, and says so in its record."""
+    from tzk_core.storage.locks import writing  # this imports filelock
+
     folder = RunFolder.open(run)
     typed = ["tzk", "knowledge", action, str(run), *words, *(["--out", str(out)] if out else [])]
     command = shlex.join(typed)
     if out is None:
-        _check_finished(folder, command)
-        changed = change(None)
-        record = folder.read_record() | {"lineage": _lineage(folder, action, changed, command)}
-        folder.write_json(folder.record, record)
+        _check_finished(folder, command)  # before anything, the lock included, is written
+        with writing(folder.path):
+            _check_finished(folder, command)
+            changed = change(
+                None,
+                around=lambda new: changing(folder, action, new.knowledge, core=new.core, command=command),
+            )
     else:
         with new_folder(out) as fresh:
             changed = change(fresh.path / "checkpoint")

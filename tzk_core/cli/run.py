@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import click
 from tzk_core.cli import interrupts, output
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
+from tzk_core.runs.lineage import new_folder
 from tzk_core.storage.places import LAST, step_of
 
 if TYPE_CHECKING:
@@ -48,26 +49,50 @@ def command(
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
     typed = _typed(config, overrides, out, resume)
+    with ExitStack() as held:
+        try:
+            status = _new_or_resumed(config, overrides, out, typed=typed, resume=resume, dry_run=dry_run, held=held)
+        except KeyboardInterrupt as interrupt:
+            status = interrupts.status(interrupt)
+            output.say(
+                f"\n{interrupts.worded(interrupt)} before training; nothing was lost"
+                f"{'' if resume else ' and nothing is left'}"
+            )
+    ctx.exit(status)
+
+
+def _new_or_resumed(
+    config: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    *,
+    typed: str,
+    resume: bool,
+    dry_run: bool,
+    held: ExitStack,
+) -> int:
+    """Runs a config, or goes on with a run; the exit status. `held` keeps the run from being written by others."""
     changed: tuple[Change, ...] = ()
     if resume:
-        folder, checked, changed = _opened(config, overrides, out)
+        path = _to_resume(config, out).path
+        if not dry_run:
+            _hold(path, held)
+        folder, checked, changed = _opened(config, overrides, path)
         if folder.finished and not any(change.longer for change in changed):
             output.say(
                 f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}. "
                 "A larger training.steps, minutes or patience would go on"
             )
-            return
+            return 0
     else:
         folder, checked = _planned(config, overrides, out)
-    try:
-        status = _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed)
-    except KeyboardInterrupt as interrupt:
-        status = interrupts.status(interrupt)
-        output.say(
-            f"\n{interrupts.worded(interrupt)} before training; nothing was lost"
-            f"{'' if resume else ' and nothing is left'}"
-        )
-    ctx.exit(status)
+    return _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed, held=held)
+
+
+def _hold(path: Path, held: ExitStack) -> None:
+    from tzk_core.storage.locks import writing  # filelock
+
+    held.enter_context(writing(path))
 
 
 def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[RunFolder, Config]:
@@ -88,21 +113,26 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
     return RunFolder(path), checked
 
 
+def _to_resume(config: Path, out: Path | None) -> RunFolder:
+    """The folder of the run to go on with."""
+    if out is None and config.name == "config.toml" and RunFolder(config.parent).record.is_file():
+        return RunFolder.open(config.parent)
+    if out is None and not config.is_dir():
+        raise TzkError(f"which run to --resume: tzk run RUN --resume, or tzk run {config} --resume --out RUN")
+    return RunFolder.open(out or config)
+
+
 def _opened(
-    config: Path, overrides: Sequence[str], out: Path | None
+    config: Path, overrides: Sequence[str], path: Path
 ) -> tuple[RunFolder, Config, tuple[Change, ...]]:
-    """The folder of the run to go on with, the config to do so, and how it differs from that of the last session.
+    """The run at `path` to go on with, the config to do so, and how it differs from that of the last session.
 
     That config is in run.json, so that what was edited in the folder's config.toml is noticed as well.
     """
     from tzk_core.config import config_from, load_config
     from tzk_core.runs.resume import changes  # as above
 
-    if out is None and config.name == "config.toml" and RunFolder(config.parent).record.is_file():
-        config = config.parent
-    if out is None and not config.is_dir():
-        raise TzkError(f"which run to --resume: tzk run RUN --resume, or tzk run {config} --resume --out RUN")
-    folder = RunFolder.open(out or config)
+    folder = RunFolder.open(path)
     tables = folder.read_record().get("config")
     stored = config_from(tables, str(folder.record)) if tables else load_config(folder.config)
     asked = load_config(folder.config if config.is_dir() else config, overrides)
@@ -110,7 +140,14 @@ def _opened(
 
 
 def _run(
-    folder: RunFolder, config: Config, typed: str, *, resume: bool, dry_run: bool, changed: Sequence[Change]
+    folder: RunFolder,
+    config: Config,
+    typed: str,
+    *,
+    resume: bool,
+    dry_run: bool,
+    changed: Sequence[Change],
+    held: ExitStack,
 ) -> int:
     """Builds, trains, evaluates and draws; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
@@ -123,17 +160,19 @@ def _run(
     output.say(plan(config, described, folder.path))
     if dry_run:
         return 0
-    if not resume:
-        folder = RunFolder.create(folder.path)
-    folder.write(folder.config, config.to_toml())
-    record = folder.read_record() or new_record(config, described["device"], typed)
+    record = (folder.read_record() if resume else {}) or new_record(config, described["device"], typed)
     if resume:
         _note_resume(folder, record, changed, typed)
     record["config"] = config.to_tables()
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, typed)
     add_seconds(record, "setup", time.monotonic() - began)
-    folder.write_json(folder.record, record)
+    if resume:
+        _write_start(folder, config, record)
+    else:  # whole or not at all, so that a kill leaves nothing or what can be resumed
+        with new_folder(folder.path) as fresh:
+            _write_start(fresh, config, record)
+        _hold(folder.path, held)
     try:
         with _outcome(folder, record, config):
             _train_and_report(experiment, folder, record, resume)
@@ -145,6 +184,11 @@ def _run(
         return interrupts.status(interrupt)
     output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
     return 0
+
+
+def _write_start(folder: RunFolder, config: Config, record: dict[str, Any]) -> None:
+    folder.write(folder.config, config.to_toml())
+    folder.write_json(folder.record, record)
 
 
 def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], typed: str) -> None:

@@ -18,8 +18,8 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.evidence import Evidence, evidence
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.atomic import new_file
-from tzk_core.storage.manifest import read_manifest
 from tzk_core.storage.places import checkpoint_in
+from tzk_core.storage.stored import manifest_of
 
 KEPT = "validation-evidence.npz"
 FORMAT = 1
@@ -62,7 +62,7 @@ def calibration(
     limit: at most so many validation samples of each data set, chosen by the config's seed; all by default.
     Raises `TzkError` if the data cannot be had, or no data set has a validation split.
     """
-    manifest = read_manifest(checkpoint_in(folder))
+    manifest = manifest_of(checkpoint_in(folder))
     made_from = {
         "format": FORMAT,
         "core": manifest["core"]["sha256"],

@@ -16,7 +16,6 @@ from tzk_core.data.annotation import Annotation
 from tzk_core.data.hiding import Kept
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
-from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
 from tzk_core.names import glob
 from tzk_core.plugins import registry
@@ -25,8 +24,10 @@ from tzk_core.runs.data import RunData
 from tzk_core.runs.evaluation import RunEvaluation
 from tzk_core.runs.settings import settings_of
 from tzk_core.runs.tables import chosen_device
-from tzk_core.storage.checkpoint import load_checkpoint, load_trainer
+from tzk_core.storage.checkpoint import model_of
 from tzk_core.storage.places import LAST, checkpoint_in, step_of
+from tzk_core.storage.stored import read_stored
+from tzk_core.training.state import multipliers_in
 from tzk_core.training.trainer import Progress, Trainer
 from tzk_core.training.validation import Validation
 
@@ -186,12 +187,11 @@ class Experiment:
     def load(self, folder: Path) -> None:
         """Take the model from a run folder: the best by validation where there is one, else the last."""
         checkpoint = checkpoint_in(folder)
-        self.model, self.step = load_checkpoint(checkpoint).to(self.device), step_of(checkpoint)
+        stored = read_stored(checkpoint, trainer=True)
+        self.model, self.step = model_of(stored).to(self.device), stored.step
         self.last_step = step_of(Path(folder) / LAST)
-        try:
-            self.multipliers = dict(load_trainer(checkpoint)["multipliers"])
-        except TzkError:
-            self.multipliers = {}  # a model that is shared without its training has none
+        shared_alone = "trainer" not in stored.manifest  # a model without its training has no multipliers
+        self.multipliers = {} if shared_alone else dict(multipliers_in(stored.trainer(), checkpoint))
 
     def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
         """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
+from tzk_core.files import check_regular
 from tzk_core.storage import atomic
 from tzk_core.storage.atomic import is_there
 from tzk_core.storage.places import BEST, LAST
@@ -27,17 +28,6 @@ class RunFolder:
         self.record = path / "run.json"
         self.results = path / "results.json"
         self.table = path / "results.md"
-
-    @classmethod
-    def create(cls, path: Path) -> RunFolder:
-        """A new folder; TzkError if there is one of this name, whatever is in it."""
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise TzkError(already_there(path)) from None
-        except OSError as error:
-            raise TzkError(f"the run folder {path} cannot be made: {error.strerror}") from None
-        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -67,14 +57,20 @@ class RunFolder:
         return any(is_there(self.path / name) for name in (BEST, LAST))
 
     def read_record(self) -> dict[str, Any]:
-        """run.json, or nothing if there is none yet. Raises TzkError if it cannot be read."""
+        """run.json, or nothing if there is none yet. Raises TzkError if it cannot be read, or has another structure."""
+        from tzk_core.runs.record_schema import Record  # pydantic, which most commands come here without
+        from tzk_core.storage.schema import first_problem
+
         try:
+            check_regular(self.record)
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TzkError(f"{self.record} cannot be read: {error}") from None
-        return record if isinstance(record, dict) else {}
+        if wrong := first_problem(Record, record):
+            raise TzkError(f"{self.record} is damaged ({wrong}): take it from a copy, or delete it")
+        return record
 
     def write(self, file: Path, text: str) -> None:
         """Writes a file of the folder whole or not at all."""

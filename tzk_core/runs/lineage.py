@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there
 from tzk_core.storage import atomic
+from tzk_core.storage.places import checkpoint_in
 
 
 def extended(
@@ -26,7 +27,41 @@ def extended(
         "command": command,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    return [*parent.read_record().get("lineage", []), entry]
+    return [*settled(parent.read_record().get("lineage", []), parent), entry]
+
+
+def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dict[str, Any]]:
+    """The lineage without doubt: what a kill left pending either happened, as the checkpoint shows, or did not."""
+    from tzk_core.storage.stored import manifest_of  # torch
+
+    kept = []
+    for each in map(dict, lineage):
+        if each.pop("pending", False):
+            has = set(manifest_of(checkpoint_in(folder.path))["knowledge"])
+            names = set(each["knowledge"])
+            if names & has if each["action"] == "remove" else not names <= has:
+                continue
+        kept.append(each)
+    return kept
+
+
+@contextmanager
+def changing(folder: RunFolder, action: str, knowledge: Sequence[str], *, core: str, command: str) -> Iterator[None]:
+    """Note in the record of `folder` what is done to its model in the block, before and after.
+
+    A kill in between leaves it noted as pending, so that nothing that was done is lost, and `settled` tells. A block
+    that fails leaves the lineage as it was.
+    """
+    record = folder.read_record()
+    before = settled(record.get("lineage", []), folder)
+    *_, entry = extended(folder, action, knowledge, core=core, command=command)
+    folder.write_json(folder.record, record | {"lineage": [*before, entry | {"pending": True}]})
+    try:
+        yield
+    except Exception:
+        folder.write_json(folder.record, record | {"lineage": before} if before else record)
+        raise
+    folder.write_json(folder.record, record | {"lineage": [*before, entry]})
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
 def begin_session(record: dict[str, Any], command: str) -> None:
     """Notes that the run begins or goes on."""
     record["status"] = "running"
-    record["sessions"].append({"command": command, "started": now()})
+    record.setdefault("sessions", []).append({"command": command, "started": now()})
 
 
 def record_validation(record: dict[str, Any], every: int, samples: dict[str, int]) -> None:
@@ -70,7 +70,7 @@ def record_divergence(
 
 def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
     """Adds to the time that a part of the run has taken over all its sessions."""
-    timings = record["timings"]
+    timings = record.setdefault("timings", {})
     timings[f"{part}_seconds"] = round(timings.get(f"{part}_seconds", 0.0) + seconds, 3)
 
 

@@ -65,5 +65,8 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         text = "[" + ", ".join(shown(item) for item in value) + "]"
     else:
-        text = tomli_w.dumps({"v": value})[len("v = ") :].strip()
+        try:
+            text = tomli_w.dumps({"v": value})[len("v = ") :].strip()
+        except (TypeError, ValueError):  # what TOML has not and JSON has, as null in run.json
+            text = "null" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,7 +2,8 @@
 
 All is written under a temporary name beside its place, waited for until it is on the disk, then renamed. A file system
 replaces a file in one step. For a folder it takes two renames: the old one is set aside, the new one takes its place.
-`repair` puts the old one back after a kill between the two.
+Whoever reads a folder goes by `reading`, which changes nothing: it takes the one set aside where a kill came between
+the two renames, and reads again where the folder was replaced meanwhile. The next writer puts things right.
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from tzk_core.errors import TzkError
 
 LONGEST = 200
 """So many bytes of a name at most are part of its temporary one, as file systems take 255."""
+
+TURNS = 200
+"""So often a folder is read anew, or replaced anew, while others replace it."""
+
+PAUSE = 0.005
+"""Seconds between two turns."""
+
+T = TypeVar("T")
 
 _writing: set[str] = set()
 
@@ -35,12 +46,13 @@ def new_file(path: Path) -> Iterator[Path]:
 
     Two processes that do this at once each write a whole file, and the last one stays. Raises `OSError`.
     """
+    missing = _missing_above(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path) as fresh:
         yield fresh
         _wait_for(fresh)
         fresh.replace(path)
-        _wait_for_names(path.parent)
+        _wait_for_listing(path, missing)
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -58,7 +70,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if os.path.lexists(path):
         raise AlreadyThere(str(path))
-    missing = [folder for folder in path.parents if not folder.exists()]
+    missing = _missing_above(path)
     try:
         with _temporary(path) as fresh:
             _make(fresh, path)
@@ -67,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                 raise AlreadyThere(str(path))
             _wait_for(fresh)
             fresh.rename(path)
-            _wait_for_names(path.parent)
+            _wait_for_listing(path, missing)
     except BaseException:
         for folder in missing:
             with suppress(OSError):  # something else may have been put there meanwhile
@@ -77,30 +89,102 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill, which takes the place of `path`, if there is one, once the block is through."""
+    """Yield a temporary folder to fill, which takes the place of `path`, if there is one, once the block is through.
+
+    Of two processes that do this at once each writes a whole folder, and the last one stays.
+    """
+    missing = _missing_above(path)
     repair(path)
     with _temporary(path) as fresh:
         _make(fresh, path)
         yield fresh
         _wait_for(fresh)
-        old = _aside(path)
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
+        with _temporary(path, ASIDE) as old:
+            _swap(path, fresh, old)
+            _wait_for_listing(path, missing)
+            _remove(old)
+
+
+def _swap(path: Path, fresh: Path, old: Path) -> None:
+    """Put `fresh` in the place of `path`, which is set aside as `old` meanwhile."""
+    for _ in range(TURNS):
+        with suppress(FileNotFoundError):  # there was none, or another process has set it aside
             path.rename(old)
-        fresh.rename(path)
-        _wait_for_names(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            fresh.rename(path)
+            break
+        except OSError as error:  # another process was sooner: what it wrote is the old one now
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not path.is_dir():
+                raise
+            _remove(old)
+    else:
+        raise TzkError(f"{path} is being replaced by another process all the time: stop one of them")
 
 
 def repair(path: Path) -> None:
-    """Put back the old folder where a kill came between the two renames of `replaced_folder`."""
-    if not path.exists() and _aside(path).exists():
-        _aside(path).rename(path)
+    """Put back the old folder where a kill came between the two renames of `replaced_folder`; writers alone do this."""
+    left = [each for each in _set_aside(path) if not _is_in_use(each)]
+    if not path.exists() and left:
+        with suppress(FileNotFoundError, FileExistsError):  # another writer did so
+            left.pop(0).rename(path)
+    for each in left:
+        if path.exists():
+            _remove(each)
 
 
 def is_there(path: Path) -> bool:
     """Whether there is a folder, or an old one that `repair` would put back."""
-    return path.is_dir() or _aside(path).is_dir()
+    return _standing(path) is not None
+
+
+def reading(path: Path, read: Callable[[Path], T]) -> T:
+    """What `read` makes of a folder that may be replaced meanwhile, from one and the same state of it.
+
+    `read` gets the folder, or where a kill left none the old one that was set aside. It is called again where it fails
+    and the folder is another one by then. Nothing is changed.
+    """
+    for turn in range(TURNS):
+        place = _standing(path) or path
+        before = _identity(place)
+        try:
+            return read(place)
+        except (TzkError, OSError):
+            if turn == TURNS - 1 or (before == _identity(place) and place == (_standing(path) or path)):
+                raise
+        time.sleep(PAUSE)
+    raise AssertionError("the last turn returns or raises")
+
+
+def _standing(path: Path) -> Path | None:
+    """The folder, or the newest one that is set aside in its place; None if there is neither."""
+    for _ in range(3):  # between two looks a writer may have put it back
+        if path.is_dir():
+            return path
+        if aside := _set_aside(path):
+            return aside[0]
+    return None
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """The old folders beside `path`, the newest first; versions before this one called them `path`.old."""
+    found = []
+    with suppress(OSError):
+        for each in path.parent.iterdir():
+            match = _TEMPORARY.fullmatch(each.name)
+            own = match is not None and match["what"] == ASIDE and match["name"] == _short(path.name)
+            if own or each.name == f"{path.name}.old":
+                with suppress(OSError):  # removed meanwhile
+                    found.append((each.stat().st_mtime_ns, each))
+    return [each for _, each in sorted(found, reverse=True)]
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What another folder at the same path differs in."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def is_temporary(path: Path) -> bool:
@@ -108,11 +192,10 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(path.name + ".old")
+PARTIAL, ASIDE = "partial", "aside"
+_TEMPORARY = re.compile(
+    rf"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{{8}}\.(?P<what>{PARTIAL}|{ASIDE})", re.DOTALL
+)
 
 
 def _make(fresh: Path, path: Path) -> None:
@@ -123,15 +206,18 @@ def _make(fresh: Path, path: Path) -> None:
 
 
 @contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A name for what will be at `path`, which no other process has; what is still there at the end is removed."""
-    _remove_left(path)
-    fresh = path.with_name(f".{_short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+def _temporary(path: Path, what: str = PARTIAL) -> Iterator[Path]:
+    """A name for what will be at `path`, or was, which no other process has; what is still there at the end of a block
+    that fails is removed, but for the old folder."""
+    if what == PARTIAL:
+        _remove_left(path)
+    fresh = path.with_name(f".{_short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.{what}")
     _writing.add(fresh.name)
     try:
         yield fresh
     except BaseException:
-        _remove(fresh)
+        if what == PARTIAL:
+            _remove(fresh)
         raise
     finally:
         _writing.discard(fresh.name)
@@ -143,10 +229,14 @@ def _remove_left(path: Path) -> None:
         return
     for left in path.parent.iterdir():
         match = _TEMPORARY.fullmatch(left.name)
-        if match is None or match["name"] != _short(path.name) or left.name in _writing:
-            continue
-        if not _runs(int(match["process"])):
+        if match and match["what"] == PARTIAL and match["name"] == _short(path.name) and not _is_in_use(left):
             _remove(left)
+
+
+def _is_in_use(temporary: Path) -> bool:
+    """Whether a temporary name is one of a process that is running."""
+    match = _TEMPORARY.fullmatch(temporary.name)
+    return match is not None and (temporary.name in _writing or _runs(int(match["process"])))
 
 
 def _remove(path: Path) -> None:
@@ -189,6 +279,17 @@ def _wait_for(path: Path) -> None:
         else:
             with each.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+def _missing_above(path: Path) -> list[Path]:
+    """The folders that have to be made for `path`, from the innermost."""
+    return [folder for folder in path.parents if not folder.exists()]
+
+
+def _wait_for_listing(path: Path, made: list[Path]) -> None:
+    """Wait until `path` is listed by its folder, and the folders `made` for it by theirs, on the disk."""
+    for each in (path, *made):
+        _wait_for_names(each.parent)
 
 
 def _wait_for_names(folder: Path) -> None:

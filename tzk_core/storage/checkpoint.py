@@ -28,8 +28,9 @@ from tzk_core.plugins import KnowledgeType, MissingPlugin, PartNotLoadable, Unkn
 from tzk_core.storage import tensors
 from tzk_core.storage.atomic import replaced_folder
 from tzk_core.storage.clone import copy_around
-from tzk_core.storage.manifest import CORE, FORMAT, file_of, read_file, read_manifest, write_file
-from tzk_core.storage.shared_flow import core_hash, upgraded_flow
+from tzk_core.storage.manifest import CORE, FORMAT, TRAINER, file_of, write_file, write_manifest
+from tzk_core.storage.shared_flow import check_core, core_hash, upgraded_flow
+from tzk_core.storage.stored import Stored, read_stored, trainer_of
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def save_checkpoint(
         if trainer is not None:
             state = io.BytesIO()
             torch.save(dict(trainer), state)
-            manifest["trainer"] = write_file(fresh, "trainer.pt", state.getvalue())
+            manifest["trainer"] = write_file(fresh, TRAINER, state.getvalue())
             if "step" in trainer:
                 manifest["trainer"]["step"] = trainer["step"]
-        write_file(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_manifest(fresh, manifest)
 
 
 def copy_checkpoint(
@@ -88,17 +89,17 @@ def copy_checkpoint(
     files stay as they are, byte for byte, but for the state of the training, which no longer fits and is left out.
     Raises `TzkError` naming a file that is missing, truncated or altered; then nothing has changed.
     """
-    manifest = read_manifest(source)
-    manifest.pop("trainer", None)
+    stored = read_stored(source, without=without)
+    manifest = {key: value for key, value in stored.manifest.items() if key != "trainer"}
+    kept = {name: entry for name, entry in manifest["knowledge"].items() if name not in without}
     with _fresh(Path(folder)) as fresh:
-        manifest["core"] |= write_file(fresh, CORE, read_file(source, manifest["core"]))
-        for name in without:
-            del manifest["knowledge"][name]
-        for name, entry in manifest["knowledge"].items():
-            write_file(fresh, file_of(name), read_file(source, entry))
+        write_file(fresh, CORE, stored.file(manifest["core"]))
+        manifest["knowledge"] = kept
+        for name, entry in kept.items():
+            write_file(fresh, file_of(name), stored.file(entry))
         for name, (entry, file) in (more or {}).items():
             manifest["knowledge"][name] = {**entry, **write_file(fresh, file_of(name), file)}
-        write_file(fresh, "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_manifest(fresh, manifest)
 
 
 def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
@@ -109,11 +110,16 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     Raises `TzkError` naming a file that is missing, truncated or altered; for a missing part of the flow it says which
     distribution to install.
     """
-    folder, manifest = Path(folder), read_manifest(folder)
-    model = TzK(_load_flow(folder, manifest["core"], flow))
+    return model_of(read_stored(folder), flow)
+
+
+def model_of(stored: Stored, flow: SharedFlow | None = None) -> TzK:
+    """The model of a checkpoint that was read; `load_checkpoint` says more."""
+    folder, manifest = stored.folder, stored.manifest
+    model = TzK(_load_flow(stored, flow))
     alike: dict[str, Knowledge] = {}
     for name, entry in manifest["knowledge"].items():
-        file = read_file(folder, entry)
+        file = stored.file(entry)
         if entry["core"] != manifest["core"]["hash"]:
             reason = f"knowledge type {name!r} was trained with another shared flow than the one in {folder}"
             model.opaque[name] = OpaqueKnowledge(file, dict(entry), reason)
@@ -129,16 +135,20 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     return model
 
 
-def _load_flow(folder: Path, entry: Mapping[str, Any], flow: SharedFlow | None) -> SharedFlow:
+def _load_flow(stored: Stored, flow: SharedFlow | None) -> SharedFlow:
     """The shared flow of a checkpoint: built by names, or `flow` with its weights."""
+    folder, entry = stored.folder, stored.manifest["core"]
     where = folder / entry["file"]
-    state = tensors.parse(read_file(folder, entry), where)
+    state, parts = tensors.parse(stored.file(entry), where), None
+    tensors.check_finite(state, where)
     if entry["parts"]:
         parts = FlowParts.from_json(entry["parts"])
         state = upgraded_flow(parts, state, folder)
-        flow = rebuild_flow(parts)
+        with tensors.no_larger_than(state, where):
+            flow = rebuild_flow(parts)
     if flow is None:
         raise TzkError(f"the flow in {folder} was built in Python: pass it, tzk_core.load(path, flow=...)")
+    check_core(flow, parts, stored.file(entry), said=entry["hash"], where=where)
     tensors.load_into(flow, state, where)
     return flow
 
@@ -160,19 +170,22 @@ def load_knowledge(
     if entry["part"] is None:
         return OpaqueKnowledge(file, dict(entry), f"knowledge type {name!r} was built in Python, not by a name")
     part = Part.from_json(entry["part"])
+    state = tensors.parse(file, where)
+    if lost := tensors.not_finite(state):
+        reason = f"knowledge type {name!r} holds nan or infinity, in {lost!r}: train it again"
+        return OpaqueKnowledge(file, dict(entry), reason)
     if like is not None and like.part == part:
-        state = tensors.parse(file, where)
         tensors.check(like, state, where)
         kind = copy_around(like, {key: tensor.clone() for key, tensor in state.items()})
     else:
         if reason := _why_opaque(name, part):
             return OpaqueKnowledge(file, dict(entry), reason)
-        kind = rebuild_knowledge(part, latent_shape, name=name)
+        with tensors.no_larger_than(state, where):
+            kind = rebuild_knowledge(part, latent_shape, name=name)
         if part.state_version > kind.state_version:
             written = f"{part.distribution} {part.version}"
             reason = f"knowledge type {name!r} was written by {written}: install that or a later one"
             return OpaqueKnowledge(file, dict(entry), reason)
-        state = tensors.parse(file, where)
         if part.state_version < kind.state_version:
             state = kind.upgrade(state, part.state_version)
         tensors.load_into(kind, state, where)
@@ -191,11 +204,7 @@ def _why_opaque(name: str, part: Part) -> str:
 
 def load_trainer(folder: Path) -> dict[str, Any]:
     """The state of the training at this checkpoint. Raises `TzkError` if there is none."""
-    manifest = read_manifest(folder)
-    if "trainer" not in manifest:
-        raise TzkError(f"{folder} holds a model without the state of its training: it cannot be resumed")
-    state = io.BytesIO(read_file(Path(folder), manifest["trainer"]))
-    return torch.load(state, map_location="cpu", weights_only=True)  # one written on a GPU opens without
+    return trainer_of(folder).trainer()
 
 
 def knowledge_file(

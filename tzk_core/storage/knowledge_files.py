@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError, nearest
+from tzk_core.files import check_regular
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import key
@@ -18,12 +20,12 @@ from tzk_core.storage.checkpoint import (
     OpaqueKnowledge,
     copy_checkpoint,
     knowledge_file,
-    load_checkpoint,
     load_knowledge,
+    model_of,
 )
 from tzk_core.storage.knowledge_format import KnowledgeFile, parse_export
-from tzk_core.storage.manifest import read_file, read_manifest
 from tzk_core.storage.places import BEST, LAST, checkpoint_in
+from tzk_core.storage.stored import manifest_of, read_stored
 from tzk_core.version import current_name
 
 SUFFIX = ".safetensors"
@@ -40,9 +42,16 @@ class Changed:
     warnings: tuple[str, ...]
 
 
+Around = Callable[[Changed], AbstractContextManager[None]]
+
+
+def _nothing_around(changed: Changed) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def extend_checkpoint(source: Path, folder: Path, added: Mapping[str, Knowledge]) -> None:
     """Writes the checkpoint `source` as `folder` with more knowledge in it; all else is copied byte for byte."""
-    core = read_manifest(source)["core"]["hash"]
+    core = manifest_of(source)["core"]["hash"]
     copy_checkpoint(source, folder, more={name: knowledge_file(name, kind, core) for name, kind in added.items()})
 
 
@@ -54,10 +63,10 @@ def list_knowledge(run: str | Path, flow: SharedFlow | None = None) -> list[dict
     flow that it was trained with), "bytes" and "sha256" of its file, "state" ("ok", or "opaque" where it is kept but
     cannot be used here) and "reason" (why it is opaque, else ""). What an opaque one does not tell is None.
     """
-    folder = checkpoint_in(run)
-    model, manifest = load_checkpoint(folder, flow), read_manifest(folder)
-    sizes = {name: (folder / entry["file"]).stat().st_size for name, entry in manifest["knowledge"].items()}
-    return [_listed(model, name, entry, size=sizes[name]) for name, entry in manifest["knowledge"].items()]
+    stored = read_stored(checkpoint_in(run))
+    model = model_of(stored, flow)
+    known = stored.manifest["knowledge"].items()
+    return [_listed(model, name, entry, size=len(stored.file(entry))) for name, entry in known]
 
 
 def export_knowledge(run: str | Path, names: str | Sequence[str], to: str | Path = ".") -> list[Path]:
@@ -68,9 +77,8 @@ def export_knowledge(run: str | Path, names: str | Sequence[str], to: str | Path
     unknown name, a damaged file, knowledge that was built in Python, and a file that is there already; then nothing
     is written.
     """
-    folder, to = checkpoint_in(run), Path(to)
-    manifest = read_manifest(folder)
-    chosen = {name: _entry(manifest, name, run) for name in _distinct(names)}
+    stored, to = read_stored(checkpoint_in(run)), Path(to)
+    chosen = {name: _entry(stored.manifest, name, run) for name in _distinct(names)}
     single = to.suffix == SUFFIX and not to.is_dir()
     if single and len(chosen) > 1:
         raise TzkError(f"{to} is one file, which holds one knowledge type: name a folder for {len(chosen)} of them")
@@ -82,7 +90,7 @@ def export_knowledge(run: str | Path, names: str | Sequence[str], to: str | Path
                 f"knowledge type {name!r} was built in Python, not by a name, so that no other run could build it "
                 "again: register its class in a plugin, and train it by that name"
             )
-        content[name] = KnowledgeFile(name, entry, read_file(folder, entry)).sealed()
+        content[name] = KnowledgeFile(name, entry, stored.file(entry)).sealed()
     for file in files.values():
         if os.path.lexists(file):
             raise TzkError(f"{file} is there already, and nothing is overwritten: name another place, or delete it")
@@ -98,18 +106,21 @@ def import_knowledge(
     *,
     out: str | Path | None = None,
     flow: SharedFlow | None = None,
+    around: Around = _nothing_around,
 ) -> Changed:
     """Put exported knowledge types into a run or checkpoint folder, or into a new checkpoint folder `out`.
 
-    name: what to call it here, for one file. The checkpoint is replaced as a whole, and holds no state of a training
-    then. Raises `TzkError`, before anything is written, for a file that is no export or was altered, knowledge of
-    another shared flow, a plugin that is not installed, and a name that is taken or that would imply itself.
+    name: what to call it here, for one file. around: gives the context in which the checkpoint is replaced, once all is
+    checked. That is as a whole, and it holds no state of a training then. Raises `TzkError`, before anything is
+    written, for a file that is no export or was altered, knowledge of another shared flow, a plugin that is not
+    installed, and a name that is taken or that would imply itself.
     """
     folder = checkpoint_in(run)
     paths = [files] if isinstance(files, str | Path) else list(files)
     if name is not None and len(paths) != 1:
         raise TzkError(f"a name is for one file: got {len(paths)} files to be called {name!r}")
-    model, manifest = load_checkpoint(folder, flow), read_manifest(folder)
+    stored = read_stored(folder)
+    model, manifest = model_of(stored, flow), stored.manifest
     taken = {key(each): each for each in manifest["knowledge"]}
     more: dict[str, tuple[Mapping[str, Any], bytes]] = {}
     for path in map(Path, paths):
@@ -137,17 +148,25 @@ def import_knowledge(
         if implied not in manifest["knowledge"] and implied not in more
     ]
     changed = Changed(tuple(more), manifest["core"]["hash"], tuple(warnings))
-    return _copied(folder, out, changed, trained="trainer" in manifest, more=more)
+    with around(changed):
+        return _copied(folder, out, changed, trained="trainer" in manifest, more=more)
 
 
-def remove_knowledge(run: str | Path, names: str | Sequence[str], out: str | Path | None = None) -> Changed:
+def remove_knowledge(
+    run: str | Path,
+    names: str | Sequence[str],
+    out: str | Path | None = None,
+    *,
+    around: Around = _nothing_around,
+) -> Changed:
     """Take knowledge types out of a run or checkpoint folder, or leaves them out of a new checkpoint folder `out`.
 
     The files of all others stay as they are, byte for byte. The checkpoint is replaced as a whole, and holds no state
-    of a training then. Needs no plugin. Raises `TzkError` for an unknown name, before anything is written.
+    of a training then. Needs no plugin. around: as in `import_knowledge`. Raises `TzkError` for an unknown name, before
+    anything is written.
     """
     folder = checkpoint_in(run)
-    manifest = read_manifest(folder)
+    manifest = manifest_of(folder)
     removed = _distinct(names)
     for name in removed:
         _entry(manifest, name, run)
@@ -158,7 +177,8 @@ def remove_knowledge(run: str | Path, names: str | Sequence[str], out: str | Pat
         if name not in removed and implied in removed
     ]
     changed = Changed(tuple(removed), manifest["core"]["hash"], tuple(warnings))
-    return _copied(folder, out, changed, trained="trainer" in manifest, without=removed)
+    with around(changed):
+        return _copied(folder, out, changed, trained="trainer" in manifest, without=removed)
 
 
 def _copied(
@@ -232,6 +252,7 @@ def _distinct(names: str | Iterable[str]) -> list[str]:
 
 def _content(path: Path) -> bytes:
     try:
+        check_regular(path)
         return path.read_bytes()
     except FileNotFoundError:
         there = nearest(path.name, [each.name for each in path.parent.glob(f"*{SUFFIX}")])

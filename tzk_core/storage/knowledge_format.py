@@ -106,6 +106,21 @@ def _entry(said: Any) -> dict[str, Any] | None:
         return None
 
 
+def said_of(content: bytes, where: Path) -> dict[str, Any] | None:
+    """What a checkpoint's knowledge file says of itself: name, part, implies and core; None if it says nothing.
+
+    Raises `TzkError`, calling the file `where`, if it is no safetensors.
+    """
+    try:
+        said = split_header(content)[0].get("__metadata__", {}).get(_SAID)
+        said = None if said is None else json.loads(said)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise TzkError(f"{where} is not a readable safetensors file: its header is damaged") from None
+    if said is not None and not isinstance(said, dict):
+        raise TzkError(f"{where} is damaged: it does not say its name, part, implies and core")
+    return said
+
+
 def with_metadata(header: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The header of a file that says of itself what a checkpoint writes."""
     said = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}

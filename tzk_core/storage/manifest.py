@@ -1,4 +1,7 @@
-"""The manifest of a checkpoint: which files it has, their sha256, and what is known of each without reading it."""
+"""The manifest of a checkpoint: which files it has, their sha256, and what is known of each without reading it.
+
+It has fixed names for files, and a sha256 of itself. One without that was written by an older version.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tzk_core import names as naming
 from tzk_core.errors import TzkError
-from tzk_core.storage.atomic import repair
+from tzk_core.files import check_regular
+from tzk_core.storage.knowledge_format import said_of
+from tzk_core.storage.schema import CORE, FORMAT, TRAINER, Manifest, file_of, first_problem
 
-FORMAT = 1
-CORE = "core.safetensors"
+__all__ = ["CORE", "FORMAT", "MANIFEST", "TRAINER", "file_of", "read_file", "read_knowledge", "read_manifest"]
+
+MANIFEST = "manifest.json"
+_ITSELF = "sha256"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, after repairing an interrupted replacement."""
-    folder = Path(folder)
-    repair(folder)
-    path = folder / "manifest.json"
+    """The manifest of a checkpoint, without its hash of itself. Raises `TzkError` if it is damaged or not there."""
+    path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        check_regular(path)
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TzkError(f"{path} is damaged ({error})") from None
     written = manifest.get("format") if isinstance(manifest, dict) else None
-    if written != FORMAT:
-        raise TzkError(f"{path} has format {written}; this version of TzK reads format {FORMAT}")
-    try:
-        knowledge = manifest["knowledge"].items()
-        damaged = not {"file", "sha256", "hash", "parts"} <= set(manifest["core"])
-        damaged |= any(not {"file", "sha256", "core", "part", "implies"} <= set(entry) for _, entry in knowledge)
-        damaged = damaged or any(naming.problem(name) or entry["file"] != file_of(name) for name, entry in knowledge)
-    except (KeyError, TypeError, AttributeError):
-        damaged = True
-    if damaged:
-        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes")
+    if type(written) is not int or written != FORMAT:
+        raise TzkError(f"{path} has format {written!r:.40}; this version of TzK reads format {FORMAT}")
+    if wrong := first_problem(Manifest, manifest):
+        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
+    said = manifest.pop(_ITSELF, None)
+    if said is not None and said != _sha256(_canonical(manifest)):
+        raise TzkError(f"{path} was altered after it was written: its sha256 is not the one that it names")
     return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a checkpoint with its hash of itself."""
+    sealed = {**manifest, _ITSELF: _sha256(_canonical(manifest))}
+    write_file(folder, MANIFEST, json.dumps(sealed, indent=1, allow_nan=False).encode())
 
 
 def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
@@ -47,9 +54,24 @@ def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
     return checked(folder / entry["file"], entry["sha256"])
 
 
+def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    """The file of a knowledge type, as `read_file`; what it says of itself has to be what the manifest says."""
+    content = read_file(folder, entry)
+    said = said_of(content, folder / entry["file"])
+    of_manifest = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}
+    differ = [key for key, value in of_manifest.items() if said is not None and said.get(key) != value]
+    if differ:
+        raise TzkError(
+            f"{folder / MANIFEST} was altered: of knowledge type {name!r} it says another {differ[0]} than "
+            f"{entry['file']} says of itself"
+        )
+    return content
+
+
 def checked(path: Path, sha256: str) -> bytes:
     """The content of a file whose sha256 is known. Raises `TzkError` as `read_file` does."""
     try:
+        check_regular(path)
         content = path.read_bytes()
     except FileNotFoundError:
         raise TzkError(f"{path} is missing from the checkpoint") from None
@@ -64,9 +86,9 @@ def write_file(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     return {"file": name, "sha256": _sha256(content)}
 
 
-def file_of(name: str) -> str:
-    """The file of a knowledge type."""
-    return f"knowledge/{name}.safetensors"
+def _canonical(manifest: Mapping[str, Any]) -> bytes:
+    """The same bytes for a manifest that was written and read again."""
+    return json.dumps(json.loads(json.dumps(manifest, allow_nan=False)), sort_keys=True).encode()
 
 
 def _sha256(content: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tzk_core.errors import TzkError
@@ -28,7 +27,9 @@ def checkpoint_in(path: str | Path) -> Path:
 
 def step_of(folder: Path) -> int | None:
     """How many steps a checkpoint was trained for, from its manifest; None where that is not said."""
+    from tzk_core.storage.stored import manifest_of  # pydantic and torch, which most commands come here without
+
     try:
-        return int(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["trainer"]["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return manifest_of(folder).get("trainer", {}).get("step")
+    except (OSError, TzkError):
         return None

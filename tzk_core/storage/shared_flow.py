@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
@@ -24,12 +25,31 @@ def core_hash(flow: SharedFlow) -> str:
     Which version of a distribution they were built with does not matter, and neither does an argument that a part has
     gained since its first version, at the value that stands for what it did before.
     """
-    parts = _without_versions(_as_first_written(flow.parts).to_json()) if flow.parts else None
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    return _hash(flow, flow.parts, tensors.of(flow))
+
+
+def check_core(flow: SharedFlow, parts: FlowParts | None, file: bytes, *, said: str, where: Path) -> None:
+    """Raises `TzkError` unless the hash of a core is the one that its manifest names.
+
+    flow: gives shapes and base. parts: as the manifest has them. file: the core's, at `where`.
+    """
+    states = (tensors.parse(file, where, half) for half in (False, True))  # a model of float16 is hashed as such
+    if any(_hash(flow, parts, state) == said for state in states):
+        return
+    what = "the shared flow" if parts else "the shared flow, which was built in Python and passed,"
+    raise TzkError(
+        f"{where.parent}: {what} is not the one that was saved: the hash of its weights, base and preprocessing is not "
+        "the one in manifest.json. The manifest was altered, or the base or shape of the flow is another one"
+    )
+
+
+def _hash(flow: SharedFlow, parts: FlowParts | None, state: Mapping[str, Tensor]) -> str:
+    described = _without_versions(_as_first_written(parts).to_json()) if parts else None
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update(repr((flow.shape, flow.latent_shape, type(flow.base).__name__)).encode())
-    for name, tensor in sorted(tensors.of(flow).items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

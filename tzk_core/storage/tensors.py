@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.storage.budget import Budget, TooLarge
 
 
 def of(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -26,12 +28,15 @@ def stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def parse(file: bytes, where: Path) -> dict[str, Tensor]:
-    """The tensors of a file, float16 as float32. Raises `TzkError`, calling it `where`, if it is no safetensors."""
+def parse(file: bytes, where: Path, half: bool = False) -> dict[str, Tensor]:
+    """The tensors of a file, float16 as float32 but with `half`. Raises `TzkError`, calling it `where`, if it is no
+    safetensors."""
     try:
         tensors = load(file)
     except Exception as error:
         raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
+    if half:
+        return tensors
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
 
 
@@ -40,6 +45,32 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Pat
     module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
     check(module, tensors, where)
     module.load_state_dict(tensors)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that holds nan or infinity; "" if none does."""
+    return next((name for name, each in tensors.items() if not torch.isfinite(each).all()), "")
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raises `TzkError` where a tensor holds nan or infinity."""
+    if name := not_finite(tensors):
+        raise TzkError(
+            f"{where} holds nan or infinity, in {name!r}: the model was saved after its training had diverged. "
+            "Open an earlier checkpoint, or train it again"
+        )
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, Tensor], where: Path) -> Iterator[None]:
+    """Within it, modules that are built may hold about as much as a file; raises `TzkError` before they hold more."""
+    try:
+        with Budget(sum(each.numel() for each in tensors.values()), len(tensors)):
+            yield
+    except TooLarge as error:
+        raise TzkError(
+            f"{where} does not fit the model that is described beside it: {error}. What describes it was altered"
+        ) from None
 
 
 def check(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:

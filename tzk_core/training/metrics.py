@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tzk_core.errors import TzkError
+from tzk_core.files import check_regular
 from tzk_core.storage.atomic import new_file
+
+STEP = "step"
+MOST_DIGITS = 18
+"""Of a step."""
 
 
 class Metrics:
@@ -56,15 +63,38 @@ class Metrics:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Takes the rows after `step` out of a file, as a kill may leave them."""
+    """Takes the rows after `step` out of a file, as a kill may leave them, and one that was cut off.
+
+    Raises `TzkError` if it is no metrics.csv.
+    """
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *lines = list(csv.reader(file)) or [[]]
-    kept = [line for line in lines if int(line[0]) <= step]
-    if len(kept) < len(lines):
+    header, rows, cut = read_rows(path)
+    kept = [row for row in rows if int(row[0]) <= step]
+    if cut or len(kept) < len(rows):
         with new_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *kept])
+            csv.writer(file).writerows([header, *kept] if kept else [])
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    """The columns of a metrics.csv, of which the first is the step, its whole rows, and whether the end is cut off.
+
+    Raises `TzkError` naming the line of a row that is not whole and not the last.
+    """
+    check_regular(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TzkError(f"{path} is damaged ({error}): take it from a copy, or delete it") from None
+    if rows and header[:1] != [STEP]:
+        raise TzkError(f"{path} is damaged: expected a column {STEP!r} first; got {', '.join(header)[:80] or 'none'}")
+    cut = bool(text) and not text.endswith(("\n", "\r"))
+    rows = rows[:-1] if cut else rows
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header) or not row[0].isascii() or not row[0].isdigit() or len(row[0]) > MOST_DIGITS:
+            raise TzkError(f"{path} is damaged in line {number}: take it from a copy, or delete it")
+    return header, rows, cut
 
 
 def _header(path: Path) -> list[str]:

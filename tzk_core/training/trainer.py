@@ -18,6 +18,7 @@ from tzk_core.training.metrics import keep_until
 from tzk_core.training.parameter_groups import restore, trained_tensors
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, tensors_in
+from tzk_core.training.state import BestState, State, checked_state, fitting
 from tzk_core.training.steps import Batches, Steps
 from tzk_core.training.validation import Best, Validated, Validation, Watch
 
@@ -70,11 +71,13 @@ class Trainer(Steps):
     ) -> None:
         """Trains to the end, to the cap in minutes or out of patience, from wherever it is.
 
-        With `folder`, writes metrics.csv and, unless told not to, checkpoints there: the last one, at the end too, and
-        the best by validation. On KeyboardInterrupt the last one is written before the exception goes on. Raises
-        `Diverged` where anything stops being finite; the trainer, and the last checkpoint, then have the last state
-        that is fit to go on from.
+        With `folder`, writes metrics.csv, first taking out rows of steps that are still to come, as a kill may leave
+        them, and, unless told not to, checkpoints there: the last one, at the end too, and the best by validation. On
+        KeyboardInterrupt the last one is written before the exception goes on. Raises `Diverged` where anything stops
+        being finite; the trainer, and the last checkpoint, then have the last state that is fit to go on from.
         """
+        if folder:
+            keep_until(Path(folder) / "metrics.csv", self.step)
         saved_to = Path(folder) if folder and checkpoints else None
         if self._finite:
             self._sound.offer(None, self._whole_state)
@@ -199,14 +202,14 @@ class Trainer(Steps):
         """Takes weights, optimiser, multipliers and step from folder/checkpoint, and the best model from folder/best.
 
         Learning rates, clip, minutes and patience are those of the settings of now, as are the steps, and with them
-        the decay; all other settings have to be the same. Lines of metrics.csv that come after that checkpoint, as a
-        kill may leave them, are taken out.
+        the decay; all other settings have to be the same.
         """
-        state = load_trainer(Path(folder) / LAST)
+        last = Path(folder) / LAST
+        state = checked_state(State, load_trainer(last), last)
         self.watch.best = self._stored_best(Path(folder) / BEST)  # before the last, as loading may fill this flow
-        self._load_weights(Path(folder) / LAST)
-        self._load_state(state)
-        keep_until(Path(folder) / "metrics.csv", self.step)
+        self._load_weights(last)
+        with fitting(last):
+            self._load_state(state)
 
     def take_best(self) -> int:
         """Puts the model, and the multipliers, to the best by validation, if there is one; the step that it is of."""
@@ -220,10 +223,11 @@ class Trainer(Steps):
     def _stored_best(self, folder: Path) -> Best | None:
         if not is_there(folder):
             return None
-        state = load_trainer(folder)
+        state = checked_state(BestState, load_trainer(folder), folder)
         self._load_weights(folder)
         weights = {key: value.detach().clone() for key, value in self.model.state_dict().items()}
-        return Best(Validated(**state["validated"]), weights, state["multipliers"])
+        with fitting(folder):
+            return Best(Validated(**state["validated"]), weights, state["multipliers"])
 
     def _load_weights(self, folder: Path) -> None:
         saved = load_checkpoint(folder, flow=self.model.flow)

@@ -1,0 +1,30 @@
+"""One command at a time writes to a run; any number read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tzk_core.errors import TzkError
+
+LOCK = ".lock"
+"""The file in a run folder that is locked. It stays there, as removing it would let two have it; a kill frees it."""
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Within it no other process is let into such a block for this folder. Raises `TzkError` if one is in it."""
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TzkError(
+            f"another command is writing to {run}: wait until it has ended, or stop it; it may be on another machine"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

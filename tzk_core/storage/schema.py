@@ -1,0 +1,117 @@
+"""The structure of a manifest, as pydantic models: checked whole before any of it is used."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
+
+from tzk_core import names as naming
+from tzk_core.parts import KEYS
+
+FORMAT = 1
+CORE = "core.safetensors"
+TRAINER = "trainer.pt"
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+DEEPEST = 100
+"""Arguments of a part are nested so deep at most."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class PartEntry(_Strict):
+    """A registered part and its arguments, which may hold parts again."""
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+    arguments: dict[str, Any]
+    state_version: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _parts_within(self) -> Self:
+        _check_within(self.arguments, DEEPEST)
+        return self
+
+
+class FlowEntry(_Strict):
+    """What the shared flow was built from: one recipe, or layers."""
+
+    shape: list[PositiveInt] = Field(min_length=1)
+    base: str
+    recipe: PartEntry | None
+    layers: list[PartEntry]
+
+
+class CoreEntry(_Strict):
+    hash: Sha256
+    parts: FlowEntry | None
+    file: Literal["core.safetensors"]
+    sha256: Sha256
+
+
+class KnowledgeEntry(_Strict):
+    part: PartEntry | None
+    implies: list[str]
+    core: Sha256
+    file: str
+    sha256: Sha256
+
+
+class TrainerEntry(_Strict):
+    file: Literal["trainer.pt"]
+    sha256: Sha256
+    step: int | None = Field(default=None, ge=0)
+
+
+class Manifest(_Strict):
+    """manifest.json. sha256: that of the manifest without it; None where an older version wrote it."""
+
+    format: Literal[1]
+    core: CoreEntry
+    knowledge: dict[str, KnowledgeEntry]
+    trainer: TrainerEntry | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        folded: dict[str, str] = {}
+        for name, entry in self.knowledge.items():
+            if wrong := naming.problem(name):
+                raise ValueError(f"knowledge is called {wrong}")
+            if entry.file != file_of(name):
+                raise ValueError(f"the file of {name!r} is expected as {file_of(name)}; got {entry.file[:80]!r}")
+            if (other := folded.setdefault(naming.key(name), name)) != name:
+                raise ValueError(f"{other!r} and {name!r} would be one file where a file system folds case")
+        return self
+
+
+def file_of(name: str) -> str:
+    """The file of a knowledge type."""
+    return f"knowledge/{name}.safetensors"
+
+
+def first_problem(model: type[BaseModel], value: Any) -> str:
+    """What is wrong first with the structure of a value, and where; "" if nothing is."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(each)[:40] for each in first["loc"])
+        return f"{place}: {first['msg']}" if place else str(first["msg"])
+    return ""
+
+
+def _check_within(value: Any, deepest: int) -> None:
+    """Raises ValueError where what stands for a part in the arguments of another is none, or is nested too deep."""
+    if deepest == 0:
+        raise ValueError(f"arguments are nested more than {DEEPEST} deep")
+    if isinstance(value, dict) and set(value) == KEYS:
+        PartEntry.model_validate(value)
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_within(each, deepest - 1)

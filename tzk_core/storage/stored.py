@@ -1,0 +1,92 @@
+"""A checkpoint as it is on the disk at one moment, though its folder may be replaced while it is read."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tzk_core.errors import TzkError
+from tzk_core.storage.atomic import reading
+from tzk_core.storage.manifest import read_file, read_knowledge, read_manifest
+
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
+"""What torch raises of a file that it did not write."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A manifest and the files that it names, all of one state.
+
+    files: by their names in the manifest; knowledge by "knowledge/NAME.safetensors". folder: what errors call it.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+    def file(self, entry: Mapping[str, Any]) -> bytes:
+        """The file that an entry of the manifest names."""
+        return self.files[entry["file"]]
+
+    @property
+    def step(self) -> int | None:
+        """How many steps it was trained for; None where that is not said."""
+        return self.manifest.get("trainer", {}).get("step")
+
+    def trainer(self) -> dict[str, Any]:
+        """The state of the training. Raises `TzkError` if there is none, or it is damaged."""
+        entry, where = self.manifest.get("trainer"), self.folder / "trainer.pt"
+        if entry is None:
+            raise TzkError(f"{self.folder} holds a model without the state of its training: it cannot be resumed")
+        try:  # one written on a GPU opens without
+            state = torch.load(io.BytesIO(self.file(entry)), map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TzkError(f"{where} is no state of a training that can be read: {first:.200}") from None
+        if not isinstance(state, dict):
+            raise TzkError(f"{where} is expected to hold a table; it holds {type(state).__name__}")
+        if "step" in entry and state.get("step", entry["step"]) != entry["step"]:
+            raise TzkError(f"{where} is of step {state['step']}, and manifest.json says step {entry['step']}")
+        return state
+
+
+def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str] = ()) -> Stored:
+    """A checkpoint; with the file of its training only if `trainer`, and none of the knowledge types `without`.
+
+    Raises `TzkError` naming a file that is missing, truncated or altered.
+    """
+    folder = Path(folder)
+
+    def read(place: Path) -> Stored:
+        manifest = read_manifest(place)
+        entries = [manifest["core"], *([manifest["trainer"]] if trainer and "trainer" in manifest else [])]
+        files = {entry["file"]: read_file(place, entry) for entry in entries}
+        for name, entry in manifest["knowledge"].items():
+            if name not in without:
+                files[entry["file"]] = read_knowledge(place, name, entry)
+        return Stored(folder, manifest, files)
+
+    return reading(folder, read)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint that may be replaced meanwhile."""
+    return reading(Path(folder), read_manifest)
+
+
+def trainer_of(folder: Path) -> Stored:
+    """A checkpoint with the file of its training alone."""
+    folder = Path(folder)
+
+    def read(place: Path) -> Stored:
+        manifest = read_manifest(place)
+        entry = manifest.get("trainer")
+        return Stored(folder, manifest, {entry["file"]: read_file(place, entry)} if entry else {})
+
+    return reading(folder, read)
