@@ -41,10 +41,13 @@ class Scores:
 class Composition:
     """p(T given all of `present` knowledge and none of `without`), of a shared flow and the knowledge about its latent.
 
-    It is proportional to p(T) times a ratio for each member: p(z given K)/p(z), and p(κ=0 given z)/p(κ=0) for absence,
-    which is the Bayes complement. With side = "encoder" present knowledge enters as p(κ=1 given z)/p(κ=1) too, which in
-    a consistent model is the same and never exceeds the bound of the discriminator. The member that is the rarest
-    leads: it stays p(z given K), and the particles start as its own samples.
+    It is proportional to p(T) times a ratio for each member: p(κ=1 given z)/p(κ=1) of what is present and
+    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ). The member that is the rarest leads: it enters as
+    p(z given K)/p(z), and the particles start as its own samples. So there is always something to normalise.
+
+    With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
+    other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
+    and particles run away to where p(z) is least.
 
     Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`:
     these are `present`, the leader first, and `absent`. `characteristics` fixes C, (c,), of some present members, by
@@ -62,7 +65,7 @@ class Composition:
         *,
         without: Names = (),
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
-        side: Side = "decoder",
+        side: Side = "encoder",
         temperature: float = 1.0,
     ) -> None:
         if side not in ("decoder", "encoder"):
@@ -130,9 +133,10 @@ class Composition:
         try:
             return temper(log_weight, sum(sizes), settings, generator=generator, like=self.like)
         except TzkError as error:
+            bounded = 'take side = "encoder", whose ratios are bounded, ' if self.side == "decoder" else ""
             raise TzkError(
-                f"{self}: {error}. Take more particles than {settings.particles}, leave out a member, or, if these "
-                "exclude one another, expect no such sample"
+                f"{self}: {error}. {bounded}take more particles than {settings.particles}, leave out a member, or, if "
+                "these exclude one another, expect no such sample".replace(". take", ". Take")
             ) from error
 
     @torch.no_grad()
