@@ -42,8 +42,9 @@ class Composition:
     """p(T given all of `present` knowledge and none of `without`), of a shared flow and the knowledge about its latent.
 
     It is proportional to p(T) times a ratio for each member: p(κ=1 given z)/p(κ=1) of what is present and
-    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ). The member that is the rarest leads: it enters as
-    p(z given K)/p(z), and the particles start as its own samples. So there is always something to normalise.
+    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ); C that is given brings p(C given z, κ=1)/p(C). The
+    member that is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All
+    other ratios being bounded, there is always a normaliser.
 
     With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
     other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
@@ -77,7 +78,7 @@ class Composition:
         counted, self.absent = members(knowledge, present, without)
         fixed = _by_name(characteristics, counted)
         self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
-        # whatever leads, the limit is the same; the narrowest leaves the least to the weights
+        # the narrowest leaves the least to the weights; on the side of the decoder the limit is the same whatever leads
         self.present = tuple(
             sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
         )
