@@ -1,4 +1,4 @@
-"""Whether samples of "digit 3 and thick and not slanted" are that, by judges fitted on real glyphs.
+"""Whether samples of "digit 3 and thick and not slanted" and its parts are that, by judges fitted on real glyphs.
 
     tzk run examples/compose.toml --out runs/compose
     python examples/compose.py runs/compose [--number 512] [--temperature 1]
@@ -10,16 +10,25 @@ seed to their class, thickness and slant. What they make of test glyphs, whose f
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 import tzk_core
+from tzk_core.cli import edge
 from tzk_core.data.glyphs import CLASS_EDGE, DIGITS, GlyphDigits
+from tzk_core.errors import TzkError
+from tzk_core.model.composition import Side
 
-KNOWLEDGE, WITHOUT = ("digit-3", "thick"), ("slanted",)
+ASKED = {"digit-3": "is 3", "thick": "thick", "slanted": "upright"}
+"""The column of the table that says whether a member is right."""
+
+COMPOSITIONS = ((("digit-3", "thick"), ()), (("digit-3",), ("slanted",)), (("digit-3", "thick"), ("slanted",)))
+"""Present and absent members of each."""
+
 WIDTH, RIDGE = 5.0, 0.01  # of 3, 5 and 8, and of 0.01 and 0.1, what judged test glyphs best
 
 Judged = tuple[Tensor, Tensor, Tensor]
@@ -46,13 +55,36 @@ def judges(glyphs: int) -> Callable[[Tensor], Judged]:
     return judge
 
 
-def row(name: str, judged: Judged) -> str:
-    """A line of the table: the shares that have what is asked for, and the means of the factors."""
+def row(name: str, judged: Judged, asked: Collection[str]) -> str:
+    """A line of the table: shares of each property and of all that are asked for, and the means of the factors."""
     digit, thickness, slant = judged
     right = {"is 3": digit == 3, "thick": thickness > CLASS_EDGE, "upright": slant.abs() < CLASS_EDGE}
-    shares = [*right.values(), torch.stack(list(right.values())).all(0)]
+    shares = [*right.values(), torch.stack([right[ASKED[member]] for member in asked]).all(0)]
     cells = [f"{share.double().mean():>6.0%}" for share in shares]
     return " | ".join([f"| {name:<44}", *cells, f"{thickness.mean():.2f}", f"{slant.abs().mean():.2f} |"])
+
+
+def composed(
+    model: tzk_core.TzK, judge: Callable[[Tensor], Judged], *, number: int, temperature: float
+) -> list[tuple[str, str]]:
+    """A row of the table for each composition and side, and what to say of its particles; where it is refused, why."""
+    results = []
+    for present, absent in COMPOSITIONS:
+        for side in get_args(Side):
+            composition = model.compose(*present, without=absent, side=side, temperature=temperature)
+            name = f"{composition} ({side})"
+            try:
+                population = composition.populate(seed=0)
+            except TzkError as error:
+                results.append((f"| {name:<44} |" + " refused |" * 4 + " — | — |", f"{name}: {error}"))
+                continue
+            judged = judge(composition.sample(number, population))
+            effective = f"effective sample size {population.ess:.0f} of {len(population.noise)}"
+            normaliser = f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
+            agreement = ", ".join(f"{each} {share:.0%}" for each, share in composition.agreement(population).items())
+            note = f"{name}: {effective} after {population.steps} steps, {normaliser}; discriminators: {agreement}"
+            results.append((row(name, judged, (*present, *absent)), note))
+    return results
 
 
 def main() -> None:
@@ -75,23 +107,16 @@ def main() -> None:
     print(f"judges on test glyphs: {(digit == known).double().mean():.1%} of the classes right, thickness within")
     print(f"{errors[0]:.2f} and slant within {errors[1]:.2f} standard deviations (root mean square)\n")
 
-    print(f"| {'':<44} |   is 3 |  thick | upright |    all | mean thickness | mean abs. slant |")
+    print(f"| {'':<44} |   is 3 |  thick | upright |  asked | mean thickness | mean abs. slant |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    print(row("test glyphs of a 3", judge(images[known == 3])))
-    for name in KNOWLEDGE:
+    print(row("test glyphs of a 3, of all that is asked", judge(images[known == 3]), tuple(ASKED)))
+    for name in ("digit-3", "thick"):
         drawn = model.sample(options.number, name, temperature=options.temperature, seed=0)
-        print(row(f"samples of {name}", judge(drawn)))
-    notes = []
-    for side in ("decoder", "encoder"):
-        composition = model.compose(*KNOWLEDGE, without=WITHOUT, side=side, temperature=options.temperature)
-        population = composition.populate(seed=0)
-        print(row(f"{composition} ({side})", judge(composition.sample(options.number, population))), flush=True)
-        effective = f"effective sample size {population.ess:.0f} of {len(population.noise)}"
-        normaliser = f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
-        agreement = ", ".join(f"{name} {share:.0%}" for name, share in composition.agreement(population).items())
-        notes.append(f"{side}: {effective} after {population.steps} steps, {normaliser}; discriminators: {agreement}")
-    print("", *notes, sep="\n")
+        print(row(f"samples of {name}", judge(drawn), tuple(ASKED)), flush=True)
+    rows = composed(model, judge, number=options.number, temperature=options.temperature)
+    print(*(line for line, _ in rows), "", *(note for _, note in rows), sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

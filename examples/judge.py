@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tzk_core.cli import edge
 from tzk_core.config import load_run_config
 from tzk_core.data.dequantise import dequantise
 from tzk_core.errors import TzkError
@@ -235,4 +236,5 @@ def _scaled(T: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

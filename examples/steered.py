@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import tzk_core
+from tzk_core.cli import edge
 from tzk_core.data.ink import slant, thickness
 
 QUANTILES = torch.special.ndtri(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))
@@ -49,4 +50,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

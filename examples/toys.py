@@ -20,6 +20,8 @@ parser = argparse.ArgumentParser(description="TzK on two moons and rings.")
 parser.add_argument("--steps", type=int, default=800, help="length of the training (default: %(default)s)")
 parser.add_argument("--plot", type=Path, help="where to save the picture, a PNG")
 options, _ = parser.parse_known_args()  # in a notebook the rest of the line is Jupyter's
+if options.steps < 0:
+    parser.error(f"--steps is expected to be at least 0; got {options.steps}")
 
 # %% [markdown]
 # ## Data

@@ -22,7 +22,7 @@ from nflows.transforms.base import InputOutsideDomain, InverseNotAvailable
 from PIL import Image
 
 from tzk_core import TzK
-from tzk_core.cli import interrupts, main
+from tzk_core.cli import edge, interrupts, main
 from tzk_core.cli import sample as sample_command
 from tzk_core.cli.program import Program
 from tzk_core.errors import Note, TzkError
@@ -88,6 +88,25 @@ def test_whatever_a_command_raises_is_a_sentence_and_a_status(name: str, monkeyp
     assert (code, said in output) == (status, True), output
     assert "Traceback" not in output
     assert len(output) < 1000
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("ctrl", "sig"))])
+def test_whatever_a_script_raises_is_the_same_sentence_and_status(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TZK_DEBUG", raising=False)
+    act, status, said = CASES[name]
+    with pytest.raises(SystemExit) as ended, edge.script():
+        act()
+    shown = capsys.readouterr().err
+    assert (ended.value.code, said in shown) == (status, True), shown
+    assert shown.startswith("error: ") and shown.count("\n") == 1 and len(shown) < 1000
+
+
+def test_a_script_that_ends_well_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with edge.script():
+        pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_tracebacks_are_there_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:

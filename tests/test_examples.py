@@ -6,6 +6,7 @@ import json
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,9 @@ from scripts import printed_by
 from tzk_core.cli import main
 from tzk_core.config import Base, Config, config_from, load_addition, load_config
 from tzk_core.config.merging import merged
+from tzk_core.errors import TzkError
+from tzk_core.model.composition import Composition
+from tzk_core.model.smc import Population
 from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[1]
@@ -130,13 +134,55 @@ def test_the_toys_run_and_draw_their_picture(tmp_path: Path) -> None:
     assert min(Image.open(picture).size) > 300
 
 
+SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "def main" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_ends_with_one_sentence(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "tzk_plugin_omniglot" in path.read_text(encoding="utf-8") and not installed("tzk-plugin-omniglot"):
+        pytest.skip("tzk-plugin-omniglot is not installed")
+    with pytest.raises(SystemExit) as ended:
+        printed_by(path, str(tmp_path / "nothing"))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ") and said.count("\n") == 1 and "nothing" in said
+
+
+def test_toys_say_what_length_of_training_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        printed_by(EXAMPLES / "toys.py", "--steps", "-1")
+    assert ended.value.code == 2 and "--steps is expected to be at least 0; got -1" in capsys.readouterr().err
+
+
+COMPOSE = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
+COMPOSE += ["datasets.0.train=200", "datasets.0.test=60"]
+
+
 def test_a_composition_is_judged(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
-    small = ["datasets.0.train=200", "datasets.0.test=60"]
-    tzk("run", str(EXAMPLES / "compose.toml"), *short, *small, "--out", str(folder))
+    tzk("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(folder))
     printed = printed_by(EXAMPLES / "compose.py", str(folder), "--number", "16", "--glyphs", "300")
     assert "of the classes right" in printed
-    for side in ("decoder", "encoder"):
-        assert f"digit-3 and thick and not slanted ({side})" in printed
-        assert f"{side}: effective sample size" in printed
+    for members in ("digit-3 and thick", "digit-3 and not slanted", "digit-3 and thick and not slanted"):
+        for side in ("decoder", "encoder"):
+            assert f"| {members} ({side})" in printed
+            assert f"\n{members} ({side}): effective sample size" in printed
+
+
+def test_a_composition_that_is_refused_leaves_the_others_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    populate = Composition.populate
+
+    def refusing(self: Composition, *given: Any, **more: Any) -> Population:
+        if self.side == "decoder":
+            raise TzkError("too few")
+        return populate(self, *given, **more)
+
+    monkeypatch.setattr(Composition, "populate", refusing)
+    tzk("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(tmp_path / "run"))
+    printed = printed_by(EXAMPLES / "compose.py", str(tmp_path / "run"), "--number", "16", "--glyphs", "300")
+    assert printed.count(" refused |" * 4) == 3 and "(decoder): too few" in printed
+    assert "digit-3 and thick (encoder): effective sample size" in printed

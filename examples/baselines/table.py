@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tzk_core
+from tzk_core.cli import edge
 from tzk_core.report.table import FEWEST, aligned
 
 HEADER = ["model", "row", "bits/pixel", "bits/dim", "±", "estimate", "parameters", "steps", "batch", "seconds"]
@@ -93,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

@@ -27,6 +27,7 @@ from torch import Tensor
 from tzk_plugin_omniglot.omniglot import Omniglot
 
 import tzk_core
+from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.images import resize
 from tzk_core.data.root import places
@@ -312,4 +313,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
-from tzk_core.model.composition import Composition
+from tzk_core.model.composition import Composition, Side
 from tzk_core.model.smc import Population, Tempering
 from tzk_core.random_streams import stream
 
@@ -58,10 +58,16 @@ class Known:
         diagonal = torch.diag(torch.tensor(self.deviation, dtype=torch.float64).square())
         return (mean, diagonal + slope[:, None] * slope) if C is None else (mean + slope * C, diagonal)
 
+    def log_prob_present(self, z: Tensor) -> Tensor:
+        """log p(κ=1 given z)/p(κ=1), by hand."""
+        return -torch.log1p(torch.exp(-self.lean * z.sum(-1) - self.odds)) + math.log1p(math.exp(-self.odds))
+
     def log_prob_absent(self, z: Tensor) -> Tensor:
         """log p(κ=0 given z)/p(κ=0), by hand."""
         return -torch.log1p(torch.exp(self.lean * z.sum(-1) + self.odds)) + math.log1p(math.exp(self.odds))
 
+
+SIDES: tuple[Side, ...] = get_args(Side)
 
 A = Known([0.8, -0.3], [0.6, 0.7], [0.4, -0.3], odds=-2.0)
 B = Known([-0.2, 0.9], [0.8, 0.5], [0.2, 0.5], lean=1.5)
@@ -108,7 +114,7 @@ def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, effective: floa
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
 def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
     known = {"a": A, "b": B, "c": C}
-    composition = model_of(**known).compose(*names)
+    composition = model_of(**known).compose(*names, side="decoder")
     mean, covariance, log_normaliser = product(*(known[name].given() for name in names))
     population = composition.populate(settings=Tempering(2048))
     assert_gaussian(latents(composition, population), mean, covariance, population.ess)
@@ -117,7 +123,7 @@ def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
 
 def test_one_sample_of_c_is_as_exact_as_many() -> None:
     """The estimate of an integral over C is unbiased, so that its noise takes nothing from the limit."""
-    composition = model_of(a=A, b=B).compose("a", "b")
+    composition = model_of(a=A, b=B).compose("a", "b", side="decoder")
     mean, covariance, log_normaliser = product(A.given(), B.given())
     population = composition.populate(settings=Tempering(2048), importance_samples=1)
     assert_gaussian(latents(composition, population), mean, covariance, population.ess)
@@ -127,7 +133,7 @@ def test_one_sample_of_c_is_as_exact_as_many() -> None:
 @pytest.mark.parametrize("fixed", [{"a": 0.7}, {"b": -1.2}, {"a": 0.7, "b": -1.2}])
 def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str, float]) -> None:
     given = {name: torch.tensor([value]) for name, value in fixed.items()}
-    composition = model_of(a=A, b=B).compose("a", "b", characteristics=given)
+    composition = model_of(a=A, b=B).compose("a", "b", characteristics=given, side="decoder")
     mean, covariance, log_normaliser = product(A.given(fixed.get("a")), B.given(fixed.get("b")))
     population = composition.populate(settings=Tempering(2048))
     assert_gaussian(latents(composition, population), mean, covariance, population.ess)
@@ -135,7 +141,7 @@ def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str,
 
 
 def test_scores_are_the_density_of_the_product() -> None:
-    composition = (model := model_of(a=A, b=B)).compose("a", "b")
+    composition = (model := model_of(a=A, b=B)).compose("a", "b", side="decoder")
     mean, covariance, log_normaliser = product(A.given(), B.given())
     z = mean + 0.5 * torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
     T, jacobian = torch.sinh(z), -0.5 * torch.log1p(torch.sinh(z).square()).sum(1)
@@ -152,17 +158,21 @@ def test_the_ratio_is_the_sum_of_what_the_model_says_of_each_member() -> None:
     model, T = model_of(a=A, b=B, c=C), torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
     prior = model.log_prob(T)
     expected = sum(model.log_prob(T, name) - prior for name in ("a", "b")) + C.log_prob_absent(torch.asinh(T))
-    scores = model.compose("a", "b", without="c").score(T)
+    scores = model.compose("a", "b", without="c", side="decoder").score(T)
     torch.testing.assert_close(scores.log_ratio, expected)
     torch.testing.assert_close(scores.log_prob, prior + expected - scores.log_normaliser)
-    assert torch.equal(model.log_prob(T, ["a", "b"], without="c"), scores.log_prob)
+    by_default = model.compose("a", "b", without="c")
+    z = torch.asinh(T)
+    leads = model.log_prob(T, "a") - prior
+    torch.testing.assert_close(by_default.log_ratio(z), leads + B.log_prob_present(z) + C.log_prob_absent(z))
+    assert torch.equal(model.log_prob(T, ["a", "b"], without="c"), by_default.score(T).log_prob)
 
 
 def test_a_model_composes_what_the_flow_and_the_knowledge_do() -> None:
     model, T = model_of(a=A, b=B, c=C), torch.randn(4, 2, generator=stream(0), dtype=torch.float64)
     given = {"b": torch.tensor([0.4])}
-    composed = model.compose("a", "b", without="c", characteristics=given, side="encoder")
-    by_hand = Composition(model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=given, side="encoder")
+    composed = model.compose("a", "b", without="c", characteristics=given, side="decoder")
+    by_hand = Composition(model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=given, side="decoder")
     assert (str(composed), composed.side) == (str(by_hand), by_hand.side)
     assert torch.equal(composed.score(T).log_prob, by_hand.score(T).log_prob)
 
@@ -172,9 +182,11 @@ def test_scores_integrate_to_one() -> None:
     z, weights = grid(-6, 6, 601)
     jacobian = 0.5 * torch.log1p(torch.sinh(z).square())
     for names, without in ((["a", "b"], []), (["a"], ["b"]), ([], ["b"])):
-        scores = model.compose(*names, without=without).score(torch.sinh(z)[:, None], importance_samples=256)
-        total = ((scores.log_prob + jacobian).exp() * weights).sum().log().item()
-        assert abs(total) < 4 * scores.standard_error + 0.01
+        for side in SIDES:
+            composition = model.compose(*names, without=without, side=side)
+            scores = composition.score(torch.sinh(z)[:, None], importance_samples=256)
+            total = ((scores.log_prob + jacobian).exp() * weights).sum().log().item()
+            assert abs(total) < 4 * scores.standard_error + 0.01
 
 
 # "not"
@@ -184,7 +196,7 @@ def test_scores_integrate_to_one() -> None:
 @pytest.mark.parametrize("names", [[], ["a"], ["a", "c"]])
 def test_absence_against_quadrature(base: Reparametrised, names: list[str]) -> None:
     known = {"a": A, "c": C}
-    composition = model_of(base, a=A, b=B, c=C).compose(*names, without=["b"])
+    composition = model_of(base, a=A, b=B, c=C).compose(*names, without=["b"], side="decoder")
     nodes, weights = grid(-16, 16, 401)
     z = torch.cartesian_prod(nodes, nodes)
     log_base = base.log_prob(z)
@@ -340,7 +352,7 @@ def test_other_bad_input() -> None:
 def test_members_that_exclude_one_another_are_refused() -> None:
     far = {name: Known([side * 30.0], [0.3], [0.0]) for name, side in (("left", -1), ("right", 1))}
     with pytest.raises(TzkError, match=r"left and right: .* particles are effective .* if these exclude one another"):
-        model_of(**far).sample(4, ["left", "right"], seed=0)
+        model_of(**far).compose("left", "right", side="decoder").sample(4)
 
 
 def test_too_few_effective_particles_are_refused_with_their_number() -> None:
@@ -349,6 +361,31 @@ def test_too_few_effective_particles_are_refused_with_their_number() -> None:
     words = rf"a and b: {found:.3g} of 64 particles are effective .* at least 60 are expected. Take more particles"
     with pytest.raises(TzkError, match=words):
         composition.populate(settings=Tempering(64, moves=1, min_ess=60))
+
+
+WIDE = {name: Known([0.1, -0.2], [2.0, 1.8], [0.3, 0.2], lean=1.0, odds=odds) for name, odds in (("a", -2), ("b", -1))}
+"""Two conditionals so wide that p(z) times their ratios to it has no normaliser."""
+
+
+def test_bounded_ratios_always_have_a_normaliser() -> None:
+    precision = sum(torch.linalg.inv(each.given()[1]) for each in WIDE.values()) - torch.eye(2, dtype=torch.float64)
+    assert (torch.linalg.eigvalsh(precision) < 0).any(), "or this tests nothing"
+    nodes, weights = grid(-16, 16, 401)
+    z = torch.cartesian_prod(nodes, nodes)
+    lead = torch.distributions.MultivariateNormal(*WIDE["a"].given()).log_prob(z)
+    density = lead + WIDE["b"].log_prob_present(z) + torch.outer(weights, weights).flatten().log()
+    log_normaliser = torch.logsumexp(density, 0).item()
+    composition = model_of(**WIDE).compose("a", "b")
+    population = composition.populate(settings=Tempering(2048))
+    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
+    mean = (density - log_normaliser).exp() @ z
+    error = latents(composition, population).std(0) / math.sqrt(population.ess)
+    assert ((latents(composition, population).mean(0) - mean).abs() < 4.5 * error).all()
+
+
+def test_a_product_without_normaliser_is_refused_with_what_has_one() -> None:
+    with pytest.raises(TzkError, match='a and b: .* Take side = "encoder", whose ratios are bounded, take more'):
+        model_of(**WIDE).compose("a", "b", side="decoder").populate(settings=Tempering(200))
 
 
 # randomness
@@ -402,11 +439,21 @@ def test_temperature_scales_the_noise_of_the_member_that_leads() -> None:
 
 def test_gradients_reach_the_parameters_through_scores() -> None:
     model = small(("gaussian", "gaussian", "gaussian"), spread=0.1)
-    model.log_prob(torch.randn(3, 3).double(), ["k0", "k1"], without=["k2"]).sum().backward()
-    left = {name for name, parameter in model.named_parameters() if parameter.grad is None}
-    assert not any(name.startswith("flow.") for name in left)
-    assert all("discriminator" in name for name in left if "k2" not in name)
-    assert not any("k2.discriminator" in name for name in left)
+
+    def left(side: Side) -> set[str]:
+        """Parameters without a gradient, and not those of k2, which is absent."""
+        model.zero_grad()
+        model.compose("k0", "k1", without="k2", side=side).score(torch.randn(3, 3).double()).log_prob.sum().backward()
+        lacking = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+        assert not any(name.startswith("flow.") or "k2.discriminator" in name for name in lacking)
+        return {name.removeprefix("knowledge.") for name in lacking if "k2" not in name}
+
+    assert left("decoder") and all("discriminator" in name for name in left("decoder"))
+    lead, other = model.compose("k0", "k1").present
+    of_the_encoder = left("encoder")
+    assert not any(f"{other}.discriminator" in name for name in of_the_encoder)
+    assert not any(f"{lead}.latent" in name for name in of_the_encoder)
+    assert any(f"{lead}.discriminator" in name for name in of_the_encoder)
 
 
 # the posterior

@@ -103,6 +103,18 @@ def printable() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def script() -> Iterator[None]:
+    """Within the block of a script an error ends it as it ends a command: one sentence on stderr, and its status."""
+    with printable():
+        try:
+            yield
+        except Exception as error:
+            message, status = sentence(error)
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(status)
+
+
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -72,9 +72,9 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
 @click.option(
     "--side",
     type=click.Choice(["decoder", "encoder"]),
-    default="decoder",
+    default="encoder",
     show_default=True,
-    help="Of several: weigh by p(z given K)/p(z), or by p(K given z)/p(K).",
+    help="Of several: weigh by p(K given z)/p(K), which is bounded, or by p(z given K)/p(z).",
 )
 @click.option(
     "--particles", type=click.IntRange(min=2), default=1024, show_default=True, help="Of several: how many to weigh."

@@ -45,8 +45,14 @@ class Scores:
 class Composition:
     """p(T given all of `present` knowledge and none of `without`).
 
-    It is proportional to p(T) Π p(z given K)/p(z) Π p(κ=0 given z)/p(κ=0), over present and absent members; p(T given
-    κ=0) is the Bayes complement. The rarest present member leads: the particles start as its samples.
+    It is proportional to p(T) times a ratio for each member: p(κ=1 given z)/p(κ=1) of what is present and
+    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ); C that is given brings p(C given z, κ=1)/p(C). The
+    member that is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All
+    other ratios being bounded, there is always a normaliser.
+
+    With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
+    other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
+    and particles run away to where p(z) is least.
 
     Of knowledge that implies other knowledge the most specific members count, and the least specific of `without`:
     these are `present`, the leader first, and `absent`.
@@ -55,8 +61,7 @@ class Composition:
         flow: the shared flow.
         knowledge: the knowledge about its latent.
         characteristics: C, (c,), of some present members, by name; of the others it is integrated out.
-        side: with "encoder" present members but the leader enter as p(κ=1 given z)/p(κ=1). In a consistent model that
-            is the same, and it never exceeds the bound of the discriminator.
+        side: "encoder", or "decoder" for ratios of conditional priors.
         temperature: scales the noise of z of the leader; scores need 1.
 
     Raises:
@@ -71,7 +76,7 @@ class Composition:
         *,
         without: Names = (),
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
-        side: Side = "decoder",
+        side: Side = "encoder",
         temperature: float = 1.0,
     ) -> None:
         if side not in ("decoder", "encoder"):
@@ -83,7 +88,7 @@ class Composition:
         counted, self.absent = members(knowledge, present, without)
         fixed = _by_name(characteristics, counted)
         self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
-        # the limit is the same for any leader; the narrowest leaves the least to the weights
+        # the narrowest leaves the least to the weights; on the side of the decoder the limit is the same whatever leads
         self.present = tuple(
             sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
         )
@@ -145,9 +150,10 @@ class Composition:
         try:
             return temper(log_weight, sum(sizes), settings, generator=generator, like=self.like)
         except TzkError as error:
+            bounded = 'take side = "encoder", whose ratios are bounded, ' if self.side == "decoder" else ""
             raise TzkError(
-                f"{self}: {error}. Take more particles than {settings.particles}, leave out a member, or, if these "
-                "exclude one another, expect no such sample"
+                f"{self}: {error}. {bounded}take more particles than {settings.particles}, leave out a member, or, if "
+                "these exclude one another, expect no such sample".replace(". take", ". Take")
             ) from error
 
     @torch.no_grad()

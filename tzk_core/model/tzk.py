@@ -129,7 +129,7 @@ class TzK(nn.Module):
         *knowledge: str,
         without: Names = (),
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
-        side: Side = "decoder",
+        side: Side = "encoder",
         temperature: float = 1.0,
     ) -> Composition:
         """p(T given all of `knowledge` present and all of `without` absent).
