@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS."
 )
 @click.pass_context
-def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     """Add the knowledge types of SPEC to the trained model of RUN, in a new run folder; RUN stays as it is.
 
     SPEC has [[datasets]], [[knowledge]], [training] and [evaluation] as a config has; data sets and knowledge of
@@ -45,7 +45,7 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
         raise TzkError(already_there(path))
     words = ["tzk", "add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
     try:
-        _add(parent, base, addition, path, shlex.join(words))
+        _add(parent, base, addition, path=path, typed=shlex.join(words))
     except KeyboardInterrupt as interrupt:
         output.say(f"\n{interrupts.worded(interrupt)}; {run} is as it was, and nothing else is left")
         ctx.exit(interrupts.status(interrupt))
@@ -60,7 +60,7 @@ def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base
     return base, load_addition(spec, base, overrides)
 
 
-def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, typed: str) -> None:
+def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str) -> None:
     """Trains, evaluates, draws and compares, all in a folder that gets its name when it is whole."""
     from tzk_core.cli import before_after, progress
     from tzk_core.config.merging import merged
@@ -94,7 +94,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, type
         with timed(record, "pictures"):
             pictures.draw(adding.experiment, folder.path, results)
         with timed(record, "comparison"):
-            compared = before_after.compare(parent.path, folder.path, adding.probes(), addition.seed)
+            compared = before_after.compare(parent.path, folder.path, adding.probes(), seed=addition.seed)
         core = read_manifest(folder.path / "checkpoint")["core"]["hash"]
         record["lineage"] = extended(parent, "add", adding.names, core=core, command=typed)
         record["status"] = "finished"

@@ -15,7 +15,7 @@ from tzk_core.storage.places import checkpoint_in
 from tzk_core.training.adding import untouched
 
 
-def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
+def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> str:
     """A table of every knowledge type that the run `before` has, and of its prior: the sha256 of its file in either
     folder, and what the two models compute. `probes`, (n, *shape), are what log-likelihoods are of.
 

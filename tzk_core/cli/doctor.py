@@ -18,7 +18,7 @@ from tzk_core.strict_json import json_text
 @click.option("-n", "number", type=click.IntRange(min=1), default=64, show_default=True, help="Samples of RUN.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, run: Path | None, device: str, number: int, as_json: bool) -> None:
+def command(ctx: click.Context, *, run: Path | None, device: str, number: int, as_json: bool) -> None:
     """Say which versions, devices, plugins and implementations of layers there are, and why one is not used.
 
     With RUN, its model is computed twice on one device, by its layers as they are and with what plugins bring for

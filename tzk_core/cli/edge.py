@@ -50,28 +50,49 @@ def sentence(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit status."""
     if debugging():
         traceback.print_exception(error)
-    if isinstance(error, TzkError):
-        return str(error), USERS
-    if isinstance(error, OSError):
-        return _of_the_system(error), USERS
-    first = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or _is_memory(error):
-        return _MEMORY + (f" ({first})" if first else ""), USERS
-    if isinstance(error, RecursionError):
-        return "something is nested too deep to be followed: brackets of a file, or parts of a flow", USERS
-    if isinstance(error, UnicodeError):
-        return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8", USERS
-    if _of_nflows(error):
-        return _of_nflows(error), USERS
-    if isinstance(error, RuntimeError) and any(word in first for word in _SHAPES):
-        return f"layers and data do not fit each other: {first} {_place(error)}", USERS
-    if isinstance(error, ImportError):
-        return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`", USERS
+    known = _known(error)
+    if known is not None:
+        return known, USERS
     return (
-        f"this should not happen: {type(error).__name__}: {first} {_place(error)}. It is a fault of TzK or a plugin: "
-        "TZK_DEBUG=1 shows the whole way to it",
+        f"this should not happen: {type(error).__name__}: {_first_line(error)} {_place(error)}. It is a fault of TzK "
+        "or a plugin: TZK_DEBUG=1 shows the whole way to it",
         OURS,
     )
+
+
+def _known(error: Exception) -> str | None:
+    """The sentence of an error that the user can put right; None for a fault of the program."""
+    if isinstance(error, TzkError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    return _of_python(error) or _of_nflows(error) or _of_shapes(error) or None
+
+
+def _of_python(error: Exception) -> str:
+    """The sentence of an error of Python's own, or "" for another."""
+    first = _first_line(error)
+    if isinstance(error, MemoryError) or _is_memory(error):
+        return _MEMORY + (f" ({first})" if first else "")
+    if isinstance(error, RecursionError):
+        return "something is nested too deep to be followed: brackets of a file, or parts of a flow"
+    if isinstance(error, UnicodeError):
+        return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8"
+    if isinstance(error, ImportError):
+        return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`"
+    return ""
+
+
+def _of_shapes(error: Exception) -> str:
+    """The sentence of torch's error about shapes, or "" for another."""
+    first = _first_line(error)
+    if isinstance(error, RuntimeError) and any(word in first for word in _SHAPES):
+        return f"layers and data do not fit each other: {first} {_place(error)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def printable() -> Iterator[None]:
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
-        def show(
+        def show(  # noqa: PLR0917 -- the signature of `warnings.showwarning`
             message: Warning | str,
             category: type[Warning],
             filename: str,

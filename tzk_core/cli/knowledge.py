@@ -35,7 +35,7 @@ def command() -> None:
 @command.command(name="list")
 @RUN
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that the table says, in full, and arguments.")
-def list_(run: Path, as_json: bool) -> None:
+def list_(*, run: Path, as_json: bool) -> None:
     """List the knowledge types of a run; needs no data.
 
     PRIOR is p(κ=1), CORE the hash of the shared flow that the knowledge was trained with. A knowledge type that is
@@ -83,7 +83,7 @@ def export(run: Path, names: tuple[str, ...], to: Path) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--as", "name", help="What to call the knowledge in RUN; for one FILE.")
 @OUT
-def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | None) -> None:
+def import_(*, run: Path, files: tuple[Path, ...], name: str | None, out: Path | None) -> None:
     """Put exported knowledge types into a run with the same shared flow; nothing that it knew changes.
 
     Everything is checked before anything is written, and the checkpoint is replaced as a whole.
@@ -93,7 +93,8 @@ def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | No
     def change(checkpoint: Path | None) -> Changed:
         return tzk_core.import_knowledge(run, files, name, out=checkpoint)
 
-    _change(run, out, "import", change, [*map(str, files), *(["--as", name] if name is not None else [])])
+    words = [*map(str, files), *(["--as", name] if name is not None else [])]
+    _change(run, out, "import", change=change, words=words)
 
 
 @command.command(name="remove")
@@ -107,11 +108,11 @@ def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
     def change(checkpoint: Path | None) -> Changed:
         return tzk_core.remove_knowledge(run, names, checkpoint)
 
-    _change(run, out, "remove", change, names)
+    _change(run, out, "remove", change=change, words=names)
 
 
 def _change(
-    run: Path, out: Path | None, action: str, change: Callable[[Path | None], Changed], words: Sequence[str]
+    run: Path, out: Path | None, action: str, *, change: Callable[[Path | None], Changed], words: Sequence[str]
 ) -> None:
     """Changes a run where it is, or into a new one, and says so in its record."""
     folder = RunFolder.open(run)
@@ -120,14 +121,14 @@ def _change(
     if out is None:
         _check_finished(folder, command)
         changed = change(None)
-        record = folder.read_record() | {"lineage": _lineage(folder, action, changed, command)}
+        record = folder.read_record() | {"lineage": _lineage(folder, action, changed, command=command)}
         folder.write_json(folder.record, record)
     else:
         with new_folder(out) as fresh:
             changed = change(fresh.path / "checkpoint")
             fresh.write(fresh.config, folder.config.read_text(encoding="utf-8"))
             record = folder.read_record() | {"status": "finished"}
-            fresh.write_json(fresh.record, record | {"lineage": _lineage(folder, action, changed, command)})
+            fresh.write_json(fresh.record, record | {"lineage": _lineage(folder, action, changed, command=command)})
     for warning in changed.warnings:
         output.warning(warning)
     done = {"import": "imported into", "remove": "removed from"}[action]
@@ -136,7 +137,7 @@ def _change(
     output.say(f"the likelihood table: {shlex.join(['tzk', 'eval', str(out or run)])}{stale}")
 
 
-def _lineage(folder: RunFolder, action: str, changed: Changed, command: str) -> list[dict[str, Any]]:
+def _lineage(folder: RunFolder, action: str, changed: Changed, *, command: str) -> list[dict[str, Any]]:
     return extended(folder, action, changed.knowledge, core=changed.core, command=command)
 
 

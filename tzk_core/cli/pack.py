@@ -38,7 +38,7 @@ MEGABYTE = 1e6
     show_default=True,
     help="With --half: how many bits per dimension no figure may change by.",
 )
-def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -> None:
+def command(*, run: Path, folder: Path, half: bool, limit: int, tolerance: float) -> None:
     """Make a small copy of RUN as FOLDER, a run folder again: for `tzk sample`, `eval`, `score` and `add` as RUN is.
 
     The state of the training, curves and pictures are left out: it cannot be resumed. With --half the weights are
@@ -53,14 +53,16 @@ def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -
     options = [*(["--half"] if half else []), "--limit", str(limit), *(["--tolerance", str(tolerance)] if half else [])]
     typed = shlex.join(["tzk", "pack", str(run), str(folder), *options])
     with new_folder(folder, option=False) as packed:
-        said = _pack(parent, packed, half, limit, tolerance, typed)
+        said = _pack(parent, packed, half=half, limit=limit, tolerance=tolerance, typed=typed)
     sizes = [
         sum(file.stat().st_size for file in each.rglob("*") if file.is_file()) / MEGABYTE for each in (run, folder)
     ]
     output.say(f"{said}{folder}: {sizes[1]:.2f} MB, of {sizes[0]:.2f} MB in {run}")
 
 
-def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, tolerance: float, typed: str) -> str:
+def _pack(
+    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, tolerance: float, typed: str
+) -> str:
     """Fills the new folder; what there is to say of the figures."""
     from tzk_core.storage.manifest import read_manifest  # these import torch
     from tzk_core.storage.packing import pack_checkpoint
@@ -77,7 +79,7 @@ def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, toleranc
         record["half"] = {"kept": kept}
         said = f"kept in float32: {', '.join(kept)}\n" if kept else ""
     if limit:
-        before, after = _figures(parent, packed, half, limit)
+        before, after = _figures(parent, packed, half=half, limit=limit)
         if half:
             furthest, difference = _furthest(before, after)
             record["half"] |= {"limit": limit, "bits_per_dim": difference}
@@ -93,7 +95,7 @@ def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, toleranc
 
 
 def _figures(
-    parent: RunFolder, packed: RunFolder, half: bool, limit: int
+    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """results.json on so many test images, of the run and of its copy: once for both where their weights are alike."""
     from tzk_core.config import load_run_config  # these import pydantic and torch

@@ -111,7 +111,7 @@ def _plugin_commands() -> list[tuple[str, Registered]]:
     return [(part.name if names.count(part.name) == 1 else part.qualified_name, part) for part in parts]
 
 
-def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 -- click's call
     if wanted and not ctx.resilient_parsing:
         import tzk_core
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     ctx: click.Context,
+    *,
     config: Path,
     overrides: tuple[str, ...],
     out: Path | None,
@@ -47,7 +48,7 @@ def command(
     is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
-    typed = _typed(config, overrides, out, resume)
+    typed = _typed(config, overrides, out=out, resume=resume)
     changed: tuple[Change, ...] = ()
     if resume:
         folder, checked, changed = _opened(config, overrides, out)
@@ -128,7 +129,7 @@ def _run(
     folder.write(folder.config, config.to_toml())
     record = folder.read_record() or new_record(config, described["device"], typed)
     if resume:
-        _note_resume(folder, record, changed, typed)
+        _note_resume(folder, record, changed, typed=typed)
     record["config"] = config.to_tables()
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, typed)
@@ -136,7 +137,7 @@ def _run(
     folder.write_json(folder.record, record)
     try:
         with _outcome(folder, record, config):
-            _train_and_report(experiment, folder, record, resume)
+            _train_and_report(experiment, folder, record, resume=resume)
     except KeyboardInterrupt as interrupt:
         output.say(
             f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
@@ -147,7 +148,7 @@ def _run(
     return 0
 
 
-def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], typed: str) -> None:
+def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], *, typed: str) -> None:
     """Says from which step the run goes on and what is otherwise now, and writes it into the record."""
     from tzk_core.runs.record import now
     from tzk_core.runs.resume import described, entry
@@ -183,7 +184,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
 
 
 def _train_and_report(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
+    experiment: Experiment, folder: RunFolder, record: dict[str, Any], *, resume: bool
 ) -> None:
     from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.report import pictures, table
@@ -197,7 +198,7 @@ def _train_and_report(
             check()
 
         try:
-            experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
+            experiment.train(folder.path, resume=resume and folder.has_checkpoint, progress=after_step)
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
@@ -214,7 +215,7 @@ def _train_and_report(
         pictures.draw(experiment, folder.path, results)
 
 
-def _typed(config: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> str:
+def _typed(config: Path, overrides: Sequence[str], *, out: Path | None, resume: bool) -> str:
     """The command as it can be typed again."""
     words = [
         "tzk",

@@ -11,7 +11,7 @@ from tzk_core.cli import output
 
 @click.command(name="schema")
 @click.option("--addition", is_flag=True, help="That of a spec, for `tzk add`.")
-def command(addition: bool) -> None:
+def command(*, addition: bool) -> None:
     """Print the JSON Schema of a config: every table and key with type, default, bounds and help.
 
     Editors complete and check a TOML file by it. With `tzk schema > tzk.schema.json`, the first line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tzk_core.runs.folder import RunFolder
 from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
+    from tzk_core.config import Config
     from tzk_core.data.reading import Read
     from tzk_core.evaluation.evidence import Evidence
     from tzk_core.evaluation.novelty import Verdicts
@@ -48,6 +50,7 @@ FORMAT = 1
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
 def command(
+    *,
     run: Path,
     path: Path,
     knowledge: tuple[str, ...],
@@ -78,85 +81,122 @@ def command(
     if table is not None and not table.parent.is_dir():
         raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
 
+    report = _report(
+        folder,
+        path,
+        knowledge=knowledge,
+        like=like,
+        statistic=statistic,
+        false_alarms=false_alarms,
+        threshold=threshold,
+        validation=validation,
+        importance_samples=importance_samples,
+        seed=seed,
+    )
+    if table is not None:
+        _write(table, report["images"])
+    output.say(json_text(report) if as_json else _text(report))
+    for entry in report["unreadable"]:
+        output.error(entry["reason"])
+    if report["unreadable"]:
+        click.get_current_context().exit(1)
+
+
+def _report(
+    folder: RunFolder,
+    path: Path,
+    *,
+    knowledge: Sequence[str],
+    like: str | None,
+    statistic: str | None,
+    false_alarms: float,
+    threshold: float | None,
+    validation: int,
+    importance_samples: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What `--json` prints."""
     import tzk_core  # not needed to say what the command takes
     from tzk_core.config import load_config
-    from tzk_core.data.protocol import Unread
-    from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
     from tzk_core.plugins import registry
     from tzk_core.runs.calibration import calibration
-    from tzk_core.runs.tables import chosen_device, datasets_of, readers_of
+    from tzk_core.runs.tables import chosen_device
 
     config = load_config(folder.config)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
     model = tzk_core.load(folder.path).to(chosen_device(config.device))
-    datasets = datasets_of(config) if threshold is None else readers_of(config, model.shape)
-    read = read_all(path, datasets, like)
-    levels = next(iter(datasets.values())).levels
-    if isinstance(next(iter(datasets.values())), Unread) and read.T.is_floating_point():
-        levels = None  # the data that would tell are gone: what has no grey levels is taken for real-valued
+    read, levels = _read(path, config, model.shape, like=like, needs_data=threshold is None)
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
     statistic = usable(statistic, names)
-    found = evidence(
+    scored = evidence(
         model, dequantised(read.T, levels, seed), names, importance_samples=samples, seed=seed, levels=levels
     )
     if threshold is None:
-        chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(
-            names
+        calibrated = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation)
+        novelty = Novelty.from_validation(
+            model, names, calibrated.inside(names), false_alarms=false_alarms, statistic=statistic
         )
-        novelty = Novelty.from_validation(model, names, chosen_on, false_alarms=false_alarms, statistic=statistic)
     else:
         novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
-    verdicts = novelty.verdicts(found)
-    report: dict[str, Any] = {
+    return {
         "format": FORMAT,
-        "run": str(run),
+        "run": str(folder.path),
         "knowledge": list(names),
         "importance_samples": samples,
         "seed": seed,
         **novelty.to_json(),
-        "images": _images(read, found, verdicts, levels),
+        "images": _images(read, scored, novelty.verdicts(scored), levels=levels),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in read.unreadable.items()],
     }
-    if table is not None:
-        _write(table, report["images"])
-    output.say(json_text(report) if as_json else _text(report))
-    for each in report["unreadable"]:
-        output.error(each["reason"])
-    if report["unreadable"]:
-        click.get_current_context().exit(1)
 
 
-def _images(read: Read, found: Evidence, verdicts: Verdicts, levels: int | None) -> list[dict[str, Any]]:
+def _read(
+    path: Path, config: Config, shape: tuple[int, ...], *, like: str | None, needs_data: bool
+) -> tuple[Read, int | None]:
+    """The images, as the data sets of the run read them, and their number of grey levels."""
+    from tzk_core.data.protocol import Unread
+    from tzk_core.data.reading import read_all
+    from tzk_core.runs.tables import datasets_of, readers_of
+
+    datasets = datasets_of(config) if needs_data else readers_of(config, shape)
+    read = read_all(path, datasets, like)
+    first = next(iter(datasets.values()))
+    if isinstance(first, Unread) and read.T.is_floating_point():
+        return read, None  # the data that would tell are gone: what has no grey levels is taken for real-valued
+    return read, first.levels
+
+
+def _images(read: Read, scored: Evidence, verdicts: Verdicts, *, levels: int | None) -> list[dict[str, Any]]:
     """One entry an image, in the order of the files; what is not finite is null."""
     from tzk_core.units import bits_per_dim  # imports torch
 
     dims = read.T[0].numel()
-    bits = bits_per_dim(found.log_prob.double(), dims, levels).tolist()
-    best = found.log_ratio.argmax(1).tolist() if found.knowledge else [None] * len(found)
-    ratios, presences = found.log_ratio.tolist(), found.log_presence.exp().tolist()
+    bits = bits_per_dim(scored.log_prob.double(), dims, levels).tolist()
+    best = scored.log_ratio.argmax(1).tolist() if scored.knowledge else [None] * len(scored)
+    ratios, presences = scored.log_ratio.tolist(), scored.log_presence.exp().tolist()
     images = []
     for i, column in enumerate(best):
         none = bool(verdicts.none[i])
         entry = {
             "file": str(read.files[i]),
             "row": read.rows[i],
-            "log_prob": _number(found.log_prob[i].item()),
+            "log_prob": _number(scored.log_prob[i].item()),
             "bits_per_dim": _number(bits[i]),
             "none": none,
-            "knowledge": None if column is None or none else found.knowledge[column],
-            "best": None if column is None else found.knowledge[column],
+            "knowledge": None if column is None or none else scored.knowledge[column],
+            "best": None if column is None else scored.knowledge[column],
             "log_ratio": None if column is None else _number(ratios[i][column]),
             "presence": None if column is None else _number(presences[i][column]),
             "statistic": _number(verdicts.values[i].item()),
             "p_value": None if verdicts.p_value is None else verdicts.p_value[i].item(),
             "each": {
                 name: {"log_ratio": _number(ratios[i][j]), "presence": _number(presences[i][j])}
-                for j, name in enumerate(found.knowledge)
+                for j, name in enumerate(scored.knowledge)
             },
         }
         images.append(entry)

@@ -151,7 +151,7 @@ class Experiment:
         return self.evaluation.evaluable(split)
 
     def train(
-        self, folder: Path, resume: bool = False, progress: Callable[[Progress], None] | None = None
+        self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None
     ) -> None:
         """Train to the end, leaving metrics.csv and checkpoint/ in `folder`; `resume` goes on from its checkpoint.
 

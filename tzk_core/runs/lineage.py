@@ -30,7 +30,7 @@ def extended(
 
 
 @contextmanager
-def new_folder(path: Path, option: bool = True) -> Iterator[RunFolder]:
+def new_folder(path: Path, *, option: bool = True) -> Iterator[RunFolder]:
     """Yield a run folder to fill, which is at `path` once the block is through: whole or not at all.
 
     Raises `TzkError` if there is something of this name, whatever is in it. `option`: whether the name came by --out.
@@ -39,4 +39,4 @@ def new_folder(path: Path, option: bool = True) -> Iterator[RunFolder]:
         with atomic.new_folder(path) as fresh:
             yield RunFolder(fresh)
     except atomic.AlreadyThere:
-        raise TzkError(already_there(path, option)) from None
+        raise TzkError(already_there(path, option=option)) from None

@@ -17,7 +17,7 @@ def of(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
-def stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+def stored(module: torch.nn.Module, *, half: bool) -> dict[str, Tensor]:
     """What is written of a module; with `half` in float16 what float16 has exactly."""
     tensors = of(module)
     for name, tensor in tensors.items() if half else ():
