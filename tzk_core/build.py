@@ -1,4 +1,4 @@
-"""Builds flows and knowledge types from registered parts by name, and again from what a checkpoint wrote down."""
+"""Flows and knowledge types from registered parts, by name or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -41,12 +41,17 @@ def build_flow(
     seed: int = 0,
     **arguments: Any,
 ) -> SharedFlow:
-    """The shared flow over observations of shape `shape`, from a registered recipe or a list of registered layers.
+    """A shared flow over observations of one shape, from a recipe or layers.
 
-    `arguments` are the recipe's. A layer is a table with its registered name as `type` and its arguments beside it;
-    nflows transforms take their constructor's, `features` being filled in where it is left out, and a layer inside
-    another is such a table again. Random starting values derive from `seed`. Raises `TzkError` for names and
-    arguments that do not fit.
+    Args:
+        recipe: the registered name.
+        layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
+            of their constructor, where `features` may be left out. A layer inside another is such a table again.
+        base: one of `BASES`.
+        seed: of random starting values.
+        arguments: the recipe's.
+
+    Raises `TzkError` for names and arguments that do not fit.
     """
     if base not in BASES:
         raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
@@ -77,7 +82,7 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
 def build_knowledge(
     type: str, latent_shape: Sequence[int], seed: int = 0, *, name: str = "", **arguments: Any
 ) -> Knowledge:
-    """A knowledge type by its registered name, over a latent of shape `latent_shape` (a model's or flow's).
+    """A knowledge type by its registered name, over a latent of shape `latent_shape`.
 
     Its starting values derive from (`seed`, `name`), so that another knowledge type's do not move them.
     """
@@ -120,7 +125,7 @@ def start_from(knowledge: Knowledge, other: Knowledge) -> None:
 
 
 def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of one output: as the layer declares it, or as it comes out for inputs of `shape`."""
+    """The shape of one output: as declared, or as computed for inputs of `shape`."""
     declared = getattr(transform, "output_shape", None)
     if declared is not None:
         return tuple(declared)
@@ -139,7 +144,7 @@ def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
-    """The part with all its arguments: other defaults in a later version do not change a saved model."""
+    """The part with all its arguments, so that later defaults do not change it."""
     registered = registry().find(spec_type, name)
     target = registered.load()
     parameters = inspect.signature(target).parameters.values()
@@ -166,7 +171,7 @@ def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Par
 
 
 def _upgraded(spec_type: type[Spec], part: Part) -> Part:
-    """The part with arguments and state of an older version brought up to the installed one."""
+    """The part with arguments and state of an older version upgraded to the installed one."""
     target = registry().find(spec_type, part.qualified_name).load()
     version, arguments = getattr(target, "state_version", 1), part.arguments
     upgrade = getattr(target, "upgrade_arguments", None)
@@ -194,7 +199,7 @@ def _with_parts(value: Any) -> Any:
 
 
 def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
-    """Layers one after the other, each for the shape that comes out of the one before."""
+    """Layers one after the other, each for the output shape of the one before."""
     layers = []
     for part in parts:
         layers.append(_call(FlowLayer, part, shape))
@@ -203,7 +208,7 @@ def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
 
 
 def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
-    """Call a part's target with the shape, or with its own arguments alone where it takes no shape (nflows)."""
+    """Call a part's target with its arguments, and with the shape if it takes one."""
     target = registry().find(spec_type, part.qualified_name).load()
     parameters = inspect.signature(target).parameters
     arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
@@ -227,7 +232,7 @@ def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
 
 
 def _order(name: str, value: Any) -> torch.Tensor:
-    """An order of 0 to n - 1 as the tensor that nflows takes. Raises `ValueError` for anything else."""
+    """A permutation as the tensor that nflows takes. Raises `ValueError` for anything else."""
     order = torch.as_tensor(value)
     if order.sort().values.tolist() != list(range(len(order))):
         raise ValueError(f"{name} is expected as an order of 0 to n - 1; got {value}")
@@ -254,7 +259,10 @@ def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _callable(target: Any) -> Callable[..., Any]:
-    """The function called "module:name". Only modules in `CALLABLES`, so that opening a model runs nothing else."""
+    """The function called "module:name".
+
+    Only modules in `CALLABLES` are allowed, so that opening a model runs nothing else.
+    """
     module, _, attribute = str(target).partition(":")
     if not any(module == name or module.startswith(name + ".") for name in CALLABLES) or not attribute:
         raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")

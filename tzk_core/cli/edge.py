@@ -1,4 +1,4 @@
-"""The edge of the program: whatever is raised below it becomes one sentence, and whatever is said can be printed."""
+"""The edge of the program: errors become sentences, and any text can be printed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sentence(error: Exception) -> tuple[str, int]:
 
 
 def _known(error: Exception) -> str | None:
-    """The sentence of an error that the user can put right; None for a fault of the program."""
+    """The sentence of an error of the user's; None for a fault of the program."""
     if isinstance(error, TzkError):
         return str(error)
     if isinstance(error, OSError):
@@ -97,8 +97,10 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def printable() -> Iterator[None]:
-    """Within the block stdout and stderr take any text, with stand-ins where their encoding lacks a letter, and a
-    `Note` is a line on stderr."""
+    """Within the block, stdout and stderr take any text.
+
+    Letters that their encoding lacks are replaced. A `Note` is a line on stderr.
+    """
     codecs.register_error("tzk", _stand_in)
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
@@ -133,8 +135,8 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def _of_the_system(error: OSError) -> str:
-    given = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
-    names = [shown_path(os.fsdecode(name)) for name in given]
+    files = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    names = [shown_path(os.fsdecode(name)) for name in files]
     reason = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "")
     return f"{' and '.join(names) + ': ' if names else ''}{reason}" + (f": {advice}" if advice else "")

@@ -1,4 +1,4 @@
-"""`tzk knowledge`: the knowledge types of a run listed, exported as files, imported from files and removed."""
+"""`tzk knowledge`: list, export, import and remove the knowledge types of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def list_(*, run: Path, as_json: bool) -> None:
     PRIOR is p(κ=1), CORE the hash of the shared flow that the knowledge was trained with. A knowledge type that is
     opaque is kept but cannot be used here; the reason is given below.
     """
-    import tzk_core  # torch, which saying what the command takes does without
+    import tzk_core  # imports torch, which --help does without
 
     listed = tzk_core.list_knowledge(RunFolder.open(run).path)
     if as_json:
@@ -51,8 +51,8 @@ def list_(*, run: Path, as_json: bool) -> None:
         output.say(f"{run} has no knowledge types: its model is the shared flow alone")
         return
     header = ("NAME", "TYPE", "FROM", "PARAMETERS", "C", "PRIOR", "IMPLIES", "CORE", "BYTES", "SHA256", "STATE")
-    output.say(output.columns(header, [_row(each) for each in listed]))
-    if reasons := [f"{each['name']}: {each['reason']}" for each in listed if each["reason"]]:
+    output.say(output.columns(header, [_row(entry) for entry in listed]))
+    if reasons := [f"{entry['name']}: {entry['reason']}" for entry in listed if entry["reason"]]:
         output.say("\n" + "\n".join(reasons))
 
 
@@ -68,9 +68,10 @@ def list_(*, run: Path, as_json: bool) -> None:
     help="A .safetensors file, or a folder for NAME.safetensors; default the current folder.",
 )
 def export(run: Path, names: tuple[str, ...], to: Path) -> None:
-    """Write knowledge types as files of their own, which `tzk knowledge import` takes; RUN stays as it is.
+    """Write knowledge types as files of their own, which `tzk knowledge import` takes.
 
-    A file says what it holds and is hashed, so that an import notices damage. Nothing is overwritten.
+    RUN stays as it is. A file describes what it holds and is hashed, so that an import notices damage. Nothing is
+    overwritten.
     """
     import tzk_core  # as above
 
@@ -84,9 +85,10 @@ def export(run: Path, names: tuple[str, ...], to: Path) -> None:
 @click.option("--as", "name", help="What to call the knowledge in RUN; for one FILE.")
 @OUT
 def import_(*, run: Path, files: tuple[Path, ...], name: str | None, out: Path | None) -> None:
-    """Put exported knowledge types into a run with the same shared flow; nothing that it knew changes.
+    """Put exported knowledge types into a run with the same shared flow.
 
-    Everything is checked before anything is written, and the checkpoint is replaced as a whole.
+    Knowledge that it has already does not change. Everything is checked before anything is written, and the checkpoint
+    is replaced as a whole.
     """
     import tzk_core  # as above
 
@@ -102,7 +104,7 @@ def import_(*, run: Path, files: tuple[Path, ...], name: str | None, out: Path |
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @OUT
 def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
-    """Take knowledge types out of a run; the files of all others stay byte for byte as they are."""
+    """Remove knowledge types from a run; the files of all others stay byte for byte."""
     import tzk_core  # as above
 
     def change(checkpoint: Path | None) -> Changed:
@@ -114,7 +116,7 @@ def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
 def _change(
     run: Path, out: Path | None, action: str, *, change: Callable[[Path | None], Changed], words: Sequence[str]
 ) -> None:
-    """Changes a run where it is, or into a new one, and says so in its record."""
+    """Change a run, in place or as a new one, and record that."""
     folder = RunFolder.open(run)
     typed = ["tzk", "knowledge", action, str(run), *words, *(["--out", str(out)] if out else [])]
     command = shlex.join(typed)

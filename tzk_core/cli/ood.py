@@ -1,4 +1,4 @@
-"""`tzk ood RUN OUTSIDE.toml`: how well a run tells its own data from others, beside plain likelihood."""
+"""`tzk ood RUN OUTSIDE.toml`: how well a run tells its own data from others."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ def command(
     as_json: bool,
     written: Path | None,
 ) -> None:
-    """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml, by several statistics.
+    """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml.
 
-    Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of another run will do. Thresholds are
-    chosen on the run's validation data, and no statistic is fitted to anything from outside.
+    There is one area for each statistic. Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of
+    another run will do. Thresholds are chosen on the run's validation data, and no statistic is fitted to anything from
+    outside.
     """
     folder = RunFolder.open(run)
     if written is not None and not written.is_dir():
@@ -144,7 +145,7 @@ def _report(
 
 
 def _check_comparable(others: Mapping[str, Dataset], experiment: Experiment, file: Path) -> None:
-    """Raises `TzkError` for a data set of another shape, or number of grey levels, than the model's data."""
+    """Raise `TzkError` for a data set of another shape or number of grey levels."""
     for name, dataset in others.items():
         if (tuple(dataset.shape), dataset.levels) != (experiment.shape, experiment.levels):
             raise TzkError(
@@ -154,7 +155,7 @@ def _check_comparable(others: Mapping[str, Dataset], experiment: Experiment, fil
 
 
 def _datasets_only(file: Path) -> Config:
-    """A config of the data sets in a file, and of nothing else in it; `ConfigError` as `load_config` raises it."""
+    """A config of the data sets in a file alone. Raises `ConfigError` as `load_config` does."""
     from tzk_core.config import config_from, read_toml
 
     raw = read_toml(file)

@@ -1,4 +1,4 @@
-"""`tzk plugins`: every plugin that was found, what became of it, and why."""
+"""`tzk plugins`: every installed plugin, its state, and the reason for it."""
 
 from __future__ import annotations
 

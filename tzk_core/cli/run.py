@@ -1,4 +1,4 @@
-"""`tzk run CONFIG`: train a config, evaluate it on test data and leave a run folder."""
+"""`tzk run CONFIG`: train and evaluate a config, and leave a run folder."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
 def _opened(
     config: Path, overrides: Sequence[str], out: Path | None
 ) -> tuple[RunFolder, Config, tuple[Change, ...]]:
-    """The folder of the run to go on with, the config to do so, and how it differs from that of the last session.
+    """The folder of the run to resume, its config, and what has changed in that.
 
-    That config is in run.json, so that what was edited in the folder's config.toml is noticed as well.
+    The last session's config is in run.json, so that edits of the folder's config.toml are noticed as well.
     """
     from tzk_core.config import config_from, load_config
     from tzk_core.runs.resume import changes  # as above
@@ -113,7 +113,7 @@ def _opened(
 def _run(
     folder: RunFolder, config: Config, typed: str, *, resume: bool, dry_run: bool, changed: Sequence[Change]
 ) -> int:
-    """Builds, trains, evaluates and draws; the exit status."""
+    """Build, train, evaluate and draw; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
     from tzk_core.runs.experiment import Experiment
     from tzk_core.runs.record import add_seconds, begin_session, new_record, record_validation
@@ -149,7 +149,7 @@ def _run(
 
 
 def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], *, typed: str) -> None:
-    """Says from which step the run goes on and what is otherwise now, and writes it into the record."""
+    """Report the step that the run resumes from and what has changed; record both."""
     from tzk_core.runs.record import now
     from tzk_core.runs.resume import described, entry
 
@@ -160,7 +160,10 @@ def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Ch
 
 @contextmanager
 def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Iterator[None]:
-    """Writes into the record how its block ended; to the error of a divergence it adds the command that goes on."""
+    """Write into the record how the block ended.
+
+    The error of a divergence gets the command that resumes the run.
+    """
     from tzk_core.runs.record import record_divergence
     from tzk_core.training.soundness import Diverged  # torch
 

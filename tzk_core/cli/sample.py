@@ -1,4 +1,4 @@
-"""`tzk sample RUN`: draws samples from a trained model, from the prior or given knowledge."""
+"""`tzk sample RUN`: samples of a trained model, from the prior or with knowledge."""
 
 from __future__ import annotations
 
@@ -100,12 +100,13 @@ def command(
     particles: int,
     file: Path | None,
 ) -> None:
-    """Draw samples from a run into a picture: a grid of images, or a scatter plot of points in the plane.
+    """Draw samples of a run as a picture, or write them as an array.
 
-    Several --knowledge are all present, every --without is absent: then it also prints how many particles
-    are behind the samples. Any data goes into an .npz file, as the array `T` of shape (n, *shape).
+    A picture is a grid of images, or a scatter plot of points in the plane. Several --knowledge are all present, every
+    --without is absent: then it also prints how many particles are behind the samples. Any data goes into an .npz file,
+    as the array `T` of shape (n, *shape).
     """
-    import tzk_core  # torch, which saying what the command takes does without
+    import tzk_core  # imports torch, which --help does without
 
     model = tzk_core.load(RunFolder.open(run).path)
     C = _by_name(model, knowledge, characteristics)
@@ -177,14 +178,14 @@ def _seed_at(start: int, seed: int) -> int:
 
 
 def _parts(number: int, most: int) -> list[tuple[int, int]]:
-    """Where each part of so many samples begins, and how large it is: what is in memory at a time."""
+    """The parts, (start, size), in which `number` samples are taken, to limit memory."""
     return [(start, min(most, number - start)) for start in range(0, number, most)]
 
 
 def _by_name(
     model: TzK, knowledge: tuple[str, ...], options: tuple[tuple[str, tuple[float, ...]], ...]
 ) -> dict[str, Tensor]:
-    """C as --characteristics says, by the name of the knowledge type; checked, so that errors name the option."""
+    """C by knowledge type, as --characteristics has it. Raises `TzkError` that names the option."""
     import torch  # not needed to say what the command takes
 
     by_name: dict[str, Tensor] = {}
@@ -250,8 +251,8 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
 
 
 def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> None:
-    """Writes samples as they come into an .npz file, or all at once into a picture."""
-    import torch  # each of these only where its kind of file is written
+    """Write samples into an .npz file as they come, or into one picture."""
+    import torch  # imports where that file is written
 
     if file.suffix == ".npz":
         from tzk_core.data.packed import write_array

@@ -1,4 +1,4 @@
-"""`tzk score RUN FILE_OR_FOLDER`: how likely images are, which knowledge they show, and whether they show none."""
+"""`tzk score RUN FILE_OR_FOLDER`: likelihoods of images, and the knowledge that they show."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def command(
     as_json: bool,
     table: Path | None,
 ) -> None:
-    """Say of each image how likely it is and which knowledge type it shows best, or that it shows none of them.
+    """Score images: how likely each is, and which knowledge type it shows best, or none.
 
     FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file with
     an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it. Images are
@@ -158,7 +158,7 @@ def _report(
 def _read(
     path: Path, config: Config, shape: tuple[int, ...], *, like: str | None, needs_data: bool
 ) -> tuple[Read, int | None]:
-    """The images, as the data sets of the run read them, and their number of grey levels."""
+    """The images, read as the data sets of the run are, and their grey levels."""
     from tzk_core.data.protocol import Unread
     from tzk_core.data.reading import read_all
     from tzk_core.runs.tables import datasets_of, readers_of
@@ -172,7 +172,7 @@ def _read(
 
 
 def _images(read: Read, scored: Evidence, verdicts: Verdicts, *, levels: int | None) -> list[dict[str, Any]]:
-    """One entry an image, in the order of the files; what is not finite is null."""
+    """One entry for each image, in their order; None for what is not finite."""
     from tzk_core.units import bits_per_dim  # imports torch
 
     dims = read.T[0].numel()
@@ -208,7 +208,7 @@ def _number(value: float) -> float | None:
 
 
 def _write(file: Path, images: list[dict[str, Any]]) -> None:
-    """A line an image, without what is said of each knowledge type that is not the best."""
+    """Write one line for each image, with the best knowledge type alone."""
     fields = [key for key in images[0] if key != "each"]
     try:
         with file.open("w", newline="", encoding="utf-8") as stream:
@@ -224,29 +224,29 @@ def _text(report: dict[str, Any]) -> str:
     statistic, limit = report["statistic"], report["threshold"]
     header = ["file", "bits/dim", "log p(T)", "knowledge", "log ratio", "p(κ=1)", statistic["name"], "p-value"]
     cells = []
-    for each in report["images"]:
-        row = "" if each["row"] is None else f"[{each['row']}]"
-        best = each["best"] or "-"
-        none = "out of distribution" if each["best"] is None else f"none of them ({best})"
+    for image in report["images"]:
+        row = "" if image["row"] is None else f"[{image['row']}]"
+        best = image["best"] or "-"
+        none = "out of distribution" if image["best"] is None else f"none of them ({best})"
         cells.append(
             [
-                each["file"] + row,
-                _decimals(each["bits_per_dim"], 3),
-                _decimals(each["log_prob"], 1),
-                none if each["none"] else best,
-                _decimals(each["log_ratio"], 1),
-                _decimals(each["presence"], 3),
-                _decimals(each["statistic"], 3),
-                _decimals(each["p_value"], 4),
+                image["file"] + row,
+                _decimals(image["bits_per_dim"], 3),
+                _decimals(image["log_prob"], 1),
+                none if image["none"] else best,
+                _decimals(image["log_ratio"], 1),
+                _decimals(image["presence"], 3),
+                _decimals(image["statistic"], 3),
+                _decimals(image["p_value"], 4),
             ]
         )
-    said = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
+    summary = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
     if limit["false_alarms"] is not None:
         counts = ", ".join(f"{output.count(number)} of {name}" for name, number in limit["validation"].items())
-        said += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
-    number = sum(each["none"] for each in report["images"])
-    said += f".\n{output.count(number)} of {output.count(len(report['images']), 'image')} are none of them."
-    return output.columns(header, cells) + "\n\n" + said
+        summary += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
+    number = sum(image["none"] for image in report["images"])
+    summary += f".\n{output.count(number)} of {output.count(len(report['images']), 'image')} are none of them."
+    return output.columns(header, cells) + "\n\n" + summary
 
 
 def _decimals(value: float | None, digits: int) -> str:
