@@ -34,7 +34,7 @@ def small(kinds: Sequence[str] = ("gaussian",), seed: int = 0, dims: int = 3, sp
     """A model with random parameters, in float64: a flow of two steps and knowledge types "k0", "k1", ..."""
     model = TzK(build_flow((dims,), layers=LAYERS, seed=seed))
     for i, kind in enumerate(kinds):
-        model.add(f"k{i}", build_knowledge(kind, (dims,), seed, f"k{i}", hidden=6, layers=3, **more))
+        model.add(f"k{i}", build_knowledge(kind, (dims,), seed, name=f"k{i}", hidden=6, layers=3, **more))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -132,7 +132,7 @@ def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
 
 def test_a_knowledge_type_starts_by_its_name_alone() -> None:
     def weights(seed: int, name: str) -> Tensor:
-        return torch.cat([p.flatten() for p in build_knowledge("gaussian", (4,), seed, name).parameters()])
+        return torch.cat([p.flatten() for p in build_knowledge("gaussian", (4,), seed, name=name).parameters()])
 
     assert torch.equal(weights(0, "a"), weights(0, "a"))
     assert not torch.equal(weights(0, "a"), weights(0, "b")) and not torch.equal(weights(0, "a"), weights(1, "a"))
@@ -156,7 +156,7 @@ def test_a_knowledge_type_starts_by_its_name_alone() -> None:
         ({"type": "inverse-transform", "transform": {"type": "simlog"}}, "did you mean 'symlog'"),
         (
             {"type": "inverse-transform", "transform": nn.Identity()},
-            "texts, numbers, lists and tables, as in TOML",
+            "texts, finite numbers, lists and tables, as in TOML",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def trained(seed: int, knowledge: bool = True, prior: str = "full", multiplier: 
     presence = presence if knowledge else {}
     model = TzK(build_flow((2,), layers=[{"type": "affine"}, *3 * STEP, {"type": "affine"}], seed=seed))
     for name in presence:
-        model.add(name, build_knowledge("gaussian", (2,), seed, name, hidden=16, layers=3))
+        model.add(name, build_knowledge("gaussian", (2,), seed, name=name, hidden=16, layers=3))
     fixed = {} if multiplier is None else {"multiplier": multiplier, "multiplier_rate": 0.0}
     settings = {"steps": STEPS, "batch_size": 128, "learning_rate": 5e-3}
     fit(model, T, presence, seed=seed, wording=Wording(prior=prior), **settings, **fixed)

@@ -84,7 +84,7 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
 def cost(steps: int, gain: float, knee: float) -> float:
     """KL(N(0, 1), what fresh flow steps make of N(0, 1)), in nats of one dimension, by quadrature."""
     x: Tensor = torch.linspace(-12, 12, 20001, dtype=torch.float64)
-    z, logabsdet = flow_steps((1,), steps, 1, gain, knee).double()(x[:, None])
+    z, logabsdet = flow_steps((1,), steps, 1, gain=gain, knee=knee).double()(x[:, None])
     log_normal = -0.5 * (x**2 + math.log(2 * math.pi))
     log_flow = -0.5 * (z[:, 0] ** 2 + math.log(2 * math.pi)) + logabsdet
     return torch.trapezoid(log_normal.exp() * (log_normal - log_flow), x).item()

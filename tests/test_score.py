@@ -27,7 +27,7 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.detection import NEED_DATA, STATISTICS
 from tzk_core.evaluation.evidence import dequantised
 from tzk_core.evaluation.novelty import DEFAULT
-from tzk_core.runs.calibration import KEPT
+from tzk_core.runs.calibration import STORED
 from tzk_core.runs.experiment import Experiment
 
 CONFIG = """
@@ -164,14 +164,14 @@ def test_only_data_with_the_knowledge_asked_for_choose_the_threshold(run: Path, 
 def test_what_it_was_chosen_on_is_kept_for_the_same_model_only(run: Path, images: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / KEPT).unlink(missing_ok=True)
+    (copy / STORED).unlink(missing_ok=True)
     refused("score", copy, images, "--statistic", "nothing")
-    assert not (copy / KEPT).exists()
+    assert not (copy / STORED).exists()
     first = scored(copy, images)
-    assert (copy / KEPT).is_file()
-    time = (copy / KEPT).stat().st_mtime_ns
+    assert (copy / STORED).is_file()
+    time = (copy / STORED).stat().st_mtime_ns
     assert scored(copy, images, "--statistic", "ratio", "--false-alarms", 0.1)["images"]
-    assert (copy / KEPT).stat().st_mtime_ns == time
+    assert (copy / STORED).stat().st_mtime_ns == time
     assert scored(copy, images)["threshold"] == first["threshold"]
     assert scored(copy, images, "--seed", 7)["threshold"]["value"] != first["threshold"]["value"]
 
@@ -180,14 +180,14 @@ def test_what_it_was_chosen_on_is_kept_for_the_same_model_only(run: Path, images
         next(model.flow.parameters()).mul_(1.01)
     tzk_core.save(model, copy / "best")
     assert scored(copy, images)["threshold"]["value"] != first["threshold"]["value"]
-    (copy / KEPT).write_bytes(b"damaged")
+    (copy / STORED).write_bytes(b"damaged")
     assert scored(copy, images)["images"]
 
 
 def test_without_the_data_a_threshold_of_ones_own_does(run: Path, images: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / KEPT).unlink(missing_ok=True)
+    (copy / STORED).unlink(missing_ok=True)
     text = (copy / "config.toml").read_text()
     (copy / "config.toml").write_text(text.replace("validation = 100", "validation = 0"))
     assert "no data set of this run has a validation split (digits)" in refused("score", copy, images)

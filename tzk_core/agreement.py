@@ -11,7 +11,7 @@ TOLERANCE = 1e-5
 """Largest relative difference at which two ways to compute in float32 agree."""
 
 
-def agreement(plain: TzK, other: TzK, n: int = 64, seed: int = 0) -> dict[str, float]:
+def agreement(plain: TzK, other: TzK, n: int = 64, *, seed: int = 0) -> dict[str, float]:
     """The relative difference of log p(T), z, the gradient of the mean of log p(T), and T from z, on `n` samples of
     `plain`: the norm of the difference over that of what `plain` has. Both models are on one device and of one type.
     """

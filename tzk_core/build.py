@@ -1,4 +1,4 @@
-"""Builds flows and knowledge types from registered parts by name, and again from what a checkpoint wrote down."""
+"""Flows and knowledge types from registered parts, by name or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,16 +39,22 @@ def build_flow(
     shape: Sequence[int],
     recipe: str = "paper",
     layers: Sequence[Mapping[str, Any]] | None = None,
+    *,
     base: str = "gaussian",
     seed: int = 0,
     **arguments: Any,
 ) -> SharedFlow:
-    """The shared flow over observations of shape `shape`, from a registered recipe or a list of registered layers.
+    """A shared flow over observations of one shape, from a recipe or layers.
 
-    `arguments` are the recipe's. A layer is a table with its registered name as `type` and its arguments beside it;
-    nflows transforms take their constructor's, `features` being filled in where it is left out, and a layer inside
-    another is such a table again. Random starting values derive from `seed`. Raises `TzkError` for names and
-    arguments that do not fit.
+    Args:
+        recipe: the registered name.
+        layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
+            of their constructor, where `features` may be left out. A layer inside another is such a table again.
+        base: one of `BASES`.
+        seed: of random starting values.
+        arguments: the recipe's.
+
+    Raises `TzkError` for names and arguments that do not fit.
     """
     if layers is None:
         parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
@@ -79,16 +85,16 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
 
 
 def build_knowledge(
-    type: str, latent_shape: Sequence[int], seed: int = 0, name: str = "", **arguments: Any
+    type: str, latent_shape: Sequence[int], seed: int = 0, *, name: str = "", **arguments: Any
 ) -> Knowledge:
-    """A knowledge type by its registered name, over a latent of shape `latent_shape` (a model's or flow's).
+    """A knowledge type by its registered name, over a latent of shape `latent_shape`.
 
     Its starting values derive from (`seed`, `name`), so that another knowledge type's do not move them.
     """
-    return rebuild_knowledge(_part(KnowledgeType, type, arguments), latent_shape, seed, name)
+    return rebuild_knowledge(_part(KnowledgeType, type, arguments), latent_shape, seed=seed, name=name)
 
 
-def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, name: str = "") -> Knowledge:
+def rebuild_knowledge(part: Part, latent_shape: Sequence[int], *, seed: int = 0, name: str = "") -> Knowledge:
     """The knowledge type that `part` describes, with fresh weights."""
     part = _upgraded(KnowledgeType, part)
     with seeded(seed, "knowledge", name):
@@ -99,34 +105,35 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], seed: int = 0, na
 
 
 @torch.no_grad()
-def start_from(kind: Knowledge, other: Knowledge) -> None:
-    """Starts `kind` from the weights of `other`, of the same structure: knowledge from what it is part of.
+def start_from(knowledge: Knowledge, other: Knowledge) -> None:
+    """Start `knowledge` from the weights of `other`, which has the same structure.
 
     Everything is copied but p(κ), which belongs to the population that it was fitted on. Raises `TzkError`, before
     anything is copied, if type, arguments or shapes differ.
     """
-    if type(kind) is not type(other):
+    if type(knowledge) is not type(other):
         raise TzkError(
-            f"knowledge starts from knowledge of its own type; got {type(kind).__name__} from {type(other).__name__}"
+            "knowledge starts from knowledge of its own type; got "
+            f"{type(knowledge).__name__} from {type(other).__name__}"
         )
-    state, given = kind.state_dict(), other.state_dict()
-    arguments = [{} if each.part is None else dict(each.part.arguments) for each in (kind, other)]
-    differ = [key for key in sorted({*arguments[0], *arguments[1]}) if arguments[0].get(key) != arguments[1].get(key)]
-    differ += [key for key in sorted({*state, *given}) if key not in state or key not in given]
-    differ += [key for key in state if key in given and state[key].shape != given[key].shape]
+    state, start = knowledge.state_dict(), other.state_dict()
+    mine, theirs = ({} if one.part is None else dict(one.part.arguments) for one in (knowledge, other))
+    differ = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+    differ += [key for key in sorted({*state, *start}) if key not in state or key not in start]
+    differ += [key for key in state if key in start and state[key].shape != start[key].shape]
     if differ:
         raise TzkError(
             f"knowledge starts from knowledge of the same structure; these differ in {', '.join(differ[:3])}"
             f"{' and more' if len(differ) > 3 else ''}: give both the same arguments"
         )
-    kind.load_state_dict({**given, "log_odds": state["log_odds"]})
+    knowledge.load_state_dict({**start, "log_odds": state["log_odds"]})
 
 
 def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of one output: what the layer says, or else what comes out of zeros of `shape`."""
-    said = getattr(transform, "output_shape", None)
-    if said is not None:
-        return tuple(said)
+    """The shape of one output: as declared, or as computed for inputs of `shape`."""
+    declared = getattr(transform, "output_shape", None)
+    if declared is not None:
+        return tuple(declared)
     was_training = transform.training
     try:
         with torch.no_grad():
@@ -141,28 +148,36 @@ def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(outputs.shape[1:])
 
 
-def _part(kind: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
-    """The part with all its arguments written down: other defaults in a later version do not change a saved model."""
-    found = registry().find(kind, name)
-    target = found.load()
+def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:
+    """The part with all its arguments, so that later defaults do not change it."""
+    registered = registry().find(spec_type, name)
+    target = registered.load()
     parameters = inspect.signature(target).parameters.values()
-    defaults = {each.name: each.default for each in parameters if isinstance(each.default, bool | int | float | str)}
-    given = {key: _with_parts(value) for key, value in arguments.items()} if kind is FlowLayer else dict(arguments)
-    state_version = getattr(target, "state_version", 1)
-    part = Part(found.name, found.plugin, found.distribution, found.version, {**defaults, **given}, state_version)
+    values = {parameter.name: parameter.default for parameter in parameters}
+    values = {key: value for key, value in values.items() if isinstance(value, bool | int | float | str)}
+    for key, value in arguments.items():
+        values[key] = _with_parts(value) if spec_type is FlowLayer else value
+    part = Part(
+        registered.name,
+        registered.plugin,
+        registered.distribution,
+        registered.version,
+        values,
+        getattr(target, "state_version", 1),
+    )
     try:
         json.dumps(part.to_json(), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TzkError(
-            f"{kind.kind} {name!r}: arguments are texts, finite numbers, lists and tables, as in TOML, so that a "
+            f"{spec_type.kind} {name!r}: arguments are texts, finite numbers, lists and tables, as in TOML, so that a "
             f"checkpoint can hold them ({error}). Build a flow from other objects in Python, as a SharedFlow"
         ) from error
     return part
 
 
-def _upgraded(kind: type[Spec], part: Part) -> Part:
-    """The part as what is installed writes it: arguments and state of an older version are brought up to this one."""
-    target = registry().find(kind, part.qualified_name).load()
+def _upgraded(spec_type: type[Spec], part: Part) -> Part:
+    """The part with arguments and state of an older version upgraded to the installed one."""
+    target = registry().find(spec_type, part.qualified_name).load()
     version, arguments = getattr(target, "state_version", 1), part.arguments
     upgrade = getattr(target, "upgrade_arguments", None)
     if upgrade is not None and part.state_version < version:
@@ -184,12 +199,12 @@ def _with_parts(value: Any) -> Any:
     if isinstance(value, Mapping):
         if "type" in value:
             return _part_of_table(value)
-        return {key: _with_parts(each) for key, each in value.items()}
-    return [_with_parts(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _with_parts(item) for key, item in value.items()}
+    return [_with_parts(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
-    """Layers one after the other, each for the shape that comes out of the one before."""
+    """Layers one after the other, each for the output shape of the one before."""
     layers = []
     for part in parts:
         layers.append(_call(FlowLayer, part, shape))
@@ -197,65 +212,80 @@ def _layers(parts: Sequence[Part], shape: tuple[int, ...]) -> list[Transform]:
     return layers
 
 
-def _call(kind: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
-    """Calls a part's target with the shape, or with its own arguments alone where it takes no shape (nflows)."""
-    _check_numbers(kind, part)
-    target = registry().find(kind, part.qualified_name).load()
+def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
+    """Call a part's target with its arguments, and with the shape if it takes one."""
+    _check_numbers(spec_type, part)
+    target = registry().find(spec_type, part.qualified_name).load()
     parameters = inspect.signature(target).parameters
     arguments = {key: _resolve(value, shape) for key, value in part.arguments.items()}
     first = next(iter(parameters), "")
     if first in ("shape", "latent_shape"):
         if first in arguments:
-            raise TzkError(f"{kind.kind} {part.name!r}: {first} follows from what comes before it; leave it out")
+            raise TzkError(f"{spec_type.kind} {part.name!r}: {first} follows from what comes before it; leave it out")
         arguments = {first: shape} | arguments
     elif "features" in parameters:
         arguments.setdefault("features", math.prod(shape))
     try:
-        for name in set(TENSORS) & set(arguments) & set(parameters):
-            arguments[name] = torch.as_tensor(arguments[name])
-            if arguments[name].sort().values.tolist() != list(range(len(arguments[name]))):
-                raise ValueError(f"{name} is expected as an order of 0 to n - 1; got {part.arguments[name]}")
+        arguments |= {name: _order(name, arguments[name]) for name in TENSORS if name in arguments.keys() & parameters}
         made = target(**arguments)
     except TzkError:
         raise
     except Exception as error:  # plugins and nflows raise, and assert, whatever they like
-        raise TzkError(f"{kind.kind} {part.name!r}: {error or type(error).__name__}") from error
-    if kind is FlowLayer and not hasattr(made, "arguments"):
+        raise TzkError(f"{spec_type.kind} {part.name!r}: {error or type(error).__name__}") from error
+    if spec_type is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
 
 
-def _check_numbers(kind: type[Spec], part: Part) -> None:
-    """Raises `TzkError` for a whole number that is no size of anything: lists may be made so long before any tensor."""
+def _order(name: str, value: Any) -> torch.Tensor:
+    """A permutation as the tensor that nflows takes. Raises `ValueError` for anything else."""
+    order = torch.as_tensor(value)
+    if order.sort().values.tolist() != list(range(len(order))):
+        raise ValueError(f"{name} is expected as an order of 0 to n - 1; got {value}")
+    return order
+
+
+def _check_numbers(spec_type: type[Spec], part: Part) -> None:
+    """Raise `TzkError` for a whole number that is no size: lists would be so long."""
     for key, value in part.arguments.items():
         within = value if isinstance(value, list | tuple) else [value]
-        large = [each for each in within if isinstance(each, int) and abs(each) > MOST_DIMS]
+        large = [number for number in within if isinstance(number, int) and abs(number) > MOST_DIMS]
         if large and "seed" not in key:
-            raise TzkError(f"{kind.kind} {part.name!r}: {key} is expected as at most {MOST_DIMS:,}; got {large[0]:,}")
+            what = f"{spec_type.kind} {part.name!r}: {key}"
+            raise TzkError(f"{what} is expected as at most {MOST_DIMS:,}; got {large[0]:,}")
 
 
 def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
-    """Arguments as TOML writes them: `{ callable = "nflows.nn.nets:ResidualNet", ... }` is a function with some of its
-    arguments given. Only modules under nflows and torch.nn can be named, so that opening a model runs nothing else.
-    Parts are layers for `shape`; in a list, one after the other."""
+    """An argument of a part, from what TOML writes.
+
+    `{ callable = "nflows.nn.nets:ResidualNet", ... }` is a function with some of its arguments bound. Parts are layers
+    for `shape`; in a list, one after the other.
+    """
     if isinstance(value, Part):
         return _call(FlowLayer, value, shape)
     if isinstance(value, Mapping) and "callable" in value:
-        given = dict(value)
-        target = given.pop("callable")
-        module, _, attribute = str(target).partition(":")
-        if not any(module == each or module.startswith(each + ".") for each in CALLABLES) or not attribute:
-            raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
-        try:
-            function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise TzkError(f"there is no callable {target!r}: {error}") from error
-        if not callable(function):
-            raise TzkError(f"{target!r} cannot be called: it is a {type(function).__name__}")
-        resolved = {key: _resolve(each, shape) for key, each in given.items()}
-        return functools.partial(function, **resolved) if resolved else function
+        function = _callable(value["callable"])
+        bound = {key: _resolve(item, shape) for key, item in value.items() if key != "callable"}
+        return functools.partial(function, **bound) if bound else function
     if isinstance(value, list | tuple):
-        if value and all(isinstance(each, Part) for each in value):
+        if value and all(isinstance(item, Part) for item in value):
             return _layers(value, shape)
-        return type(value)(_resolve(each, shape) for each in value)
+        return type(value)(_resolve(item, shape) for item in value)
     return value
+
+
+def _callable(target: Any) -> Callable[..., Any]:
+    """The function called "module:name".
+
+    Only modules in `CALLABLES` are allowed, so that opening a model runs nothing else.
+    """
+    module, _, attribute = str(target).partition(":")
+    if not any(module == name or module.startswith(name + ".") for name in CALLABLES) or not attribute:
+        raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise TzkError(f"there is no callable {target!r}: {error}") from error
+    if not callable(function):
+        raise TzkError(f"{target!r} cannot be called: it is a {type(function).__name__}")
+    return function

@@ -8,7 +8,7 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 
 
-def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T", like: Tensor | None = None) -> None:
+def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T", *, like: Tensor | None = None) -> None:
     """Raises `TzkError` unless T is a finite, floating, non-empty (batch, *shape), of type and device of `like`."""
     expected = "(batch, " + ", ".join(map(str, shape)) + ")"
     if not isinstance(T, Tensor):
@@ -54,7 +54,7 @@ def check_presence(presence: Tensor, batch: int, name: str) -> None:
         raise TzkError(f"{expected}; got {wrong:g} among them")
 
 
-def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None:
+def check_characteristics(C: Tensor, batch: int, length: int, *, name: str) -> None:
     """Raises `TzkError` unless C is a finite (batch, length)."""
     if not isinstance(C, Tensor):
         raise TzkError(
@@ -69,7 +69,7 @@ def check_characteristics(C: Tensor, batch: int, length: int, name: str) -> None
         raise TzkError(f"characteristics of knowledge type {name!r} hold nan or infinity")
 
 
-def check_observed(C: Tensor, batch: int, length: int, name: str) -> None:
+def check_observed(C: Tensor, batch: int, length: int, *, name: str) -> None:
     """Raises `TzkError` unless C is (batch, length), finite, rows of nan being unobserved."""
     expected = f"characteristics of {name!r} are expected as ({batch}, {length}), finite or nan"
     if not isinstance(C, Tensor):
@@ -80,9 +80,9 @@ def check_observed(C: Tensor, batch: int, length: int, name: str) -> None:
         raise TzkError(f"{expected}; got some with infinity in it, or more than single precision holds")
 
 
-def characteristics_rows(characteristics: Tensor, n: int, length: int, name: str, like: Tensor) -> Tensor:
+def characteristics_rows(characteristics: Tensor, n: int, length: int, *, name: str, like: Tensor) -> Tensor:
     """C, (n, length), from (length,) or (n, length), of type and device of `like`; else raises `TzkError`."""
     C = torch.as_tensor(characteristics).to(like)
     C = C.expand(n, -1) if C.dim() == 1 else C
-    check_characteristics(C, n, length, name)
+    check_characteristics(C, n, length, name=name)
     return C

@@ -39,5 +39,5 @@ def without_caches(module: nn.Module) -> None:
     """
     for each in module.modules():
         if isinstance(each, Linear):
-            each.use_cache(False)
+            each.use_cache(mode=False)
             each.cache.invalidate()

@@ -68,7 +68,7 @@ class Observations:
 
     def hiding(self, rows: Tensor) -> Observations:
         """The same observations with T missing in these rows too, (n,) positions in the batch."""
-        hidden = torch.zeros(len(self), dtype=torch.bool, device=self.T.device).index_fill(0, rows, True)
+        hidden = torch.zeros(len(self), dtype=torch.bool, device=self.T.device).index_fill(0, rows, value=True)
         return replace(self, hidden=hidden if self.hidden is None else hidden | self.hidden)
 
     def _column(self, name: str) -> Tensor:

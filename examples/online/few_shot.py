@@ -193,7 +193,7 @@ def trained(
     for name in names:
         rows = np.flatnonzero(drawings.character == name)
         z = drawings.z[rows].view(-1, *model.latent_shape)
-        kind = tzk_core.build_knowledge("flow", model.latent_shape, seed, str(name))
+        kind = tzk_core.build_knowledge("flow", model.latent_shape, seed, name=str(name))
         optimizer = torch.optim.Adam(kind.latent.parameters(), lr=rate)
         C = torch.zeros(len(rows), kind.characteristics)
         for _ in range(steps):

@@ -46,7 +46,7 @@ def model_of(type: str, count: int = 4) -> TzK:
     dims = 4
     model = TzK(build_flow((dims,), layers=LAYERS, seed=0))
     for number in range(count):
-        model.add(f"k{number}", build_knowledge(type, (dims,), 0, f"k{number}"))
+        model.add(f"k{number}", build_knowledge(type, (dims,), 0, name=f"k{number}"))
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():

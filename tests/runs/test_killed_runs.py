@@ -52,7 +52,7 @@ def test_a_kill_at_the_start_leaves_nothing_or_what_can_be_resumed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(config_from(TABLES).to_toml())
-    monkeypatch.setattr(run_command, "_train_and_report", lambda *arguments: None)
+    monkeypatch.setattr(run_command, "_train_and_report", lambda *arguments, **options: None)
     moment, through, left = 0, False, []
     while not through:
         out = f"out-{moment}"
@@ -83,7 +83,7 @@ class InOrder:
 
 def trainer() -> Trainer:
     model = TzK(build_flow((2,), layers=[{"type": "affine"}]))
-    model.add("left", build_knowledge("gaussian", (2,), 0, "left", hidden=4, layers=2))
+    model.add("left", build_knowledge("gaussian", (2,), 0, name="left", hidden=4, layers=2))
     return Trainer(model, InOrder(), Settings(steps=8, log_every=2, checkpoint_every=6), levels=None)
 
 
@@ -151,7 +151,7 @@ def test_a_row_that_was_cut_off_is_none(tmp_path: Path) -> None:
 def finished(folder: Path, names: tuple[str, ...]) -> Path:
     model = TzK(build_flow((2,), layers=[{"type": "affine"}]))
     for name in names:
-        model.add(name, build_knowledge("gaussian", (2,), 0, name, hidden=2, layers=2))
+        model.add(name, build_knowledge("gaussian", (2,), 0, name=name, hidden=2, layers=2))
     folder.mkdir()
     (folder / "config.toml").write_text('name = "small"\n')
     (folder / "run.json").write_text(json.dumps({"status": "finished", "lineage": [{"run": "first"}]}))

@@ -52,7 +52,7 @@ WIDE = {"type": "masked-affine-autoregressive-transform", "features": 2, "hidden
 
 def made(*more: dict[str, Any]) -> TzK:
     model = TzK(build_flow((2,), layers=[*LAYERS, *more]))
-    model.add("left", build_knowledge("gaussian", (2,), 0, "left", hidden=40, layers=3))
+    model.add("left", build_knowledge("gaussian", (2,), 0, name="left", hidden=40, layers=3))
     return model
 
 

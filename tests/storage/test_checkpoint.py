@@ -58,8 +58,8 @@ FLOWS: dict[str, dict[str, Any]] = {
 def made(flow: str = "paper", seed: int = 3, dtype: torch.dtype = torch.float32) -> TzK:
     """A model with random weights and two knowledge types."""
     model = TzK(build_flow(**FLOWS[flow], seed=seed))
-    model.add("a", build_knowledge("flow", model.latent_shape, seed, "a", steps=1, tile=2, hidden=8))
-    model.add("digit 7", build_knowledge("gaussian", model.latent_shape, seed, "digit 7", characteristics=3))
+    model.add("a", build_knowledge("flow", model.latent_shape, seed, name="a", steps=1, tile=2, hidden=8))
+    model.add("digit 7", build_knowledge("gaussian", model.latent_shape, seed, name="digit 7", characteristics=3))
     model.find("digit 7").implies = ("a",)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -38,7 +38,7 @@ BYTES = 2**29
 
 def made(kind: str) -> TzK:
     model = TzK(build_flow(SHAPE, steps=1, tile=2))
-    model.add("a", build_knowledge(kind, SHAPE, 0, "a", **KINDS[kind]))
+    model.add("a", build_knowledge(kind, SHAPE, 0, name="a", **KINDS[kind]))
     return model
 
 

@@ -34,7 +34,7 @@ def old(kinds: tuple[str, ...] = KINDS) -> TzK:
 
 
 def new(name: str = "new", kind: str = "gaussian", **arguments: Any) -> Knowledge:
-    return build_knowledge(kind, (3,), 0, name, **{"hidden": 6, "layers": 3, **arguments})
+    return build_knowledge(kind, (3,), 0, name=name, **{"hidden": 6, "layers": 3, **arguments})
 
 
 def add(model: TzK, name: str = "new", **more: Any) -> growth.Report:

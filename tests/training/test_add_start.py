@@ -26,7 +26,7 @@ def old() -> TzK:
 
 
 def new(kind: str = "gaussian", **arguments: Any) -> Knowledge:
-    return build_knowledge(kind, (3,), 0, "new", **{"hidden": 6, "layers": 3, **arguments})
+    return build_knowledge(kind, (3,), 0, name="new", **{"hidden": 6, "layers": 3, **arguments})
 
 
 def test_knowledge_may_start_from_another_s_weights_but_not_from_its_frequency() -> None:

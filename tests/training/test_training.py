@@ -46,8 +46,8 @@ class InOrder:
 
 def made(seed: int = 0) -> TzK:
     model = TzK(build_flow((2,), layers=LAYERS, seed=seed))
-    model.add("left", build_knowledge("gaussian", (2,), seed, "left", hidden=6, layers=3))
-    model.add("right", build_knowledge("flow", (2,), seed, "right", hidden=6, layers=3, steps=1))
+    model.add("left", build_knowledge("gaussian", (2,), seed, name="left", hidden=6, layers=3))
+    model.add("right", build_knowledge("flow", (2,), seed, name="right", hidden=6, layers=3, steps=1))
     return model
 
 

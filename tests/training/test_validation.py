@@ -50,7 +50,7 @@ class InOrder:
 
 def made(layers: Any = LAYERS) -> TzK:
     model = TzK(build_flow((2,), layers=layers))
-    model.add("left", build_knowledge("gaussian", (2,), 0, "left", hidden=6, layers=3))
+    model.add("left", build_knowledge("gaussian", (2,), 0, name="left", hidden=6, layers=3))
     return model
 
 

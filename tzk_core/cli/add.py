@@ -1,4 +1,4 @@
-"""`tzk add RUN SPEC`: add knowledge to a trained model, train nothing else, and leave a new run folder."""
+"""`tzk add RUN SPEC`: add knowledge to a trained model, as a new run folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS."
 )
 @click.pass_context
-def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
-    """Add the knowledge types of SPEC to the trained model of RUN, in a new run folder; RUN stays as it is.
+def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Add the knowledge types of SPEC to the trained model of RUN.
 
-    SPEC has [[datasets]], [[knowledge]], [training] and [evaluation] as a config has; data sets and knowledge of
-    RUN may be named in it. Only what is new is trained. At the end everything older is compared, before and
-    after, bit for bit, and a difference is an error. What fails, or is interrupted, leaves nothing.
+    The result is a new run folder; RUN stays as it is. SPEC has [[datasets]], [[knowledge]], [training] and
+    [evaluation] as a config has; data sets and knowledge of RUN may be named in it. Only what is new is trained. At the
+    end everything older is compared, before and after, bit for bit, and a difference is an error. What fails, or is
+    interrupted, leaves nothing.
     """
     parent = RunFolder.open(run)
     if not parent.has_model:
@@ -45,7 +46,7 @@ def command(ctx: click.Context, run: Path, spec: Path, overrides: tuple[str, ...
         raise TzkError(already_there(path))
     words = ["tzk", "add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
     try:
-        _add(parent, base, addition, path, shlex.join(words))
+        _add(parent, base, addition, path=path, typed=shlex.join(words))
     except KeyboardInterrupt as interrupt:
         output.say(f"\n{interrupts.worded(interrupt)}; {run} is as it was, and nothing else is left")
         ctx.exit(interrupts.status(interrupt))
@@ -60,8 +61,8 @@ def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base
     return base, load_addition(spec, base, overrides)
 
 
-def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, typed: str) -> None:
-    """Trains, evaluates, draws and compares, all in a folder that gets its name when it is whole."""
+def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str) -> None:
+    """Train, evaluate, draw and compare, in a folder that is named when complete."""
     from tzk_core.cli import before_after, progress
     from tzk_core.config.merging import merged
     from tzk_core.report import pictures, table
@@ -94,7 +95,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, type
         with timed(record, "pictures"):
             pictures.draw(adding.experiment, folder.path, results)
         with timed(record, "comparison"):
-            compared = before_after.compare(parent.path, folder.path, adding.probes(), addition.seed)
+            compared = before_after.compare(parent.path, folder.path, adding.probes(), seed=addition.seed)
         core = read_manifest(folder.path / "checkpoint")["core"]["hash"]
         record["lineage"] = extended(parent, "add", adding.names, core=core, command=typed)
         record["status"] = "finished"
@@ -104,12 +105,12 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, path: Path, type
 
 
 def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:
-    """What is frozen, what is trained and on what, said before it is done."""
+    """The plan: what is frozen, what is trained and on what."""
     model, training = adding.model, adding.addition.training
     described = adding.experiment.describe()
     sizes = dict(described["parameters"])
     flow = sizes.pop("flow")
-    older = sum(p.numel() for _, kind in model.named_knowledge() for p in kind.parameters())
+    older = sum(p.numel() for _, knowledge in model.named_knowledge() for p in knowledge.parameters())
     rows = [("device", described["device"])]
     rows += [
         ("data", f"{name}: {', '.join(f'{output.count(n)} {split}' for split, n in splits.items())}")
@@ -120,14 +121,14 @@ def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:
         ("frozen", f"{output.count(len(model.knowledge), 'knowledge type')}: {output.count(older, 'parameter')}")
     )
     if model.opaque:
-        kept = output.count(len(model.opaque), "knowledge type")
-        rows.append(("carried over", f"{kept} that cannot be used here: {', '.join(model.opaque)}"))
+        carried = output.count(len(model.opaque), "knowledge type")
+        rows.append(("carried over", f"{carried} that cannot be used here: {', '.join(model.opaque)}"))
     shown = list(sizes.items())[:SHOWN]
     rows += [("trained", f"{name}: {output.count(size, 'parameter')}") for name, size in shown]
     if len(sizes) > SHOWN:
         rest = list(sizes.values())[SHOWN:]
-        kinds = output.count(len(rest), "more knowledge type")
-        rows.append(("trained", f"{kinds}: {output.count(sum(rest), 'parameter')}"))
+        others = output.count(len(rest), "more knowledge type")
+        rows.append(("trained", f"{others}: {output.count(sum(rest), 'parameter')}"))
     if training.own_samples:
         rows.append(("told from", f"{output.count(training.own_samples)} samples of the model's own"))
     cap = f", at most {training.minutes:g} minutes" if training.minutes else ""
@@ -138,11 +139,11 @@ def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:
 
 
 SHOWN = 6
-"""Of more new knowledge types than these the plan says the number only."""
+"""The plan lists at most so many new knowledge types, and counts the others."""
 
 
 def _reached(results: dict[str, Any]) -> str:
-    """The likelihoods of the new knowledge, with the gap to the prior and the inconsistency, in nats."""
+    """Likelihoods of the new knowledge, with gap to the prior and inconsistency, in nats."""
     gaps = {entry["name"]: entry["gap_nats"] for entry in results["knowledge"]}
     rows = [
         (

@@ -15,9 +15,13 @@ from tzk_core.storage.places import checkpoint_in
 from tzk_core.training.adding import untouched
 
 
-def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
-    """A table of every knowledge type that the run `before` has, and of its prior: the sha256 of its file in either
-    folder, and what the two models compute. `probes`, (n, *shape), are what log-likelihoods are of.
+def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> str:
+    """A table that compares two runs, with a row for every knowledge type of `before`.
+
+    The first row is the prior. A row has the sha256 of the file in either folder, and what the two models compute.
+
+    Args:
+        probes: (n, *shape), the observations of which log-likelihoods are taken.
 
     Raises `TzkError` if anything is not bit-identical.
     """
@@ -27,21 +31,21 @@ def compare(before: Path, after: Path, probes: Tensor, seed: int) -> str:
     compared = untouched.compare(older, newer)
     untouched.check(compared)
     rows = []
-    for name, each in compared.items():
+    for name, pair in compared.items():
         files = [_digest(checkpoint, name) for checkpoint in checkpoints]
         if files[0] != files[1]:
             what = "the shared flow" if name is None else f"knowledge type {name!r}"
             raise TzkError(f"the file of {what} in {after} is not that in {before}: {files[1]} and {files[0]}")
-        now = each.after or each.before
+        now = pair.after or pair.before
         flags = sum(flag for _, flag in now.requires_grad)
-        usable = each.before.nats is not None
+        usable = pair.before.nats is not None
         rows.append(
             (
                 "(prior)" if name is None else name,
                 f"{files[0][:12]} = {files[1][:12]}",
                 f"{flags} = {flags} of {len(now.requires_grad)}" if usable else "cannot be used here",
-                f"{each.before.nats:.3f} = {now.nats:.3f}" if usable else "",
-                f"{(each.before.samples or '')[:8]} = {(now.samples or '')[:8]}" if usable else "",
+                f"{pair.before.nats:.3f} = {now.nats:.3f}" if usable else "",
+                f"{(pair.before.samples or '')[:8]} = {(now.samples or '')[:8]}" if usable else "",
             )
         )
     header = ("KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD", "LOG-LIKELIHOOD (NATS)", "SHA256 OF SAMPLES")

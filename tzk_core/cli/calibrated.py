@@ -1,4 +1,4 @@
-"""The options of the commands that choose a threshold on the validation data of a run."""
+"""Options of the commands that choose a threshold on validation data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tzk check CONFIG`: everything that is wrong with a config, or what it would do. Reads no data."""
+"""`tzk check CONFIG`: everything that is wrong with a config, or its plan."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def command(config: Path, overrides: tuple[str, ...]) -> None:
-    """Check a config and print all that is wrong with it, each with file, table and key; or `ok` and the
-    plan.
+    """Check a config: print all that is wrong with it, or its plan.
+
+    An error is shown with its file, table and key.
 
     KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. No data is read:
     `tzk run CONFIG --dry-run` does that too.
@@ -46,7 +47,7 @@ def _typed(name: str, part: str) -> str:
 
 
 def _kept(table: KnowledgeTable) -> str:
-    """What is kept where the table hides the rest: `, labels kept in 1,000`, or in 10 % for a share."""
+    """What the table does not hide: `, labels kept in 1,000`, or `in 10 %`."""
     amounts = (("labels", table.labelled), ("C", table.characterised))
     return "".join(
         f", {what} kept in {output.count(amount) if isinstance(amount, int) else f'{100 * amount:g} %'}"

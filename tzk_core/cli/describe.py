@@ -1,4 +1,4 @@
-"""`tzk describe NAME`: what a registered part, or a table of a config, is and what it takes."""
+"""`tzk describe NAME`: what a registered part, or a table of a config, takes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ WIDTH = 100
 @click.command(name="describe")
 @click.argument("name")
 def command(name: str) -> None:
-    """Say what a registered part is: its kind, plugin, arguments with types and defaults, documentation and
-    source. Of a table of a config: every key with type, default, bounds and help.
+    """Describe a registered part, or a table of a config.
+
+    Of a part: its kind, plugin, arguments with types and defaults, documentation and source. Of a table: every key
+    with type, default, bounds and help.
 
     NAME is a data set, a knowledge type, a flow layer (any nflows transform too), a recipe, a command or an
     implementation; every part of that name is shown. plugin/name names the part of one plugin. Or it is a table, such
@@ -33,10 +35,10 @@ def command(name: str) -> None:
     from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without
 
     table = name.strip("[]")
-    tables = [_table(each) for each in references(table)] if table in TABLES else []
+    tables = [_table(reference) for reference in references(table)] if table in TABLES else []
     parts = [part for spec_type in SPEC_TYPES for part in registry().all(spec_type)]
-    found = [part for part in parts if name in (part.name, part.qualified_name)]
-    if not found and not tables:
+    matching = [part for part in parts if name in (part.name, part.qualified_name)]
+    if not matching and not tables:
         known = [*(part.qualified_name if "/" in name else part.name for part in parts), *TABLES]
         raise TzkError(
             f"nothing registered is called {name!r}"
@@ -45,7 +47,7 @@ def command(name: str) -> None:
                 or "; `tzk plugins` lists the plugins, and names are " + ", ".join(sorted(set(known)))
             )
         )
-    output.say("\n\n".join([*(_described(part) for part in found), *tables]))
+    output.say("\n\n".join([*(_described(part) for part in matching), *tables]))
 
 
 def _table(table: Reference) -> str:
@@ -79,7 +81,7 @@ def _described(part: Registered) -> str:
 
 
 def _read(part: Registered, origin: list[tuple[str, str]]) -> list[str]:
-    """Where a part is from, what it takes and its documentation. Raises TzkError if it cannot be imported."""
+    """Origin, arguments and documentation of a part. Raises `TzkError` if it cannot be imported."""
     from tzk_core.config.arguments import SUPPLIED  # pydantic, which the other commands do without
     from tzk_core.config.signatures import signature
 

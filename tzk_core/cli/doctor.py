@@ -1,4 +1,4 @@
-"""`tzk doctor [RUN]`: what there is, what is used and why not, and whether a model computes the same with it."""
+"""`tzk doctor [RUN]`: versions, devices, plugins, implementations, and whether a model agrees with them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tzk_core.strict_json import json_text
 @click.option("-n", "number", type=click.IntRange(min=1), default=64, show_default=True, help="Samples of RUN.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, run: Path | None, device: str, number: int, as_json: bool) -> None:
-    """Say which versions, devices, plugins and implementations of layers there are, and why one is not used.
+def command(ctx: click.Context, *, run: Path | None, device: str, number: int, as_json: bool) -> None:
+    """Report versions, devices, plugins and active layer implementations, and why one is not used.
 
     With RUN, its model is computed twice on one device, by its layers as they are and with what plugins bring for
     them, on its own samples: log p(T), z, gradients, and T from z. The exit status is 1 if they differ by more than
     rounding.
     """
-    found = _environment()
+    report = _environment()
     if run is not None:
-        found["agreement"] = _agreement(run, device, number)
-    output.say(json_text(found) if as_json else _shown(found))
-    if run is not None and not found["agreement"]["agree"]:
+        report["agreement"] = _agreement(run, device, number)
+    output.say(json_text(report) if as_json else _shown(report))
+    if run is not None and not report["agreement"]["agree"]:
         ctx.exit(1)
 
 
@@ -49,9 +49,9 @@ def _environment() -> dict[str, Any]:
         "device": str(chosen_device("auto")),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TZK_")},
         "plugins": [
-            {"name": each.name, "distribution": each.distribution, "version": each.version, "state": each.state}
-            | ({"reason": each.reason} if each.reason else {})
-            for each in registry().plugins
+            {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version, "state": plugin.state}
+            | ({"reason": plugin.reason} if plugin.reason else {})
+            for plugin in registry().plugins
         ],
         "implementations": [offer.described() for offer in offers()],
     }
@@ -67,10 +67,10 @@ def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
 
     where = chosen_device(device)
     plain, other = (tzk_core.load(run).eval() for _ in range(2))
-    kinds = [torch.float32] + ([torch.float64] if where.type != "mps" else [])  # which has no float64
+    dtypes = [torch.float32] + ([torch.float64] if where.type != "mps" else [])  # which has no float64
     differences = {
-        str(kind).removeprefix("torch."): agreement(as_it_is(plain, where, kind), other.to(where, kind), number)
-        for kind in kinds
+        str(dtype).removeprefix("torch."): agreement(as_it_is(plain, where, dtype), other.to(where, dtype), number)
+        for dtype in dtypes
     }
     return {
         "run": str(run),
@@ -84,48 +84,49 @@ def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
     }
 
 
-def _shown(found: dict[str, Any]) -> str:
-    hardware = found["hardware"]
+def _shown(report: dict[str, Any]) -> str:
+    hardware = report["hardware"]
     parts = [
-        ", ".join(f"{name} {number}" for name, number in found["versions"].items() if number),
+        ", ".join(f"{name} {number}" for name, number in report["versions"].items() if number),
         f"{hardware['system']} {hardware['machine']}, {hardware['processor']}, {hardware['cores']} cores, "
-        f"{found['threads']} threads; {', '.join(hardware['accelerators']) or 'no CUDA device'}; "
-        f'device = "auto" is {found["device"]}',
-        *(f"{name}={value}" for name, value in found["environment"].items()),
+        f"{report['threads']} threads; {', '.join(hardware['accelerators']) or 'no CUDA device'}; "
+        f'device = "auto" is {report["device"]}',
+        *(f"{name}={value}" for name, value in report["environment"].items()),
         "",
         _table(
-            {"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"}, found["plugins"]
+            {"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"},
+            report["plugins"],
         ),
-        *(f"{each['name']}: {each['reason']}" for each in found["plugins"] if "reason" in each),
+        *(f"{plugin['name']}: {plugin['reason']}" for plugin in report["plugins"] if "reason" in plugin),
     ]
-    if found["implementations"]:
+    if report["implementations"]:
         columns = {"IMPLEMENTATION": "name", "LAYER": "layer", "DEVICE": "device", "USED": "used", "REASON": "reason"}
-        rows = [each | {"used": "yes" if each["used"] else "no"} for each in found["implementations"]]
+        rows = [offer | {"used": "yes" if offer["used"] else "no"} for offer in report["implementations"]]
         parts += ["", _table(columns, rows)]
     else:
         parts += ["", "no plugin brings another implementation of a layer"]
-    if "agreement" in found:
-        parts += ["", _verdict(found["agreement"])]
+    if "agreement" in report:
+        parts += ["", _verdict(report["agreement"])]
     return "\n".join(parts)
 
 
 def _table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
-    """A table of what the rows have under the keys that each column's title stands for."""
+    """A table of text: `columns` are titles, and the keys of the rows below them."""
     return output.columns(list(columns), [[str(row[key]) or "-" for key in columns.values()] for row in rows])
 
 
 def _verdict(agreement: dict[str, Any]) -> str:
     used = ", ".join(f"{name} in {output.count(count, 'place')}" for name, count in agreement["places"].items())
-    kinds = list(agreement["differences"])
+    dtypes = list(agreement["differences"])
     rows = [
-        [what, *(f"{agreement['differences'][kind][what]:.1e}" for kind in kinds)]
+        [what, *(f"{agreement['differences'][dtype][what]:.1e}" for dtype in dtypes)]
         for what in agreement["differences"]["float32"]
     ]
     return "\n".join(
         [
             f"{agreement['run']} on {agreement['name']}: {used or 'no implementation is used'}",
             f"relative differences to the layers as they are, {output.count(agreement['samples'], 'sample')}:",
-            output.columns(("", *kinds), rows),
+            output.columns(("", *dtypes), rows),
             f"they {'agree' if agreement['agree'] else 'DIFFER'}: at most {agreement['tolerance']:.0e} in float32",
         ]
     )

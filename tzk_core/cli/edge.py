@@ -1,4 +1,4 @@
-"""The edge of the program: whatever is raised below it becomes one sentence, and whatever is said can be printed."""
+"""The edge of the program: errors become sentences, and any text can be printed."""
 
 from __future__ import annotations
 
@@ -50,34 +50,57 @@ def sentence(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit status."""
     if debugging():
         traceback.print_exception(error)
-    if isinstance(error, TzkError):
-        return str(error), USERS
-    if isinstance(error, OSError):
-        return _of_the_system(error), USERS
-    first = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, MemoryError) or _is_memory(error):
-        return _MEMORY + (f" ({first})" if first else ""), USERS
-    if isinstance(error, RecursionError):
-        return "something is nested too deep to be followed: brackets of a file, or parts of a flow", USERS
-    if isinstance(error, UnicodeError):
-        return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8", USERS
-    if _of_nflows(error):
-        return _of_nflows(error), USERS
-    if isinstance(error, RuntimeError) and any(word in first for word in _SHAPES):
-        return f"layers and data do not fit each other: {first} {_place(error)}", USERS
-    if isinstance(error, ImportError):
-        return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`", USERS
+    known = _known(error)
+    if known is not None:
+        return known, USERS
     return (
-        f"this should not happen: {type(error).__name__}: {first} {_place(error)}. It is a fault of TzK or a plugin: "
-        "TZK_DEBUG=1 shows the whole way to it",
+        f"this should not happen: {type(error).__name__}: {_first_line(error)} {_place(error)}. It is a fault of TzK "
+        "or a plugin: TZK_DEBUG=1 shows the whole way to it",
         OURS,
     )
 
 
+def _known(error: Exception) -> str | None:
+    """The sentence of an error of the user's; None for a fault of the program."""
+    if isinstance(error, TzkError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    return _of_python(error) or _of_nflows(error) or _of_shapes(error) or None
+
+
+def _of_python(error: Exception) -> str:
+    """The sentence of an error of Python's own, or "" for another."""
+    first = _first_line(error)
+    if isinstance(error, MemoryError) or _is_memory(error):
+        return _MEMORY + (f" ({first})" if first else "")
+    if isinstance(error, RecursionError):
+        return "something is nested too deep to be followed: brackets of a file, or parts of a flow"
+    if isinstance(error, UnicodeError):
+        return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8"
+    if isinstance(error, ImportError):
+        return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`"
+    return ""
+
+
+def _of_shapes(error: Exception) -> str:
+    """The sentence of torch's error about shapes, or "" for another."""
+    first = _first_line(error)
+    if isinstance(error, RuntimeError) and any(word in first for word in _SHAPES):
+        return f"layers and data do not fit each other: {first} {_place(error)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 @contextmanager
 def printable() -> Iterator[None]:
-    """Within the block stdout and stderr take any text, with stand-ins where their encoding lacks a letter, and a
-    `Note` is a line on stderr."""
+    """Within the block, stdout and stderr take any text.
+
+    Letters that their encoding lacks are replaced. A `Note` is a line on stderr.
+    """
     codecs.register_error("tzk", _stand_in)
     for stream in (sys.stdout, sys.stderr):
         if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
@@ -85,7 +108,7 @@ def printable() -> Iterator[None]:
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
-        def show(
+        def show(  # noqa: PLR0917 -- the signature of `warnings.showwarning`
             message: Warning | str,
             category: type[Warning],
             filename: str,
@@ -124,8 +147,8 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def _of_the_system(error: OSError) -> str:
-    given = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
-    names = [shown_path(os.fsdecode(name)) for name in given]
+    files = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
+    names = [shown_path(os.fsdecode(name)) for name in files]
     reason = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "")
     return f"{' and '.join(names) + ': ' if names else ''}{reason}" + (f": {advice}" if advice else "")

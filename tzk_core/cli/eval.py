@@ -19,7 +19,7 @@ from tzk_core.strict_json import json_text
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many samples of each data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print what results.json would hold.")
-def command(run: Path, split: str, limit: int | None, as_json: bool) -> None:
+def command(*, run: Path, split: str, limit: int | None, as_json: bool) -> None:
     """Print the likelihood table of a run, computed from the run folder alone; writes nothing."""
     folder = RunFolder.open(run)
 

@@ -1,5 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: all stop a command in good order, and within a step wait for its end, so that checkpoints
-are of whole ones."""
+"""Ctrl-C, SIGTERM and SIGHUP: all stop a command in good order.
+
+Within a training step they wait for its end, so that a checkpoint is never of half a step.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def worded(interrupt: KeyboardInterrupt) -> str:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP raise `Stopped`, so that what Ctrl-C leaves in order they leave so too."""
+    """Within the block, SIGTERM and SIGHUP raise `Stopped`, a KeyboardInterrupt as Ctrl-C raises it."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -50,9 +52,11 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], None]]:
-    """Within the block the first Ctrl-C, SIGTERM or SIGHUP is only noted: the function given, called where it is safe,
-    raises KeyboardInterrupt for it. A second one does not wait. Off the main thread, where no signal ever arrives,
-    nothing changes."""
+    """Within the block, the first Ctrl-C, SIGTERM or SIGHUP is only noted.
+
+    The function yielded, called where it is safe, raises KeyboardInterrupt for it. A second signal does not wait. Off
+    the main thread, where no signal ever arrives, nothing changes.
+    """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -70,7 +74,7 @@ def deferred() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """These signals are the handler's within the block, but for those that the program was told to ignore (nohup)."""
+    """Within the block, `handler` has these signals, except those that are ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""`tzk knowledge`: the knowledge types of a run listed, exported as files, imported from files and removed."""
+"""`tzk knowledge`: list, export, import and remove the knowledge types of a run."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def command() -> None:
 @command.command(name="list")
 @RUN
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that the table says, in full, and arguments.")
-def list_(run: Path, as_json: bool) -> None:
+def list_(*, run: Path, as_json: bool) -> None:
     """List the knowledge types of a run; needs no data.
 
     PRIOR is p(κ=1), CORE the hash of the shared flow that the knowledge was trained with. A knowledge type that is
     opaque is kept but cannot be used here; the reason is given below.
     """
-    import tzk_core  # torch, which saying what the command takes does without
+    import tzk_core  # imports torch, which --help does without
 
     listed = tzk_core.list_knowledge(RunFolder.open(run).path)
     if as_json:
@@ -51,8 +51,8 @@ def list_(run: Path, as_json: bool) -> None:
         output.say(f"{run} has no knowledge types: its model is the shared flow alone")
         return
     header = ("NAME", "TYPE", "FROM", "PARAMETERS", "C", "PRIOR", "IMPLIES", "CORE", "BYTES", "SHA256", "STATE")
-    output.say(output.columns(header, [_row(each) for each in listed]))
-    if reasons := [f"{each['name']}: {each['reason']}" for each in listed if each["reason"]]:
+    output.say(output.columns(header, [_row(entry) for entry in listed]))
+    if reasons := [f"{entry['name']}: {entry['reason']}" for entry in listed if entry["reason"]]:
         output.say("\n" + "\n".join(reasons))
 
 
@@ -68,9 +68,10 @@ def list_(run: Path, as_json: bool) -> None:
     help="A .safetensors file, or a folder for NAME.safetensors; default the current folder.",
 )
 def export(run: Path, names: tuple[str, ...], to: Path) -> None:
-    """Write knowledge types as files of their own, which `tzk knowledge import` takes; RUN stays as it is.
+    """Write knowledge types as files of their own, which `tzk knowledge import` takes.
 
-    A file says what it holds and is hashed, so that an import notices damage. Nothing is overwritten.
+    RUN stays as it is. A file describes what it holds and is hashed, so that an import notices damage. Nothing is
+    overwritten.
     """
     import tzk_core  # as above
 
@@ -83,17 +84,19 @@ def export(run: Path, names: tuple[str, ...], to: Path) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--as", "name", help="What to call the knowledge in RUN; for one FILE.")
 @OUT
-def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | None) -> None:
-    """Put exported knowledge types into a run with the same shared flow; nothing that it knew changes.
+def import_(*, run: Path, files: tuple[Path, ...], name: str | None, out: Path | None) -> None:
+    """Put exported knowledge types into a run with the same shared flow.
 
-    Everything is checked before anything is written, and the checkpoint is replaced as a whole.
+    Knowledge that it has already does not change. Everything is checked before anything is written, and the checkpoint
+    is replaced as a whole.
     """
     import tzk_core  # as above
 
     def change(checkpoint: Path | None, **options: Any) -> Changed:
         return tzk_core.import_knowledge(run, files, name, out=checkpoint, **options)
 
-    _change(run, out, "import", change, [*map(str, files), *(["--as", name] if name is not None else [])])
+    words = [*map(str, files), *(["--as", name] if name is not None else [])]
+    _change(run, out, "import", change=change, words=words)
 
 
 @command.command(name="remove")
@@ -101,19 +104,19 @@ def import_(run: Path, files: tuple[Path, ...], name: str | None, out: Path | No
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @OUT
 def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
-    """Take knowledge types out of a run; the files of all others stay byte for byte as they are."""
+    """Remove knowledge types from a run; the files of all others stay byte for byte."""
     import tzk_core  # as above
 
     def change(checkpoint: Path | None, **options: Any) -> Changed:
         return tzk_core.remove_knowledge(run, names, checkpoint, **options)
 
-    _change(run, out, "remove", change, names)
+    _change(run, out, "remove", change=change, words=names)
 
 
 def _change(
-    run: Path, out: Path | None, action: str, change: Callable[..., Changed], words: Sequence[str]
+    run: Path, out: Path | None, action: str, *, change: Callable[..., Changed], words: Sequence[str]
 ) -> None:
-    """Changes a run where it is, or into a new one, and says so in its record."""
+    """Change a run, in place or as a new one, and record that."""
     from tzk_core.storage.locks import writing  # this imports filelock
 
     folder = RunFolder.open(run)
@@ -132,7 +135,7 @@ def _change(
             changed = change(fresh.path / "checkpoint")
             fresh.write(fresh.config, folder.config.read_text(encoding="utf-8"))
             record = folder.read_record() | {"status": "finished"}
-            fresh.write_json(fresh.record, record | {"lineage": _lineage(folder, action, changed, command)})
+            fresh.write_json(fresh.record, record | {"lineage": _lineage(folder, action, changed, command=command)})
     for warning in changed.warnings:
         output.warning(warning)
     done = {"import": "imported into", "remove": "removed from"}[action]
@@ -141,7 +144,7 @@ def _change(
     output.say(f"the likelihood table: {shlex.join(['tzk', 'eval', str(out or run)])}{stale}")
 
 
-def _lineage(folder: RunFolder, action: str, changed: Changed, command: str) -> list[dict[str, Any]]:
+def _lineage(folder: RunFolder, action: str, changed: Changed, *, command: str) -> list[dict[str, Any]]:
     return extended(folder, action, changed.knowledge, core=changed.core, command=command)
 
 

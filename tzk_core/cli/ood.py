@@ -1,8 +1,9 @@
-"""`tzk ood RUN OUTSIDE.toml`: how well a run tells its own data from others, beside plain likelihood."""
+"""`tzk ood RUN OUTSIDE.toml`: how well a run tells its own data from others."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
+    from tzk_core.data.protocol import Dataset
+    from tzk_core.runs.experiment import Experiment
 
 FORMAT = 1
 
@@ -40,6 +43,7 @@ FORMAT = 1
     "-o", "--output", "written", type=click.Path(path_type=Path), help="A folder to write ood.json and ood.md to."
 )
 def command(
+    *,
     run: Path,
     outside: Path,
     split: str,
@@ -51,15 +55,48 @@ def command(
     as_json: bool,
     written: Path | None,
 ) -> None:
-    """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml, by several statistics.
+    """Report areas under the ROC curve between a run's data and those of OUTSIDE.toml.
 
-    Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of another run will do. Thresholds are
-    chosen on the run's validation data, and no statistic is fitted to anything from outside.
+    There is one area for each statistic. Of OUTSIDE.toml only [[datasets]] and plugins are read, so that the config of
+    another run will do. Thresholds are chosen on the run's validation data, and no statistic is fitted to anything from
+    outside.
     """
     folder = RunFolder.open(run)
     if written is not None and not written.is_dir():
         raise TzkError(f"-o is expected to name a folder that is there; {written} is none")
+    report = _report(
+        folder,
+        outside,
+        split=split,
+        limit=limit,
+        knowledge=knowledge,
+        false_alarms=false_alarms,
+        validation=validation,
+        importance_samples=importance_samples,
+    )
+    words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
+    words += [word for name in knowledge for word in ("--knowledge", name)]
+    words += ["--false-alarms", f"{false_alarms:g}", "--validation", str(validation)]
+    words += ["--importance-samples", str(report["importance_samples"])]
+    text = _markdown(report, shlex.join(words))
+    if written is not None:
+        (written / "ood.json").write_text(json_text(report) + "\n", encoding="utf-8")
+        (written / "ood.md").write_text(text, encoding="utf-8")
+    output.say(json_text(report) if as_json else text, nl=as_json)
 
+
+def _report(
+    folder: RunFolder,
+    outside: Path,
+    *,
+    split: str,
+    limit: int | None,
+    knowledge: Sequence[str],
+    false_alarms: float,
+    validation: int,
+    importance_samples: int | None,
+) -> dict[str, Any]:
+    """The contents of ood.json."""
     from tzk_core.config import load_config
     from tzk_core.data.dequantise import dequantise
     from tzk_core.evaluation.evidence import Evidence, evidence
@@ -77,12 +114,7 @@ def command(
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
-    for name, dataset in others.items():
-        if (tuple(dataset.shape), dataset.levels) != (experiment.shape, experiment.levels):
-            raise TzkError(
-                f"{outside}: data set {name!r} is of shape {tuple(dataset.shape)} with {dataset.levels} grey levels; "
-                f"this model's data are of shape {experiment.shape} with {experiment.levels}"
-            )
+    _check_comparable(others, experiment, outside)
     samples = importance_samples or config.evaluation.importance_samples
     chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(names)
 
@@ -97,8 +129,8 @@ def command(
         "format": FORMAT,
         "run": config.name,
         "split": split,
-        "inside": {name: len(each) for name, each in inside.items()},
-        "validation": {name: len(each) for name, each in chosen_on.items()},
+        "inside": {name: len(evidences) for name, evidences in inside.items()},
+        "validation": {name: len(evidences) for name, evidences in chosen_on.items()},
         "knowledge": list(names),
         "false_alarms": false_alarms,
         "importance_samples": samples,
@@ -106,28 +138,30 @@ def command(
         "outside": [],
     }
     for name, dataset in others.items():
-        found = gathered(name, dataset)
-        rows = detections(model, names, chosen_on, inside=joined, outside=found, false_alarms=false_alarms)
-        report["outside"].append({"dataset": name, "count": len(found), "statistics": rows})
-    words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
-    words += [word for name in knowledge for word in ("--knowledge", name)]
-    words += ["--false-alarms", f"{false_alarms:g}", "--validation", str(validation)]
-    words += ["--importance-samples", str(samples)]
-    text = _markdown(report, shlex.join(words))
-    if written is not None:
-        (written / "ood.json").write_text(json_text(report) + "\n", encoding="utf-8")
-        (written / "ood.md").write_text(text, encoding="utf-8")
-    output.say(json_text(report) if as_json else text, nl=as_json)
+        other = gathered(name, dataset)
+        rows = detections(model, names, chosen_on, inside=joined, outside=other, false_alarms=false_alarms)
+        report["outside"].append({"dataset": name, "count": len(other), "statistics": rows})
+    return report
+
+
+def _check_comparable(others: Mapping[str, Dataset], experiment: Experiment, file: Path) -> None:
+    """Raise `TzkError` for a data set of another shape or number of grey levels."""
+    for name, dataset in others.items():
+        if (tuple(dataset.shape), dataset.levels) != (experiment.shape, experiment.levels):
+            raise TzkError(
+                f"{file}: data set {name!r} is of shape {tuple(dataset.shape)} with {dataset.levels} grey levels; "
+                f"this model's data are of shape {experiment.shape} with {experiment.levels}"
+            )
 
 
 def _datasets_only(file: Path) -> Config:
-    """A config of the data sets in a file, and of nothing else in it; `ConfigError` as `load_config` raises it."""
+    """A config of the data sets in a file alone. Raises `ConfigError` as `load_config` does."""
     from tzk_core.config import config_from, read_toml
 
     raw = read_toml(file)
-    kept: dict[str, Any] = {"name": "outside", "training": {"steps": 1}}
-    kept |= {key: raw[key] for key in ("plugins", "datasets") if key in raw}
-    return config_from(kept, source=str(file))
+    tables: dict[str, Any] = {"name": "outside", "training": {"steps": 1}}
+    tables |= {key: raw[key] for key in ("plugins", "datasets") if key in raw}
+    return config_from(tables, source=str(file))
 
 
 def _markdown(report: dict[str, Any], command: str) -> str:
@@ -144,7 +178,7 @@ def _markdown(report: dict[str, Any], command: str) -> str:
         "from outside below it, false alarms that of the run's own images, which it was not chosen on. No statistic\n"
         "is fitted to anything from outside.",
     ]
-    for each in report["outside"]:
+    for compared in report["outside"]:
         header = ["statistic", "what it is", "area", "±", f"detected at {share}", "false alarms"]
         rows = [
             [
@@ -155,9 +189,9 @@ def _markdown(report: dict[str, Any], command: str) -> str:
                 f"{100 * row['detected']:.1f} %",
                 f"{100 * row['false_alarms']:.1f} %",
             ]
-            for row in each["statistics"]
+            for row in compared["statistics"]
         ]
-        outside = f"{each['dataset']} ({output.count(each['count'])}, {report['split']})"
+        outside = f"{compared['dataset']} ({output.count(compared['count'])}, {report['split']})"
         parts += [f"## {inside} against {outside}", aligned(header, rows, range(2, len(header)))]
     parts += ["## Made by", f"```sh\n{command}\n```"]
     return "\n\n".join(parts) + "\n"

@@ -15,7 +15,7 @@ def error(message: str) -> None:
 
 
 def warning(message: str) -> None:
-    """What went well and should be known all the same, on stderr."""
+    """A warning on stderr, after something that succeeded."""
     click.echo(f"warning: {message}", err=True)
 
 
@@ -30,7 +30,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def fields(named: Sequence[tuple[str, str]]) -> str:
-    """Names and what they are, one a line, indented; a name that repeats is left blank."""
+    """Names and texts, one pair a line, indented; a repeated name is left blank."""
     width = max(len(name) for name, _ in named)
     before = ["", *(name for name, _ in named)]
     return "\n".join(

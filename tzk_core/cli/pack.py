@@ -1,4 +1,4 @@
-"""`tzk pack RUN FOLDER`: a small copy of a run, with all that it takes to use its model and nothing of its training."""
+"""`tzk pack RUN FOLDER`: a small copy of a run, to share its model."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ MEGABYTE = 1e6
     show_default=True,
     help="With --half: how many bits per dimension no figure may change by.",
 )
-def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -> None:
-    """Make a small copy of RUN as FOLDER, a run folder again: for `tzk sample`, `eval`, `score` and `add` as RUN is.
+def command(*, run: Path, folder: Path, half: bool, limit: int, tolerance: float) -> None:
+    """Make a small copy of RUN as FOLDER, which is a run folder again.
 
-    The state of the training, curves and pictures are left out: it cannot be resumed. With --half the weights are
-    rounded to half precision, which halves them; tensors where that errs by more than 1/2048, root mean square, stay
-    as they are. It is refused, and nothing is left, if any likelihood changes by more than --tolerance. What the copy
-    gives on --limit test images is kept in it as results-LIMIT.json, so that anybody can check it:
-    tzk eval FOLDER --limit LIMIT --json.
+    `tzk sample`, `eval`, `score` and `add` take it as they take RUN. The state of the training, curves and pictures are
+    left out: it cannot be resumed. With --half the weights are rounded to half precision, which halves them. Tensors
+    where that errs by more than 1/2048, root mean square, stay as they are. It is refused, and nothing is left, if any
+    likelihood changes by more than --tolerance. What the copy gives on --limit test images is kept in it as
+    results-LIMIT.json, so that anybody can check it: tzk eval FOLDER --limit LIMIT --json.
     """
     parent = RunFolder.open(run)
     if not parent.has_model:
@@ -53,35 +53,37 @@ def command(run: Path, folder: Path, half: bool, limit: int, tolerance: float) -
     options = [*(["--half"] if half else []), "--limit", str(limit), *(["--tolerance", str(tolerance)] if half else [])]
     typed = shlex.join(["tzk", "pack", str(run), str(folder), *options])
     with new_folder(folder, option=False) as packed:
-        said = _pack(parent, packed, half, limit, tolerance, typed)
+        report = _pack(parent, packed, half=half, limit=limit, tolerance=tolerance, typed=typed)
     sizes = [
-        sum(file.stat().st_size for file in each.rglob("*") if file.is_file()) / MEGABYTE for each in (run, folder)
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / MEGABYTE for path in (run, folder)
     ]
-    output.say(f"{said}{folder}: {sizes[1]:.2f} MB, of {sizes[0]:.2f} MB in {run}")
+    output.say(f"{report}{folder}: {sizes[1]:.2f} MB, of {sizes[0]:.2f} MB in {run}")
 
 
-def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, tolerance: float, typed: str) -> str:
-    """Fills the new folder; what there is to say of the figures."""
+def _pack(
+    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, tolerance: float, typed: str
+) -> str:
+    """Fill the new folder; the report of how figures changed."""
     from tzk_core.storage.manifest import read_manifest  # these import torch
     from tzk_core.storage.packing import pack_checkpoint
 
     for name in COPIED:
         if (parent.path / name).is_file():
             shutil.copyfile(parent.path / name, packed.path / name)
-    kept = pack_checkpoint(checkpoint_in(parent.path), packed.path / "checkpoint", half=half)
+    unrounded = pack_checkpoint(checkpoint_in(parent.path), packed.path / "checkpoint", half=half)
     record = parent.read_record()
     core = read_manifest(packed.path / "checkpoint")["core"]["hash"]
     record["lineage"] = extended(parent, "pack", [], core=core, command=typed)
-    said = ""
+    report = ""
     if half:
-        record["half"] = {"kept": kept}
-        said = f"kept in float32: {', '.join(kept)}\n" if kept else ""
+        record["half"] = {"kept": unrounded}
+        report = f"kept in float32: {', '.join(unrounded)}\n" if unrounded else ""
     if limit:
-        before, after = _figures(parent, packed, half, limit)
+        before, after = _figures(parent, packed, half=half, limit=limit)
         if half:
             furthest, difference = _furthest(before, after)
             record["half"] |= {"limit": limit, "bits_per_dim": difference}
-            said += f"what changes most, of {limit} images: {furthest}, by {difference:.6f} bits per dimension\n"
+            report += f"what changes most, of {limit} images: {furthest}, by {difference:.6f} bits per dimension\n"
             if difference > tolerance:
                 raise TzkError(
                     f"half precision changes {furthest} by {difference:.6f} bits per dimension, and {tolerance:g} is "
@@ -89,13 +91,16 @@ def _pack(parent: RunFolder, packed: RunFolder, half: bool, limit: int, toleranc
                 )
         packed.write_json(packed.path / f"results-{limit}.json", after)
     packed.write_json(packed.record, record)
-    return said
+    return report
 
 
 def _figures(
-    parent: RunFolder, packed: RunFolder, half: bool, limit: int
+    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """results.json on so many test images, of the run and of its copy: once for both where their weights are alike."""
+    """results.json on `limit` test images, of the run and of its copy.
+
+    It is computed once where their weights are the same.
+    """
     from tzk_core.config import load_run_config  # these import pydantic and torch
     from tzk_core.runs.experiment import Experiment
 
@@ -116,5 +121,5 @@ def _furthest(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str,
         for a, b in zip(after["rows"], before["rows"], strict=True)
         if a["kind"] not in ("baseline", "published")
     }
-    name = max(differences, key=lambda each: differences[each])
+    name = max(differences, key=lambda row: differences[row])
     return name, differences[name]

@@ -1,4 +1,4 @@
-"""What a run will do, said before it does it."""
+"""The plan of a run, shown before it starts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tzk_core.config import Config
 
 
 def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
-    """The plan as text; `described` is what `Experiment.describe` says of itself."""
+    """The plan as text, from what `Experiment.describe` returns."""
     parameters = dict(described["parameters"])
     flow = parameters.pop("flow")
     rows = [("device", f"{described['device']}, {config.dtype}")]
     rows += [("data", f"{name}: {_splits(splits)}") for name, splits in described["data"].items()]
-    for table, kept in described["kept"].items():
-        rows.append(("labels", f"{table}: {_of(kept['labelled'], kept['labels'])}"))
-        if kept["characteristics"]:
-            rows.append(("C", f"{table}: {_of(kept['characterised'], kept['characteristics'])}"))
+    for table, counts in described["kept"].items():
+        rows.append(("labels", f"{table}: {_of(counts['labelled'], counts['labels'])}"))
+        if counts["characteristics"]:
+            rows.append(("C", f"{table}: {_of(counts['characterised'], counts['characteristics'])}"))
     rows.append(("parameters", f"shared flow: {output.count(flow)}"))
     if parameters:
         types = output.count(len(parameters), "knowledge type")
@@ -35,7 +35,7 @@ def plan(config: Config, described: Mapping[str, Any], folder: Path) -> str:
 
 
 def _validation(every: int, samples: Mapping[str, int]) -> str:
-    """On what training is validated, and which data sets it is not validated on."""
+    """The data sets that training is validated on, and those that it is not."""
     if not every:
         return "none (validate_every = 0)"
     there = ", ".join(f"{name}: {output.count(count)}" for name, count in samples.items() if count)

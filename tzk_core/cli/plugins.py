@@ -1,4 +1,4 @@
-"""`tzk plugins`: every plugin that was found, what became of it, and why."""
+"""`tzk plugins`: every installed plugin, its state, and the reason for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tzk_core.strict_json import json_text
 )
 @click.option("--load", is_flag=True, help="Import every part as well; exit with 1 if one cannot be.")
 @click.pass_context
-def command(ctx: click.Context, as_json: bool, load: bool) -> None:
+def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
     """List the plugins: name, distribution, version, state, hooks and, where something is wrong, the reason.
 
     A plugin is ok, disabled (by TZK_PLUGINS), broken, incompatible or shadowed. Without --load none of its

@@ -1,5 +1,4 @@
-"""The program `tzk`: its own commands and those of plugins, each loaded when it is called, and errors as one
-line."""
+"""The program `tzk`: its own commands and those of plugins, loaded when called."""
 
 from __future__ import annotations
 
@@ -27,14 +26,14 @@ OWN_COMMANDS = {
     "check": "Say everything that is wrong with a config.",
     "describe": "Say what a registered part, or a table of a config, is and takes.",
     "schema": "Print the JSON Schema of a config, for editors.",
-    "doctor": "Say what there is, what is used and why not.",
-    "plugins": "List the plugins and what became of each.",
+    "doctor": "Report versions, devices, plugins and active layer implementations.",
+    "plugins": "List the plugins and the state of each.",
 }
 """Name and summary of each command; the module of the same name in this package has it as `command`."""
 
 
 class Program(click.Group):
-    """A group whose help names commands by their summaries alone, so that it loads none of them."""
+    """A group whose help lists commands by their summaries, without loading them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*OWN_COMMANDS, *(name for name, _ in _plugin_commands())]
@@ -78,7 +77,7 @@ class Program(click.Group):
             try:
                 return super().main(*args, **kwargs)
             except Exception as error:  # before a command is known; within one, `invoke` has it
-                sys.exit(_said(error))
+                sys.exit(_report(error))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command: an interrupt is its exit status, any other error one sentence."""
@@ -93,25 +92,24 @@ class Program(click.Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever reads the output has enough: click ends quietly
-            ctx.exit(_said(error))
+            ctx.exit(_report(error))
 
 
-def _said(error: Exception) -> int:
-    """Prints the sentence of an error; the exit status."""
+def _report(error: Exception) -> int:
+    """Print the sentence of an error; the exit status."""
     message, status = edge.sentence(error)
     output.error(message)
     return status
 
 
 def _plugin_commands() -> list[tuple[str, Registered]]:
-    """What to type for each command of a plugin: its plain name, or plugin/name where two would be called
-    so."""
+    """What to type for commands of plugins: a name, or plugin/name where names clash."""
     parts = registry().all(Command)
     names = [*OWN_COMMANDS, *(part.name for part in parts)]
     return [(part.name if names.count(part.name) == 1 else part.qualified_name, part) for part in parts]
 
 
-def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 -- click's call
     if wanted and not ctx.resilient_parsing:
         import tzk_core
 

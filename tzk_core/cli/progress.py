@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, a plain line now and then anywhere else."""
+"""Progress of training: a bar on a terminal, now and then a line anywhere else."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 MOST = 3
-"""Of more knowledge types than these a line says the number only."""
+"""A line names at most so many knowledge types, and counts the others."""
 
 
 @contextmanager
-def shown(steps: int, said: Callable[[Progress], str] | None = None) -> Iterator[Callable[[Progress], None]]:
-    """A function to call with each `Progress`, within a training of `steps` steps. `said` words what is known
-    after a step: by default how many bits the data sets take."""
-    said = said or _said
+def shown(steps: int, words: Callable[[Progress], str] | None = None) -> Iterator[Callable[[Progress], None]]:
+    """A function to call with each `Progress`, within a training of `steps` steps.
+
+    Args:
+        words: the text of a `Progress`; by default how many bits the data sets take.
+    """
+    words = words or _bits
     if sys.stderr.isatty():
         from tqdm import tqdm  # not needed for lines
 
@@ -42,19 +45,19 @@ def shown(steps: int, said: Callable[[Progress], str] | None = None) -> Iterator
         ) as bar:
 
             def show(progress: Progress) -> None:
-                bar.set_postfix_str(said(progress), refresh=False)
+                bar.set_postfix_str(words(progress), refresh=False)
                 bar.update(progress.step - bar.n)
 
             yield show
     else:
-        yield lines(time.monotonic, said)
+        yield lines(time.monotonic, words)
 
 
 def lines(
-    clock: Callable[[], float], said: Callable[[Progress], str] | None = None
+    clock: Callable[[], float], words: Callable[[Progress], str] | None = None
 ) -> Callable[[Progress], None]:
-    """Prints a line at the first call, at the last step, and at most every ten seconds between."""
-    said = said or _said
+    """Print a line at the first call and last step, and every ten seconds between."""
+    words = words or _bits
     last: float | None = None
 
     def show(progress: Progress) -> None:
@@ -62,12 +65,12 @@ def lines(
         now = clock()
         if last is None or progress.step >= progress.steps or now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            output.say(f"step {progress.step:,} of {progress.steps:,}, {said(progress)}")
+            output.say(f"step {progress.step:,} of {progress.steps:,}, {words(progress)}")
 
     return show
 
 
-def _said(progress: Progress) -> str:
+def _bits(progress: Progress) -> str:
     bits = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
     held = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
     best = "" if progress.best is None else f" (best at step {progress.best:,})"
@@ -75,15 +78,15 @@ def _said(progress: Progress) -> str:
 
 
 def gains(progress: Progress) -> str:
-    """The same where knowledge alone is trained: what each of at most MOST types says beyond the prior."""
+    """The text of a `Progress` where knowledge alone is trained: nats beyond the prior."""
     nats = [f"{name} {value:+.1f}" for name, value in list(progress.nats.items())[:MOST]]
     more = [f"{len(progress.nats) - MOST} more"] if len(progress.nats) > MOST else []
-    said = f", nats over the prior: {', '.join(nats + more)}" if nats else ""
-    return f"{_time(progress)}{said}"
+    gained = f", nats over the prior: {', '.join(nats + more)}" if nats else ""
+    return f"{_time(progress)}{gained}"
 
 
 def _time(progress: Progress) -> str:
-    """What is left, or what compiling took: after the step in which that was, nothing is known of the others."""
+    """The time left; after the step that compiled, how long that took."""
     if progress.compiled is not None:
         return f"compiled in {output.duration(progress.compiled)}"
     return f"{output.duration(progress.seconds_left)} left"

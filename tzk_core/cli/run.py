@@ -1,4 +1,4 @@
-"""`tzk run CONFIG`: train a config, evaluate it on test data and leave a run folder."""
+"""`tzk run CONFIG`: train and evaluate a config, and leave a run folder."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     ctx: click.Context,
+    *,
     config: Path,
     overrides: tuple[str, ...],
     out: Path | None,
@@ -48,7 +49,7 @@ def command(
     is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
-    typed = _typed(config, overrides, out, resume)
+    typed = _typed(config, overrides, out=out, resume=resume)
     with ExitStack() as held:
         try:
             status = _new_or_resumed(config, overrides, out, typed=typed, resume=resume, dry_run=dry_run, held=held)
@@ -71,7 +72,7 @@ def _new_or_resumed(
     dry_run: bool,
     held: ExitStack,
 ) -> int:
-    """Runs a config, or goes on with a run; the exit status. `held` keeps the run from being written by others."""
+    """Run a config, or resume a run; the exit status. `held` keeps others from writing it."""
     changed: tuple[Change, ...] = ()
     if resume:
         path = _to_resume(config, out).path
@@ -125,9 +126,9 @@ def _to_resume(config: Path, out: Path | None) -> RunFolder:
 def _opened(
     config: Path, overrides: Sequence[str], path: Path
 ) -> tuple[RunFolder, Config, tuple[Change, ...]]:
-    """The run at `path` to go on with, the config to do so, and how it differs from that of the last session.
+    """The folder of the run to resume, its config, and what has changed in that.
 
-    That config is in run.json, so that what was edited in the folder's config.toml is noticed as well.
+    The last session's config is in run.json, so that edits of the folder's config.toml are noticed as well.
     """
     from tzk_core.config import config_from, load_config
     from tzk_core.runs.resume import changes  # as above
@@ -149,7 +150,7 @@ def _run(
     changed: Sequence[Change],
     held: ExitStack,
 ) -> int:
-    """Builds, trains, evaluates and draws; the exit status."""
+    """Build, train, evaluate and draw; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
     from tzk_core.runs.experiment import Experiment
     from tzk_core.runs.record import add_seconds, begin_session, new_record, record_validation
@@ -162,7 +163,7 @@ def _run(
         return 0
     record = (folder.read_record() if resume else {}) or new_record(config, described["device"], typed)
     if resume:
-        _note_resume(folder, record, changed, typed)
+        _note_resume(folder, record, changed, typed=typed)
     record["config"] = config.to_tables()
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, typed)
@@ -175,7 +176,7 @@ def _run(
         _hold(folder.path, held)
     try:
         with _outcome(folder, record, config):
-            _train_and_report(experiment, folder, record, resume)
+            _train_and_report(experiment, folder, record, resume=resume)
     except KeyboardInterrupt as interrupt:
         output.say(
             f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
@@ -191,8 +192,8 @@ def _write_start(folder: RunFolder, config: Config, record: dict[str, Any]) -> N
     folder.write_json(folder.record, record)
 
 
-def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], typed: str) -> None:
-    """Says from which step the run goes on and what is otherwise now, and writes it into the record."""
+def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Change], *, typed: str) -> None:
+    """Report the step that the run resumes from and what has changed; record both."""
     from tzk_core.runs.record import now
     from tzk_core.runs.resume import described, entry
 
@@ -203,7 +204,10 @@ def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Ch
 
 @contextmanager
 def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Iterator[None]:
-    """Writes into the record how its block ended; to the error of a divergence it adds the command that goes on."""
+    """Write into the record how the block ended.
+
+    The error of a divergence gets the command that resumes the run.
+    """
     from tzk_core.runs.record import record_divergence
     from tzk_core.training.soundness import Diverged  # torch
 
@@ -227,7 +231,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
 
 
 def _train_and_report(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any], resume: bool
+    experiment: Experiment, folder: RunFolder, record: dict[str, Any], *, resume: bool
 ) -> None:
     from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.report import pictures, table
@@ -241,7 +245,7 @@ def _train_and_report(
             check()
 
         try:
-            experiment.train(folder.path, resume and folder.has_checkpoint, after_step)
+            experiment.train(folder.path, resume=resume and folder.has_checkpoint, progress=after_step)
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
@@ -258,7 +262,7 @@ def _train_and_report(
         pictures.draw(experiment, folder.path, results)
 
 
-def _typed(config: Path, overrides: Sequence[str], out: Path | None, resume: bool) -> str:
+def _typed(config: Path, overrides: Sequence[str], *, out: Path | None, resume: bool) -> str:
     """The command as it can be typed again."""
     words = [
         "tzk",

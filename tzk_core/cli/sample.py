@@ -1,9 +1,10 @@
-"""`tzk sample RUN`: draws samples from a trained model, from the prior or given knowledge."""
+"""`tzk sample RUN`: samples of a trained model, from the prior or with knowledge."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -87,6 +88,7 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
     help="A .png or .npz file; default NAME.png.",
 )
 def command(
+    *,
     run: Path,
     knowledge: tuple[str, ...],
     without: tuple[str, ...],
@@ -98,69 +100,96 @@ def command(
     particles: int,
     file: Path | None,
 ) -> None:
-    """Draw samples from a run into a picture: a grid of images, or a scatter plot of points in the plane.
+    """Draw samples of a run as a picture, or write them as an array.
 
-    Several --knowledge are all present, every --without is absent: then it also prints how many particles
-    are behind the samples. Any data goes into an .npz file, as the array `T` of shape (n, *shape).
+    A picture is a grid of images, or a scatter plot of points in the plane. Several --knowledge are all present, every
+    --without is absent: then it also prints how many particles are behind the samples. Any data goes into an .npz file,
+    as the array `T` of shape (n, *shape).
     """
-    import torch  # not needed to say what the command takes
+    import tzk_core  # imports torch, which --help does without
 
-    import tzk_core
-    from tzk_core.random_streams import stream
-
-    folder = RunFolder.open(run)
-    model = tzk_core.load(folder.path)
+    model = tzk_core.load(RunFolder.open(run).path)
     C = _by_name(model, knowledge, characteristics)
     title = _title(knowledge, without)
-    drawable = len(model.shape) == 3 and model.shape[0] in (1, 3) or tuple(model.shape) == (2,)
+    file = _checked_file(file, title, tuple(model.shape), number=number)
+    reports: list[str] = []
+    if len(knowledge) > 1 or without:
+        compose = partial(
+            _compose, model, knowledge, without, C=C, side=side, temperature=temperature, particles=particles
+        )
+        batches = _populations(compose, number, seed, size=max(PART, particles), reports=reports)
+    else:
+        batches = _samples(model, (*knowledge, None)[0], number, C=C, temperature=temperature, seed=seed)
+    try:
+        _write(batches, file, title, number=number)
+    except OSError as error:
+        raise TzkError(f"{file} cannot be written: {error.strerror or error}") from None
+    if len(reports) > 1:
+        reports[0] = f"the first of {output.count(len(reports), 'population')}:\n{reports[0]}"
+    output.say((reports[0] if reports else "") + str(file))
+
+
+def _checked_file(file: Path | None, title: str, shape: tuple[int, ...], *, number: int) -> Path:
+    """The file to write; `TzkError`, before anything is sampled, if it cannot hold the samples."""
+    drawable = len(shape) == 3 and shape[0] in (1, 3) or shape == (2,)
     file = file or Path(f"{title}{'.png' if drawable else '.npz'}")
     if file.suffix not in (".png", ".npz"):
         raise TzkError(f"expected -o to name a .png or .npz file, got {file}")
     if file.suffix == ".png" and not drawable:
-        raise TzkError(f"samples of shape {tuple(model.shape)} are no picture: name an .npz file with -o")
+        raise TzkError(f"samples of shape {shape} are no picture: name an .npz file with -o")
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
-    if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(model.shape)]):
+    if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(shape)]):
         raise TzkError(f"a picture shows at most {most:,} of these samples: name an .npz file with -o for {number:,}")
-    several = len(knowledge) > 1 or bool(without)
-    sizes = _parts(number, max(PART, particles) if several else PART)
-    said: list[str] = []
+    return file
 
-    def drawn() -> Iterator[Tensor]:
-        for start, size in sizes:
-            own = seed if start == 0 else int(torch.randint(2**62, (), generator=stream(seed, "sample", "from", start)))
-            if several:
-                samples, found = _compose(model, knowledge, without, C, side, temperature, size, particles, own)
-                said.append(found)
-                yield samples
-                continue
-            name = (*knowledge, None)[0]
-            fixed = C[name].expand(size, -1) if name in C else None
-            with torch.no_grad():
-                yield model.sample(size, knowledge=name, characteristics=fixed, temperature=temperature, seed=own)
 
-    try:
-        _write(drawn(), number, file, title)
-    except OSError as error:
-        raise TzkError(f"{file} cannot be written: {error.strerror or error}") from None
-    if len(said) > 1:
-        said[0] = f"the first of {output.count(len(said), 'population')}:\n{said[0]}"
-    output.say((said[0] if said else "") + str(file))
+def _samples(
+    model: TzK, name: str | None, number: int, *, C: dict[str, Tensor], temperature: float, seed: int
+) -> Iterator[Tensor]:
+    """Samples of the prior (None) or of one knowledge type, a batch at a time."""
+    import torch
+
+    for start, size in _parts(number, PART):
+        fixed = C[name].expand(size, -1) if name in C else None
+        with torch.no_grad():
+            yield model.sample(
+                size, knowledge=name, characteristics=fixed, temperature=temperature, seed=_seed_at(start, seed)
+            )
+
+
+def _populations(
+    compose: Callable[..., tuple[Tensor, str]], number: int, seed: int, *, size: int, reports: list[str]
+) -> Iterator[Tensor]:
+    """Samples of a composition, a population at a time, each of which adds to `reports`."""
+    for start, count in _parts(number, size):
+        samples, report = compose(number=count, seed=_seed_at(start, seed))
+        reports.append(report)
+        yield samples
+
+
+def _seed_at(start: int, seed: int) -> int:
+    """The seed of the samples from `start` on; the first are those of `seed` itself."""
+    import torch
+
+    from tzk_core.random_streams import stream
+
+    return seed if start == 0 else int(torch.randint(2**62, (), generator=stream(seed, "sample", "from", start)))
 
 
 def _parts(number: int, most: int) -> list[tuple[int, int]]:
-    """Where each part of so many samples begins, and how large it is: what is in memory at a time."""
+    """The parts, (start, size), in which `number` samples are taken, to limit memory."""
     return [(start, min(most, number - start)) for start in range(0, number, most)]
 
 
 def _by_name(
-    model: TzK, knowledge: tuple[str, ...], given: tuple[tuple[str, tuple[float, ...]], ...]
+    model: TzK, knowledge: tuple[str, ...], options: tuple[tuple[str, tuple[float, ...]], ...]
 ) -> dict[str, Tensor]:
-    """C as --characteristics says, by the name of the knowledge type; checked, so that errors name the option."""
+    """C by knowledge type, as --characteristics has it. Raises `TzkError` that names the option."""
     import torch  # not needed to say what the command takes
 
-    found: dict[str, Tensor] = {}
-    for written, numbers in given:
+    by_name: dict[str, Tensor] = {}
+    for written, numbers in options:
         if not knowledge:
             raise TzkError("--characteristics needs --knowledge: they are characteristics of a knowledge type")
         if not written and len(knowledge) > 1:
@@ -171,19 +200,20 @@ def _by_name(
             raise TzkError(
                 f"--characteristics of {name!r}, which --knowledge does not name{nearest(name, knowledge)}"
             )
-        if name in found:
+        if name in by_name:
             raise TzkError(f"--characteristics of {name!r} are given twice: which ones?")
         expected = model.find(name).characteristics
         if len(numbers) != expected:
             raise TzkError(f"{name} has {expected} characteristics; got {len(numbers)} by --characteristics")
-        found[name] = torch.tensor(numbers, dtype=model.like.dtype)
-    return found
+        by_name[name] = torch.tensor(numbers, dtype=model.like.dtype)
+    return by_name
 
 
 def _compose(
     model: TzK,
     knowledge: tuple[str, ...],
     without: tuple[str, ...],
+    *,
     C: dict[str, Tensor],
     side: Literal["decoder", "encoder"],
     temperature: float,
@@ -220,9 +250,9 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
     return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
-def _write(parts: Iterable[Tensor], number: int, file: Path, title: str) -> None:
-    """Writes samples as they come into an .npz file, or all at once into a picture."""
-    import torch  # each of these only where its kind of file is written
+def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> None:
+    """Write samples into an .npz file as they come, or into one picture."""
+    import torch  # imports where that file is written
 
     if file.suffix == ".npz":
         from tzk_core.data.packed import write_array

@@ -1,9 +1,10 @@
-"""`tzk score RUN FILE_OR_FOLDER`: how likely images are, which knowledge they show, and whether they show none."""
+"""`tzk score RUN FILE_OR_FOLDER`: likelihoods of images, and the knowledge that they show."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from tzk_core.runs.folder import RunFolder
 from tzk_core.strict_json import json_text
 
 if TYPE_CHECKING:
+    from tzk_core.config import Config
     from tzk_core.data.reading import Read
     from tzk_core.evaluation.evidence import Evidence
     from tzk_core.evaluation.novelty import Verdicts
@@ -48,6 +50,7 @@ FORMAT = 1
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
 def command(
+    *,
     run: Path,
     path: Path,
     knowledge: tuple[str, ...],
@@ -61,7 +64,7 @@ def command(
     as_json: bool,
     table: Path | None,
 ) -> None:
-    """Say of each image how likely it is and which knowledge type it shows best, or that it shows none of them.
+    """Score images: how likely each is, and which knowledge type it shows best, or none.
 
     FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file with
     an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it. Images are
@@ -78,85 +81,122 @@ def command(
     if table is not None and not table.parent.is_dir():
         raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
 
+    report = _report(
+        folder,
+        path,
+        knowledge=knowledge,
+        like=like,
+        statistic=statistic,
+        false_alarms=false_alarms,
+        threshold=threshold,
+        validation=validation,
+        importance_samples=importance_samples,
+        seed=seed,
+    )
+    if table is not None:
+        _write(table, report["images"])
+    output.say(json_text(report) if as_json else _text(report))
+    for entry in report["unreadable"]:
+        output.error(entry["reason"])
+    if report["unreadable"]:
+        click.get_current_context().exit(1)
+
+
+def _report(
+    folder: RunFolder,
+    path: Path,
+    *,
+    knowledge: Sequence[str],
+    like: str | None,
+    statistic: str | None,
+    false_alarms: float,
+    threshold: float | None,
+    validation: int,
+    importance_samples: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What `--json` prints."""
     import tzk_core  # not needed to say what the command takes
     from tzk_core.config import load_config
-    from tzk_core.data.protocol import Unread
-    from tzk_core.data.reading import read_all
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
     from tzk_core.plugins import registry
     from tzk_core.runs.calibration import calibration
-    from tzk_core.runs.tables import chosen_device, datasets_of, readers_of
+    from tzk_core.runs.tables import chosen_device
 
     config = load_config(folder.config)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
     model = tzk_core.load(folder.path).to(chosen_device(config.device))
-    datasets = datasets_of(config) if threshold is None else readers_of(config, model.shape)
-    read = read_all(path, datasets, like)
-    levels = next(iter(datasets.values())).levels
-    if isinstance(next(iter(datasets.values())), Unread) and read.T.is_floating_point():
-        levels = None  # the data that would tell are gone: what has no grey levels is taken for real-valued
+    read, levels = _read(path, config, model.shape, like=like, needs_data=threshold is None)
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
     statistic = usable(statistic, names)
-    found = evidence(
+    scored = evidence(
         model, dequantised(read.T, levels, seed), names, importance_samples=samples, seed=seed, levels=levels
     )
     if threshold is None:
-        chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(
-            names
+        calibrated = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation)
+        novelty = Novelty.from_validation(
+            model, names, calibrated.inside(names), false_alarms=false_alarms, statistic=statistic
         )
-        novelty = Novelty.from_validation(model, names, chosen_on, false_alarms=false_alarms, statistic=statistic)
     else:
         novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
-    verdicts = novelty.verdicts(found)
-    report: dict[str, Any] = {
+    return {
         "format": FORMAT,
-        "run": str(run),
+        "run": str(folder.path),
         "knowledge": list(names),
         "importance_samples": samples,
         "seed": seed,
         **novelty.to_json(),
-        "images": _images(read, found, verdicts, levels),
+        "images": _images(read, scored, novelty.verdicts(scored), levels=levels),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in read.unreadable.items()],
     }
-    if table is not None:
-        _write(table, report["images"])
-    output.say(json_text(report) if as_json else _text(report))
-    for each in report["unreadable"]:
-        output.error(each["reason"])
-    if report["unreadable"]:
-        click.get_current_context().exit(1)
 
 
-def _images(read: Read, found: Evidence, verdicts: Verdicts, levels: int | None) -> list[dict[str, Any]]:
-    """One entry an image, in the order of the files; what is not finite is null."""
+def _read(
+    path: Path, config: Config, shape: tuple[int, ...], *, like: str | None, needs_data: bool
+) -> tuple[Read, int | None]:
+    """The images, read as the data sets of the run are, and their grey levels."""
+    from tzk_core.data.protocol import Unread
+    from tzk_core.data.reading import read_all
+    from tzk_core.runs.tables import datasets_of, readers_of
+
+    datasets = datasets_of(config) if needs_data else readers_of(config, shape)
+    read = read_all(path, datasets, like)
+    first = next(iter(datasets.values()))
+    if isinstance(first, Unread) and read.T.is_floating_point():
+        return read, None  # the data that would tell are gone: what has no grey levels is taken for real-valued
+    return read, first.levels
+
+
+def _images(read: Read, scored: Evidence, verdicts: Verdicts, *, levels: int | None) -> list[dict[str, Any]]:
+    """One entry for each image, in their order; None for what is not finite."""
     from tzk_core.units import bits_per_dim  # imports torch
 
     dims = read.T[0].numel()
-    bits = bits_per_dim(found.log_prob.double(), dims, levels).tolist()
-    best = found.log_ratio.argmax(1).tolist() if found.knowledge else [None] * len(found)
-    ratios, presences = found.log_ratio.tolist(), found.log_presence.exp().tolist()
+    bits = bits_per_dim(scored.log_prob.double(), dims, levels).tolist()
+    best = scored.log_ratio.argmax(1).tolist() if scored.knowledge else [None] * len(scored)
+    ratios, presences = scored.log_ratio.tolist(), scored.log_presence.exp().tolist()
     images = []
     for i, column in enumerate(best):
         none = bool(verdicts.none[i])
         entry = {
             "file": str(read.files[i]),
             "row": read.rows[i],
-            "log_prob": _number(found.log_prob[i].item()),
+            "log_prob": _number(scored.log_prob[i].item()),
             "bits_per_dim": _number(bits[i]),
             "none": none,
-            "knowledge": None if column is None or none else found.knowledge[column],
-            "best": None if column is None else found.knowledge[column],
+            "knowledge": None if column is None or none else scored.knowledge[column],
+            "best": None if column is None else scored.knowledge[column],
             "log_ratio": None if column is None else _number(ratios[i][column]),
             "presence": None if column is None else _number(presences[i][column]),
             "statistic": _number(verdicts.values[i].item()),
             "p_value": None if verdicts.p_value is None else verdicts.p_value[i].item(),
             "each": {
                 name: {"log_ratio": _number(ratios[i][j]), "presence": _number(presences[i][j])}
-                for j, name in enumerate(found.knowledge)
+                for j, name in enumerate(scored.knowledge)
             },
         }
         images.append(entry)
@@ -168,7 +208,7 @@ def _number(value: float) -> float | None:
 
 
 def _write(file: Path, images: list[dict[str, Any]]) -> None:
-    """A line an image, without what is said of each knowledge type that is not the best."""
+    """Write one line for each image, with the best knowledge type alone."""
     fields = [key for key in images[0] if key != "each"]
     try:
         with file.open("w", newline="", encoding="utf-8") as stream:
@@ -184,29 +224,29 @@ def _text(report: dict[str, Any]) -> str:
     statistic, limit = report["statistic"], report["threshold"]
     header = ["file", "bits/dim", "log p(T)", "knowledge", "log ratio", "p(κ=1)", statistic["name"], "p-value"]
     cells = []
-    for each in report["images"]:
-        row = "" if each["row"] is None else f"[{each['row']}]"
-        best = each["best"] or "-"
-        none = "out of distribution" if each["best"] is None else f"none of them ({best})"
+    for image in report["images"]:
+        row = "" if image["row"] is None else f"[{image['row']}]"
+        best = image["best"] or "-"
+        none = "out of distribution" if image["best"] is None else f"none of them ({best})"
         cells.append(
             [
-                each["file"] + row,
-                _decimals(each["bits_per_dim"], 3),
-                _decimals(each["log_prob"], 1),
-                none if each["none"] else best,
-                _decimals(each["log_ratio"], 1),
-                _decimals(each["presence"], 3),
-                _decimals(each["statistic"], 3),
-                _decimals(each["p_value"], 4),
+                image["file"] + row,
+                _decimals(image["bits_per_dim"], 3),
+                _decimals(image["log_prob"], 1),
+                none if image["none"] else best,
+                _decimals(image["log_ratio"], 1),
+                _decimals(image["presence"], 3),
+                _decimals(image["statistic"], 3),
+                _decimals(image["p_value"], 4),
             ]
         )
-    said = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
+    summary = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
     if limit["false_alarms"] is not None:
         counts = ", ".join(f"{output.count(number)} of {name}" for name, number in limit["validation"].items())
-        said += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
-    number = sum(each["none"] for each in report["images"])
-    said += f".\n{output.count(number)} of {output.count(len(report['images']), 'image')} are none of them."
-    return output.columns(header, cells) + "\n\n" + said
+        summary += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
+    number = sum(image["none"] for image in report["images"])
+    summary += f".\n{output.count(number)} of {output.count(len(report['images']), 'image')} are none of them."
+    return output.columns(header, cells) + "\n\n" + summary
 
 
 def _decimals(value: float | None, digits: int) -> str:

@@ -32,14 +32,14 @@ transforms."""
 class PartCheck:
     """A part that a table names, the arguments given to it, and what is wrong with them."""
 
-    def __init__(self, registry: Registry, kind: type[Spec], name: str, own_keys: Sequence[str]) -> None:
-        self.kind = kind
+    def __init__(self, registry: Registry, spec_type: type[Spec], name: str, *, own_keys: Sequence[str]) -> None:
+        self.spec_type = spec_type
         self.name = name
         self.own_keys = own_keys
         self.missing = ""
         self.signature: Signature | None = None
         try:
-            self.signature = signature(registry.find(kind, name))
+            self.signature = signature(registry.find(spec_type, name))
         except TzkError as error:
             self.missing = str(error)
 
@@ -48,37 +48,33 @@ class PartCheck:
         wrong type."""
         if self.signature is None:
             return
-        taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.kind]}
+        taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.spec_type]}
+        part = f"{self.spec_type.kind} '{self.name}'"
         for name, value in arguments.items():
             if name in taken:
-                if not _finite(value):
-                    yield name, f"expected finite numbers, got {shown(value)}"
-                elif message := type_problem(taken[name].annotation, value):
+                if message := _value_problem(taken[name].annotation, value):
                     yield name, message
             elif not self.signature.open:
-                yield (
-                    name,
-                    f"{self.kind.kind} '{self.name}' takes no such argument"
-                    + (
-                        nearest(name, [*taken, *self.own_keys]) or f" (it takes {', '.join(taken) or 'none'})"
-                    ),
-                )
+                hint = nearest(name, [*taken, *self.own_keys]) or f" (it takes {', '.join(taken) or 'none'})"
+                yield name, f"{part} takes no such argument{hint}"
         for argument in taken.values():
             if argument.required and argument.name not in FILLED_IN and argument.name not in arguments:
-                yield (
-                    argument.name,
-                    f"{self.kind.kind} '{self.name}' needs this argument"
-                    + (f" ({argument.annotation})" if argument.annotation else ""),
-                )
+                annotation = f" ({argument.annotation})" if argument.annotation else ""
+                yield argument.name, f"{part} needs this argument{annotation}"
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the defaults of those not given, as far as TOML can hold them."""
         defaults = {
             argument.name: argument.value
             for argument in (self.signature.arguments if self.signature else ())
-            if argument.name not in SUPPLIED[self.kind] and _fits_toml(argument.value)
+            if argument.name not in SUPPLIED[self.spec_type] and _fits_toml(argument.value)
         }
         return {**defaults, **arguments}
+
+
+def _value_problem(annotation: str, value: Any) -> str:
+    """What is wrong with an argument's value, or "" if nothing is."""
+    return type_problem(annotation, value) if _finite(value) else f"expected finite numbers, got {shown(value)}"
 
 
 def _finite(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -49,18 +49,27 @@ def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
     checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
     the config asks for is not installed, since nothing else can be said before that.
     """
-    return _checked(Config, MODELS, read_toml(path), str(path), overrides, folder=FilePath(path).parent)
+    return _checked(
+        Config, MODELS, read_toml(path), source=str(path), overrides=overrides, folder=FilePath(path).parent
+    )
 
 
 def load_run_config(path: FilePath | str) -> Config:
     """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
-    return _checked(Config, MODELS, read_toml(path), str(path), lenient=True, folder=FilePath(path).parent)
+    return _checked(Config, MODELS, read_toml(path), source=str(path), lenient=True, folder=FilePath(path).parent)
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
     """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
-    folder = FilePath(path).parent
-    return _checked(AdditionSpec, ADDITION_MODELS, read_toml(path), str(path), overrides, base=base, folder=folder)
+    return _checked(
+        AdditionSpec,
+        ADDITION_MODELS,
+        read_toml(path),
+        source=str(path),
+        overrides=overrides,
+        base=base,
+        folder=FilePath(path).parent,
+    )
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
@@ -100,28 +109,33 @@ def config_from(
     tables: Mapping[str, Any],
     source: str = "config",
     overrides: Sequence[str] = (),
+    *,
     parts: Registry | None = None,
 ) -> Config:
     """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
     plugins."""
-    return _checked(Config, MODELS, tables, source, overrides, parts)
+    return _checked(Config, MODELS, tables, source=source, overrides=overrides, parts=parts)
 
 
 def addition_from(
     tables: Mapping[str, Any],
     base: Base,
     source: str = "spec",
+    *,
     overrides: Sequence[str] = (),
     parts: Registry | None = None,
 ) -> AdditionSpec:
     """The same for the tables of a spec."""
-    return _checked(AdditionSpec, ADDITION_MODELS, tables, source, overrides, parts, base)
+    return _checked(
+        AdditionSpec, ADDITION_MODELS, tables, source=source, overrides=overrides, parts=parts, base=base
+    )
 
 
 def _checked(
     whole: type[AnyTable],
     models: Mapping[tuple[str, ...], type[Table]],
     tables: Mapping[str, Any],
+    *,
     source: str,
     overrides: Sequence[str] = (),
     parts: Registry | None = None,
@@ -140,6 +154,24 @@ def _checked(
     problems = Problems(source, raw, overridden)
     prepared = _prepared(raw, models)
     check_keys(prepared, problems, models)
+    _check_parts(prepared, raw, problems, parts=parts, lenient=lenient, overridden=overridden, folder=folder)
+    for where, message in broken_rules(_sections(prepared, problems, models, base=base)):
+        problems.add(where, message)
+    problems.check()
+    return whole.model_validate_json(as_json(prepared), strict=True)
+
+
+def _check_parts(
+    prepared: dict[str, Any],
+    raw: Mapping[str, Any],
+    problems: Problems,
+    *,
+    parts: Registry,
+    lenient: bool,
+    overridden: Sequence[Path],
+    folder: FilePath | None,
+) -> None:
+    """Check the arguments of every part, and fill in its defaults and the paths of its files, in place."""
     for where, table, check in _parts(prepared, parts):
         if check.missing and lenient:
             continue
@@ -148,13 +180,9 @@ def _checked(
         for argument, message in check.problems(table["arguments"]):
             problems.add((*where, argument), message)
         table["arguments"] = check.resolved(table["arguments"])
-        if folder is not None and check.kind is Dataset and check.signature is not None:
+        if folder is not None and check.spec_type is Dataset and check.signature is not None:
             typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
-            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed)
-    for where, message in broken_rules(_sections(prepared, problems, models, base)):
-        problems.add(where, message)
-    problems.check()
-    return whole.model_validate_json(as_json(prepared), strict=True)
+            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed=typed)
 
 
 def _with_new_names(
@@ -219,10 +247,10 @@ def _sections(
     prepared: Mapping[str, Any],
     problems: Problems,
     models: Mapping[tuple[str, ...], type[Table]],
+    *,
     base: Base | None,
 ) -> Sections:
-    """The tables that are valid by themselves, so that what fits together is checked even beside faulty
-    ones."""
+    """The tables that are valid by themselves, so that rules between them are checked even beside faulty ones."""
     sections = Sections(
         datasets=_valid_tables(prepared.get("datasets"), DatasetTable),
         knowledge=_valid_tables(prepared.get("knowledge"), KnowledgeTable),
@@ -245,8 +273,8 @@ def _sections(
 
 
 def _valid_tables(tables: Any, model: type[AnyTable]) -> dict[int, AnyTable]:
-    found = {i: _valid(table, model) for i, table in enumerate(tables if isinstance(tables, list) else [])}
-    return {i: table for i, table in found.items() if table is not None}
+    checked = {i: _valid(table, model) for i, table in enumerate(tables if isinstance(tables, list) else [])}
+    return {i: table for i, table in checked.items() if table is not None}
 
 
 def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
@@ -259,9 +287,10 @@ def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
 def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
     """Every table that names a registered part: its path, the table, and the part with its arguments."""
     flow = prepared.get("flow")
-    check: Callable[[type[Spec], str, type[PartTable]], PartCheck] = lambda kind, name, model: PartCheck(  # noqa: E731
-        parts, kind, name, own_keys(model)
-    )
+
+    def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
+        return PartCheck(parts, spec_type, name, own_keys=own_keys(model))
+
     if (
         isinstance(flow, dict)
         and "layers" not in flow
@@ -279,10 +308,10 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
         (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
         (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
     )
-    for path, tables, kind, model, default in arrays:
+    for path, tables, spec_type, model, default in arrays:
         for index, table in enumerate(tables if isinstance(tables, list) else []):
             if isinstance(table, dict) and isinstance(name := table.get("type", default), str):
-                yield (*path, index), table, check(kind, name, model)
+                yield (*path, index), table, check(spec_type, name, model)
 
 
 def _naming_key(raw: Mapping[str, Any], where: Path) -> str:

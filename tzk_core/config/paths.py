@@ -13,7 +13,9 @@ from tzk_core.errors import Note
 from tzk_core.files import shown_path
 
 
-def resolved(arguments: Mapping[str, Any], signature: Signature, folder: Path, typed: frozenset[str]) -> dict[str, Any]:
+def resolved(
+    arguments: Mapping[str, Any], signature: Signature, folder: Path, *, typed: frozenset[str]
+) -> dict[str, Any]:
     """The arguments with relative paths made absolute, where something is there.
 
     A path is looked for in the `folder` of the config, then in the working folder, with a `Note`; one that was `typed`

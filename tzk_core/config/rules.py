@@ -201,6 +201,13 @@ def _starts(sections: Sections) -> Found:
 
 def _added(sections: Sections, base: Base) -> Found:
     """What a spec may not do to what it adds to."""
+    yield from _added_knowledge(sections, base)
+    yield from _added_datasets(sections, base.config)
+    if sections.evaluation is not None:
+        yield from _added_titles(sections.evaluation, base.config.evaluation)
+
+
+def _added_knowledge(sections: Sections, base: Base) -> Found:
     named = [table.name for table in base.config.knowledge]  # though its knowledge may have been removed
     older = {naming.key(name): name for name in (*named, *base.knowledge)}
     for index, knowledge in sections.knowledge.items():
@@ -210,8 +217,11 @@ def _added(sections: Sections, base: Base) -> Found:
                 ("knowledge", index, "name"),
                 f"the run has a knowledge type '{knowledge.name}' already{also}: choose another name",
             )
-    weighted = any(table.weight is not None for table in base.config.datasets)
-    known = {table.name: table for table in base.config.datasets}
+
+
+def _added_datasets(sections: Sections, config: Config) -> Found:
+    weighted = any(table.weight is not None for table in config.datasets)
+    known = {table.name: table for table in config.datasets}
     for index, dataset in sections.datasets.items():
         if dataset.name in known:
             for key, ours, theirs in _differing(dataset, known[dataset.name]):
@@ -223,15 +233,17 @@ def _added(sections: Sections, base: Base) -> Found:
         elif weighted != (dataset.weight is not None):
             wanted = "have a weight each: give this one too" if weighted else "have no weights: leave it out"
             yield ("datasets", index, "weight"), f"the data sets of the run {wanted}"
+
+
+def _added_titles(evaluation: EvaluationTable, older: EvaluationTable) -> Found:
     for key in ("partitions", "means"):
-        if sections.evaluation is not None:
-            for title, globs in getattr(sections.evaluation, key).items():
-                theirs = getattr(base.config.evaluation, key).get(title, globs)
-                if theirs != globs:
-                    yield (
-                        ("evaluation", key, title),
-                        f"the run has '{title}' already, of {', '.join(theirs)}: choose another title",
-                    )
+        for title, globs in getattr(evaluation, key).items():
+            theirs = getattr(older, key).get(title, globs)
+            if theirs != globs:
+                yield (
+                    ("evaluation", key, title),
+                    f"the run has '{title}' already, of {', '.join(theirs)}: choose another title",
+                )
 
 
 def _differing(ours: DatasetTable, theirs: DatasetTable) -> Iterator[tuple[str, object, object]]:
@@ -267,7 +279,7 @@ def _published(index: int, row: PublishedTable, sections: Sections) -> Found:
         yield ("published", index, "dataset"), _unknown("data set", row.dataset, _names(sections.datasets))
 
 
-def _unknown(what: str, name: str, known: list[str], verb: str = "is called") -> str:
+def _unknown(what: str, name: str, known: list[str], *, verb: str = "is called") -> str:
     return f"no {what} {verb} '{name}'" + (
         nearest(name, known) or f" (there is {', '.join(known) or 'none'})"
     )

@@ -141,7 +141,7 @@ def _from_object(target: Any) -> Signature:
     try:
         parameters: Iterable[inspect.Parameter] = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
-        return Signature((), True, inspect.getdoc(target) or "", _file(target))
+        return Signature((), open=True, docstring=inspect.getdoc(target) or "", file=_file(target))
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return Signature(
         arguments=tuple(_inspected(p) for p in parameters if p.kind in named),

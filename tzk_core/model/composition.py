@@ -204,7 +204,7 @@ class Composition:
             implied = name in listed(asked)
             why = "which others imply" if implied else "which is not among the knowledge"
             raise TzkError(f"characteristics have no use for {name!r}, {why}: leave them out")
-        return characteristics_rows(C, 1, knowledge.characteristics, name, self.like)
+        return characteristics_rows(C, 1, knowledge.characteristics, name=name, like=self.like)
 
     def _ratio(self, name: str, z: Tensor, *, side: Side, samples: int, generator: torch.Generator) -> Tensor:
         """log p(z given K)/p(z) of one present member, (batch,), by decoder or encoder."""

@@ -163,7 +163,7 @@ class TzK(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """T = f_T(z), (batch, *shape). Where SymLog's inverse would overflow, T is where it saturates."""
-        check_observations(z, self.latent_shape, "z", self.like)
+        check_observations(z, self.latent_shape, "z", like=self.like)
         return in_double(InverseTransform(self.flow.transform), z, "z")
 
     def log_prob(
@@ -202,7 +202,7 @@ class TzK(nn.Module):
             return self.flow.base.log_prob(z) + logabsdet
         member = self.find(name)
         if C is not None:
-            C = characteristics_rows(C, T.shape[0], member.characteristics, name, z)
+            C = characteristics_rows(C, T.shape[0], member.characteristics, name=name, like=z)
             return member.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
         return log_prob_present(member, z, importance_samples, generator=generator) + logabsdet
@@ -250,7 +250,7 @@ class TzK(nn.Module):
         if C is None:
             C = member.imagine(member.characteristics_prior.noise((n,), generator).to(like))
         else:
-            C = characteristics_rows(C, n, member.characteristics, name, like)
+            C = characteristics_rows(C, n, member.characteristics, name=name, like=like)
         z = member.decode(C, temperature * member.latent.noise((n,), generator).to(like))
         return self.flow.transform.inverse(z)[0]
 

@@ -33,7 +33,7 @@ class CompiledTerms:
     backend: that of `torch.compile`.
     """
 
-    def __init__(self, required: bool = False, backend: str = "inductor") -> None:
+    def __init__(self, *, required: bool = False, backend: str = "inductor") -> None:
         self.required = required
         self.failure: str | None = None
         self.sizes: dict[str, int] = {}

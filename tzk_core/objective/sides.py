@@ -106,7 +106,7 @@ def characteristics_terms(
     return CharacteristicsTerms(filled_in, log_prior if from_prior else log_encoded, log_encoded, log_ratio, log_prior)
 
 
-def present_sides(
+def present_sides(  # noqa: PLR0917 -- torch.func.vmap maps positional arguments alone
     knowledge: Knowledge,
     z: Tensor,
     log_prob_z: Tensor,

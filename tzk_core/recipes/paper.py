@@ -24,6 +24,7 @@ MOST_STEPS = 1000
 
 def paper(
     shape: tuple[int, ...],
+    *,
     steps: int = 10,
     tile: int = 16,
     alpha: float = 1e-6,
@@ -36,7 +37,7 @@ def paper(
     (knee = 0). `initialisation` is that of the tiled convolutions, "identity" or "orthogonal"; `knee` that of `SymLog`.
     """
     _check(shape, steps, tile)
-    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation, knee)])
+    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
 
 
 def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
@@ -54,12 +55,12 @@ paper.upgrade = upgrade  # type: ignore[attr-defined]
 paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
 
 
-def flow_steps(shape: tuple[int, ...], steps: int, tile: int, gain: float = 0.03, knee: float = 1.0) -> Composite:
+def flow_steps(shape: tuple[int, ...], steps: int, tile: int, *, gain: float = 0.03, knee: float = 1.0) -> Composite:
     """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
     scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
     0.35; `tests/test_recipes.py` measures both."""
     _check(shape, steps, tile)
-    parts = _steps(shape, steps, tile, "identity", knee)
+    parts = _steps(shape, steps, tile, initialisation="identity", knee=knee)
     affine = [part for part in parts if isinstance(part, Affine)]
     quantiles = torch.special.ndtri((torch.arange(1000, dtype=torch.float64) + 0.5) / 1000)
     values = gain * quantiles
@@ -90,7 +91,9 @@ def start_steps(transform: Composite, z: Tensor) -> None:
         z = part(z)[0]
 
 
-def _steps(shape: tuple[int, ...], steps: int, tile: int, initialisation: str, knee: float) -> list[Transform]:
+def _steps(
+    shape: tuple[int, ...], steps: int, tile: int, *, initialisation: str, knee: float
+) -> list[Transform]:
     """On images every second step sees every second pixel: tiles of neighbours and tiles of strided pixels take turns,
     so that information reaches all dimensions. A vector is one tile of all its dimensions.
 
@@ -135,7 +138,7 @@ def _check(shape: tuple[int, ...], steps: int, tile: int) -> None:
         )
 
 
-def _squeeze(shape: tuple[int, ...], tile: int, strided: bool) -> Squeeze | None:
+def _squeeze(shape: tuple[int, ...], tile: int, *, strided: bool) -> Squeeze | None:
     """What brings an image to where a step works; None if it is there already, or cannot be cut into such tiles."""
     if strided:
         return Squeeze(shape)

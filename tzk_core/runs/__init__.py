@@ -1,1 +1,1 @@
-"""What a config describes, from its data to its results, and the folder that a run leaves."""
+"""Runs of a config, from its data to its results, and the run folder."""

@@ -1,4 +1,4 @@
-"""One spec added to the model of a run: its data, its knowledge types, their training and evaluation."""
+"""One spec added to the model of a run: data, knowledge types, training and evaluation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ from tzk_core.training.trainer import Progress
 
 
 class AdditionRun:
-    """What a spec describes, with the model of the run opened and the data loaded; nothing is trained or written yet.
+    """A spec, with its model and data loaded; nothing is trained or written yet.
 
-    model: the run's. experiment: that of the new knowledge alone, with the same shared flow, the new types, and those
-    data sets that the spec gives or names.
+    Attributes:
+        model: the run's.
+        experiment: that of the new knowledge alone, with the same shared flow, the new types, and the data sets that
+            the spec has or names.
 
     Raises `TzkError` for data that cannot be had or do not fit the model, and for names that are taken.
     """
@@ -51,8 +53,8 @@ class AdditionRun:
                     f"one of {self.model.shape}: give it the same size"
                 )
         self._check_levels()
-        for name, kind in self.experiment.model.named_knowledge():
-            self.model.check_addition(name, kind)
+        for name, knowledge in self.experiment.model.named_knowledge():
+            self.model.check_addition(name, knowledge)
         for name, splits in self.experiment.describe()["data"].items():
             for split in ("train", "test"):
                 if not splits[split]:
@@ -65,8 +67,10 @@ class AdditionRun:
         return self.experiment.knowledge_names
 
     def train(self, folder: Path | None = None, progress: Callable[[Progress], None] | None = None) -> Report:
-        """Trains the new knowledge and adds it to `model`, or raises and leaves that as it was; metrics.csv goes into
-        `folder`."""
+        """Train the new knowledge and add it to `model`; metrics.csv goes into `folder`.
+
+        Whatever is raised, the model then is as it was.
+        """
         settings, negatives = addition_settings(self.addition, self.base.config.objective)
         return train_addition(
             self.model,
@@ -82,7 +86,7 @@ class AdditionRun:
         )
 
     def evaluate(self) -> dict[str, Any]:
-        """The contents of results.json: the data sets of the spec and the new knowledge, on test data."""
+        """The contents of results.json: the new knowledge on the test data of the spec."""
         results = self.experiment.evaluate("test")
         for entry in results["knowledge"]:
             entry["multiplier"] = 0.0  # the constraint is off
@@ -116,11 +120,11 @@ class AdditionRun:
 
     def _tables(self) -> dict[str, KnowledgeTable]:
         """The table of each new knowledge type."""
-        return {each.name: each.table for each in self.experiment.annotation.knowledge}
+        return {expanded.name: expanded.table for expanded in self.experiment.annotation.knowledge}
 
     def _groups(self, samples: Samples, table: KnowledgeTable) -> torch.Tensor:
-        """The class of each sample, (n,), by the label column that the table names; -1 where there is none."""
-        columns = {column for each in self.experiment.train_samples.values() for column in each.labels}
+        """The class of each sample, (n,), by the table's label column; -1 without a label."""
+        columns = {column for split in self.experiment.train_samples.values() for column in split.labels}
         if table.groups not in columns:
             raise TzkError(
                 f"[[knowledge]] {table.name!r}: groups = {table.groups!r} is no label column of the data"
@@ -133,7 +137,7 @@ class AdditionRun:
         return torch.from_numpy(np.where(labels == "", -1, classes.reshape(-1)))
 
     def _containing(self) -> dict[str, dict[str, torch.Tensor]]:
-        """By data set, where the older knowledge is present that the new implies, as the run's own tables say."""
+        """By data set, presence of older knowledge that the new implies, by the run's tables."""
         new = dict(self.experiment.model.named_knowledge())
         everything = KnowledgeDict({**dict(self.model.named_knowledge()), **new})
         implied = set().union(*(everything.implied_by(name) for name in new)) & set(self.model.knowledge)
@@ -149,26 +153,26 @@ class AdditionRun:
         }
 
     def _tables_for(self, implied: set[str]) -> list[KnowledgeTable]:
-        """The tables of the run that `implied` come from, as far as all their data sets are among those at hand."""
+        """The run's tables that `implied` come from, if all their data sets are loaded."""
         run, here = self.base.config, self.experiment.datasets
         everywhere = tuple(table.name for table in run.datasets)
-        found = []
+        tables = []
         for table in run.knowledge:
             is_here = set(table.datasets(everywhere)) <= set(here)
             if is_here and any(fnmatchcase(name, glob(table.name)) for name in implied):
-                found.append(table.model_copy(update={"unobserved": {}}))
-        return found
+                tables.append(table.model_copy(update={"unobserved": {}}))
+        return tables
 
     def _check_levels(self) -> None:
-        """Raises `TzkError` where the data sets of the run, as far as they can be had here, have other grey levels."""
+        """Raise `TzkError` where data sets of the run that can be loaded have other levels."""
         for table in self.base.config.datasets:
             try:
                 levels = registry().find(DatasetSpec, table.type).load()(**table.arguments).levels
             except TzkError:
                 continue  # a model may be used where its data are not
             if levels != self.experiment.levels:
-                said = [f"{each} grey levels" if each else "real values" for each in (self.experiment.levels, levels)]
+                ours, theirs = (f"{n} grey levels" if n else "real values" for n in (self.experiment.levels, levels))
                 raise TzkError(
-                    f"the data of the spec have {said[0]}, those of the run, {table.name!r} for one, {said[1]}: "
+                    f"the data of the spec have {ours}, those of the run, {table.name!r} for one, {theirs}: "
                     "a model is of one kind of data"
                 )

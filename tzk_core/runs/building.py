@@ -10,25 +10,25 @@ from tzk_core.training.initialisation import initialise
 
 
 def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
-    """The model that a config describes, with `flow` in the place of its shared flow if given."""
+    """The model that a config describes, with `flow`, if any, as its shared flow."""
     model = TzK(flow or _build_flow(config, data.shape))
-    for each in data.annotation.knowledge:
-        table = each.table
+    for expanded in data.annotation.knowledge:
+        table = expanded.table
         knowledge = build_knowledge(
             table.type,
             model.latent_shape,
             seed=config.seed,
-            name=each.name,
+            name=expanded.name,
             characteristics=table.characteristics,
             **table.arguments,
         )
-        knowledge.describe_as(implies=each.implies)
-        model.add(each.name, knowledge)
+        knowledge.describe_as(implies=expanded.implies)
+        model.add(expanded.name, knowledge)
     return model
 
 
 def start_model(model: TzK, data: RunData) -> None:
-    """Fit the priors to the training population, and start the shared flow from one large batch of its own."""
+    """Fit the priors to the training population; start the shared flow from one batch."""
     size = data.config.training.initialisation
     T, presence = data.first_batch(size) if size else (None, {})
     shares = data.batches.population().double()

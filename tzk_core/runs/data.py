@@ -1,4 +1,4 @@
-"""The data of a config: its data sets and their splits, where knowledge is in them, and batches."""
+"""The data of a config: data sets and splits, the annotation of knowledge, and batches."""
 
 from __future__ import annotations
 
@@ -54,18 +54,21 @@ class RunData:
         return self._splits[name]
 
     def limited(self, dataset: str, split: str, limit: int | None) -> Samples:
-        """At most `limit` samples of a split, chosen by seed; raises `TzkError` if the split is empty."""
+        """At most `limit` samples of a split, chosen by seed.
+
+        Raises `TzkError` if the split is empty.
+        """
         return limited(self.split(split)[dataset], dataset, split, limit=limit, seed=self.config.seed)
 
     @property
     def characteristics(self) -> dict[str, Tensor]:
-        """By knowledge type whose C is observed, the C of all training samples, (n, c), rows of nan without one."""
-        found: dict[str, list[Tensor]] = {}
+        """By knowledge type, the observed C of training samples, (n, c), nan if missing."""
+        columns_of: dict[str, list[Tensor]] = {}
         for name in self.annotation.names:
             for columns in self.annotation.characteristics.values():
                 if name in columns:
-                    found.setdefault(name, []).append(columns[name])
-        return {name: torch.cat(each) for name, each in found.items()}
+                    columns_of.setdefault(name, []).append(columns[name])
+        return {name: torch.cat(columns) for name, columns in columns_of.items()}
 
     @cached_property
     def batches(self) -> JointBatches:
@@ -73,10 +76,10 @@ class RunData:
         training = self.config.training
         weights = {table.name: table.weight for table in self.config.datasets if table.weight is not None}
         exclusive: dict[str, list[str]] = {}
-        for each in self.annotation.knowledge:
-            if each.table.exclusive:
-                exclusive.setdefault(each.table.name, []).append(each.name)
-        hiding = [each.name for each in self.annotation.knowledge if each.table.labelled]
+        for expanded in self.annotation.knowledge:
+            if expanded.table.exclusive:
+                exclusive.setdefault(expanded.table.name, []).append(expanded.name)
+        hiding = [expanded.name for expanded in self.annotation.knowledge if expanded.table.labelled]
         columns = [self.annotation.names.index(name) for name in hiding]
         labelled = {name: ~table[:, columns].isnan().any(1) for name, table in self.annotation.presence.items()}
         return JointBatches(
@@ -94,9 +97,12 @@ class RunData:
         )
 
     def first_batch(self, size: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """A batch to start a model from: T, (about `size`, *shape), dequantised, and presence, (n,) by knowledge type.
+        """A batch to start a model from: T, dequantised, and presence by knowledge type.
 
-        Every data set has the share that it has in training, but for one that has fewer samples.
+        Every data set has the share that it has in training, except one that has fewer samples.
+
+        Returns:
+            T, (about `size`, *shape), and presence, (n,) by knowledge type.
         """
         parts, presence = [], []
         for dataset, samples in self.split("train").items():
@@ -109,7 +115,7 @@ class RunData:
         return torch.cat(parts), dict(zip(self.annotation.names, columns, strict=True))
 
     def held_out(self) -> dict[str, Observations]:
-        """The samples that training is validated on, by data set; those without a validation split are left out."""
+        """The samples that training is validated on, by data set with a validation split."""
         return held_out(
             self.split("validation"),
             self.annotation,
@@ -124,7 +130,8 @@ class RunData:
         training = self.config.training
         if not training.validate_every:
             return {}
-        return {name: min(len(each), training.validation_samples) for name, each in self.split("validation").items()}
+        splits = self.split("validation")
+        return {name: min(len(samples), training.validation_samples) for name, samples in splits.items()}
 
     def _check_batch(self, samples: int) -> None:
         size = self.config.training.batch_size

@@ -1,4 +1,4 @@
-"""The model of a run on one split of its data: what can be evaluated, and results.json."""
+"""The model of a run on a split of its data: results.json, and its preconditions."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class RunEvaluation:
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
-        """The knowledge types that the config says where to find and that the model has: what can be evaluated."""
+        """The knowledge types that can be evaluated: those of both the config and the model."""
         return tuple(name for name in self.data.annotation.names if name in self.model.knowledge)
 
     def evaluable(self, split: str) -> list[str]:
-        """A sentence for each thing that `results` will find in part only, or not at all.
+        """A note for whatever `results` can evaluate in part only, or not at all.
 
         Needs the labels alone, and no trained model. Raises `TzkError` for what cannot be evaluated: an empty split, a
         glob without a match, a partition or a mean that fits no data set.
@@ -86,7 +86,7 @@ class RunEvaluation:
         return results | {"notes": notes} if notes else results
 
     def split(self, dataset: str, split: str, limit: int | None) -> EvaluationSplit:
-        """One split of one data set, dequantised, with what is known of the knowledge in it."""
+        """One split of one data set, dequantised, with presence and characteristics."""
         data, seed = self.data, self.config.seed
         samples = data.limited(dataset, split, limit)
         annotation, names = data.annotation.of({dataset: samples}), self.knowledge_names
@@ -111,8 +111,10 @@ class RunEvaluation:
         )
 
     def _takes(self, name: str, C: Tensor) -> bool:
-        """Whether the model has this knowledge with as many characteristics as the data supply; one that came from
-        elsewhere may have others."""
+        """Whether the model has this knowledge with as many characteristics as the data supply.
+
+        Imported knowledge may have another number of them.
+        """
         return name in self.knowledge_names and self.model.find(name).characteristics == C.shape[1]
 
     def _labels(self, split: str, limit: int | None) -> Labels:
@@ -123,13 +125,15 @@ class RunEvaluation:
         return Labels(split, names, {name: table[:, columns] for name, table in annotation.presence.items()})
 
     def _wholes(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The members of partitions and of means, by title; `TzkError` for a glob without a match."""
+        """Members of partitions and means, by title. Raises `TzkError` for an unmatched glob."""
         evaluation, names = self.config.evaluation, self.data.annotation.names
         return matched(evaluation.partitions, names), matched(evaluation.means, names)
 
     def _complete(self, wholes: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
-        """The partitions or means that the model has all members of; and a sentence for each that is left out, since
-        the rest would be another figure."""
+        """The partitions or means that are complete in the model; notes for the others.
+
+        A part of the members would give another figure.
+        """
         complete, notes = {}, []
         for title, members in wholes.items():
             if gone := [name for name in members if name not in self.model.knowledge]:
@@ -140,7 +144,7 @@ class RunEvaluation:
         return complete, notes
 
     def _differences(self) -> list[str]:
-        """A sentence for each way in which the knowledge of the model is not that of the config."""
+        """A note for each difference between the knowledge of the model and of the config."""
         notes, opaque, names = [], self.model.opaque, self.data.annotation.names
         if gone := [name for name in names if name not in self.knowledge_names and name not in opaque]:
             notes.append(f"Knowledge types of the config that this model does not have any more: {', '.join(gone)}.")
@@ -149,4 +153,4 @@ class RunEvaluation:
                 "Knowledge types of this model that are not evaluated, since no [[knowledge]] of the config says in "
                 f"which samples they are present: {', '.join(others)}."
             )
-        return notes + [f"Not evaluated: {each.reason}." for each in opaque.values()]
+        return notes + [f"Not evaluated: {knowledge.reason}." for knowledge in opaque.values()]

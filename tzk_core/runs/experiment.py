@@ -33,10 +33,11 @@ from tzk_core.training.validation import Validation
 
 
 class Experiment:
-    """What a config describes, with the data loaded and the model built; nothing is trained or written yet.
+    """A config, with its data and model; nothing is trained or written yet.
 
-    `flow`, if given, is taken in the place of the one that the config describes, and `known` are knowledge types that
-    exist elsewhere and may be implied: so one can be of knowledge that is added to a trained model.
+    Args:
+        flow: takes the place of the shared flow that the config describes, as for knowledge added to a trained model.
+        known: knowledge types that exist elsewhere and may be implied.
 
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
@@ -72,7 +73,7 @@ class Experiment:
 
     @property
     def kept(self) -> dict[str, Kept]:
-        """By table of knowledge, how many labels and characteristics were kept."""
+        """How many labels and characteristics were not hidden, by table of knowledge."""
         return self.data.kept
 
     @property
@@ -91,7 +92,7 @@ class Experiment:
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
-        """The knowledge types that the config says where to find and that the model has: what can be evaluated."""
+        """The knowledge types that can be evaluated: those of both the config and the model."""
         return self.evaluation.knowledge_names
 
     @property
@@ -106,18 +107,19 @@ class Experiment:
 
     @property
     def dataset_knowledge(self) -> dict[str, str]:
-        """Data set -> the knowledge type that is present in it and nowhere else, whatever the labels."""
+        """By data set, the knowledge type present in all of it and nowhere else."""
         return {
-            each.present["dataset"][0]: each.name
-            for each in self.annotation.knowledge
-            if set(each.present) == {"dataset"} and len(each.present["dataset"]) == 1
-            and each.name in self.knowledge_names
+            expanded.present["dataset"][0]: expanded.name
+            for expanded in self.annotation.knowledge
+            if set(expanded.present) == {"dataset"}
+            and len(expanded.present["dataset"]) == 1
+            and expanded.name in self.knowledge_names
         }
 
     @property
     def observed(self) -> dict[str, tuple[str, ...]]:
-        """Knowledge type -> the names of the data's characteristics that are its C, where C is observed."""
-        return {each.name: each.observed for each in self.annotation.knowledge if each.observed}
+        """By knowledge type with observed C, the names of those characteristics in the data."""
+        return {expanded.name: expanded.observed for expanded in self.annotation.knowledge if expanded.observed}
 
     def describe(self) -> dict[str, Any]:
         """What a run will do, for a person to read before it does.
@@ -145,19 +147,19 @@ class Experiment:
         }
 
     def evaluable(self, split: str = "test") -> list[str]:
-        """A sentence for each thing that `evaluate` will find in part only, or not at all.
+        """A note for whatever `evaluate` can evaluate in part only, or not at all.
 
         Needs the labels alone, and no trained model. Raises `TzkError` for what cannot be evaluated.
         """
         return self.evaluation.evaluable(split)
 
     def train(
-        self, folder: Path, resume: bool = False, progress: Callable[[Progress], None] | None = None
+        self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None
     ) -> None:
-        """Train to the end, leaving metrics.csv and checkpoint/ in `folder`; `resume` goes on from its checkpoint.
+        """Train to the end, leaving metrics.csv and checkpoint/ in `folder`.
 
-        With validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is
-        written and the exception goes on.
+        `resume` goes on from the checkpoint there. With validation data best/ is there too, and the model is then that
+        one. On KeyboardInterrupt a checkpoint is written and the exception goes on.
         """
         trainer = Trainer(
             self.model,
@@ -179,13 +181,13 @@ class Experiment:
         self.multipliers = dict(trainer.multipliers.values)
 
     def validation(self) -> Validation | None:
-        """What training is validated on; None without a validation split, or if it is not to be."""
+        """What training is validated on; None without a validation split, or if that is off."""
         sets = self.data.held_out() if self.config.training.validate_every else {}
         weights = {name: float(self.batches.weights[name]) for name in sets}
         return Validation(sets, weights, levels=self.levels, seed=self.config.seed) if sets else None
 
     def load(self, folder: Path) -> None:
-        """Take the model from a run folder: the best by validation where there is one, else the last."""
+        """Take the model from a run folder: the best by validation, or else the last."""
         checkpoint = checkpoint_in(folder)
         stored = read_stored(checkpoint, trainer=True)
         self.model, self.step = model_of(stored).to(self.device), stored.step
@@ -194,15 +196,22 @@ class Experiment:
         self.multipliers = {} if shared_alone else dict(multipliers_in(stored.trainer(), checkpoint))
 
     def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
-        """The contents of results.json on one split; `limit` takes so many samples of each data set, chosen by seed."""
+        """The contents of results.json on one split.
+
+        Args:
+            limit: at most so many samples of each data set, chosen by seed.
+        """
         return self.evaluation.results(
             split, limit, multipliers=self.multipliers, step=self.step, last_step=self.last_step
         )
 
     def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}; `limit` as in `evaluate`."""
-        found = self.evaluation.split(dataset, split, limit)
-        return found.T, found.presence
+        """T, (n, *shape), dequantised, and presence, (n, knowledge), in {0, 1, nan}.
+
+        `limit` is that of `evaluate`.
+        """
+        samples = self.evaluation.split(dataset, split, limit)
+        return samples.T, samples.presence
 
 
 def _count(module: torch.nn.Module) -> int:

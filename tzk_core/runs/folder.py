@@ -80,7 +80,7 @@ class RunFolder:
         self.write(file, json_text(value) + "\n")
 
 
-def already_there(path: Path, option: bool = True) -> str:
+def already_there(path: Path, *, option: bool = True) -> str:
     """What to say of a run folder that cannot be made because something of that name is there; `option`: whether its
     name came by --out."""
     if not option:

@@ -1,4 +1,4 @@
-"""What became of a trained model since: the lineage in run.json, and run folders that come of others."""
+"""The lineage of a model in run.json, and run folders made from others."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from tzk_core.storage.places import checkpoint_in
 def extended(
     parent: RunFolder, action: str, knowledge: Sequence[str], *, core: str, command: str
 ) -> list[dict[str, Any]]:
-    """The lineage of `parent`, oldest first, with what is done to it now: {"run": the parent's name, "action": "add",
-    "import" or "remove", "knowledge": names, "core": the hash of the shared flow, "command", "date"}."""
+    """The lineage of `parent`, oldest first, with an entry for what is done now.
+
+    An entry is {"run": the parent's name, "action": "add", "import", "remove" or "pack", "knowledge": names,
+    "core": the hash of the shared flow, "command", "date"}.
+    """
     entry = {
         "run": parent.path.resolve().name,
         "action": action,
@@ -65,13 +68,16 @@ def changing(folder: RunFolder, action: str, knowledge: Sequence[str], *, core: 
 
 
 @contextmanager
-def new_folder(path: Path, option: bool = True) -> Iterator[RunFolder]:
-    """Yield a run folder to fill, which is at `path` once the block is through: whole or not at all.
+def new_folder(path: Path, *, option: bool = True) -> Iterator[RunFolder]:
+    """Yield a run folder to fill; after the block it is at `path`, if complete.
 
-    Raises `TzkError` if there is something of this name, whatever is in it. `option`: whether the name came by --out.
+    Args:
+        option: whether the name came by --out.
+
+    Raises `TzkError` if there is something of this name already.
     """
     try:
         with atomic.new_folder(path) as fresh:
             yield RunFolder(fresh)
     except atomic.AlreadyThere:
-        raise TzkError(already_there(path, option)) from None
+        raise TzkError(already_there(path, option=option)) from None

@@ -1,4 +1,4 @@
-"""What a run may go on with otherwise than it began, and what it was that changed."""
+"""Changes of a config with which a run may be resumed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MAY_CHANGE = (
         for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate", "matrix_learning_rate")
     ),
 )
-"""What a run may go on with otherwise than it began; the steps may only grow."""
+"""Keys that may change when a run is resumed; the steps may only grow."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key whose value is another one than in the session before; None is a key without a value."""
+    """One key whose value differs from the session before; None stands for no value."""
 
     key: tuple[str, ...]
     old: Any
@@ -51,30 +51,30 @@ class Change:
 
 
 def changes(stored: Config, asked: Config, folder: Path) -> tuple[Change, ...]:
-    """How the config to go on with differs; TzkError with every key whose new value would make it another run."""
-    found = [Change(*each) for each in _differences(stored.model_dump(), asked.model_dump())]
+    """How the config to resume with differs. Raises `TzkError` with every key that may not."""
+    all_changes = [Change(*difference) for difference in _differences(stored.model_dump(), asked.model_dump())]
     refused = [
-        f"{each}, and may only grow" if _shorter(each) else str(each)
-        for each in found
-        if _shorter(each) or not any(each.key[: len(free)] == free for free in MAY_CHANGE)
+        f"{change}, and may only grow" if _shorter(change) else str(change)
+        for change in all_changes
+        if _shorter(change) or not any(change.key[: len(free)] == free for free in MAY_CHANGE)
     ]
     if refused:
         raise TzkError(
             f"{folder} cannot be resumed with another config than it began with: {'; '.join(refused)}. "
             "Give the old values, or begin a new run without --resume"
         )
-    return tuple(found)
+    return tuple(all_changes)
 
 
-def described(step: int | None, found: Sequence[Change]) -> str:
+def described(step: int | None, changes: Sequence[Change]) -> str:
     """What to say of a run that goes on."""
     start = "going on" if step is None else f"going on from step {step:,}"
-    return start + "".join(f"\n  {each}" for each in found)
+    return start + "".join(f"\n  {change}" for change in changes)
 
 
-def entry(step: int | None, found: Sequence[Change], *, command: str, date: str) -> dict[str, Any]:
-    """What run.json has of a run that went on from `step`; changes are {key: [old, new]}."""
-    changed = {each.name: [each.old, each.new] for each in found}
+def entry(step: int | None, changes: Sequence[Change], *, command: str, date: str) -> dict[str, Any]:
+    """The entry in run.json of a run resumed from `step`; changes are {key: [old, new]}."""
+    changed = {change.name: [change.old, change.new] for change in changes}
     return {"step": step, "changes": changed, "command": command, "date": date}
 
 

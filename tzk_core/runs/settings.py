@@ -1,4 +1,4 @@
-"""Settings of a training from the tables of a config, or of a spec that is added to a run."""
+"""Settings of a training, from the tables of a config or of a spec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def settings_of(config: Config) -> Settings:
 
 
 def addition_settings(spec: AdditionSpec, objective: ObjectiveTable) -> tuple[Settings, Negatives]:
-    """How a spec is trained on a run with this objective, and what its knowledge is told from."""
+    """How a spec is trained on a run with this objective, and its negatives."""
     training = spec.training
     own = set(NegativesTable.model_fields)
     wording = objective.model_dump(include=set(WordingTable.model_fields))

@@ -1,4 +1,4 @@
-"""What single tables and keys of a config stand for: data sets, samples of a split, names of knowledge, a device."""
+"""Objects that single tables and keys of a config name: data sets, samples, a device."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from tzk_core.random_streams import stream
 
 
 def datasets_of(config: Config) -> dict[str, Dataset]:
-    """The data sets of a config by the names that it gives them; most read no data before a split is asked for."""
+    """The data sets of a config by name; most read data with their first split."""
     return {
         table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
     }
 
 
 def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
-    """The same for reading what comes from outside alone: where its data are gone, a data set stands as `Unread`."""
+    """The data sets of a config, for reading files; `Unread` where their data are gone."""
     readers: dict[str, Dataset] = {}
     for table in config.datasets:
-        kind = registry().find(DatasetSpec, table.type).load()
+        dataset_type = registry().find(DatasetSpec, table.type).load()
         try:
-            readers[table.name] = kind(**table.arguments)
+            readers[table.name] = dataset_type(**table.arguments)
         except TzkError as error:
-            unread = getattr(kind, "unread", None)
+            unread = getattr(dataset_type, "unread", None)
             gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
             readers[table.name] = gone
     return readers
 
 
 def limited(samples: Samples, name: str, split: str, *, limit: int | None, seed: int) -> Samples:
-    """At most `limit` samples of a split, chosen by seed, in their order; raises `TzkError` if the split is empty."""
+    """At most `limit` samples of a split, chosen by seed, in order.
+
+    Raises `TzkError` if the split is empty.
+    """
     if not len(samples):
         raise TzkError(
             f"the {split} split of data set {name!r} is empty, so that there is nothing to evaluate: give the data set "
@@ -49,7 +52,7 @@ def limited(samples: Samples, name: str, split: str, *, limit: int | None, seed:
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device that a config names; "auto" is a CUDA device where there is one, else the CPU."""
+    """The device that a config names; "auto" is a CUDA device, or else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -49,7 +49,7 @@ class Budget(TorchFunctionMode):
         self.modules = TIMES * TIMES * tensors + SOME
         self._hooks = ExitStack()
 
-    def __torch_function__(
+    def __torch_function__(  # noqa: PLR0917 -- the signature of torch's
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}

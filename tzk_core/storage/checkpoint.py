@@ -58,7 +58,7 @@ def save_checkpoint(
             "core": {
                 "hash": core,
                 "parts": model.flow.parts.to_json() if model.flow.parts else None,
-                **write_file(fresh, CORE, save_tensors(tensors.stored(model.flow, half))),
+                **write_file(fresh, CORE, save_tensors(tensors.stored(model.flow, half=half))),
             },
             "knowledge": {},
         }
@@ -212,7 +212,7 @@ def knowledge_file(
 ) -> tuple[dict[str, Any], bytes]:
     """What the manifest says of a knowledge type, but for its file, and the file; `half` as in `save_checkpoint`."""
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-    return entry, save_tensors(tensors.stored(kind, half), metadata={"tzk": json.dumps({"name": name, **entry})})
+    return entry, save_tensors(tensors.stored(kind, half=half), metadata={"tzk": json.dumps({"name": name, **entry})})
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def check_core(flow: SharedFlow, parts: FlowParts | None, file: bytes, *, said: 
 
     flow: gives shapes and base. parts: as the manifest has them. file: the core's, at `where`.
     """
-    states = (tensors.parse(file, where, half) for half in (False, True))  # a model of float16 is hashed as such
+    states = (tensors.parse(file, where, half=half) for half in (False, True))  # a model of float16 is hashed as such
     if any(_hash(flow, parts, state) == said for state in states):
         return
     what = "the shared flow" if parts else "the shared flow, which was built in Python and passed,"

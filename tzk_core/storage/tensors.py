@@ -19,7 +19,7 @@ def of(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
-def stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+def stored(module: torch.nn.Module, *, half: bool) -> dict[str, Tensor]:
     """What is written of a module; with `half` in float16 what float16 has exactly."""
     tensors = of(module)
     for name, tensor in tensors.items() if half else ():
@@ -28,7 +28,7 @@ def stored(module: torch.nn.Module, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def parse(file: bytes, where: Path, half: bool = False) -> dict[str, Tensor]:
+def parse(file: bytes, where: Path, *, half: bool = False) -> dict[str, Tensor]:
     """The tensors of a file, float16 as float32 but with `half`. Raises `TzkError`, calling it `where`, if it is no
     safetensors."""
     try:

@@ -116,7 +116,7 @@ def _check_known(
         model.find(name)
         check_presence(column, count, name)
     for name, C in characteristics.items():
-        check_observed(C, count, model.find(name).characteristics, name)
+        check_observed(C, count, model.find(name).characteristics, name=name)
 
 
 def _held(model: TzK, given: Tensor | Sequence[Any], seed: int) -> Validation:

@@ -55,7 +55,7 @@ class MuonWithAdam:
     def param_groups(self) -> list[dict[str, Any]]:
         return [group for part in self.parts for group in part.param_groups]
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 -- the signature of torch's
         for part in self.parts:
             part.zero_grad(set_to_none)
 

@@ -11,6 +11,7 @@ from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import torch
 import torch.multiprocessing
 from nflows.transforms.base import Transform
@@ -72,16 +73,16 @@ class Spread(Transform):
             self._start(inputs)
         if torch.is_grad_enabled():
             return _InParts.apply(self, inputs, *self._trained())
-        return self.encode(inputs, False)
+        return self.encode(inputs, graph=False)
 
-    def encode(self, inputs: Tensor, graph: bool) -> tuple[Tensor, Tensor]:
+    def encode(self, inputs: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
         """z and log|dz/dT|, (batch, ...) and (batch,), without a graph here; with `graph`, ready for `backward`."""
         self.turn += 1
         own, *others = (part for part in inputs.detach().tensor_split(self.count) if len(part))
         parameters = [each.detach() for each in self._every]
         with self._busy(len(others)) as busy:
             for worker, part in zip(busy, others, strict=True):
-                worker.encode(part, graph, parameters)
+                worker.encode(part, parameters, graph=graph)
             with torch.set_grad_enabled(graph):
                 self._part = self.transform(own)
             parts = [self._part, *(worker.encoded() for worker in busy)]
@@ -140,7 +141,7 @@ class Spread(Transform):
         try:
             self._workers = [_Worker(pickled, self._every, threads) for _ in range(self.count - 1)]
             with torch.no_grad():
-                parts, _ = self.encode(inputs, False)
+                parts, _ = self.encode(inputs, graph=False)
             if torch.linalg.vector_norm(parts - whole) > APART * torch.linalg.vector_norm(whole):
                 raise TzkError(
                     "this flow cannot be trained in several processes: z of a sample depends on who else is in its "
@@ -159,9 +160,9 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, spread: Spread, inputs: Tensor, *trained: Tensor) -> tuple[Tensor, Tensor]:
-        found = spread.encode(inputs, True)
+        encoded = spread.encode(inputs, graph=True)
         ctx.spread, ctx.turn = spread, spread.turn
-        return found
+        return encoded
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -193,7 +194,7 @@ class _Worker:
         theirs.close()
         atexit.register(self._connection.close)  # at which it ends, before multiprocessing waits for it
 
-    def encode(self, part: Tensor, graph: bool, parameters: Sequence[Tensor]) -> None:
+    def encode(self, part: Tensor, parameters: Sequence[Tensor], *, graph: bool) -> None:
         torch._foreach_copy_(self._values, list(parameters))
         self._send((part.numpy(), graph))
 
@@ -238,45 +239,59 @@ class _Worker:
         return f"exit code {self._process.exitcode}"
 
 
-def _work(pickled: bytes, values: Tensor, gradients: Tensor, connection: Connection, threads: int) -> None:
+def _work(  # noqa: PLR0917 -- multiprocessing passes `args` by position
+    pickled: bytes, values: Tensor, gradients: Tensor, connection: Connection, threads: int
+) -> None:
     """The other process: parts come in, z and gradients go out, until the connection closes."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # an interrupt is the trainer's to answer, who closes the connection
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    transform: Transform | None = None
-    found: tuple[Tensor, Tensor] | None = None
-    trained: list[Tensor] = []
-    into: list[Tensor] = []
+    torch.set_flush_denormal(True)  # noqa: FBT003 -- torch takes it by position
+    share: _Share | None = None
     while True:
         try:
-            first, second = connection.recv()
+            message = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            if transform is None:
-                transform = pickle.loads(pickled)
-                parameters = list(transform.parameters())
-                for parameter, view in zip(parameters, _views(values, parameters), strict=True):
-                    parameter.data = view
-                trained = [each for each in parameters if each.requires_grad]
-                into = _views(gradients, trained)
-            if isinstance(second, bool):
-                with torch.set_grad_enabled(second):
-                    found = transform(torch.from_numpy(first))
-                connection.send(tuple(each.detach().numpy() for each in found))
-            else:
-                assert found is not None
-                pull = torch.from_numpy(first), torch.from_numpy(second)
-                back = torch.autograd.grad(found, trained, pull, allow_unused=True)
-                for view, gradient in zip(into, back, strict=True):
-                    if gradient is not None:
-                        view.copy_(gradient)
-                connection.send([gradient is not None for gradient in back])
-                found = None
+            share = share or _Share(pickled, values, gradients)
+            connection.send(share.answer(*message))
         except Exception as error:
             connection.send(_portable(error))
+
+
+class _Share:
+    """The copy of the transform in another process, on memory shared with the trainer's."""
+
+    def __init__(self, pickled: bytes, values: Tensor, gradients: Tensor) -> None:
+        self._transform: Transform = pickle.loads(pickled)
+        parameters = list(self._transform.parameters())
+        for parameter, view in zip(parameters, _views(values, parameters), strict=True):
+            parameter.data = view
+        self._trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self._gradients = _views(gradients, self._trained)
+        self._encoded: tuple[Tensor, Tensor] | None = None
+
+    def answer(self, first: np.ndarray, second: np.ndarray | bool) -> tuple[np.ndarray, ...] | list[bool]:  # noqa: FBT001
+        """Encode a part (`first`, and whether to keep its graph), or pull two gradients back through the last one."""
+        return self._encode(first, graph=second) if isinstance(second, bool) else self._pull(first, second)
+
+    def _encode(self, part: np.ndarray, *, graph: bool) -> tuple[np.ndarray, ...]:
+        with torch.set_grad_enabled(graph):
+            self._encoded = self._transform(torch.from_numpy(part))
+        return tuple(tensor.detach().numpy() for tensor in self._encoded)
+
+    def _pull(self, of_z: np.ndarray, of_logabsdet: np.ndarray) -> list[bool]:
+        """Write the gradients into shared memory; which parameters have one."""
+        assert self._encoded is not None
+        pull = torch.from_numpy(of_z), torch.from_numpy(of_logabsdet)
+        back = torch.autograd.grad(self._encoded, self._trained, pull, allow_unused=True)
+        for view, gradient in zip(self._gradients, back, strict=True):
+            if gradient is not None:
+                view.copy_(gradient)
+        self._encoded = None
+        return [gradient is not None for gradient in back]
 
 
 def _portable(error: Exception) -> Exception:

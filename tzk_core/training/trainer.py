@@ -67,6 +67,7 @@ class Trainer(Steps):
         self,
         folder: Path | None = None,
         progress: Callable[[Progress], None] | None = None,
+        *,
         checkpoints: bool = True,
     ) -> None:
         """Trains to the end, to the cap in minutes or out of patience, from wherever it is.
@@ -105,12 +106,12 @@ class Trainer(Steps):
             self._sound.confirm()
             self.seconds = clock.seconds
             capped = settings.minutes is not None and self.seconds > 60 * settings.minutes
-            validated = self.watch.due(self.step, capped or self.step == settings.steps)
+            validated = self.watch.due(self.step, end=capped or self.step == settings.steps)
             if validated:
                 self._validate(saved_to)
             reached = self._reached(clock.left(self), compiled)
             if validated or self.step % settings.log_every == 0 or self.step == settings.steps:
-                self._close_window(folder, validated)
+                self._close_window(folder, validated=validated)
             if self.step % settings.checkpoint_every == 0 and saved_to:
                 self.save(saved_to)
             if progress:  # last, so that an interrupt from here finds the step logged
@@ -149,7 +150,7 @@ class Trainer(Steps):
         if self.watch.exploded():
             raise Diverged(self.step, f"-log M on validation data is {found.criterion} bits per dim")
 
-    def _close_window(self, folder: Path | None, validated: bool) -> None:
+    def _close_window(self, folder: Path | None, *, validated: bool) -> None:
         """Logs the averages since the last time, and keeps the state if it is fit to go on from. Raises `Diverged`."""
         if not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")

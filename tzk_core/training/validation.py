@@ -136,7 +136,7 @@ class Watch:
     def on(self) -> bool:
         return self.validation is not None and bool(self.validation.sets) and self.every > 0
 
-    def due(self, step: int, end: bool) -> bool:
+    def due(self, step: int, *, end: bool) -> bool:
         """Whether to validate after this step; the end of the training is always."""
         return self.on and (end or step % self.every == 0)
 

@@ -30,7 +30,7 @@ def made(architecture: str, seed: int = 0) -> tuple[ClassConditional, Tensor]:
     """A knowledge type of four classes with moved parameters, and three latents, in float64."""
     shape = (1, 4, 4) if architecture == "glow" else (1, 2, 2)
     kind = build_knowledge(
-        "class-conditional", shape, seed, "k", architecture=architecture, characteristics=1, classes=4,
+        "class-conditional", shape, seed, name="k", architecture=architecture, characteristics=1, classes=4,
         encoder=5, **SIZES[architecture],
     )  # fmt: skip
     assert isinstance(kind, ClassConditional)

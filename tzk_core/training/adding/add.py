@@ -40,7 +40,7 @@ LEFT_OUT = {
 """Settings of a whole training that mean nothing here, and why."""
 
 
-def add(
+def add(  # noqa: PLR0917 -- what is added, and what teaches it, read in this order
     model: TzK,
     knowledge: Mapping[str, Knowledge],
     T: Tensor,
@@ -119,7 +119,7 @@ def _check(
     for name, column in presence.items():
         check_presence(column, len(T), name)
     for name, C in characteristics.items():
-        check_observed(C, len(T), knowledge[name].characteristics, name)
+        check_observed(C, len(T), knowledge[name].characteristics, name=name)
     return older
 
 
