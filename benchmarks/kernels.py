@@ -61,7 +61,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def flows(depth: int, T: Tensor) -> dict[str, TzK]:
-    """The same flow, computed in each of the ways."""
+    """The same flow, computed in all ways."""
     model = TzK(build_flow(SHAPE, "paper", steps=depth))
     model.flow.initialise(T.cpu())
     found = {}
@@ -74,14 +74,14 @@ def flows(depth: int, T: Tensor) -> dict[str, TzK]:
 
 
 def gradient(model: TzK, T: Tensor) -> Tensor:
-    """That of the mean of log p(T), over all parameters of the flow, as one vector."""
-    parameters = [each for each in model.flow.parameters() if each.requires_grad]
-    return torch.cat([each.flatten() for each in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
+    """The gradient of the mean of log p(T), over all parameters of the flow, as one vector."""
+    parameters = [parameter for parameter in model.flow.parameters() if parameter.requires_grad]
+    return torch.cat([part.flatten() for part in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
 
 
-def kept(model: TzK, T: Tensor) -> int:
-    """Bytes of the activations that forward keeps for backward; each memory is counted once, parameters are not."""
-    own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+def saved_bytes(model: TzK, T: Tensor) -> int:
+    """Bytes of activations saved for backward; shared storage counts once, parameters do not count."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     sizes: dict[int, int] = {}
     alive = []  # what is freed may come again under the same address
 
@@ -97,7 +97,7 @@ def kept(model: TzK, T: Tensor) -> int:
     return sum(sizes.values())
 
 
-def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, Any]:
+def steps_of(depth: int, T: Tensor, *, rounds: int, repeat: int = 1) -> dict[str, Any]:
     """By way: bytes kept, peak, seconds with their ratio to the layers', and the error of the gradient."""
     models = flows(depth, T)
     exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
@@ -107,7 +107,7 @@ def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, A
     for name, model in models.items():
         found[name] = {
             "places": sum(places(model, T.device.type).values()) if name != "layers" else 0,
-            "kept_bytes": kept(model, T),
+            "kept_bytes": saved_bytes(model, T),
             "peak_bytes": None if T.is_cuda else peak(steps[name]),
             "seconds": statistics.median(seconds(taken, name)),
             "ratio_of_time": _spread(ratios(taken, name, "layers")),
@@ -122,12 +122,12 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def kernels(batch: int, rounds: int) -> dict[str, Any]:
-    """On a GPU: each kernel against torch.compile of its definition and against a copy."""
+    """On a GPU: the kernels against torch.compile of their definitions and against a copy."""
     from kernel_cases import cases  # imports the plugin and Triton
 
     found: dict[str, Any] = {}
     for name, case in cases(batch, DIMS).items():
-        source = torch.randn(case.moved // 8, device="cuda")
+        source = torch.randn(case.bytes_moved // 8, device="cuda")
         target = torch.empty_like(source)
         graphs = {
             "kernel": _captured(case.kernel),
@@ -190,7 +190,7 @@ def main() -> None:
     T = Made(arguments.batch_size, count=1).batch(0).T.to("cuda" if cuda else "cpu")
     found = {
         "goals": GOALS,
-        "flow": {depth: steps_of(depth, T, arguments.rounds) for depth in arguments.depths},
+        "flow": {depth: steps_of(depth, T, rounds=arguments.rounds) for depth in arguments.depths},
         "kernels": {batch: kernels(batch, arguments.rounds) for batch in arguments.batches} if cuda else {},
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,

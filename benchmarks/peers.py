@@ -89,7 +89,7 @@ def tzk(kind: str, sizes: Sizes) -> Flow:
         if kind == "couplings":
             parts.append(AffineCoupling(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
         else:
-            parts += [AutoregressiveAffine(sizes.dims, sizes.hidden, 1), ReversePermutation(sizes.dims)]
+            parts += [AutoregressiveAffine(sizes.dims, hidden=sizes.hidden, blocks=1), ReversePermutation(sizes.dims)]
     model = TzK(SharedFlow((sizes.dims,), Composite(parts), StandardGaussian((sizes.dims,))))
     return Flow(model, model.flow.log_prob, model.sample)
 
@@ -193,8 +193,8 @@ BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
 }
 
 
-def built(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
-    """The flow in every library that has it, ours first, and why the others are left out.
+def same_flows(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The flow in the libraries that have it, ours first, and why the others are left out.
 
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
@@ -208,29 +208,28 @@ def built(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow
         flow.module.to(device)
         if flow.parameters != found["tzk"].parameters:
             raise SystemExit(f"{kind}: {name} has {flow.parameters} parameters, TzK {found['tzk'].parameters}")
-    agree(found["tzk"], found["nflows"], sizes, device)
+    check_same_density(found["tzk"], found["nflows"], torch.randn(32, sizes.dims, device=device))
     return found, missing
 
 
 @torch.no_grad()
-def agree(ours: Flow, theirs: Flow, sizes: Sizes, device: torch.device) -> None:
-    """Gives nflows' flow our weights and masks, in order, and raises `SystemExit` if it then says otherwise of x."""
+def check_same_density(ours: Flow, theirs: Flow, x: Tensor) -> None:
+    """Copy our weights and masks to nflows' flow, in order; raises `SystemExit` if log p(x) then differs."""
     for mine, other in zip(_tensors(ours.module), _tensors(theirs.module), strict=True):
         other.copy_(mine)
-    x = torch.randn(32, sizes.dims, device=device)
     difference = (ours.log_prob(x) - theirs.log_prob(x)).abs().max().item()
     if difference > 1e-3:
         raise SystemExit(f"with the same weights TzK and nflows differ by {difference} nats")
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and the masks of networks, in order: what a layer computes by."""
+    """Parameters and the masks of networks, in order."""
     masks = [buffer for name, buffer in module.named_buffers() if name.endswith("mask")]
     return [*module.parameters(), *masks]
 
 
 def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
-    """What is timed: "log_prob" with gradient of every parameter, and "sample"."""
+    """The timed steps: "log_prob" with the gradient of all parameters, and "sample"."""
 
     def log_prob() -> None:
         flow.module.zero_grad(set_to_none=True)
@@ -253,14 +252,14 @@ def summary(taken: Taken) -> dict[str, Any]:
     return found
 
 
-def compared(kind: str, sizes: Sizes, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def compared(kind: str, sizes: Sizes, *, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """One flow in all libraries, timed."""
     torch.manual_seed(0)
-    flows, missing = built(kind, sizes, device)
+    flows, missing = same_flows(kind, sizes, device)
     x = torch.randn(batch_size, sizes.dims, device=device)
-    each = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
+    by_library = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
     timed = {
-        task: summary(measure({name: steps[task] for name, steps in each.items()}, rounds))
+        task: summary(measure({name: steps[task] for name, steps in by_library.items()}, rounds))
         for task in ("log_prob", "sample")
     }
     return {"parameters": flows["tzk"].parameters, "left_out": missing, **timed}
@@ -289,7 +288,8 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
     found: dict[str, Any] = {
-        kind: compared(kind, sizes, arguments.batch_size, arguments.rounds, device) for kind in kinds
+        kind: compared(kind, sizes, batch_size=arguments.batch_size, rounds=arguments.rounds, device=device)
+        for kind in kinds
     }
     found |= {
         "dims": sizes.dims,

@@ -31,7 +31,7 @@ CHECKED = 3
 
 
 def trainers(batch_size: int, processes: int, flow: dict[str, Any] | None = None) -> dict[str, Trainer]:
-    """By "one" and "several", what trains the same model: that of the example, or with another flow."""
+    """Trainers of the example's model, or of one with another flow, in "one" process and in "several"."""
     config = tomllib.loads(EXAMPLE.read_text())
     kind = {key: config["knowledge"][0][key] for key in ("dims", "rank", "hidden")}
     batches = Made(batch_size)

@@ -26,7 +26,7 @@ from tzk_core import TzkError  # noqa: E402
 
 def test_the_stock_model_has_the_objective_and_gradients_of_ours() -> None:
     batches = train_step.Made(64, count=1)
-    difference = train_step.compare(train_step.built(batches), batches.batch(0))
+    difference = train_step.compare(train_step.perturbed_model(batches), batches.batch(0))
     assert max(difference.values()) < 1e-9
 
 
@@ -56,7 +56,7 @@ def test_options_are_read_with_what_they_have_to_be_at_least(
     monkeypatch.setattr(sys, "argv", ["it", "--rounds", "2", "--json"])
     read = options.read()
     assert vars(read) == {"json": True, "rounds": 2, "batch_size": 128, "device": "cpu", "number": 3}
-    for words, said in (
+    for words, message in (
         (["--rounds", "1"], "expected --rounds of at least 2; got 1"),
         (["--batch-size", "63"], "expected --batch-size of at least 64; got 63"),
         (["--number", "1"], "expected --number of at least 2; got 1"),
@@ -64,7 +64,7 @@ def test_options_are_read_with_what_they_have_to_be_at_least(
         monkeypatch.setattr(sys, "argv", ["it", *words])
         with pytest.raises(SystemExit):
             options.read()
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_all_take_turns_and_the_round_that_warms_up_does_not_count() -> None:
@@ -76,23 +76,23 @@ def test_all_take_turns_and_the_round_that_warms_up_does_not_count() -> None:
 
 def test_ratios_are_within_a_round_and_their_spread_is_rounded() -> None:
     taken = {"a": [(1.0, 2.0), (2.0, 4.0), (4.0, 4.0)], "b": [(3.0, 2.0), (6.0, 8.0), (4.0, 12.0)]}
-    assert timing.ratios(taken, "b", "a") == [3, 3, 1] and timing.ratios(taken, "b", "a", "cpu") == [1, 2, 3]
+    assert timing.ratios(taken, "b", "a") == [3, 3, 1] and timing.ratios(taken, "b", "a", clock="cpu") == [1, 2, 3]
     assert timing.spread([1.0, 2.0, 4.0], 2) == (2.0, [1.0, 4.0])
     assert timing.of_two(taken, "a", "b")["cpu"]["ratio"] == 2.0
 
 
-def test_every_draw_is_of_as_many_other_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_returns_as_many_new_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(("gaussian", "flow"))
-    drawn: list[torch.Tensor] = []
+    sampled: list[torch.Tensor] = []
     original = model.sample
-    monkeypatch.setattr(model, "sample", lambda *given, **more: drawn.append(original(*given, **more)))
-    steps = sampling.draws(model, ["k1"], 5)
+    monkeypatch.setattr(model, "sample", lambda *arguments, **named: sampled.append(original(*arguments, **named)))
+    steps = sampling.sampling_steps(model, ["k1"], 5)
     for step in (steps["prior"], steps["prior"], steps["k1"], steps["k1"]):
         step()
-    assert all(each.shape == (5, 3) for each in drawn)
-    assert len({each.sum().item() for each in drawn}) == 4
+    assert all(each.shape == (5, 3) for each in sampled)
+    assert len({each.sum().item() for each in sampled}) == 4
     with pytest.raises(TzkError, match="no knowledge type 'k7'"):
-        sampling.draws(model, ["k7"], 5)
+        sampling.sampling_steps(model, ["k7"], 5)
 
 
 def test_sampling_is_summed_up_in_seconds_and_as_a_ratio_to_the_prior() -> None:
@@ -116,7 +116,7 @@ def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
 def test_every_kernel_has_a_case() -> None:
     kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels or tzk-plugin-glow is missing")
     for case in kernel_cases.cases(2, 256, "cpu").values():
-        assert all(each.isfinite().all() for each in case.kernel()) and case.moved > 0
+        assert all(each.isfinite().all() for each in case.kernel()) and case.bytes_moved > 0
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path
     for each in (ten, forty):
         each.advance()
     assert forty.parameter_tables.size > 0 == ten.parameter_tables.size
-    steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, "low-rank", dims=8)
+    steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, type="low-rank", dims=8)
     for step in steps.values():
         step()
     found = many_types.seconds(steps["posterior"], 2)
@@ -148,7 +148,7 @@ def test_compiling_pays_once_what_it_saves_is_what_it_took() -> None:
 @pytest.mark.parametrize("kind", peers.FLOWS)
 def test_the_flows_of_other_libraries_are_the_same(kind: str) -> None:
     sizes = peers.Sizes(dims=6, hidden=8, steps=2)
-    flows, missing = peers.built(kind, sizes, torch.device("cpu"))
+    flows, missing = peers.same_flows(kind, sizes, torch.device("cpu"))
     assert flows.keys() | missing.keys() == {"tzk", *peers.LIBRARIES} and "nflows" in flows
     x = torch.randn(5, 6)
     for flow in flows.values():
@@ -162,7 +162,7 @@ def test_the_flows_of_other_libraries_are_the_same(kind: str) -> None:
 def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("normflows", "zuko", "FrEIA"):
         monkeypatch.setitem(sys.modules, name, None)
-    found = peers.compared("couplings", peers.Sizes(4, 4, 2), 8, 2, torch.device("cpu"))
+    found = peers.compared("couplings", peers.Sizes(4, 4, 2), batch_size=8, rounds=2, device=torch.device("cpu"))
     assert found["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
     assert found["log_prob"]["tzk"]["ratio"] == 1 and set(found["sample"]) == {"tzk", "nflows"}
 
