@@ -34,8 +34,8 @@ def script() -> ModuleType:
     return module
 
 
-def drawings(script: ModuleType, characters: int = 24, each: int = 20, dims: int = 6) -> Any:
-    names = np.array([f"{'ab'[c % 2]}/{c:02}" for c in range(2 * characters)]).repeat(each)
+def drawings(script: ModuleType, *, characters: int = 24, count: int = 20, dims: int = 6) -> Any:
+    names = np.array([f"{'ab'[c % 2]}/{c:02}" for c in range(2 * characters)]).repeat(count)
     alphabet = np.array([name[0] for name in names])
     z = torch.randn(len(names), dims, generator=torch.Generator().manual_seed(0))
     return script.Drawings(z, z, torch.zeros(len(z)), alphabet, names)
@@ -43,7 +43,7 @@ def drawings(script: ModuleType, characters: int = 24, each: int = 20, dims: int
 
 def test_a_task_asks_for_other_drawings_of_20_characters_of_one_alphabet(script: ModuleType) -> None:
     given = drawings(script)
-    for episode in script.episodes(given, 5, 4, seed=0):
+    for episode in script.episodes(given, 5, count=4, seed=0):
         support = given.character[episode.support]
         assert (support == support[:, :1]).all() and len(set(support[:, 0])) == 20
         assert len(set(given.alphabet[episode.support].ravel())) == 1
@@ -55,12 +55,12 @@ def test_its_densities_are_those_of_the_knowledge_type(script: ModuleType) -> No
     given = drawings(script)
     hierarchy = estimate(given.z, torch.from_numpy(np.unique(given.character, return_inverse=True)[1]))
     few = script.FewShot(hierarchy, given, 100.0)
-    episode = next(script.episodes(given, 5, 1, seed=0))
+    episode = next(script.episodes(given, 5, count=1, seed=0))
     log_prob = few.log_prob(episode)
     for way in (0, 7):
-        kind = FewShotKnowledge((6,), hidden=8).double()
-        kind.condition(hierarchy, given.z[episode.support[way]].double())
-        expected = kind.log_prob_present(given.z[episode.queries].double()).detach()
+        knowledge = FewShotKnowledge((6,), hidden=8).double()
+        knowledge.condition(hierarchy, given.z[episode.support[way]].double())
+        expected = knowledge.log_prob_present(given.z[episode.queries].double()).detach()
         torch.testing.assert_close(log_prob[:, way], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -87,5 +87,5 @@ def test_the_official_runs_are_read(script: ModuleType, tmp_path: Path, monkeypa
     assert found == {name: (1.0, 0.0) for name in ("few-shot", "nearest in z", "nearest in pixels")}
 
 
-def test_it_says_how_it_is_used() -> None:
+def test_it_shows_its_usage() -> None:
     assert "--choose" in printed_by(SCRIPT, "--help")
