@@ -23,7 +23,7 @@ from tzk_core.settings import NegativesTable, ObjectiveTable, Table, TrainingTab
 from tzk_core.training.adding.negatives import Negatives
 from tzk_core.training.settings import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VALUES = [
     *(-1, 0, 1, 2, 1024, 1025, 2**20, 2**20 + 1, 10**7, 10**12, 10**12 + 1, True, False, "auto", "cosine", "muon", "x"),
     *("literal", "paper", "skip"),

@@ -1,4 +1,4 @@
-"""Installs small distributions into a temporary folder, as pip would: a module, a dist-info, entry points."""
+"""Install small distributions into a temporary folder, as pip would: a module, a dist-info, entry points."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def install(
     group: str = "tzk.v1",
     entry_point: str | None = None,
 ) -> str:
-    """Installs `distribution` with one module holding `source`; returns the module's name.
+    """Install `distribution` with one module that has `source`; returns the module's name.
 
-    Its entry point, in `group`, is the module unless given, and has the module's name unless given.
+    The entry point, in `group`, is by default the module, under the module's name.
     """
     module = distribution.replace("-", "_")
     (folder / f"{module}.py").write_text(dedent(source))
@@ -45,8 +45,8 @@ def offers(name: str, target: str = "math:exp") -> str:
 
 
 def python(folder: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program in a fresh interpreter that sees what is installed in `folder`, and this checkout."""
-    checkout = str(Path(__file__).parents[1])
+    """Run a program in a fresh interpreter that sees the distributions in `folder`, and this checkout."""
+    checkout = str(Path(__file__).parents[2])
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("TZK_")}
     environment = inherited | {"PYTHONPATH": os.pathsep.join([str(folder), checkout])} | environment
     command = [sys.executable, "-c", dedent(program)]

@@ -17,7 +17,7 @@ from tzk_core.config import Base, Config, config_from, load_addition, load_confi
 from tzk_core.config.merging import merged
 from tzk_core.plugins import MissingPlugin
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 CONFIGS = sorted(path for folder in ("", "ood/", "baselines/") for path in EXAMPLES.glob(f"{folder}*.toml"))
 

@@ -18,7 +18,7 @@ from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.knowledge_files import list_knowledge
 from tzk_core.storage.manifest import read_manifest
 
-PRETRAINED = Path(__file__).parents[1] / "examples" / "pretrained"
+PRETRAINED = Path(__file__).parents[2] / "examples" / "pretrained"
 FOLDERS = sorted(file.parent for file in PRETRAINED.glob("*/config.toml"))
 EACH = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 LARGEST = 8e6

@@ -21,7 +21,7 @@ from tzk_core.runs.experiment import Experiment
 from tzk_core.runs.folder import RunFolder
 from tzk_core.storage.checkpoint import save_checkpoint
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "judge.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "judge.py"
 CONFIG: dict[str, Any] = {
     "name": "made",
     "device": "cpu",

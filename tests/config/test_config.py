@@ -84,9 +84,7 @@ def test_written_and_read_again_is_the_same_config():
 
 
 def test_a_flow_by_layers_is_written_and_read_again():
-    text = JOINT.replace(
-        "[flow]\nsteps = 3", '[[flow.layers]]\ntype = "logit"\n\n[[flow.layers]]\ntype = "symlog"'
-    )
+    text = JOINT.replace("[flow]\nsteps = 3", '[[flow.layers]]\ntype = "logit"\n\n[[flow.layers]]\ntype = "symlog"')
     config = config_from(tables(text))
     assert [layer.type for layer in config.flow.layers or ()] == ["logit", "symlog"]
     assert "recipe" not in config.to_toml()
@@ -267,10 +265,7 @@ def test_each_problem_is_named(change: tuple[str, str], message: str):
 
 def test_one_table_where_several_may_stand():
     text = 'name = "a"\n[datasets]\nname = "mnist"\n[training]\nsteps = 1'
-    assert (
-        only_problem(text)
-        == "a.toml: [[datasets]]: expected tables that are each headed [[datasets]], got a table"
-    )
+    assert only_problem(text) == "a.toml: [[datasets]]: expected tables that are each headed [[datasets]], got a table"
 
 
 def test_a_flow_is_a_recipe_or_layers():
@@ -295,9 +290,7 @@ def test_names_that_differ_by_case_only_are_one_file_on_some_systems():
 def test_globs_must_match_where_the_names_are_static():
     static = JOINT.replace("digit-{label}", "seven").replace('"each"', "7")
     wrong = '\n[evaluation.partitions]\ndigits = ["digit-*"]\n[evaluation.means]\nall = ["*"]\n'
-    assert only_problem(static + wrong).startswith(
-        "a.toml: [evaluation] partitions.digits: no knowledge type matches"
-    )
+    assert only_problem(static + wrong).startswith("a.toml: [evaluation] partitions.digits: no knowledge type matches")
     assert config_from(tables(JOINT + wrong)).evaluation.partitions == {"digits": ("digit-*",)}
 
 

@@ -21,7 +21,7 @@ from tzk_core.knowledge.few_shot import FewShotKnowledge
 from tzk_core.knowledge.hierarchy import Hierarchy, estimate
 
 pytest.importorskip("tzk_plugin_omniglot")
-SCRIPT = Path(__file__).parents[1] / "examples" / "online" / "few_shot.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "online" / "few_shot.py"
 
 
 @pytest.fixture(scope="module")
