@@ -287,9 +287,7 @@ def test_run_leaves_a_run_folder(here: Path, experiment: type[FakeExperiment]):
     assert record["command"] == "tzk run small.toml seed=3 --out out"
     assert record["threads"] >= 1
     assert {"torch", "nflows", "python", "tzk-core"} <= set(record["versions"])
-    assert {"setup_seconds", "training_seconds", "evaluation_seconds", "pictures_seconds"} == set(
-        record["timings"]
-    )
+    assert {"setup_seconds", "training_seconds", "evaluation_seconds", "pictures_seconds"} == set(record["timings"])
     assert {"git", "hardware", "plugins", "device"} <= set(record)
     assert json.loads((here / "out/results.json").read_text())["rows"][0]["bits_per_dim"] == 1.25
     assert "tzk run small.toml seed=3 --out out" in (here / "out/results.md").read_text()
@@ -506,9 +504,7 @@ def test_samples_of_images_make_a_grid(here: Path, model: Callable[..., FakeMode
     from PIL import Image
 
     made = model(1, 16, 16)
-    result = tzk(
-        "sample", "out", "--knowledge", "digit-7", "-n", 9, "--characteristics", "1.5,-0.3", "-o", "grid.png"
-    )
+    result = tzk("sample", "out", "--knowledge", "digit-7", "-n", 9, "--characteristics", "1.5,-0.3", "-o", "grid.png")
     assert result.exit_code == 0, result.output
     width, height = Image.open(here / "grid.png").size
     assert width == height

@@ -382,7 +382,7 @@ def test_a_comparison_that_fails_is_an_error_and_leaves_nothing(
 
 # plugins
 
-PLUGIN = '''
+PLUGIN = """
     from tzk_core.plugins import Dataset, KnowledgeType, hookimpl
 
     @hookimpl
@@ -392,7 +392,7 @@ PLUGIN = '''
     @hookimpl
     def tzk_knowledge_types():
         return [KnowledgeType("later", "later_parts:Later", "a Gaussian of a plugin")]
-'''
+"""
 
 PARTS = """
 import torch

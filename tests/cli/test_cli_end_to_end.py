@@ -134,15 +134,11 @@ def test_an_existing_folder_is_refused(run: Path, folder: Path):
 def metrics(run: Path) -> list[dict[str, str]]:
     """The rows of the log without what depends on the clock."""
     with (run / "metrics.csv").open(newline="") as file:
-        return [
-            {key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)
-        ]
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("step", [3, 4])
-def test_a_resumed_run_is_the_uninterrupted_one(
-    run: Path, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_resumed_run_is_the_uninterrupted_one(run: Path, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch):
     def lines_until_interrupt(clock: Any, said: Any = None) -> Any:
         def show(progress: Any) -> None:
             if progress.step == step:
@@ -163,9 +159,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert results(parts) == results(run)
     assert metrics(parts) == metrics(run)
     for file in (run / "checkpoint").rglob("*.safetensors"):
-        assert (
-            parts / "checkpoint" / file.relative_to(run / "checkpoint")
-        ).read_bytes() == file.read_bytes(), file
+        assert (parts / "checkpoint" / file.relative_to(run / "checkpoint")).read_bytes() == file.read_bytes(), file
 
 
 def test_the_same_numbers_are_evaluated_from_the_folder_alone(run: Path):

@@ -71,9 +71,7 @@ def test_reads_compressed_files_of_a_root_that_it_leaves_alone(source: Path) -> 
     assert (len(train), len(validation), len(test)) == (TRAIN - 10, 10, TEST)
     assert train.T.shape == (TRAIN - 10, *data.shape) and train.T.dtype == torch.uint8
     assert set(train.labels["label"]) == set("0123456789")
-    images = {image.numpy().tobytes() for image in train.T} | {
-        image.numpy().tobytes() for image in validation.T
-    }
+    images = {image.numpy().tobytes() for image in train.T} | {image.numpy().tobytes() for image in validation.T}
     assert len(images) == TRAIN  # disjoint, and together all
     assert sorted(source.rglob("*")) == before
     for file in before:
@@ -183,7 +181,7 @@ def test_a_download_goes_to_the_first_place_that_can_be_written(
     target.mkdir()
     monkeypatch.setattr(cache, "_writable", lambda folder: folder != target or writable)
 
-    def fetch(folder: Path, download: bool = False, **_: object) -> None:
+    def fetch(folder: Path, *, download: bool = False, **_: object) -> None:
         raw = Path(folder, "MNIST", "raw")
         raw.mkdir(parents=True)
         for packed in (source / "MNIST" / "raw").iterdir():
@@ -244,9 +242,7 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert root.data_root(tmp_path / "argument") == tmp_path / "argument"
 
 
-def test_a_cache_that_cannot_be_made_says_what_to_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_made_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TZK_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(TzkError, match="cannot create the cache folder .*set TZK_CACHE"):
@@ -273,9 +269,7 @@ def test_cut_and_divide_are_disjoint_and_complete() -> None:
 def test_resizing_and_padding_against_their_definitions() -> None:
     images = torch.randint(0, 256, (3, 2, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert torch.equal(resize(images, 12), images)
-    assert torch.equal(
-        resize(torch.full_like(images, 77), 5), torch.full((3, 2, 5, 5), 77, dtype=torch.uint8)
-    )
+    assert torch.equal(resize(torch.full_like(images, 77), 5), torch.full((3, 2, 5, 5), 77, dtype=torch.uint8))
     # Halving, an antialiased bilinear weights 4 pixels in each direction by 1, 3, 3, 1, away from the border.
     weights = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])).double() / 64
     expected = functional.conv2d(
@@ -283,11 +277,7 @@ def test_resizing_and_padding_against_their_definitions() -> None:
     ).reshape(3, 2, 4, 4)
     assert (resize(images, 6)[..., 1:5, 1:5] - expected).abs().max() <= 0.5 + 1e-3
     odd = pad(images, 15)
-    assert (
-        odd.shape == (3, 2, 15, 15)
-        and torch.equal(odd[..., 1:13, 1:13], images)
-        and odd.sum() == images.sum()
-    )
+    assert odd.shape == (3, 2, 15, 15) and torch.equal(odd[..., 1:13, 1:13], images) and odd.sum() == images.sum()
 
 
 @has_mnist

@@ -58,9 +58,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(params=[*MADE, "folder", "npz"])
-def dataset(
-    request: pytest.FixtureRequest, images: Path, arrays: dict, tmp_path: Path
-) -> Callable[..., Dataset]:
+def dataset(request: pytest.FixtureRequest, images: Path, arrays: dict, tmp_path: Path) -> Callable[..., Dataset]:
     """A constructor of a small data set, which takes `seed`."""
     if request.param == "folder":
         return lambda **arguments: Folder(images, **arguments)
@@ -147,9 +145,7 @@ def test_nearest_class_mean_recognises_glyphs() -> None:
     for data in (GlyphDigits(), GlyphLetters(), GlyphSigns()):
         train, test = data.split("train"), data.split("test")
         names = sorted(data.strokes)
-        means = torch.stack(
-            [train.T[torch.as_tensor(train.labels["label"] == n)].float().mean(0) for n in names]
-        )
+        means = torch.stack([train.T[torch.as_tensor(train.labels["label"] == n)].float().mean(0) for n in names])
         distance = (test.T.float()[:, None] - means).square().sum((2, 3, 4))
         right = np.array(names)[distance.argmin(1).numpy()] == test.labels["label"]
         assert right.mean() > 0.7
@@ -223,9 +219,7 @@ def test_folder_reads_labels_in_natural_order(images: Path) -> None:
     assert train.labels["label"].tolist() == ["cat" if i < 8 else "dog" for i in grey(train)]
 
 
-def test_folder_does_not_depend_on_the_order_of_the_file_system(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_does_not_depend_on_the_order_of_the_file_system(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [Folder(images).split(split).T for split in SPLITS]
     scandir, listdir = os.scandir, os.listdir
     monkeypatch.setattr(os, "scandir", lambda top: sorted(scandir(top), key=lambda entry: entry.name, reverse=True))
@@ -264,8 +258,7 @@ def test_folder_size_colour_and_invert(images: Path) -> None:
     data = Folder(images, size=8, colour="rgb", invert=True, test=1, validation=0)
     assert (data.shape, data.original_dims) == ((3, 8, 8), None)
     assert (
-        255
-        - 10 * torch.tensor(grey(Folder(images, test=1, validation=0).split("train")))[:, None, None, None]
+        255 - 10 * torch.tensor(grey(Folder(images, test=1, validation=0).split("train")))[:, None, None, None]
         == data.split("train").T
     ).all()
     red = Image.new("RGB", (6, 5), (255, 0, 0))
@@ -287,9 +280,7 @@ def test_folder_names_the_file_that_does_not_fit(images: Path, tmp_path: Path) -
 
     bad = images / "dog" / "9b.png"
     Image.new("L", (7, 5)).save(bad)
-    with pytest.raises(
-        TzkError, match=r"dog/9b\.png is 7 x 5 pixels, but .*cat/0\.png is 6 x 5: give a `size`"
-    ):
+    with pytest.raises(TzkError, match=r"dog/9b\.png is 7 x 5 pixels, but .*cat/0\.png is 6 x 5: give a `size`"):
         read()
     bad.write_bytes((images / "dog" / "9.png").read_bytes()[:-30])
     with pytest.raises(TzkError, match=r"cannot read the image .*dog/9b\.png"):

@@ -28,7 +28,7 @@ def saved(path: Path, array: np.ndarray = GREY, mode: str | None = None, **optio
     return path
 
 
-def png(path: Path, width: int, height: int, depth: int, kind: int, rows: bytes) -> Path:
+def png(path: Path, *, width: int, height: int, depth: int, kind: int, rows: bytes) -> Path:
     """A PNG with the header given, whatever its rows hold."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -112,9 +112,11 @@ def test_sixteen_bits_are_refused_in_every_kind_of_png_and_eight_are_not(
     tmp_path: Path, kind: int, channels: int
 ) -> None:
     rows = b"".join(b"\0" + bytes(range(4 * channels * 2)) for _ in range(4))
-    assert "more than 8 bits a channel" in refused(png(tmp_path / "a.png", 4, 4, 16, kind, rows))
+    assert "more than 8 bits a channel" in refused(
+        png(tmp_path / "a.png", width=4, height=4, depth=16, kind=kind, rows=rows)
+    )
     rows = b"".join(b"\0" + bytes(range(100, 100 + 4 * channels)) for _ in range(4))
-    assert grey(png(tmp_path / "b.png", 4, 4, 8, kind, rows)).shape == (4, 4)
+    assert grey(png(tmp_path / "b.png", width=4, height=4, depth=8, kind=kind, rows=rows)).shape == (4, 4)
 
 
 @pytest.mark.parametrize("content", [b"P6 2 2 65535\n" + bytes(24), b"P5 2 2 65535\n" + bytes(8)])
@@ -194,8 +196,12 @@ def test_an_image_that_declares_more_pixels_than_the_limit_is_refused_unread(tmp
     side = int(MOST_PIXELS**0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert "expected at most 67,108,864" in refused(png(tmp_path / "a.png", side + 1, side, 8, 0, b""))
-        assert "expected at most" in refused(png(tmp_path / "a.png", 2**31 - 1, 2**31 - 1, 1, 0, b""))
+        assert "expected at most 67,108,864" in refused(
+            png(tmp_path / "a.png", width=side + 1, height=side, depth=8, kind=0, rows=b"")
+        )
+        assert "expected at most" in refused(
+            png(tmp_path / "a.png", width=2**31 - 1, height=2**31 - 1, depth=1, kind=0, rows=b"")
+        )
 
 
 def test_a_pipe_or_a_device_with_the_name_of_an_image_is_not_opened(tmp_path: Path) -> None:

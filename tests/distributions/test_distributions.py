@@ -181,9 +181,7 @@ def test_what_a_conditional_gaussian_emits_is_bounded() -> None:
     assert mean.abs().max() <= 4.0 and log_scale.abs().max() <= 2.0
 
 
-@pytest.mark.parametrize(
-    "name", ["gaussian", "logistic", "fitted", "conditional gaussian", "conditional flow"]
-)
+@pytest.mark.parametrize("name", ["gaussian", "logistic", "fitted", "conditional gaussian", "conditional flow"])
 def test_it_integrates_to_one(name: str) -> None:
     distribution, _, context = made(name, batch=1)
     samples = distribution.sample(1000, context).view(-1, 2)
@@ -210,9 +208,7 @@ def test_samples_have_the_moments(name: str) -> None:
         means, log_scales = distribution.parameters_of(context)
         scales = log_scales.exp()
     standard = (samples - means[:, None]) / scales[:, None]
-    torch.testing.assert_close(
-        standard.mean(1), torch.zeros_like(means), rtol=0, atol=0.03, check_dtype=False
-    )
+    torch.testing.assert_close(standard.mean(1), torch.zeros_like(means), rtol=0, atol=0.03, check_dtype=False)
     torch.testing.assert_close(standard.std(1), torch.ones_like(means), rtol=0, atol=0.03, check_dtype=False)
 
 

@@ -137,7 +137,7 @@ def clusters(deviation: float, middle: float = 1.0) -> TzK:
     return model
 
 
-def classified(model: TzK, T: Tensor, truth: Tensor, log_weights: dict[str, float]) -> dict[str, Any]:
+def classified(model: TzK, T: Tensor, truth: Tensor, *, log_weights: dict[str, float]) -> dict[str, Any]:
     held = held_out(T, nn.functional.one_hot(truth, 2), ["left", "right"])
     return classification(score(model, held, 4, everywhere=log_weights, chunk=7), "sides", log_weights)
 
@@ -146,14 +146,14 @@ def test_classification_in_a_separable_world() -> None:
     truth = torch.arange(20) % 2
     T = 0.1 * torch.randn(20, 2) + (2.0 * truth - 1)[:, None] * torch.tensor([1.0, 0.0])
     model, even = clusters(0.1), {"left": math.log(0.5), "right": math.log(0.5)}
-    perfect = classified(model, T, truth, even)
+    perfect = classified(model, T, truth, log_weights=even)
     assert perfect["bayes_accuracy"] == perfect["discriminator_accuracy"] == 1
     assert perfect["disagreement"] == 0
     assert (perfect["partition"], perfect["dataset"], perfect["count"]) == ("sides", "toy", 20)
     with torch.no_grad():
         for _, kind in model.named_knowledge():
             kind.discriminator.weight.neg_()
-    turned = classified(model, T, truth, even)
+    turned = classified(model, T, truth, log_weights=even)
     assert turned["bayes_accuracy"] == 1 and turned["discriminator_accuracy"] == 0 and turned["disagreement"] == 1
 
 
@@ -163,5 +163,7 @@ def test_bayes_classification_equals_brute_force_and_heeds_the_weights() -> None
     for share in (0.5, 0.9):
         # log p(right given T) - log p(left given T) = 2 x middle / deviation² + log-odds of the weights
         right = 2 * T[:, 0] * 0.5 + math.log((1 - share) / share) > 0
-        found = classified(clusters(1.0, 0.5), T, truth, {"left": math.log(share), "right": math.log(1 - share)})
+        found = classified(
+            clusters(1.0, 0.5), T, truth, log_weights={"left": math.log(share), "right": math.log(1 - share)}
+        )
         assert found["bayes_accuracy"] == pytest.approx((right.long() == truth).double().mean().item())

@@ -12,7 +12,7 @@ from tzk_core.errors import TzkError
 from tzk_core.evaluation.roc import roc_area, threshold
 
 
-def values(n: int, seed: int, distinct: int | None = None, shift: float = 0.0) -> Tensor:
+def values(n: int, seed: int, *, distinct: int | None = None, shift: float = 0.0) -> Tensor:
     """Normal, around `shift`; rounded to about `distinct` values, so that there are ties."""
     drawn = shift + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return drawn if distinct is None else (drawn * distinct / 6).round()
@@ -20,8 +20,8 @@ def values(n: int, seed: int, distinct: int | None = None, shift: float = 0.0) -
 
 SAMPLES = [
     (values(40, 0), values(30, 1)),
-    (values(40, 2, 4, 1.0), values(25, 3, 4)),
-    (values(7, 4, 2), values(90, 5, 2)),
+    (values(40, 2, distinct=4, shift=1.0), values(25, 3, distinct=4)),
+    (values(7, 4, distinct=2), values(90, 5, distinct=2)),
     (torch.zeros(5), torch.zeros(3)),
     (torch.tensor([1.0, math.inf]), torch.tensor([-math.inf, 1.0])),
     (torch.tensor([2.0]), torch.tensor([1.0])),
@@ -56,7 +56,10 @@ def test_the_area_of_two_gaussians_a_distance_apart(d: float) -> None:
 
 @pytest.mark.parametrize("distinct", [None, 5])
 def test_the_standard_error_is_how_far_areas_of_samples_lie_apart(distinct: int | None) -> None:
-    areas = [roc_area(values(60, 2 * i, distinct, 0.8), values(40, 2 * i + 1, distinct)) for i in range(2000)]
+    areas = [
+        roc_area(values(60, 2 * i, distinct=distinct, shift=0.8), values(40, 2 * i + 1, distinct=distinct))
+        for i in range(2000)
+    ]
     spread = torch.tensor([each.area for each in areas]).std().item()
     stated = torch.tensor([each.standard_error for each in areas]).square().mean().sqrt().item()
     assert stated == pytest.approx(spread, rel=0.06)  # the spread of 2,000 is known to 1.6 %

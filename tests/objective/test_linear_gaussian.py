@@ -48,7 +48,7 @@ def test_the_formulas_of_the_world_are_one_joint(world: LinearGaussian) -> None:
 
 
 def test_the_family_holds_the_world(world: LinearGaussian) -> None:
-    assert all(abs(nats) < 1e-5 for nats in shortfall(world, world.model(), 500).values())
+    assert all(abs(nats) < 1e-5 for nats in shortfall(world, world.model(), count=500).values())
     T, kappa, C = world.sample(500, 3)
     seen = Observations(T, kappa[:, None], ("it",), {"it": C})
     log_K = torch.where(
@@ -81,6 +81,7 @@ def hidden(share: float, seed: int) -> Tensor:
 
 def trained(
     world: LinearGaussian,
+    *,
     hide_T: float = 0.0,
     hide_kappa: float = 0.0,
     hide_C: float = 0.0,

@@ -31,7 +31,7 @@ def points(seed: int, split: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]
 
 
 @cache
-def trained(seed: int, knowledge: bool = True, prior: str = "full", multiplier: float | None = None) -> float:
+def trained(seed: int, *, knowledge: bool = True, prior: str = "full", multiplier: float | None = None) -> float:
     """Mean log p(T) on test, in nats, after a short training; `multiplier` None: adaptive, as by default."""
     T, presence = points(seed, "train")
     presence = presence if knowledge else {}

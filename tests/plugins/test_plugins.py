@@ -192,8 +192,7 @@ def test_a_bad_plugin_is_named_with_its_reason(report: dict, distribution: str) 
 
 def test_everything_else_works(report: dict) -> None:
     states = {
-        distribution: report["plugins"][distribution]["state"]
-        for distribution in ("tzk-core", "nflows", "tzk-good")
+        distribution: report["plugins"][distribution]["state"] for distribution in ("tzk-core", "nflows", "tzk-good")
     }
     assert states == {"tzk-core": "ok", "nflows": "ok", "tzk-good": "ok"}
     assert report["plugins"]["tzk-good"]["hooks"] == ["tzk_flow_layers"]
@@ -219,9 +218,7 @@ def test_an_interrupt_gets_through(site: Path) -> None:
         discover(site)
 
 
-def test_what_a_plugin_prints_does_not_reach_the_output(
-    site: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_plugin_prints_does_not_reach_the_output(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, "tzk-talks", "print('hello')" + offers("talk").replace("\n    ", "\n"))
     assert record_of(discover(site), "tzk-talks").state == "ok"
     assert capsys.readouterr() == ("", "hello\n")
@@ -248,9 +245,7 @@ def test_a_plugin_for_two_versions_is_not_incompatible(site: Path) -> None:
     assert [record.state for record in found.plugins if record.distribution == "tzk-both"] == ["ok"]
 
 
-def test_a_distribution_installed_twice_counts_once(
-    site: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_distribution_installed_twice_counts_once(site: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     install(site, "tzk-again", offers("again"), version="2.0")
     other = tmp_path_factory.mktemp("other")
     install(other, "tzk-again", offers("again"), version="1.0")

@@ -40,9 +40,7 @@ def plugin(name: str, *specs: Spec, state: str = "ok", reason: str = "") -> Load
 
 REGISTRY = Registry(
     [
-        plugin(
-            "core", layer("affine"), layer("symlog"), Dataset("affine", "math:log", "same name, another kind")
-        ),
+        plugin("core", layer("affine"), layer("symlog"), Dataset("affine", "math:log", "same name, another kind")),
         plugin("mine", layer("symlog"), layer("arcsinh"), layer("lost", "no_such_module:Layer")),
         plugin("gone", state="broken", reason="ModuleNotFoundError: No module named 'triton'"),
     ]

@@ -67,7 +67,7 @@ class Blobs(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         return z + (0.5 if len(self.shape) == 3 else 0)
 
-    def sample(self, n: int, knowledge: str | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, knowledge: str | None = None, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         C, noise = torch.randn(n, 2, generator=generator), torch.randn(n, *self.shape, generator=generator)
         noise = temperature * noise
@@ -77,7 +77,7 @@ class Blobs(nn.Module):
         return self.decode(kind.decode(C, noise))
 
 
-def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), grouped: bool = True) -> Any:
+def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), *, grouped: bool = True) -> Any:
     singles = ["mnist", "omniglot"]
     names = singles + (DIGITS if grouped else [])
     model = Blobs(names, shape)
@@ -309,9 +309,7 @@ def test_a_temperature_other_than_1_is_drawn_and_said_below_the_samples(tmp_path
     pictures.draw(experiment, tmp_path / "warm", {})
     experiment.config.pictures.temperature = 0.25
     pictures.draw(experiment, tmp_path / "cold", {})
-    warm, cold = (
-        np.asarray(Image.open(tmp_path / run / "samples" / "samples-prior.png")) for run in ("warm", "cold")
-    )
+    warm, cold = (np.asarray(Image.open(tmp_path / run / "samples" / "samples-prior.png")) for run in ("warm", "cold"))
     added = len(cold) - len(warm)
     assert added > 8 and (cold[-added:] < 128).any(), "the caption"
     assert warm[: len(warm) - 8].std() > 0 and not np.array_equal(warm, cold[: len(warm)])

@@ -87,7 +87,7 @@ def said(model: TzK, name: str) -> tuple[torch.Tensor, ...]:
     )
 
 
-def assert_says_the_same(one: TzK, other: TzK, name: str, other_name: str | None = None) -> None:
+def assert_says_the_same(one: TzK, other: TzK, name: str, *, other_name: str | None = None) -> None:
     for left, right in zip(said(one, name), said(other, other_name or name), strict=True):
         assert torch.equal(left, right)
 

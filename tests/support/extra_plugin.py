@@ -1,4 +1,4 @@
-"""A plugin that a test installs and takes away again: a knowledge type and a layer in their second version."""
+"""A plugin that a test installs and uninstalls: a knowledge type and a layer in their second version."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OFFERED: list[Spec] = [
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Spec]]:
-    """What the installed plugin `extra`, of the distribution tzk-plugin-extra, offers; clear it to uninstall it."""
+    """The specs of the installed plugin `extra`, of tzk-plugin-extra; clear the list to uninstall it."""
     specs = list(OFFERED)
 
     @functools.cache

@@ -1,4 +1,4 @@
-"""The part of JSON Schema that `tzk schema` writes, read by itself: whether a value fits."""
+"""An independent reading of the part of JSON Schema that `tzk schema` writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fits(value: Any, schema: Mapping[str, Any], whole: Mapping[str, Any]) -> boo
     assert schema.keys() <= known | _LAWS.keys() | _SAYS_NOTHING, schema.keys()
     if "$ref" in schema and not fits(value, whole["$defs"][schema["$ref"].removeprefix("#/$defs/")], whole):
         return False
-    if "anyOf" in schema and not any(fits(value, kind, whole) for kind in schema["anyOf"]):
+    if "anyOf" in schema and not any(fits(value, choice, whole) for choice in schema["anyOf"]):
         return False
     if "type" in schema and not _TYPES[schema["type"]](value):
         return False

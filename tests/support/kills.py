@@ -1,4 +1,4 @@
-"""A kill at any moment at which something changes the disk."""
+"""A kill in the place of any operation that changes the disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside: nothing catches it and no line after it runs."""
+    """A kill, seen from inside: nothing catches it and no later line runs."""
 
 
 def killing(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """Kills what runs in the place of the `moment`-th thing that changes the disk."""
+    """Raise `Killed` in the place of the `moment`-th operation that changes the disk."""
     done: list[str] = []
 
     def wrapped(name: str, original: Any) -> Any:
@@ -27,8 +27,8 @@ def killing(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
 
         return call
 
-    def rmtree(folder: Path, ignore_errors: bool = False) -> None:
-        """File by file, so that a kill can come within."""
+    def rmtree(folder: Path, *, ignore_errors: bool = False) -> None:
+        """Remove file by file, so that a kill can come in between."""
         for path in sorted(Path(folder).rglob("*"), reverse=True):
             (path.rmdir if path.is_dir() else path.unlink)()
         if Path(folder).exists():

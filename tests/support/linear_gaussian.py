@@ -133,7 +133,7 @@ class LinearGaussian:
         return torch.logaddexp(present, self.log_prob_given_absence(T) + math.log1p(-self.share))
 
     def log_prob_presence_given(self, T: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(κ=0 given T) and log p(κ=1 given T), (batch,) each."""
+        """log p(κ=0 given T) and log p(κ=1 given T), both (batch,)."""
         log_T = self.log_prob(T)
         absent = self.log_prob_given_absence(T) + math.log1p(-self.share) - log_T
         return absent, self.log_prob_given(T) + math.log(self.share) - log_T
@@ -173,36 +173,36 @@ class LinearGaussian:
         """A model whose family holds this world, as it starts: f_T and its knowledge type "it" neutral, in float64."""
         flow = build_flow((DIMS,), layers=LAYERS)
         latent = ConditionalGaussian((DIMS,), CHARACTERISTICS, layers=1, mean_bound=UNBOUNDED)
-        kind = Knowledge((DIMS,), latent, CHARACTERISTICS, layers=1, logit_bound=UNBOUNDED)
-        kind.characteristics_encoder.mean_bound = UNBOUNDED
-        kind.initialise(stream(0, "initialise"))
-        return TzK(SharedFlow((DIMS,), flow.transform, TwoGaussians(self)), {"it": kind}).double()
+        knowledge = Knowledge((DIMS,), latent, CHARACTERISTICS, layers=1, logit_bound=UNBOUNDED)
+        knowledge.characteristics_encoder.mean_bound = UNBOUNDED
+        knowledge.initialise(stream(0, "initialise"))
+        return TzK(SharedFlow((DIMS,), flow.transform, TwoGaussians(self)), {"it": knowledge}).double()
 
     @torch.no_grad()
     def model(self) -> TzK:
         """The model that is this world."""
         model = self.untrained()
-        kind = model.find("it")
+        knowledge = model.find("it")
         mixing, affine = model.flow.transform._transforms
         mixing.triangles.copy_(self.lower.tril(-1) + self.upper.triu(1))
         mixing.raw_log_diagonal.copy_(soft_bound_inverse(self.upper.diagonal().log(), mixing.bound))
         affine.shift.copy_(self.shift)
-        kind.log_odds.fill_(math.log(self.share / (1 - self.share)))
-        kind.characteristics_prior.mean_.copy_(self.centre)
-        kind.characteristics_prior.scale.copy_(self.spread)
+        knowledge.log_odds.fill_(math.log(self.share / (1 - self.share)))
+        knowledge.characteristics_prior.mean_.copy_(self.centre)
+        knowledge.characteristics_prior.scale.copy_(self.spread)
         (discriminator,), (latent,), (encoder,) = (
-            kind.discriminator,
-            kind.latent.regressor,
-            kind.characteristics_encoder.regressor,
+            knowledge.discriminator,
+            knowledge.latent.regressor,
+            knowledge.characteristics_encoder.regressor,
         )
         discriminator.weight.copy_(2 * self.half[None])
-        discriminator.bias.copy_(kind.log_odds)
-        log_scale = soft_bound_inverse(self.deviations.log(), kind.latent.log_scale_bound)
+        discriminator.bias.copy_(knowledge.log_odds)
+        log_scale = soft_bound_inverse(self.deviations.log(), knowledge.latent.log_scale_bound)
         latent.weight.copy_(torch.cat([self.load, torch.zeros_like(self.load)]))
         latent.bias.copy_(torch.cat([self.half, log_scale]))
         gain = self.load.T  # the posterior mean of standardised C: z - half has covariance I
         own = vector(*[math.sqrt(1 - self.gain**2)] * CHARACTERISTICS)
-        log_scale = soft_bound_inverse(own.log(), kind.characteristics_encoder.log_scale_bound)
+        log_scale = soft_bound_inverse(own.log(), knowledge.characteristics_encoder.log_scale_bound)
         encoder.weight.copy_(torch.cat([gain, torch.zeros_like(gain)]))
         encoder.bias.copy_(torch.cat([-gain @ self.half, log_scale]))
         return model
@@ -214,31 +214,31 @@ NODES, STEPS = grid(-6.0, 6.0, 25)
 @torch.no_grad()
 def log_prob_present(model: TzK, T: Tensor) -> Tensor:
     """log p(T given κ=1) of a model, (batch,), C integrated by the trapezoid rule over standardised C in R²."""
-    kind = model.find("it")
+    knowledge = model.find("it")
     z, logabsdet = model.flow.encode(T)
-    C = kind.imagine(torch.cartesian_prod(NODES, NODES)).expand(len(z), -1, -1)
-    cell = STEPS[0].log() * 2 + kind.characteristics_prior.scale.log().sum()
-    log_joint = kind.log_prob_latent(z, C) + kind.log_prob_characteristics(C)
+    C = knowledge.imagine(torch.cartesian_prod(NODES, NODES)).expand(len(z), -1, -1)
+    cell = STEPS[0].log() * 2 + knowledge.characteristics_prior.scale.log().sum()
+    log_joint = knowledge.log_prob_latent(z, C) + knowledge.log_prob_characteristics(C)
     return torch.logsumexp(log_joint, 1) + cell + logabsdet
 
 
 @torch.no_grad()
-def shortfall(world: LinearGaussian, model: TzK, count: int = 2000, seed: int = 2) -> dict[str, float]:
+def shortfall(world: LinearGaussian, model: TzK, *, count: int = 2000, seed: int = 2) -> dict[str, float]:
     """How many nats the model is behind the truth on held-out samples of the world, by what is predicted.
 
     "T": log p(T). "T given κ=1", with C integrated, and "T given C": of samples in which the knowledge is present.
     "κ given T". "C given T": of samples in which it is present.
     """
     T, kappa, C = world.sample(count, seed)
-    kind, z, on = model.find("it"), model.flow.encode(T)[0], kappa == 1
+    knowledge, z, on = model.find("it"), model.flow.encode(T)[0], kappa == 1
     true = torch.where(on, *reversed(world.log_prob_presence_given(T)))
-    found = torch.where(on, *reversed(kind.log_prob_presence_given(z)))
+    estimate = torch.where(on, *reversed(knowledge.log_prob_presence_given(z)))
     T1, C1, z1 = T[on], C[on], z[on]
     gaps = {
         "T": world.log_prob(T) - model.log_prob(T),
         "T given κ=1": world.log_prob_given(T1) - log_prob_present(model, T1),
         "T given C": world.log_prob_given_characteristics(T1, C1) - model.log_prob(T1, "it", C1),
-        "κ given T": true - found,
-        "C given T": world.log_prob_characteristics_given(C1, T1) - kind.log_prob_characteristics_given(C1, z1),
+        "κ given T": true - estimate,
+        "C given T": world.log_prob_characteristics_given(C1, T1) - knowledge.log_prob_characteristics_given(C1, z1),
     }
     return {name: gap.mean().item() for name, gap in gaps.items()}

@@ -26,11 +26,13 @@ LAYERS = [
 
 
 def steady(value: float = 0.5, c: int = 2) -> Noise:
-    """The same noise for every sample, so that a law by hand need not know in which order it is drawn."""
+    """The same noise for all samples, so that a law by hand does not depend on the order of sampling."""
     return lambda name, count: torch.full((count, c), value, dtype=torch.float64)
 
 
-def small(kinds: Sequence[str] = ("gaussian",), seed: int = 0, dims: int = 3, spread: float = 0.3, **more: Any) -> TzK:
+def small(
+    kinds: Sequence[str] = ("gaussian",), *, seed: int = 0, dims: int = 3, spread: float = 0.3, **more: Any
+) -> TzK:
     """A model with random parameters, in float64: a flow of two steps and knowledge types "k0", "k1", ..."""
     model = TzK(build_flow((dims,), layers=LAYERS, seed=seed))
     for i, kind in enumerate(kinds):
@@ -39,15 +41,15 @@ def small(kinds: Sequence[str] = ("gaussian",), seed: int = 0, dims: int = 3, sp
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += spread * torch.randn(parameter.shape, generator=generator)
-        for number, (_, kind) in enumerate(model.named_knowledge()):
-            kind.log_odds.fill_(0.4 * number - 1)
-            kind.characteristics_prior.mean_.fill_(0.2 * number)
-            kind.characteristics_prior.scale.fill_(1 + 0.1 * number)
+        for number, (_, knowledge) in enumerate(model.named_knowledge()):
+            knowledge.log_odds.fill_(0.4 * number - 1)
+            knowledge.characteristics_prior.mean_.fill_(0.2 * number)
+            knowledge.characteristics_prior.scale.fill_(1 + 0.1 * number)
     return model.double()
 
 
 def batch(
-    presence: Sequence[Sequence[float]], seed: int = 1, dims: int = 3, observed: Sequence[str] = ()
+    presence: Sequence[Sequence[float]], *, seed: int = 1, dims: int = 3, observed: Sequence[str] = ()
 ) -> Observations:
     """Random T for a table of presence, one row a sample, and random C for the types `observed`."""
     generator = torch.Generator().manual_seed(seed)
@@ -59,10 +61,10 @@ def batch(
 
 
 def gradients(value: Tensor, module: nn.Module) -> dict[str, Tensor]:
-    """By parameter, d value / d parameter; zero where value does not depend on it."""
+    """d value / d parameter by name; zero if value does not depend on it."""
     names, parameters = zip(*module.named_parameters(), strict=True)
-    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
+    values = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, values, strict=True)}
 
 
 def assert_equal_gradients(value: Tensor, expected: Tensor, module: nn.Module) -> None:
@@ -71,30 +73,36 @@ def assert_equal_gradients(value: Tensor, expected: Tensor, module: nn.Module) -
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def sides(kind: Knowledge, z: Tensor, C: Tensor, log_ratio: Tensor, log_q: Tensor | float) -> tuple[Tensor, Tensor]:
-    """What a present knowledge type adds to log p_enc and log p_dec, by DESIGN's formulas; log_ratio is
-    log p(z given C) - log p(z)."""
-    encoder = kind.log_prob_presence_given(z).present + kind.log_prob_characteristics_given(C, z) - log_q
-    decoder = kind.log_prob_presence().present + kind.log_prob_characteristics(C) + log_ratio - log_q
+def sides(
+    knowledge: Knowledge, z: Tensor, C: Tensor, *, log_ratio: Tensor, log_q: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The terms of a present knowledge type in log p_enc and log p_dec.
+
+    log_ratio is log p(z given C) - log p(z).
+    """
+    encoder = knowledge.log_prob_presence_given(z).present + knowledge.log_prob_characteristics_given(C, z) - log_q
+    decoder = knowledge.log_prob_presence().present + knowledge.log_prob_characteristics(C) + log_ratio - log_q
     return encoder, decoder
 
 
-def absent(kind: Knowledge, z: Tensor, prior: str = "full") -> tuple[Tensor, Tensor]:
-    """What an absent knowledge type adds to log p_enc and to log p_dec: both times the Bayes complement, the
-    decoder's with a discriminator that is not its to train, and with prior = "full" z neither."""
-    frozen = {name: value.detach() for name, value in kind.named_parameters()}
-    complement = torch.func.functional_call(kind, frozen, (Knowledge.log_prob_presence_given, z))[0]
-    return kind.log_prob_presence_given(z).absent, complement if prior == "paper" else complement.detach()
+def absent(knowledge: Knowledge, z: Tensor, prior: str = "full") -> tuple[Tensor, Tensor]:
+    """The terms of an absent knowledge type in log p_enc and log p_dec: both are the Bayes complement.
+
+    In the decoder's the discriminator has no gradient, and with prior = "full" neither has z.
+    """
+    frozen = {name: value.detach() for name, value in knowledge.named_parameters()}
+    complement = torch.func.functional_call(knowledge, frozen, (Knowledge.log_prob_presence_given, z))[0]
+    return knowledge.log_prob_presence_given(z).absent, complement if prior == "paper" else complement.detach()
 
 
 NO_TABLES: dict[str, Any] = {"partitions": {}, "means": {}, "published": [], "multipliers": {}}
-"""What `evaluate` is called with where a model is evaluated without partitions, means and rows of others."""
+"""Arguments of `evaluate` without partitions, means and published rows."""
 
 
 def held_out(
     T: Tensor, presence: Sequence[Sequence[float]] | Tensor = (), names: Sequence[str] = (), **more: Any
 ) -> EvaluationSplit:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "dataset": "toy",
         "split": "test",
         "characteristics": {},
@@ -103,4 +111,4 @@ def held_out(
         "share": 1.0,
     }
     table = torch.as_tensor(presence) if len(presence) else torch.zeros(len(T), 0)
-    return EvaluationSplit(T=T, presence=table.float(), knowledge=tuple(names), **{**given, **more})
+    return EvaluationSplit(T=T, presence=table.float(), knowledge=tuple(names), **{**defaults, **more})

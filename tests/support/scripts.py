@@ -1,4 +1,4 @@
-"""Runs an example's script without an interpreter of its own, of which importing torch alone takes seconds."""
+"""Run an example's script in this interpreter: in one of its own, importing torch alone takes seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 
 def printed_by(script: Path, *words: str) -> str:
-    """What `python script words` prints. Its exception is one here, and so is an exit that says failure."""
+    """The output of `python script words`; raises its exceptions, and `SystemExit` if it fails."""
     printed = io.StringIO()
     with mock.patch.object(sys, "argv", [str(script), *words]), contextlib.redirect_stdout(printed):
         try:

@@ -1,4 +1,4 @@
-"""One-dimensional worlds whose five distributions are known, as models and as formulas written by hand."""
+"""One-dimensional worlds whose five distributions are known, as models and as formulas by hand."""
 
 from __future__ import annotations
 
@@ -101,31 +101,33 @@ class World:
 
     def knowledge(self) -> Knowledge:
         """The knowledge type that holds this world's five distributions, in float64."""
-        kind = Knowledge((1,), ConditionalGaussian((1,), 1, mean_bound=UNBOUNDED), 1, logit_bound=UNBOUNDED)
-        kind.characteristics_encoder = ConditionalGaussian((1,), 1, mean_bound=UNBOUNDED)
-        for each in (kind.latent, kind.characteristics_encoder):
-            each.log_scale_bound = UNBOUNDED
-        kind.double()
+        knowledge = Knowledge((1,), ConditionalGaussian((1,), 1, mean_bound=UNBOUNDED), 1, logit_bound=UNBOUNDED)
+        knowledge.characteristics_encoder = ConditionalGaussian((1,), 1, mean_bound=UNBOUNDED)
+        for regressed in (knowledge.latent, knowledge.characteristics_encoder):
+            regressed.log_scale_bound = UNBOUNDED
+        knowledge.double()
         lean = self.present - self.absent
         odds = math.log(self.share / (1 - self.share)) if self.share < 1 else 40.0
-        kind.discriminator = linear([lean], [odds - 0.5 * (self.present**2 - self.absent**2)])
+        knowledge.discriminator = linear([lean], [odds - 0.5 * (self.present**2 - self.absent**2)])
         # of the standardised C, (C - centre) / spread, which is what both regressors see
         gain = self.slope * self.spread
-        kind.characteristics_encoder.regressor = linear([gain, 0.0], [-gain * self.present, math.log(self.residue)])
-        kind.latent.regressor = linear([gain, 0.0], [self.present, math.log(self.residue)])
-        kind.characteristics_prior.mean_.fill_(self.centre)
-        kind.characteristics_prior.scale.fill_(self.spread)
-        kind.log_odds.fill_(odds)
-        return kind
+        knowledge.characteristics_encoder.regressor = linear(
+            [gain, 0.0], [-gain * self.present, math.log(self.residue)]
+        )
+        knowledge.latent.regressor = linear([gain, 0.0], [self.present, math.log(self.residue)])
+        knowledge.characteristics_prior.mean_.fill_(self.centre)
+        knowledge.characteristics_prior.scale.fill_(self.spread)
+        knowledge.log_odds.fill_(odds)
+        return knowledge
 
-    def model(self, perturb: Callable[[Knowledge], None] = lambda kind: None) -> TzK:
+    def model(self, perturb: Callable[[Knowledge], None] = lambda knowledge: None) -> TzK:
         """A model of this world with one knowledge type, "it", which `perturb` may then make wrong."""
         base = Mixture(self) if self.share < 1 else StandardGaussian((1,))
-        kind = self.knowledge()
+        knowledge = self.knowledge()
         with torch.no_grad():
-            perturb(kind)
+            perturb(knowledge)
         transform = CompositeTransform([Affine((1,)).double(), Arcsinh()])  # the affine map starts as the identity
-        return TzK(SharedFlow((1,), transform, base), {"it": kind})
+        return TzK(SharedFlow((1,), transform, base), {"it": knowledge})
 
 
 def linear(weight: list[float], bias: list[float]) -> nn.Linear:

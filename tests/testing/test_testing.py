@@ -233,11 +233,7 @@ class Stripes:
         labels = {"label": np.array([0, 1, 0, 1, 0]) if self.fault == "labels" else np.array(list("abcde"))}
         if self.fault == "columns" and split == "test":
             labels = {}
-        T = (
-            T.float()
-            if self.fault == "dtype"
-            else T.clamp(max=4 if self.fault == "levels" else 3).to(torch.uint8)
-        )
+        T = T.float() if self.fault == "dtype" else T.clamp(max=4 if self.fault == "levels" else 3).to(torch.uint8)
         return Samples(T[:, :, :1] if self.fault == "shape" else T, labels)
 
 
@@ -291,9 +287,7 @@ def test_a_good_plugin_passes(site: Path) -> None:
         (offers("x", target="math:exp"), "should be a subclass of nflows.transforms.base.Transform"),
     ],
 )
-def test_a_faulty_plugin_is_caught(
-    site: Path, source: str, words: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_faulty_plugin_is_caught(site: Path, source: str, words: str, request: pytest.FixtureRequest) -> None:
     index = request.node.callspec.indices["source"]
     module = install(site, f"kit-faulty-{index}", source)
     with pytest.raises(NotConforming, match=words):

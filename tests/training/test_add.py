@@ -276,7 +276,7 @@ def test_of_two_that_are_present_in_the_same_samples_each_learns_what_it_would_a
 # what it is told from
 
 
-def made(seed: int = 0, share: float = 0.5, own: int = 40, absent: int = 100) -> JointBatches:
+def made(*, seed: int = 0, share: float = 0.5, own: int = 40, absent: int = 100) -> JointBatches:
     """Sets "a" with 30 present samples and `absent` others, and "b" with 10 present ones."""
     presence = {"a": torch.cat([torch.ones(30), torch.zeros(absent)])[:, None], "b": torch.ones(10, 1)}
     sources = {name: Source(Samples(torch.zeros(len(column), 2)), column) for name, column in presence.items()}

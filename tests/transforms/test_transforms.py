@@ -305,9 +305,7 @@ def test_affine_survives_constant_dimensions(batch: int) -> None:
 
 
 def test_a_flow_is_initialised_layer_by_layer() -> None:
-    flow = SharedFlow(
-        (4,), CompositeTransform([Affine((4,)), SymLog((4,)), Affine((4,))]), StandardGaussian((4,))
-    )
+    flow = SharedFlow((4,), CompositeTransform([Affine((4,)), SymLog((4,)), Affine((4,))]), StandardGaussian((4,)))
     data = 40 * torch.rand(300, 4) - 3
     flow.initialise(data)
     z, _ = flow.encode(data)
@@ -367,9 +365,7 @@ def test_its_logabsdet_is_that_of_the_matrix_for_each_tile() -> None:
 
 @pytest.mark.parametrize("dims", [1, 4, 64])
 def test_orthogonal_initialisation_is_a_rotation_that_depends_on_the_seed_alone(dims: int) -> None:
-    layers = [
-        TiledConvolution((dims,), initialisation="orthogonal", seed=seed).double() for seed in (0, 0, 1)
-    ]
+    layers = [TiledConvolution((dims,), initialisation="orthogonal", seed=seed).double() for seed in (0, 0, 1)]
     weight = layers[0].weight()
     torch.testing.assert_close(weight @ weight.T, torch.eye(dims, dtype=torch.float64), rtol=0, atol=2e-5)
     assert torch.equal(weight, layers[1].weight())
@@ -396,9 +392,7 @@ def test_squeeze_against_index_arithmetic(factor: int, tiling: str) -> None:
     assert squeezed.shape == (2, channels * factor**2, high, wide)
     places = itertools.product(range(channels), range(factor), range(factor), range(high), range(wide))
     for c, i, j, h, w in places:
-        row, column = (
-            (h * factor + i, w * factor + j) if tiling == "strided" else (i * high + h, j * wide + w)
-        )
+        row, column = (h * factor + i, w * factor + j) if tiling == "strided" else (i * high + h, j * wide + w)
         assert torch.equal(squeezed[:, (c * factor + i) * factor + j, h, w], x[:, c, row, column])
 
 
