@@ -3,9 +3,9 @@
     python benchmarks/many_types.py [--json] [--rounds N] [--types 10 1000] [--type low-rank] [--dims 64] [--threads N]
 
 The models have the paper's shared flow over 32x32 images, with the same weights, and see the same made-up images in
-batches of 256; every sample has one knowledge type of its own and one of thirty that are more common, as a character
-and its alphabet. Steps take turns within each round, so that whatever else the machine does falls on all alike; ratios
-are to the time of the first within the same round. Registering, saving, loading and the posterior of 256 images are of
+batches of 256. A sample has one knowledge type of its own and one of thirty that are more common, as a character and
+its alphabet. Steps take turns within a round, so that other load of the machine falls on all alike; ratios are to the
+time of the first within the same round. Registering, saving, loading and the posterior of 256 images are of
 the model with the most types; the posterior's first call, which warms up, does not count. Printed are medians and
 quartiles, by the clock and by CPU seconds of the process, which a busy machine moves less.
 """
@@ -35,7 +35,7 @@ GOALS = {"step": 1.5, "register": 0.1, "load": 5.0, "posterior": 1.0}
 
 
 class Labelled:
-    """Batches of made-up images, two knowledge types present in each sample."""
+    """Batches of made-up images with two present knowledge types a sample."""
 
     def __init__(self, types: int, size: int, count: int = 4) -> None:
         made, self._size = Made(size, count), size

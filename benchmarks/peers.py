@@ -1,17 +1,18 @@
 """How long log-likelihood with gradient, and sampling, take in TzK and in four other libraries of flows.
 
     pip install ".[peers]" ./plugins/tzk-plugin-baselines
-    python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 5] \
+    python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
         [--flows couplings,autoregressive] [--device auto] [--threads N]
 
-Two flows over vectors on a standard Gaussian, of `steps` layers each: affine couplings of the halves in turn, and
-masked autoregressive layers, the order reversed from one to the next. Every library has the layers of its own and,
-where it takes a network from its user, the same one. Numbers of parameters have to be equal, which is checked before
-anything is timed. Where another library has the function of ours, weights are copied and log-likelihoods compared: so
-with nflows. The others bound the scale in another way, or order what the network emits otherwise.
+Two flows of `steps` layers over vectors, with a standard Gaussian base: affine couplings of the halves in turn, and
+masked autoregressive layers, the order reversed from one to the next. All libraries use their own layers and, where the
+user supplies the network, the same one. Before the timing, numbers of parameters are checked to be equal. The layers of
+nflows compute the same function as ours: weights are copied and log-likelihoods compared. The other libraries bound the
+scale in another way, or order the outputs of the network differently.
 
-All take turns within a round; ratios are taken within a round, medians and quartiles over rounds are printed. Above 1
-the other library takes longer than TzK. What is not installed, or has no such flow, is left out and named.
+All take turns within a round; ratios are taken within a round, and their medians and quartiles over rounds are printed.
+Above 1 the other library takes longer than TzK. Libraries that are not installed, or have no such flow, are left out
+and named.
 """
 
 from __future__ import annotations

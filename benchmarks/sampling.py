@@ -71,7 +71,7 @@ def main() -> None:
     steps = sampling_steps(model, names, arguments.number)
     found = {
         "goal": f"{GOAL} seconds for 64 images at most",
-        "drawn": summary(measure(steps, arguments.rounds, repeat=1)),
+        "sampled": summary(measure(steps, arguments.rounds, repeat=1)),
         "number": arguments.number,
         "shape": list(model.shape),
         "parameters": sum(parameter.numel() for parameter in model.flow.parameters()),
@@ -84,8 +84,8 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, {found['number']} samples")
-    print(f"{'drawn from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
-    for name, clocks in found["drawn"].items():
+    print(f"{'sampled from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
+    for name, clocks in found["sampled"].items():
         for clock, each in clocks.items():
             low, high = each["quartiles"]
             shown = f"{low:.4f} to {high:.4f}"

@@ -44,7 +44,7 @@ class SymLog(Transform):
 
 
 class ElementwiseAffine(Transform):
-    """x exp(s) + t with a parameter each for every dimension."""
+    """x exp(s) + t, with s and t of all dimensions."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def flow_steps(shape: Sequence[int], steps: int, knee: float) -> list[Transform]
 
 
 class KnowledgeType(nn.Module):
-    """Presence, characteristics in the plane, and a flow over z given them."""
+    """Presence, two characteristics, and a flow over z given these."""
 
     latent: Flow
     prior: StandardNormal
