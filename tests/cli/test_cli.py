@@ -222,7 +222,7 @@ def test_plugins_can_be_loaded_whole():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("mnist", ["mnist: data set", "validation", "int", "= 5000", "tzk_core/data/mnist.py"]),
         ("tiled-convolution", ["flow layer", "tile", "= 1", "tzk_core.transforms"]),
@@ -231,10 +231,10 @@ def test_plugins_can_be_loaded_whole():
         ("nflows/lu-linear", ["flow layer"]),
     ],
 )
-def test_describe(name: str, said: list[str]):
+def test_describe(name: str, message: list[str]):
     result = tzk("describe", name)
     assert result.exit_code == 0, result.output
-    for each in said:
+    for each in message:
         assert each in result.stdout
 
 
@@ -257,8 +257,8 @@ def test_check_says_ok_and_the_plan(here: Path):
 
 def test_check_says_all_that_is_wrong(here: Path):
     (here / "small.toml").write_text(CONFIG.replace("steps", "stepz").replace('"affine"', '"afine"'))
-    said = refused("check", "small.toml")
-    assert said.splitlines() == [
+    message = refused("check", "small.toml")
+    assert message.splitlines() == [
         "error: the config has 3 problems",
         "  small.toml: [training] steps: is required",
         "  small.toml: [training] stepz: unknown key; did you mean 'steps'?",
@@ -272,14 +272,14 @@ def test_check_says_all_that_is_wrong(here: Path):
 def test_run_leaves_a_run_folder(here: Path, experiment: type[FakeExperiment]):
     result = tzk("run", "small.toml", "seed=3", "--out", "out")
     assert result.exit_code == 0, result.output
-    for said in (
+    for message in (
         "1,000 train, 200 test",
         "shared flow: 1,234",
         "4 steps of 256",
         "run folder  out",
         "bits/dim moons 1.5",
     ):
-        assert said in result.stdout
+        assert message in result.stdout
     assert "moons, prior: 1.250 bits/dim" in result.stdout
     record = json.loads((here / "out/run.json").read_text())
     assert record["status"] == "finished"
@@ -306,9 +306,9 @@ def test_the_default_folder_is_named_and_dated(here: Path, experiment: type[Fake
 def test_an_existing_folder_is_never_overwritten(here: Path, experiment: type[FakeExperiment]):
     assert tzk("run", "small.toml", "--out", "out").exit_code == 0
     before = {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file()}
-    said = refused("run", "small.toml", "--out", "out")
-    assert "the run folder out is there already" in said
-    assert "tzk run out --resume" in said
+    message = refused("run", "small.toml", "--out", "out")
+    assert "the run folder out is there already" in message
+    assert "tzk run out --resume" in message
     assert {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file()} == before
     (here / "other").mkdir()
     assert "name another folder with --out" in refused("run", "small.toml", "--out", "other")
@@ -382,8 +382,8 @@ def test_a_finished_run_says_so(here: Path, experiment: type[FakeExperiment]):
 def test_a_run_goes_on_with_its_own_config_only(here: Path, experiment: type[FakeExperiment]):
     experiment.interrupt_at = 2
     tzk("run", "small.toml", "--out", "out")
-    said = refused("run", "small.toml", "training.batch_size=9", "--out", "out", "--resume")
-    assert "training.batch_size was 256 and is 9" in said
+    message = refused("run", "small.toml", "training.batch_size=9", "--out", "out", "--resume")
+    assert "training.batch_size was 256 and is 9" in message
     assert tzk("run", "small.toml", "evaluation.limit=9", "--out", "out", "--resume").exit_code == 0
     assert "limit = 9" in (here / "out/config.toml").read_text()
 
@@ -437,10 +437,10 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress.shown(5) as show:
         show(Progress(5, 5, 9.0, 0.0, {"a": 1.25}))
-    drawn = capsys.readouterr().err
-    assert "100%" in drawn
-    assert "5/5" in drawn
-    assert "bits/dim a 1.250" in drawn
+    bar = capsys.readouterr().err
+    assert "100%" in bar
+    assert "5/5" in bar
+    assert "bits/dim a 1.250" in bar
 
 
 # --- eval and sample ---

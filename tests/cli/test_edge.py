@@ -83,9 +83,9 @@ def raising_depth(depth: int) -> int:
 @pytest.mark.parametrize("name", CASES)
 def test_whatever_a_command_raises_is_a_sentence_and_a_status(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZK_DEBUG", raising=False)
-    act, status, said = CASES[name]
+    act, status, message = CASES[name]
     code, output = raising(act)
-    assert (code, said in output) == (status, True), output
+    assert (code, message in output) == (status, True), output
     assert "Traceback" not in output
     assert len(output) < 1000
 
@@ -279,7 +279,7 @@ steps = 1
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("flow.steps=-1", "steps = -1: a flow has at least one step"),
         (f"flow.steps={10**9}", "and at most 1000 are expected"),
@@ -288,10 +288,10 @@ steps = 1
         ("datasets.glyph-letters.type=csv", "csv"),
     ],
 )
-def test_what_does_not_fit_names_its_key(tmp_path: Path, override: str, said: str) -> None:
+def test_what_does_not_fit_names_its_key(tmp_path: Path, override: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(IMAGES)
     code, output = tzk("run", tmp_path / "c.toml", override, "--dry-run")
-    assert code == 2 and said in output
+    assert code == 2 and message in output
 
 
 def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:

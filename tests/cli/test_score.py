@@ -111,20 +111,20 @@ def scored(*words: object, status: int = 0) -> dict[str, Any]:
 
 
 def test_a_folder_is_scored_as_the_model_says_of_each_image(run: Path, images: Path) -> None:
-    said = scored(run, images, "--seed", 3)
+    scores = scored(run, images, "--seed", 3)
     names = [str(images / name) for name in ("8.png", "9.png", "10.png", "letters/1.png")]
-    assert [each["file"] for each in said["images"]] == names
-    assert set(said) == {
+    assert [each["file"] for each in scores["images"]] == names
+    assert set(scores) == {
         *("format", "run", "knowledge", "importance_samples", "seed", "statistic", "threshold", "images", "unreadable")
     }
-    assert said["format"] == 1 and said["unreadable"] == [] and said["importance_samples"] == 4
-    assert said["threshold"]["validation"] == {"digits": 100} and said["threshold"]["false_alarms"] == 0.05
+    assert scores["format"] == 1 and scores["unreadable"] == [] and scores["importance_samples"] == 4
+    assert scores["threshold"]["validation"] == {"digits": 100} and scores["threshold"]["false_alarms"] == 0.05
 
     model = tzk_core.load(run)
     grey = read_all(images, {"digits": GlyphDigits()}).T
-    for each, T in zip(said["images"], dequantised(grey, 256, seed=3).split(1), strict=True):
+    for each, T in zip(scores["images"], dequantised(grey, 256, seed=3).split(1), strict=True):
         log_prob = model.log_prob(T).item()
-        given = {n: model.log_prob(T, n, importance_samples=4, seed=3).item() for n in said["knowledge"]}
+        given = {n: model.log_prob(T, n, importance_samples=4, seed=3).item() for n in scores["knowledge"]}
         best = max(given, key=given.__getitem__)
         assert each["log_prob"] == pytest.approx(log_prob, abs=1e-2)
         assert each["bits_per_dim"] == pytest.approx(8 - log_prob / math.log(2) / 256, abs=1e-4)
@@ -132,8 +132,8 @@ def test_a_folder_is_scored_as_the_model_says_of_each_image(run: Path, images: P
         assert each["log_ratio"] == pytest.approx(given[best] - log_prob, abs=1e-2)
         assert each["statistic"] == pytest.approx(given[best], abs=1e-2)
         assert each["presence"] == pytest.approx(model.posterior(T)[best].presence.item(), abs=1e-4)
-        assert each["none"] == (each["statistic"] < said["threshold"]["value"]) == (each["knowledge"] is None)
-        assert set(each["each"]) == set(said["knowledge"]) == {f"digit-{i}" for i in range(10)}
+        assert each["none"] == (each["statistic"] < scores["threshold"]["value"]) == (each["knowledge"] is None)
+        assert set(each["each"]) == set(scores["knowledge"]) == {f"digit-{i}" for i in range(10)}
 
 
 def test_no_score_depends_on_where_an_image_lies(run: Path, images: Path, tmp_path: Path) -> None:
@@ -149,16 +149,16 @@ def test_the_threshold_has_the_stated_false_alarms_on_the_validation_data(run: P
     T, _ = experiment.samples("digits", "validation")
     np.savez(tmp_path / "validation.npz", T=T.numpy())
     for share in (0.05, 0.3):
-        said = scored(run, tmp_path / "validation.npz", "--false-alarms", share)
-        assert sum(each["none"] for each in said["images"]) == round(share * 100)
-        assert [each["row"] for each in said["images"]] == list(range(100))
+        scores = scored(run, tmp_path / "validation.npz", "--false-alarms", share)
+        assert sum(each["none"] for each in scores["images"]) == round(share * 100)
+        assert [each["row"] for each in scores["images"]] == list(range(100))
 
 
 def test_only_data_with_the_knowledge_asked_for_choose_the_threshold(run: Path, images: Path) -> None:
-    said = scored(run, images, "--knowledge", "digit-3", "--knowledge", "digit-5")
+    scores = scored(run, images, "--knowledge", "digit-3", "--knowledge", "digit-5")
     labels = GlyphDigits(train=300, validation=100, test=60).split("validation").labels["label"]
-    assert said["threshold"]["validation"] == {"digits": int(np.isin(labels, ["3", "5"]).sum())}
-    assert {each["best"] for each in said["images"]} <= {"digit-3", "digit-5"}
+    assert scores["threshold"]["validation"] == {"digits": int(np.isin(labels, ["3", "5"]).sum())}
+    assert {each["best"] for each in scores["images"]} <= {"digit-3", "digit-5"}
 
 
 def test_what_it_was_chosen_on_is_kept_for_the_same_model_only(run: Path, images: Path, tmp_path: Path) -> None:
@@ -191,9 +191,9 @@ def test_without_the_data_a_threshold_of_ones_own_does(run: Path, images: Path, 
     text = (copy / "config.toml").read_text()
     (copy / "config.toml").write_text(text.replace("validation = 100", "validation = 0"))
     assert "no data set of this run has a validation split (digits)" in refused("score", copy, images)
-    said = scored(copy, images, "--threshold", -1e9)
-    assert not any(each["none"] for each in said["images"]) and said["images"][0]["p_value"] is None
-    assert said["threshold"] == {"value": -1e9, "false_alarms": None, "validation": {}}
+    scores = scored(copy, images, "--threshold", -1e9)
+    assert not any(each["none"] for each in scores["images"]) and scores["images"][0]["p_value"] is None
+    assert scores["threshold"] == {"value": -1e9, "false_alarms": None, "validation": {}}
     assert all(each["none"] for each in scored(copy, images, "--threshold", 1e9)["images"])
     for name in NEED_DATA:
         assert "needs validation data" in refused("score", copy, images, "--threshold", 0, "--statistic", name)
@@ -207,13 +207,13 @@ def test_one_broken_file_does_not_lose_the_others(run: Path, images: Path, tmp_p
     (mixed / "2.png").write_bytes(whole[: len(whole) // 2])
     Image.new("L", (7, 5)).save(mixed / "3.png")
     Image.fromarray(np.zeros((16, 16), dtype=np.uint16)).save(mixed / "4.png")
-    said = scored(run, mixed, status=1)
-    assert [Path(each["file"]).name for each in said["unreadable"]] == ["1.png", "2.png", "3.png", "4.png"]
-    reasons = [each["reason"] for each in said["unreadable"]]
+    scores = scored(run, mixed, status=1)
+    assert [Path(each["file"]).name for each in scores["unreadable"]] == ["1.png", "2.png", "3.png", "4.png"]
+    reasons = [each["reason"] for each in scores["unreadable"]]
     parts = ["cannot read", "cannot read", "7 x 5 pixels, expected 16 x 16", "8 bits"]
     for reason, part in zip(reasons, parts, strict=True):
         assert part in reason
-    assert len(said["images"]) == 4
+    assert len(scores["images"]) == 4
     printed = tzk("score", run, mixed)
     assert printed.exit_code == 1 and all(reason in printed.stderr for reason in reasons)
     for name in ("8.png", "9.png", "10.png", "letters/1.png"):
@@ -233,7 +233,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is(run: Path, images: 
         np.savez(tmp_path / f"{name}.npz", T=array)
     np.savez(tmp_path / "unnamed.npz", X=T)
     (tmp_path / "damaged.npz").write_bytes((tmp_path / "nan.npz").read_bytes()[:100])
-    for name, said in {
+    for name, message in {
         "nowhere.png": "there is no",
         "empty": "no images in",
         "broken.png": "cannot read the image",
@@ -247,7 +247,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is(run: Path, images: 
         "unnamed.npz": "has no array T, has X",
         "damaged.npz": "cannot read",
     }.items():
-        assert said in refused("score", run, tmp_path / name), name
+        assert message in refused("score", run, tmp_path / name), name
     (tmp_path / "text.txt").write_text("text")
     assert "is expected to be an image (.bmp" in refused("score", run, tmp_path / "text.txt")
     image = images / "8.png"
@@ -281,10 +281,10 @@ def test_a_table_for_people_and_one_for_programs(run: Path, images: Path, tmp_pa
 
 
 def test_the_help_names_every_statistic_and_the_default() -> None:
-    said = next(option.help for option in command.params if option.name == "statistic" and hasattr(option, "help"))
-    assert said is not None
-    assert set(re.findall(r"\w+", said)) >= set(STATISTICS)
-    assert f"{DEFAULT} (the default)" in said
+    help_text = next(option.help for option in command.params if option.name == "statistic" and hasattr(option, "help"))
+    assert help_text is not None
+    assert set(re.findall(r"\w+", help_text)) >= set(STATISTICS)
+    assert f"{DEFAULT} (the default)" in help_text
 
 
 # --- reading images as a run's data sets do
@@ -323,11 +323,11 @@ def test_ood_reports_every_statistic_beside_plain_likelihood(run: Path, tmp_path
     spec.write_text(OUTSIDE)
     result = tzk("ood", run, spec, "--json", "-o", tmp_path)
     assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert said == json.loads((tmp_path / "ood.json").read_text())
-    (outside,) = said["outside"]
-    assert (outside["dataset"], outside["count"], said["inside"]) == ("letters", 50, {"digits": 60})
-    assert said["validation"] == {"digits": 100}
+    measured = json.loads(result.stdout)
+    assert measured == json.loads((tmp_path / "ood.json").read_text())
+    (outside,) = measured["outside"]
+    assert (outside["dataset"], outside["count"], measured["inside"]) == ("letters", 50, {"digits": 60})
+    assert measured["validation"] == {"digits": 100}
     assert [row["statistic"] for row in outside["statistics"]] == [*STATISTICS]
     table = (tmp_path / "ood.md").read_text()
     for row in outside["statistics"]:
@@ -347,7 +347,7 @@ def test_ood_reports_every_statistic_beside_plain_likelihood(run: Path, tmp_path
 
 def test_ood_refuses_what_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     spec = tmp_path / "letters.toml"
-    for text, said in [
+    for text, message in [
         (OUTSIDE + "size = 20\n", "data set 'letters' is of shape (1, 20, 20) with 256 grey levels; this model's data"),
         (OUTSIDE.replace("glyph-letters", "glyph-leters"), "did you mean 'glyph-letters'"),
         ('name = "nothing"\n', "datasets"),
@@ -355,7 +355,7 @@ def test_ood_refuses_what_cannot_be_compared(run: Path, tmp_path: Path) -> None:
         (OUTSIDE.replace("test = 50", "test = 0"), "the test split of data set 'letters' is empty"),
     ]:
         spec.write_text(text)
-        assert said in refused("ood", run, spec)
+        assert message in refused("ood", run, spec)
     assert "no such file; did you mean" in refused("ood", run, tmp_path / "leters.toml")
     spec.write_text(OUTSIDE)
     assert "did you mean 'digit-1'" in refused("ood", run, spec, "--knowledge", "digit-11")

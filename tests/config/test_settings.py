@@ -111,30 +111,30 @@ def test_a_wording_takes_the_place_of_its_keys() -> None:
 def test_all_that_is_wrong_is_said_at_once_with_the_nearest_name() -> None:
     with pytest.raises(TzkError) as refused:
         Settings(stepz=3, decay="cosin", beta2=1.0)  # type: ignore[call-arg]
-    said = str(refused.value)
+    problems = str(refused.value)
     for part in (
         "there is no setting 'stepz'; did you mean 'steps'?",
         "steps has to be given",
         "decay: expected 'cosine' or 'none', got \"cosin\"; did you mean 'cosine'?",
         "beta2: expected a number below 1.0, got 1.0",
     ):
-        assert part in said
+        assert part in problems
 
 
 @pytest.mark.parametrize(
-    ("table", "keys", "said"),
+    ("table", "keys", "message"),
     [
         ("training", {"patience": 2, "validate_every": 0}, "patience: 2 counts validations"),
         ("training", {"compile": True, "processes": 2}, "compile: true is for one process"),
         ("objective", {"multiplier": 0.3, "multiplier_max": 0.2}, "multiplier: expected at most multiplier_max = 0.2"),
     ],
 )
-def test_a_file_and_a_call_refuse_what_does_not_go_together(table: str, keys: dict[str, Any], said: str) -> None:
+def test_a_file_and_a_call_refuse_what_does_not_go_together(table: str, keys: dict[str, Any], message: str) -> None:
     tables: dict[str, Any] = {"name": "x", "datasets": [{"name": "two-moons"}], "training": {"steps": 1}}
     tables[table] = {**tables.get(table, {}), **keys}
-    with pytest.raises(ConfigError, match=rf"\[{table}\] {said}"):
+    with pytest.raises(ConfigError, match=rf"\[{table}\] {message}"):
         config_from(tables)
-    with pytest.raises(TzkError, match=said):
+    with pytest.raises(TzkError, match=message):
         Settings(**{"steps": 1, **keys})
 
 
@@ -184,19 +184,19 @@ def printed(*words: str) -> str:
 
 @pytest.mark.parametrize("table", ["training", "objective", "evaluation", "pictures", "[flow]", "[[knowledge]]"])
 def test_describe_prints_every_key_with_default_and_help(table: str) -> None:
-    said = printed("describe", table)
-    words = " ".join(said.split())
+    output = printed("describe", table)
+    words = " ".join(output.split())
     model = MODELS[(table.strip("[]"),)]
     for key in own_keys(model):
-        assert f"\n  {key} " in said
+        assert f"\n  {key} " in output
         assert " ".join((model.model_fields[key].description or "?").split()) in words
     assert ("above 0, at most 100 Adam's" in words) == (table == "training")
 
 
 def test_describe_training_says_what_a_spec_holds_too_and_a_part_of_that_name_comes_first() -> None:
     assert "present_share" in printed("describe", "training").partition("of a spec, for `tzk add`")[2]
-    said = printed("describe", "flow")
-    assert said.startswith("flow: knowledge type") and "\n\n[flow]: the shared flow" in said
+    output = printed("describe", "flow")
+    assert output.startswith("flow: knowledge type") and "\n\n[flow]: the shared flow" in output
 
 
 def test_schema_prints_that_of_a_config_and_of_a_spec() -> None:

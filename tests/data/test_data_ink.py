@@ -11,7 +11,7 @@ from tzk_core.data.ink import slant, thickness
 SIDE = 28
 
 
-def drawn(path: list[tuple[float, float]], width: float, side: int = SIDE) -> np.ndarray:
+def drawing(path: list[tuple[float, float]], width: float, side: int = SIDE) -> np.ndarray:
     """`(1, side, side)` uint8: a round pen along points (x, y) from the middle, y upwards, each pixel as much ink as
     the share of 15 x 15 points in it that the pen covers."""
     fine = 15
@@ -50,7 +50,7 @@ def noise(count: int = 5) -> np.ndarray:
 @pytest.mark.parametrize("lean", [-0.6, -0.2, 0.0, 0.35, 0.8])
 def test_slant_of_a_stroke_is_its_lean(lean: float) -> None:
     # of a pen w wide on a line of length l the moments are lean + O((w / l)^2)
-    assert slant(drawn([(-9 * lean, -9), (9 * lean, 9)], 1.5))[0] == pytest.approx(lean, abs=0.02)
+    assert slant(drawing([(-9 * lean, -9), (9 * lean, 9)], 1.5))[0] == pytest.approx(lean, abs=0.02)
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
@@ -82,7 +82,7 @@ def test_a_mirror_turns_the_slant_around() -> None:
 @pytest.mark.parametrize("width", [2.0, 2.5, 3.0, 4.5])
 @pytest.mark.parametrize("radius", [6.0, 8.5])
 def test_thickness_of_a_closed_stroke_is_its_width(width: float, radius: float) -> None:
-    assert thickness(drawn(ring(radius), width))[0] == pytest.approx(width, rel=0.03)
+    assert thickness(drawing(ring(radius), width))[0] == pytest.approx(width, rel=0.03)
 
 
 @pytest.mark.parametrize("angle", [0, 20, 45, 70, 90])
@@ -90,7 +90,7 @@ def test_thickness_of_a_closed_stroke_is_its_width(width: float, radius: float) 
 def test_thickness_of_an_open_stroke_is_that_of_its_area_and_outline(width: float, angle: float) -> None:
     x, y = 9 * np.cos(np.radians(angle)), 9 * np.sin(np.radians(angle))
     area, outline = width * 18 + np.pi * width**2 / 4, 2 * 18 + np.pi * width  # the pen is round
-    assert thickness(drawn([(-x, -y), (x, y)], width))[0] == pytest.approx(2 * area / outline, rel=0.06)
+    assert thickness(drawing([(-x, -y), (x, y)], width))[0] == pytest.approx(2 * area / outline, rel=0.06)
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 4), (10, 10), (2, 9)])
@@ -103,9 +103,9 @@ def test_a_rectangle_has_twice_its_area_over_its_outline(height: int, width: int
 
 def test_dilation_makes_thicker_and_thin_strokes_are_told_apart() -> None:
     path = [(-5.0, 8.0), (5.0, 8.0), (-1.0, -8.0)]
-    measured = [float(thickness(drawn(path, width))[0]) for width in (1.2, 1.6, 2.0, 2.4, 2.8, 3.2, 4.0, 5.0)]
+    measured = [float(thickness(drawing(path, width))[0]) for width in (1.2, 1.6, 2.0, 2.4, 2.8, 3.2, 4.0, 5.0)]
     assert all(thin < thick for thin, thick in zip(measured, measured[1:], strict=False))
-    plain = drawn(path, 2.0)
+    plain = drawing(path, 2.0)
     framed = np.pad(plain, ((0, 0), (1, 1), (1, 1)))
     shifted = [framed[:, i : i + SIDE, j : j + SIDE] for i in range(3) for j in range(3)]
     # by a square of 3 x 3: at least 2 wider, along a diagonal 2 √2
@@ -113,7 +113,7 @@ def test_dilation_makes_thicker_and_thin_strokes_are_told_apart() -> None:
 
 
 def test_thickness_does_not_depend_on_place_brightness_or_the_frame() -> None:
-    ink = drawn(ring(8), 3) // 2
+    ink = drawing(ring(8), 3) // 2
     images = np.zeros((1, 40, 50), dtype=np.uint8)
     images[:, 12:, 22:] = ink * 2
     np.testing.assert_allclose(thickness(images), thickness(ink), rtol=1e-5)

@@ -372,8 +372,8 @@ def test_the_population_is_the_share_of_a_batch_where_everything_is_observed() -
     samples = {"a": marked(40, 0), "b": marked(25, 1000)}
     presence = {name: torch.rand(len(samples[name]), 3, generator=stream(0, name)).round() for name in samples}
     batches = JointBatches(samples, presence, knowledge=("x", "y", "z"), weights={"a": 2, "b": 1}, batch_size=60)
-    drawn = torch.cat([batches.batch(step).presence for step in range(10)])  # ten epochs of a, eight of b
-    torch.testing.assert_close(batches.population(), drawn.mean(0))
+    presences = torch.cat([batches.batch(step).presence for step in range(10)])  # ten epochs of a, eight of b
+    torch.testing.assert_close(batches.population(), presences.mean(0))
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
@@ -409,10 +409,10 @@ def favouring(share: float, chosen: list[int], batch_size: int = 4) -> JointBatc
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
 def test_favoured_samples_have_their_exact_share_of_their_data_set(share: float) -> None:
     batches = favouring(share, [1, 4])
-    drawn = torch.cat([batches.positions(step)["digits"] for step in range(100)])
-    assert len(drawn) == 200, "the data set's own share of the batch is as it was"
-    assert abs(int(((drawn == 1) | (drawn == 4)).sum()) - 200 * share) <= 1
-    counts = torch.bincount(drawn, minlength=7)
+    positions_of_digits = torch.cat([batches.positions(step)["digits"] for step in range(100)])
+    assert len(positions_of_digits) == 200, "the data set's own share of the batch is as it was"
+    assert abs(int(((positions_of_digits == 1) | (positions_of_digits == 4)).sum()) - 200 * share) <= 1
+    counts = torch.bincount(positions_of_digits, minlength=7)
     for part in ([1, 4], [0, 2, 3, 5, 6]):
         assert counts[part].max() - counts[part].min() <= 1, "within a part every sample comes once an epoch"
 

@@ -261,7 +261,7 @@ def test_all_files_that_cannot_be_used_are_listed_at_once_whatever_split_they_ar
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (["bus/a.png", "car/b.png", "train/c.png"], "train, as splits are called, beside bus, car"),
         (["train/c.png", "val/d.png", "holdout/e.png"], "train, val, as splits are called, beside holdout"),
@@ -272,10 +272,10 @@ def test_all_files_that_cannot_be_used_are_listed_at_once_whatever_split_they_ar
     ],
 )
 def test_what_may_be_a_split_or_a_label_is_asked_and_splits_false_takes_all(
-    tmp_path: Path, files: list[str], said: str
+    tmp_path: Path, files: list[str], message: str
 ) -> None:
     folder(tmp_path, *files)
-    with pytest.raises(TzkError, match=said):
+    with pytest.raises(TzkError, match=message):
         Folder(tmp_path, test=0, validation=0)
     data = Folder(tmp_path, test=0, validation=0, splits=False)
     assert used(data) == len(files)

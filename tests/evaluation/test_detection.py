@@ -194,10 +194,10 @@ def test_detections_are_counted_at_the_threshold_of_validation_data(model: TzK) 
 
 
 def test_what_cannot_be_scored_is_refused(model: TzK) -> None:
-    for T, names, said in [
+    for T, names, message in [
         (observations()[:, :2], None, r"T is expected as \(batch, 3\)"),
         (torch.full((2, 3), math.nan), None, "T holds nan or infinity, first in row 0"),
         (observations(), ["k4"], "no knowledge type 'k4'"),
     ]:
-        with pytest.raises(TzkError, match=said):
+        with pytest.raises(TzkError, match=message):
             evidence(model, T, names)

@@ -213,7 +213,7 @@ def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("multipliers", "fixed", "said"),
+    ("multipliers", "fixed", "note"),
     [
         ({"a": 0.0, "b": 0.0}, False, "tolerance of 20 nats, was not active"),
         ({"a": 0.0, "b": 0.0}, True, "The constraint of Eq. 5 was off"),
@@ -223,11 +223,11 @@ def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
     ],
 )
 def test_a_constraint_that_was_not_active_is_said_to_be(
-    multipliers: dict[str, float], fixed: bool, said: str | None
+    multipliers: dict[str, float], fixed: bool, note: str | None
 ) -> None:
     notes = constraint_notes(multipliers, 20.0, fixed=fixed)
-    assert len(notes) == (said is not None)
-    assert said is None or said in notes[0]
+    assert len(notes) == (note is not None)
+    assert note is None or note in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[Evaluati
             assert each["estimate"] == "published: a paper" and each["bits_per_dim"] == 5.14
             assert each["bits_per_image"] is None and each["bits_per_pixel"] is None
             continue
-        drawn = {"prior": "one dequantisation (one draw)", "baseline": "exact"}
-        assert each["estimate"] == drawn.get(each["kind"], "importance-weighted bound, one draw")
+        one_draw = {"prior": "one dequantisation (one draw)", "baseline": "exact"}
+        assert each["estimate"] == one_draw.get(each["kind"], "importance-weighted bound, one draw")
         assert (each["gain_bits_per_dim"] is None) is (each["kind"] == "prior")
         assert each["one_draw_bits_per_dim"] is None
         assert each["bits_per_dim"] == pytest.approx(each["bits_per_image"] / 4)

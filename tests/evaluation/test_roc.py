@@ -14,8 +14,8 @@ from tzk_core.evaluation.roc import roc_area, threshold
 
 def values(n: int, seed: int, *, distinct: int | None = None, shift: float = 0.0) -> Tensor:
     """Normal, around `shift`; rounded to about `distinct` values, so that there are ties."""
-    drawn = shift + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return drawn if distinct is None else (drawn * distinct / 6).round()
+    normal = shift + torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return normal if distinct is None else (normal * distinct / 6).round()
 
 
 SAMPLES = [
@@ -94,14 +94,14 @@ def test_the_threshold_has_the_stated_share_below_it(share: float, n: int) -> No
 
 
 def test_what_has_no_curve_is_refused() -> None:
-    for inside, outside, said in [
+    for inside, outside, message in [
         (torch.zeros(0), torch.zeros(2), "n at least 1; got (0,)"),
         (torch.zeros(2), torch.zeros(2, 1), "outside are expected as (n,)"),
         (torch.zeros(2), torch.tensor([0.0, math.nan]), "outside hold nan, first at 1"),
     ]:
         with pytest.raises(TzkError) as refused:
             roc_area(inside, outside)
-        assert said in str(refused.value)
+        assert message in str(refused.value)
     for share in (-0.1, 1.0):
         with pytest.raises(TzkError, match="at least 0 and below 1"):
             threshold(torch.zeros(3), share)

@@ -71,13 +71,13 @@ def test_a_wrong_encoder_costs_little_since_the_prior_has_its_share(
     kind = model.find("k0")
     regressor = kind.characteristics_encoder.regressor
     last = regressor[-1]
-    kept = last.weight.detach().clone(), last.bias.detach().clone()
+    before = last.weight.detach().clone(), last.bias.detach().clone()
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([5.0, -5.0, -4.0, -4.0]))
         values = estimates(kind, z, samples=2048, times=10)
-        last.weight.copy_(kept[0])
-        last.bias.copy_(kept[1])
+        last.weight.copy_(before[0])
+        last.bias.copy_(before[1])
     assert ((exact - values.mean(0)).abs() < 0.3).all()
 
 
@@ -113,7 +113,9 @@ def test_every_chunk_and_every_dequantisation_has_importance_noise_of_its_own() 
     model = small(["gaussian"], spread=0.5)
     T = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(6, 3)
     held = replace(held_out(T, torch.ones(6, 1), ["k0"]), draws=3, redraw=lambda number: T)
-    drawn = [_scored(model, held, T, number=draw, importance_samples=4, chunk=2).conditional["k0"] for draw in range(3)]
-    assert len(torch.stack(drawn).unique()) == 18
+    by_draw = [
+        _scored(model, held, T, number=draw, importance_samples=4, chunk=2).conditional["k0"] for draw in range(3)
+    ]
+    assert len(torch.stack(by_draw).unique()) == 18
     together = score(model, held, 4, chunk=2).conditional["k0"]
-    torch.testing.assert_close(together.exp(), torch.stack(drawn).exp().mean(0))
+    torch.testing.assert_close(together.exp(), torch.stack(by_draw).exp().mean(0))

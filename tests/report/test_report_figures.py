@@ -49,7 +49,7 @@ def panel(page: Figure, title: str) -> Any:
     return found
 
 
-def drawn(axes: Any, style: str) -> list[list[float]]:
+def curves_of(axes: Any, style: str) -> list[list[float]]:
     """The vertical positions of the lines of this style."""
     found = [line.get_ydata() for line in axes.lines if line.get_linestyle() == style]
     return [[round(float(value), 9) for value in values] for values in found]
@@ -68,11 +68,11 @@ def test_curves_are_the_columns_of_the_log_each_in_its_unit(tmp_path: Path, page
     curves.draw(written(tmp_path / "metrics.csv", log), tmp_path / "curves.png")
     page = pages["curves"]
     bits = panel(page, "Bits per dim in training (dashed: given knowledge")
-    assert drawn(bits, "-") == [log["bits_per_dim/toy"]]
-    assert drawn(bits, "--") == [log["bits_per_dim_given/k"]], "bits, and not the gain in nats"
-    assert drawn(panel(page, "Inconsistency g, nats"), "-") == [log["inconsistency/k"]]
-    assert drawn(panel(page, "Multipliers"), "-") == [log["multiplier/k"]]
-    assert drawn(panel(page, "Weight of log p(z)"), "-") == [log["prior_weight"]]
+    assert curves_of(bits, "-") == [log["bits_per_dim/toy"]]
+    assert curves_of(bits, "--") == [log["bits_per_dim_given/k"]], "bits, and not the gain in nats"
+    assert curves_of(panel(page, "Inconsistency g, nats"), "-") == [log["inconsistency/k"]]
+    assert curves_of(panel(page, "Multipliers"), "-") == [log["multiplier/k"]]
+    assert curves_of(panel(page, "Weight of log p(z)"), "-") == [log["prior_weight"]]
     assert all(line.get_xdata().tolist() == log["step"] for axes in page.axes for line in axes.lines)
     assert sorted(text.get_text() for text in bits.texts) == ["given k  1.50", "toy  1.70"]
 
@@ -99,7 +99,7 @@ def test_the_line_of_a_family_is_the_mean_of_its_members(tmp_path: Path, pages: 
     log: dict[str, list[float]] = {"step": [1.0, 2.0]}
     log |= {f"bits_per_dim_given/{name}": [2.0 + i, 1.0 + i] for i, name in enumerate(DIGITS)}
     curves.draw(written(tmp_path / "metrics.csv", log), tmp_path / "curves.png")
-    assert drawn(panel(pages["curves"], "Bits"), "--") == [[2 + 4.5, 1 + 4.5]]
+    assert curves_of(panel(pages["curves"], "Bits"), "--") == [[2 + 4.5, 1 + 4.5]]
 
 
 def test_figures_beside_samples_are_those_of_the_results(tmp_path: Path, grids: dict[str, Any]) -> None:
