@@ -193,7 +193,7 @@ def of_trained_flows(
     for name in names:
         rows = np.flatnonzero(drawings.character == name)
         z = drawings.z[rows].view(-1, *model.latent_shape)
-        knowledge = tzk_core.build_knowledge("flow", model.latent_shape, seed, str(name))
+        knowledge = tzk_core.build_knowledge("flow", model.latent_shape, seed, name=str(name))
         optimizer = torch.optim.Adam(knowledge.latent.parameters(), lr=rate)
         C = torch.zeros(len(rows), knowledge.characteristics)
         for _ in range(steps):
