@@ -2,12 +2,12 @@
 
     python benchmarks/add_cost.py [--json] [--rounds N] [--batch-size 128] [--older 0 9 99] [--threads N]
 
-The models have the paper's shared flow over 32x32 images, with the same weights, and as many older knowledge types as
-is said, each of the paper's. To each one more is added, by the steps that `tzk_core.add` takes, on the same images.
-They take turns within each round, so that whatever else the machine does falls on all alike. Ratios are to the time of
-the first within the same round; printed are their median and quartiles over rounds, by the clock and by CPU seconds of
-the process. Memory is the most that a step has allocated at once, beyond what was there before, by torch's profiler,
-and that of the optimiser's state.
+The models have the paper's shared flow over 32x32 images, with the same weights, and `--older` knowledge types of the
+paper. One more type is added to all of them, by the steps that `tzk_core.add` takes, on the same images. The models
+take turns within a round, so that other load of the machine falls on all alike. Ratios are to the time of the first
+within the same round; printed are their median and quartiles over rounds, by the clock and by CPU seconds of the
+process. Memory is the peak that a step allocates beyond what was allocated before, by torch's profiler, and the size of
+the optimiser's state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tzk_core.training.trainer import Trainer
 
 SHAPE = (1, 32, 32)
 LIMIT = 1.1
-"""The cost may not grow with what is known: the goal is a ratio below this."""
+"""The goal is a ratio below this: the cost may not grow with the number of knowledge types."""
 
 
 def made(count: int = 512) -> Source:
@@ -44,7 +44,7 @@ def made(count: int = 512) -> Source:
 
 
 def built(older: int, source: Source, steps: int = 10) -> TzK:
-    """A model with so many older knowledge types; the shared flow is the same whatever their number."""
+    """A model with `older` knowledge types; their number does not change the shared flow."""
     model = TzK(build_flow(SHAPE, "paper", steps=steps, tile=16))
     model.flow.initialise((source.samples.T.float() + 0.5) / 256)
     for number in range(older):
@@ -53,7 +53,7 @@ def built(older: int, source: Source, steps: int = 10) -> TzK:
 
 
 def trainers(older: list[int], batch_size: int, steps: int = 10) -> dict[str, Trainer]:
-    """By the number that is added, what trains it: of the 1st there is none older."""
+    """Trainers by the number of the added type; the 1st has no older ones."""
     source = made()
     negatives = Negatives(own_samples=256, own_types=8)
     settings = Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=False)
@@ -79,8 +79,8 @@ def peak(step: Callable[[], Any]) -> int:
 
 def state(trainer: Trainer) -> int:
     """Bytes of the optimiser's state."""
-    tensors = (each for kept in trainer.optimizer.state.values() for each in kept.values())
-    return sum(each.numel() * each.element_size() for each in tensors if isinstance(each, torch.Tensor))
+    values = (value for state in trainer.optimizer.state.values() for value in state.values())
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
 
 
 def main() -> None:

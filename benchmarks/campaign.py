@@ -43,7 +43,7 @@ class Tally:
             self.examples.append(f"{kind}: {what}")
 
 
-def attempt(tally: Tally, what: str, trial: Callable[[], str], may_refuse: bool) -> None:
+def attempt(tally: Tally, what: str, trial: Callable[[], str], *, may_refuse: bool) -> None:
     tally.tries += 1
     try:
         fault = trial()
@@ -70,7 +70,7 @@ KINDS: dict[str, tuple[Callable[[World, random.Random], Generator[Try, None, Non
 """By name, what gives tries of a kind, and whether being refused in a sentence is right."""
 
 
-def campaign(minutes: float, seed: int, only: list[str], folder: Path) -> dict[str, Tally]:
+def campaign(minutes: float, seed: int, *, only: list[str], folder: Path) -> dict[str, Tally]:
     """Tries of each kind until its share of the time is over, or as many were made as there is a goal."""
     began, world = time.monotonic(), World(folder)
     left = max(0.0, 60 * minutes - (time.monotonic() - began))
@@ -83,7 +83,7 @@ def campaign(minutes: float, seed: int, only: list[str], folder: Path) -> dict[s
         share = left / (len(names) - position)  # what an earlier kind did not need goes to the later ones
         trials = make(world, random.Random(f"{seed} {name}"))
         for what, trial in trials:
-            attempt(tally, what, trial, may_refuse)
+            attempt(tally, what, trial, may_refuse=may_refuse)
             tally.seconds = time.monotonic() - started
             if tally.seconds > share or tally.tries >= GOALS[name]:
                 break
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tallies = campaign(given.minutes, given.seed, given.only, Path(folder))
+        tallies = campaign(given.minutes, given.seed, only=given.only, folder=Path(folder))
     if given.json:
         print(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1))
     else:

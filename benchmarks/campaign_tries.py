@@ -122,14 +122,14 @@ def kills(world: World, source: random.Random) -> Generator[Try, None, None]:
     while True:
         for command in COMMANDS:
             at = moment if moment <= ends.get(command, moment) else source.randrange(ends[command] + 1)
-            yield f"{command} killed at {at}", lambda command=command, at=at: _killed(world, command, at, ends)
+            yield f"{command} killed at {at}", lambda command=command, at=at: _killed(world, command, at, ends=ends)
         moment += 1
 
 
 COMMANDS = ("run", "resume", "add", "import", "remove", "export", "pack")
 
 
-def _killed(world: World, command: str, moment: int, ends: dict[str, int]) -> str:
+def _killed(world: World, command: str, moment: int, *, ends: dict[str, int]) -> str:
     run, out = world.copy("victim"), world.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     words = {
@@ -149,10 +149,10 @@ def _killed(world: World, command: str, moment: int, ends: dict[str, int]) -> st
             ends[command] = moment
         except Killed:
             pass
-    return _checked(world, command, run, out)
+    return _checked(world, command, run=run, out=out)
 
 
-def _checked(world: World, command: str, run: Path, out: Path) -> str:
+def _checked(world: World, command: str, *, run: Path, out: Path) -> str:
     """What a kill destroyed; "" if nothing."""
     if command == "run":
         again = ("run", out, "--resume") if out.exists() else ("run", world.config, "--out", out)
@@ -240,10 +240,10 @@ def hostile(world: World, source: random.Random) -> Generator[Try, None, None]:
         entry = json.loads(json.dumps(sound.entry))
         _mutate(entry, source)
         name = source.choice(["new", "new", "..", "a/b", "x" * 300, "con", "-rf", ""])
-        yield f"{name!r} {json.dumps(entry)[:300]}", lambda entry=entry, name=name: _imported(world, sound, name, entry)
+        yield f"{name!r} {json.dumps(entry)[:300]}", lambda entry=entry, name=name: _imported(world, sound, name=name, entry=entry)
 
 
-def _imported(world: World, sound: KnowledgeFile, name: str, entry: Any) -> str:
+def _imported(world: World, sound: KnowledgeFile, *, name: str, entry: Any) -> str:
     run, file = world.copy("victim"), world.folder / "hostile.safetensors"
     try:
         file.write_bytes(KnowledgeFile(name, entry, sound.content).sealed())

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from timing import CLOCKS, Options, Taken, machine, measure, of_two
-from train_step import Made, built
+from train_step import Made, perturbed_model
 
 from tzk_core import TzkError
 from tzk_core.runs.tables import chosen_device
@@ -30,9 +30,9 @@ CHECKED = 3
 
 
 def trainers(batch_size: int, device: torch.device) -> dict[str, Trainer]:
-    """By "plain" and "compiled", what trains the same model."""
+    """Trainers of the same model, "plain" and "compiled"."""
     batches = Made(batch_size)
-    model = built(batches)
+    model = perturbed_model(batches)
     return {
         name: Trainer(
             copy.deepcopy(model).to(device),
@@ -44,8 +44,10 @@ def trainers(batch_size: int, device: torch.device) -> dict[str, Trainer]:
 
 
 def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
-    """Seconds of the first step of the compiled trainer less those of the second, and the largest relative difference
-    of the objectives."""
+    """Seconds that compiling took, and the largest relative difference of the objectives.
+
+    The seconds are those of the first step of the compiled trainer less those of the second.
+    """
     seconds, differences = [], []
     for _ in range(CHECKED):
         expected = both["plain"].advance().value.item()

@@ -1,4 +1,4 @@
-"""What `kernels.py` times on a GPU: each kernel and torch.compile of its definition, on the same tensors."""
+"""What `kernels.py` times on a GPU: kernels and torch.compile of their definitions, on the same tensors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BOUND, LIMIT, KNEE, COMPONENTS, TILE = 8.0, 30.0, 1.0, 4, 256
 class Case:
     kernel: Callable[[], Any]
     definition: Callable[[], Any]
-    moved: int
-    """Bytes read and written, at least."""
-    elementwise: bool
+    bytes_moved: int
+    """Read and written, at least."""
+    elementwise: bool = False
 
 
 def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
-    """By name; `dims` is divisible by the 256 of a tile."""
+    """The kernels by name; `dims` is divisible by the 256 of a tile."""
     torch.manual_seed(0)
     x = torch.randn(1, batch, dims, device=device)
     raw, shift = torch.randn(2, 1, dims, device=device)
@@ -38,60 +38,56 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
     map = MixtureMap(COMPONENTS, 6.0)
     size = 4 * batch * dims
 
-    def tiled_definition(rows: Any, weight: Any, raw: Any, shift: Any) -> Any:
+    def tiled_definition(rows: Any, weight: Any, *tiles: Any) -> Any:
         product = torch.bmm(rows, weight.mT).view(1, batch, dims)
-        return affine_symlog_torch.forward(product, raw.flatten(1), shift.flatten(1), BOUND, KNEE)
+        return affine_symlog_torch.forward(product, *(values.flatten(1) for values in tiles), BOUND, KNEE)
 
     def mixture_gradient(x: Any, parameters: Any) -> Any:
         with torch.enable_grad():
-            given = x.detach().requires_grad_(), parameters.detach().requires_grad_()
-            outputs = compiled_map(*given)
-        return torch.autograd.grad(outputs, given, (x, x))
+            inputs = x.detach().requires_grad_(), parameters.detach().requires_grad_()
+            outputs = compiled_map(*inputs)
+        return torch.autograd.grad(outputs, inputs, (x, x))
 
     compiled_map = torch.compile(map.forward)
     plain = {name: torch.compile(getattr(affine_symlog_torch, name)) for name in ("forward", "backward", "inverse")}
     tiled, quantile = torch.compile(tiled_definition), torch.compile(map.inverse)
     return {
         "affine-symlog": Case(
-            lambda: affine_symlog(x, raw, shift, BOUND, KNEE),
-            lambda: plain["forward"](x, raw, shift, BOUND, KNEE),
-            2 * size,
-            True,
+            kernel=lambda: affine_symlog(x, raw, shift, BOUND, KNEE),
+            definition=lambda: plain["forward"](x, raw, shift, BOUND, KNEE),
+            bytes_moved=2 * size,
+            elementwise=True,
         ),
         "affine-symlog, backward": Case(
-            lambda: affine_symlog_backward(x, logabsdet, y, raw, shift, BOUND, KNEE),
-            lambda: plain["backward"](x, logabsdet, y, raw, shift, BOUND, KNEE),
-            3 * size,
-            True,
+            kernel=lambda: affine_symlog_backward(x, logabsdet, y, raw, shift, BOUND, KNEE),
+            definition=lambda: plain["backward"](x, logabsdet, y, raw, shift, BOUND, KNEE),
+            bytes_moved=3 * size,
+            elementwise=True,
         ),
         "affine-symlog, inverse": Case(
-            lambda: affine_symlog_inverse(y, raw, shift, BOUND, LIMIT, KNEE),
-            lambda: plain["inverse"](y, raw, shift, BOUND, LIMIT, KNEE),
-            2 * size,
-            True,
+            kernel=lambda: affine_symlog_inverse(y, raw, shift, BOUND, LIMIT, KNEE),
+            definition=lambda: plain["inverse"](y, raw, shift, BOUND, LIMIT, KNEE),
+            bytes_moved=2 * size,
+            elementwise=True,
         ),
         "tiled convolution": Case(
-            lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND, KNEE),
-            lambda: tiled(rows, weight, *tiles),
-            2 * size,
-            False,
+            kernel=lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND, KNEE),
+            definition=lambda: tiled(rows, weight, *tiles),
+            bytes_moved=2 * size,
         ),
         "mixture": Case(
-            lambda: mixture(values, parameters, 6.0),
-            lambda: compiled_map(values, parameters),
-            (3 * COMPONENTS + 5) * size,
-            False,
+            kernel=lambda: mixture(values, parameters, 6.0),
+            definition=lambda: compiled_map(values, parameters),
+            bytes_moved=(3 * COMPONENTS + 5) * size,
         ),
         "mixture, backward": Case(
-            lambda: mixture_backward(values, values, values, parameters, 6.0),
-            lambda: mixture_gradient(values, parameters),
-            (6 * COMPONENTS + 8) * size,
-            False,
+            kernel=lambda: mixture_backward(values, values, values, parameters, 6.0),
+            definition=lambda: mixture_gradient(values, parameters),
+            bytes_moved=(6 * COMPONENTS + 8) * size,
         ),
         "mixture, inverse": Case(
-            lambda: mixture_inverse(values, parameters, 6.0),
-            lambda: quantile(values, parameters),
-            (3 * COMPONENTS + 5) * size,
-            False,
+            kernel=lambda: mixture_inverse(values, parameters, 6.0),
+            definition=lambda: quantile(values, parameters),
+            bytes_moved=(3 * COMPONENTS + 5) * size,
         ),
     }

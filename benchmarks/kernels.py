@@ -2,18 +2,18 @@
 
     python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10]
 
-On any device: forward and backward of the paper's flow of several depths, by its layers as they are, by the operators,
-which keep outputs only (TZK_KERNELS=torch on a CPU), and by operators that keep the last outputs only
-(TZK_KERNELS_KEEP=last). Shown are what is kept for backward (bytes of activations; parameters and what is of the size
-of a matrix are left out), the peak of all that is allocated meanwhile (CPU), time, and how far the gradient is from
-that of the layers in float64.
+On any device: forward and backward of the paper's flow of several depths, computed in three ways. These are the layers
+themselves, the operators, which save outputs only (TZK_KERNELS=torch on a CPU), and operators that save the last
+outputs only (TZK_KERNELS_KEEP=last). Printed are the bytes of activations saved for backward (without parameters and
+tensors of the size of a matrix), the peak of allocated memory (CPU), time, and the distance of the gradient from that
+of the layers in float64.
 
-On a GPU also: every kernel over batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of its definition,
-in time, and as the share of the bandwidth that a device-to-device copy of as many values has. Both are captured in CUDA
-graphs, so that what is timed is the device. All take turns within each round; printed are medians and quartiles of
+On a GPU also: the kernels at batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of their definitions.
+Printed are times, and the bandwidth as a share of that of a device-to-device copy of as many values. Both are captured
+in CUDA graphs, so that only the device is timed. All take turns within a round; printed are medians and quartiles of
 ratios within a round.
 
-That a run's results stay the same is another command's: tzk doctor RUN
+`tzk doctor RUN` checks that the results of a run stay the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WAYS = {
     "operators": {"TZK_KERNELS": "torch"},
     "last kept": {"TZK_KERNELS": "torch", "TZK_KERNELS_KEEP": "last"},
 }
-"""Environment of each way to compute, on a CPU."""
+"""Environment variables of the ways to compute, on a CPU."""
 BATCHES = (64, 256, 1024, 4096, 16384)
 DIMS = 1024
 GOALS = {"share_of_copy": 0.8, "ratio_to_compiled": 1.2}
@@ -61,7 +61,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def flows(depth: int, T: Tensor) -> dict[str, TzK]:
-    """The same flow, computed in each of the ways."""
+    """The same flow, computed in all ways."""
     model = TzK(build_flow(SHAPE, "paper", steps=depth))
     model.flow.initialise(T.cpu())
     found = {}
@@ -74,14 +74,14 @@ def flows(depth: int, T: Tensor) -> dict[str, TzK]:
 
 
 def gradient(model: TzK, T: Tensor) -> Tensor:
-    """That of the mean of log p(T), over all parameters of the flow, as one vector."""
-    parameters = [each for each in model.flow.parameters() if each.requires_grad]
-    return torch.cat([each.flatten() for each in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
+    """The gradient of the mean of log p(T), over all parameters of the flow, as one vector."""
+    parameters = [parameter for parameter in model.flow.parameters() if parameter.requires_grad]
+    return torch.cat([part.flatten() for part in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
 
 
-def kept(model: TzK, T: Tensor) -> int:
-    """Bytes of the activations that forward keeps for backward; each memory is counted once, parameters are not."""
-    own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+def saved_bytes(model: TzK, T: Tensor) -> int:
+    """Bytes of activations saved for backward; shared storage counts once, parameters do not count."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     sizes: dict[int, int] = {}
     alive = []  # what is freed may come again under the same address
 
@@ -97,8 +97,8 @@ def kept(model: TzK, T: Tensor) -> int:
     return sum(sizes.values())
 
 
-def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, Any]:
-    """By way: bytes kept, peak, seconds with their ratio to the layers', and the error of the gradient."""
+def steps_of(depth: int, T: Tensor, *, rounds: int, repeat: int = 1) -> dict[str, Any]:
+    """By way: saved bytes, peak, seconds with their ratio to the layers', and the error of the gradient."""
     models = flows(depth, T)
     exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
     steps = {name: partial(gradient, model, T) for name, model in models.items()}
@@ -107,7 +107,7 @@ def steps_of(depth: int, T: Tensor, rounds: int, repeat: int = 1) -> dict[str, A
     for name, model in models.items():
         found[name] = {
             "places": sum(places(model, T.device.type).values()) if name != "layers" else 0,
-            "kept_bytes": kept(model, T),
+            "kept_bytes": saved_bytes(model, T),
             "peak_bytes": None if T.is_cuda else peak(steps[name]),
             "seconds": statistics.median(seconds(taken, name)),
             "ratio_of_time": _spread(ratios(taken, name, "layers")),
@@ -122,12 +122,12 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def kernels(batch: int, rounds: int) -> dict[str, Any]:
-    """On a GPU: each kernel against torch.compile of its definition and against a copy."""
+    """On a GPU: the kernels against torch.compile of their definitions and against a copy."""
     from kernel_cases import cases  # imports the plugin and Triton
 
     found: dict[str, Any] = {}
     for name, case in cases(batch, DIMS).items():
-        source = torch.randn(case.moved // 8, device="cuda")
+        source = torch.randn(case.bytes_moved // 8, device="cuda")
         target = torch.empty_like(source)
         graphs = {
             "kernel": _captured(case.kernel),
@@ -190,7 +190,7 @@ def main() -> None:
     T = Made(arguments.batch_size, count=1).batch(0).T.to("cuda" if cuda else "cpu")
     found = {
         "goals": GOALS,
-        "flow": {depth: steps_of(depth, T, arguments.rounds) for depth in arguments.depths},
+        "flow": {depth: steps_of(depth, T, rounds=arguments.rounds) for depth in arguments.depths},
         "kernels": {batch: kernels(batch, arguments.rounds) for batch in arguments.batches} if cuda else {},
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
@@ -205,7 +205,7 @@ def shown(found: dict[str, Any]) -> str:
     """The tables for people."""
     lines = [
         f"{found['machine']}, torch {found['torch']}, {found['threads']} threads; flow at batch {found['batch_size']}",
-        f"{'steps':>5}  {'computed by':<12}{'kept MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}"
+        f"{'steps':>5}  {'computed by':<12}{'saved MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}"
         f"   {'quartiles':<14}gradient error",
     ]
     for depth, ways in found["flow"].items():

@@ -3,9 +3,9 @@
     python benchmarks/many_types.py [--json] [--rounds N] [--types 10 1000] [--type low-rank] [--dims 64] [--threads N]
 
 The models have the paper's shared flow over 32x32 images, with the same weights, and see the same made-up images in
-batches of 256; every sample has one knowledge type of its own and one of thirty that are more common, as a character
-and its alphabet. Steps take turns within each round, so that whatever else the machine does falls on all alike; ratios
-are to the time of the first within the same round. Registering, saving, loading and the posterior of 256 images are of
+batches of 256. A sample has one knowledge type of its own and one of thirty that are more common, as a character and
+its alphabet. Steps take turns within a round, so that other load of the machine falls on all alike; ratios are to the
+time of the first within the same round. Registering, saving, loading and the posterior of 256 images are of
 the model with the most types; the posterior's first call, which warms up, does not count. Printed are medians and
 quartiles, by the clock and by CPU seconds of the process, which a busy machine moves less.
 """
@@ -35,7 +35,7 @@ GOALS = {"step": 1.5, "register": 0.1, "load": 5.0, "posterior": 1.0}
 
 
 class Labelled:
-    """Batches of made-up images, two knowledge types present in each sample."""
+    """Batches of made-up images with two present knowledge types a sample."""
 
     def __init__(self, types: int, size: int, count: int = 4) -> None:
         made, self._size = Made(size, count), size
@@ -59,8 +59,8 @@ def name_of(number: int) -> str:
     return f"type-{number}"
 
 
-def trainer(types: int, batch_size: int, type: str, steps: int = 10, **arguments: Any) -> Trainer:
-    """What trains a model with so many knowledge types; the shared flow is the same whatever their number."""
+def trainer(types: int, *, batch_size: int, type: str, steps: int = 10, **arguments: Any) -> Trainer:
+    """A trainer of a model with so many knowledge types; their number does not change the shared flow."""
     batches = Labelled(types, batch_size)
     model = TzK(build_flow(SHAPE, "paper", steps=steps, tile=16))
     model.flow.initialise(batches.batch(0).T)
@@ -70,8 +70,10 @@ def trainer(types: int, batch_size: int, type: str, steps: int = 10, **arguments
     return Trainer(model, batches, Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=False))
 
 
-def others(model: TzK, folder: Path, images: torch.Tensor, type: str, **arguments: Any) -> dict[str, Callable[[], Any]]:
-    """By what it is, a function that does it once; loading reads what saving wrote."""
+def others(
+    model: TzK, folder: Path, images: torch.Tensor, *, type: str, **arguments: Any
+) -> dict[str, Callable[[], Any]]:
+    """The other operations by name, as functions; loading reads what saving wrote."""
     numbers = iter(range(10**9))
 
     def register() -> None:
@@ -88,7 +90,7 @@ def others(model: TzK, folder: Path, images: torch.Tensor, type: str, **argument
 
 
 def seconds(step: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Of one call, by clock: the median and quartiles."""
+    """Seconds of one call by clock: the median and quartiles."""
     (pairs,) = measure({"": step}, rounds, repeat=1).values()
     found: dict[str, Any] = {}
     for column, clock in enumerate(CLOCKS):
@@ -105,12 +107,14 @@ def main() -> None:
     arguments = parser.read()
     own = {"dims": arguments.dims} if arguments.type == "low-rank" else {}
 
-    by_number = {f"{n}": trainer(n, arguments.batch_size, arguments.type, **own) for n in arguments.types}
+    by_number = {
+        f"{n}": trainer(n, batch_size=arguments.batch_size, type=arguments.type, **own) for n in arguments.types
+    }
     taken = measure({name: each.advance for name, each in by_number.items()}, arguments.rounds)
     most = by_number[f"{max(arguments.types)}"]
     images = most.batches.batch(0).T
     with tempfile.TemporaryDirectory() as folder:
-        steps = others(most.model, Path(folder), images, arguments.type, **own)
+        steps = others(most.model, Path(folder), images, type=arguments.type, **own)
         rounds = {"save": 3, "load": 3}
         rest = {name: seconds(step, rounds.get(name, arguments.rounds)) for name, step in steps.items()}
     found = {

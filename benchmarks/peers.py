@@ -1,17 +1,18 @@
 """How long log-likelihood with gradient, and sampling, take in TzK and in four other libraries of flows.
 
     pip install ".[peers]" ./plugins/tzk-plugin-baselines
-    python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 5] \
+    python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
         [--flows couplings,autoregressive] [--device auto] [--threads N]
 
-Two flows over vectors on a standard Gaussian, of `steps` layers each: affine couplings of the halves in turn, and
-masked autoregressive layers, the order reversed from one to the next. Every library has the layers of its own and,
-where it takes a network from its user, the same one. Numbers of parameters have to be equal, which is checked before
-anything is timed. Where another library has the function of ours, weights are copied and log-likelihoods compared: so
-with nflows. The others bound the scale in another way, or order what the network emits otherwise.
+Two flows of `steps` layers over vectors, with a standard Gaussian base: affine couplings of the halves in turn, and
+masked autoregressive layers, the order reversed from one to the next. All libraries use their own layers and, where the
+user supplies the network, the same one. Before the timing, numbers of parameters are checked to be equal. The layers of
+nflows compute the same function as ours: weights are copied and log-likelihoods compared. The other libraries bound the
+scale in another way, or order the outputs of the network differently.
 
-All take turns within a round; ratios are taken within a round, medians and quartiles over rounds are printed. Above 1
-the other library takes longer than TzK. What is not installed, or has no such flow, is left out and named.
+All take turns within a round; ratios are taken within a round, and their medians and quartiles over rounds are printed.
+Above 1 the other library takes longer than TzK. Libraries that are not installed, or have no such flow, are left out
+and named.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def tzk(kind: str, sizes: Sizes) -> Flow:
         if kind == "couplings":
             parts.append(AffineCoupling(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
         else:
-            parts += [AutoregressiveAffine(sizes.dims, sizes.hidden, 1), ReversePermutation(sizes.dims)]
+            parts += [AutoregressiveAffine(sizes.dims, hidden=sizes.hidden, blocks=1), ReversePermutation(sizes.dims)]
     model = TzK(SharedFlow((sizes.dims,), Composite(parts), StandardGaussian((sizes.dims,))))
     return Flow(model, model.flow.log_prob, model.sample)
 
@@ -193,8 +194,8 @@ BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
 }
 
 
-def built(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
-    """The flow in every library that has it, ours first, and why the others are left out.
+def same_flows(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The flow in the libraries that have it, ours first, and why the others are left out.
 
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
@@ -208,29 +209,28 @@ def built(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow
         flow.module.to(device)
         if flow.parameters != found["tzk"].parameters:
             raise SystemExit(f"{kind}: {name} has {flow.parameters} parameters, TzK {found['tzk'].parameters}")
-    agree(found["tzk"], found["nflows"], sizes, device)
+    check_same_density(found["tzk"], found["nflows"], torch.randn(32, sizes.dims, device=device))
     return found, missing
 
 
 @torch.no_grad()
-def agree(ours: Flow, theirs: Flow, sizes: Sizes, device: torch.device) -> None:
-    """Gives nflows' flow our weights and masks, in order, and raises `SystemExit` if it then says otherwise of x."""
+def check_same_density(ours: Flow, theirs: Flow, x: Tensor) -> None:
+    """Copy our weights and masks to nflows' flow, in order; raises `SystemExit` if log p(x) then differs."""
     for mine, other in zip(_tensors(ours.module), _tensors(theirs.module), strict=True):
         other.copy_(mine)
-    x = torch.randn(32, sizes.dims, device=device)
     difference = (ours.log_prob(x) - theirs.log_prob(x)).abs().max().item()
     if difference > 1e-3:
         raise SystemExit(f"with the same weights TzK and nflows differ by {difference} nats")
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and the masks of networks, in order: what a layer computes by."""
+    """Parameters and the masks of networks, in order."""
     masks = [buffer for name, buffer in module.named_buffers() if name.endswith("mask")]
     return [*module.parameters(), *masks]
 
 
 def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
-    """What is timed: "log_prob" with gradient of every parameter, and "sample"."""
+    """The timed steps: "log_prob" with the gradient of all parameters, and "sample"."""
 
     def log_prob() -> None:
         flow.module.zero_grad(set_to_none=True)
@@ -253,14 +253,14 @@ def summary(taken: Taken) -> dict[str, Any]:
     return found
 
 
-def compared(kind: str, sizes: Sizes, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def compared(kind: str, sizes: Sizes, *, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """One flow in all libraries, timed."""
     torch.manual_seed(0)
-    flows, missing = built(kind, sizes, device)
+    flows, missing = same_flows(kind, sizes, device)
     x = torch.randn(batch_size, sizes.dims, device=device)
-    each = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
+    by_library = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
     timed = {
-        task: summary(measure({name: steps[task] for name, steps in each.items()}, rounds))
+        task: summary(measure({name: steps[task] for name, steps in by_library.items()}, rounds))
         for task in ("log_prob", "sample")
     }
     return {"parameters": flows["tzk"].parameters, "left_out": missing, **timed}
@@ -289,7 +289,8 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
     found: dict[str, Any] = {
-        kind: compared(kind, sizes, arguments.batch_size, arguments.rounds, device) for kind in kinds
+        kind: compared(kind, sizes, batch_size=arguments.batch_size, rounds=arguments.rounds, device=device)
+        for kind in kinds
     }
     found |= {
         "dims": sizes.dims,

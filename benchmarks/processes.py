@@ -2,9 +2,9 @@
 
     python benchmarks/processes.py [--json] [--rounds N] [--batch-size 64] [--processes N]
 
-One process has all of torch's threads, each of several its share of them; the same model sees the same batches of
-made-up images. The objectives of the first steps are compared. Then both take turns within each round, and ratios are
-taken within a round: printed are their median and quartiles, by the clock. Needs tzk-plugin-glow.
+One process has all of torch's threads, and several share them; the same model sees the same batches of made-up images.
+The objectives of the first steps are compared. Then both take turns within a round, and ratios are taken within a
+round: printed are their median and quartiles, by the clock. Needs tzk-plugin-glow.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHECKED = 3
 
 
 def trainers(batch_size: int, processes: int, flow: dict[str, Any] | None = None) -> dict[str, Trainer]:
-    """By "one" and "several", what trains the same model: that of the example, or with another flow."""
+    """Trainers of the example's model, or of one with another flow, in "one" process and in "several"."""
     config = tomllib.loads(EXAMPLE.read_text())
     kind = {key: config["knowledge"][0][key] for key in ("dims", "rank", "hidden")}
     batches = Made(batch_size)
@@ -64,7 +64,7 @@ def difference(both: dict[str, Trainer]) -> float:
 
 
 def steps(both: dict[str, Trainer], processes: int) -> dict[str, Callable[[], None]]:
-    """A step of each, with the threads that it has in a run."""
+    """A step of both, with the threads that they have in a run."""
     threads = torch.get_num_threads()
 
     def one() -> None:

@@ -1,11 +1,11 @@
-"""How long a trained model takes to draw 64 images, from the prior and given one knowledge type.
+"""How long a trained model takes to sample 64 images, from the prior and given one knowledge type.
 
     python benchmarks/sampling.py RUN [--json] [--number 64] [--knowledge NAME ...] [--rounds N] [--threads N]
 
-RUN is a run folder or a checkpoint. What is drawn from takes turns within each round, so that whatever else the machine
-does falls on all alike; a first round, which warms up, does not count. Printed are the median and quartiles over
-rounds, by the clock and by CPU seconds of the process, and the ratio to the prior within a round. Loading the model is
-not in it. Every round draws other samples, so that none can be kept.
+RUN is a run folder or a checkpoint. The densities take turns within a round, so that other load of the machine falls on
+all alike; a first round, which warms up, does not count. Printed are the median and quartiles over rounds, by the clock
+and by CPU seconds of the process, and the ratio to the prior within a round. Loading the model is not timed. All rounds
+take new samples, so that none can be cached.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ GOAL = 1.0
 """Seconds for 64 images, at most."""
 
 
-def draws(model: TzK, names: Sequence[str], number: int) -> dict[str, Callable[[], None]]:
-    """By what is drawn from, the prior first, a function that draws so many samples, others at every call.
+def sampling_steps(model: TzK, names: Sequence[str], number: int) -> dict[str, Callable[[], None]]:
+    """By density, the prior first, a function that takes `number` samples, new ones at every call.
 
     Raises `TzkError` for a name that the model does not have.
     """
 
-    def drawing(name: str | None) -> Callable[[], None]:
+    def step_of(name: str | None) -> Callable[[], None]:
         seeds = iter(range(10**9))
 
-        def draw() -> None:
+        def step() -> None:
             model.sample(number, name, seed=next(seeds))
 
-        return draw
+        return step
 
     for name in names:
         model.find(name)
-    return {PRIOR: drawing(None), **{name: drawing(name) for name in names}}
+    return {PRIOR: step_of(None), **{name: step_of(name) for name in names}}
 
 
 def summary(taken: Taken) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def summary(taken: Taken) -> dict[str, Any]:
         found[name] = {}
         for clock in CLOCKS:
             middle, quartiles = spread(seconds(taken, name, clock), 4)
-            ratio = round(statistics.median(ratios(taken, name, PRIOR, clock)), 3)
+            ratio = round(statistics.median(ratios(taken, name, PRIOR, clock=clock)), 3)
             found[name][clock] = {"seconds": middle, "quartiles": quartiles, "ratio": ratio}
     return found
 
@@ -68,10 +68,10 @@ def main() -> None:
 
     model = tzk_core.load(arguments.run).to(arguments.device).eval()
     names = list(model.knowledge)[:1] if arguments.knowledge is None else arguments.knowledge
-    steps = draws(model, names, arguments.number)
+    steps = sampling_steps(model, names, arguments.number)
     found = {
         "goal": f"{GOAL} seconds for 64 images at most",
-        "drawn": summary(measure(steps, arguments.rounds, repeat=1)),
+        "sampled": summary(measure(steps, arguments.rounds, repeat=1)),
         "number": arguments.number,
         "shape": list(model.shape),
         "parameters": sum(parameter.numel() for parameter in model.flow.parameters()),
@@ -84,8 +84,8 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, {found['number']} samples")
-    print(f"{'drawn from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
-    for name, clocks in found["drawn"].items():
+    print(f"{'sampled from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
+    for name, clocks in found["sampled"].items():
         for clock, each in clocks.items():
             low, high = each["quartiles"]
             shown = f"{low:.4f} to {high:.4f}"

@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--json] [--rounds N]
 
-Each is a process of its own, and the three take turns within each round, so that whatever else the machine
-does falls on all alike. Ratios are taken within a round; printed are their median and quartiles over rounds.
+The three run in processes of their own and take turns within a round, so that other load of the machine falls on all
+alike. Ratios are taken within a round; printed are their median and quartiles over rounds.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nflows.utils.torchutils import sum_except_batch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tzk_core import TzK
+from tzk_core import Observations, TzK
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.squeeze import Unsqueeze
 from tzk_core.transforms.symlog import SymLog as OurSymLog
@@ -44,7 +44,7 @@ class SymLog(Transform):
 
 
 class ElementwiseAffine(Transform):
-    """x exp(s) + t with a parameter each for every dimension."""
+    """x exp(s) + t, with s and t of all dimensions."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def flow_steps(shape: Sequence[int], steps: int, knee: float) -> list[Transform]
 
 
 class KnowledgeType(nn.Module):
-    """Presence, characteristics in the plane, and a flow over z given them."""
+    """Presence, two characteristics, and a flow over z given these."""
 
     latent: Flow
     prior: StandardNormal
@@ -133,7 +133,7 @@ class KnowledgeType(nn.Module):
 
 
 class StockTzK(nn.Module):
-    """Takes architecture and weights of `model`, which is that of joint.toml."""
+    """The model of joint.toml in stock parts, with the architecture and weights of `model`."""
 
     def __init__(self, model: TzK, shape: Sequence[int], names: Sequence[str]) -> None:
         super().__init__()
@@ -149,71 +149,68 @@ class StockTzK(nn.Module):
             self._take(model)
 
     def objective(
-        self,
-        T: Tensor,
-        presence: Tensor,
-        multipliers: Mapping[str, float],
-        noise: Callable[[str, int], Tensor],
+        self, observations: Observations, multipliers: Mapping[str, float], noise: Callable[[str, int], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5, C filled in within the bound; and by knowledge type its inconsistency in this batch."""
-        z, logabsdet = self.transform(T)
+        presence = observations.presence
+        z, logabsdet = self.transform(observations.T)
         log_prob_T = self.base.log_prob(z) + logabsdet
         divisor = log_prob_T.detach() - logabsdet
         flat = z.flatten(1)
         capacity, gaps = log_prob_T, {}
-        for column, (name, kind) in enumerate(self.kinds()):
+        for column, (name, knowledge) in enumerate(self.named_knowledge()):
             rows = torch.nonzero(presence[:, column] == 1).squeeze(1)
             absent = torch.nonzero(presence[:, column] == 0).squeeze(1)
             if len(absent):
-                log_absent = functional.logsigmoid(-bound(kind.discriminator(flat[absent]).squeeze(-1), 20.0))
+                log_absent = functional.logsigmoid(-bound(knowledge.discriminator(flat[absent]).squeeze(-1), 20.0))
                 # the mean of encoder's and decoder's, and the decoder's has no gradient
                 capacity = capacity.index_add(0, absent, 0.5 * (log_absent + log_absent.detach()))
             if len(rows):
                 here = flat[rows]
-                mean, log_scale = kind.encoder(here).chunk(2, -1)
+                mean, log_scale = knowledge.encoder(here).chunk(2, -1)
                 C = mean + torch.exp(log_scale) * noise(name, len(rows))
                 standard = (C - mean) * torch.exp(-log_scale)
                 log_q = (-0.5 * standard**2 - log_scale).sum(1) - math.log(2 * math.pi)
-                encoder = functional.logsigmoid(bound(kind.discriminator(here).squeeze(-1), 20.0))
-                decoder = kind.prior.log_prob(C) + kind.latent.log_prob(z[rows], C) - divisor[rows] - log_q
-                decoder = decoder - math.log1p(math.exp(-kind.log_odds))
+                encoder = functional.logsigmoid(bound(knowledge.discriminator(here).squeeze(-1), 20.0))
+                decoder = knowledge.prior.log_prob(C) + knowledge.latent.log_prob(z[rows], C) - divisor[rows] - log_q
+                decoder = decoder - math.log1p(math.exp(-knowledge.log_odds))
                 gap = torch.abs(decoder - encoder)
                 gaps[name] = gap.detach().mean()
                 capacity = capacity.index_add(0, rows, 0.5 * (encoder + decoder) - multipliers[name] * gap)
         return capacity.mean(), gaps
 
-    def kinds(self) -> Iterator[tuple[str, KnowledgeType]]:
+    def named_knowledge(self) -> Iterator[tuple[str, KnowledgeType]]:
         return iter(self.knowledge.items())  # type: ignore[arg-type]
 
     def alike(self, model: TzK) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """Parameters that mean the same in both models, by what they are."""
+        """Pairs of parameters with the same meaning in both models, by part."""
         pairs: dict[str, list[tuple[Tensor, Tensor]]] = {"shared flow": [], "knowledge": []}
         pairs["shared flow"] = list(zip(_shifts(model.flow), _shifts(self.transform), strict=True))
-        for name, kind in self.kinds():
+        for name, knowledge in self.named_knowledge():
             theirs: Any = model.find(name)
-            pairs["knowledge"] += list(zip(_shifts(theirs.latent), _shifts(kind.latent), strict=True))
-            for ours, stock in self._regressors(theirs, kind):
+            pairs["knowledge"] += list(zip(_shifts(theirs.latent), _shifts(knowledge.latent), strict=True))
+            for ours, stock in self._regressors(theirs, knowledge):
                 pairs["knowledge"] += list(zip(ours.parameters(), stock.parameters(), strict=True))
         return pairs
 
     def _take(self, model: TzK) -> None:
         _take_transform(self.transform, model.flow)
-        for name, kind in self.kinds():
+        for name, knowledge in self.named_knowledge():
             theirs: Any = model.find(name)
-            _take_transform(kind.latent, theirs.latent)
-            for source, target in self._regressors(theirs, kind):
-                for given, parameter in zip(source.parameters(), target.parameters(), strict=True):
-                    parameter.copy_(given)
+            _take_transform(knowledge.latent, theirs.latent)
+            for source, target in self._regressors(theirs, knowledge):
+                for weights, parameter in zip(source.parameters(), target.parameters(), strict=True):
+                    parameter.copy_(weights)
 
     @staticmethod
-    def _regressors(theirs: Any, kind: KnowledgeType) -> Iterator[tuple[nn.Module, nn.Module]]:
-        yield theirs.latent.base.regressor, kind.latent._distribution._context_encoder.net
-        yield theirs.characteristics_encoder.regressor, kind.encoder.net
-        yield theirs.discriminator, kind.discriminator
+    def _regressors(theirs: Any, knowledge: KnowledgeType) -> Iterator[tuple[nn.Module, nn.Module]]:
+        yield theirs.latent.base.regressor, knowledge.latent._distribution._context_encoder.net
+        yield theirs.characteristics_encoder.regressor, knowledge.encoder.net
+        yield theirs.discriminator, knowledge.discriminator
 
 
 def _knee(module: nn.Module) -> float:
-    """That of every SymLog of the model, which has one."""
+    """The knee that all SymLogs of the model have."""
     (knee,) = {part.knee for part in module.modules() if isinstance(part, OurSymLog)}
     return knee
 
@@ -239,5 +236,5 @@ def _take_transform(target: nn.Module, source: nn.Module) -> None:
 
 
 def as_image(values: Tensor, shape: torch.Size) -> Tensor:
-    """`values` where they are in the image, if they are those of its tiles, one a channel."""
+    """`values` at their places in the image, if they are those of its tiles, one a channel."""
     return values if values.shape == shape else Unsqueeze(tuple(values.shape), 2, "blocks")(values[None])[0][0]

@@ -1,4 +1,4 @@
-"""What every benchmark does: read its options, take turns, sum up medians and quartiles, and say where it ran."""
+"""The common parts of benchmarks: options, steps in turns, medians and quartiles, and the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Taken = dict[str, list[tuple[float, float]]]
 
 
 class Options(argparse.ArgumentParser):
-    """The options that benchmarks share; each adds its own.
+    """The options that benchmarks share; a benchmark adds its own.
 
     Args:
         text: the module's docstring, whose first line is the help.
@@ -56,22 +56,22 @@ class Options(argparse.ArgumentParser):
         self._least[flag.strip("-").replace("-", "_")] = least
 
     def read(self) -> argparse.Namespace:
-        """The options of the command line, with torch's threads set; ends the program where they make no sense."""
-        found = self.parse_args()
+        """Parse the command line and set torch's threads; ends the program if a number is too small."""
+        arguments = self.parse_args()
         for key, least in self._least.items():
-            if getattr(found, key) < least:
-                self.error(f"expected --{key.replace('_', '-')} of at least {least}; got {getattr(found, key)}")
-        if getattr(found, "threads", None):
+            if getattr(arguments, key) < least:
+                self.error(f"expected --{key.replace('_', '-')} of at least {least}; got {getattr(arguments, key)}")
+        if getattr(arguments, "threads", None):
             import torch  # `startup.py` does without
 
-            torch.set_num_threads(found.threads)
-        return found
+            torch.set_num_threads(arguments.threads)
+        return arguments
 
 
 def measure(steps: Mapping[str, Callable[[], Any]], rounds: int, repeat: int = 3) -> Taken:
-    """Seconds of a step by name and round, in turns, so that whatever else the machine does falls on all alike.
+    """Seconds of a step by name and round; the steps take turns, so that other load falls on all alike.
 
-    A first round, which warms up, does not count. A step ends when the GPU, if one is in use, is through with it.
+    A first round, which warms up, does not count. A step on a GPU ends when the GPU has finished it.
     """
     taken: Taken = {name: [] for name in steps}
     names = list(steps)
@@ -97,14 +97,14 @@ def spread(values: Sequence[float], digits: int) -> tuple[float, list[float]]:
     return round(middle, digits), [round(low, digits), round(high, digits)]
 
 
-def ratios(taken: Mapping[str, Sequence[tuple[float, ...]]], of: str, to: str, clock: str = "wall") -> list[float]:
-    """The time of one over that of another within each round."""
+def ratios(taken: Mapping[str, Sequence[tuple[float, ...]]], of: str, to: str, *, clock: str = "wall") -> list[float]:
+    """The time of one over that of another, within a round, by round."""
     column = CLOCKS.index(clock)
     return [a[column] / b[column] for a, b in zip(taken[of], taken[to], strict=True)]
 
 
 def seconds(taken: Taken, name: str, clock: str = "wall") -> list[float]:
-    """Of a step, by round."""
+    """The seconds of a step, by round."""
     return [pair[CLOCKS.index(clock)] for pair in taken[name]]
 
 
@@ -115,7 +115,7 @@ def beside_the_first(taken: Taken) -> dict[str, Any]:
     for name in taken:
         found[name] = {}
         for clock in CLOCKS:
-            ratio, quartiles = spread(ratios(taken, name, first, clock), 3)
+            ratio, quartiles = spread(ratios(taken, name, first, clock=clock), 3)
             milliseconds = round(1000 * statistics.median(seconds(taken, name, clock)), 1)
             found[name][clock] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
     return found
@@ -125,7 +125,7 @@ def of_two(taken: Taken, ours: str, theirs: str) -> dict[str, Any]:
     """By clock, milliseconds a step and the ratios of `theirs` to `ours`: medians and quartiles."""
     found: dict[str, Any] = {}
     for clock in CLOCKS:
-        ratio, quartiles = spread(ratios(taken, theirs, ours, clock), 3)
+        ratio, quartiles = spread(ratios(taken, theirs, ours, clock=clock), 3)
         found[clock] = {
             **{
                 f"{of}_milliseconds": round(1000 * statistics.median(seconds(taken, of, clock)), 1)
@@ -138,7 +138,7 @@ def of_two(taken: Taken, ours: str, theirs: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """How many cores of what."""
+    """The number and model of the cores."""
     try:
         with open("/proc/cpuinfo") as file:
             models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -148,7 +148,7 @@ def processor() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the timings of a benchmark were taken with."""
+    """The machine, versions and threads of a benchmark."""
     import torch  # `startup.py` does without
 
     return {

@@ -3,8 +3,8 @@
     python benchmarks/train_step.py [--json] [--rounds N] [--batch-size 256] [--threads N] [--compile]
 
 Both models have the paper's architecture, 12 knowledge types and the same weights, and see the same batches of made-up
-images. Before anything is timed, objective and gradients of both are compared in float64. Then they take turns within
-each round, so that whatever else the machine does falls on both alike. Ratios are taken within a round; printed are
+images. Before the timing, objective and gradients of both are compared in float64. Then they take turns within a
+round, so that other load of the machine falls on both alike. Ratios are taken within a round; printed are
 their median and quartiles over rounds, by the clock and by CPU seconds of the process, which a busy machine moves less.
 With --compile our step is the compiled one; the round that warms up compiles it, which takes minutes.
 """
@@ -60,8 +60,8 @@ class Made:
         return Observations(T.clamp(0, 1)[:, None], presence, NAMES)
 
 
-def built(batches: Made) -> TzK:
-    """The model of joint.toml, moved off its start so that no term of the objective is trivial."""
+def perturbed_model(batches: Made) -> TzK:
+    """The model of joint.toml with perturbed parameters, so that no term of the objective is trivial."""
     model = TzK(build_flow(SHAPE, "paper", steps=10, tile=16))
     for name in NAMES:
         model.add(name, build_knowledge("flow", model.latent_shape, name=name))
@@ -74,9 +74,10 @@ def built(batches: Made) -> TzK:
 
 
 def compare(model: TzK, observations: Observations) -> dict[str, float]:
-    """The relative difference of objective, and of the gradients of what both parametrise alike, in float64.
+    """The relative differences of objective and of the gradients of common parameters, in float64.
 
-    Raises `SystemExit` if it is more than rounding."""
+    Raises `SystemExit` if they are more than rounding.
+    """
     model = copy.deepcopy(model).double()
     stock = StockTzK(model, SHAPE, NAMES)
     few = torch.linspace(0, len(observations) - 1, 64).long()  # some of each data set
@@ -85,14 +86,12 @@ def compare(model: TzK, observations: Observations) -> dict[str, float]:
     multipliers = {name: 0.1 + 0.01 * number for number, name in enumerate(NAMES)}
 
     ours = mental_capacity(model, observations, lambda name, count: noises[name][:count], multipliers=multipliers).value
-    theirs, _ = stock.objective(observations.T, observations.presence, multipliers, lambda name, n: noises[name][:n])
+    theirs, _ = stock.objective(observations, multipliers, lambda name, n: noises[name][:n])
     ours.backward()
     theirs.backward()
     difference = {"objective": abs(ours.item() / theirs.item() - 1)}
     for title, pairs in stock.alike(model).items():
-        gradients = [
-            (as_image(a.grad, b.shape), b.grad) for a, b in pairs if a.grad is not None and b.grad is not None
-        ]
+        gradients = [(as_image(a.grad, b.shape), b.grad) for a, b in pairs if a.grad is not None and b.grad is not None]
         scale = max(float(b.norm()) for _, b in gradients)
         difference[title] = max(float((a - b).norm()) for a, b in gradients) / scale
     if max(difference.values()) > 1e-9:
@@ -106,12 +105,10 @@ def main() -> None:
     arguments = parser.read()
 
     batches = Made(arguments.batch_size)
-    model = built(batches)
+    model = perturbed_model(batches)
     difference = compare(model, batches.batch(0))
     stock = StockTzK(model, SHAPE, NAMES)
-    settings = Settings(
-        steps=10**6, batch_size=arguments.batch_size, learning_rate=1e-3, compile=arguments.compile
-    )
+    settings = Settings(steps=10**6, batch_size=arguments.batch_size, learning_rate=1e-3, compile=arguments.compile)
     trainer = Trainer(model, batches, settings)
     optimiser = torch.optim.Adam(stock.parameters(), lr=1e-3, fused=True)
     multipliers, number = dict.fromkeys(NAMES, 0.1), 0
@@ -119,7 +116,7 @@ def main() -> None:
     def stock_step() -> None:
         nonlocal number
         observations = batches.batch(number)
-        value, gaps = stock.objective(observations.T, observations.presence, multipliers, _noise)
+        value, gaps = stock.objective(observations, multipliers, _noise)
         optimiser.zero_grad(set_to_none=True)
         (-value / observations.T[0].numel()).backward()
         optimiser.step()

@@ -1,12 +1,12 @@
-"""Whether samples show what they were drawn for, by a network that never saw the model, and by the model itself.
+"""Whether samples show what was asked for, by a network that never saw the model, and by the model itself.
 
     python examples/judge.py RUN [--number 1000] [--temperature 1 0.7] [--json]
 
-The judge is a small convolutional network, trained on the spot on the training split of the run's own data set, of
-whatever size, to tell the knowledge types of one table of its config apart ("digit-{label}" for MNIST). It says how
-many of the samples of each knowledge type it takes for that, and the model's own classifiers say it too: the largest
-p(κ=1 given T), and Bayes, the largest p(κ=1) p(T given κ=1). First all three answer for the test split, so that one
-knows what their word is worth. Samples are judged as images are stored, in whole grey levels.
+The judge is a small convolutional network. It is trained on the training split of the run's own data set, to classify
+the knowledge types of one table of the config ("digit-{label}" for MNIST). Printed is the share of samples of every
+knowledge type that it assigns to that type. The model's own classifiers answer beside it: the largest p(κ=1 given T),
+and Bayes, the largest p(κ=1) p(T given κ=1). All three classify the test split first, which shows how reliable they
+are. Samples are rounded to whole grey levels, as images are stored.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ CHUNK = 250
 
 @dataclass(frozen=True)
 class Labelled:
-    """T: (n, *shape), uint8 grey levels. known: (n,), which of the knowledge types is present."""
+    """Samples with their classes.
+
+    T: (n, *shape), uint8 grey levels. classes: (n,), the positions of the knowledge types that are present.
+    """
 
     T: Tensor
-    known: Tensor
+    classes: Tensor
 
 
-def labelled(experiment: Experiment, names: Sequence[str], dataset: str, split: str) -> Labelled:
+def labelled(experiment: Experiment, names: Sequence[str], *, dataset: str, split: str) -> Labelled:
     """The samples of a split in which exactly one of the knowledge types is present, with all their labels."""
     samples = experiment.datasets[dataset].split(split)
     annotation = experiment.annotation.of({dataset: samples})
@@ -64,8 +67,8 @@ class Network(nn.Sequential):
         super().__init__(*parts, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16 * width, classes))
 
 
-def trained(data: Labelled, classes: int, epochs: float = 2.0, seed: int = 0, batch: int = 128) -> Network:
-    """A network trained by Adam with one cycle of the rate, its random numbers derived from the seed."""
+def train(data: Labelled, classes: int, *, epochs: float = 2.0, seed: int = 0, batch: int = 128) -> Network:
+    """A network trained by Adam with one cycle of the rate; its random numbers derive from the seed."""
     with seeded(seed, "judge"):
         network = Network(data.T.shape[1], classes)
     source = stream(seed, "judge", "batches")
@@ -77,7 +80,7 @@ def trained(data: Labelled, classes: int, epochs: float = 2.0, seed: int = 0, ba
         if len(rows) < batch:
             rows = torch.cat([rows, torch.randperm(len(data.T), generator=source)])
         now, rows = rows[:batch], rows[batch:]
-        loss = nn.functional.cross_entropy(network(_scaled(data.T[now])), data.known[now])
+        loss = nn.functional.cross_entropy(network(_scaled(data.T[now])), data.classes[now])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -86,23 +89,23 @@ def trained(data: Labelled, classes: int, epochs: float = 2.0, seed: int = 0, ba
 
 
 @torch.no_grad()
-def taken_for(network: Network, T: Tensor) -> Tensor:
-    """Which class the network takes images in grey levels, (n, c, h, w), for, (n,)."""
+def classify(network: Network, T: Tensor) -> Tensor:
+    """The classes, (n,), that the network assigns to images in grey levels, (n, c, h, w)."""
     return torch.cat([network(_scaled(part)).argmax(1) for part in T.split(4 * CHUNK)])
 
 
 def own_accuracies(
-    experiment: Experiment, names: Sequence[str], data: Labelled, importance_samples: int
+    experiment: Experiment, names: Sequence[str], data: Labelled, *, importance_samples: int
 ) -> dict[str, float]:
-    """What the model's own classifiers get right of images in grey levels."""
+    """Accuracies of the model's own classifiers on images in grey levels."""
     model, seed, levels = experiment.model, experiment.config.seed, experiment.levels
 
     def dequantised(*number: int) -> Tensor:
         return dequantise(data.T, stream(seed, "judged", *number), levels)
 
-    presence = nn.functional.one_hot(data.known, len(names)).float()
+    presence = nn.functional.one_hot(data.classes, len(names)).float()
     draws = 1 if levels is None else experiment.config.evaluation.dequantisations
-    held = EvaluationSplit(
+    split = EvaluationSplit(
         dataset="judged",
         split="test",
         T=dequantised(),
@@ -115,12 +118,12 @@ def own_accuracies(
         draws=draws,
         redraw=dequantised,
     )
-    scores = score(model, held, importance_samples, names, seed)
-    found = classification(scores, "", log_weights(model, names))
-    return {"by_presence": found["discriminator_accuracy"], "by_bayes": found["bayes_accuracy"]}
+    scores = score(model, split, importance_samples, everywhere=names, seed=seed)
+    accuracies = classification(scores, "", log_weights(model, names))
+    return {"by_presence": accuracies["discriminator_accuracy"], "by_bayes": accuracies["bayes_accuracy"]}
 
 
-def drawn(experiment: Experiment, name: str, number: int, temperature: float, seed: int = 0) -> Tensor:
+def sampled(experiment: Experiment, name: str, number: int, *, temperature: float, seed: int = 0) -> Tensor:
     """Samples of a knowledge type in grey levels, (n, c, h, w), uint8."""
     parts = []
     for start in range(0, number, CHUNK):
@@ -131,34 +134,38 @@ def drawn(experiment: Experiment, name: str, number: int, temperature: float, se
     return torch.cat(parts)
 
 
-def judged(
+def judge(
     experiment: Experiment,
     names: Sequence[str],
     dataset: str,
+    *,
     number: int = 1000,
     temperatures: Sequence[float] = (1.0,),
     epochs: float = 2.0,
     importance_samples: int = 16,
-    own: bool = True,
+    judge_only: bool = False,
 ) -> dict[str, Any]:
-    """All accuracies, in [0, 1]: "test", and for each temperature one for each knowledge type and "all" of them."""
-    network = trained(labelled(experiment, names, dataset, "train"), len(names), epochs)
-    test = labelled(experiment, names, dataset, "test")
+    """All accuracies, in [0, 1]: "test", and by temperature those of the knowledge types and their mean, "all"."""
+    training = labelled(experiment, names, dataset=dataset, split="train")
+    network = train(training, len(names), epochs=epochs)
+    test = labelled(experiment, names, dataset=dataset, split="test")
 
     def accuracies(data: Labelled) -> dict[str, float]:
-        found = {"by_judge": (taken_for(network, data.T) == data.known).double().mean().item()}
-        return found | (own_accuracies(experiment, names, data, importance_samples) if own else {})
+        by_judge = (classify(network, data.T) == data.classes).double().mean().item()
+        own = {} if judge_only else own_accuracies(experiment, names, data, importance_samples=importance_samples)
+        return {"by_judge": by_judge, **own}
 
     results: dict[str, Any] = {"dataset": dataset, "number": number, "importance_samples": importance_samples}
     results["test"] = {"count": len(test.T), **accuracies(test)}
     results["samples"] = []
     for temperature in temperatures:
-        found: dict[str, dict[str, float]] = {}
+        by_name: dict[str, dict[str, float]] = {}
         for index, name in enumerate(names):
-            T = drawn(experiment, name, number, temperature)
-            found[name] = accuracies(Labelled(T, torch.full((number,), index)))
-        whole = {key: sum(each[key] for each in found.values()) / len(names) for key in found[names[0]]}
-        results["samples"].append({"temperature": temperature, "all": whole, "knowledge": found})
+            T = sampled(experiment, name, number, temperature=temperature)
+            by_name[name] = accuracies(Labelled(T, torch.full((number,), index)))
+        keys = by_name[names[0]]
+        mean = {key: sum(values[key] for values in by_name.values()) / len(names) for key in keys}
+        results["samples"].append({"temperature": temperature, "all": mean, "knowledge": by_name})
     return results
 
 
@@ -166,27 +173,30 @@ HEADERS = {"by_judge": "network", "by_presence": "p(κ given T)", "by_bayes": "B
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A table, in percent."""
+    """The results as a table, in percent."""
     columns = [key for key in HEADERS if key in results["test"]]
     lines = [
-        "| taken for what they are, in % | " + " | ".join(HEADERS[key] for key in columns) + " |",
+        "| classified correctly, in % | " + " | ".join(HEADERS[key] for key in columns) + " |",
         "| --- |" + " ---: |" * len(columns),
     ]
 
-    def line(what: str, values: dict[str, float]) -> None:
-        lines.append(f"| {what} | " + " | ".join(f"{100 * values[key]:.2f}" for key in columns) + " |")
+    def line(title: str, values: dict[str, float]) -> None:
+        lines.append(f"| {title} | " + " | ".join(f"{100 * values[key]:.2f}" for key in columns) + " |")
 
     line(f"{results['dataset']}, test ({results['test']['count']:,})", results["test"])
-    for each in results["samples"]:
-        at = f"temperature {each['temperature']:g}"
-        line(f"all samples, {at} ({len(each['knowledge'])} × {results['number']:,})", each["all"])
-        for name, values in each["knowledge"].items():
+    for samples in results["samples"]:
+        at = f"temperature {samples['temperature']:g}"
+        line(f"all samples, {at} ({len(samples['knowledge'])} × {results['number']:,})", samples["all"])
+        for name, values in samples["knowledge"].items():
             line(f"{name}, {at}", values)
     return "\n".join(lines) + "\n"
 
 
-def chosen(experiment: Experiment, table: str | None) -> tuple[list[str], str]:
-    """The knowledge types of a table of the config, the first with a `{column}` by default, and their data set."""
+def classes_of(experiment: Experiment, table: str | None) -> tuple[list[str], str]:
+    """The knowledge types of a table of the config, and the data set that has most samples of them.
+
+    By default the table is the first with a `{column}`.
+    """
     groups = experiment.groups
     if not groups or (table is not None and table not in groups):
         listed = ", ".join(groups) or "none"
@@ -196,16 +206,16 @@ def chosen(experiment: Experiment, table: str | None) -> tuple[list[str], str]:
     for dataset, presence in experiment.annotation.presence.items():
         columns = [experiment.annotation.names.index(name) for name in names]
         counts[dataset] = int((presence[:, columns] == 1).sum())
-    dataset = max(counts, key=lambda each: counts[each])
+    dataset = max(counts, key=counts.__getitem__)
     if len(experiment.shape) != 3 or experiment.levels is None:
-        raise TzkError(f"the judge looks at images in grey levels; got data of shape {experiment.shape}")
+        raise TzkError(f"the judge classifies images in grey levels; got data of shape {experiment.shape}")
     return names, dataset
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="a run folder")
-    parser.add_argument("--number", type=int, default=1000, help="samples of each (default: %(default)s)")
+    parser.add_argument("--number", type=int, default=1000, help="samples of a knowledge type (default: %(default)s)")
     parser.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="of the noise (default: 1)")
     parser.add_argument("--table", help="a [[knowledge]] name with a {column}; default: the first in the config")
     parser.add_argument("--epochs", type=float, default=2.0, help="of training the judge (default: %(default)s)")
@@ -217,16 +227,16 @@ def main() -> None:
     folder = RunFolder.open(options.run)
     experiment = Experiment(load_run_config(folder.config))
     experiment.load(folder.path)
-    names, dataset = chosen(experiment, options.table)
-    results = judged(
+    names, dataset = classes_of(experiment, options.table)
+    results = judge(
         experiment,
         names,
         dataset,
-        options.number,
-        options.temperature,
-        options.epochs,
-        options.importance_samples,
-        not options.judge_only,
+        number=options.number,
+        temperatures=options.temperature,
+        epochs=options.epochs,
+        importance_samples=options.importance_samples,
+        judge_only=options.judge_only,
     )
     print(json.dumps(results, indent=2) if options.json else markdown(results), end="\n" if options.json else "")
 

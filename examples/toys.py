@@ -26,7 +26,7 @@ if options.steps < 0:
 # %% [markdown]
 # ## Data
 # Any tensors will do: T, and for each knowledge type its presence, 1 where it is present, 0 where it is absent, nan
-# where nobody said. Here two knowledge types tell the data sets apart, which lie side by side, and four the curves
+# where it is unknown. Here two knowledge types tell the data sets apart, which lie side by side, and four the curves
 # that these consist of.
 
 # %%
@@ -41,7 +41,7 @@ def observe(split: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     parts = {name: data.split(split) for name, data in datasets.items()}
     T = torch.cat([part.T + places[name] for name, part in parts.items()])
     known = [{name, label} for name, part in parts.items() for label in part.labels["label"]]
-    return T, {name: torch.tensor([float(name in each) for each in known]) for name in names}
+    return T, {name: torch.tensor([float(name in present) for present in known]) for name in names}
 
 
 T, presence = observe("train")
@@ -69,7 +69,7 @@ for name in names:
 
 # %% [markdown]
 # ## Training
-# Nobody observes C here, so that it is filled in from its encoder. `tolerance` is how many nats encoder and decoder of
+# C is not observed here, so that it is filled in from its encoder. `tolerance` is how many nats encoder and decoder of
 # a knowledge type may disagree by before its multiplier grows.
 
 # %%
@@ -81,22 +81,22 @@ print("multipliers:", ", ".join(f"{name} {value:.2f}" for name, value in trainer
 # Log-densities, in nats: log p(T), and log p(T given κ=1) of a knowledge type, which is an integral over C.
 
 # %%
-held, known = observe("test")
+held_out, known = observe("test")
 with torch.no_grad():
-    print(f"log p(T) on test data: {model.log_prob(held).mean():.3f}")
+    print(f"log p(T) on test data: {model.log_prob(held_out).mean():.3f}")
     for name, title in names.items():
-        points = held[known[name] == 1]
+        points = held_out[known[name] == 1]
         prior, conditional = model.log_prob(points).mean(), model.log_prob(points, knowledge=name).mean()
         print(f"  {title:<10} {conditional:6.3f} given {name}, {prior:6.3f} without")
 
 # %% [markdown]
-# What a point is: the posterior of every knowledge type, after encoding it once.
+# The posteriors of all knowledge types at a point, which is encoded once.
 
 # %%
 points = torch.tensor([[-1.9, 0.75], [1.4, 1.75], [2.15, 0.0]])
 posterior = model.posterior(points)
 for row, (first, second) in enumerate(points.tolist()):
-    shares = [f"{name} {each.presence[row]:.2f}" for name, each in posterior.items()]
+    shares = [f"{name} {beliefs.presence[row]:.2f}" for name, beliefs in posterior.items()]
     print(f"({first:.2f}, {second:.2f}):", ", ".join(shares))
 z = model.encode(points)
 print(f"decoded again, these points move by {(model.decode(z) - points).abs().max():.0e} at most")
@@ -132,10 +132,10 @@ pictures: list[tuple[str, str | None, torch.Tensor]]
 pictures = [("the data", None, T[::4]), ("p(T)", None, model.sample(600, seed=0))]
 pictures += [(f"p(T | {title})", name, model.sample(300, name, seed=0)) for name, title in names.items()]
 figure, panels = pyplot.subplots(2, 4, figsize=(13, 4.6), layout="constrained")
-for axes, (title, given, dots) in zip(panels.flat, pictures, strict=True):
+for axes, (title, knowledge, dots) in zip(panels.flat, pictures, strict=True):
     if title != "the data":
         with torch.no_grad():
-            density = model.log_prob(plane, given, importance_samples=32).exp().view(len(x), len(y)).T
+            density = model.log_prob(plane, knowledge, importance_samples=32).exp().view(len(x), len(y)).T
         extent = (-3.2, 3.5, -2.2, 2.2)
         axes.imshow(density, extent=extent, origin="lower", cmap="Blues", vmax=density.quantile(0.995))
     axes.scatter(*dots.T, s=3, color="#D55E00", linewidths=0, alpha=0.7)

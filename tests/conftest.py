@@ -1,4 +1,4 @@
-"""What every test starts from."""
+"""The state in which all tests start."""
 
 import pytest
 import torch

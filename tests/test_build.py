@@ -230,7 +230,7 @@ def offering(*specs: Implementation, plugin: str = "fused") -> Registry:
     return Registry([*load_all(BUILTIN, []), Loaded(record, specs)])
 
 
-def spec(layer: str, target: str, device: str = "cpu", name: str = "fused") -> Implementation:
+def spec(layer: str, target: str, *, device: str = "cpu", name: str = "fused") -> Implementation:
     return Implementation(f"{name}-{layer}", f"{__name__}:{target}", "a stand-in", layer, device)
 
 

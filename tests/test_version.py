@@ -70,7 +70,7 @@ def formerly(part: Part) -> Part:
     return replace(part, distribution=distribution, version="0.1.0", arguments=arguments)
 
 
-def made(former: bool, names: Iterable[str] = ("a", "b")) -> TzK:
+def made(*, former: bool, names: Iterable[str] = ("a", "b")) -> TzK:
     """A model of nested layers and two knowledge types, as it is built today or as version 0.1 had it."""
     layers = [{"type": "affine"}, {"type": "inverse-transform", "transform": {"type": "symlog"}}]
     model = TzK(build_flow((4,), layers=layers, seed=1))

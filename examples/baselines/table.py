@@ -1,13 +1,13 @@
-"""Several runs in one table: likelihood, size and training time of each.
+"""Several runs in one table: their likelihoods, sizes and training times.
 
     python examples/baselines/table.py runs/maf runs/maf-class runs/vae
 
 Prints Markdown, a table for each data set, best first. A row is p(T) of a shared flow, or p(T given κ=1) of a knowledge
-type on the samples that have it; the preprocessing that a knowledge type stands on (recipe "logit") has no row. With
-"C summed out" the class is not known: p(T) = mean over y of p(T given y), which is what others publish of networks
-that take it. With "label known" it is: the mean over classes of log p(T given its own class). These are two quantities.
-Parameters are those of the row's own parts, encoder and discriminator included, a dash where a run has no checkpoint;
-seconds are the clock's. Rows of others and the per-pixel histogram are in italics, each once.
+type on the samples that have it; the shared flow of recipe "logit", which only preprocesses, has no row. With
+"C summed out" the class is not known: p(T) = mean over y of p(T given y), as published for class-conditional networks.
+With "label known" it is: the mean over classes of log p(T given its own class). These are two quantities. Parameters
+are those of the row's own parts, with encoder and discriminator, and a dash where a run has no checkpoint; seconds are
+wall-clock time. Published rows and the per-pixel histogram are in italics, once per table.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OURS = ("prior", "knowledge", "mixture")
 
 
 def rows_of(folder: Path) -> Iterator[tuple[str, float, list[str]]]:
-    """Data set, what to sort by, and the cells of every row of one run."""
+    """Data set, sort key and cells of the rows of one run."""
     results, run = (json.loads((folder / name).read_text()) for name in ("results.json", "run.json"))
     config = tomllib.loads((folder / "config.toml").read_text())
     sizes = parameters_of(folder) if (folder / "checkpoint").is_dir() else {}
@@ -44,27 +44,27 @@ def rows_of(folder: Path) -> Iterator[tuple[str, float, list[str]]]:
         yield (
             row["dataset"],
             row.get("bits_per_dim") or row.get("bits_per_pixel") or 0.0,
-            [name, quantity(row) if ours else row["kind"], *units, error(row), said(row)]
+            [name, quantity(row) if ours else row["kind"], *units, error(row), estimate(row)]
             + ([f"{size:,}" if size else "—", *trained] if ours else ["—"] * 4),
         )
 
 
 def parameters_of(folder: Path) -> dict[str, int]:
-    """Numbers of parameters by knowledge type, that of the shared flow under the empty name."""
+    """Numbers of parameters by knowledge type; the shared flow has the empty name."""
     model = tzk_core.load(folder)
     parts = {"": model.flow, **dict(model.named_knowledge())}
-    return {name: sum(each.numel() for each in part.parameters()) for name, part in parts.items()}
+    return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
 
 
 def quantity(row: Mapping[str, Any]) -> str:
-    """The name of a row, and whether what it is about is given in it or summed out."""
+    """The name of a row, and whether its class is known or summed out."""
     if row["kind"] == "knowledge" and row["name"] != row["knowledge"]:  # a mean over several knowledge types
         return f"{row['name']}, label known"
     return f"{row['name']}, C summed out" if row["estimate"].startswith("exact sum over C") else str(row["name"])
 
 
 def error(row: Mapping[str, Any]) -> str:
-    """The standard error in bits per dim; samples that are too few to compare have none."""
+    """The standard error in bits per dim; "too few" for samples that are too few to compare."""
     if (row.get("count") or FEWEST) < FEWEST:
         return "too few"
     if row.get("standard_error") is None or not row.get("bits_per_image"):
@@ -72,7 +72,8 @@ def error(row: Mapping[str, Any]) -> str:
     return decimals(row["standard_error"] * row["bits_per_dim"] / row["bits_per_image"])
 
 
-def said(row: Mapping[str, Any]) -> str:
+def estimate(row: Mapping[str, Any]) -> str:
+    """How the likelihood was estimated, and with how many samples."""
     samples = row.get("importance_samples")
     return f"{row['estimate']}, {samples} samples" if samples else str(row["estimate"])
 
@@ -89,7 +90,7 @@ def main() -> None:
         for dataset, bits, cells in rows_of(folder):
             by_dataset.setdefault(dataset, {})[tuple(cells)] = bits
     for dataset, rows in by_dataset.items():
-        cells = [list(each) for each in sorted(rows, key=rows.__getitem__)]
+        cells = [list(row) for row in sorted(rows, key=rows.__getitem__)]
         print(f"## {dataset}\n\n{aligned(HEADER, cells, numeric=(2, 3, 4, 6, 7, 8, 9))}\n")
 
 

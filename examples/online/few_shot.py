@@ -1,12 +1,12 @@
-"""What a few drawings of a new character are worth: held-out bits and 20-way classification of the type `few-shot`.
+"""How good the type `few-shot` is with a few drawings of a new character: held-out bits and 20-way classification.
 
     python examples/online/few_shot.py runs/mnist [--knowledge omniglot] [--json few-shot.json]
 
-The model need not have seen a character, or Omniglot, before. The closed form takes the drawings of the background
-alphabets as the reference, its classes being the characters; the figures are of the evaluation alphabets. All drawings
-are encoded once, and everything else is in z, or with --on, in what the flow steps of that knowledge type make of z, as
-`start = NAME` has it in a spec. With --choose the figures are of five background alphabets, kept out of
-the reference, for several settings of the type: that is how its defaults were chosen.
+The model need not have seen the characters, or Omniglot, before. The reference of the closed form are the drawings of
+the background alphabets, with the characters as classes; the figures are of the evaluation alphabets. All drawings are
+encoded once, and the rest is computed from z. With --on it is computed from z after the flow steps of that knowledge
+type, as with `start = NAME` in a spec. With --choose the figures are of five background alphabets, which the reference
+then leaves out, for several settings of the type: the defaults were chosen so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Episode:
-    """Positions of drawings: support, (ways, k), and queries, (q,), with the way that each is of, (q,)."""
+    """Positions of drawings: support, (ways, k), and queries, (q,); `answers` are the ways of the queries, (q,)."""
 
     support: np.ndarray
     queries: np.ndarray
@@ -65,39 +65,40 @@ class Episode:
 
 
 @torch.no_grad()
-def encode(model: tzk_core.TzK, images: Tensor, seed: int, name: str) -> tuple[Tensor, Tensor]:
+def encode(model: tzk_core.TzK, images: Tensor, *, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    """z, (n, d), and log|det dz/dT|, (n,), of dequantised images in grey levels."""
     parts = [model.flow.encode(T) for T in dequantise(images, stream(seed, "few-shot", name), LEVELS).split(512)]
     return torch.cat([z for z, _ in parts]).flatten(1), torch.cat([logabsdet for _, logabsdet in parts])
 
 
 @torch.no_grad()
-def stepped(model: tzk_core.TzK, on: str | None, drawings: Drawings) -> Drawings:
-    """The drawings with z as the flow steps of the knowledge type `on` leave it."""
+def after_steps_of(model: tzk_core.TzK, on: str | None, drawings: Drawings) -> Drawings:
+    """The drawings with z after the flow steps of the knowledge type `on`."""
     if on is None:
         return drawings
     z = drawings.z.view(-1, *model.latent_shape)
-    parts = [model.find(on).latent.transform(each) for each in z.split(512)]
-    logabsdet = drawings.logabsdet + torch.cat([each for _, each in parts])
-    return replace(drawings, z=torch.cat([each for each, _ in parts]).flatten(1), logabsdet=logabsdet)
+    parts = [model.find(on).latent.transform(part) for part in z.split(512)]
+    logabsdet = drawings.logabsdet + torch.cat([logabsdet for _, logabsdet in parts])
+    return replace(drawings, z=torch.cat([z for z, _ in parts]).flatten(1), logabsdet=logabsdet)
 
 
 def read(model: tzk_core.TzK, split: str, seed: int) -> Drawings:
     samples = Omniglot(size=model.shape[-1], validation=0).split(split)
-    z, logabsdet = encode(model, samples.T, seed, split)
+    z, logabsdet = encode(model, samples.T, seed=seed, name=split)
     pixels = samples.T.flatten(1).float() / (LEVELS - 1)
     return Drawings(pixels, z, logabsdet, samples.labels["alphabet"], samples.labels["character"])
 
 
-def episodes(drawings: Drawings, shots: int, count: int, seed: int, asked: int = 5) -> Iterator[Episode]:
-    """`count` tasks: 20 characters of one alphabet, `shots` drawings of each as support and `asked` as queries."""
+def episodes(drawings: Drawings, shots: int, *, count: int, seed: int, queries: int = 5) -> Iterator[Episode]:
+    """`count` tasks of 20 characters of one alphabet; a character has `shots` drawings as support and `queries`."""
     source = numpy_stream(seed, "episodes", shots)
     within = {name: np.unique(drawings.character[drawings.alphabet == name]) for name in np.unique(drawings.alphabet)}
     alphabets = [name for name, characters in within.items() if len(characters) >= WAYS]
     rows = {name: np.flatnonzero(drawings.character == name) for name in np.unique(drawings.character)}
     for number in range(count):
         characters = source.permutation(within[alphabets[number % len(alphabets)]])[:WAYS]
-        chosen = np.stack([source.permutation(rows[name])[: shots + asked] for name in characters])
-        yield Episode(chosen[:, :shots], chosen[:, shots:].ravel(), np.arange(WAYS).repeat(asked))
+        chosen = np.stack([source.permutation(rows[name])[: shots + queries] for name in characters])
+        yield Episode(chosen[:, :shots], chosen[:, shots:].ravel(), np.arange(WAYS).repeat(queries))
 
 
 def gaussian(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def gaussian(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class FewShot:
-    """The type `few-shot` for many classes at once: p(z given κ=1) of each is a Gaussian in the same coordinates."""
+    """The type `few-shot` for many classes at once: their p(z given κ=1) are Gaussians in the same coordinates."""
 
     def __init__(self, hierarchy: Hierarchy, drawings: Drawings, trust: float) -> None:
         self.hierarchy, self.trust = hierarchy, trust
@@ -116,13 +117,13 @@ class FewShot:
         self.volume = float(torch.linalg.slogdet(hierarchy.matrix).logabsdet) + drawings.logabsdet.double()
 
     def log_prob(self, episode: Episode) -> Tensor:
-        """log p(T given κ=1) of the queries for each class, (q, ways)."""
-        found = [predict(self.hierarchy, self.y[rows], trust=self.trust) for rows in episode.support]
-        mean, variance = (torch.stack(each) for each in zip(*found, strict=True))
+        """log p(T given κ=1) of the queries for all classes, (q, ways)."""
+        predictions = [predict(self.hierarchy, self.y[rows], trust=self.trust) for rows in episode.support]
+        mean, variance = (torch.stack(values) for values in zip(*predictions, strict=True))
         return gaussian(self.y[episode.queries], mean, variance) + self.volume[episode.queries, None]
 
     def reference(self, rows: np.ndarray) -> Tensor:
-        """The same for a class of which nothing was seen, (q,)."""
+        """The same for a class without any drawings, (q,)."""
         variance = self.hierarchy.within * (1 + self.hierarchy.between)
         mean = torch.zeros_like(variance)
         return gaussian(self.y[rows], mean[None], variance[None]).squeeze(1) + self.volume[rows]
@@ -148,11 +149,11 @@ def accuracy(scores: Tensor, episode: Episode) -> float:
     return float((scores.argmax(1).numpy() == episode.answers).mean())
 
 
-def measure(few: FewShot, drawings: Drawings, shots: int, count: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Accuracies, and bits/dim on the queries, each with its standard error over episodes."""
+def measure(few: FewShot, drawings: Drawings, shots: int, *, count: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Accuracies, and bits/dim on the queries, with their standard errors over episodes."""
     pixels, latents = neighbour(drawings.pixels), neighbour(drawings.z)
     found: dict[str, list[float]] = {}
-    for episode in episodes(drawings, shots, count, seed):
+    for episode in episodes(drawings, shots, count=count, seed=seed):
         log_prob = few.log_prob(episode)
         own = log_prob[torch.arange(len(log_prob)), torch.from_numpy(episode.answers)]
         reference = few.reference(episode.queries)
@@ -173,7 +174,7 @@ def bits(log_prob: Tensor, drawings: Drawings) -> float:
 
 
 @torch.no_grad()
-def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, seed: int) -> dict[str, float]:
+def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, *, seed: int) -> dict[str, float]:
     """bits/dim of all drawings under p(T) and under knowledge of the model."""
     z = drawings.z.view(-1, *model.latent_shape)
     found = {"p(T)": bits(model.flow.base.log_prob(z) + drawings.logabsdet, drawings)}
@@ -184,8 +185,8 @@ def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, seed
     return found
 
 
-def trained(
-    model: tzk_core.TzK, drawings: Drawings, shots: int, characters: int, steps: int, rate: float, seed: int
+def of_trained_flows(
+    model: tzk_core.TzK, drawings: Drawings, shots: int, *, characters: int, steps: int, rate: float, seed: int
 ) -> tuple[float, float]:
     """bits/dim of the other drawings of `characters` after training a `flow` on `shots`, from the identity."""
     names = numpy_stream(seed, "trained").permutation(np.unique(drawings.character))[:characters]
@@ -193,24 +194,26 @@ def trained(
     for name in names:
         rows = np.flatnonzero(drawings.character == name)
         z = drawings.z[rows].view(-1, *model.latent_shape)
-        kind = tzk_core.build_knowledge("flow", model.latent_shape, seed, name=str(name))
-        optimizer = torch.optim.Adam(kind.latent.parameters(), lr=rate)
-        C = torch.zeros(len(rows), kind.characteristics)
+        knowledge = tzk_core.build_knowledge("flow", model.latent_shape, seed, name=str(name))
+        optimizer = torch.optim.Adam(knowledge.latent.parameters(), lr=rate)
+        C = torch.zeros(len(rows), knowledge.characteristics)
         for _ in range(steps):
             optimizer.zero_grad()
-            (-kind.log_prob_latent(z[:shots], C[:shots]).mean() / z[0].numel()).backward()
+            (-knowledge.log_prob_latent(z[:shots], C[:shots]).mean() / z[0].numel()).backward()
             optimizer.step()
         with torch.no_grad():
-            log_prob = kind.log_prob_latent(z[shots:], C[shots:]) + drawings.logabsdet[rows][shots:]
+            log_prob = knowledge.log_prob_latent(z[shots:], C[shots:]) + drawings.logabsdet[rows][shots:]
         found.append(bits(log_prob, drawings))
     return summary(found)
 
 
 def official_runs(
-    model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, seed: int, on: str | None = None
+    model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, *, seed: int, on: str | None = None
 ) -> dict[str, tuple[float, float]]:
-    """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015), one drawing of each of 20 characters, if
-    `all_runs.zip` is beside the data; the standard error is over runs."""
+    """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015), if `all_runs.zip` is beside the data.
+
+    A run has one drawing of all 20 characters; the standard error is over runs.
+    """
     found = [place / "omniglot-py" / "all_runs.zip" for place in places()]
     path = next((each for each in found if each.exists()), None)
     if path is None:
@@ -226,10 +229,10 @@ def official_runs(
             pictures = [archive.read(names[each]) for each in (*classes, *(item for item, _ in pairs))]
             ink = [255 * (np.asarray(Image.open(io.BytesIO(each)).convert("L")) == 0) for each in pictures]
             images = resize(torch.from_numpy(np.stack(ink).astype(np.uint8))[:, None], model.shape[-1])
-            z, logabsdet = encode(model, images, seed, run)
+            z, logabsdet = encode(model, images, seed=seed, name=run)
             none = np.full(len(z), "")
             pixels = images.flatten(1).float() / (LEVELS - 1)
-            drawings = stepped(model, on, Drawings(pixels, z, logabsdet, none, none))
+            drawings = after_steps_of(model, on, Drawings(pixels, z, logabsdet, none, none))
             ways = len(classes)
             answers = np.array([classes.index(training) for _, training in pairs])
             episode = Episode(np.arange(ways)[:, None], np.arange(ways, len(z)), answers)
@@ -255,8 +258,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder, its model being for Omniglot's size")
     parser.add_argument("--knowledge", action="append", default=[], help="knowledge of the model to compare with")
-    parser.add_argument("--on", help="knowledge of the model, of type flow, that `few-shot` is to stand on")
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="drawings that are given")
+    parser.add_argument("--on", help="knowledge of the model, of type flow, whose steps come before `few-shot`")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="drawings of a new character")
     parser.add_argument("--episodes", type=int, default=200, help="classification tasks (default: %(default)s)")
     parser.add_argument("--directions", type=int, default=20, help="of the type (default: %(default)s)")
     parser.add_argument("--trust", type=float, default=100.0, help="of the type (default: %(default)s)")
@@ -270,17 +273,17 @@ def main() -> None:
 
     torch.set_flush_denormal(True)
     model, seed = tzk_core.load(options.run), options.seed
-    background = stepped(model, options.on, read(model, "train", seed))
+    background = after_steps_of(model, options.on, read(model, "train", seed))
     columns = [f"{shots} drawing{'s' if shots > 1 else ''}" for shots in options.shots]
     if options.choose:
         names = numpy_stream(seed, "choose").permutation(np.unique(background.alphabet))
         large = [name for name in names if len(np.unique(background.character[background.alphabet == name])) >= WAYS]
-        kept = np.isin(background.alphabet, large[:5])
-        reference, drawings = background.of(np.flatnonzero(~kept)), background.of(np.flatnonzero(kept))
+        held_out = np.isin(background.alphabet, large[:5])
+        reference, drawings = background.of(np.flatnonzero(~held_out)), background.of(np.flatnonzero(held_out))
         settings = [(directions, 100.0) for directions in (10, 20, 50)] + [(20, 30.0), (20, 1000.0)]
     else:
         plain = read(model, "test", seed)
-        reference, drawings = background, stepped(model, options.on, plain)
+        reference, drawings = background, after_steps_of(model, options.on, plain)
         settings = [(options.directions, options.trust)]
     groups = torch.from_numpy(np.unique(reference.character, return_inverse=True)[1])
 
@@ -288,21 +291,29 @@ def main() -> None:
     for directions, trust in settings:
         hierarchy = estimate(reference.z, groups, directions=directions, trust=trust)
         few = FewShot(hierarchy, drawings, trust)
-        by_shots = [measure(few, drawings, shots, options.episodes, seed) for shots in options.shots]
+        by_shots = [measure(few, drawings, shots, count=options.episodes, seed=seed) for shots in options.shots]
         rows = {name: [each[name] for each in by_shots] for name in by_shots[0]}
         figures[f"directions = {directions}, trust = {trust:g}"] = rows
         if not options.choose and options.flows:
             rows["bits/dim, a trained flow"] = [
-                trained(model, plain, shots, options.flows, options.flow_steps, options.flow_rate, seed)
+                of_trained_flows(
+                    model,
+                    plain,
+                    shots,
+                    characters=options.flows,
+                    steps=options.flow_steps,
+                    rate=options.flow_rate,
+                    seed=seed,
+                )
                 for shots in options.shots
             ]
         table(f"directions = {directions}, trust = {trust:g}", columns, rows)
     if options.choose:
         results = {"few-shot": figures}
     else:
-        others = of_the_model(model, options.knowledge, plain, seed)
+        others = of_the_model(model, options.knowledge, plain, seed=seed)
         table("bits/dim, all drawings", ["the model"], {name: [value] for name, value in others.items()})
-        runs = official_runs(model, hierarchy, trust, seed, options.on)
+        runs = official_runs(model, hierarchy, trust, seed=seed, on=options.on)
         if runs:
             table("the 20 official runs", ["accuracy"], {name: [value] for name, value in runs.items()})
         else:

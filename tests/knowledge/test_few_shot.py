@@ -29,7 +29,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def classes(count: int, each: int, dims: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+def classes(count: int, each: int, *, dims: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Latents, (count · each, dims), and their class: means differ along two directions, samples along all."""
     mixing = torch.eye(dims, dtype=torch.float64) + 0.15 * draw(dims, dims, seed=100)
     groups = torch.arange(count).repeat_interleave(each)

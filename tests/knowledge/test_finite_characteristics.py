@@ -119,8 +119,8 @@ def test_the_integral_over_C_is_the_sum_whatever_the_samples() -> None:
     model, held = world()
     for samples in (1, 5):
         torch.testing.assert_close(model.log_prob(held.T, "side", importance_samples=samples), exact(held.T))
-    said = evidence(model, held.T, importance_samples=1)
-    torch.testing.assert_close(said.log_ratio[:, 0] + said.log_prob, exact(held.T))
+    estimate = evidence(model, held.T, importance_samples=1)
+    torch.testing.assert_close(estimate.log_ratio[:, 0] + estimate.log_prob, exact(held.T))
 
 
 def test_without_a_support_there_is_no_sum() -> None:

@@ -31,7 +31,7 @@ def integral() -> tuple[TzK, Tensor, Tensor]:
         return model, z, torch.logsumexp(log_p, 1) + 2 * weights[0].log()
 
 
-def estimates(kind: Any, z: Tensor, samples: int, times: int) -> Tensor:
+def estimates(kind: Any, z: Tensor, *, samples: int, times: int) -> Tensor:
     """`times` independent estimates for each z, (times, batch)."""
     repeated = z.repeat(times, 1)
     with torch.no_grad():
@@ -45,12 +45,12 @@ def test_the_importance_weighted_bound_is_below_quadrature_and_converges(
     kind = model.find("k0")
     gaps = []
     for samples in (1, 4, 16, 64):
-        values = estimates(kind, z, samples, 4096 // samples)
+        values = estimates(kind, z, samples=samples, times=4096 // samples)
         gap, error = exact - values.mean(0), values.std(0) / math.sqrt(len(values))
         assert (gap > -4 * error).all(), "on average it is a lower bound"
         gaps.append(gap.mean().item())
     assert gaps == sorted(gaps, reverse=True)
-    close = estimates(kind, z, 20000, 1)[0]
+    close = estimates(kind, z, samples=20000, times=1)[0]
     torch.testing.assert_close(close, exact, rtol=0, atol=0.04)
 
 
@@ -58,7 +58,7 @@ def test_the_importance_weighted_estimate_is_unbiased(integral: tuple[TzK, Tenso
     """Of the density, not of its log: p(z given κ=1) on average, for any number of samples."""
     model, z, exact = integral
     for samples in (1, 2, 8):
-        ratio = (estimates(model.find("k0"), z, samples, 8192 // samples) - exact).exp()
+        ratio = (estimates(model.find("k0"), z, samples=samples, times=8192 // samples) - exact).exp()
         error = ratio.std(0) / math.sqrt(len(ratio))
         assert ((ratio.mean(0) - 1).abs() < 4.5 * error).all(), samples
 
@@ -71,13 +71,13 @@ def test_a_wrong_encoder_costs_little_since_the_prior_has_its_share(
     kind = model.find("k0")
     regressor = kind.characteristics_encoder.regressor
     last = regressor[-1]
-    kept = last.weight.detach().clone(), last.bias.detach().clone()
+    before = last.weight.detach().clone(), last.bias.detach().clone()
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([5.0, -5.0, -4.0, -4.0]))
-        values = estimates(kind, z, 2048, 10)
-        last.weight.copy_(kept[0])
-        last.bias.copy_(kept[1])
+        values = estimates(kind, z, samples=2048, times=10)
+        last.weight.copy_(before[0])
+        last.bias.copy_(before[1])
     assert ((exact - values.mean(0)).abs() < 0.3).all()
 
 
@@ -113,7 +113,9 @@ def test_every_chunk_and_every_dequantisation_has_importance_noise_of_its_own() 
     model = small(["gaussian"], spread=0.5)
     T = torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(6, 3)
     held = replace(held_out(T, torch.ones(6, 1), ["k0"]), draws=3, redraw=lambda number: T)
-    drawn = [_scored(model, held, T, number=draw, importance_samples=4, chunk=2).conditional["k0"] for draw in range(3)]
-    assert len(torch.stack(drawn).unique()) == 18
+    by_draw = [
+        _scored(model, held, T, number=draw, importance_samples=4, chunk=2).conditional["k0"] for draw in range(3)
+    ]
+    assert len(torch.stack(by_draw).unique()) == 18
     together = score(model, held, 4, chunk=2).conditional["k0"]
-    torch.testing.assert_close(together.exp(), torch.stack(drawn).exp().mean(0))
+    torch.testing.assert_close(together.exp(), torch.stack(by_draw).exp().mean(0))

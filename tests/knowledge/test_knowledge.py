@@ -149,9 +149,7 @@ def test_decoding_samples_p_of_z_given_c() -> None:
     noise = kind.latent.noise((20000,), torch.Generator().manual_seed(0)).double()
     z = kind.decode(C.expand(20000, 2), noise)
     mean, log_scale = kind.latent.parameters_of(kind.characteristics_prior.standardise(C))
-    torch.testing.assert_close(
-        (z - mean).mean(0) / log_scale[0].exp(), torch.zeros(3).double(), rtol=0, atol=0.03
-    )
+    torch.testing.assert_close((z - mean).mean(0) / log_scale[0].exp(), torch.zeros(3).double(), rtol=0, atol=0.03)
     torch.testing.assert_close(z.std(0), log_scale[0].exp(), rtol=0.03, atol=0)
 
 

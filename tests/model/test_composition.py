@@ -99,7 +99,7 @@ def latents(composition: Composition, population: Population) -> Tensor:
     return composition.flow.encode(composition.sample(len(population.noise), population))[0]
 
 
-def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, effective: float) -> None:
+def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, *, effective: float) -> None:
     """Mean and covariance within 4.5 standard errors of as many independent samples as are effective."""
     deviation = covariance.diagonal().sqrt()
     assert ((z.mean(0) - mean).abs() < 4.5 * deviation / math.sqrt(effective)).all()
@@ -117,7 +117,7 @@ def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
     composition = model_of(**known).compose(*names, side="decoder")
     mean, covariance, log_normaliser = product(*(known[name].given() for name in names))
     population = composition.populate(settings=Tempering(2048))
-    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
+    assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 
@@ -126,7 +126,7 @@ def test_one_sample_of_c_is_as_exact_as_many() -> None:
     composition = model_of(a=A, b=B).compose("a", "b", side="decoder")
     mean, covariance, log_normaliser = product(A.given(), B.given())
     population = composition.populate(settings=Tempering(2048), importance_samples=1)
-    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
+    assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 
@@ -136,7 +136,7 @@ def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str,
     composition = model_of(a=A, b=B).compose("a", "b", characteristics=given, side="decoder")
     mean, covariance, log_normaliser = product(A.given(fixed.get("a")), B.given(fixed.get("b")))
     population = composition.populate(settings=Tempering(2048))
-    assert_gaussian(latents(composition, population), mean, covariance, population.ess)
+    assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
 
 

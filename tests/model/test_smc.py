@@ -93,8 +93,8 @@ def test_the_standard_error_is_honest_and_the_normaliser_unbiased(settings: Temp
     spread = ratios.std().item()
     assert abs(ratios.mean().item() - 1) < 4 * spread / math.sqrt(len(runs))
     assert min(run.steps for run in runs) >= steps
-    said = math.sqrt(sum(run.standard_error**2 for run in runs) / len(runs))
-    assert said == pytest.approx(spread, rel=0.08)  # the spread of 400 is known to 3.5 %
+    claimed = math.sqrt(sum(run.standard_error**2 for run in runs) / len(runs))
+    assert claimed == pytest.approx(spread, rel=0.08)  # the spread of 400 is known to 3.5 %
 
 
 def test_the_correction_is_what_resampling_takes_on_average() -> None:

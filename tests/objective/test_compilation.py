@@ -24,7 +24,7 @@ class Uneven:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], size: int, missing: bool = False, names: tuple[str, ...] = ("a", "b", "c")
+        self, shape: tuple[int, ...], size: int, *, missing: bool = False, names: tuple[str, ...] = ("a", "b", "c")
     ) -> None:
         self.shape, self.size, self.missing, self.names = shape, size, missing, names
 
@@ -53,6 +53,7 @@ class Uneven:
 def trainer(
     batches: Uneven,
     flow: Mapping[str, Any],
+    *,
     kind: str,
     backend: str | None,
     emphasis: float = 0.0,
@@ -89,14 +90,18 @@ PAPER = {"recipe": "paper", "steps": 2, "tile": 4}
 @pytest.mark.slow
 def test_the_paper_s_step_is_one_graph_that_is_made_once() -> None:
     batches = Uneven((1, 8, 8), 28)
-    compiled, plain = (trainer(batches, PAPER, "flow", backend, steps=1, tile=4) for backend in ("aot_eager", None))
+    compiled, plain = (
+        trainer(batches, PAPER, kind="flow", backend=backend, steps=1, tile=4) for backend in ("aot_eager", None)
+    )
     assert_same(compiled, plain, 20)
 
 
 def test_so_it_is_where_something_is_missing_and_where_one_type_has_most() -> None:
     batches = Uneven((3,), 40, missing=True)
     flow = {"layers": [{"type": "tiled-convolution"}, {"type": "affine"}, {"type": "symlog"}]}
-    compiled, plain = (trainer(batches, flow, "gaussian", backend, emphasis=5.0) for backend in ("eager", None))
+    compiled, plain = (
+        trainer(batches, flow, kind="gaussian", backend=backend, emphasis=5.0) for backend in ("eager", None)
+    )
     assert_same(compiled, plain, 6)
 
 
@@ -105,7 +110,9 @@ def test_so_it_is_where_something_is_missing_and_where_one_type_has_most() -> No
 def test_machine_code_gives_what_the_plain_step_gives() -> None:
     batches = Uneven((3,), 12, names=("a",))
     flow = {"layers": [{"type": "affine"}]}
-    compiled, plain = (trainer(batches, flow, "gaussian", backend, emphasis=5.0) for backend in ("inductor", None))
+    compiled, plain = (
+        trainer(batches, flow, kind="gaussian", backend=backend, emphasis=5.0) for backend in ("inductor", None)
+    )
     assert_same(compiled, plain, 4)
 
 
@@ -115,7 +122,7 @@ def test_what_cannot_be_compiled_goes_on_without_unless_it_is_asked_for() -> Non
 
     flow = {"layers": [{"type": "affine"}]}
     batches = Uneven((3,), 12, names=())
-    compiled, plain = (trainer(batches, flow, "gaussian", None) for _ in range(2))
+    compiled, plain = (trainer(batches, flow, kind="gaussian", backend=None) for _ in range(2))
     compiled._compiled = CompiledTerms(backend=broken)
     assert torch.equal(compiled.advance().value, plain.advance().value)
     assert compiled.compilation is not None and "no compiler here" in compiled.compilation["failure"]

@@ -29,7 +29,7 @@ def cubature(dims: int) -> Tensor:
     return torch.cat([axes, -axes])
 
 
-def dream(model: TzK, kappa: float, nodes: Tensor, C: Tensor | None = None) -> Capacity:
+def dream(model: TzK, kappa: float, nodes: Tensor, *, C: Tensor | None = None) -> Capacity:
     """The objective with every T missing, drawn by `nodes`, (n, c + 3), or (n, 3) where C, (c,), is observed."""
     seen = Observations(
         torch.full((len(nodes), DIMS), NAN, dtype=torch.float64),
@@ -52,8 +52,8 @@ def test_at_the_truth_every_draw_adds_what_is_observed_of_K(world: LinearGaussia
     model, share = world.model(), math.log(world.share)
     C = torch.tensor([1.5, -0.7], dtype=torch.float64)
     with torch.no_grad():
-        imagined, observed = dream(model, 1.0, EXACT), dream(model, 1.0, cubature(DIMS), C)
-        said_by_C, unknown = dream(model, NAN, cubature(DIMS), C), dream(model, NAN, EXACT)
+        imagined, observed = dream(model, 1.0, EXACT), dream(model, 1.0, cubature(DIMS), C=C)
+        said_by_C, unknown = dream(model, NAN, cubature(DIMS), C=C), dream(model, NAN, EXACT)
     torch.testing.assert_close(imagined.log_capacity, torch.full((10,), share, dtype=torch.float64))
     expected = (share + world.log_prob_characteristics(C)).expand(6)
     torch.testing.assert_close(observed.log_capacity, expected)
@@ -167,7 +167,7 @@ def test_dreams_alone_teach_knowledge_the_truth_of_a_fixed_discriminator(world: 
             return dream(model, 1.0, noise).log_capacity - math.log(world.share)
         C = kind.imagine(torch.randn(count, CHARACTERISTICS, generator=generator, dtype=torch.float64))
         log_K = math.log(world.share) + world.log_prob_characteristics(C)
-        return dream(model, 1.0, noise, C).log_capacity - log_K
+        return dream(model, 1.0, noise, C=C).log_capacity - log_K
 
     with torch.no_grad():
         start = above(2000)

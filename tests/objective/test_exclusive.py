@@ -23,7 +23,7 @@ def exclusive(presence: list[list[float]], **more: object) -> Observations:
     return replace(batch(presence, **more), exclusive=(NAMES,))  # type: ignore[arg-type]
 
 
-def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates: list[str]) -> tuple[Tensor, Tensor]:
+def enumerated(model: TzK, seen: Observations, *, prior: str, row: int, candidates: list[str]) -> tuple[Tensor, Tensor]:
     """By candidate: log p(i given z) of the encoder, and log w_i p(T given K^i) / p(T), an ELBO in C, of one sample."""
     z, logabsdet = model.flow.encode(seen.T[row : row + 1])
     log_prob_z = model.flow.base.log_prob(z)
@@ -33,7 +33,7 @@ def enumerated(model: TzK, seen: Observations, prior: str, row: int, candidates:
         kind = model.find(name)
         C = kind.encode(z, torch.full((1, 2), 0.5, dtype=torch.float64))
         log_q = kind.log_prob_characteristics_given(C, z)
-        _, decoder = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)
+        _, decoder = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q)
         no, yes = kind.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
         odds.append((yes - no).squeeze())
         weighted.append(decoder.squeeze())
@@ -54,7 +54,7 @@ def test_both_sides_are_summed_over_which_one_it_is(presence: list[float], candi
     capacity = mental_capacity(
         model, seen, steady(), multipliers=multipliers, objective=Objective(wording=Wording(prior=prior))
     )
-    encoder, decoder = enumerated(model, seen, prior, 0, candidates)
+    encoder, decoder = enumerated(model, seen, prior=prior, row=0, candidates=candidates)
     torch.testing.assert_close(encoder.exp().sum(), torch.ones((), dtype=torch.float64))
     known = model.flow.log_prob(seen.T)[0]
     z, _ = model.flow.encode(seen.T)

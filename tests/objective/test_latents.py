@@ -50,7 +50,7 @@ def test_a_missing_T_adds_log_M_less_log_q(prior: str, observed: bool) -> None:
     C = seen.characteristics["k0"] if observed else kind.imagine(C_noise)
     z = kind.decode(C, z_noise)
     log_prob_z, log_latent = model.flow.base.log_prob(z), kind.log_prob_latent(z, C)
-    encoder, decoder = sides(kind, z, C, log_latent - log_prob_z, 0.0)
+    encoder, decoder = sides(kind, z, C, log_ratio=log_latent - log_prob_z, log_q=0.0)
     encoder = encoder - kind.log_prob_presence_given(z).present + frozen_presence(kind, z)[1]
     log_q = log_latent + (0.0 if observed else kind.log_prob_characteristics(C))
     expected = log_prob_z + 0.5 * (encoder + decoder) - log_q
@@ -129,7 +129,7 @@ def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
     T, logabsdet = model.flow.transform.inverse(z)
     log_prob_T = model.flow.log_prob(T)
     torch.testing.assert_close(log_prob_T, model.flow.base.log_prob(z) - logabsdet)
-    encoder, decoder = sides(kind, z, C, kind.log_prob_latent(z, C) - model.flow.base.log_prob(z), 0.0)
+    encoder, decoder = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - model.flow.base.log_prob(z), log_q=0.0)
     capacity = mental_capacity(
         model, seen, steady(), latent_noise=numbered, objective=Objective(wording=Wording("literal"))
     )

@@ -39,7 +39,9 @@ def enumerated(model: TzK, seen: Observations, prior: str) -> Tensor:
         filled_in = given.isnan().any(1)
         C = torch.where(filled_in[:, None], kind.encode(z, torch.full_like(given, 0.5)), given)
         log_q = torch.where(filled_in, kind.log_prob_characteristics_given(C, z), 0.0)
-        branches.append((absent(kind, z, prior), sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)))
+        branches.append(
+            (absent(kind, z, prior), sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q))
+        )
     encoders, decoders = [], []
     for pattern in itertools.product([0, 1], repeat=len(branches)):
         chosen = [branch[kappa] for branch, kappa in zip(branches, pattern, strict=True)]

@@ -44,14 +44,14 @@ MIXED = [[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 0, 0]]
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
 def test_equation_3_with_everything_observed(wording: Wording, seed: int) -> None:
-    model = small(["gaussian", "flow", "gaussian"], seed)
-    seen = batch(MIXED, seed, observed=["k0", "k1", "k2"])
+    model = small(["gaussian", "flow", "gaussian"], seed=seed)
+    seen = batch(MIXED, seed=seed, observed=["k0", "k1", "k2"])
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
     encoder = decoder = log_prob_z + logabsdet
     for column, (name, kind) in enumerate(model.named_knowledge()):
         C, present = seen.characteristics[name], seen.presence[:, column] == 1
-        enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, 0.0)
+        enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=0.0)
         not_enc, not_dec = absent(kind, z)
         encoder, decoder = (
             encoder + torch.where(present, enc, not_enc),
@@ -70,11 +70,11 @@ def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
     kind = model.find("k0")
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
-    drawn = kind.encode(z, torch.full((4, 2), 0.5))
-    C = torch.cat([seen.characteristics["k0"][:1], drawn[1:]])
+    sampled = kind.encode(z, torch.full((4, 2), 0.5))
+    C = torch.cat([seen.characteristics["k0"][:1], sampled[1:]])
     log_q = kind.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
     log_q = torch.cat([torch.zeros(1), log_q[1:]])
-    enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
+    enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
     added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z).absent)
     capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in)))
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + added)
@@ -121,12 +121,12 @@ def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed:
     log_prob_z = model.flow.base.log_prob(z)
     C = seen.characteristics["k0"] if observed else kind.encode(z, torch.full((6, 2), 0.5))
     log_q = 0.0 if observed else kind.log_prob_characteristics_given(C, z)
-    enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
+    enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
     capacity = mental_capacity(model, seen, steady(), multipliers={"k0": 0.5})
     torch.testing.assert_close(capacity.value, (log_prob_z + logabsdet + torch.minimum(enc, dec)).mean())
 
 
-def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], prior: str) -> tuple[Tensor, Tensor]:
+def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], *, prior: str) -> tuple[Tensor, Tensor]:
     """The objective with constant weights in the place of its absolute values and of its division by p(T):
     w log p(T) + Σ_i (½ + λ_i s_i) a_i + (½ - λ_i s_i) b_i, b_i = log p(κ) + log p(C) + log p(T given C),
     w = 1 - Σ_i (½ - λ_i s_i) for the paper's wording, w = 1 for "full". Also the mean of w."""
@@ -138,8 +138,8 @@ def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], p
         filled_in = name not in seen.characteristics
         C = kind.encode(z, torch.full((len(z), 2), 0.5)) if filled_in else seen.characteristics[name]
         log_q = kind.log_prob_characteristics_given(C, z) if filled_in else 0.0
-        enc, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - log_prob_z, log_q)
-        _, with_jacobian = sides(kind, z, C, kind.log_prob_latent(z, C) + logabsdet, log_q)
+        enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
+        _, with_jacobian = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) + logabsdet, log_q=log_q)
         tilt = multipliers.get(name, 0.0) * (dec - enc).sign().detach()
         rest = rest + torch.where(
             present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(kind, z, prior))
@@ -153,13 +153,13 @@ def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], p
 @pytest.mark.parametrize("observed", [("k0", "k1"), ("k1",)], ids=["C observed", "C partly filled in"])
 @pytest.mark.parametrize("seed", range(2))
 def test_weight_of_the_prior_in_the_gradient(seed: int, observed: Sequence[str], prior: str) -> None:
-    model = small(["gaussian", "gaussian"], seed)
-    seen = batch([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]], seed, observed=observed)
+    model = small(["gaussian", "gaussian"], seed=seed)
+    seen = batch([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1]], seed=seed, observed=observed)
     multipliers = {"k0": 0.1, "k1": 0.45}
     capacity = mental_capacity(
         model, seen, steady(), multipliers=multipliers, objective=Objective(wording=Wording(prior=prior))
     )
-    expected, weight = weighted(model, seen, multipliers, prior)
+    expected, weight = weighted(model, seen, multipliers, prior=prior)
     assert_equal_gradients(capacity.value, expected, model)
     torch.testing.assert_close(capacity.prior_weight, weight)
 
@@ -284,7 +284,7 @@ def test_a_missing_kappa_is_summed_over(prior: str) -> None:
     log_absent = absent(kind, z, prior)[1]
     log_q = kind.log_prob_characteristics_given(C, z)
     divisor = log_prob_z if prior == "paper" else (log_prob_T.detach() - logabsdet)
-    _, dec = sides(kind, z, C, kind.log_prob_latent(z, C) - divisor, log_q)
+    _, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q)
     decoder = torch.log(dec.exp() + log_absent.exp())
     capacity = mental_capacity(
         model, seen, steady(), multipliers={"k0": 0.3}, objective=Objective(wording=Wording(prior=prior))

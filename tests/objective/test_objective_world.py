@@ -186,7 +186,7 @@ def test_with_an_exact_encoder_a_filled_in_C_gives_the_marginal_whatever_the_noi
         torch.testing.assert_close(capacity.log_capacity, marginal(world, model, z), rtol=0, atol=1e-9)
 
 
-def narrowed(world: World, model: TzK, fill_in: str, scale: float) -> Tensor:
+def narrowed(world: World, model: TzK, *, fill_in: str, scale: float) -> Tensor:
     """E log M over the noise, for a few z, with an encoder whose deviation is multiplied by `scale`."""
     z = torch.linspace(-2, 3, 6, dtype=torch.float64)
     seen = Observations(torch.sinh(z)[:, None], torch.ones(6, 1), ("it",))
@@ -210,7 +210,7 @@ def test_the_fill_in_rule_is_bounded_where_the_paper_s_wording_is_not(world: Wor
     with torch.no_grad():
         top = marginal(world, model, z)
     scales = [1.0, 1e-1, 1e-2, 1e-3, 1e-4]
-    bound, literal = ([narrowed(world, model, rule, s) for s in scales] for rule in ("bound", "literal"))
+    bound, literal = ([narrowed(world, model, fill_in=rule, scale=s) for s in scales] for rule in ("bound", "literal"))
     torch.testing.assert_close(bound[0], top, rtol=0, atol=1e-9)
     for before, after in zip(bound[:-1], bound[1:], strict=True):
         assert (after < before).all()

@@ -16,7 +16,7 @@ from tzk_core.storage import atomic
 CONTENT = {"a": "new", "sub/b": "more"}
 
 
-def fill(path: Path, folder: bool) -> None:
+def fill(path: Path, *, folder: bool) -> None:
     """Writes `CONTENT` into a folder, or its first part as a file."""
     if not folder:
         path.write_text(CONTENT["a"])
@@ -40,7 +40,7 @@ def writer(request: pytest.FixtureRequest) -> tuple[Callable[[Path], Iterator[Pa
     return WRITERS[request.param]
 
 
-def old(path: Path, folder: bool) -> None:
+def old(path: Path, *, folder: bool) -> None:
     if folder:
         path.mkdir(parents=True)
     (path / "old" if folder else path).write_text("old")
@@ -52,10 +52,10 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path, writer, there: bool,
     write, folder = writer
     path = tmp_path / "it"
     if there:
-        old(path, folder)
+        old(path, folder=folder)
     before = read(path)
     with pytest.raises(error), write(path) as fresh:
-        fill(fresh, folder)
+        fill(fresh, folder=folder)
         raise error
     assert read(path) == before and [each.name for each in tmp_path.iterdir()] == (["it"] if there else [])
 
@@ -68,13 +68,13 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path, writer, there:
         path = tmp_path / f"{moment}" / "it"
         path.parent.mkdir()
         if there:
-            old(path, folder)
+            old(path, folder=folder)
         before = read(path)
         with pytest.MonkeyPatch.context() as monkeypatch:
             killing(monkeypatch, moment)
             try:
                 with write(path) as fresh:
-                    fill(fresh, folder)
+                    fill(fresh, folder=folder)
                 through = True
             except Killed:
                 pass
@@ -86,7 +86,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path, writer, there:
         states.append(read(path) == before)
         assert read(path) in (before, CONTENT if folder else CONTENT["a"])
         with write(path) as fresh:  # the next one removes what the kill left
-            fill(fresh, folder)
+            fill(fresh, folder=folder)
         assert [each.name for each in path.parent.iterdir()] == ["it"]
         moment += 1
     assert states == sorted(states, reverse=True) and states[0] and not states[-1]

@@ -260,13 +260,13 @@ def test_a_kill_at_any_moment_leaves_the_last_good_one(tmp_path: Path, earlier: 
         run = shutil.copytree(start, tmp_path / f"{moment}")
         finished = save_unless_killed(second, run, moment)
         killed = shutil.copytree(run, tmp_path / f"{moment} killed")
-        assert_opens(run, T, known, earlier > 0 or finished)
+        assert_opens(run, T, known=known, expected=earlier > 0 or finished)
         between = not (killed / "checkpoint").exists() or any(each.name.endswith(".aside") for each in killed.iterdir())
         again, survived = 0, not between
         while not survived:  # a second kill, wherever the first left more or less than one checkpoint
             run = shutil.copytree(killed, tmp_path / f"{moment} {again}")
             survived = save_unless_killed(second, run, again)
-            assert_opens(run, T, known, earlier > 0 or survived)
+            assert_opens(run, T, known=known, expected=earlier > 0 or survived)
             again += 1
         moment += 1
     assert moment >= 9, "the kills reached nothing"
@@ -285,7 +285,7 @@ def save_unless_killed(model: TzK, run: Path, moment: int) -> bool:
     return True
 
 
-def assert_opens(run: Path, T: Tensor, known: list[Tensor], expected: bool) -> None:
+def assert_opens(run: Path, T: Tensor, *, known: list[Tensor], expected: bool) -> None:
     try:
         log_prob = tzk_core.load(run).log_prob(T)
         step = load_trainer(run / "checkpoint")["step"]
@@ -349,14 +349,14 @@ def test_an_older_state_of_knowledge_is_upgraded(
     model.add("x", kind)
     expected = {key: value.clone() for key, value in kind.state_dict().items()}
     kind.part = replace(kind.part, state_version=1)
-    monkeypatch.setattr(tensors, "of", older(tensors.of, Versioned, "latent.", "old_latent."))
+    monkeypatch.setattr(tensors, "of", older(tensors.of, Versioned, new="latent.", old="old_latent."))
     save_checkpoint(model, tmp_path / "c")
     loaded = load_checkpoint(tmp_path / "c").find("x")
     assert loaded.part.state_version == 2
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
 
 
-def older(of: Any, kind: type, new: str, old: str) -> Any:
+def older(of: Any, kind: type, *, new: str, old: str) -> Any:
     """How an older version of `kind` would have named its tensors."""
 
     def named(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -376,7 +376,7 @@ def test_an_older_state_of_a_layer_is_upgraded(
     parts = model.flow.parts
     model.flow.parts = replace(parts, layers=(parts.layers[0], replace(parts.layers[1], state_version=1)))
     with monkeypatch.context() as before:
-        before.setattr(tensors, "of", older(tensors.of, SharedFlow, "1.shift", "1.offset"))
+        before.setattr(tensors, "of", older(tensors.of, SharedFlow, new="1.shift", old="1.offset"))
         save_checkpoint(model, tmp_path / "c")
     loaded = load_checkpoint(tmp_path / "c")
     assert_same(model, loaded)

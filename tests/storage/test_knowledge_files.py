@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def said(model: TzK, name: str) -> tuple[torch.Tensor, ...]:
+def answers(model: TzK, name: str) -> tuple[torch.Tensor, ...]:
     """What a model says by way of one knowledge type: densities, samples and posterior."""
     posterior = model.posterior(T)[name]
     return (
@@ -88,8 +88,8 @@ def said(model: TzK, name: str) -> tuple[torch.Tensor, ...]:
     )
 
 
-def assert_says_the_same(one: TzK, other: TzK, name: str, other_name: str | None = None) -> None:
-    for left, right in zip(said(one, name), said(other, other_name or name), strict=True):
+def assert_says_the_same(one: TzK, other: TzK, name: str, *, other_name: str | None = None) -> None:
+    for left, right in zip(answers(one, name), answers(other, other_name or name), strict=True):
         assert torch.equal(left, right)
 
 
@@ -361,7 +361,7 @@ def test_a_name_that_leads_elsewhere_is_refused_even_in_a_sound_file(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "said",
+    "entries",
     [
         {"part": None},
         {"part": {"name": "gaussian"}},
@@ -370,11 +370,11 @@ def test_a_name_that_leads_elsewhere_is_refused_even_in_a_sound_file(tmp_path: P
         {"core": 3},
     ],
 )
-def test_a_hash_over_nonsense_does_not_make_it_sense(tmp_path: Path, said: dict[str, Any]) -> None:
+def test_a_hash_over_nonsense_does_not_make_it_sense(tmp_path: Path, entries: dict[str, Any]) -> None:
     one = saved(tmp_path / "one", made())
     (file,) = export_knowledge(one, "b", tmp_path)
     read = parse_export(file.read_bytes(), file)
-    file.write_bytes(KnowledgeFile("c", {**read.entry, **said}, read.content).sealed())
+    file.write_bytes(KnowledgeFile("c", {**read.entry, **entries}, read.content).sealed())
     refused(one, "is damaged: it does not say", lambda: import_knowledge(one, file))
 
 

@@ -88,8 +88,8 @@ def test_without_half_all_but_the_training_is_the_same_byte_for_byte(run: Path, 
 
 def test_in_half_precision_its_figures_stay_and_are_kept_beside_it(run: Path, tmp_path: Path) -> None:
     packed = tmp_path / "half"
-    said = tzk("pack", run, packed, "--half", "--limit", 30)
-    assert "of 30 images" in said
+    output = tzk("pack", run, packed, "--half", "--limit", 30)
+    assert "of 30 images" in output
     record = json.loads((packed / "run.json").read_text())["half"]
     assert record["limit"] == 30 and record["bits_per_dim"] < 0.001
     kept = json.loads((packed / "results-30.json").read_text())

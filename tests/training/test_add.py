@@ -276,7 +276,7 @@ def test_of_two_that_are_present_in_the_same_samples_each_learns_what_it_would_a
 # what it is told from
 
 
-def made(seed: int = 0, share: float = 0.5, own: int = 40, absent: int = 100) -> JointBatches:
+def made(*, seed: int = 0, share: float = 0.5, own: int = 40, absent: int = 100) -> JointBatches:
     """Sets "a" with 30 present samples and `absent` others, and "b" with 10 present ones."""
     presence = {"a": torch.cat([torch.ones(30), torch.zeros(absent)])[:, None], "b": torch.ones(10, 1)}
     sources = {name: Source(Samples(torch.zeros(len(column), 2)), column) for name, column in presence.items()}
@@ -306,16 +306,16 @@ def test_with_nothing_to_tell_it_from_there_is_nothing_to_learn() -> None:
 
 
 def test_own_samples_are_drawn_by_seed_from_the_prior_and_a_bounded_number_of_types() -> None:
-    model, drawn = old(), []
+    model, requests = old(), []
     whole = model.sample
 
     def sample(n: int, name: str | None = None, **more: Any) -> Tensor:
-        drawn.append((name, n))
+        requests.append((name, n))
         return whole(n, name, **more)
 
     model.sample = sample  # type: ignore[method-assign]
     first = own_samples(model, Negatives(own_samples=100, own_types=2), 0, chunk=40)
-    counts = {name: sum(n for other, n in drawn if other == name) for name, _ in drawn}
+    counts = {name: sum(n for other, n in requests if other == name) for name, _ in requests}
     assert counts[None] == 50 and sorted(counts.values()) == [25, 25, 50]
     assert torch.equal(first, own_samples(model, Negatives(own_samples=100, own_types=2), 0, chunk=40))
     assert len(first) == 100 and first.isfinite().all()

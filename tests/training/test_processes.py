@@ -39,7 +39,7 @@ class Few:
 class Awkward(Transform):
     """x to x exp(s); raises in another process, where it has been pickled, for a batch with a value above 100."""
 
-    def __init__(self, unused: bool = False) -> None:
+    def __init__(self, *, unused: bool = False) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(3, dtype=torch.float64))
         self.idle = nn.Parameter(torch.zeros(3, dtype=torch.float64)) if unused else None

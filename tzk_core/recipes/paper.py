@@ -58,7 +58,7 @@ paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
 def flow_steps(shape: tuple[int, ...], steps: int, tile: int, *, gain: float = 0.03, knee: float = 1.0) -> Composite:
     """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
     scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
-    0.35; `tests/test_recipes.py` measures both."""
+    0.35; `tests/recipes/test_recipes.py` measures both."""
     _check(shape, steps, tile)
     parts = _steps(shape, steps, tile, initialisation="identity", knee=knee)
     affine = [part for part in parts if isinstance(part, Affine)]

@@ -20,7 +20,7 @@ from tzk_core.transforms.affine import ChannelAffine
 CLASSES = 3
 GRID = torch.linspace(-14, 14, 281, dtype=torch.float64)
 
-# name -> constructor, given the shape of an observation and the length of the context
+# name -> constructor, which takes the shape of an observation and the length of the context
 ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "nice": partial(architectures.nice, steps=3, hidden=8, blocks=1),
     "real-nvp": partial(architectures.real_nvp, steps=3, hidden=8, blocks=1),
@@ -34,8 +34,8 @@ EVERY = pytest.mark.parametrize("name", [*ARCHITECTURES, *IMAGES])
 CONTEXT = pytest.mark.parametrize("context", [None, CLASSES], ids=["alone", "given the class"])
 
 
-def made(name: str, shape: tuple[int, ...], context: int | None, by: float = 0.2) -> Transform:
-    """An architecture with parameters that were moved, in float64."""
+def perturbed(name: str, shape: tuple[int, ...], context: int | None, *, by: float = 0.2) -> Transform:
+    """An architecture with perturbed parameters, in float64."""
     torch.manual_seed(0)
     transform = (ARCHITECTURES | IMAGES)[name](shape, context=context)
     with torch.no_grad():
@@ -53,25 +53,32 @@ def one_hot(count: int) -> Tensor:
 def test_it_is_a_transform(name: str, context: int | None) -> None:
     shape = (1, 4, 4) if name in IMAGES else (1, 2, 3)
     inputs = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
-    check_transform(made(name, shape, context), inputs, None if context is None else one_hot(3))
+    check_transform(perturbed(name, shape, context), inputs, None if context is None else one_hot(3))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @CONTEXT
 def test_the_density_integrates_to_one(name: str, context: int | None) -> None:
     """In the plane by quadrature, for every class, whatever the parameters."""
-    transform = made(name, (2,), context)
+    transform = perturbed(name, (2,), context)
     points = torch.cartesian_prod(GRID, GRID)
     for row in one_hot(CLASSES) if context else [None]:
-        given = None if row is None else row.expand(len(points), CLASSES)
+        one_class = None if row is None else row.expand(len(points), CLASSES)
         with torch.no_grad():
-            z, logabsdet = transform(points, given)
+            z, logabsdet = transform(points, one_class)
         log_prob = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) + logabsdet
         total = torch.trapezoid(torch.trapezoid(log_prob.exp().view(281, 281), GRID), GRID)
         assert total.item() == pytest.approx(1, abs=2e-3)
 
 
-@pytest.mark.parametrize("layer", [AutoregressiveAffine(7, 4, 1), MixtureMade(7, 4, 1, 2), MixtureMade(7, 40, 0, 2)])
+LAYERS = [
+    AutoregressiveAffine(7, hidden=4, blocks=1),
+    MixtureMade(7, hidden=4, blocks=1, components=2),
+    MixtureMade(7, hidden=40, blocks=0, components=2),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_every_feature_depends_on_all_before_it_and_on_none_after(layer: Transform) -> None:
     """Also with fewer hidden units than features, where nflows' own degrees leave the last ones out."""
     reached = torch.zeros(7, 7, dtype=torch.bool)
@@ -88,13 +95,13 @@ def test_every_feature_depends_on_all_before_it_and_on_none_after(layer: Transfo
 
 
 def test_the_masks_are_not_in_checkpoints() -> None:
-    assert not [key for key in MixtureMade(5, 4, 1, 2).state_dict() if key.endswith("mask")]
+    assert not [key for key in MixtureMade(5, hidden=4, blocks=1, components=2).state_dict() if key.endswith("mask")]
 
 
 @EVERY
 def test_in_float32_it_comes_back(name: str) -> None:
     shape = (1, 8, 8)
-    transform = made(name, shape, None, by=0.05).float()
+    transform = perturbed(name, shape, None, by=0.05).float()
     x = torch.randn(16, *shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         back = transform.inverse(transform(x)[0])[0]
@@ -132,11 +139,11 @@ def test_channels_leave_standardised_also_constant_ones_and_of_one_image() -> No
 
 def test_sizes_that_cannot_be_are_refused() -> None:
     with pytest.raises(TzkError, match="at least one step"):
-        architectures.maf((4,), 0, 8, 0)
+        architectures.maf((4,), steps=0, hidden=8, blocks=0)
     with pytest.raises(TzkError, match="divisible by 2"):
-        architectures.glow((1, 6, 6), 2, 1, 4, 1)
+        architectures.glow((1, 6, 6), levels=2, steps=1, hidden=4, blocks=1)
     with pytest.raises(TzkError, match="expects images"):
-        architectures.glow((4,), 1, 1, 4, 1)
+        architectures.glow((4,), levels=1, steps=1, hidden=4, blocks=1)
 
 
 def test_the_plugin_conforms() -> None:

@@ -30,9 +30,9 @@ def test_every_config_is_valid(path: Path) -> None:
     config = load_config(path, [])
     assert config.name == path.stem
     assert [table.name for table in config.datasets] == ["mnist"]
-    given = [each.type for each in config.knowledge]
-    assert given == {"vae": ["gaussian"]}.get(path.stem, ["class-conditional"] if "class" in path.stem else [])
-    assert (config.flow.recipe == "logit") == bool(given)
+    types = [table.type for table in config.knowledge]
+    assert types == {"vae": ["gaussian"]}.get(path.stem, ["class-conditional"] if "class" in path.stem else [])
+    assert (config.flow.recipe == "logit") == bool(types)
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if "class" not in path.stem], ids=lambda path: path.stem)
@@ -49,7 +49,7 @@ def test_what_the_config_says_to_type_for_omniglot_is_valid(path: Path) -> None:
     assert config.datasets[0].name == "omniglot" and config.datasets[0].arguments["size"] == 32
 
 
-def run_folder(folder: Path, name: str, recipe: str, rows: list[dict[str, Any]]) -> Path:
+def run_folder(folder: Path, name: str, *, recipe: str, rows: list[dict[str, Any]]) -> Path:
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps({"rows": rows}))
     (folder / "run.json").write_text(json.dumps({"name": name, "timings": {"training_seconds": 61.7}}))
@@ -69,8 +69,8 @@ def test_the_table_is_best_first_and_leaves_the_preprocessing_out(tmp_path: Path
     published |= {"standard_error": None, "estimate": "published"}
     bound = row("vae", "knowledge", 1.5, knowledge="vae", estimate="bound", importance_samples=256)
     runs = [
-        run_folder(tmp_path / "a", "maf", "maf", [row("prior", "prior", 2.0), published]),
-        run_folder(tmp_path / "b", "vae", "logit", [row("prior", "prior", 2.5), bound, published]),
+        run_folder(tmp_path / "a", "maf", recipe="maf", rows=[row("prior", "prior", 2.0), published]),
+        run_folder(tmp_path / "b", "vae", recipe="logit", rows=[row("prior", "prior", 2.5), bound, published]),
     ]
     done = subprocess.run(
         [sys.executable, str(FOLDER / "table.py"), *map(str, runs)], capture_output=True, text=True, check=False
@@ -87,7 +87,7 @@ def test_the_table_says_whether_the_class_is_known_or_summed_out(tmp_path: Path)
     summed = row("maf-class", "knowledge", 1.5, knowledge="maf-class", estimate="exact sum over C, one draw")
     known = row("mean digit", "knowledge", 1.4, knowledge="digit-0 to digit-9", estimate="importance-weighted bound")
     few = row("digit-0", "knowledge", 1.3, knowledge="digit-0", count=10)
-    run = run_folder(tmp_path / "a", "maf-class", "logit", [summed, known, few])
+    run = run_folder(tmp_path / "a", "maf-class", recipe="logit", rows=[summed, known, few])
     done = subprocess.run(
         [sys.executable, str(FOLDER / "table.py"), str(run)], capture_output=True, text=True, check=False
     )

@@ -54,15 +54,15 @@ def test_several_together_are_each_alone(architecture: str) -> None:
     states = [{**dict(kind.named_parameters()), **dict(kind.named_buffers())} for kind in kinds]
     stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
 
-    def said(kind: ClassConditional, z: Tensor, C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def densities(kind: ClassConditional, z: Tensor, C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         noise = torch.linspace(-1, 1, z.numel(), dtype=z.dtype).view_as(z)
         return kind.log_prob_latent(z, C), kind.log_prob_characteristics_given(C, z), kind.decode(C, noise)
 
-    together = vmap(lambda state, z, C: functional_call(kinds[0], state, (said, z, C)))(
+    together = vmap(lambda state, z, C: functional_call(kinds[0], state, (densities, z, C)))(
         stacked, z.expand(2, *z.shape), C.expand(2, 3, 1)
     )
     for number, kind in enumerate(kinds):
-        for found, expected in zip(together, said(kind, z, C), strict=True):
+        for found, expected in zip(together, densities(kind, z, C), strict=True):
             torch.testing.assert_close(found[number], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -76,18 +76,18 @@ def test_the_density_given_presence_is_the_mean_over_the_classes() -> None:
     torch.testing.assert_close(model.log_prob(T, "class", importance_samples=1), expected)
 
 
-def test_every_class_is_drawn_as_often_as_it_should_be() -> None:
+def test_every_class_is_sampled_as_often_as_it_should_be() -> None:
     kind, z = made("maf")
     noise = torch.special.ndtri((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)[:, None]
-    drawn = kind.imagine(noise)
-    torch.testing.assert_close(_shares(drawn), torch.full((4,), 0.25))
-    given = kind.encode(z[:1], noise[None])[0]
+    sampled = kind.imagine(noise)
+    torch.testing.assert_close(_shares(sampled), torch.full((4,), 0.25))
+    encoded = kind.encode(z[:1], noise[None])[0]
     expected = kind.log_prob_characteristics_given(kind.support()[None], z[:1])[0].exp().float()
-    torch.testing.assert_close(_shares(given), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(_shares(encoded), expected, rtol=0, atol=1e-3)
 
 
-def _shares(drawn: Tensor) -> Tensor:
-    return torch.bincount(drawn.flatten().long(), minlength=4) / drawn.numel()
+def _shares(classes: Tensor) -> Tensor:
+    return torch.bincount(classes.flatten().long(), minlength=4) / classes.numel()
 
 
 @EVERY

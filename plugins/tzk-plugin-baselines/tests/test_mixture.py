@@ -7,23 +7,25 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from tzk_plugin_baselines.mixture import from_gaussian, log_ndtr, log_quantile, to_gaussian
+from tzk_plugin_baselines.mixture import Mixture, from_gaussian, log_ndtr, log_quantile, to_gaussian
 
 from tzk_core.distributions.standard import LOG_2PI
 
-Mixture = tuple[Tensor, Tensor, Tensor]
-
 
 def mixture(n: int = 1, dtype: torch.dtype = torch.float64, seed: int = 0) -> Mixture:
-    """log-weights, means and scales of n mixtures of four, some narrow and some far."""
+    """n mixtures of four components, some narrow and some far."""
     generator = torch.Generator().manual_seed(seed)
     weights, means, scales = (torch.randn(n, 4, generator=generator, dtype=torch.float64) for _ in range(3))
-    return (3 * weights).log_softmax(-1).to(dtype), (3 * means).to(dtype), (scales.exp() + 1e-2).to(dtype)
+    return Mixture((3 * weights).log_softmax(-1).to(dtype), (3 * means).to(dtype), (scales.exp() + 1e-2).to(dtype))
 
 
-def log_density(x: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-    each = torch.distributions.Normal(means, scales).log_prob(x.unsqueeze(-1))
-    return torch.logsumexp(log_weights + each, -1)
+def expanded(mixture: Mixture, *shape: int) -> Mixture:
+    return Mixture(*(parameters.expand(*shape, 4) for parameters in mixture))
+
+
+def log_density(x: Tensor, mixture: Mixture) -> Tensor:
+    components = torch.distributions.Normal(mixture.means, mixture.scales).log_prob(x.unsqueeze(-1))
+    return torch.logsumexp(mixture.log_weights + components, -1)
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -32,15 +34,15 @@ def log_normal(z: Tensor) -> Tensor:
 
 def test_the_density_integrates_to_one() -> None:
     x = torch.linspace(-60, 60, 200001, dtype=torch.float64)
-    z, log_slope = to_gaussian(x, *(each.expand(len(x), 4) for each in mixture()))
+    z, log_slope = to_gaussian(x, expanded(mixture(), len(x)))
     assert torch.trapezoid((log_normal(z) + log_slope).exp(), x).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_z_is_standard_gaussian_by_its_distribution_function() -> None:
     x = torch.linspace(-12, 12, 101, dtype=torch.float64)
-    weights, means, scales = mixture()
-    expected = (weights.exp() * torch.distributions.Normal(means, scales).cdf(x[:, None])).sum(-1)
-    z, _ = to_gaussian(x, *(each.expand(101, 4) for each in (weights, means, scales)))
+    one = mixture()
+    expected = (one.log_weights.exp() * torch.distributions.Normal(one.means, one.scales).cdf(x[:, None])).sum(-1)
+    z, _ = to_gaussian(x, expanded(one, 101))
     torch.testing.assert_close(torch.special.ndtr(z), expected, rtol=0, atol=1e-12)
     assert (z.diff() > 0).all()
 
@@ -48,10 +50,10 @@ def test_z_is_standard_gaussian_by_its_distribution_function() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_far_out_the_density_is_that_of_the_mixture_and_nothing_is_infinite(dtype: torch.dtype) -> None:
     x = torch.cat([side * torch.logspace(-3, 4, 200, dtype=torch.float64) for side in (-1, 1)])
-    parts = [each.expand(len(x), 4) for each in mixture(dtype=dtype)]
-    exact = log_density(x, *(each.double() for each in parts))
-    leaves = [each.clone().requires_grad_() for each in (x.to(dtype), *parts)]
-    z, log_slope = to_gaussian(*leaves)
+    many = expanded(mixture(dtype=dtype), len(x))
+    exact = log_density(x, Mixture(*(each.double() for each in many)))
+    leaves = [each.clone().requires_grad_() for each in (x.to(dtype), *many)]
+    z, log_slope = to_gaussian(leaves[0], Mixture(*leaves[1:]))
     found = log_normal(z) + log_slope
     assert z.isfinite().all() and log_slope.isfinite().all()
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
@@ -63,10 +65,10 @@ def test_far_out_the_density_is_that_of_the_mixture_and_nothing_is_infinite(dtyp
 def test_the_inverse_finds_x(dtype: torch.dtype, tolerance: float) -> None:
     """To the rounding of z over dz/dx, which is small between components that lie far apart."""
     z = torch.linspace(-6, 6, 121, dtype=dtype).expand(20, 121)
-    parts = [each.unsqueeze(1).expand(20, 121, 4) for each in mixture(20, dtype)]
-    x = from_gaussian(z, *parts)
+    many = Mixture(*(each.unsqueeze(1).expand(20, 121, 4) for each in mixture(20, dtype)))
+    x = from_gaussian(z, many)
     assert x.isfinite().all()
-    back, log_slope = to_gaussian(x, *parts)
+    back, log_slope = to_gaussian(x, many)
     reached = (back - z).abs() < tolerance * log_slope.exp().clamp_min(1)
     assert reached.all(), f"{int((~reached).sum())} of {reached.numel()} are off"
 
@@ -74,10 +76,10 @@ def test_the_inverse_finds_x(dtype: torch.dtype, tolerance: float) -> None:
 def test_gradients_of_both_ways_are_those_of_differences() -> None:
     weights, means, scales = (each.requires_grad_() for each in mixture(6))
     x, z = (torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
-    for way, given in ((to_gaussian, 3 * x), (from_gaussian, z)):
+    for way, values in ((to_gaussian, 3 * x), (from_gaussian, z)):
         assert torch.autograd.gradcheck(
-            lambda values, logits, means, scales, way=way: way(values, logits.log_softmax(-1), means, scales),
-            (given.requires_grad_(), weights.detach().requires_grad_(), means, scales),
+            lambda x, logits, *rest, way=way: way(x, Mixture(logits.log_softmax(-1), *rest)),
+            (values.requires_grad_(), weights.detach().requires_grad_(), means, scales),
         )
 
 

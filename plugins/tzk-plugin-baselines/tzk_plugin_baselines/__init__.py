@@ -1,4 +1,4 @@
-"""Registers the rivals of the paper's table; light, so that listing plugins costs no import of torch."""
+"""Registers the models that the paper compares with, without importing torch."""
 
 from tzk_core.plugins import FlowRecipe, KnowledgeType, hookimpl
 

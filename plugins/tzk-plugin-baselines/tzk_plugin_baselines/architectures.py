@@ -1,6 +1,6 @@
-"""The architectures: transforms of standardised observations to a latent, perhaps given a context vector.
+"""The architectures: transforms of standardised observations to a latent, with or without a context vector.
 
-Each takes the shape of one observation, its own sizes, and the length of the context or None.
+All take the shape of one observation, then by name their own sizes and the length of the context, or None.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ Shape = tuple[int, ...]
 
 
 class _Coupling(CouplingTransform):
-    """nflows' coupling with its choice of features as plain attributes: as buffers, which follow from the sizes all the
-    same, they would be stacked with the parameters of other knowledge types, and an index cannot be."""
+    """nflows' coupling with its choice of features as plain attributes.
+
+    The sizes determine the choice. As buffers, the indices would be stacked with the parameters of other knowledge
+    types, which indices cannot be.
+    """
 
     identity_features: Tensor
     transform_features: Tensor
@@ -51,44 +54,49 @@ class AffineCoupling(_Coupling, AffineCouplingTransform):
     """y = x s(other features) + t(other features), s between 0.001 and 1.001."""
 
 
-def nice(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+def nice(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
     """`steps` additive couplings, then a scale for each dimension (Dinh et al. 2014, Section 3)."""
-    return _couplings(AdditiveCoupling, shape, steps, hidden, blocks, context, between=False)
+    network = partial(dense, hidden=hidden, blocks=blocks, context=context)
+    return _couplings(shape, lambda mask: AdditiveCoupling(mask, network), steps=steps, between=False)
 
 
-def real_nvp(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
-    """`steps` affine couplings of a checkerboard and its complement in turn, with an element-wise scale and shift,
-    started from data, behind each in the place of batch normalisation (Papamakarios et al. 2017, Section 4)."""
-    return _couplings(AffineCoupling, shape, steps, hidden, blocks, context, between=True)
+def real_nvp(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+    """`steps` affine couplings of a checkerboard and its complement in turn (Papamakarios et al. 2017, Section 4).
+
+    An element-wise scale and shift, started from data, follows every coupling in the place of batch normalisation.
+    """
+    network = partial(dense, hidden=hidden, blocks=blocks, context=context)
+    return _couplings(shape, lambda mask: AffineCoupling(mask, network), steps=steps, between=True)
 
 
-def maf(shape: Shape, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+def maf(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
     """`steps` masked autoregressive layers, the order reversed from one to the next (Papamakarios et al. 2017)."""
     _check(steps)
-    return Composite([Flatten(shape), *_autoregressive(math.prod(shape), steps, hidden, blocks, context)])
+    layers = _autoregressive(math.prod(shape), steps, hidden=hidden, blocks=blocks, context=context)
+    return Composite([Flatten(shape), *layers])
 
 
-def made_mog(
-    shape: Shape, hidden: int, blocks: int, components: int, context: int | None = None
-) -> Transform:
+def made_mog(shape: Shape, *, hidden: int, blocks: int, components: int, context: int | None = None) -> Transform:
     """One MADE whose conditionals are mixtures of `components` Gaussians, as a transform to a standard Gaussian."""
-    return maf_mog(shape, 0, hidden, blocks, components, context)
+    return maf_mog(shape, steps=0, hidden=hidden, blocks=blocks, components=components, context=context)
 
 
 def maf_mog(
-    shape: Shape, steps: int, hidden: int, blocks: int, components: int, context: int | None = None
+    shape: Shape, *, steps: int, hidden: int, blocks: int, components: int, context: int | None = None
 ) -> Transform:
     """`steps` masked autoregressive layers whose base is a MADE with mixtures (Papamakarios et al. 2017, MAF MoG)."""
     dims = math.prod(shape)
-    below = _autoregressive(dims, steps, hidden, blocks, context)
-    return Composite([Flatten(shape), *below, MixtureMade(dims, hidden, blocks, components, context)])
+    layers = _autoregressive(dims, steps, hidden=hidden, blocks=blocks, context=context)
+    base = MixtureMade(dims, hidden=hidden, blocks=blocks, components=components, context=context)
+    return Composite([Flatten(shape), *layers, base])
 
 
-def glow(
-    shape: Shape, levels: int, steps: int, hidden: int, blocks: int, context: int | None = None
-) -> Transform:
-    """`levels` times a squeeze and `steps` of scale and shift, 1×1 convolution and affine coupling, half the channels
-    being split off after each level but the last (Kingma and Dhariwal 2018)."""
+def glow(shape: Shape, *, levels: int, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+    """`levels` times a squeeze and `steps` of Glow (Kingma and Dhariwal 2018).
+
+    A step is a scale and shift, a 1×1 convolution and an affine coupling. Half of the channels are split off after
+    every level but the last.
+    """
     if levels < 1 or len(shape) != 3:
         raise TzkError(f"glow expects images, (c, h, w), and levels of at least 1; got {shape} and {levels}")
     _check(steps)
@@ -118,42 +126,32 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "maf-mog": maf_mog,
     "glow": glow,
 }
-"""By name; each takes a shape, its own sizes, and the length of the context."""
+"""By name; all take a shape, and by name their own sizes and the length of the context."""
 
 
-def built(name: str, shape: Shape, sizes: Mapping[str, int], context: int | None = None) -> Transform:
+def build(name: str, shape: Shape, *, sizes: Mapping[str, int], context: int | None = None) -> Transform:
     """An architecture by name, with those of the sizes that it takes."""
     taken = inspect.signature(ARCHITECTURES[name]).parameters
     return ARCHITECTURES[name](shape, **{key: sizes[key] for key in taken if key in sizes}, context=context)
 
 
-def _couplings(
-    coupling: Callable[..., Transform],
-    shape: Shape,
-    steps: int,
-    hidden: int,
-    blocks: int,
-    context: int | None,
-    between: bool,
-) -> Transform:
+def _couplings(shape: Shape, coupling: Callable[[Tensor], Transform], *, steps: int, between: bool) -> Transform:
+    """`steps` couplings by mask; a scale and shift follows the last, and with `between` every one."""
     _check(steps)
     mask, dims = _checkerboard(shape), math.prod(shape)
-    network = partial(dense, hidden=hidden, blocks=blocks, context=context)
     parts: list[Transform] = [Flatten(shape)]
     for step in range(steps):
-        parts.append(coupling(mask if step % 2 == 0 else 1 - mask, network))
+        parts.append(coupling(mask if step % 2 == 0 else 1 - mask))
         if between or step == steps - 1:
             parts.append(Affine((dims,)))
     return Composite(parts)
 
 
-def _autoregressive(
-    dims: int, steps: int, hidden: int, blocks: int, context: int | None
-) -> list[Transform]:
+def _autoregressive(dims: int, steps: int, *, hidden: int, blocks: int, context: int | None) -> list[Transform]:
     parts: list[Transform] = []
     for _ in range(steps):
         parts += [
-            AutoregressiveAffine(dims, hidden, blocks, context),
+            AutoregressiveAffine(dims, hidden=hidden, blocks=blocks, context=context),
             Affine((dims,)),
             ReversePermutation(dims),
         ]

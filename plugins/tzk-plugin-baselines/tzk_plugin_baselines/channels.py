@@ -1,4 +1,4 @@
-"""The levels of Glow, behind each of which half of the channels are done."""
+"""The levels of Glow: half of the channels leave after every level but the last."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tzk_core.transforms.composite import initialise
 
 
 class Multiscale(Transform):
-    """Levels one after the other, (channels, height, width) to (dims,): behind each but the last the first half of the
-    channels is done, and the other half goes on.
+    """Levels one after the other, (channels, height, width) to (dims,).
 
-    It is nflows' MultiscaleCompositeTransform as a pure function, whose parts can start from data.
+    After every level but the last the first half of the channels leaves, and the other half goes on. This is nflows'
+    MultiscaleCompositeTransform as a pure function, whose parts can start from data.
     """
 
     def __init__(self, levels: Sequence[Transform], shapes: Sequence[tuple[int, ...]]) -> None:
-        """`shapes` are those in which the levels leave, (channels, height, width) each."""
+        """`shapes` are the output shapes of the levels, (channels, height, width)."""
         super().__init__()
         self.levels = nn.ModuleList(levels)
         last = len(shapes) - 1
@@ -30,7 +30,7 @@ class Multiscale(Transform):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Starts the parts that have a start of their own, one after the other, from `inputs`, (batch, c, h, w)."""
+        """Initialise the levels from data, one after the other; `inputs` are (batch, c, h, w)."""
         for level, done in zip(self.levels, self._done, strict=True):
             inputs = initialise(level, inputs)[:, done[0] :]
 

@@ -14,24 +14,29 @@ from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-from tzk_plugin_baselines.architectures import ARCHITECTURES, built
+from tzk_plugin_baselines.architectures import ARCHITECTURES, build
 
 
 class ClassConditional(Knowledge):
-    """C is a class, one number 0 … classes - 1, and p(z given C, κ=1) an architecture of this plugin with the class,
-    one-hot, as context of each of its networks (Papamakarios et al. 2017, Section 4.3).
+    """Knowledge whose C is a class, one number 0 … classes - 1 (Papamakarios et al. 2017, Section 4.3).
 
-    The classes have equal priors, as there. They are finitely many, so that p(z given κ=1) is an exact sum over them,
-    and p(C given z) a softmax. C is meant to be observed: where it is missing it is drawn from p(C given z), and a draw
-    of a class has no gradient. Of the sizes every architecture takes those that it has: nice, real-nvp and maf steps,
-    hidden and blocks; made-mog hidden, blocks and components; maf-mog all of these; glow levels, steps, hidden, blocks.
-    `encoder` and `layers` are width and length of discriminator and classifier.
+    p(z given C, κ=1) is an architecture of this plugin with the class, one-hot, as the context of all its networks.
+    The classes have equal priors, as in the paper. They are finitely many, so that p(z given κ=1) is an exact sum over
+    them, and p(C given z) is a softmax. C should be observed: missing C is sampled from p(C given z), and the sample of
+    a class has no gradient.
+
+    Args:
+        architecture: nice, real-nvp and maf use `steps`, `hidden` and `blocks`; made-mog `hidden`, `blocks` and
+            `components`; maf-mog all of these; glow `levels`, `steps`, `hidden` and `blocks`. The rest is ignored.
+        base: "gaussian" or "logistic".
+        encoder, layers: width and length of discriminator and classifier.
     """
 
     def __init__(
         self,
         latent_shape: tuple[int, ...],
         characteristics: int = 1,
+        *,
         classes: int = 10,
         architecture: str = "maf",
         steps: int = 5,
@@ -50,12 +55,12 @@ class ClassConditional(Knowledge):
             )
         shape = tuple(latent_shape)
         bases = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
-        for what, got, known in (("architecture", architecture, ARCHITECTURES), ("base", base, bases)):
-            if got not in known:
-                raise TzkError(f"class-conditional: {what} is one of {', '.join(known)}; got {got!r}")
+        for key, value, choices in (("architecture", architecture, ARCHITECTURES), ("base", base, bases)):
+            if value not in choices:
+                raise TzkError(f"class-conditional: {key} is one of {', '.join(choices)}; got {value!r}")
         sizes = dict(steps=steps, hidden=hidden, blocks=blocks, components=components, levels=levels)
-        transform = built(architecture, shape, sizes, classes)
-        latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes)
+        transform = build(architecture, shape, sizes=sizes, context=classes)
+        latent = ClassFlow(shape, transform, bases[base]((math.prod(shape),)), classes=classes)
         super().__init__(shape, latent, characteristics, hidden=encoder, layers=layers)
         self.classes = classes
         self.characteristics_prior = EqualClasses(classes)
@@ -68,34 +73,35 @@ class ClassConditional(Knowledge):
 
     def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
         log_prob = self._log_classes(z)
-        chosen = _one_hot(C, self.classes)
-        return (chosen * (log_prob.unsqueeze(1) if chosen.dim() > log_prob.dim() else log_prob)).sum(-1)
+        one_hot = _one_hot(C, self.classes)
+        return (one_hot * (log_prob.unsqueeze(1) if one_hot.dim() > log_prob.dim() else log_prob)).sum(-1)
 
     def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The most probable class, and the standard deviation of the number of the class; (batch, 1) each."""
-        share, numbers = self._log_classes(z).exp(), self.support().squeeze(1)
-        mean = (share * numbers).sum(1, keepdim=True)
-        deviation = (share * (numbers - mean).square()).sum(1, keepdim=True).sqrt()
-        return share.argmax(1, keepdim=True).to(z), deviation
+        probabilities, numbers = self._log_classes(z).exp(), self.support().squeeze(1)
+        mean = (probabilities * numbers).sum(1, keepdim=True)
+        deviation = (probabilities * (numbers - mean).square()).sum(1, keepdim=True).sqrt()
+        return probabilities.argmax(1, keepdim=True).to(z), deviation
 
     def encode(self, z: Tensor, noise: Tensor) -> Tensor:
-        share = self._log_classes(z).exp()
-        return _drawn(share.unsqueeze(1) if noise.dim() > share.dim() else share, noise)
+        probabilities = self._log_classes(z).exp()
+        by_sample = probabilities.unsqueeze(1) if noise.dim() > probabilities.dim() else probabilities
+        return _class_at(noise, by_sample)
 
     def _log_classes(self, z: Tensor) -> Tensor:
-        """log p(C given z, κ=1) of every class, (batch, classes)."""
+        """log p(C given z, κ=1) of all classes, (batch, classes)."""
         return self.characteristics_encoder(self.features(z)).log_softmax(-1)
 
 
 class EqualClasses(Reparametrised):
-    """Every class 0 … classes - 1 with the same probability; a class is (…, 1)."""
+    """The uniform distribution over the classes 0 … classes - 1; a class is (…, 1)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__((1,))
         self.classes = classes
 
     def fit(self, values: Tensor) -> None:
-        """Nothing is fitted to the classes observed, (n, 1); raises `TzkError` if there are others than `classes`."""
+        """Check the observed classes, (n, 1), and fit nothing; raises `TzkError` if there are others than `classes`."""
         observed = values[~values.isnan()]
         if len(observed) and (observed.max() >= self.classes or observed.min() < 0 or (observed % 1).any()):
             raise TzkError(
@@ -104,20 +110,20 @@ class EqualClasses(Reparametrised):
             )
 
     def standardise(self, values: Tensor) -> Tensor:
-        """A class is what it is."""
+        """The classes as they are."""
         return values
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         return (_one_hot(inputs, self.classes) * -torch.tensor(float(self.classes)).log()).sum(-1)
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        return _drawn(noise.new_full((self.classes,), 1 / self.classes), noise)
+        return _class_at(noise, noise.new_full((self.classes,), 1 / self.classes))
 
 
 class ClassFlow(Reparametrised):
     """A density over events of shape `shape` by a transform that takes the class as context."""
 
-    def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised, classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised, *, classes: int) -> None:
         super().__init__(shape)
         self.transform, self.base, self.classes = transform, base, classes
 
@@ -126,12 +132,12 @@ class ClassFlow(Reparametrised):
         return int(torch.Size(self.shape).numel())
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        chosen = _one_hot(required(context), self.classes)
-        if several := chosen.dim() == 3:
-            inputs = inputs.unsqueeze(1).expand(*chosen.shape[:2], *self.shape).flatten(0, 1)
-        z, logabsdet = self.transform(inputs, chosen.flatten(0, 1) if several else chosen)
+        one_hot = _one_hot(required(context), self.classes)
+        if several := one_hot.dim() == 3:
+            inputs = inputs.unsqueeze(1).expand(*one_hot.shape[:2], *self.shape).flatten(0, 1)
+        z, logabsdet = self.transform(inputs, one_hot.flatten(0, 1) if several else one_hot)
         log_prob = self.base.log_prob(z) + logabsdet
-        return log_prob.view(chosen.shape[:2]) if several else log_prob
+        return log_prob.view(one_hot.shape[:2]) if several else log_prob
 
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return self.base.noise(size, generator).view(*size, *self.shape)
@@ -149,7 +155,7 @@ def _one_hot(C: Tensor, classes: int) -> Tensor:
     return (C.round() == torch.arange(classes, dtype=C.dtype, device=C.device)).to(C.dtype)
 
 
-def _drawn(share: Tensor, noise: Tensor) -> Tensor:
-    """The class, (…, 1), that standard Gaussian noise, (…, 1), stands for under probabilities (…, classes)."""
-    below = share.cumsum(-1)[..., :-1]
+def _class_at(noise: Tensor, probabilities: Tensor) -> Tensor:
+    """The class, (…, 1), at the quantile of standard Gaussian noise, (…, 1); `probabilities` are (…, classes)."""
+    below = probabilities.cumsum(-1)[..., :-1]
     return (torch.special.ndtr(noise) > below).to(noise.dtype).sum(-1, keepdim=True)

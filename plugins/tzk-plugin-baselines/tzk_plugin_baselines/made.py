@@ -12,7 +12,7 @@ from nflows.transforms.made import MADE, MaskedLinear
 from torch import Tensor
 from torch.nn import functional
 
-from tzk_plugin_baselines.mixture import from_gaussian, to_gaussian
+from tzk_plugin_baselines.mixture import Mixture, from_gaussian, to_gaussian
 
 LEAST_SCALE = 1e-2
 """The least standard deviation of a component, as in nflows' MixtureOfGaussiansMADE, whose inputs are of scale 1."""
@@ -23,10 +23,12 @@ START = math.log(math.expm1(1 - 1e-3))
 
 
 class AutoregressiveAffine(MaskedAffineAutoregressiveTransform):
-    """nflows' layer of a masked autoregressive flow, (batch, features), with degrees that reach every feature and an
-    inverse at the price of one evaluation of the network."""
+    """nflows' layer of a masked autoregressive flow, (batch, features).
 
-    def __init__(self, features: int, hidden: int, blocks: int, context: int | None = None) -> None:
+    Its degrees reach all features, and its inverse costs one evaluation of the network.
+    """
+
+    def __init__(self, features: int, *, hidden: int, blocks: int, context: int | None = None) -> None:
         super().__init__(features, hidden, context, blocks, use_residual_blocks=False)
         self.output_shape = (features,)
         made = self.autoregressive_net
@@ -36,7 +38,7 @@ class AutoregressiveAffine(MaskedAffineAutoregressiveTransform):
             made.final_layer.bias.copy_(torch.tensor([START, 0.0]).repeat(features))
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        outputs = invert(self.autoregressive_net, self._solve, inputs, context)
+        outputs = invert(self.autoregressive_net, inputs, solve=self._solve, context=context)
         return outputs, -self.forward(outputs, context)[1]
 
     def _solve(self, y: Tensor, parameters: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class MixtureMade(Transform):
     With a standard Gaussian base the density is that of MADE MoG: log φ(z) + log|det| is its log-density.
     """
 
-    def __init__(self, features: int, hidden: int, blocks: int, components: int, context: int | None = None) -> None:
+    def __init__(self, features: int, *, hidden: int, blocks: int, components: int, context: int | None = None) -> None:
         super().__init__()
         self.output_shape = (features,)
         self.components = components
@@ -65,24 +67,24 @@ class MixtureMade(Transform):
             final.bias.copy_(start.T.flatten().repeat(features))
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_slope = to_gaussian(inputs, *self._mixtures(self.made(inputs, context)))
+        z, log_slope = to_gaussian(inputs, self._mixtures(self.made(inputs, context)))
         return z, log_slope.sum(1)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        outputs = invert(self.made, self._solve, inputs, context)
+        outputs = invert(self.made, inputs, solve=self._solve, context=context)
         return outputs, -self.forward(outputs, context)[1]
 
-    def _mixtures(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights, means and scales, (batch, features, components) each."""
-        each = parameters.view(parameters.shape[0], -1, self.components, 3)
-        return each[..., 0].log_softmax(-1), each[..., 1], functional.softplus(each[..., 2]) + LEAST_SCALE
+    def _mixtures(self, parameters: Tensor) -> Mixture:
+        """The mixtures of all features, (batch, features, components)."""
+        logits, means, raw_scales = parameters.view(parameters.shape[0], -1, self.components, 3).unbind(-1)
+        return Mixture(logits.log_softmax(-1), means, functional.softplus(raw_scales) + LEAST_SCALE)
 
     def _solve(self, z: Tensor, parameters: Tensor) -> Tensor:
-        return from_gaussian(z.unsqueeze(1), *self._mixtures(parameters)).squeeze(1)
+        return from_gaussian(z.unsqueeze(1), self._mixtures(parameters)).squeeze(1)
 
 
 def spread_degrees(made: MADE) -> None:
-    """Gives the hidden units of every layer degrees spread evenly over 1 to features - 1, in order.
+    """Spread the degrees of the hidden units of a layer evenly over 1 to features - 1, in order.
 
     nflows counts 1, 2, 3, …: with fewer hidden units than features nothing would depend on the last features. With a
     context they start at 0: such units see nothing else, and the first feature sees them.
@@ -96,7 +98,7 @@ def spread_degrees(made: MADE) -> None:
 
 
 def _mask(layer: MaskedLinear, mask: Tensor) -> None:
-    """Sets the mask, which follows from the sizes and need not be in checkpoints."""
+    """Set the mask, which follows from the sizes and need not be in checkpoints."""
     layer.register_buffer("mask", mask.to(layer.mask), persistent=False)
 
 
@@ -107,19 +109,17 @@ def _degrees(made: MADE) -> list[int]:
     return [least + unit * max(0, features - 1 - least) // max(1, units - 1) for unit in range(units)]
 
 
-def invert(
-    made: MADE, solve: Callable[[Tensor, Tensor], Tensor], outputs: Tensor, context: Tensor | None
-) -> Tensor:
+def invert(made: MADE, outputs: Tensor, *, solve: Callable[[Tensor, Tensor], Tensor], context: Tensor | None) -> Tensor:
     """x, (batch, features), with outputs_i = y(x_i; parameters_i(x_<i)), feature after feature.
 
-    `solve` finds x_i, (batch,), from outputs_i and parameters_i, (batch, multiplier). Every hidden unit is computed
-    once, as soon as the features that it depends on are known, and the masks of `spread_degrees` are prefixes.
+    `solve` computes x_i, (batch,), from outputs_i and parameters_i, (batch, multiplier). A hidden unit is computed
+    once, as soon as the features that it depends on are known: the masks of `spread_degrees` are prefixes.
     """
     features, units = made.initial_layer.in_features, made.initial_layer.out_features
     multiplier = made.final_layer.out_features // features
     degrees = _degrees(made)
     layers = [made.initial_layer, *(block.linear for block in made.blocks)]
-    given = None if context is None else made.activation(made.context_layer(context))
+    from_context = None if context is None else made.activation(made.context_layer(context))
     x = outputs[:, :0]
     hidden = [x for _ in layers]
     first = 0
@@ -132,8 +132,8 @@ def invert(
             for number, layer in enumerate(layers):
                 weight = layer.weight[first:last, : below.shape[1]]
                 new = functional.linear(below, weight, layer.bias[first:last])
-                if number == 0 and given is not None:
-                    new = new + given[:, first:last]
+                if number == 0 and from_context is not None:
+                    new = new + from_context[:, first:last]
                 below = hidden[number] = torch.cat([hidden[number], made.activation(new)], 1)
             first = last
         rows = slice(feature * multiplier, (feature + 1) * multiplier)

@@ -1,9 +1,9 @@
-"""A mixture of Gaussians taken to the standard Gaussian and back, by logarithms of whichever tail is the smaller."""
+"""The map of a mixture of Gaussians to the standard Gaussian, and back, by logarithms of the smaller tail."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,27 +14,35 @@ HALVINGS = 30
 NEWTON = 4
 DEPTH = 8
 FARTHEST = 1e12
-"""Deviations from a component beyond which it is as if they were no more: float32 has no squares of them."""
+"""Deviations from a component at which larger ones are clamped: float32 has no squares of them."""
 
 
-def to_gaussian(inputs: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """z = Φ⁻¹(F(x)), F the distribution function of the mixture, and log dz/dx, each of the shape of `inputs`, (…).
+class Mixture(NamedTuple):
+    """Mixtures of k Gaussians, (…, k): log-weights, whose exponentials sum to 1, means and standard deviations."""
 
-    Of the components log_weights, which sum to 1 as exponentials, means and scales have one dimension more, (…, k).
-    Whichever tail of F is below ½ is taken, as a logarithm, so that nothing becomes infinite however far out x is; and
-    log dz/dx is a sum of hazards, in which no large numbers cancel. log φ(z) + log dz/dx is the mixture's log-density.
+    log_weights: Tensor
+    means: Tensor
+    scales: Tensor
+
+
+def to_gaussian(inputs: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
+    """z = Φ⁻¹(F(x)), F the distribution function of the mixture, and log dz/dx; (…), as `inputs`.
+
+    The logarithm of the tail of F below ½ is used, so that nothing becomes infinite however far out x is. log dz/dx is
+    a sum of hazards, in which no large numbers cancel. log φ(z) + log dz/dx is the mixture's log-density.
     """
-    z, log_slope, *_ = _Mixture.apply(inputs, log_weights, means, scales)
+    z, log_slope, *_ = _ToGaussian.apply(inputs, *mixture)
     return z, log_slope
 
 
-def from_gaussian(z: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+def from_gaussian(z: Tensor, mixture: Mixture) -> Tensor:
     """The x of `to_gaussian`, (…).
 
-    The quantile of a mixture lies between the quantiles of its components; `HALVINGS` bisections of what lies between
-    leave 1e-9 of it, and `NEWTON` steps that stay within it the rounding of the type. A last step, the only one with a
-    gradient, gives the result that of the implicit function.
+    The quantile of a mixture lies between the quantiles of its components. `HALVINGS` bisections leave 1e-9 of that
+    interval, and `NEWTON` steps within it leave the rounding of the type. A last step, the only one with a gradient,
+    has that of the implicit function.
     """
+    log_weights, means, scales = mixture
     side = torch.where(z < 0, 1.0, -1.0).to(z.dtype)
     with torch.no_grad():
         wanted = log_ndtr(side * z)[0]
@@ -47,23 +55,27 @@ def from_gaussian(z: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor)
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
         x = 0.5 * (low + high)
         for _ in range(NEWTON):
-            found, log_slope = to_gaussian(x, log_weights, means, scales)
-            x = torch.minimum(torch.maximum(x - (found - z) * torch.exp(-log_slope), low), high)
+            reached, log_slope = to_gaussian(x, mixture)
+            x = torch.minimum(torch.maximum(x - (reached - z) * torch.exp(-log_slope), low), high)
     if not torch.is_grad_enabled():
         return x
-    found, log_slope = to_gaussian(x, log_weights, means, scales)
-    return x - (found - z) * torch.exp(-log_slope.detach())
+    reached, log_slope = to_gaussian(x, mixture)
+    return x - (reached - z) * torch.exp(-log_slope.detach())
 
 
-class _Mixture(torch.autograd.Function):
-    """z and log dz/dx, and what their gradients are made of: each component's share of the density and of the tail,
-    (…, k), the standardised x, (…, k), and the tail over φ(z), (…). In closed form they take a fraction of the time of
-    autograd, which goes back through the logarithms of the tails."""
+class _ToGaussian(torch.autograd.Function):
+    """z and log dz/dx with their gradients in closed form.
+
+    The further outputs are parts of the gradients: the components' shares of the density and of the tail, (…, k), the
+    standardised x, (…, k), and the tail over φ(z), (…). The closed form takes a fraction of the time of autograd, which
+    goes back through the logarithms of the tails.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(inputs: Tensor, log_weights: Tensor, means: Tensor, scales: Tensor) -> tuple[Tensor, ...]:
+    def forward(inputs: Tensor, *mixture: Tensor) -> tuple[Tensor, ...]:
+        log_weights, means, scales = mixture
         standard = ((inputs.unsqueeze(-1) - means) / scales).clamp(-FARTHEST, FARTHEST)
         near = (log_weights.exp() * torch.sigmoid(1.702 * standard)).sum(-1)  # F to 0.01, to tell the tails apart
         side = torch.where(near < 0.5, 1.0, -1.0).to(inputs.dtype)
@@ -94,8 +106,10 @@ class _Mixture(torch.autograd.Function):
 
 
 def log_quantile(log_p: Tensor) -> Tensor:
-    """z with log Φ(z) = log_p, for log_p up to about log ½: -1e6 gives z = -1414. Newton's method on log Φ, which is
-    concave, from Φ⁻¹ or, far out, from its asymptote."""
+    """z with log Φ(z) = log_p, for log_p up to about log ½: -1e6 gives z = -1414.
+
+    Newton's method on log Φ, which is concave, from Φ⁻¹ or, far out, from its asymptote.
+    """
     twice = (-2 * log_p - LOG_2PI).clamp_min(1.0)
     far = -(twice - twice.log()).clamp_min(0.0).sqrt()
     z = torch.where(log_p < -12, far, torch.special.ndtri(log_p.clamp_min(-12).exp()))
@@ -106,10 +120,10 @@ def log_quantile(log_p: Tensor) -> Tensor:
 
 
 def log_ndtr(z: Tensor) -> tuple[Tensor, Tensor]:
-    """log Φ(z), and the logarithm of Mills' ratio Φ(z)/φ(z) without the cancellation of its terms, (…) each.
+    """log Φ(z), and the logarithm of Mills' ratio Φ(z)/φ(z) without cancellation; both (…).
 
-    Far below 0 Mills' ratio is Laplace's continued fraction (Abramowitz and Stegun 26.2.14): from -5 in float32, where
-    it is right to 1e-7, and from -50 in float64. In float32 this takes half the time of torch's own log Φ.
+    Far below 0 Mills' ratio is Laplace's continued fraction (Abramowitz and Stegun 26.2.14). It starts at -5 in
+    float32, where it is right to 1e-7, and at -50 in float64. In float32 this takes half the time of torch's own log Φ.
     """
     single = z.dtype == torch.float32
     a = (-z).clamp_min(5.0 if single else 50.0)
@@ -127,8 +141,8 @@ def log_ndtr(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _summed(parts: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithm of the sum of exponentials, (…), and the share of each part in it, (…, k)."""
+    """The logarithm of the sum of exponentials, (…), and the shares of the parts in it, (…, k)."""
     most = parts.amax(-1, keepdim=True)
-    each = (parts - most).exp()
-    total = each.sum(-1, keepdim=True)
-    return (most + total.log()).squeeze(-1), each / total
+    scaled = (parts - most).exp()
+    total = scaled.sum(-1, keepdim=True)
+    return (most + total.log()).squeeze(-1), scaled / total

@@ -6,7 +6,7 @@ from nflows.nn.nets import ConvResidualNet, ResidualNet
 from torch import Tensor, nn
 
 
-def dense(inputs: int, outputs: int, hidden: int, blocks: int, context: int | None) -> nn.Module:
+def dense(inputs: int, outputs: int, *, hidden: int, blocks: int, context: int | None) -> nn.Module:
     """(batch, inputs) to (batch, outputs); the context is (batch, context)."""
     network = ResidualNet(inputs, outputs, hidden, context, blocks)
     _zero(network.final_layer)
@@ -16,7 +16,7 @@ def dense(inputs: int, outputs: int, hidden: int, blocks: int, context: int | No
 class Convolutional(nn.Module):
     """(batch, inputs, h, w) to (batch, outputs, h, w); the context, (batch, context), is the same at every pixel."""
 
-    def __init__(self, inputs: int, outputs: int, hidden: int, blocks: int, context: int | None) -> None:
+    def __init__(self, inputs: int, outputs: int, *, hidden: int, blocks: int, context: int | None) -> None:
         super().__init__()
         self.network = ConvResidualNet(inputs, outputs, hidden, context, blocks)
         _zero(self.network.final_layer)

@@ -14,41 +14,45 @@ from tzk_core.transforms.logit import Logit
 from tzk_plugin_baselines import architectures
 
 
-def logit(shape: tuple[int, ...], alpha: float = 1e-6) -> Transform:
+def logit(shape: tuple[int, ...], *, alpha: float = 1e-6) -> Transform:
     """The preprocessing alone; the latent keeps the shape. With a Gaussian base it models every pixel by itself."""
     return Composite([Logit(shape, alpha), Affine(shape)])
 
 
 def nice(
-    shape: tuple[int, ...], steps: int = 4, hidden: int = 512, blocks: int = 2, alpha: float = 1e-6
+    shape: tuple[int, ...], *, steps: int = 4, hidden: int = 512, blocks: int = 2, alpha: float = 1e-6
 ) -> Transform:
     """NICE; the paper's base is logistic, `base = "logistic"` in [flow]."""
-    return Composite([logit(shape, alpha), architectures.nice(shape, steps, hidden, blocks)])
+    return Composite([logit(shape, alpha=alpha), architectures.nice(shape, steps=steps, hidden=hidden, blocks=blocks)])
 
 
 def real_nvp(
-    shape: tuple[int, ...], steps: int = 8, hidden: int = 512, blocks: int = 1, alpha: float = 1e-6
+    shape: tuple[int, ...], *, steps: int = 8, hidden: int = 512, blocks: int = 1, alpha: float = 1e-6
 ) -> Transform:
     """Real NVP for vectors, as MAF is compared with."""
-    return Composite([logit(shape, alpha), architectures.real_nvp(shape, steps, hidden, blocks)])
+    return Composite(
+        [logit(shape, alpha=alpha), architectures.real_nvp(shape, steps=steps, hidden=hidden, blocks=blocks)]
+    )
 
 
 def maf(
-    shape: tuple[int, ...], steps: int = 5, hidden: int = 512, blocks: int = 0, alpha: float = 1e-6
+    shape: tuple[int, ...], *, steps: int = 5, hidden: int = 512, blocks: int = 0, alpha: float = 1e-6
 ) -> Transform:
     """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers."""
-    return Composite([logit(shape, alpha), architectures.maf(shape, steps, hidden, blocks)])
+    return Composite([logit(shape, alpha=alpha), architectures.maf(shape, steps=steps, hidden=hidden, blocks=blocks)])
 
 
 def made_mog(
-    shape: tuple[int, ...], hidden: int = 512, blocks: int = 0, components: int = 10, alpha: float = 1e-6
+    shape: tuple[int, ...], *, hidden: int = 512, blocks: int = 0, components: int = 10, alpha: float = 1e-6
 ) -> Transform:
     """MADE MoG with 1 + `blocks` hidden layers."""
-    return Composite([logit(shape, alpha), architectures.made_mog(shape, hidden, blocks, components)])
+    architecture = architectures.made_mog(shape, hidden=hidden, blocks=blocks, components=components)
+    return Composite([logit(shape, alpha=alpha), architecture])
 
 
 def maf_mog(
     shape: tuple[int, ...],
+    *,
     steps: int = 5,
     hidden: int = 512,
     blocks: int = 0,
@@ -56,11 +60,13 @@ def maf_mog(
     alpha: float = 1e-6,
 ) -> Transform:
     """MAF MoG: `steps` layers of MAF whose base is MADE MoG."""
-    return Composite([logit(shape, alpha), architectures.maf_mog(shape, steps, hidden, blocks, components)])
+    architecture = architectures.maf_mog(shape, steps=steps, hidden=hidden, blocks=blocks, components=components)
+    return Composite([logit(shape, alpha=alpha), architecture])
 
 
 def glow(
     shape: tuple[int, ...],
+    *,
     levels: int = 2,
     steps: int = 6,
     hidden: int = 32,
@@ -68,4 +74,5 @@ def glow(
     alpha: float = 1e-6,
 ) -> Transform:
     """Glow with affine couplings; sides divisible by 2 to the power of `levels`."""
-    return Composite([Logit(shape, alpha), architectures.glow(shape, levels, steps, hidden, blocks)])
+    architecture = architectures.glow(shape, levels=levels, steps=steps, hidden=hidden, blocks=blocks)
+    return Composite([Logit(shape, alpha), architecture])
