@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,8 @@ def hostile(world: World, source: random.Random) -> Generator[Try, None, None]:
         entry = json.loads(json.dumps(sound.entry))
         _mutate(entry, source)
         name = source.choice(["new", "new", "..", "a/b", "x" * 300, "con", "-rf", ""])
-        yield f"{name!r} {json.dumps(entry)[:300]}", lambda entry=entry, name=name: _imported(world, sound, name=name, entry=entry)
+        trial = partial(_imported, world, sound, name=name, entry=entry)
+        yield f"{name!r} {json.dumps(entry)[:300]}", trial
 
 
 def _imported(world: World, sound: KnowledgeFile, *, name: str, entry: Any) -> str:

@@ -76,8 +76,6 @@ def _new_or_resumed(
     changed: tuple[Change, ...] = ()
     if resume:
         path = _to_resume(config, out).path
-        if not dry_run:
-            _hold(path, held)
         folder, checked, changed = _opened(config, overrides, path)
         if folder.finished and not any(change.longer for change in changed):
             output.say(
@@ -85,6 +83,9 @@ def _new_or_resumed(
                 "A larger training.steps, minutes or patience would go on"
             )
             return 0
+        if not dry_run:
+            _hold(path, held)
+            folder, checked, changed = _opened(config, overrides, path)  # another may have written it meanwhile
     else:
         folder, checked = _planned(config, overrides, out)
     return _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed, held=held)
