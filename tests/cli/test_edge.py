@@ -301,7 +301,8 @@ steps = 1
     ("override", "message"),
     [
         ("flow.steps=-1", "steps = -1: a flow has at least one step"),
-        (f"flow.steps={10**9}", "and at most 1000 are expected"),
+        (f"flow.steps={10**6}", "and at most 1000 are expected"),
+        (f"flow.steps={10**9}", "steps is expected as at most 16,777,216; got 1,000,000,000"),
         ("flow.tile=0", "tile = 0 does not cut images of"),
         ("flow.tile=5", "tile = 5 does not cut images of"),
         ("datasets.glyph-letters.type=csv", "csv"),
