@@ -104,7 +104,9 @@ def main() -> None:
     if given.json:
         print(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1))
     else:
-        print(f"{'KIND':10}{'TRIES':>8}{'GOAL':>8}{'REFUSED':>9}{'LOST':>6}{'TRACEBACKS':>12}{'SILENT':>8}{'SECONDS':>9}")
+        print(
+            f"{'KIND':10}{'TRIES':>8}{'GOAL':>8}{'REFUSED':>9}{'LOST':>6}{'TRACEBACKS':>12}{'SILENT':>8}{'SECONDS':>9}"
+        )
         for name, tally in tallies.items():
             failed = tally.failed
             print(

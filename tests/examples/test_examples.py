@@ -138,9 +138,7 @@ SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "def main" in path
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_ends_with_one_sentence(
-    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_script_ends_with_one_sentence(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "tzk_plugin_omniglot" in path.read_text(encoding="utf-8") and not installed("tzk-plugin-omniglot"):
         pytest.skip("tzk-plugin-omniglot is not installed")
     with pytest.raises(SystemExit) as ended:

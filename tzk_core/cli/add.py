@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.pass_context
 def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
     """Add the knowledge types of SPEC to the trained model of RUN.

@@ -68,9 +68,7 @@ def _table(table: Reference) -> str:
 def _described(part: Registered) -> str:
     heading = f"{part.name}: {part.spec.kind}. {part.spec.summary}"
     origin = [("plugin", part.plugin), ("from", f"{part.distribution} {part.version}".rstrip())]
-    origin += [
-        (extra, getattr(part.spec, extra)) for extra in ("layer", "device") if hasattr(part.spec, extra)
-    ]
+    origin += [(extra, getattr(part.spec, extra)) for extra in ("layer", "device") if hasattr(part.spec, extra)]
     origin.append(("target", part.spec.target))
     if isinstance(part.spec, Command):
         return "\n".join([heading, output.fields([*origin, ("usage", f"tzk {part.name} --help")])])

@@ -113,9 +113,7 @@ def remove(run: Path, names: tuple[str, ...], out: Path | None) -> None:
     _change(run, out, "remove", change=change, words=names)
 
 
-def _change(
-    run: Path, out: Path | None, action: str, *, change: Callable[..., Changed], words: Sequence[str]
-) -> None:
+def _change(run: Path, out: Path | None, action: str, *, change: Callable[..., Changed], words: Sequence[str]) -> None:
     """Change a run, in place or as a new one, and record that."""
     from tzk_core.storage.locks import writing  # this imports filelock
 

@@ -22,10 +22,7 @@ def warning(message: str) -> None:
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of text, its columns as wide as their longest cell."""
     widths = [max(map(len, cells)) for cells in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (header, *rows)
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -60,9 +60,7 @@ def command(*, run: Path, folder: Path, half: bool, limit: int, tolerance: float
     output.say(f"{report}{folder}: {sizes[1]:.2f} MB, of {sizes[0]:.2f} MB in {run}")
 
 
-def _pack(
-    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, tolerance: float, typed: str
-) -> str:
+def _pack(parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, tolerance: float, typed: str) -> str:
     """Fill the new folder; the report of how figures changed."""
     from tzk_core.storage.manifest import read_manifest  # these import torch
     from tzk_core.storage.packing import pack_checkpoint
@@ -94,9 +92,7 @@ def _pack(
     return report
 
 
-def _figures(
-    parent: RunFolder, packed: RunFolder, *, half: bool, limit: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _figures(parent: RunFolder, packed: RunFolder, *, half: bool, limit: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """results.json on `limit` test images, of the run and of its copy.
 
     It is computed once where their weights are the same.

@@ -14,9 +14,7 @@ from tzk_core.strict_json import json_text
 
 
 @click.command(name="plugins")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON: name, distribution, version, state, hooks, reason."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: name, distribution, version, state, hooks, reason.")
 @click.option("--load", is_flag=True, help="Import every part as well; exit with 1 if one cannot be.")
 @click.pass_context
 def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
@@ -30,9 +28,7 @@ def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
     if as_json:
         listed = [dataclasses.asdict(record) for record in records]
         for record in listed if load else []:
-            record["not_loadable"] = [
-                text for name, text in failures.items() if name.startswith(f"{record['name']}/")
-            ]
+            record["not_loadable"] = [text for name, text in failures.items() if name.startswith(f"{record['name']}/")]
         output.say(json_text(listed))
     else:
         rows = [

@@ -67,9 +67,7 @@ class Program(click.Group):
             return
         if others:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl(
-                    [(name, f"{part.spec.summary} ({part.distribution})") for name, part in others]
-                )
+                formatter.write_dl([(name, f"{part.spec.summary} ({part.distribution})") for name, part in others])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook leaves one that only it can import
@@ -118,9 +116,7 @@ def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version."
-)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Say the version.")
 def main() -> None:
     """TzK: one flow and any number of knowledge types that condition it.
 

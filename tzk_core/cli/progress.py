@@ -32,9 +32,7 @@ def shown(steps: int, words: Callable[[Progress], str] | None = None) -> Iterato
     if sys.stderr.isatty():
         from tqdm import tqdm  # not needed for lines
 
-        size = (
-            shutil.get_terminal_size()
-        )  # of a terminal of size 0, as in a container, tqdm would draw nothing
+        size = shutil.get_terminal_size()  # of a terminal of size 0, as in a container, tqdm would draw nothing
 
         with tqdm(
             total=steps,
@@ -53,9 +51,7 @@ def shown(steps: int, words: Callable[[Progress], str] | None = None) -> Iterato
         yield lines(time.monotonic, words)
 
 
-def lines(
-    clock: Callable[[], float], words: Callable[[Progress], str] | None = None
-) -> Callable[[Progress], None]:
+def lines(clock: Callable[[], float], words: Callable[[Progress], str] | None = None) -> Callable[[Progress], None]:
     """Print a line at the first call and last step, and every ten seconds between."""
     words = words or _bits
     last: float | None = None

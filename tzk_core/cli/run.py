@@ -23,15 +23,12 @@ if TYPE_CHECKING:
     from tzk_core.runs.resume import Change
     from tzk_core.training.trainer import Progress
 
+
 @click.command(name="run")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS."
-)
-@click.option(
-    "--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
 @click.pass_context
 def command(
@@ -124,9 +121,7 @@ def _to_resume(config: Path, out: Path | None) -> RunFolder:
     return RunFolder.open(out or config)
 
 
-def _opened(
-    config: Path, overrides: Sequence[str], path: Path
-) -> tuple[RunFolder, Config, tuple[Change, ...]]:
+def _opened(config: Path, overrides: Sequence[str], path: Path) -> tuple[RunFolder, Config, tuple[Change, ...]]:
     """The folder of the run to resume, its config, and what has changed in that.
 
     The last session's config is in run.json, so that edits of the folder's config.toml are noticed as well.
@@ -231,9 +226,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
         folder.write_json(folder.record, record)
 
 
-def _train_and_report(
-    experiment: Experiment, folder: RunFolder, record: dict[str, Any], *, resume: bool
-) -> None:
+def _train_and_report(experiment: Experiment, folder: RunFolder, record: dict[str, Any], *, resume: bool) -> None:
     from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.report import pictures, table
     from tzk_core.runs.record import record_compilation, timed

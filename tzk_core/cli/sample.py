@@ -55,15 +55,9 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
     "--knowledge", multiple=True, help="A knowledge type, such as digit-7; several are all meant. None: the prior."
 )
 @click.option("--without", multiple=True, help="A knowledge type that is to be absent; may be given several times.")
-@click.option(
-    "-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="How many samples."
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same samples."
-)
-@click.option(
-    "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scales the noise."
-)
+@click.option("-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="How many samples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same samples.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scales the noise.")
 @click.option(
     "--characteristics",
     multiple=True,
@@ -197,9 +191,7 @@ def _by_name(
             raise TzkError(f"--characteristics of one of several knowledge types takes its name: {example}")
         name = written or knowledge[0]
         if name not in knowledge:
-            raise TzkError(
-                f"--characteristics of {name!r}, which --knowledge does not name{nearest(name, knowledge)}"
-            )
+            raise TzkError(f"--characteristics of {name!r}, which --knowledge does not name{nearest(name, knowledge)}")
         if name in by_name:
             raise TzkError(f"--characteristics of {name!r} are given twice: which ones?")
         expected = model.find(name).characteristics

@@ -52,9 +52,7 @@ def _in_file(location: Path, prepared: Mapping[str, Any]) -> Path:
     """pydantic's location of a wrong value, less what says which type of a union was tried."""
     value: Any = prepared
     for depth, step in enumerate(location):
-        if not (
-            isinstance(value, Mapping) and step in value or isinstance(value, list) and isinstance(step, int)
-        ):
+        if not (isinstance(value, Mapping) and step in value or isinstance(value, list) and isinstance(step, int)):
             return location[:depth]
         value = value[step]  # type: ignore[index]
     return location

@@ -126,9 +126,7 @@ def addition_from(
     parts: Registry | None = None,
 ) -> AdditionSpec:
     """The same for the tables of a spec."""
-    return _checked(
-        AdditionSpec, ADDITION_MODELS, tables, source=source, overrides=overrides, parts=parts, base=base
-    )
+    return _checked(AdditionSpec, ADDITION_MODELS, tables, source=source, overrides=overrides, parts=parts, base=base)
 
 
 def _checked(
@@ -215,9 +213,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     prepared = copy.deepcopy(dict(raw))
     flow = prepared.setdefault("flow", {}) if ("flow",) in models else prepared.get("flow")
     tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
-    tables += [
-        (table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)
-    ]
+    tables += [(table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)]
     tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
     tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
     for table, model in tables:
@@ -262,8 +258,7 @@ def _sections(
     )
     counts = {"datasets": len(sections.datasets), "knowledge": len(sections.knowledge)}
     sections.whole = all(
-        isinstance(tables := prepared.get(name, []), list) and len(tables) == count
-        for name, count in counts.items()
+        isinstance(tables := prepared.get(name, []), list) and len(tables) == count for name, count in counts.items()
     )
     flow = prepared.get("flow")
     if isinstance(flow, dict) and "layers" in flow:
@@ -291,11 +286,7 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
     def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
         return PartCheck(parts, spec_type, name, own_keys=own_keys(model))
 
-    if (
-        isinstance(flow, dict)
-        and "layers" not in flow
-        and isinstance(recipe := flow.get("recipe", "paper"), str)
-    ):
+    if isinstance(flow, dict) and "layers" not in flow and isinstance(recipe := flow.get("recipe", "paper"), str):
         yield ("flow",), flow, check(FlowRecipe, recipe, FlowTable)
     arrays: tuple[tuple[Path, Any, type[Spec], type[PartTable], str | None], ...] = (
         (

@@ -9,9 +9,7 @@ from tzk_core.settings import TrainingTable
 def merged(config: Config, addition: AdditionSpec) -> Config:
     """The config of the whole, as if all had been there from the start: everything of the run, and what is added."""
     evaluation, more = config.evaluation, addition.evaluation
-    titles = {
-        key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")
-    }
+    titles = {key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")}
     return config.model_copy(
         update={
             "name": addition.name,

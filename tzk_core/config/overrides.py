@@ -67,9 +67,7 @@ def _item(tables: list[Any], step: str, parent: str) -> int:
         return int(step)
     names = [table.get("name") for table in tables if isinstance(table, dict)]
     if step in names:
-        return next(
-            i for i, table in enumerate(tables) if isinstance(table, dict) and table.get("name") == step
-        )
+        return next(i for i, table in enumerate(tables) if isinstance(table, dict) and table.get("name") == step)
     known = [name for name in names if isinstance(name, str)]
     raise _Misplaced(
         f"{parent} has no item {step!r}{nearest(step, known)} "

@@ -107,11 +107,7 @@ def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
     # A column's value is checked with the data; the shortest that it can have stands for it here.
     if message := naming.problem(naming.filled(name, dict.fromkeys(columns, "x"))):
         yield path, message
-    each = {
-        column
-        for column, value in table.present.items()
-        if value in ("each", ("each",)) and column != "dataset"
-    }
+    each = {column for column, value in table.present.items() if value in ("each", ("each",)) and column != "dataset"}
     for column in sorted(set(columns) - each):
         yield path, f'the name has {{{column}}}, so present must say {column} = "each"'
     for column in sorted(each - {*columns, *implied}):
@@ -153,8 +149,7 @@ def _characterised(index: int, table: KnowledgeTable) -> Found:
     if both and table.characterised > table.labelled:  # type: ignore[operator]
         yield (
             path,
-            f"C is kept where the label is, so expected at most labelled = {table.labelled}, "
-            f"got {table.characterised}",
+            f"C is kept where the label is, so expected at most labelled = {table.labelled}, got {table.characterised}",
         )
 
 
@@ -280,6 +275,4 @@ def _published(index: int, row: PublishedTable, sections: Sections) -> Found:
 
 
 def _unknown(what: str, name: str, known: list[str], *, verb: str = "is called") -> str:
-    return f"no {what} {verb} '{name}'" + (
-        nearest(name, known) or f" (there is {', '.join(known) or 'none'})"
-    )
+    return f"no {what} {verb} '{name}'" + (nearest(name, known) or f" (there is {', '.join(known) or 'none'})")

@@ -97,9 +97,7 @@ def _source(module: str) -> Path | None:
     return None
 
 
-def _constructor(
-    node: ast.stmt, definitions: dict[str, Any], seen: tuple[str, ...] = ()
-) -> ast.FunctionDef | None:
+def _constructor(node: ast.stmt, definitions: dict[str, Any], seen: tuple[str, ...] = ()) -> ast.FunctionDef | None:
     """The function whose parameters a call takes; a class may inherit it from a class of the same file."""
     if isinstance(node, ast.FunctionDef):
         return None if node.decorator_list else node

@@ -91,9 +91,7 @@ def start_steps(transform: Composite, z: Tensor) -> None:
         z = part(z)[0]
 
 
-def _steps(
-    shape: tuple[int, ...], steps: int, tile: int, *, initialisation: str, knee: float
-) -> list[Transform]:
+def _steps(shape: tuple[int, ...], steps: int, tile: int, *, initialisation: str, knee: float) -> list[Transform]:
     """On images every second step sees every second pixel: tiles of neighbours and tiles of strided pixels take turns,
     so that information reaches all dimensions. A vector is one tile of all its dimensions.
 

@@ -153,9 +153,7 @@ class Experiment:
         """
         return self.evaluation.evaluable(split)
 
-    def train(
-        self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None
-    ) -> None:
+    def train(self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None) -> None:
         """Train to the end, leaving metrics.csv and checkpoint/ in `folder`.
 
         `resume` goes on from the checkpoint there. With validation data best/ is there too, and the model is then that

@@ -86,9 +86,7 @@ def already_there(path: Path, *, option: bool = True) -> str:
     if not option:
         advice = "name another folder"
     elif (path / "config.toml").is_file():
-        advice = (
-            f"to go on with that run: tzk run {path} --resume; for a new one, name another folder with --out"
-        )
+        advice = f"to go on with that run: tzk run {path} --resume; for a new one, name another folder with --out"
     else:
         advice = "name another folder with --out"
     return f"the run folder {path} is there already, and a run never overwrites one: {advice}"

@@ -60,9 +60,7 @@ def record_validation(record: dict[str, Any], every: int, samples: dict[str, int
     record["validation"] = {"every": every, "samples": samples, "without": without}
 
 
-def record_divergence(
-    record: dict[str, Any], step: int, reason: str, *, back: int | None, best: int | None
-) -> None:
+def record_divergence(record: dict[str, Any], step: int, reason: str, *, back: int | None, best: int | None) -> None:
     """Notes where a training diverged, and the steps that its last and its best checkpoint have now."""
     record["status"] = "diverged"
     record["diverged"] = {"step": step, "reason": reason, "checkpoint_step": back, "best_step": best}

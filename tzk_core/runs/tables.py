@@ -16,9 +16,7 @@ from tzk_core.random_streams import stream
 
 def datasets_of(config: Config) -> dict[str, Dataset]:
     """The data sets of a config by name; most read data with their first split."""
-    return {
-        table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets
-    }
+    return {table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets}
 
 
 def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:

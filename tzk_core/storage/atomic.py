@@ -193,9 +193,7 @@ def is_temporary(path: Path) -> bool:
 
 
 PARTIAL, ASIDE = "partial", "aside"
-_TEMPORARY = re.compile(
-    rf"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{{8}}\.(?P<what>{PARTIAL}|{ASIDE})", re.DOTALL
-)
+_TEMPORARY = re.compile(rf"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{{8}}\.(?P<what>{PARTIAL}|{ASIDE})", re.DOTALL)
 
 
 def _make(fresh: Path, path: Path) -> None:

@@ -43,9 +43,7 @@ class OpaqueKnowledge:
     reason: str
 
 
-def save_checkpoint(
-    model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None, *, half: bool = False
-) -> None:
+def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None, *, half: bool = False) -> None:
     """Write the model, and the state of its training, as `folder`, replacing what was there as a whole.
 
     half: float32 tensors whose every value float16 has exactly are written so, as `packing` makes them. They are read
@@ -207,9 +205,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return trainer_of(folder).trainer()
 
 
-def knowledge_file(
-    name: str, kind: Knowledge, core: str, *, half: bool = False
-) -> tuple[dict[str, Any], bytes]:
+def knowledge_file(name: str, kind: Knowledge, core: str, *, half: bool = False) -> tuple[dict[str, Any], bytes]:
     """What the manifest says of a knowledge type, but for its file, and the file; `half` as in `save_checkpoint`."""
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
     return entry, save_tensors(tensors.stored(kind, half=half), metadata={"tzk": json.dumps({"name": name, **entry})})

@@ -181,9 +181,7 @@ def remove_knowledge(
         return _copied(folder, out, changed, trained="trainer" in manifest, without=removed)
 
 
-def _copied(
-    folder: Path, out: str | Path | None, changed: Changed, *, trained: bool, **difference: Any
-) -> Changed:
+def _copied(folder: Path, out: str | Path | None, changed: Changed, *, trained: bool, **difference: Any) -> Changed:
     """Writes the changed checkpoint; `changed` with what is lost by it. `trained`: whether the old one could go on."""
     if out is not None and os.path.lexists(out):
         raise TzkError(f"{out} is there already, and nothing is overwritten: name a new folder")
@@ -206,9 +204,7 @@ def _usable(file: KnowledgeFile, path: Path, model: TzK, *, run: str | Path, cor
             "knowledge type knows is about the latents of one shared flow, and means nothing to another of the same "
             "shape. Import it into a run with its own shared flow, or train such knowledge here"
         )
-    kind = load_knowledge(
-        file.name, file.entry, file.content, latent_shape=model.latent_shape, where=path
-    )
+    kind = load_knowledge(file.name, file.entry, file.content, latent_shape=model.latent_shape, where=path)
     if isinstance(kind, OpaqueKnowledge):
         raise TzkError(f"{path} cannot be imported: {kind.reason}")
     return kind

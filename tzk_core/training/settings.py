@@ -67,7 +67,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         if self.compile is True:
             raise TzkError(
                 f"compile = true is for up to {most} knowledge types here, and the model has {types}: with more, every "
-                f"step evaluates others. Write compile = false, or \"auto\"; or, for up to {MANY}, a larger "
+                f'step evaluates others. Write compile = false, or "auto"; or, for up to {MANY}, a larger '
                 f"`negatives` than {self.negatives}"
             )
         return False

@@ -96,9 +96,7 @@ class Trainer(Steps):
         finally:
             self.close()
 
-    def _train(
-        self, folder: Path | None, saved_to: Path | None, progress: Callable[[Progress], None] | None
-    ) -> None:
+    def _train(self, folder: Path | None, saved_to: Path | None, progress: Callable[[Progress], None] | None) -> None:
         """The steps of `run`, each with what is due after it."""
         settings, clock = self.settings, _Clock(self.step, self.seconds)
         while self.step < settings.steps:

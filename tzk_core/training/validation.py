@@ -160,8 +160,11 @@ class Watch:
 
     def over(self, step: int) -> bool:
         """Whether the last `patience` validations brought nothing better; never with a patience of 0."""
-        return self.on and self.patience > 0 and self.best is not None and (
-            step - self.best.step >= self.patience * self.every
+        return (
+            self.on
+            and self.patience > 0
+            and self.best is not None
+            and (step - self.best.step >= self.patience * self.every)
         )
 
     def go_back(self, step: int) -> None:

@@ -137,9 +137,7 @@ def _check_start(
             raise TzkError(f"groups of {name!r} are expected as ({count},) integers, a torch tensor; got {got}")
 
 
-def _check_presence_names(
-    model: TzK, knowledge: Mapping[str, Knowledge], presence: Mapping[str, Tensor]
-) -> list[str]:
+def _check_presence_names(model: TzK, knowledge: Mapping[str, Knowledge], presence: Mapping[str, Tensor]) -> list[str]:
     """The older knowledge types in `presence`; `TzkError` for one that is unknown, or implied by nothing new."""
     for name in knowledge:
         if name not in presence:
