@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -40,18 +39,9 @@ def paper(
     return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
 
 
-def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
-    """Arguments of an older `state_version`: before the second, SymLog had no knee."""
-    return {"knee": 0.0, **arguments} if version < 2 else arguments
-
-
-def upgrade(state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
-    """The state dict of an older `state_version`, which has the same tensors."""
-    return state
-
-
+upgrade_arguments = SymLog.upgrade_arguments  # what the recipe gained is the knee of its SymLogs
 paper.state_version = 2  # type: ignore[attr-defined]
-paper.upgrade = upgrade  # type: ignore[attr-defined]
+paper.upgrade = SymLog.upgrade  # type: ignore[attr-defined]
 paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
 
 
