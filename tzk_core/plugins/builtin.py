@@ -22,7 +22,6 @@ class Core:
                 ("flow", "flow:FlowKnowledge", "p(z given C): a conditional Gaussian, then flow steps"),
                 ("gaussian", "gaussian:GaussianKnowledge", "p(z given C): a conditional Gaussian"),
                 ("low-rank", "low_rank:LowRankKnowledge", "p(z given C): a small Gaussian for a large, multi-scale z"),
-                ("few-shot", "few_shot:FewShotKnowledge", "p(z given C): in closed form from 1 to 20 samples"),
             )
         ]
 

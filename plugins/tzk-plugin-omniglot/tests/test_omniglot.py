@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from tzk_plugin_omniglot import drawings, tzk_datasets
 from tzk_plugin_omniglot.omniglot import Omniglot
+from tzk_plugin_outside.reading import read_all
 
-from tzk_core.data.reading import read_all
 from tzk_core.errors import TzkError
 
 SIDE = 105
