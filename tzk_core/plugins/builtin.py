@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric
 from tzk_core.version import DISTRIBUTION
 
 
@@ -68,6 +68,11 @@ class Core:
     def tzk_flow_recipes(self) -> Iterable[FlowRecipe]:
         summary = "steps of tiled convolution, affine and SymLog (Livne & Fleet 2018)"
         return [FlowRecipe("paper", "tzk_core.recipes.paper:paper", summary)]
+
+    @hookimpl
+    def tzk_metrics(self) -> Iterable[Metric]:
+        summary = "accuracies of partitions and of finite C; results always have it"
+        return [Metric("classification", "tzk_core.evaluation.classification:Classification", summary)]
 
 
 class Nflows:
