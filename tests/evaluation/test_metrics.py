@@ -229,6 +229,7 @@ def test_its_arguments_are_checked_like_those_of_any_part(site: Path) -> None:
         assert words in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_run_has_it_in_its_results_and_eval_and_describe_know_it(site: Path) -> None:
     """In real processes, with a plugin that is installed."""
     (site / "c.toml").write_text(
