@@ -13,7 +13,6 @@ from torch import distributions as torch_distributions
 
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
-from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import FittedGaussian, StandardGaussian, StandardLogistic
 from tzk_core.recipes.paper import flow_steps
@@ -46,8 +45,6 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], Reparametrised], int | None]] = {
     "fitted": (fitted, None),
     "conditional gaussian": (lambda: ConditionalGaussian((2,), 3, hidden=8), 3),
     "conditional gaussian of images": (lambda: ConditionalGaussian((1, 2, 2), 3, hidden=8), 3),
-    "factors": (lambda: FactorGaussian((2,), 3), 3),
-    "factors of images": (lambda: FactorGaussian((1, 2, 2), 3), 3),
     "conditional flow": (lambda: conditional_flow((2,)), 3),
     "conditional flow of images": (lambda: conditional_flow((1, 4, 4)), 3),
 }

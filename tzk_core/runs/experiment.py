@@ -131,7 +131,7 @@ class Experiment:
         for name, samples in splits["validation"].items():
             if not len(samples):
                 notes.append(
-                    f"The validation split of {name!r} is empty: `tzk score` and `tzk ood` choose no threshold on it."
+                    f"The validation split of {name!r} is empty: nothing is validated on it, and no threshold chosen."
                 )
         return {
             "device": str(self.device),

@@ -14,6 +14,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.files import check_regular
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.moved import home_of
 from tzk_core.names import key
 from tzk_core.storage import atomic
 from tzk_core.storage.checkpoint import (
@@ -26,7 +27,6 @@ from tzk_core.storage.checkpoint import (
 from tzk_core.storage.knowledge_format import KnowledgeFile, parse_export
 from tzk_core.storage.places import BEST, LAST, checkpoint_in
 from tzk_core.storage.stored import manifest_of, read_stored
-from tzk_core.version import current_name
 
 SUFFIX = ".safetensors"
 SHORT = 12
@@ -213,13 +213,14 @@ def _usable(file: KnowledgeFile, path: Path, model: TzK, *, run: str | Path, cor
 def _listed(model: TzK, name: str, entry: Mapping[str, Any], *, size: int) -> dict[str, Any]:
     kind = dict(model.named_knowledge()).get(name)
     part = entry["part"] or {}
+    home = home_of(part) if part else None
     arguments = part.get("arguments", {})
     present = None if kind is None else kind.log_prob_presence().present.exp().item()
     return {
         "name": name,
         "type": part.get("name"),
-        "plugin": part.get("plugin"),
-        "distribution": current_name(part["distribution"]) if "distribution" in part else None,
+        "plugin": home.plugin if home else None,
+        "distribution": home.distribution if home else None,
         "version": part.get("version"),
         "arguments": dict(arguments),
         "parameters": None if kind is None else sum(parameter.numel() for parameter in kind.parameters()),

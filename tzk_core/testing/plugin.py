@@ -24,12 +24,18 @@ HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL"
 """Modules that the registration of a plugin may not import, since `tzk --help` would wait for them."""
 
 
+_CALLED: dict[type[specs.Spec], tuple[str, str]] = {
+    specs.Metric: ("rows", "a class with columns and a method rows(evaluated)")
+}
+"""By type of part, the method that its target has to have, and what that is in words."""
+
+
 def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Check that registration imports nothing heavy, and that every target is what its spec says.
 
     Registration is tried in a fresh interpreter. A flow layer has to be an nflows `Transform`, a knowledge type a
-    `Knowledge`, a command a click command. A data set has defaults for all its arguments. An implementation takes its
-    layer's arguments, or none if it computes several layers.
+    `Knowledge`, a command a click command, a metric a class with `rows`. A data set has defaults for all its arguments.
+    An implementation takes its layer's arguments, or none if it computes several layers.
 
     Args:
         entry_point: as `pyproject.toml` announces it, "my_package.plugin" or "my_package.plugin:object".
@@ -85,8 +91,9 @@ def _fault_of(spec: specs.Spec) -> str:
     base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge}.get(type(spec))
     if base is not None and not (inspect.isclass(target) and issubclass(target, base)):
         return f"{what} should be a subclass of {base.__module__}.{base.__name__}; got {target!r}"
-    if not callable(target):
-        return f"{what} should be a class or a function; got {target!r}"
+    method, wanted = _CALLED.get(type(spec), ("__call__", "a class or a function"))
+    if not callable(getattr(target, method, None)):
+        return f"{what} should be {wanted}; got {target!r}"
     parameters = inspect.signature(target).parameters
     positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     if positional:
