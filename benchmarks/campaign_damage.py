@@ -72,7 +72,7 @@ WAYS: dict[str, Callable[..., bytes]] = {
     "zeros from there": lambda content, place, source: content[:place] + bytes(len(content) - place),
     "a byte more": lambda content, place, source: content[:place] + source.randbytes(1) + content[place:],
     "a byte less": lambda content, place, source: content[:place] + content[place + 1 :],
-    "bytes repeated": lambda content, place, source: content[:place] + content[: len(content) - place],
+    "its beginning again": lambda content, place, source: content + content[: place + 1],
 }
 
 
