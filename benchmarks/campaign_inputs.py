@@ -31,6 +31,89 @@ KEYS: dict[str, list[Any]] = {
 }
 """What configs may hold beside what the small one has, so that it is altered as well."""
 
+OVERRIDDEN = (
+    *(
+        "seed",
+        "name",
+        "dtype",
+        "flow",
+        "flow.layers",
+        "flow.layers.0.type",
+        "flow.base",
+        "flow.tile",
+        "datasets",
+        "x.y",
+    ),
+    *(
+        "datasets.moons",
+        "datasets.moons.train",
+        "datasets.moons.type",
+        "datasets." + "9" * 5000 + ".train",
+        "datasets.1.x",
+    ),
+    *(
+        "knowledge.moons.hidden",
+        "knowledge.moons.present",
+        "knowledge.moons.name",
+        "knowledge.0.type",
+        "a." * 2000 + "b",
+    ),
+    *(
+        "training",
+        "training.steps",
+        "training.batch_size",
+        "training.learning_rate",
+        "training.clip",
+        "",
+        ".",
+        "training.",
+    ),
+    *(
+        "evaluation.importance_samples",
+        "evaluation.partitions.all",
+        "objective.slack",
+        "objective.prior",
+        "plugins",
+        "κ",
+    ),
+)
+TEXTS = (
+    *(
+        "",
+        "0",
+        "-1",
+        "1",
+        "3",
+        "1e9",
+        "1e400",
+        "nan",
+        "-inf",
+        "9" * 5000,
+        "0x" + "f" * 5000,
+        "[" * 3000,
+        "{a=" * 3000,
+        "true",
+    ),
+    *(
+        "x",
+        '"x"',
+        "'",
+        '"""',
+        "[]",
+        "[1]",
+        "{}",
+        "{dataset='moons'}",
+        "gaussian",
+        "1979-05-27",
+        "07:32:00",
+        "1\n[x]",
+        "κ",
+        "#",
+    ),
+    *("\x00", "\ufeff1", "\u202e", "x" * 5000, "1_000", "+0", "two-moons", '["moons"]', "[{}]", "10000000000000", "=1"),
+)
+"""What overrides name, and the values that they give."""
+
 SHORT = ("training.steps=1", "training.initialisation=16")
 TRAINED = 8
 """One in so many configs that are right is trained for a step as well, the others planned."""
@@ -53,6 +136,8 @@ def _configs(world: World, source: random.Random) -> Works:
             mutate(tables, source)
         train = source.randrange(TRAINED) == 0
         yield json.dumps(tables)[:400], partial(_used, path, tables, train=train)
+        override = f"{source.choice(OVERRIDDEN)}={source.choice(TEXTS)}"
+        yield f"override {override:.400}", partial(_overridden, world.config, override, train=train)
         where, how = source.choice(ways)
         content = altered(text, source, where, how=how)
         if content is not None:
@@ -69,6 +154,13 @@ def _used(path: Path, content: Any, *, train: bool) -> str:
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
     words = SHORT if train else ("--dry-run",)
     tzk("run", path, "--out", path.with_suffix(""), *words)
+    return ""
+
+
+def _overridden(config: Path, override: str, *, train: bool) -> str:
+    out = config.with_name("overridden")
+    shutil.rmtree(out, ignore_errors=True)
+    tzk("run", config, override, "--out", out, *(SHORT if train else ("--dry-run",)))
     return ""
 
 

@@ -260,7 +260,7 @@ def _is_in_use(temporary: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):  # there may be none, or the disk may be gone
