@@ -18,12 +18,12 @@ from campaign_kills import OPERATIONS
 from campaign_world import (
     LONGER,
     LOST,
-    PATIENCE,
     SILENT,
     Ending,
     Tries,
     Works,
     World,
+    be_patient,
     ended,
     figures,
     finish,
@@ -105,14 +105,14 @@ def _hesitant(work: Callable[[], str]) -> str:
 
 def _replace(place: Path, models: list[TzK]) -> str:
     for step in count(1):
-        signal.alarm(PATIENCE)  # it goes on for as long as it is read
+        be_patient()  # it goes on for as long as it is read
         save_checkpoint(models[step % 2], place, {"step": step})
     return ""
 
 
 def _change(world: World, run: Path) -> str:
     while True:
-        signal.alarm(PATIENCE)
+        be_patient()
         tzk("knowledge", "import", run, world.export, "--as", "new")
         tzk("knowledge", "remove", run, "new")
 

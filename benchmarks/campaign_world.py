@@ -55,8 +55,8 @@ LOST, TRACEBACK, SILENT = "lost", "traceback", "silent"
 TOGETHER = 25
 """So many tries share a forked child, which costs as much as some of them."""
 
-PATIENCE = 60
-"""Seconds after which a try is taken to hang."""
+PATIENCE, WAITING = 60, 900
+"""Seconds of computing, and of time on the clock, after which a try is taken to hang: a busy machine is no fault."""
 
 MEMORY = 2**34
 """Bytes of addresses that a child may take beyond what it starts with: a size in a file is not believed."""
@@ -91,6 +91,12 @@ def ended(work: Callable[[], str]) -> Ending:
         return Ending(TRACEBACK, f"{error!r:.200} in {Path(frame.filename).name}:{frame.lineno}")
 
 
+def be_patient() -> None:
+    """Let this process be ended if it takes longer than that from now on."""
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    signal.alarm(WAITING)
+
+
 def start(*works: Callable[[], Ending]) -> tuple[int, int]:
     """A forked child that works; its process number, and a pipe on which its endings come, one a line."""
     reading, writing = os.pipe()
@@ -105,7 +111,7 @@ def start(*works: Callable[[], Ending]) -> tuple[int, int]:
         resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
         with os.fdopen(writing, "w") as pipe:
             for work in works:
-                signal.alarm(PATIENCE)
+                be_patient()
                 print(json.dumps(asdict(work())), file=pipe, flush=True)
     finally:
         os._exit(0)

@@ -75,11 +75,11 @@ def test_how_work_ends_is_told_from_within_a_child_as_well(name: str) -> None:
 
 
 def test_a_signal_ends_one_try_and_those_after_it_go_on() -> None:
-    tries = [("a", lambda: ""), ("b", lambda: dying(signal.SIGALRM)), ("c", lambda: dying(signal.SIGKILL))]
+    tries = [("a", lambda: ""), ("b", lambda: dying(signal.SIGPROF)), ("c", lambda: dying(signal.SIGKILL))]
     endings = dict(in_children([*tries, ("d", lambda: LOST)]))
     assert list(endings) == ["a", "b", "c", "d"]
     assert endings["a"] == Ending() and endings["d"] == Ending(LOST)
-    assert endings["b"] == Ending(TRACEBACK, "ended by SIGALRM") and endings["c"].message == "ended by SIGKILL"
+    assert endings["b"] == Ending(TRACEBACK, "ended by SIGPROF") and endings["c"].message == "ended by SIGKILL"
 
 
 def test_what_fails_is_counted_and_calls_are_added_up(tmp_path: Path) -> None:
