@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tzk_core.config import toml
 from tzk_core.config.arguments import PartCheck
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
@@ -77,12 +77,12 @@ def read_toml(path: FilePath | str) -> dict[str, Any]:
     """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
     try:
-        return tomllib.loads(_text(path))
+        return toml.parse(_text(path))
     except NotRegular as error:
         raise ConfigError([Problem(str(path), "", f"expected a TOML file, got {error.kind}")]) from None
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except toml.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
     except UnicodeDecodeError as error:
         message = f"not UTF-8, as TOML is ({error.reason} at byte {error.start}): save it as UTF-8"

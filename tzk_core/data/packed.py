@@ -6,6 +6,7 @@ import math
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,9 +35,9 @@ def check_declared(packed: zipfile.ZipFile, path: Path, most: int | None = None)
     Raises:
         ValueError: for a name that occurs twice, encryption, or too many bytes.
     """
-    names = [member.filename for member in packed.infolist()]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    names = Counter(member.filename for member in packed.infolist())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is in it twice")
     for member in packed.infolist():
         if member.flag_bits & 1:
             raise ValueError(f"{member.filename} is encrypted")

@@ -137,6 +137,7 @@ class Experiment:
             "device": str(self.device),
             "parameters": {"flow": _count(self.model.flow)}
             | {name: _count(knowledge) for name, knowledge in self.model.named_knowledge()},
+            "observations": {"shape": list(self.shape), "levels": self.levels},
             "data": {name: {split: len(splits[split][name]) for split in splits} for name in self.datasets},
             "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,
