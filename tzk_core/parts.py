@@ -63,10 +63,13 @@ def _within(value: Any) -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class FlowParts:
-    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers."""
+    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers.
+
+    base: the name alone of a density of the core, which has no arguments.
+    """
 
     shape: tuple[int, ...]
-    base: str
+    base: str | Part
     recipe: Part | None = None
     layers: tuple[Part, ...] = ()
 
@@ -77,7 +80,7 @@ class FlowParts:
     def from_json(cls, written: Mapping[str, Any]) -> FlowParts:
         return cls(
             tuple(written["shape"]),
-            written["base"],
+            written["base"] if isinstance(written["base"], str) else Part.from_json(written["base"]),
             Part.from_json(written["recipe"]) if written["recipe"] else None,
             tuple(Part.from_json(part) for part in written["layers"]),
         )

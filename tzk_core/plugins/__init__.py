@@ -17,6 +17,7 @@ from tzk_core.plugins.registry import (
 )
 from tzk_core.plugins.specs import (
     SPEC_TYPES,
+    Base,
     Command,
     Dataset,
     FaultySpec,
@@ -24,6 +25,10 @@ from tzk_core.plugins.specs import (
     FlowRecipe,
     Implementation,
     KnowledgeType,
+    ObjectiveTerm,
+    Optimizer,
+    Sampler,
+    Schedule,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -31,6 +36,7 @@ from tzk_core.plugins.validation import GROUP
 __all__ = [
     "GROUP",
     "SPEC_TYPES",
+    "Base",
     "Command",
     "Dataset",
     "FaultyPlugins",
@@ -41,10 +47,14 @@ __all__ = [
     "KnowledgeType",
     "MissingPlugin",
     "NameClash",
+    "ObjectiveTerm",
+    "Optimizer",
     "PartNotLoadable",
     "PluginRecord",
     "Registered",
     "Registry",
+    "Sampler",
+    "Schedule",
     "Spec",
     "UnknownPart",
     "hookimpl",

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+from tzk_core.plugins.specs import (
+    Base,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Optimizer,
+    Sampler,
+    Schedule,
+    Spec,
+)
 from tzk_core.version import DISTRIBUTION
 
 
@@ -69,6 +79,31 @@ class Core:
     def tzk_flow_recipes(self) -> Iterable[FlowRecipe]:
         summary = "steps of tiled convolution, affine and SymLog (Livne & Fleet 2018)"
         return [FlowRecipe("paper", "tzk_core.recipes.paper:paper", summary)]
+
+    @hookimpl
+    def tzk_optimizers(self) -> Iterable[Optimizer]:
+        return [Optimizer("adam", "tzk_core.training.optimizers:Adam", "Adam (Kingma & Ba 2015), fused")]
+
+    @hookimpl
+    def tzk_schedules(self) -> Iterable[Schedule]:
+        return [
+            Schedule("cosine", "tzk_core.training.schedules:cosine", "falls to zero along half a cosine"),
+            Schedule("constant", "tzk_core.training.schedules:constant", "the full rate at every step"),
+        ]
+
+    @hookimpl
+    def tzk_bases(self) -> Iterable[Base]:
+        return [
+            Base("gaussian", "tzk_core.distributions.standard:StandardGaussian", "N(0, I)"),
+            Base("logistic", "tzk_core.distributions.standard:StandardLogistic", "a product of logistics (NICE)"),
+        ]
+
+    @hookimpl
+    def tzk_samplers(self) -> Iterable[Sampler]:
+        return [
+            Sampler("smc", "tzk_core.model.samplers:SequentialMonteCarlo", "tempered, resampled and moved particles"),
+            Sampler("rejection", "tzk_core.model.samplers:Rejection", "exact and independent samples, many tries"),
+        ]
 
 
 class Nflows:
@@ -139,6 +174,9 @@ LEFT_OUT: dict[str, str] = {
     "AffineTransform": "is deprecated: use 'affine', or 'pointwise-affine-transform' for a fixed one",
 }
 """Transforms of nflows that are not offered, and the reason."""
+
+MOVED: dict[tuple[type[Spec], str], str] = {(Optimizer, "muon"): "tzk-plugin-glow"}
+"""Parts that the core had before, and the distribution that has them now, for the message that says what to install."""
 
 CORE, NFLOWS = Core(), Nflows()
 BUILTIN = {"tzk": Builtin(DISTRIBUTION, CORE), "nflows": Builtin("nflows", NFLOWS)}

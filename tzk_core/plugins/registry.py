@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
+from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, MOVED, registered_name
 from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
 from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
 from tzk_core.plugins.validation import GROUP
@@ -200,6 +200,8 @@ class Registry:
         message = f"no {spec_type.kind} is called {name!r}{nearest(name, known)}"
         if spec_type is FlowLayer and plain in _LEFT_OUT:
             message += f" ({_LEFT_OUT[plain]})"
+        if (home := MOVED.get((spec_type, plain))) and not plugin:
+            message += f": it is a part of {home} now: pip install {home}"
         faulty = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]
         if faulty:
             message += "; not available: " + "; ".join(str(record) for record in faulty)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
-from tzk_core.plugins import FlowLayer, FlowRecipe, PartNotLoadable, Spec, UnknownPart, registry
+from tzk_core.plugins import Base, FlowLayer, FlowRecipe, PartNotLoadable, Spec, UnknownPart, registry
 from tzk_core.storage import tensors
 
 
@@ -55,6 +55,10 @@ def _hash(flow: SharedFlow, parts: FlowParts | None, state: Mapping[str, Tensor]
 
 def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:
     """Raises `TzkError` where a flow is not built as the one in `folder` is: equal weights would be another density."""
+    bases = [each.parts.base if each.parts else type(each.base).__name__ for each in (saved, flow)]
+    names = [(base.qualified_name, dict(base.arguments)) if isinstance(base, Part) else (base, {}) for base in bases]
+    if all(each.parts for each in (saved, flow)) and names[0] != names[1]:
+        raise TzkError(f"the flow in {folder} has the base {names[0][0]} {names[0][1]}: write that under [flow]")
     recipes = [each.parts and each.parts.recipe for each in (saved, flow)]
     arguments = [dict(recipe.arguments) if recipe else {} for recipe in recipes]
     keys = sorted({*arguments[0], *arguments[1]})
@@ -68,11 +72,12 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
 
     Raises `TzkError` naming the distributions to install where parts are missing, or older than what wrote the state.
     """
-    outer = [("transform.", parts.recipe)] if parts.recipe else []
-    outer += [(f"transform._transforms.{index}.", part) for index, part in enumerate(parts.layers)]
+    outer: list[tuple[str, type[Spec], Part]] = []
+    outer += [("transform.", FlowRecipe, parts.recipe)] if parts.recipe else []
+    outer += [(f"transform._transforms.{index}.", FlowLayer, part) for index, part in enumerate(parts.layers)]
+    outer += [("base.", Base, parts.base)] if isinstance(parts.base, Part) else []
     missing: dict[str, str] = {}
-    for prefix, whole in outer:
-        spec_type = FlowRecipe if whole is parts.recipe else FlowLayer
+    for prefix, spec_type, whole in outer:
         for part in whole.within():
             try:
                 target = registry().find(spec_type if part is whole else FlowLayer, part.qualified_name).load()
@@ -105,7 +110,10 @@ def _upgraded(state: dict[str, Tensor], prefix: str, upgrade: Upgrade, *, versio
 def _as_first_written(parts: FlowParts) -> FlowParts:
     """The parts without arguments that they gained since, where these change nothing."""
     recipe = _without_gained(FlowRecipe, parts.recipe) if parts.recipe else None
-    return replace(parts, recipe=recipe, layers=tuple(_without_gained(FlowLayer, part) for part in parts.layers))
+    base = _without_gained(Base, parts.base) if isinstance(parts.base, Part) else parts.base
+    return replace(
+        parts, base=base, recipe=recipe, layers=tuple(_without_gained(FlowLayer, part) for part in parts.layers)
+    )
 
 
 def _without_gained(kind: type[Spec], part: Part) -> Part:

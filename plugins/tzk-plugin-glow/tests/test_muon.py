@@ -7,8 +7,14 @@ import math
 import pytest
 import torch
 from torch import nn
+from tzk_plugin_glow.muon import LEAST, Muon, MuonWithAdam, matrices_of, orthogonal
 
-from tzk_core.training.muon import LEAST, Muon, MuonWithAdam, matrices_of, orthogonal
+from tzk_core.training.optimizers import Trained
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_whatever_ran_before() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("shape", [(32, 80), (80, 32), (48, 48)])
@@ -61,10 +67,12 @@ def test_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
     def fresh() -> tuple[nn.Sequential, MuonWithAdam]:
         torch.manual_seed(1)
         module = nn.Sequential(nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 2))
-        first = module[0].weight
-        others = [each for each in module.parameters() if each is not first]
-        groups = [{"params": [first], "lr": 0.01}], [{"params": others, "lr": 0.01}]
-        return module, MuonWithAdam(*groups, betas=(0.9, 0.99))
+        groups = [{"params": list(module.parameters()), "rate": 0.01, "lr": 0.01}]
+        optimiser = MuonWithAdam(Trained(groups, [module], 0.01, (0.9, 0.99)))
+        assert [len(group["params"]) for group in optimiser.param_groups] == [1, 3]
+        for group in optimiser.param_groups:
+            group["lr"] = group["rate"]
+        return module, optimiser
 
     def advance(module: nn.Module, optimiser: MuonWithAdam, steps: range) -> float:
         for step in steps:
