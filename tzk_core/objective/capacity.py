@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -62,8 +62,8 @@ class Objective:
 
     def encoder(self, flow: SharedFlow) -> SharedFlow:
         """The shared flow as the evaluator encodes by it."""
-        encoder: SharedFlow = getattr(self.evaluator, "flow", flow)
-        return encoder
+        encoder: Any = getattr(self.evaluator, "flow", flow)
+        return encoder if isinstance(encoder, SharedFlow) else flow
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def call_part(part: Registered, arguments: Mapping[str, Any], *supplied: Any) ->
     target = part.load()
     what = f"{part.spec.kind} {part.name!r} ({part.distribution} {part.version})"
     taken = _taken(target, len(supplied))
-    for key in arguments if taken is not None else ():
-        if key not in taken:
+    for key in arguments:
+        if taken is not None and key not in taken:
             hint = nearest(key, taken) or f" (it takes {', '.join(taken) or 'none'})"
             raise TzkError(f"{what} takes no argument {key!r}{hint}")
     try:

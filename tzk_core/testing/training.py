@@ -82,7 +82,7 @@ def _advance(module: _Problem, optimizer: Optimiser, steps: range, *, share: flo
         for group in optimizer.param_groups:
             group["lr"] = group["rate"] * share
         optimizer.zero_grad(set_to_none=True)
-        module.loss(step).backward()  # type: ignore[no-untyped-call]
+        module.loss(step).backward()
         optimizer.step()
 
 
