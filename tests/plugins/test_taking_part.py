@@ -200,6 +200,13 @@ def test_a_base_that_cannot_be_built_says_why(base: Any, message: str) -> None:
         made(base=base)
 
 
+def test_a_training_does_not_go_on_with_another_base(tmp_path: Path) -> None:
+    trainer().save(tmp_path)
+    other = Trainer(made(base="logistic"), InOrder(), Settings(steps=4), levels=None)
+    with pytest.raises(TzkError, match=r"has the base gaussian, not logistic: write that under \[flow\]"):
+        other.resume(tmp_path)
+
+
 # terms of the objective
 
 
@@ -331,6 +338,26 @@ def test_smc_is_what_it_was(trained: TzK) -> None:
     composition = trained.compose("left", "low")
     default, named = composition.sample(16), composition.sample(16, sampler={"type": "smc", "moves": 8})
     assert torch.equal(default, named) and not torch.equal(default, composition.sample(16, sampler="rejection"))
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        ("smc", ["tempering", "of the last moves"]),
+        ("rejection", ["sampler", "rejection", "acceptance"]),
+        ("parts/resampling", ["sampler", "parts/resampling"]),
+    ],
+)
+def test_the_command_samples_by_name(
+    trained: TzK, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, words: list[str]
+) -> None:
+    monkeypatch.setattr("tzk_core.load", lambda path: trained)
+    (tmp_path / "config.toml").write_text(config_from(TABLES).to_toml())
+    asked = ["sample", str(tmp_path), "--knowledge", "left", "--knowledge", "low", "-n", "5", "--sampler", sampler]
+    done = CliRunner().invoke(main, [*asked, "-o", str(tmp_path / "samples.npz")], catch_exceptions=False)
+    assert done.exit_code == 0 and all(word in done.output for word in words), done.output
+    assert ("tempering" in done.output) == (sampler == "smc")
 
 
 # from a config

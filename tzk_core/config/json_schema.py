@@ -36,8 +36,8 @@ def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
     """The object that a table, or each of an array of tables, has to fit, in the schema of a whole file."""
     entry = schema["properties"][table]
     reference: str = entry.get("items", entry)["$ref"]
-    found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return found
+    of_table: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return of_table
 
 
 def _as_written(schema: Any) -> Any:

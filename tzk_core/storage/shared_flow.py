@@ -55,16 +55,22 @@ def _hash(flow: SharedFlow, parts: FlowParts | None, state: Mapping[str, Tensor]
 
 def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:
     """Raises `TzkError` where a flow is not built as the one in `folder` is: equal weights would be another density."""
-    bases = [each.parts.base if each.parts else type(each.base).__name__ for each in (saved, flow)]
-    names = [(base.qualified_name, dict(base.arguments)) if isinstance(base, Part) else (base, {}) for base in bases]
-    if all(each.parts for each in (saved, flow)) and names[0] != names[1]:
-        raise TzkError(f"the flow in {folder} has the base {names[0][0]} {names[0][1]}: write that under [flow]")
-    recipes = [each.parts and each.parts.recipe for each in (saved, flow)]
+    if saved.parts and flow.parts:
+        expected, got = _base_of(saved.parts), _base_of(flow.parts)
+        if got != expected:
+            raise TzkError(f"the flow in {folder} has the base {expected}, not {got}: write that under [flow]")
+    recipes = [built.parts and built.parts.recipe for built in (saved, flow)]
     arguments = [dict(recipe.arguments) if recipe else {} for recipe in recipes]
     keys = sorted({*arguments[0], *arguments[1]})
     if differ := [key for key in keys if arguments[0].get(key) != arguments[1].get(key)]:
-        said = ", ".join(f"{key} = {arguments[0].get(key)}, not {arguments[1].get(key)}" for key in differ)
-        raise TzkError(f"the flow in {folder} has {said}: write that under [flow]")
+        listed = ", ".join(f"{key} = {arguments[0].get(key)}, not {arguments[1].get(key)}" for key in differ)
+        raise TzkError(f"the flow in {folder} has {listed}: write that under [flow]")
+
+
+def _base_of(parts: FlowParts) -> str:
+    """The density of a latent, as a message has it."""
+    base = parts.base
+    return f"{base.qualified_name} {dict(base.arguments)}" if isinstance(base, Part) else base
 
 
 def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -116,29 +122,29 @@ def _as_first_written(parts: FlowParts) -> FlowParts:
     )
 
 
-def _without_gained(kind: type[Spec], part: Part) -> Part:
+def _without_gained(spec_type: type[Spec], part: Part) -> Part:
     """The part, and the layers in its arguments, without arguments at the value that stands for an older version."""
     try:
-        target = registry().find(kind, part.qualified_name).load()
+        target = registry().find(spec_type, part.qualified_name).load()
     except (UnknownPart, PartNotLoadable):
         return part
     upgrade = getattr(target, "upgrade_arguments", None)
     gained = upgrade({}, 1) if upgrade is not None else {}
-    kept = {key: value for key, value in part.arguments.items() if key not in gained or value != gained[key]}
-    return replace(part, arguments={key: _in_argument(value) for key, value in kept.items()})
+    rest = {key: value for key, value in part.arguments.items() if key not in gained or value != gained[key]}
+    return replace(part, arguments={key: _in_argument(value) for key, value in rest.items()})
 
 
 def _in_argument(value: Any) -> Any:
     if isinstance(value, Part):
         return _without_gained(FlowLayer, value)
     if isinstance(value, Mapping):
-        return {key: _in_argument(each) for key, each in value.items()}
-    return [_in_argument(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _in_argument(item) for key, item in value.items()}
+    return [_in_argument(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _without_versions(value: Any) -> Any:
     if isinstance(value, dict):
         left_out = {"distribution", "version", "state_version"}
-        kept = set(value) - left_out if left_out < set(value) else set(value)
-        return {key: _without_versions(value[key]) for key in kept}
-    return [_without_versions(each) for each in value] if isinstance(value, list | tuple) else value
+        keys = set(value) - left_out if left_out < set(value) else set(value)
+        return {key: _without_versions(value[key]) for key in keys}
+    return [_without_versions(item) for item in value] if isinstance(value, list | tuple) else value
