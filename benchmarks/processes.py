@@ -39,7 +39,7 @@ def trainers(batch_size: int, processes: int, flow: dict[str, Any] | None = None
     for name in NAMES:
         model.add(name, build_knowledge("low-rank", model.latent_shape, name=name, **kind))
     model.flow.initialise(batches.batch(0).T)
-    training = {key: config["training"][key] for key in ("optimizer", "matrix_learning_rate", "clip")}
+    training = {key: config["training"][key] for key in ("optimizer", "clip")}
     return {
         name: Trainer(
             copy.deepcopy(model),

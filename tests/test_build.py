@@ -190,7 +190,7 @@ def test_torch_nn_itself_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"base": "logistik"}, "one of gaussian, logistic; got 'logistik'; did you mean 'logistic'"),
+        ({"base": "logistik"}, "no base distribution is called 'logistik'; did you mean 'logistic'"),
         ({"recipe": "papre"}, "no flow recipe is called 'papre'; did you mean 'paper'"),
         ({"stepz": 3}, "flow recipe 'paper': .*unexpected keyword argument 'stepz'"),
         ({"layers": [{"type": "symlog"}], "steps": 3}, "takes no recipe's arguments; got steps"),

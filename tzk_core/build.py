@@ -15,21 +15,22 @@ import torch
 from nflows.transforms.base import Transform
 
 from tzk_core.distributions.base import Reparametrised
-from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
-from tzk_core.errors import TzkError, nearest
+from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
-from tzk_core.plugins import FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
+from tzk_core.plugins import Base, FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
 
-BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
 MOST_DIMS = 2**24
 """Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
 
 CALLABLES = ("nflows", "torch.nn")
 """Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
+
+CORE = "tzk"
+"""The plugin of the core's own parts."""
 
 TENSORS = ("permutation",)
 """Arguments of nflows' constructors that want a tensor, which TOML writes as a list."""
@@ -40,7 +41,7 @@ def build_flow(
     recipe: str = "paper",
     layers: Sequence[Mapping[str, Any]] | None = None,
     *,
-    base: str = "gaussian",
+    base: str | Mapping[str, Any] = "gaussian",
     seed: int = 0,
     **arguments: Any,
 ) -> SharedFlow:
@@ -50,18 +51,19 @@ def build_flow(
         recipe: the registered name.
         layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
             of their constructor, where `features` may be left out. A layer inside another is such a table again.
-        base: one of `BASES`.
+        base: the registered name of the latent's density, or a table with it as `type` and its arguments beside it.
         seed: of random starting values.
         arguments: the recipe's.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
+    density = _base(base)
     if layers is None:
-        parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
+        parts = FlowParts(tuple(shape), density, recipe=_part(FlowRecipe, recipe, arguments))
     else:
         if arguments:
             raise TzkError(f"a flow of layers takes no recipe's arguments; got {', '.join(sorted(arguments))}")
-        parts = FlowParts(tuple(shape), base, layers=tuple(_part_of_table(table) for table in layers))
+        parts = FlowParts(tuple(shape), density, layers=tuple(_part_of_table(table) for table in layers))
     return rebuild_flow(parts, seed)
 
 
@@ -69,10 +71,9 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     """The flow that `parts` describe, with fresh weights."""
     if math.prod(parts.shape) > MOST_DIMS:
         raise TzkError(f"expected at most {MOST_DIMS:,} dimensions; got {parts.shape}: make observations smaller")
-    if (base := parts.base) not in BASES:
-        raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
     recipe = _upgraded(FlowRecipe, parts.recipe) if parts.recipe else None
-    parts = replace(parts, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
+    base = _upgraded(Base, parts.base) if isinstance(parts.base, Part) else parts.base
+    parts = replace(parts, base=base, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
     with seeded(seed, "flow"):
         if parts.recipe is not None:
             transform = _call(FlowRecipe, parts.recipe, parts.shape)
@@ -81,7 +82,9 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     latent_shape = output_shape(transform, parts.shape)
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")
-    return SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape), parts=parts)
+    with seeded(seed, "base"):
+        density = _density(base, latent_shape)
+    return SharedFlow(parts.shape, transform, density, parts=parts)
 
 
 def build_knowledge(
@@ -183,6 +186,28 @@ def _upgraded(spec_type: type[Spec], part: Part) -> Part:
     if upgrade is not None and part.state_version < version:
         arguments = upgrade(dict(arguments), part.state_version)
     return replace(part, state_version=version, arguments=arguments)
+
+
+def _base(base: str | Mapping[str, Any]) -> str | Part:
+    """The density of a latent as a checkpoint has it: the name alone of the core's, which take no arguments."""
+    table = {"type": base} if isinstance(base, str) else dict(base)
+    if "type" not in table:
+        raise TzkError(f"the base of a flow is its registered name, or a table with it as `type`; got {table}")
+    part = _part(Base, table.pop("type"), table)
+    return part.name if part.plugin == CORE and not part.arguments else part
+
+
+def _density(base: str | Part, latent_shape: tuple[int, ...]) -> Reparametrised:
+    """The density that `base` describes, over a latent of this shape."""
+    part = _part(Base, f"{CORE}/{base}", {}) if isinstance(base, str) else base
+    density = _call(Base, part, latent_shape)
+    if not isinstance(density, Reparametrised) or density.shape != latent_shape:
+        got = f"{type(density).__name__} of {getattr(density, 'shape', 'no shape')}"
+        raise TzkError(
+            f"base distribution {part.name!r} of {part.distribution} is expected as a Reparametrised of "
+            f"{latent_shape}; got {got}"
+        )
+    return density
 
 
 def _part_of_table(table: Mapping[str, Any]) -> Part:

@@ -29,11 +29,13 @@ class Home(NamedTuple):
 
 OUTSIDE = Home("outside", "tzk-plugin-outside")
 FEW_SHOT = Home("few-shot", "tzk-plugin-few-shot")
+GLOW = Home("glow", "tzk-plugin-glow")
 
 PARTS: dict[tuple[str, str], Home] = {
     ("knowledge type", "few-shot"): FEW_SHOT,
     ("command", "score"): OUTSIDE,
     ("command", "ood"): OUTSIDE,
+    ("optimizer", "muon"): GLOW,
 }
 """By the kind of part, in words, and its plain name."""
 
@@ -63,6 +65,7 @@ MODULES: dict[str, tuple[str, Home]] = {
             ("transforms.whitening", "whitening"),
         )
     },
+    "tzk_core.training.muon": ("tzk_plugin_glow.muon", GLOW),
 }
 """By its former name, the present name of a module."""
 

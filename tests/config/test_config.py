@@ -13,6 +13,7 @@ from tzk_core.config import Base, Config, ConfigError, addition_from, config_fro
 from tzk_core.config.merging import merged, narrowed
 from tzk_core.errors import TzkError
 from tzk_core.plugins import MissingPlugin
+from tzk_core.settings import PartChoice
 
 JOINT = """
 name = "joint"
@@ -136,7 +137,7 @@ batchsize = 12
         "a.toml: name: is required",
         'a.toml: seed: expected a whole number, got "one"',
         "a.toml: [flow] stepz: flow recipe 'paper' takes no such argument; did you mean 'steps'",
-        "a.toml: [flow] base: expected 'gaussian' or 'logistic', got \"uniform\"",
+        "a.toml: [flow] base: no base distribution is called 'uniform'",
         'a.toml: [[datasets]] "mnist" size: expected a whole number, got "large"',
         "a.toml: [[datasets]] \"mnist\" colour: data set 'mnist' takes no such argument",
         "a.toml: [[datasets]] \"two-moon\" name: no data set is called 'two-moon'; did you mean 'two-moons'?",
@@ -173,7 +174,7 @@ def test_several_problems_make_one_error_with_a_line_each():
             ("steps = 100", "steps = 100\nwarmup = -1"),
             "[training] warmup: expected a number of at least 0, got -1",
         ),
-        (("steps = 100", "steps = 100\ndecay = 'cos'"), "[training] decay: expected 'cosine' or 'none'"),
+        (("steps = 100", "steps = 100\nschedule = 'cos'"), "[training] schedule: no schedule is called 'cos'"),
         (
             ('name = "joint"', 'name = "joint"\ndevice = "gpu"'),
             "device: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', got \"gpu\"",
@@ -319,7 +320,7 @@ def test_a_faulty_table_does_not_make_others_look_unknown():
     [
         ("training.steps=7", "training", "steps", 7),
         ("training.learning_rate = 1e-4", "training", "learning_rate", 1e-4),
-        ("training.decay=none", "training", "decay", "none"),
+        ("training.schedule=constant", "training", "schedule", PartChoice(type="constant")),
         ("objective.fill_in='literal'", "objective", "fill_in", "literal"),
     ],
 )

@@ -338,7 +338,9 @@ def test_a_run_validates_on_what_has_a_validation_split_and_evaluates_the_best(t
     dry = tzk("run", tmp_path / "small.toml", "--dry-run").stdout
     assert "validation  digits: 15, every 2 steps; not on letters, without a validation split" in dry
     run = tmp_path / "run"
-    result = tzk("run", tmp_path / "small.toml", "training.learning_rate=3.0", "training.decay=none", "--out", run)
+    result = tzk(
+        "run", tmp_path / "small.toml", "training.learning_rate=3.0", "training.schedule=constant", "--out", run
+    )
     assert result.exit_code == 0, result.output
     record, results = (json.loads((run / name).read_text()) for name in ("run.json", "results.json"))
     assert record["validation"] == {"every": 2, "samples": {"digits": 15, "letters": 0}, "without": ["letters"]}

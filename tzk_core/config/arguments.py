@@ -13,7 +13,18 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec
+from tzk_core.plugins import (
+    Base,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Metric,
+    Optimizer,
+    Registry,
+    Schedule,
+    Spec,
+)
 from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
@@ -22,12 +33,22 @@ SUPPLIED: dict[type[Spec], frozenset[str]] = {
     Dataset: frozenset(),
     Metric: frozenset(),
     KnowledgeType: frozenset({"latent_shape", "characteristics"}),
+    Base: frozenset({"shape"}),
 }
 """Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""
+
+BY_POSITION = (Optimizer, Schedule)
+"""Parts whose first argument, whatever its name, is the program's."""
 
 FILLED_IN = frozenset({"features"})
 """Arguments that a config may give and that follow from the shape where it does not: those of nflows'
 transforms."""
+
+
+def supplied(spec_type: type[Spec], signature: Signature) -> frozenset[str]:
+    """The arguments of a part that the program itself gives."""
+    first = signature.names[:1] if spec_type in BY_POSITION else ()
+    return SUPPLIED.get(spec_type, frozenset()) | frozenset(first)
 
 
 class PartCheck:
@@ -49,7 +70,8 @@ class PartCheck:
         wrong type."""
         if self.signature is None:
             return
-        taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.spec_type]}
+        own = supplied(self.spec_type, self.signature)
+        taken = {argument.name: argument for argument in self.signature.arguments if argument.name not in own}
         part = f"{self.spec_type.kind} '{self.name}'"
         for name, value in arguments.items():
             if name in taken:
@@ -65,10 +87,11 @@ class PartCheck:
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the defaults of those not given, as far as TOML can hold them."""
+        own = supplied(self.spec_type, self.signature) if self.signature else frozenset()
         defaults = {
             argument.name: argument.value
             for argument in (self.signature.arguments if self.signature else ())
-            if argument.name not in SUPPLIED[self.spec_type] and _fits_toml(argument.value)
+            if argument.name not in own and _fits_toml(argument.value)
         }
         return {**defaults, **arguments}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tzk_core.config.schema import Addition, Config
-from tzk_core.renamed import RENAMED
+from tzk_core.renamed import MOVED, RENAMED
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -23,6 +23,12 @@ def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
         for old, new in keys.items():
             if new in properties:
                 properties[old] = {**properties[new], "deprecated": True, "description": f"The old name of {new}."}
+    for table, keys in MOVED.items():
+        reference = schema["properties"].get(table, {}).get("$ref", "")
+        properties = schema["$defs"].get(reference.rpartition("/")[2], {}).get("properties", {})
+        for old, part in keys.items():
+            if part in properties:
+                properties[old] = {"deprecated": True, "description": f"An argument of {part} now."}
     return {"$schema": DIALECT, "title": title, **schema}
 
 
@@ -30,8 +36,8 @@ def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
     """The object that a table, or each of an array of tables, has to fit, in the schema of a whole file."""
     entry = schema["properties"][table]
     reference: str = entry.get("items", entry)["$ref"]
-    found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return found
+    of_table: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return of_table
 
 
 def _as_written(schema: Any) -> Any:
@@ -44,7 +50,9 @@ def _as_written(schema: Any) -> Any:
     plain = {key: _as_written(value) for key, value in schema.items() if key not in named}
     if plain.get("default", ...) is None:
         del plain["default"]
+    if isinstance(default := plain.get("default"), dict) and default.keys() == {"type", "arguments"}:
+        plain["default"] = default["type"]  # of a `PartChoice`
     if "anyOf" in plain:
-        kinds = [kind for kind in plain.pop("anyOf") if kind != {"type": "null"}]
-        plain = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), **plain}
+        types = [option for option in plain.pop("anyOf") if option != {"type": "null"}]
+        plain = {**(types[0] if len(types) == 1 else {"anyOf": types}), **plain}
     return plain

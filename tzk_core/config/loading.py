@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tzk_core.config import toml
 from tzk_core.config.arguments import PartCheck
+from tzk_core.config.choices import as_tables, chosen, naming_key
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
 from tzk_core.config.paths import resolved
@@ -30,9 +31,19 @@ from tzk_core.config.schema import (
 )
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec, registry
-from tzk_core.renamed import RENAMED, with_new_names
-from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartTable, Table, own_keys
+from tzk_core.plugins import (
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Metric,
+    ObjectiveTerm,
+    Registry,
+    Spec,
+    registry,
+)
+from tzk_core.renamed import MOVED, RENAMED, with_new_names
+from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartChoice, PartTable, Table, TermTable, own_keys
 
 LARGEST = 10_000_000
 """Bytes of a config; what is larger is some other file."""
@@ -175,7 +186,7 @@ def _check_parts(
         if check.missing and lenient:
             continue
         if check.missing:
-            problems.add(where + (_naming_key(raw, where),), check.missing)
+            problems.add(where + naming_key(raw, where), check.missing)
         for argument, message in check.problems(table["arguments"]):
             problems.add((*where, argument), message)
         table["arguments"] = check.resolved(table["arguments"])
@@ -189,14 +200,17 @@ def _with_new_names(
 ) -> tuple[dict[str, Any], list[Path]]:
     """The tables, and the paths to what overrides set, with old names of keys replaced."""
     tables = dict(raw)
-    for name in RENAMED.keys() & raw.keys():
+    for name in (RENAMED.keys() | MOVED.keys()) & raw.keys():
         if isinstance(raw[name], Mapping):
             try:
                 tables[name] = with_new_names(raw[name], name, warn=warn)
             except TzkError as error:
                 raise ConfigError([Problem(source, f"[{name}]", str(error))]) from None
     renamed: dict[Path, Path] = {
-        (name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()
+        (name, old): (name, new)
+        for table in (RENAMED, MOVED)
+        for name, keys in table.items()
+        for old, new in keys.items()
     }
     return tables, [renamed.get(path, path) for path in overridden]
 
@@ -218,6 +232,9 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
     tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
     tables += [(table, MetricTable) for table in _tables(_metrics(prepared))]
+    objective = prepared.get("objective")
+    tables += [(table, TermTable) for table in _tables(objective.get("terms") if isinstance(objective, dict) else None)]
+    tables += [(table, PartChoice) for table in as_tables(prepared)]
     for table, model in tables:
         if isinstance(table, dict):
             write_out(table, model)
@@ -289,11 +306,14 @@ def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
 
 def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
     """Every table that names a registered part: its path, the table, and the part with its arguments."""
-    flow = prepared.get("flow")
+    flow, objective = prepared.get("flow"), prepared.get("objective")
+    terms = objective.get("terms") if isinstance(objective, dict) else None
 
     def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
         return PartCheck(parts, spec_type, name, own_keys=own_keys(model))
 
+    for place, table, spec_type in chosen(prepared):
+        yield place, table, check(spec_type, table["type"], PartChoice)
     if isinstance(flow, dict) and "layers" not in flow and isinstance(recipe := flow.get("recipe", "paper"), str):
         yield ("flow",), flow, check(FlowRecipe, recipe, FlowTable)
     arrays: tuple[tuple[Path, Any, type[Spec], type[PartTable], str | None], ...] = (
@@ -307,18 +327,12 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
         (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
         (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
         (("evaluation", "metrics"), _metrics(prepared), Metric, MetricTable, None),
+        (("objective", "terms"), terms, ObjectiveTerm, TermTable, None),
     )
     for path, tables, spec_type, model, default in arrays:
         for index, table in enumerate(tables if isinstance(tables, list) else []):
             if isinstance(table, dict) and isinstance(name := table.get("type", default), str):
                 yield (*path, index), table, check(spec_type, name, model)
-
-
-def _naming_key(raw: Mapping[str, Any], where: Path) -> str:
-    """The key that names the part, as the file has it."""
-    if where == ("flow",):
-        return "recipe"
-    return "name" if where[0] == "datasets" and "type" not in raw["datasets"][where[1]] else "type"
 
 
 def _neighbours(path: FilePath) -> str:

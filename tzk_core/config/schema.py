@@ -9,8 +9,9 @@ import tomli_w
 from pydantic import Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
+from tzk_core.settings.choice import Choice, PartChoice
 from tzk_core.settings.knowledge import KnowledgeTable
-from tzk_core.settings.objective import ObjectiveTable
+from tzk_core.settings.objective import ObjectiveTable, TermTable
 from tzk_core.settings.table import Count, FileName, Matching, PartTable, Seed, Table, own_keys
 from tzk_core.settings.training import AddingTable, TrainingTable
 
@@ -37,7 +38,11 @@ class FlowTable(PartTable):
     layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = Field(
         default=None, description="The layers in their order, in the place of a recipe."
     )
-    base: Literal["gaussian", "logistic"] = Field(default="gaussian", description="The density of the latent.")
+    base: Choice = Field(
+        default=PartChoice(type="gaussian"),
+        description='The density of the latent: "gaussian", "logistic", or what a plugin offers; a name, or { type = '
+        "NAME, ... } with arguments.",
+    )
 
 
 class DatasetTable(PartTable):
@@ -168,6 +173,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("datasets",): DatasetTable,
     ("knowledge",): KnowledgeTable,
     ("objective",): ObjectiveTable,
+    ("objective", "terms"): TermTable,
     ("training",): TrainingTable,
     ("evaluation",): EvaluationTable,
     ("evaluation", "metrics"): MetricTable,
@@ -184,7 +190,10 @@ ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
 }
 """The same of a spec."""
 
-ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("evaluation", "metrics"), ("published",)}
+ARRAYS = {
+    *(("flow", "layers"), ("objective", "terms"), ("datasets",), ("knowledge",)),
+    *(("evaluation", "metrics"), ("published",)),
+}
 """The tables that a file may hold several of, written [[so]]."""
 
 
@@ -204,6 +213,8 @@ def _written(table: Table) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, PartChoice) and not value.arguments:
+        return value.type
     if isinstance(value, Table):
         return _written(value)
     if isinstance(value, tuple):

@@ -6,6 +6,7 @@ where it is needed, since the compiler takes a second.
 
 from tzk_core.objective.capacity import Capacity, Evaluator, Objective, mental_capacity
 from tzk_core.objective.exclusive import ExclusiveGroup
+from tzk_core.objective.extra import Term, TermBatch, WeightedTerm
 from tzk_core.objective.latents import LatentNoise
 from tzk_core.objective.multipliers import Multipliers
 from tzk_core.objective.negatives import Absences, every_absence, sampled_absences
@@ -25,8 +26,11 @@ __all__ = [
     "Objective",
     "Routing",
     "Sides",
+    "Term",
+    "TermBatch",
     "Terms",
     "Total",
+    "WeightedTerm",
     "Wording",
     "every_absence",
     "mental_capacity",

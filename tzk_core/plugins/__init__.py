@@ -17,6 +17,7 @@ from tzk_core.plugins.registry import (
 )
 from tzk_core.plugins.specs import (
     SPEC_TYPES,
+    Base,
     Command,
     Dataset,
     FaultySpec,
@@ -25,6 +26,10 @@ from tzk_core.plugins.specs import (
     Implementation,
     KnowledgeType,
     Metric,
+    ObjectiveTerm,
+    Optimizer,
+    Sampler,
+    Schedule,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -32,6 +37,7 @@ from tzk_core.plugins.validation import GROUP
 __all__ = [
     "GROUP",
     "SPEC_TYPES",
+    "Base",
     "Command",
     "Dataset",
     "FaultyPlugins",
@@ -43,10 +49,14 @@ __all__ = [
     "Metric",
     "MissingPlugin",
     "NameClash",
+    "ObjectiveTerm",
+    "Optimizer",
     "PartNotLoadable",
     "PluginRecord",
     "Registered",
     "Registry",
+    "Sampler",
+    "Schedule",
     "Spec",
     "UnknownPart",
     "hookimpl",

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric
+from tzk_core.plugins.specs import (
+    Base,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Metric,
+    Optimizer,
+    Sampler,
+    Schedule,
+)
 from tzk_core.version import DISTRIBUTION
 
 
@@ -73,6 +83,31 @@ class Core:
     def tzk_metrics(self) -> Iterable[Metric]:
         summary = "accuracies of partitions and of finite C; results always have it"
         return [Metric("classification", "tzk_core.evaluation.classification:Classification", summary)]
+
+    @hookimpl
+    def tzk_optimizers(self) -> Iterable[Optimizer]:
+        return [Optimizer("adam", "tzk_core.training.optimizers:Adam", "Adam (Kingma & Ba 2015), fused")]
+
+    @hookimpl
+    def tzk_schedules(self) -> Iterable[Schedule]:
+        return [
+            Schedule("cosine", "tzk_core.training.schedules:cosine", "falls to zero along half a cosine"),
+            Schedule("constant", "tzk_core.training.schedules:constant", "the full rate at every step"),
+        ]
+
+    @hookimpl
+    def tzk_bases(self) -> Iterable[Base]:
+        return [
+            Base("gaussian", "tzk_core.distributions.standard:StandardGaussian", "N(0, I)"),
+            Base("logistic", "tzk_core.distributions.standard:StandardLogistic", "a product of logistics (NICE)"),
+        ]
+
+    @hookimpl
+    def tzk_samplers(self) -> Iterable[Sampler]:
+        return [
+            Sampler("smc", "tzk_core.model.samplers:SequentialMonteCarlo", "tempered, resampled and moved particles"),
+            Sampler("rejection", "tzk_core.model.samplers:Rejection", "exact and independent samples, many tries"),
+        ]
 
 
 class Nflows:

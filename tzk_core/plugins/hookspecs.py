@@ -9,7 +9,20 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType, Metric
+from tzk_core.plugins.specs import (
+    Base,
+    Command,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Implementation,
+    KnowledgeType,
+    Metric,
+    ObjectiveTerm,
+    Optimizer,
+    Sampler,
+    Schedule,
+)
 
 hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
@@ -88,4 +101,59 @@ def tzk_metrics() -> Iterable[Metric]:
     @hookimpl
     def tzk_metrics():
         return [Metric("sharpness", "my_package.sharpness:Sharpness", "how much ink samples have, beside the data's")]
+    """
+
+
+@hookspec
+def tzk_optimizers() -> Iterable[Optimizer]:
+    """Offer optimisers: classes with the interface of `tzk_core.training.optimizers.Optimiser`.
+
+    from tzk_core.plugins import Optimizer, hookimpl
+    @hookimpl
+    def tzk_optimizers():
+        return [Optimizer("lion", "my_package.lion:Lion", "steps along the sign of the momentum, Chen 2023")]
+    """
+
+
+@hookspec
+def tzk_schedules() -> Iterable[Schedule]:
+    """Offer schedules: functions of the number of steps that return the share of the learning rate by step.
+
+    from tzk_core.plugins import Schedule, hookimpl
+    @hookimpl
+    def tzk_schedules():
+        return [Schedule("linear", "my_package.linear:linear", "falls to zero in a straight line")]
+    """
+
+
+@hookspec
+def tzk_bases() -> Iterable[Base]:
+    """Offer base distributions of the shared flow: `tzk_core.distributions.base.Reparametrised` of a shape.
+
+    from tzk_core.plugins import Base, hookimpl
+    @hookimpl
+    def tzk_bases():
+        return [Base("laplace", "my_package.laplace:Laplace", "a product of Laplace densities")]
+    """
+
+
+@hookspec
+def tzk_objective_terms() -> Iterable[ObjectiveTerm]:
+    """Offer objective terms: what is called with a `tzk_core.objective.extra.TermBatch` and returns a value a sample.
+
+    from tzk_core.plugins import ObjectiveTerm, hookimpl
+    @hookimpl
+    def tzk_objective_terms():
+        return [ObjectiveTerm("small-z", "my_package.small:SmallZ", "-|z|^2 / 2, which keeps z small")]
+    """
+
+
+@hookspec
+def tzk_samplers() -> Iterable[Sampler]:
+    """Offer samplers of compositions: classes with the interface of `tzk_core.model.samplers.Sampler`.
+
+    from tzk_core.plugins import Sampler, hookimpl
+    @hookimpl
+    def tzk_samplers():
+        return [Sampler("gibbs", "my_package.gibbs:Gibbs", "one dimension of the noise at a time")]
     """

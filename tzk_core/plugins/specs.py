@@ -119,4 +119,57 @@ class Metric(Spec):
     hook: ClassVar[str] = "tzk_metrics"
 
 
-SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation, Metric)
+@dataclass(frozen=True)
+class Optimizer(Spec):
+    """A class that moves parameters, called with a `tzk_core.training.optimizers.Trained`: `optimizer = NAME`."""
+
+    kind: ClassVar[str] = "optimizer"
+    hook: ClassVar[str] = "tzk_optimizers"
+
+
+@dataclass(frozen=True)
+class Schedule(Spec):
+    """A function of the number of steps that returns the rate's share by step: `[training] schedule = NAME`."""
+
+    kind: ClassVar[str] = "schedule"
+    hook: ClassVar[str] = "tzk_schedules"
+
+
+@dataclass(frozen=True)
+class Base(Spec):
+    """A `tzk_core.distributions.base.Reparametrised`, the density of the shared flow's latent: `[flow] base = NAME`."""
+
+    kind: ClassVar[str] = "base distribution"
+    hook: ClassVar[str] = "tzk_bases"
+
+
+@dataclass(frozen=True)
+class ObjectiveTerm(Spec):
+    """A class whose objects take a `tzk_core.objective.extra.TermBatch`: `[[objective.terms]] type = NAME`."""
+
+    kind: ClassVar[str] = "objective term"
+    hook: ClassVar[str] = "tzk_objective_terms"
+
+
+@dataclass(frozen=True)
+class Sampler(Spec):
+    """A class whose objects are `tzk_core.model.samplers.Sampler`s: `tzk sample --sampler NAME`."""
+
+    kind: ClassVar[str] = "sampler"
+    hook: ClassVar[str] = "tzk_samplers"
+
+
+SPEC_TYPES: tuple[type[Spec], ...] = (
+    KnowledgeType,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Command,
+    Implementation,
+    Metric,
+    Optimizer,
+    Schedule,
+    Base,
+    ObjectiveTerm,
+    Sampler,
+)

@@ -130,7 +130,7 @@ def _worded(error: ValidationError, known: list[str]) -> list[str]:
         if detail["type"] == "extra_forbidden":
             sentences.append(f"there is no setting {key!r}{nearest(key, known)}")
         elif detail["type"] == "missing":
-            sentences.append(f"{key} has to be given")
+            sentences.append(f"{'.'.join(map(str, detail['loc']))} has to be given")
         else:
             wrong.setdefault(key, []).append(detail)
     for key, details in wrong.items():

@@ -13,10 +13,24 @@ small inputs, and calculate on a copy in float64, so that the part itself is not
 """
 
 from tzk_core.testing.dataset import check_dataset
+from tzk_core.testing.densities import check_base, check_sampler
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.knowledge import check_knowledge
 from tzk_core.testing.metric import check_metric
 from tzk_core.testing.plugin import check_plugin
+from tzk_core.testing.training import check_objective_term, check_optimizer, check_schedule
 from tzk_core.testing.transform import check_transform
 
-__all__ = ["NotConforming", "check_dataset", "check_knowledge", "check_metric", "check_plugin", "check_transform"]
+__all__ = [
+    "NotConforming",
+    "check_base",
+    "check_dataset",
+    "check_knowledge",
+    "check_metric",
+    "check_objective_term",
+    "check_optimizer",
+    "check_plugin",
+    "check_sampler",
+    "check_schedule",
+    "check_transform",
+]

@@ -13,12 +13,20 @@ from typing import Any
 import click
 from nflows.transforms.base import Transform
 
+from tzk_core.distributions.base import Reparametrised
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.plugins import specs
 from tzk_core.plugins.registry import PartNotLoadable, Registered, registry
 from tzk_core.plugins.validation import GROUP, specs_of
 from tzk_core.testing.expectations import expect
+
+_BASES: dict[type[specs.Spec], type] = {
+    specs.FlowLayer: Transform,
+    specs.KnowledgeType: Knowledge,
+    specs.Base: Reparametrised,
+}
+"""By type of spec, what its target has to be a subclass of."""
 
 HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL", "pydantic", "triton")
 """Modules that the registration of a plugin may not import, since `tzk --help` would wait for them."""
@@ -88,7 +96,7 @@ def _fault_of(spec: specs.Spec) -> str:
         return str(error)
     if isinstance(spec, specs.Command):
         return "" if isinstance(target, click.Command) else f"{what} should be a click command; got {target!r}"
-    base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge}.get(type(spec))
+    base = _BASES.get(type(spec))
     if base is not None and not (inspect.isclass(target) and issubclass(target, base)):
         return f"{what} should be a subclass of {base.__module__}.{base.__name__}; got {target!r}"
     method, wanted = _CALLED.get(type(spec), ("__call__", "a class or a function"))

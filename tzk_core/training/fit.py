@@ -96,7 +96,7 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
 def settings_from(given: Mapping[str, Any], call: str, left_out: Mapping[str, str] | None = None) -> Settings:
     """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
     left_out = left_out or {}
-    given = with_new_names(given, "objective")
+    given = with_new_names(with_new_names(given, "objective"), "training")
     known = [name for name in (*Settings.model_fields, "wording") if name not in left_out]
     for name in given:
         if name in left_out:

@@ -24,14 +24,16 @@ from tzk_core.objective import (
     mental_capacity,
     sampled_absences,
 )
+from tzk_core.objective.extra import terms_of
 from tzk_core.objective.routing import presence
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.training.metrics import Metrics
-from tzk_core.training.muon import matrices_of
-from tzk_core.training.parameter_groups import knowledge_rates, optimizer_of, parameter_groups, rate_for
+from tzk_core.training.optimizers import Trained, optimizer_of, trains_knowledge_by_adam
+from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
+from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
 from tzk_core.units import bits_per_dim
@@ -84,16 +86,19 @@ class Steps:
             settings.multiplier_max,
         )
         flows = [] if self.fixed_flow else [model.flow]
-        kinds = {name: model.find(name) for name in self.trained}
-        self.parameter_tables = ParameterTables(kinds, rate_for(*knowledge_rates(settings, flows)), settings.betas)
-        alone = [kind for name, kind in kinds.items() if name not in self.parameter_tables.names]
+        self.rate_share = shares_of(settings)
+        members = {name: model.find(name) for name in self.trained}
+        self.terms = terms_of(settings.terms)
+        tabled = members if trains_knowledge_by_adam(settings) and not self.terms else {}  # terms reach the modules
+        self.parameter_tables = ParameterTables(tabled, rate_for(*knowledge_rates(settings, flows)), settings.betas)
+        alone = [member for name, member in members.items() if name not in self.parameter_tables.names]
         groups = parameter_groups(flows, alone, settings)
-        parts: list[nn.Module] = [*flows, *kinds.values()]
+        parts: list[nn.Module] = [*flows, *members.values()]
         trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         if not trained_parameters:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self._like = trained_parameters[0]
-        self.optimizer = optimizer_of(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
+        self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
         self._compiled = self._compile()
         self._spread = self._in_processes()
@@ -151,7 +156,7 @@ class Steps:
         if self.settings.clip is not None and norm > self.settings.clip:
             for gradient in gradients:
                 gradient.mul_(self.settings.clip / norm)
-        share = self.settings.schedule(self.step)
+        share = self.rate_share(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
         self.optimizer.step()
@@ -172,6 +177,7 @@ class Steps:
             absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
             stacks=self.parameter_tables,
             evaluator=self._compiled or self._spread or terms,
+            terms=self.terms,
         )
 
     @property
@@ -259,6 +265,7 @@ class Steps:
                 values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
+        values |= {f"term/{name}": value for name, value in capacity.terms.items()}
         for name, log_prob in _given(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})

@@ -15,7 +15,7 @@ from tzk_core.storage.checkpoint import load_checkpoint, load_trainer, save_chec
 from tzk_core.storage.places import BEST, LAST
 from tzk_core.storage.shared_flow import check_same_flow
 from tzk_core.training.metrics import keep_until
-from tzk_core.training.parameter_groups import restore, trained_tensors
+from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
@@ -240,6 +240,7 @@ class Trainer(Steps):
             "step": self.step,
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_part": described(self.settings),
             "banks": self.parameter_tables.state_dict(),
             "multipliers": dict(self.multipliers.values),
             "validations": self.watch.state_dict(),
@@ -247,6 +248,7 @@ class Trainer(Steps):
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
+        check_same(state.get("optimizer_part"), state["optimizer"], self.settings)
         self.parameter_tables.load_state_dict(state.get("banks", []))
         restore(self.optimizer, state["optimizer"])
         self.multipliers.values = dict(state["multipliers"])
@@ -261,8 +263,9 @@ class Trainer(Steps):
         columns += [f"bits_per_dim/{name}" for name in sources]
         by_knowledge = ("bits_per_dim_given", "conditional", "inconsistency", "multiplier")
         columns += [f"{what}/{name}" for what in by_knowledge for name in self.trained]
+        columns += [f"term/{term.name}" for term in self.terms]
         row: dict[str, float | int] = {f"multiplier/{name}": each for name, each in self.multipliers.values.items()}
-        rate = self.settings.learning_rate * self.settings.schedule(self.step - 1)
+        rate = self.settings.learning_rate * self.rate_share(self.step - 1)
         row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": rate}
         self.metrics.write(path, [*columns, *self.watch.columns()], row | self.watch.row(self.step))
 

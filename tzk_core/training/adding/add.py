@@ -30,7 +30,7 @@ LEFT_OUT = {
     "hidden_share": _FIXED,
     "emphasis": _FIXED,
     "optimizer": _FIXED,
-    "matrix_learning_rate": _FIXED,
+    "terms": "they are of a training of the whole model",
     "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
     "checkpoint_every": _ALL_OR_NOTHING,
     "validate_every": _ALL_OR_NOTHING,
