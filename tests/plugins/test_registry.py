@@ -196,11 +196,11 @@ def test_a_strict_that_is_neither_0_nor_1_is_an_error(tmp_path: Path) -> None:
     assert "TZK_PLUGINS_STRICT should be 1 or 0; got 'yes'" in done.stderr
 
 
-def test_the_core_registers_every_kind_but_commands_and_implementations() -> None:
+def test_the_core_registers_every_kind_but_commands_implementations_and_observers() -> None:
     found = Registry.discover(allow=[])
     core = {spec_type.kind: [part.plugin for part in found.all(spec_type)] for spec_type in SPEC_TYPES}
     offered = {kind for kind, plugins in core.items() if "tzk" in plugins}
-    assert offered == {"knowledge type", "data set", "flow layer", "flow recipe"}
+    assert offered == {"knowledge type", "data set", "flow layer", "flow recipe", "picture"}
     assert not [record for record in found.plugins if record.state == "ok" and record.reason]
 
 

@@ -106,7 +106,7 @@ def _report(
     from tzk_core.runs.experiment import Experiment
     from tzk_core.runs.tables import datasets_of, limited
 
-    config = load_config(folder.config)
+    config = load_config(folder.config, finished=True)
     others = datasets_of(_datasets_only(outside))
     experiment = Experiment(config)
     experiment.load(folder.path)

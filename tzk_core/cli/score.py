@@ -124,7 +124,7 @@ def _report(
     from tzk_core.runs.calibration import calibration
     from tzk_core.runs.tables import chosen_device
 
-    config = load_config(folder.config)
+    config = load_config(folder.config, finished=True)
     registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
     model = tzk_core.load(folder.path).to(chosen_device(config.device))
     read, levels = _read(path, config, model.shape, like=like, needs_data=threshold is None)

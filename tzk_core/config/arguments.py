@@ -13,7 +13,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec
+from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Observer, Registry, Spec
 from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
@@ -21,6 +21,7 @@ SUPPLIED: dict[type[Spec], frozenset[str]] = {
     FlowLayer: frozenset({"shape"}),
     Dataset: frozenset(),
     KnowledgeType: frozenset({"latent_shape", "characteristics"}),
+    Observer: frozenset(),
 }
 """Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""
 

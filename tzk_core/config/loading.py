@@ -25,11 +25,22 @@ from tzk_core.config.schema import (
     EvaluationTable,
     FlowTable,
     LayerTable,
+    ObserverTable,
     PublishedTable,
 )
+from tzk_core.config.watching import missing_pictures, with_observers, without_absent
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
+from tzk_core.plugins import (
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Observer,
+    Registry,
+    Spec,
+    registry,
+)
 from tzk_core.renamed import RENAMED, with_new_names
 from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartTable, Table, own_keys
 
@@ -42,15 +53,24 @@ TOO_DEEP = f"brackets are nested too deep to be read: expected at most {DEEPEST}
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
-def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: FilePath | str, overrides: Sequence[str] = (), *, observe: Sequence[str] = (), finished: bool = False
+) -> Config:
     """Reads a config and checks all of it, the arguments of its parts included.
 
     `overrides` are texts such as "training.steps=100" or "datasets.mnist.size=32", put in before anything is
-    checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
-    the config asks for is not installed, since nothing else can be said before that.
+    checked. `observe` names observers beside those of the file. Of a `finished` run, observers and pictures that are
+    not installed are left out. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a
+    plugin that the config asks for is not installed, since nothing else can be said before that.
     """
+    tables = with_observers(read_toml(path), observe)
     return _checked(
-        Config, MODELS, read_toml(path), source=str(path), overrides=overrides, folder=FilePath(path).parent
+        Config,
+        MODELS,
+        without_absent(tables, registry()) if finished else tables,
+        source=str(path),
+        overrides=overrides,
+        folder=FilePath(path).parent,
     )
 
 
@@ -111,9 +131,12 @@ def config_from(
     overrides: Sequence[str] = (),
     *,
     parts: Registry | None = None,
+    finished: bool = False,
 ) -> Config:
     """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
-    plugins."""
+    plugins, and `finished` is as of `load_config`."""
+    if finished:
+        tables = without_absent(tables, parts or registry())
     return _checked(Config, MODELS, tables, source=source, overrides=overrides, parts=parts)
 
 
@@ -181,6 +204,8 @@ def _check_parts(
         if folder is not None and check.spec_type is Dataset and check.signature is not None:
             typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
             table["arguments"] = resolved(table["arguments"], check.signature, folder, typed=typed)
+    for index, message in ({} if lenient else missing_pictures(prepared.get("pictures"), parts)).items():
+        problems.add(("pictures", "draw", index), message)
 
 
 def _with_new_names(
@@ -216,6 +241,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     tables += [(table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)]
     tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
     tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
+    tables += [(table, ObserverTable) for table in _tables(prepared.get("observers"))]
     for table, model in tables:
         if isinstance(table, dict):
             write_out(table, model)
@@ -298,6 +324,7 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
         ),
         (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
         (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
+        (("observers",), prepared.get("observers"), Observer, ObserverTable, None),
     )
     for path, tables, spec_type, model, default in arrays:
         for index, table in enumerate(tables if isinstance(tables, list) else []):

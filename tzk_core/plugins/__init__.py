@@ -24,6 +24,8 @@ from tzk_core.plugins.specs import (
     FlowRecipe,
     Implementation,
     KnowledgeType,
+    Observer,
+    Picture,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -41,7 +43,9 @@ __all__ = [
     "KnowledgeType",
     "MissingPlugin",
     "NameClash",
+    "Observer",
     "PartNotLoadable",
+    "Picture",
     "PluginRecord",
     "Registered",
     "Registry",

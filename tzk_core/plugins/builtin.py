@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Picture
 from tzk_core.version import DISTRIBUTION
 
 
@@ -69,6 +69,18 @@ class Core:
     def tzk_flow_recipes(self) -> Iterable[FlowRecipe]:
         summary = "steps of tiled convolution, affine and SymLog (Livne & Fleet 2018)"
         return [FlowRecipe("paper", "tzk_core.recipes.paper:paper", summary)]
+
+    @hookimpl
+    def tzk_pictures(self) -> Iterable[Picture]:
+        return [
+            Picture(name, f"tzk_core.report.pictures:{target}", summary)
+            for name, target, summary in (
+                ("samples", "samples", "samples of the prior and of every knowledge type"),
+                ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
+                ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
+                ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),
+            )
+        ]
 
 
 class Nflows:

@@ -9,7 +9,16 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType
+from tzk_core.plugins.specs import (
+    Command,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Implementation,
+    KnowledgeType,
+    Observer,
+    Picture,
+)
 
 hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
@@ -77,4 +86,26 @@ def tzk_implementations() -> Iterable[Implementation]:
     @hookimpl
     def tzk_implementations():
         return [Implementation("fast-symlog", "my_package.fast:SymLog", "one kernel", "symlog", "cuda")]
+    """
+
+
+@hookspec
+def tzk_observers() -> Iterable[Observer]:
+    """Offer observers: classes with the interface of `tzk_core.training.observers.Observer`.
+
+    from tzk_core.plugins import Observer, hookimpl
+    @hookimpl
+    def tzk_observers():
+        return [Observer("tensorboard", "my_package.writer:Writer", "the log as curves in TensorBoard")]
+    """
+
+
+@hookspec
+def tzk_pictures() -> Iterable[Picture]:
+    """Offer pictures: functions that draw files of samples/, as `tzk_core.report.pictures:curves_over_steps` does.
+
+    from tzk_core.plugins import Picture, hookimpl
+    @hookimpl
+    def tzk_pictures():
+        return [Picture("typicality", "my_package.typical:draw", "log p(T) of test data beside that of samples")]
     """

@@ -111,4 +111,29 @@ class Implementation(Spec):
     hook: ClassVar[str] = "tzk_implementations"
 
 
-SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation)
+@dataclass(frozen=True)
+class Observer(Spec):
+    """A `tzk_core.training.observers.Observer`: `[[observers]] type = NAME`."""
+
+    kind: ClassVar[str] = "observer"
+    hook: ClassVar[str] = "tzk_observers"
+
+
+@dataclass(frozen=True)
+class Picture(Spec):
+    """A function `(subject: tzk_core.report.subject.Subject, folder: Path)`: `[pictures] draw = [NAME]`."""
+
+    kind: ClassVar[str] = "picture"
+    hook: ClassVar[str] = "tzk_pictures"
+
+
+SPEC_TYPES: tuple[type[Spec], ...] = (
+    KnowledgeType,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Command,
+    Implementation,
+    Observer,
+    Picture,
+)

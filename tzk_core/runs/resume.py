@@ -17,6 +17,7 @@ MAY_CHANGE = (
     ("device",),
     ("evaluation",),
     ("pictures",),
+    ("observers",),
     ("published",),
     *(("training", key) for key in ("checkpoint_every", "clip", *LONGER)),
     *(

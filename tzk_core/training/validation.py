@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,18 +34,22 @@ class Validated:
     """
 
     step: int
-    prior: dict[str, float]
-    capacity: dict[str, float]
+    prior: Mapping[str, float]
+    capacity: Mapping[str, float]
     criterion: float
 
     @property
     def finite(self) -> bool:
         return math.isfinite(self.criterion)
 
+    def read_only(self) -> Validated:
+        """The same, of which nothing can be changed."""
+        return replace(self, prior=MappingProxyType(self.prior), capacity=MappingProxyType(self.capacity))
+
 
 @dataclass(frozen=True)
 class Validation:
-    """EvaluationSplit-out samples, and how they are evaluated.
+    """Held-out samples, and how they are evaluated.
 
     sets: by data set; T observed everywhere, dequantised once and for all. weights: the shares of the data sets in
     training. levels: grey levels of the data; None where it is real-valued.

@@ -16,7 +16,7 @@ from tzk_core.model import TzK
 from tzk_core.training.adding.growth import Report, train_addition
 from tzk_core.training.adding.negatives import Negatives, Source
 from tzk_core.training.fit import settings_from
-from tzk_core.training.trainer import Progress
+from tzk_core.training.observers import Progress
 
 _OFF = "the consistency constraint is off while the shared flow, which cannot follow, stays as it is"
 _FIXED = "the shared flow stays as it is"

@@ -23,8 +23,9 @@ from tzk_core.tensors import like_of
 from tzk_core.training.adding.negatives import Negatives, Source, balanced, own_samples
 from tzk_core.training.adding.untouched import Comparison, check, compare, fingerprints
 from tzk_core.training.initialisation import fit_priors
+from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 STARTED_FROM = 4096
 """As many samples, at most, a closed-form start sees of the knowledge, and of what contains it."""
@@ -62,6 +63,7 @@ def train_addition(
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    observers: Sequence[Observer] = (),
     exclusive: Sequence[Sequence[str]] = (),
     start: Mapping[str, str] | None = None,
 ) -> Report:
@@ -91,7 +93,7 @@ def train_addition(
             exclusive=exclusive,
             start=start,
         )
-        trainer.run(folder, progress, checkpoints=False)
+        trainer.run(folder, progress, checkpoints=False, observers=observers)
         inconsistency, gain = _last(trainer)
     try:
         for name, kind in knowledge.items():
