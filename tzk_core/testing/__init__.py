@@ -15,7 +15,17 @@ small inputs, and calculate on a copy in float64, so that the part itself is not
 from tzk_core.testing.dataset import check_dataset
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.knowledge import check_knowledge
+from tzk_core.testing.observer import check_observer
+from tzk_core.testing.picture import check_picture
 from tzk_core.testing.plugin import check_plugin
 from tzk_core.testing.transform import check_transform
 
-__all__ = ["NotConforming", "check_dataset", "check_knowledge", "check_plugin", "check_transform"]
+__all__ = [
+    "NotConforming",
+    "check_dataset",
+    "check_knowledge",
+    "check_observer",
+    "check_picture",
+    "check_plugin",
+    "check_transform",
+]

@@ -19,6 +19,7 @@ from tzk_core.plugins import specs
 from tzk_core.plugins.registry import PartNotLoadable, Registered, registry
 from tzk_core.plugins.validation import GROUP, specs_of
 from tzk_core.testing.expectations import expect
+from tzk_core.training.observers import Observer
 
 HEAVY = ("torch", "torchvision", "nflows", "numpy", "scipy", "matplotlib", "PIL", "pydantic", "triton")
 """Modules that the registration of a plugin may not import, since `tzk --help` would wait for them."""
@@ -28,8 +29,9 @@ def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Check that registration imports nothing heavy, and that every target is what its spec says.
 
     Registration is tried in a fresh interpreter. A flow layer has to be an nflows `Transform`, a knowledge type a
-    `Knowledge`, a command a click command. A data set has defaults for all its arguments. An implementation takes its
-    layer's arguments, or none if it computes several layers.
+    `Knowledge`, an observer an `Observer`, a command a click command. A picture takes (subject, folder). A data set has
+    defaults for all its arguments. An implementation takes its layer's arguments, or none if it computes several
+    layers.
 
     Args:
         entry_point: as `pyproject.toml` announces it, "my_package.plugin" or "my_package.plugin:object".
@@ -82,12 +84,19 @@ def _fault_of(spec: specs.Spec) -> str:
         return str(error)
     if isinstance(spec, specs.Command):
         return "" if isinstance(target, click.Command) else f"{what} should be a click command; got {target!r}"
-    base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge}.get(type(spec))
+    base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge, specs.Observer: Observer}.get(type(spec))
     if base is not None and not (inspect.isclass(target) and issubclass(target, base)):
         return f"{what} should be a subclass of {base.__module__}.{base.__name__}; got {target!r}"
     if not callable(target):
         return f"{what} should be a class or a function; got {target!r}"
+    return _fault_of_signature(what, spec, target)
+
+
+def _fault_of_signature(what: str, spec: specs.Spec, target: Any) -> str:
     parameters = inspect.signature(target).parameters
+    if isinstance(spec, specs.Picture):
+        names = list(parameters)
+        return "" if names[:2] == ["subject", "folder"] else f"{what} should take (subject, folder); got {names}"
     positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     if positional:
         return f"{what} should take its arguments by keyword; {', '.join(positional)} cannot be"
