@@ -76,8 +76,8 @@ class Validation:
         dims = torch.Size(model.shape).numel()
         with evaluating(model), seeded(self.seed, "validation"):
             for name in self.sets:
-                found = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
-                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in found)
+                both = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
+                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in both)
         total = sum(self.weights[name] for name in self.sets)
         criterion = sum(self.weights[name] * value for name, value in capacity.items()) / total
         return Validated(step, prior, capacity, criterion)
@@ -96,14 +96,14 @@ class Validation:
 
             generator = stream(self.seed, "validation absences", dataset, number)
             absences = partial(sampled_absences, most=negatives, generator=generator)
-            found = mental_capacity(
+            terms = mental_capacity(
                 model,
                 observations.take(rows).to(like.device, like.dtype),
                 noise,
                 objective=Objective(wording=wording, absences=absences, stacks=stacks),
             )
-            log_prob += found.log_prob_T.double().sum().item()
-            log_capacity += found.log_capacity.double().sum().item()
+            log_prob += terms.log_prob_T.double().sum().item()
+            log_capacity += terms.log_capacity.double().sum().item()
         return log_prob / len(observations), log_capacity / len(observations)
 
 
@@ -174,7 +174,7 @@ class Watch:
 
     def go_back(self, step: int) -> None:
         """Forgets what was found after `step`, but for the best model: it stays the best that was seen."""
-        self.history = [each for each in self.history if each.step <= step]
+        self.history = [validated for validated in self.history if validated.step <= step]
 
     def columns(self) -> list[str]:
         """Those of metrics.csv."""
@@ -187,11 +187,11 @@ class Watch:
         """What the last validation says in metrics.csv, if it was after this very step."""
         if self.last is None or self.last.step != step:
             return {}
-        found = {f"validation/{name}": value for name, value in self.last.prior.items()}
-        return found | {f"validation_capacity/{name}": value for name, value in self.last.capacity.items()}
+        row = {f"validation/{name}": value for name, value in self.last.prior.items()}
+        return row | {f"validation_capacity/{name}": value for name, value in self.last.capacity.items()}
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [{**vars(each)} for each in self.history]
+        return [{**vars(validated)} for validated in self.history]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        self.history = [Validated(**each) for each in state]
+        self.history = [Validated(**validated) for validated in state]
