@@ -20,8 +20,9 @@ from tzk_core.objective import Wording
 from tzk_core.observations import Observations
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.knowledge import check_knowledge
+from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 RESIDUAL: dict[str, Any] = {"callable": "nflows.nn.nets:ResidualNet", "hidden_features": 8, "num_blocks": 1}
 FLOWS: dict[str, list[dict[str, Any]]] = {

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from tzk_core.cli import interrupts, main, progress
 from tzk_core.plugins import Command, Registry, hookimpl, registry
-from tzk_core.training.trainer import Progress
+from tzk_core.training.observers import Progress
 
 CONFIG = """
 name = "small"
@@ -63,7 +63,7 @@ class FakeExperiment:
             "notes": ["something is evaluated in part only"],
         }
 
-    def train(self, folder: Path, resume: bool, progress: Callable[[Any], None]) -> None:
+    def train(self, folder: Path, resume: bool, progress: Callable[[Any], None], observers: Any = ()) -> None:
         self.calls.append(("train", resume))
         (folder / "checkpoint").mkdir(exist_ok=True)
         for step in range(1, self.config.training.steps + 1):

@@ -78,6 +78,9 @@ class Blobs(nn.Module):
         return self.decode(kind.decode(C, noise))
 
 
+DRAWN = ("samples", "reconstructions", "plane-of-c", "training-curves")
+
+
 def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), *, grouped: bool = True) -> Any:
     singles = ["mnist", "omniglot"]
     names = singles + (DIGITS if grouped else [])
@@ -96,7 +99,7 @@ def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), *, grouped: bool = Tru
         config=SimpleNamespace(
             seed=0,
             datasets=[SimpleNamespace(name=name) for name in singles],
-            pictures=SimpleNamespace(temperature=1.0),
+            pictures=SimpleNamespace(temperature=1.0, draw=DRAWN),
         ),
         model=model,
         knowledge_names=names,
@@ -294,7 +297,7 @@ def test_pictures_of_images(tmp_path: Path) -> None:
     expected = {
         *("samples-prior", "samples-mnist", "samples-omniglot", "samples-digit-all", "samples-digit-9-large"),
         *("reconstructions-mnist", "reconstructions-omniglot", "reconstructions-digit-all"),
-        *("plane-of-C-mnist", "plane-of-C-omniglot", "plane-of-C-digit-9", "training-curves"),
+        *("plane-of-C-mnist", "plane-of-C-omniglot", "plane-of-C-digit-9", "training-curves", "pictures"),
     }
     files = {path.stem: path for path in (tmp_path / "samples").iterdir()}
     assert set(files) == expected
@@ -330,7 +333,7 @@ def test_pictures_of_a_model_without_knowledge(tmp_path: Path) -> None:
     experiment = blob_experiment(grouped=False)
     experiment.knowledge_names, experiment.dataset_knowledge = [], {}
     pictures.draw(experiment, tmp_path, {})
-    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["samples-prior.png"]
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"samples-prior.png", "pictures.json"}
 
 
 def test_what_passes_through_characteristics_is_where_the_blob_lies() -> None:

@@ -20,8 +20,9 @@ from tzk_core.random_streams import stream
 from tzk_core.training.adding import growth
 from tzk_core.training.adding.negatives import OWN, Negatives, Source, balanced, own_samples
 from tzk_core.training.adding.untouched import fingerprints
+from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 KINDS = ("gaussian", "flow", "gaussian")
 T = torch.randn(60, 3, generator=torch.Generator().manual_seed(5)) + torch.tensor([2.0, 0.0, 0.0])

@@ -18,9 +18,10 @@ from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.storage.checkpoint import load_trainer
+from tzk_core.training.observers import Progress
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 NAMES = ("left", "right")
 LAYERS = [{"type": "affine"}, {"type": "tiled-convolution"}, {"type": "symlog"}, {"type": "affine"}]
@@ -276,7 +277,7 @@ def test_fit_improves_the_prior_and_the_conditionals() -> None:
     model.flow.initialise(DATA)
     before = model.log_prob(DATA).mean(), model.log_prob(DATA[::2], "left").mean()
     done = fit(model, DATA, columns(), steps=150, batch_size=32, learning_rate=0.01)
-    assert done.step == 150 and set(done.multipliers.values) == set(NAMES)
+    assert done.trainer.step == 150 and set(done.trainer.multipliers.values) == set(NAMES)
     assert model.log_prob(DATA).mean() > before[0] + 0.05
     assert model.log_prob(DATA[::2], "left").mean() > before[1] + 0.3
     presence = model.posterior(DATA)["left"].presence
@@ -322,7 +323,7 @@ def test_without_knowledge_it_is_maximum_likelihood_of_the_flow() -> None:
     optimizer = torch.optim.Adam(control.parameters(), lr=0.01, fused=True)
     for step in range(6):
         optimizer.zero_grad()
-        (-control.flow.log_prob(done.batches.batch(step).T).mean() / 2).backward()
+        (-control.flow.log_prob(done.trainer.batches.batch(step).T).mean() / 2).backward()
         optimizer.step()
     assert same(state(model), state(control))
 
@@ -330,14 +331,14 @@ def test_without_knowledge_it_is_maximum_likelihood_of_the_flow() -> None:
 def test_an_epoch_sees_every_sample_once() -> None:
     done = fit(made(), DATA, steps=1, batch_size=32)
     for epoch in (0, 1):
-        seen = torch.cat([done.batches.batch(3 * epoch + number).T for number in range(3)])
+        seen = torch.cat([done.trainer.batches.batch(3 * epoch + number).T for number in range(3)])
         assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, DATA.tolist()))
-    first, second = (done.batches.batch(3 * epoch).T for epoch in (0, 1))
+    first, second = (done.trainer.batches.batch(3 * epoch).T for epoch in (0, 1))
     assert not torch.equal(first, second)
 
 
 def test_fewer_samples_than_a_batch_are_a_batch() -> None:
-    assert len(fit(made(), DATA[:5], steps=2).batches.batch(0)) == 5
+    assert len(fit(made(), DATA[:5], steps=2).trainer.batches.batch(0)) == 5
 
 
 def test_presence_may_be_boolean_or_left_out() -> None:

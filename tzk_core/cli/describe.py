@@ -30,7 +30,7 @@ def command(name: str) -> None:
     with type, default, bounds and help.
 
     NAME is whatever a plugin offers, such as a data set, a knowledge type, a flow layer (any nflows transform too), an
-    optimizer or a command; every part of that name is shown. plugin/name names the part of one plugin. Or it is a
+    observer or a command; every part of that name is shown. plugin/name names the part of one plugin. Or it is a
     table, such as training, objective or evaluation; [flow] is the table alone where a part is called so too.
     """
     from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without

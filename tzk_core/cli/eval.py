@@ -27,7 +27,7 @@ def command(*, run: Path, split: str, limit: int | None, as_json: bool) -> None:
     from tzk_core.report import table
     from tzk_core.runs.experiment import Experiment
 
-    experiment = Experiment(load_config(folder.config))
+    experiment = Experiment(load_config(folder.config, finished=True))
     experiment.load(folder.path)
     results = experiment.evaluate(split, limit)
     if as_json:

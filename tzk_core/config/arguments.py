@@ -20,6 +20,7 @@ from tzk_core.plugins import (
     FlowRecipe,
     KnowledgeType,
     Metric,
+    Observer,
     Optimizer,
     Registry,
     Schedule,
@@ -34,6 +35,7 @@ SUPPLIED: dict[type[Spec], frozenset[str]] = {
     Metric: frozenset(),
     KnowledgeType: frozenset({"latent_shape", "characteristics"}),
     Base: frozenset({"shape"}),
+    Observer: frozenset(),
 }
 """Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""
 

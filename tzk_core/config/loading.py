@@ -27,8 +27,10 @@ from tzk_core.config.schema import (
     FlowTable,
     LayerTable,
     MetricTable,
+    ObserverTable,
     PublishedTable,
 )
+from tzk_core.config.watching import missing_pictures, with_observers, without_absent
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
 from tzk_core.plugins import (
@@ -38,6 +40,7 @@ from tzk_core.plugins import (
     KnowledgeType,
     Metric,
     ObjectiveTerm,
+    Observer,
     Registry,
     Spec,
     registry,
@@ -54,15 +57,24 @@ TOO_DEEP = f"brackets are nested too deep to be read: expected at most {DEEPEST}
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
-def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: FilePath | str, overrides: Sequence[str] = (), *, observe: Sequence[str] = (), finished: bool = False
+) -> Config:
     """Reads a config and checks all of it, the arguments of its parts included.
 
     `overrides` are texts such as "training.steps=100" or "datasets.mnist.size=32", put in before anything is
-    checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
-    the config asks for is not installed, since nothing else can be said before that.
+    checked. `observe` names observers beside those of the file. Of a `finished` run, observers and pictures that are
+    not installed are left out. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a
+    plugin that the config asks for is not installed, since nothing else can be said before that.
     """
+    tables = with_observers(read_toml(path), observe)
     return _checked(
-        Config, MODELS, read_toml(path), source=str(path), overrides=overrides, folder=FilePath(path).parent
+        Config,
+        MODELS,
+        without_absent(tables, registry()) if finished else tables,
+        source=str(path),
+        overrides=overrides,
+        folder=FilePath(path).parent,
     )
 
 
@@ -123,9 +135,12 @@ def config_from(
     overrides: Sequence[str] = (),
     *,
     parts: Registry | None = None,
+    finished: bool = False,
 ) -> Config:
     """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
-    plugins."""
+    plugins, and `finished` is as of `load_config`."""
+    if finished:
+        tables = without_absent(tables, parts or registry())
     return _checked(Config, MODELS, tables, source=source, overrides=overrides, parts=parts)
 
 
@@ -193,6 +208,8 @@ def _check_parts(
         if folder is not None and check.spec_type is Dataset and check.signature is not None:
             typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
             table["arguments"] = resolved(table["arguments"], check.signature, folder, typed=typed)
+    for index, message in ({} if lenient else missing_pictures(prepared.get("pictures"), parts)).items():
+        problems.add(("pictures", "draw", index), message)
 
 
 def _with_new_names(
@@ -235,6 +252,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     objective = prepared.get("objective")
     tables += [(table, TermTable) for table in _tables(objective.get("terms") if isinstance(objective, dict) else None)]
     tables += [(table, PartChoice) for table in as_tables(prepared)]
+    tables += [(table, ObserverTable) for table in _tables(prepared.get("observers"))]
     for table, model in tables:
         if isinstance(table, dict):
             write_out(table, model)
@@ -328,6 +346,7 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
         (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
         (("evaluation", "metrics"), _metrics(prepared), Metric, MetricTable, None),
         (("objective", "terms"), terms, ObjectiveTerm, TermTable, None),
+        (("observers",), prepared.get("observers"), Observer, ObserverTable, None),
     )
     for path, tables, spec_type, model, default in arrays:
         for index, table in enumerate(tables if isinstance(tables, list) else []):

@@ -22,6 +22,7 @@ def merged(config: Config, addition: AdditionSpec) -> Config:
             "datasets": _datasets(config, addition),
             "knowledge": (*config.knowledge, *addition.knowledge),
             "evaluation": evaluation.model_copy(update=titles),
+            "observers": addition.observers,
         }
     )
 
@@ -48,6 +49,7 @@ def narrowed(config: Config, addition: AdditionSpec) -> Config:
             "training": TrainingTable(steps=training.steps, batch_size=training.batch_size),
             "evaluation": addition.evaluation,
             "pictures": addition.pictures or config.pictures,
+            "observers": addition.observers,
             "published": (),
         }
     )

@@ -101,10 +101,20 @@ class EvaluationTable(Table):
     metrics: tuple[MetricTable, ...] = Field(default=(), description="Metrics of plugins, one table of results each.")
 
 
+class ObserverTable(PartTable):
+    """[[observers]]: what watches the training, and cannot change it."""
+
+    type: str = Field(description="The registered observer; all further keys are its arguments.")
+
+
 class PicturesTable(Table):
     """[pictures]: how samples/ is drawn."""
 
     temperature: float = Field(default=1.0, ge=0, description="What the noise of samples is scaled by.")
+    draw: tuple[str, ...] = Field(
+        default=("samples", "reconstructions", "plane-of-c", "training-curves"),
+        description="The registered pictures to draw, in the order of the report.",
+    )
 
 
 class PublishedTable(Table):
@@ -146,6 +156,7 @@ class Config(Whole):
     training: TrainingTable
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable = Field(default_factory=PicturesTable)
+    observers: tuple[ObserverTable, ...] = ()
     published: tuple[PublishedTable, ...] = ()
 
 
@@ -161,6 +172,7 @@ class AdditionSpec(Whole):
     training: AddingTable
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable | None = None
+    observers: tuple[ObserverTable, ...] = ()
 
 
 Addition = AdditionSpec
@@ -178,6 +190,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("evaluation",): EvaluationTable,
     ("evaluation", "metrics"): MetricTable,
     ("pictures",): PicturesTable,
+    ("observers",): ObserverTable,
     ("published",): PublishedTable,
 }
 """Every table of the file, by its keys, and the model that it must fit."""
@@ -185,14 +198,14 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
 ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
     (): AdditionSpec,
     ("training",): AddingTable,
-    **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
+    **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",), ("observers",))},
     ("evaluation", "metrics"): MetricTable,
 }
 """The same of a spec."""
 
 ARRAYS = {
     *(("flow", "layers"), ("objective", "terms"), ("datasets",), ("knowledge",)),
-    *(("evaluation", "metrics"), ("published",)),
+    *(("evaluation", "metrics"), ("observers",), ("published",)),
 }
 """The tables that a file may hold several of, written [[so]]."""
 

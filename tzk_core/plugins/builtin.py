@@ -15,6 +15,7 @@ from tzk_core.plugins.specs import (
     KnowledgeType,
     Metric,
     Optimizer,
+    Picture,
     Sampler,
     Schedule,
 )
@@ -107,6 +108,18 @@ class Core:
         return [
             Sampler("smc", "tzk_core.model.samplers:SequentialMonteCarlo", "tempered, resampled and moved particles"),
             Sampler("rejection", "tzk_core.model.samplers:Rejection", "exact and independent samples, many tries"),
+        ]
+
+    @hookimpl
+    def tzk_pictures(self) -> Iterable[Picture]:
+        return [
+            Picture(name, f"tzk_core.report.pictures:{target}", summary)
+            for name, target, summary in (
+                ("samples", "samples", "samples of the prior and of every knowledge type"),
+                ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
+                ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
+                ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),
+            )
         ]
 
 

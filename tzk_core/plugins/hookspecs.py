@@ -19,7 +19,9 @@ from tzk_core.plugins.specs import (
     KnowledgeType,
     Metric,
     ObjectiveTerm,
+    Observer,
     Optimizer,
+    Picture,
     Sampler,
     Schedule,
 )
@@ -156,4 +158,26 @@ def tzk_samplers() -> Iterable[Sampler]:
     @hookimpl
     def tzk_samplers():
         return [Sampler("gibbs", "my_package.gibbs:Gibbs", "one dimension of the noise at a time")]
+    """
+
+
+@hookspec
+def tzk_observers() -> Iterable[Observer]:
+    """Offer observers: classes with the interface of `tzk_core.training.observers.Observer`.
+
+    from tzk_core.plugins import Observer, hookimpl
+    @hookimpl
+    def tzk_observers():
+        return [Observer("tensorboard", "my_package.writer:Writer", "the log as curves in TensorBoard")]
+    """
+
+
+@hookspec
+def tzk_pictures() -> Iterable[Picture]:
+    """Offer pictures: functions that draw files of samples/, as `tzk_core.report.pictures:curves_over_steps` does.
+
+    from tzk_core.plugins import Picture, hookimpl
+    @hookimpl
+    def tzk_pictures():
+        return [Picture("typicality", "my_package.typical:draw", "log p(T) of test data beside that of samples")]
     """

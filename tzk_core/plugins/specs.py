@@ -159,6 +159,22 @@ class Sampler(Spec):
     hook: ClassVar[str] = "tzk_samplers"
 
 
+@dataclass(frozen=True)
+class Observer(Spec):
+    """A `tzk_core.training.observers.Observer`: `[[observers]] type = NAME`."""
+
+    kind: ClassVar[str] = "observer"
+    hook: ClassVar[str] = "tzk_observers"
+
+
+@dataclass(frozen=True)
+class Picture(Spec):
+    """A function `(subject: tzk_core.report.subject.Subject, folder: Path)`: `[pictures] draw = [NAME]`."""
+
+    kind: ClassVar[str] = "picture"
+    hook: ClassVar[str] = "tzk_pictures"
+
+
 SPEC_TYPES: tuple[type[Spec], ...] = (
     KnowledgeType,
     Dataset,
@@ -172,4 +188,6 @@ SPEC_TYPES: tuple[type[Spec], ...] = (
     Base,
     ObjectiveTerm,
     Sampler,
+    Observer,
+    Picture,
 )

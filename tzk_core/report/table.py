@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from tzk_core.report.subject import Drawn
 
 ROW_TYPES = ("prior", "knowledge", "mixture", "baseline", "published")
 """The order of likelihood rows of one data set; other types, such as a plugin's, come after these."""
@@ -39,7 +43,7 @@ flow fits. The last column is the accuracy of p(κ given T)."""
 METRIC_NOTES = "↑: higher is better; ↓: lower is."
 
 
-def markdown(results: Mapping[str, Any], command: str) -> str:
+def markdown(results: Mapping[str, Any], command: str, pictures: Sequence[Drawn] = ()) -> str:
     """Render results.json (format 1) as the text of results.md.
 
     Parts that are missing or empty are left out. Without `gap_nats` of a knowledge type, the gap is that of its
@@ -50,6 +54,7 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
             optional: `gap_nats`, the prior's -log p(T) less the conditional's on the same images, and `presence_prior`,
             p(κ=1).
         command: that made the run.
+        pictures: in samples/, by the index there.
     """
     rows = list(results.get("rows", ()))
     parts = ["# Results", NOTES] if rows else ["# Results"]
@@ -67,6 +72,11 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
     parts += _metrics(results.get("metrics", ()))
     if invertibility := results.get("invertibility"):
         parts += ["## Invertibility", "\n".join(_bullets(invertibility))]
+    if pictures:
+        links = [
+            f"- [{picture.file}](samples/{quote(picture.file)}): {_escape(picture.caption)}" for picture in pictures
+        ]
+        parts += ["## Pictures", "\n".join(links)]
     parts += ["## Made by", f"```sh\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
 

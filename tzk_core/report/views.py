@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+MEMBERS = 20
+"""The most knowledge types of a group that are shown, from its first on."""
+
 
 class Experiment(Protocol):
     """The part of an experiment that pictures use."""
 
-    config: Any  # .seed, .pictures.temperature, and .datasets, each with a .name
+    config: Any  # .seed, .pictures (.temperature, .draw), and .datasets, each with a .name
     model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
 
     @property
@@ -109,3 +113,8 @@ def bits_per_dim(results: Mapping[str, Any], name: str) -> float | None:
     """
     rows = [row for row in results.get("rows", ()) if row["kind"] == "knowledge" and row["name"] == name]
     return rows[0].get("bits_per_dim") if len(rows) == 1 else None
+
+
+def file_name(knowledge: str) -> str:
+    """Part of a file name for a knowledge type or a group: `digit-all` for `digit-{label}`."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"\{[^}]*\}", "all", knowledge)).strip("-.") or "knowledge"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,8 +27,9 @@ from tzk_core.runs.tables import chosen_device
 from tzk_core.storage.checkpoint import model_of
 from tzk_core.storage.places import LAST, checkpoint_in, step_of
 from tzk_core.storage.stored import read_stored
+from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.state import multipliers_in
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
 
@@ -154,11 +155,19 @@ class Experiment:
         """
         return self.evaluation.evaluable(split)
 
-    def train(self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None) -> None:
+    def train(
+        self,
+        folder: Path,
+        *,
+        resume: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         """Train to the end, leaving metrics.csv and checkpoint/ in `folder`.
 
-        `resume` goes on from the checkpoint there. With validation data best/ is there too, and the model is then that
-        one. On KeyboardInterrupt a checkpoint is written and the exception goes on.
+        `progress` and `observers` are those of `Trainer.run`. `resume` goes on from the checkpoint there. With
+        validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is written
+        and the exception goes on.
         """
         trainer = Trainer(
             self.model,
@@ -173,7 +182,7 @@ class Experiment:
         else:
             start_model(self.model, self.data)
         try:
-            trainer.run(folder, progress)
+            trainer.run(folder, progress, observers=observers)
         finally:
             self.compiled = trainer.compilation
         self.last_step, self.step = trainer.step, trainer.take_best()

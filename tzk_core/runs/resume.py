@@ -17,6 +17,7 @@ MAY_CHANGE = (
     ("device",),
     ("evaluation",),
     ("pictures",),
+    ("observers",),
     ("published",),
     *(("training", key) for key in ("checkpoint_every", "clip", *LONGER)),
     *(("training", key) for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate")),

@@ -17,6 +17,8 @@ from tzk_core.testing.densities import check_base, check_sampler
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.knowledge import check_knowledge
 from tzk_core.testing.metric import check_metric
+from tzk_core.testing.observer import check_observer
+from tzk_core.testing.picture import check_picture
 from tzk_core.testing.plugin import check_plugin
 from tzk_core.testing.training import check_objective_term, check_optimizer, check_schedule
 from tzk_core.testing.transform import check_transform
@@ -28,7 +30,9 @@ __all__ = [
     "check_knowledge",
     "check_metric",
     "check_objective_term",
+    "check_observer",
     "check_optimizer",
+    "check_picture",
     "check_plugin",
     "check_sampler",
     "check_schedule",

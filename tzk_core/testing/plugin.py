@@ -20,11 +20,13 @@ from tzk_core.plugins import specs
 from tzk_core.plugins.registry import PartNotLoadable, Registered, registry
 from tzk_core.plugins.validation import GROUP, specs_of
 from tzk_core.testing.expectations import expect
+from tzk_core.training.observers import Observer
 
 _BASES: dict[type[specs.Spec], type] = {
     specs.FlowLayer: Transform,
     specs.KnowledgeType: Knowledge,
     specs.Base: Reparametrised,
+    specs.Observer: Observer,
 }
 """By type of spec, what its target has to be a subclass of."""
 
@@ -42,8 +44,9 @@ def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Check that registration imports nothing heavy, and that every target is what its spec says.
 
     Registration is tried in a fresh interpreter. A flow layer has to be an nflows `Transform`, a knowledge type a
-    `Knowledge`, a command a click command, a metric a class with `rows`. A data set has defaults for all its arguments.
-    An implementation takes its layer's arguments, or none if it computes several layers.
+    `Knowledge`, an observer an `Observer`, a command a click command, a metric a class with `rows`. A picture takes
+    (subject, folder). A data set has defaults for all its arguments. An implementation takes its layer's arguments, or
+    none if it computes several layers.
 
     Args:
         entry_point: as `pyproject.toml` announces it, "my_package.plugin" or "my_package.plugin:object".
@@ -102,7 +105,14 @@ def _fault_of(spec: specs.Spec) -> str:
     method, wanted = _CALLED.get(type(spec), ("__call__", "a class or a function"))
     if not callable(getattr(target, method, None)):
         return f"{what} should be {wanted}; got {target!r}"
+    return _fault_of_signature(what, spec, target)
+
+
+def _fault_of_signature(what: str, spec: specs.Spec, target: Any) -> str:
     parameters = inspect.signature(target).parameters
+    if isinstance(spec, specs.Picture):
+        names = list(parameters)
+        return "" if names[:2] == ["subject", "folder"] else f"{what} should take (subject, folder); got {names}"
     positional = [key for key, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_ONLY]
     if positional:
         return f"{what} should take its arguments by keyword; {', '.join(positional)} cannot be"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.modes import training
+from tzk_core.modes import flushing_denormals, training
 from tzk_core.objective import (
     Capacity,
     Multipliers,
@@ -36,6 +36,7 @@ from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
+from tzk_core.training.validation import Validation, Watch
 from tzk_core.units import bits_per_dim
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Steps:
     `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
     types that are trained, all else being held as it is, the shared flow included; None trains everything.
 
+    `validation`: what a `Trainer` evaluates the model on now and then; `watch` has what came of it.
+
     `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
     """
 
@@ -74,11 +77,13 @@ class Steps:
         seed: int = 0,
         levels: int | None = 256,
         trained: Sequence[str] | None = None,
+        validation: Validation | None = None,
     ) -> None:
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
         self.step = 0
+        self.watch = Watch(validation, settings.validate_every, settings.patience)
         self.multipliers = Multipliers(
             dict.fromkeys(self.trained, settings.multiplier),
             settings.tolerance,
@@ -105,12 +110,10 @@ class Steps:
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
-        # A step takes ten times as long once numbers become denormal.
-        torch.set_flush_denormal(True)
 
     def advance(self) -> Capacity:
         """One step. Raises `Diverged` if the objective or its gradient is not finite; the model is then as before."""
-        with self._training():
+        with flushing_denormals(), self._training():
             return self._advance()
 
     @contextmanager

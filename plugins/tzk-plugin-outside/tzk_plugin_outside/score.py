@@ -162,7 +162,7 @@ def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.devic
     from tzk_core.plugins import registry
     from tzk_core.runs.tables import chosen_device
 
-    config = load_config(folder.config) if needs_data else load_run_config(folder.config)
+    config = load_config(folder.config, finished=True) if needs_data else load_run_config(folder.config)
     if needs_data:
         registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
     return config, chosen_device(config.device)
