@@ -1,4 +1,4 @@
-"""Puts the implementations that plugins bring for a kind of device, such as fused kernels, in the place of layers."""
+"""Puts plugins' implementations for a type of device, such as fused kernels, in place of layers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from tzk_core.transforms.composite import Composite, Run
 
 @dataclass(frozen=True)
 class Offer:
-    """An implementation of a layer, or of several that follow one another, and the reason why it is not used; "" where
-    it is. `target` and `layers`, their classes, are there where it is used."""
+    """An implementation of a layer, or of several in a row, and why it is not used.
+
+    reason: "" where it is used.
+    target, layers: its class and those of the layers, where it is used.
+    """
 
     part: Registered
     spec: Implementation
@@ -39,12 +42,14 @@ class Offer:
 
 
 def use_implementations(module: nn.Module, device: str) -> None:
-    """Replaces, within `module`, what has an implementation for `device` ("cuda") that says nothing against its use.
+    """Replace, within `module`, whatever has an implementation that is usable on `device`.
 
     A single layer is replaced by one that is built with its arguments and takes over its parameters and buffers
-    themselves, so that the state dict stays as it is and an optimiser goes on. Several that follow one another in a
-    `Composite` stay where they are; the composite computes them at once (`Run`). Raises `TzkError` if an implementation
-    cannot be imported, has other parameters than its layer, or is one of several.
+    themselves. So the state dict stays as it is, and an optimiser goes on. Several layers in a row of a `Composite`
+    stay where they are; the composite computes them at once (`Run`).
+
+    Raises:
+        TzkError: if an implementation cannot be imported, has other parameters than its layer, or is one of several.
     """
     used = [offer for offer in _offers(device) if not offer.reason]
     runs = sorted((offer for offer in used if len(offer.layers) > 1), key=lambda offer: -len(offer.layers))
@@ -62,8 +67,10 @@ def use_implementations(module: nn.Module, device: str) -> None:
 
 
 def offers() -> list[Offer]:
-    """Every implementation that plugins offer, whether it is used on its device and why not. Raises nothing: one that
-    is broken has that as its reason."""
+    """Every implementation that plugins offer, and why it is not used on its device.
+
+    Raises nothing: a broken one has its error as the reason.
+    """
     found = []
     for part in registry().all(Implementation):
         assert isinstance(part.spec, Implementation)
@@ -75,7 +82,7 @@ def offers() -> list[Offer]:
 
 
 def places(module: nn.Module, device: str) -> dict[str, int]:
-    """Name of an implementation ("plugin/name") -> in how many places of a module on `device` it computes."""
+    """By implementation ("plugin/name"), in how many places of a module it computes on `device`."""
     counts: Counter[str] = Counter()
     used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
     for each in module.modules():

@@ -1,4 +1,4 @@
-"""Training mode for as long as a step takes; a model is in evaluation mode at all other times."""
+"""Training mode within a step; a model is in evaluation mode at all other times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import nn
 
 @contextmanager
 def training(module: nn.Module) -> Iterator[None]:
-    """Within it the module is in training mode; afterwards it is in evaluation mode, whatever was raised."""
+    """Put the module into training mode within the block, and into evaluation mode after it.
+
+    That holds whatever is raised.
+    """
     module.train()
     try:
         yield
@@ -21,7 +24,10 @@ def training(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it the module and all within are in evaluation mode; afterwards each is in the mode that it was in."""
+    """Put the module into evaluation mode within the block.
+
+    Afterwards each of its modules is in its former mode.
+    """
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""What a part of a model was built from, kept beside it so that a checkpoint can build it again."""
+"""What a part of a model was built from, so that a checkpoint can build it again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tzk_core.version import current_name
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part and the arguments that it was called with, which can be layers, parts again; who registered it
-    says what to install."""
+    """A registered part and the arguments of its call, which may be parts again.
+
+    Who registered it says what to install.
+    """
 
     name: str
     plugin: str
@@ -63,7 +65,7 @@ def _within(value: Any) -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class FlowParts:
-    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers."""
+    """The shared flow: the shape of T, the density of z, and its layers or recipe."""
 
     shape: tuple[int, ...]
     base: str

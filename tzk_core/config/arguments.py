@@ -30,7 +30,7 @@ transforms."""
 
 
 class PartCheck:
-    """A part that a table names, the arguments given to it, and what is wrong with them."""
+    """A part that a table names, its arguments, and what is wrong with them."""
 
     def __init__(self, registry: Registry, spec_type: type[Spec], name: str, *, own_keys: Sequence[str]) -> None:
         self.spec_type = spec_type
@@ -44,8 +44,7 @@ class PartCheck:
             self.missing = str(error)
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """(argument, message) for each argument that the part does not take, needs and does not get, or of a
-        wrong type."""
+        """(argument, message) for every argument that is unknown, missing or of a wrong type."""
         if self.signature is None:
             return
         taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.spec_type]}
@@ -63,7 +62,7 @@ class PartCheck:
                 yield argument.name, f"{part} needs this argument{annotation}"
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments with the defaults of those not given, as far as TOML can hold them."""
+        """The arguments, with the defaults of all others, as far as TOML can hold them."""
         defaults = {
             argument.name: argument.value
             for argument in (self.signature.arguments if self.signature else ())
@@ -78,7 +77,7 @@ def _value_problem(annotation: str, value: Any) -> str:
 
 
 def _finite(value: Any) -> bool:
-    """Whether no number within a TOML value is nan or infinity, which no part has a use for."""
+    """Whether every number within a TOML value is finite, as all parts need."""
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, list | tuple):
@@ -93,7 +92,10 @@ def _fits_toml(value: Any) -> bool:
 
 
 def type_problem(annotation: str, value: Any) -> str:
-    """What is wrong with a TOML value for an annotation, or "" if nothing is or nobody can tell."""
+    """What is wrong with a TOML value for an annotation; "" if nothing is.
+
+    An annotation that nothing is known of takes any value.
+    """
     if not annotation:
         return ""
     try:

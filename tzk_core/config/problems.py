@@ -1,4 +1,4 @@
-"""What is wrong with a config: every problem with its file, table and key, all of them in one error."""
+"""What is wrong with a config: all problems in one error, with file, table and key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: `source` is the file, or "command line" for an override; `place` its table and
-    key."""
+    """One thing to mend.
+
+    source: the file, or "command line" for an override.
+    place: its table and key.
+    """
 
     source: str
     place: str
@@ -59,8 +62,7 @@ class Problems:
 
 
 def place(path: Path, raw: Mapping[str, Any]) -> str:
-    """A path as it is seen in the file: `[training] steps`, `[[datasets]] "mnist" size`, `[[flow.layers]] #2
-    type`."""
+    """A path as a reader of the file sees it: `[training] steps`, `[[datasets]] "mnist" size`."""
     table: tuple[str, ...] = ()
     label = ""
     depth = 0

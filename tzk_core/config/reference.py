@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One table: how it is headed, what it is for, its keys, and whether it takes a part's arguments as well."""
+    """One table: its heading, purpose and keys, and whether it takes a part's arguments."""
 
     heading: str
     summary: str

@@ -1,5 +1,4 @@
-"""What must fit together in a config beyond each table by itself: names that refer to names, and limits
-between keys."""
+"""Rules between tables of a config: names that refer to names, and limits between keys."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ Found = Iterator[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class Base:
-    """What a spec adds to: the config of a run, and the names of all knowledge types in its checkpoint."""
+    """What a spec adds to: a run's config, and all knowledge types in its checkpoint."""
 
     config: Config
     knowledge: tuple[str, ...]
@@ -32,8 +31,10 @@ class Base:
 
 @dataclass
 class Sections:
-    """The tables of a config, or of a spec that adds to `base`, that are valid by themselves, by their place; a faulty
-    one is reported and left out."""
+    """The valid tables of a config, or of a spec that adds to `base`, by their place.
+
+    A faulty table is reported and left out.
+    """
 
     datasets: dict[int, DatasetTable] = field(default_factory=dict)
     knowledge: dict[int, KnowledgeTable] = field(default_factory=dict)
