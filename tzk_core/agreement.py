@@ -12,9 +12,9 @@ TOLERANCE = 1e-5
 
 
 def agreement(plain: TzK, other: TzK, n: int = 64, *, seed: int = 0) -> dict[str, float]:
-    """Relative differences of log p(T), z, the gradient of the mean of log p(T), and T from z.
+    """Relative differences of log p(T), its gradient, z, and T from z.
 
-    They are taken on `n` samples of `plain`: the norm of the difference over the norm of `plain`'s result. Both models
+    The gradient is that of the mean of log p(T). Differences are taken on `n` samples of `plain`: the norm of the difference over the norm of `plain`'s result. Both models
     are on one device and of one type.
     """
     T = _inside(plain, plain.sample(n, seed=seed))

@@ -1,4 +1,4 @@
-"""Checks of what a user passes to a model: shape, type and finiteness, before any computation."""
+"""Checks of a user's arguments to a model: shape, type and finiteness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of knowledge types, data sets and runs, which are names of files on any system."""
+"""Names of knowledge types, data sets and runs, which name files on any system."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def problem(name: str) -> str:
 
 
 def wanted_of_file(name: str) -> str:
-    """What the name of a data set or run, which may hold dots, should be instead.
+    """What the name of a data set or run should be instead; "" if it will do.
 
-    "" if the name will do.
+    Unlike that of a knowledge type it may hold dots.
     """
     return _wanted(name, _IN_NO_FILE)
 
@@ -56,7 +56,7 @@ def key(name: str) -> str:
 
 
 def in_a_name(value: str) -> str:
-    """The value of a label as part of a knowledge type's name, in normal form C."""
+    """The value of a label as part of a name, in normal form C."""
     safe = "".join(STAND_IN if letter in _IN_NO_KNOWLEDGE or _is_unseen(letter) else letter for letter in value)
     return unicodedata.normalize("NFC", safe).strip()
 

@@ -1,4 +1,4 @@
-"""What a part of a model was built from, so that a checkpoint can build it again."""
+"""What a part of a model was built from, for checkpoints to build it again."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _within(value: Any) -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class FlowParts:
-    """The shared flow: the shape of T, the density of z, and its layers or recipe."""
+    """The shared flow: the shape of T, the density of z, layers or recipe."""
 
     shape: tuple[int, ...]
     base: str

@@ -1,4 +1,4 @@
-"""The floating-point type and the device of a module, as a tensor to make others like."""
+"""The floating-point type and the device of a module, as an example tensor."""
 
 from __future__ import annotations
 

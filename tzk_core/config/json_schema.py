@@ -1,4 +1,4 @@
-"""The JSON Schema of a config or a spec, for editors that complete and check files."""
+"""The JSON Schema of a config or a spec, for editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
-    """The schema of a file as it is written: with arguments of parts, short forms and old names.
+    """The schema of a file as it is written.
+
+    It has arguments of parts beside keys, short forms and old names.
 
     It says less than `load_config`, which also knows what each part takes and what must fit together.
     """
@@ -27,7 +29,7 @@ def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
 
 
 def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
-    """The part of a file's schema for one table, or for each table of an array."""
+    """The part of a file's schema for one table, or one of an array."""
     entry = schema["properties"][table]
     reference: str = entry.get("items", entry)["$ref"]
     found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]

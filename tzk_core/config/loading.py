@@ -1,4 +1,4 @@
-"""From a TOML file and overrides to a checked `Config`, or to one error that lists everything."""
+"""From a TOML file and overrides to a checked `Config`, or to one error."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def load_run_config(path: FilePath | str) -> Config:
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
-    """Read and check a spec of what is added to `base`, as `load_config` does a config."""
+    """Read and check a spec of what is added to `base`."""
     return _checked(
         AdditionSpec,
         ADDITION_MODELS,
@@ -234,7 +234,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
 
 
 def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
-    """Move the arguments of a part apart, in place, and replace short forms of a table."""
+    """Move a part's arguments apart, in place, and replace short forms of a table."""
     keys = own_keys(model)
     table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
     if model is DatasetTable and isinstance(table.get("name"), str):

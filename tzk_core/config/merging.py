@@ -1,4 +1,4 @@
-"""The config of a run together with a spec, and the part of it that adding needs."""
+"""The config of a run with a spec, and the part that adding needs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def merged(config: Config, addition: AdditionSpec) -> Config:
 
 
 def narrowed(config: Config, addition: AdditionSpec) -> Config:
-    """A config of the new knowledge alone, with the data sets that the spec repeats, adds or names.
+    """A config of the new knowledge alone.
 
+    It has the data sets that the spec repeats, adds or names.
     A condition that names no data set speaks of all.
     """
     named = {table.name for table in addition.datasets}

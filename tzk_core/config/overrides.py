@@ -12,9 +12,9 @@ from tzk_core.errors import nearest
 
 
 def apply(raw: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path]]:
-    """The tables with the overrides put in, and the paths to what these set or created.
+    """The tables with the overrides put in, and the paths to these values.
 
-    `raw` is not changed.
+    `raw` is not changed. Tables that an override creates are among the paths.
 
     Raises:
         ConfigError: with every override that cannot be read or leads nowhere.

@@ -1,4 +1,4 @@
-"""Paths in a config are relative to its folder, and made absolute: a run works from anywhere."""
+"""Paths of a config, relative to its folder, made absolute: a run works from anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a config: all problems in one error, with file, table and key."""
+"""All problems of a config in one error, with file, table and key."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ class Base:
 
 @dataclass
 class Sections:
-    """The valid tables of a config, or of a spec that adds to `base`, by their place.
+    """The valid tables of a config or a spec, by their place.
 
-    A faulty table is reported and left out.
+    A spec adds to `base`. A faulty table is reported and left out.
     """
 
     datasets: dict[int, DatasetTable] = field(default_factory=dict)

@@ -32,7 +32,7 @@ class LayerTable(PartTable):
 
 
 class FlowTable(PartTable):
-    """[flow]: the shared flow, by recipe or layer by layer, and the density of its latent."""
+    """[flow]: the shared flow, by recipe or layer by layer, and its latent's density."""
 
     recipe: str = Field(default="paper", description="The registered recipe; all further keys are its arguments.")
     layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = Field(

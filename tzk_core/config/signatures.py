@@ -1,4 +1,4 @@
-"""The arguments of a registered part, read from its source, so that nothing heavy is imported.
+"""The arguments of a registered part, read from its source without importing it.
 
 A part whose text does not show its signature is imported and inspected instead: a decorated function, or a class that
 inherits its constructor from another module.

@@ -12,7 +12,7 @@ from tzk_core.errors import TzkError
 
 @dataclass
 class Multipliers:
-    """The multipliers λ_i of Eq. 5, one a knowledge type, by dual ascent towards a tolerance.
+    """The multipliers λ_i of Eq. 5, by dual ascent towards a tolerance.
 
     λ stays below ½: above it the objective pushes the better of encoder and decoder down instead of the worse one up.
 

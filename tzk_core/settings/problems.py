@@ -53,7 +53,7 @@ def expected(detail: Mapping[str, Any]) -> str:
 
 
 def mistyped(details: Sequence[Mapping[str, Any]], value: Any) -> str:
-    """`; did you mean ...?` for a value that is nearly one of the few that a key may have."""
+    """`; did you mean ...?` for a value that resembles one of a key's few values."""
     choices = [each["ctx"]["expected"] for each in details if each["type"] == "literal_error"]
     return nearest(value, re.findall(r"'([^']*)'", " ".join(choices))) if isinstance(value, str) else ""
 

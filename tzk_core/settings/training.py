@@ -12,7 +12,7 @@ from tzk_core.settings.table import Count, CountOrNone, Rate, Table
 
 
 class StepsTable(Table):
-    """What any [training] holds: Adam (Kingma & Ba) with linear warm-up and a decay of the learning rate."""
+    """Adam (Kingma & Ba) with linear warm-up and a decay of the learning rate."""
 
     steps: Count = Field(description="The length, in steps, which makes runs repeatable.")
     minutes: float | None = Field(
