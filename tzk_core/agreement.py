@@ -14,8 +14,8 @@ TOLERANCE = 1e-5
 def agreement(plain: TzK, other: TzK, n: int = 64, *, seed: int = 0) -> dict[str, float]:
     """Relative differences of log p(T), its gradient, z, and T from z.
 
-    The gradient is that of the mean of log p(T). Differences are taken on `n` samples of `plain`: the norm of the difference over the norm of `plain`'s result. Both models
-    are on one device and of one type.
+    The gradient is that of the mean of log p(T). Differences are taken on `n` samples of `plain`: the norm of the
+    difference over the norm of `plain`'s result. Both models are on one device and of one type.
     """
     T = _inside(plain, plain.sample(n, seed=seed))
     ours, theirs = (_computed(model, T) for model in (plain, other))
@@ -51,5 +51,5 @@ def _computed(model: TzK, T: Tensor) -> dict[str, Tensor]:
     return {"log p(T)": log_prob, "z": z, "gradient": torch.cat(gradients), "T from z": restored}
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).detach().double().norm() / expected.detach().double().norm().clamp_min(1e-300))
+def _difference(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).detach().double().norm() / expected.detach().double().norm().clamp_min(1e-300))

@@ -32,8 +32,8 @@ def check_regular(path: Path) -> None:
         OSError: where nothing is there.
     """
     mode = os.stat(path).st_mode
-    for is_kind, kind in _KINDS:
-        if is_kind(mode):
+    for is_type, kind in _KINDS:
+        if is_type(mode):
             raise NotRegular(path, kind)
 
 

@@ -28,13 +28,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
     Afterwards each of its modules is in its former mode.
     """
-    modes = [(each, each.training) for each in module.modules()]
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for each, mode in modes:
-            each.training = mode
+        for part, mode in modes:
+            part.training = mode
 
 
 def without_caches(module: nn.Module) -> None:
@@ -43,7 +43,7 @@ def without_caches(module: nn.Module) -> None:
     A cached weight outlives the parameters that it was made of: it is stale once weights are loaded, and is of one
     floating-point type whatever is computed in. Without it the values are the same.
     """
-    for each in module.modules():
-        if isinstance(each, Linear):
-            each.use_cache(mode=False)
-            each.cache.invalidate()
+    for part in module.modules():
+        if isinstance(part, Linear):
+            part.use_cache(mode=False)
+            part.cache.invalidate()

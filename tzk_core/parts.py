@@ -42,7 +42,7 @@ class Part:
         return f"{self.plugin}/{self.name}"
 
 
-KEYS = {each.name for each in fields(Part)}
+KEYS = {item.name for item in fields(Part)}
 """What a table in the arguments of a part has if it is a part again."""
 
 
@@ -51,16 +51,16 @@ def _parts_in(value: Any) -> Any:
     if isinstance(value, Mapping):
         if set(value) == KEYS:
             return Part.from_json(value)
-        return {key: _parts_in(each) for key, each in value.items()}
-    return [_parts_in(each) for each in value] if isinstance(value, list) else value
+        return {key: _parts_in(item) for key, item in value.items()}
+    return [_parts_in(item) for item in value] if isinstance(value, list) else value
 
 
 def _within(value: Any) -> Iterator[Part]:
     if isinstance(value, Part):
         yield from value.within()
     elif isinstance(value, Mapping | list | tuple):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _within(each)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(item)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
     """The part of a file's schema for one table, or one of an array."""
     entry = schema["properties"][table]
     reference: str = entry.get("items", entry)["$ref"]
-    found: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return found
+    definition: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return definition
 
 
 def _as_written(schema: Any) -> Any:
@@ -47,6 +47,6 @@ def _as_written(schema: Any) -> Any:
     if plain.get("default", ...) is None:
         del plain["default"]
     if "anyOf" in plain:
-        kinds = [kind for kind in plain.pop("anyOf") if kind != {"type": "null"}]
-        plain = {**(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}), **plain}
+        alternatives = [alternative for alternative in plain.pop("anyOf") if alternative != {"type": "null"}]
+        plain = {**(alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}), **plain}
     return plain

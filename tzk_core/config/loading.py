@@ -328,4 +328,4 @@ def _naming_key(raw: Mapping[str, Any], where: Path) -> str:
 
 def _neighbours(path: FilePath) -> str:
     folder = path.parent
-    return nearest(path.name, [each.name for each in folder.glob("*.toml")]) if folder.is_dir() else ""
+    return nearest(path.name, [file.name for file in folder.glob("*.toml")]) if folder.is_dir() else ""

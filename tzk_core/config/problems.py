@@ -47,18 +47,18 @@ class Problems:
         self.source = source
         self.raw = raw
         self.overridden = tuple(overridden)
-        self.found: list[Problem] = []
+        self.problems: list[Problem] = []
 
     def add(self, path: Path, message: str) -> None:
         source = "command line" if any(path[: len(o)] == o for o in self.overridden) else self.source
         problem = Problem(source, place(path, self.raw), message)
-        if problem not in self.found:
-            self.found.append(problem)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def check(self) -> None:
         """Raises ConfigError if anything was found."""
-        if self.found:
-            raise ConfigError(self.found)
+        if self.problems:
+            raise ConfigError(self.problems)
 
 
 def place(path: Path, raw: Mapping[str, Any]) -> str:

@@ -124,8 +124,8 @@ def mental_capacity(
         not_vmappable=model.not_vmappable,
         kl_weight=1.0 if wording.is_literal else objective.kl_weight,
     )
-    found = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
-    return _capacity(found, [name for each in routing.routes for name in each.rectangle.names])
+    result = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
+    return _capacity(result, [name for site in routing.routes for name in site.rectangle.names])
 
 
 def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:

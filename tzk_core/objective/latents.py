@@ -170,12 +170,12 @@ def _sampled(
         return _Sample(z, model.flow.base.log_prob(z))
     knowledge = model.find(name)
     unknown = torch.full((size, knowledge.characteristics), torch.nan)
-    given = characteristics.get(name, unknown).to(z_noise)
-    is_missing = given[rows].isnan().any(1)
-    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), given[rows])
+    observed = characteristics.get(name, unknown).to(z_noise)
+    is_missing = observed[rows].isnan().any(1)
+    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), observed[rows])
     z = knowledge.decode(C, z_noise)
     log_q = knowledge.log_prob_latent(z, C) + torch.where(is_missing, knowledge.log_prob_characteristics(C), 0.0)
-    characteristics[name] = given.index_copy(0, rows, C)
+    characteristics[name] = observed.index_copy(0, rows, C)
     return _Sample(z, log_q)
 
 

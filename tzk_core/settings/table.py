@@ -115,9 +115,9 @@ class Keywords(Table):
 
     def __init__(self, *values: Any, **named: Any) -> None:
         keys = list(type(self).model_fields)
-        given = {**dict(zip(keys, values, strict=False)), **named}
+        settings = {**dict(zip(keys, values, strict=False)), **named}
         try:
-            super().__init__(**{key: _plain(value) for key, value in given.items()})
+            super().__init__(**{key: _plain(value) for key, value in settings.items()})
         except ValidationError as error:
             raise TzkError("; ".join(_worded(error, keys))) from None
 
