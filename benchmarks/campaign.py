@@ -1,10 +1,11 @@
-"""Kills, damage, hostile files, mutated configs and races, as many as fit in the time; a table of tries and failures.
+"""Kills, damage, hostile files, mutated configs and races, as many as fit in the time.
 
     python benchmarks/campaign.py [--minutes M] [--seed N] [--only KIND]... [--json]
 
-A try fails if something was lost (a run that cannot go on to where it would have got to, or an original that changed),
-if an exception came that is no sentence for a person, or if a figure changed in silence. The exit status is 1 if any
-did. The order of tries depends on the seed alone; kills come in the place of an operation on a file.
+A try fails if something was lost: a run that cannot go on to where it would have got to, or an original that changed.
+It also fails if an exception came that is no sentence for a person, or if a figure changed in silence. Tries and
+failures are printed as a table, and the exit status is 1 if any try failed. The order of tries depends on the seed
+alone; kills come in the place of an operation on a file.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class Tally:
     seconds: float = 0.0
     examples: list[str] = field(default_factory=list)
 
-    def fail(self, kind: str, what: str) -> None:
-        self.failed[kind] += 1
+    def fail(self, attempt: str, what: str) -> None:
+        self.failed[attempt] += 1
         if len(self.examples) < 5:
-            self.examples.append(f"{kind}: {what}")
+            self.examples.append(f"{attempt}: {what}")
 
 
 def attempt(tally: Tally, what: str, trial: Callable[[], str], *, may_refuse: bool) -> None:
@@ -71,7 +72,7 @@ KINDS: dict[str, tuple[Callable[[World, random.Random], Generator[Try, None, Non
 
 
 def campaign(minutes: float, seed: int, *, only: list[str], folder: Path) -> dict[str, Tally]:
-    """Tries of each kind until its share of the time is over, or as many were made as there is a goal."""
+    """Tries by name, each until its share of the time or its goal is reached."""
     began, world = time.monotonic(), World(folder)
     left = max(0.0, 60 * minutes - (time.monotonic() - began))
     names = only or list(KINDS)
@@ -98,10 +99,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=list(KINDS), default=[])
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tallies = campaign(given.minutes, given.seed, only=given.only, folder=Path(folder))
-    if given.json:
+        tallies = campaign(options.minutes, options.seed, only=options.only, folder=Path(folder))
+    if options.json:
         print(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1))
     else:
         print(
@@ -114,7 +115,7 @@ def main() -> None:
                 f"{failed[SILENT]:8}{tally.seconds:9.0f}"
             )
         for tally in tallies.values():
-            print("".join(f"\n{each}" for each in tally.examples), end="")
+            print("".join(f"\n{example}" for example in tally.examples), end="")
     sys.exit(any(count for tally in tallies.values() for count in tally.failed.values()))
 
 

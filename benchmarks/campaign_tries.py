@@ -81,15 +81,15 @@ def figures(folder: Path) -> dict[str, Any]:
     """All that a model says of some observations."""
     model = tzk_core.load(folder)
     with torch.no_grad():
-        found: dict[str, Any] = {name: model.log_prob(T, name).tolist() for name in model.knowledge}
-    implies = {name: kind.implies for name, kind in model.named_knowledge()}
-    return {"": model.log_prob(T).tolist(), "implies": implies, **found}
+        scores: dict[str, Any] = {name: model.log_prob(T, name).tolist() for name in model.knowledge}
+    implies = {name: knowledge.implies for name, knowledge in model.named_knowledge()}
+    return {"": model.log_prob(T).tolist(), "implies": implies, **scores}
 
 
 def weights(run: Path) -> dict[str, bytes]:
     """The files of a model, without those of its training, which hold the time that it took."""
-    kept = contents(run / "checkpoint")
-    return {name: content for name, content in kept.items() if name.endswith(".safetensors")}
+    files = contents(run / "checkpoint")
+    return {name: content for name, content in files.items() if name.endswith(".safetensors")}
 
 
 class World:
@@ -164,11 +164,11 @@ def _checked(world: World, command: str, *, run: Path, out: Path) -> str:
         names, folder = set(tzk_core.load(run).knowledge), RunFolder(run)
         done = names != {"moons"}
         lineage = settled(folder.read_record().get("lineage", []), folder)
-        return "" if [each["action"] for each in lineage] == ([command] if done else []) else LOST
+        return "" if [value["action"] for value in lineage] == ([command] if done else []) else LOST
     if contents(run) != world.files:
         return LOST
     if command == "export":
-        whole = not out.exists() or all(import_name(each) == "moons" for each in out.glob("*.safetensors"))
+        whole = not out.exists() or all(import_name(file) == "moons" for file in out.glob("*.safetensors"))
         return "" if whole else LOST
     return "" if not out.exists() or tzk_core.load(out).knowledge else LOST
 
@@ -200,7 +200,7 @@ def _with(content: bytes, place: int, other: int) -> bytes:
 
 def _letter(content: bytes, source: random.Random) -> bytes:
     """A digit for a digit, a letter for a letter: what stays readable."""
-    places = [i for i, each in enumerate(content) if chr(each).isalnum() and each < 128] or [0]
+    places = [i for i, value in enumerate(content) if chr(value).isalnum() and value < 128] or [0]
     place = source.choice(places)
     return _with(content, place, ord(source.choice("0123456789" if chr(content[place]).isdigit() else "abcxyz")))
 

@@ -82,11 +82,11 @@ class TwoSided(Knowledge):
 
 def exact(z: Tensor) -> Tensor:
     """log Σ_C p(C) N(z; centre of C, 1), (n,), written out."""
-    each = [
+    log_prob = [
         math.log(share) - 0.5 * ((z - centre) ** 2 + math.log(2 * math.pi)).sum(1)
         for share, centre in zip(SHARES.tolist(), CENTRES.tolist(), strict=True)
     ]
-    return torch.stack(each).logsumexp(0)
+    return torch.stack(log_prob).logsumexp(0)
 
 
 def world(n: int = 400) -> tuple[TzK, EvaluationSplit]:
@@ -135,7 +135,7 @@ def results() -> dict[str, Any]:
 
 def test_the_row_says_that_it_is_exact() -> None:
     _, held = world()
-    row = next(each for each in results()["rows"] if each["kind"] == "knowledge")
+    row = next(result for result in results()["rows"] if result["kind"] == "knowledge")
     assert row["estimate"] == "exact sum over C" and row["importance_samples"] is None
     assert row["bits_per_image"] == pytest.approx(-exact(held.T).mean().item() / math.log(2), rel=1e-5)
 

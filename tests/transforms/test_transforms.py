@@ -126,21 +126,21 @@ def test_several_stacked_are_each_alone_with_their_gradients(name: str, batch: i
     """As knowledge types of one structure are evaluated: parameters stacked, `torch.func.vmap` over them."""
     several = [perturbed(TRANSFORMS[name][0](), scale).double() for scale in (0.1, 0.2, 0.05)]
     x = torch.stack([inputs_of(name, batch, seed) for seed in range(3)]).double()
-    states = [dict(each.named_parameters()) | dict(each.named_buffers()) for each in several]
+    states = [dict(layer.named_parameters()) | dict(layer.named_buffers()) for layer in several]
     stacked = {key: torch.stack([state[key] for state in states]).detach() for key in states[0]}
     trained = {key: stacked[key].requires_grad_() for key, _ in several[0].named_parameters()}
 
     together = vmap(lambda state, own: functional_call(several[0], state, (own,)))(stacked, x.requires_grad_())
-    weights = [torch.linspace(-1, 1, each[0].numel(), dtype=torch.float64).view(each[0].shape) for each in together]
+    weights = [torch.linspace(-1, 1, value[0].numel(), dtype=torch.float64).view(value[0].shape) for value in together]
     loss = sum((values * weight).sum() for values, weight in zip(together, weights, strict=True))
     gradients = torch.autograd.grad(loss, [x, *trained.values()])
-    for number, each in enumerate(several):
+    for number, layer in enumerate(several):
         own = x[number].detach().requires_grad_()
-        alone = each(own)
+        alone = layer(own)
         for values, one in zip(together, alone, strict=True):
             torch.testing.assert_close(values[number], one)
         loss = sum((values * weight).sum() for values, weight in zip(alone, weights, strict=True))
-        expected = torch.autograd.grad(loss, [own, *(dict(each.named_parameters())[key] for key in trained)])
+        expected = torch.autograd.grad(loss, [own, *(dict(layer.named_parameters())[key] for key in trained)])
         for gradient, one in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient[number], one)
 

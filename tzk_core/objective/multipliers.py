@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.settings import ObjectiveTable
+
+_DEFAULTS = ObjectiveTable()
 
 
 @dataclass
@@ -25,9 +28,9 @@ class Multipliers:
     """
 
     values: dict[str, float]
-    tolerance: float = 10.0
-    rate: float = 1e-3
-    maximum: float = 0.45
+    tolerance: float = _DEFAULTS.tolerance
+    rate: float = _DEFAULTS.multiplier_rate
+    maximum: float = _DEFAULTS.multiplier_max
 
     def __post_init__(self) -> None:
         if not 0 <= self.maximum < 0.5:
