@@ -98,10 +98,10 @@ def test_it_is_a_pure_function_that_can_be_evaluated_stacked(name: str) -> None:
     class Evaluated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.kind = copy.deepcopy(one)
+            self.knowledge = copy.deepcopy(one)
 
         def forward(self, z: Tensor, C: Tensor) -> tuple[Tensor, ...]:
-            knowledge, noise = self.kind, torch.zeros_like(C)
+            knowledge, noise = self.knowledge, torch.zeros_like(C)
             return (
                 knowledge.log_prob_latent(z, C),
                 knowledge.log_prob_characteristics_given(C, z),
@@ -113,10 +113,10 @@ def test_it_is_a_pure_function_that_can_be_evaluated_stacked(name: str) -> None:
 
     module = Evaluated()
     together = vmap(
-        lambda state: functional_call(module, {f"kind.{key}": value for key, value in state.items()}, (z, C))
+        lambda state: functional_call(module, {f"knowledge.{key}": value for key, value in state.items()}, (z, C))
     )(stacked)
     for index, knowledge in enumerate((one, other)):
-        module.kind = knowledge
+        module.knowledge = knowledge
         for stacked_value, value in zip(together, module(z, C), strict=True):
             torch.testing.assert_close(stacked_value[index], value)
 
