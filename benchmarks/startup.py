@@ -85,9 +85,9 @@ def main() -> None:
         print(json.dumps(results, indent=2))
         return
     print(f"{'program':<14}{'median':>10}{'ratio':>8}   quartiles      (goal: at most {GOAL})")
-    for name, each in results["programs"].items():  # type: ignore[attr-defined]
-        low, high = each["ratio_quartiles"]
-        print(f"{name:<14}{each['milliseconds']:>7.1f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
+    for name, value in results["programs"].items():  # type: ignore[attr-defined]
+        low, high = value["ratio_quartiles"]
+        print(f"{name:<14}{value['milliseconds']:>7.1f} ms{value['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
 
 
 if __name__ == "__main__":

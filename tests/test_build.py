@@ -242,8 +242,8 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Implementation]]:
     yield specs
 
 
-def kinds(module: nn.Module) -> set[type]:
-    return {type(each) for each in module.modules()}
+def layer_types(module: nn.Module) -> set[type]:
+    return {type(part) for part in module.modules()}
 
 
 def model_of_the_paper() -> TzK:
@@ -260,8 +260,8 @@ def test_an_implementation_takes_the_place_of_its_layer_everywhere(offered: list
     optimizer = torch.optim.Adam(model.parameters())
     offered += [spec("symlog", "FusedSymLog"), spec("affine", "FusedAffine")]
     model.to("cpu")
-    assert {FusedSymLog, FusedAffine} <= kinds(model.flow) & kinds(model.find("a"))
-    assert not {SymLog, Affine} & kinds(model)
+    assert {FusedSymLog, FusedAffine} <= layer_types(model.flow) & layer_types(model.find("a"))
+    assert not {SymLog, Affine} & layer_types(model)
     after = model.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
     assert torch.equal(model.log_prob(T, "a"), plain)
@@ -359,7 +359,7 @@ def test_an_implementation_says_why_it_is_not_used(
         spec("symlog", "Nowhere"),
     ]
     monkeypatch.setattr(FusedPair, "reason", "it is Sunday")
-    described = {each["name"]: each for each in (offer.described() for offer in offers())}
+    described = {value["name"]: value for value in (offer.described() for offer in offers())}
     assert described["fused/pair"]["reason"] == "it is Sunday" and not described["fused/pair"]["used"]
     assert "no flow layer is called 'no-such-layer'" in described["fused/fused-no-such-layer"]["reason"]
     assert "cannot be loaded" in described["fused/fused-symlog"]["reason"]
@@ -374,9 +374,9 @@ def test_an_implementation_says_why_it_is_not_used(
 def test_another_device_leaves_the_model_as_it_is(offered: list[Implementation]) -> None:
     offered.append(spec("symlog", "FusedSymLog", device="cuda"))
     model = model_of_the_paper().to("cpu")
-    assert SymLog in kinds(model) and FusedSymLog not in kinds(model)
+    assert SymLog in layer_types(model) and FusedSymLog not in layer_types(model)
     use_implementations(model, "cuda")
-    assert SymLog not in kinds(model) and FusedSymLog in kinds(model)
+    assert SymLog not in layer_types(model) and FusedSymLog in layer_types(model)
 
 
 def test_what_is_wrong_with_an_implementation_is_said(offered: list[Implementation]) -> None:

@@ -1,4 +1,4 @@
-"""Puts the implementations that plugins bring for a kind of device, such as fused kernels, in the place of layers."""
+"""Puts plugins' implementations for a type of device, such as fused kernels, in place of layers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from tzk_core.transforms.composite import Composite, Run
 
 @dataclass(frozen=True)
 class Offer:
-    """An implementation of a layer, or of several that follow one another, and the reason why it is not used; "" where
-    it is. `target` and `layers`, their classes, are there where it is used."""
+    """An implementation of a layer, or of several in a row, and why it is not used.
+
+    reason: "" where it is used.
+    target, layers: its class and those of the layers, where it is used.
+    """
 
     part: Registered
     spec: Implementation
@@ -39,50 +42,54 @@ class Offer:
 
 
 def use_implementations(module: nn.Module, device: str) -> None:
-    """Replaces, within `module`, what has an implementation for `device` ("cuda") that says nothing against its use.
+    """Replace, within `module`, whatever has an implementation that is usable on `device`.
 
     A single layer is replaced by one that is built with its arguments and takes over its parameters and buffers
-    themselves, so that the state dict stays as it is and an optimiser goes on. Several that follow one another in a
-    `Composite` stay where they are; the composite computes them at once (`Run`). Raises `TzkError` if an implementation
-    cannot be imported, has other parameters than its layer, or is one of several.
+    themselves. So the state dict stays as it is, and an optimiser goes on. Several layers in a row of a `Composite`
+    stay where they are; the composite computes them at once (`Run`).
+
+    Raises:
+        TzkError: if an implementation cannot be imported, has other parameters than its layer, or is one of several.
     """
     used = [offer for offer in _offers(device) if not offer.reason]
     runs = sorted((offer for offer in used if len(offer.layers) > 1), key=lambda offer: -len(offer.layers))
     alone = {offer.layers[0]: offer for offer in used if len(offer.layers) == 1}
     in_runs: set[int] = set()
-    for each in module.modules():
-        if isinstance(each, Composite):
-            each.runs = _runs(list(each._transforms), runs)
-            in_runs |= {id(layer) for run in each.runs for layer in each.layers_of(run)}
+    for composite in module.modules():
+        if isinstance(composite, Composite):
+            composite.runs = _runs(list(composite._transforms), runs)
+            in_runs |= {id(layer) for run in composite.runs for layer in composite.layers_of(run)}
     for parent in list(module.modules()) if alone else []:
         for name, layer in list(parent._modules.items()):
-            found = alone.get(type(layer)) if hasattr(layer, "arguments") and id(layer) not in in_runs else None
-            if layer is not None and found is not None:
-                setattr(parent, name, _in_place_of(layer, found))
+            offer = alone.get(type(layer)) if hasattr(layer, "arguments") and id(layer) not in in_runs else None
+            if layer is not None and offer is not None:
+                setattr(parent, name, _in_place_of(layer, offer))
 
 
 def offers() -> list[Offer]:
-    """Every implementation that plugins offer, whether it is used on its device and why not. Raises nothing: one that
-    is broken has that as its reason."""
-    found = []
+    """Every implementation that plugins offer, and why it is not used on its device.
+
+    Raises nothing: a broken one has its error as the reason.
+    """
+    collected = []
     for part in registry().all(Implementation):
         assert isinstance(part.spec, Implementation)
         try:
-            found.append(_offer(part, part.spec))
+            collected.append(_offer(part, part.spec))
         except TzkError as error:
-            found.append(Offer(part, part.spec, str(error)))
-    return found
+            collected.append(Offer(part, part.spec, str(error)))
+    return collected
 
 
 def places(module: nn.Module, device: str) -> dict[str, int]:
-    """Name of an implementation ("plugin/name") -> in how many places of a module on `device` it computes."""
+    """By implementation ("plugin/name"), in how many places of a module it computes on `device`."""
     counts: Counter[str] = Counter()
     used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
-    for each in module.modules():
-        if isinstance(each, Composite):
-            counts.update(name for run in each.runs for name in run.names)
-        elif type(each) in used:
-            counts[used[type(each)]] += 1
+    for layer in module.modules():
+        if isinstance(layer, Composite):
+            counts.update(name for run in layer.runs for name in run.names)
+        elif type(layer) in used:
+            counts[used[type(layer)]] += 1
     return dict(counts)
 
 
@@ -110,11 +117,11 @@ def _offer(part: Registered, spec: Implementation) -> Offer:
 
 def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, ...]:
     """From the first layer on, the first of `offered` that fits what follows."""
-    kinds = [type(layer) for layer in layers]
+    types = [type(layer) for layer in layers]
     runs: list[Run] = []
     at = 0
-    while at < len(kinds):
-        fitting = [each for each in offered if tuple(kinds[at : at + len(each.layers)]) == each.layers]
+    while at < len(types):
+        fitting = [offer for offer in offered if tuple(types[at : at + len(offer.layers)]) == offer.layers]
         if fitting:
             runs.append(Run(at, at + len(fitting[0].layers), fitting[0].target(), (fitting[0].part.qualified_name,)))
         at = runs[-1].stop if fitting else at + 1
@@ -122,10 +129,10 @@ def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, .
     return join(layers, runs) if join else tuple(runs)
 
 
-def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module:
-    fresh: nn.Module = found.target(**layer.arguments)  # type: ignore[arg-type]
+def _in_place_of(layer: nn.Module, offer: Offer) -> nn.Module:
+    fresh: nn.Module = offer.target(**layer.arguments)  # type: ignore[arg-type]
     if set(fresh.state_dict()) != set(layer.state_dict()):
-        part = found.part
+        part = offer.part
         raise TzkError(
             f"the implementation {part.qualified_name!r} ({part.distribution} {part.version}) has the parameters "
             f"{', '.join(fresh.state_dict())}; those of its layer are {', '.join(layer.state_dict())}: "

@@ -1,4 +1,4 @@
-"""One batch of what was observed: T, the presence of each knowledge type and its characteristics, any part missing."""
+"""One batch of observations: T, and the presence and characteristics of knowledge, any part missing."""
 
 from __future__ import annotations
 

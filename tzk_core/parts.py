@@ -1,4 +1,4 @@
-"""What a part of a model was built from, kept beside it so that a checkpoint can build it again."""
+"""What a part of a model was built from, for checkpoints to build it again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tzk_core.moved import home_of
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part and the arguments that it was called with, which can be layers, parts again; who registered it
-    says what to install."""
+    """A registered part and the arguments of its call, which may be parts again.
+
+    Who registered it says what to install.
+    """
 
     name: str
     plugin: str

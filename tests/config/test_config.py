@@ -54,9 +54,9 @@ def problems(text: str, *overrides: str) -> list[str]:
 
 
 def only_problem(text: str, *overrides: str) -> str:
-    found = problems(text, *overrides)
-    assert len(found) == 1, found
-    return found[0]
+    actual = problems(text, *overrides)
+    assert len(actual) == 1, actual
+    return actual[0]
 
 
 def test_defaults_and_arguments():
@@ -131,7 +131,7 @@ multiplier_max = 0.5
 steps = 0
 batchsize = 12
 """
-    found = problems(text)
+    actual = problems(text)
     expected = [
         "a.toml: nmae: unknown key; did you mean 'name'?",
         "a.toml: name: is required",
@@ -149,8 +149,8 @@ batchsize = 12
         "a.toml: [training] batchsize: unknown key; did you mean 'batch_size'?",
     ]
     for line in expected:
-        assert any(each.startswith(line) for each in found), (line, found)
-    assert len(found) == len(expected)
+        assert any(problem.startswith(line) for problem in actual), (line, actual)
+    assert len(actual) == len(expected)
 
 
 def test_several_problems_make_one_error_with_a_line_each():
@@ -276,8 +276,8 @@ def test_a_flow_is_a_recipe_or_layers():
 
 def test_layers_are_checked_by_place():
     layers = '[[flow.layers]]\ntype = "symlog"\n\n[[flow.layers]]\ntype = "squeeze"\nfactr = 2\ntiling = 3'
-    found = problems(JOINT.replace("[flow]\nsteps = 3", layers))
-    assert [each.partition(";")[0] for each in found] == [
+    actual = problems(JOINT.replace("[flow]\nsteps = 3", layers))
+    assert [problem.partition(";")[0] for problem in actual] == [
         "a.toml: [[flow.layers]] #2 factr: flow layer 'squeeze' takes no such argument",
         "a.toml: [[flow.layers]] #2 tiling: expected a string, got 3",
     ]
@@ -331,9 +331,9 @@ def test_overrides(override: str, table: str, key: str, value: object):
 @pytest.mark.parametrize("override", [True, False], ids=["override", "file"])
 def test_a_renamed_key_keeps_its_old_name_with_one_warning(override: bool):
     text, overrides = (JOINT, ["objective.dreams=0.25"]) if override else (f"{JOINT}[objective]\ndreams = 0.25\n", [])
-    with pytest.warns(FutureWarning) as found:
+    with pytest.warns(FutureWarning) as caught:
         config = config_from(tables(text), overrides=overrides)
-    assert [str(each.message) for each in found] == ["objective.dreams is now called hidden_share: rename it"]
+    assert [str(warning.message) for warning in caught] == ["objective.dreams is now called hidden_share: rename it"]
     assert config.objective.hidden_share == 0.25
     written = config.to_toml()
     assert "hidden_share = 0.25" in written and "dreams" not in written
@@ -341,8 +341,8 @@ def test_a_renamed_key_keeps_its_old_name_with_one_warning(override: bool):
 
 def test_a_renamed_key_is_checked_by_its_new_name():
     with pytest.warns(FutureWarning):
-        found = only_problem(f"{JOINT}[objective]\nnegatives = 4\n", "objective.dreams=1.5")
-    assert found.startswith("command line: [objective] hidden_share: expected")
+        actual = only_problem(f"{JOINT}[objective]\nnegatives = 4\n", "objective.dreams=1.5")
+    assert actual.startswith("command line: [objective] hidden_share: expected")
     both = f"{JOINT}[objective]\ndreams = 0.1\nhidden_share = 0.1\n"
     assert only_problem(both) == (
         "a.toml: [objective]: dreams is the old name of hidden_share, and both are there: leave dreams out"
@@ -352,7 +352,7 @@ def test_a_renamed_key_is_checked_by_its_new_name():
 def test_the_record_of_an_older_run_opens_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     (tmp_path / "config.toml").write_text(f"{JOINT}[objective]\ndreams = 0.25\n")
     assert load_run_config(tmp_path / "config.toml").objective.hidden_share == 0.25
-    assert not [each for each in recwarn if each.category is FutureWarning]
+    assert not [warning for warning in recwarn if warning.category is FutureWarning]
 
 
 def test_overrides_reach_tables_by_number_and_by_name():
@@ -483,7 +483,7 @@ def test_a_spec_may_repeat_data_of_its_run_but_not_change_them():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('name = "even"', 'name = "digit-1"', "the run has a knowledge type 'digit-1' already: choose another name"),
         ('name = "even"', 'name = "Mnist"', "already (as 'mnist': names must differ by more than case)"),
@@ -495,10 +495,10 @@ def test_a_spec_may_repeat_data_of_its_run_but_not_change_them():
         ('type = "glyph-signs"', 'type = "glyph-signs"\nweight = 2', "the data sets of the run have no weights"),
     ],
 )
-def test_what_a_spec_may_not_say(old: str, new: str, said: str):
+def test_what_a_spec_may_not_say(old: str, new: str, message: str):
     assert old in SPEC
     (problem,) = spec_problems(SPEC.replace(old, new, 1))
-    assert said in problem
+    assert message in problem
 
 
 def test_the_config_of_a_run_is_read_without_its_plugins(tmp_path: Path):

@@ -38,7 +38,7 @@ def test_what_editors_put_around_a_config_is_no_part_of_it(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "pattern"),
     [
         (MINIMAL.encode("utf-16"), "not UTF-8"),
         (b"name = '\xff'", r"not UTF-8, as TOML is \(invalid start byte at byte 8\)"),
@@ -52,24 +52,24 @@ def test_what_editors_put_around_a_config_is_no_part_of_it(tmp_path: Path, conte
     ],
     ids=["utf-16", "latin-1", "digits", "brackets", "fewer", "argument", "large", "zero", "empty"],
 )
-def test_a_file_that_is_no_config_is_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_config_is_a_sentence(tmp_path: Path, content: bytes, pattern: str) -> None:
     (tmp_path / "c.toml").write_bytes(content)
     message = refused(tmp_path / "c.toml")
-    assert re.search(said, message)
+    assert re.search(pattern, message)
     assert len(message) < 2000
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"),
+    ("make", "file_type"),
     [
         (os.mkdir, "a folder"),
         (os.mkfifo, "a pipe"),
         (lambda path: os.symlink("/dev/zero", path), "a device"),
     ],
 )
-def test_a_config_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+def test_a_config_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None], file_type: str) -> None:
     make(tmp_path / "c.toml")
-    assert f"expected a TOML file, got {kind}" in refused(tmp_path / "c.toml")
+    assert f"expected a TOML file, got {file_type}" in refused(tmp_path / "c.toml")
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "x/" * 2500 + "c.toml", "a\0b"])

@@ -130,7 +130,7 @@ def test_the_density_of_what_noise_stands_for_is_that_of_the_noise_over_the_jaco
     distribution, _, context = made(name, batch=1)
     noise = distribution.noise((1,), torch.Generator().manual_seed(3)).double()
     jacobian = torch.autograd.functional.jacobian(
-        lambda given: distribution.from_noise(given, context).flatten(), noise
+        lambda noise: distribution.from_noise(noise, context).flatten(), noise
     ).view(noise.numel(), noise.numel())
     of_noise = StandardLogistic if name == "logistic" else StandardGaussian
     expected = of_noise(distribution.shape).log_prob(noise) - torch.linalg.slogdet(jacobian).logabsdet

@@ -53,7 +53,7 @@ def made(names: tuple[str, ...] = tuple(TYPES), seed: int = 0) -> TzK:
         kind = build_knowledge(latent_shape=(4,), seed=seed, name=name, hidden=6, layers=2, **TYPES[name])
         _shake(kind, seed + len(name))
         kind.log_odds.fill_(-len(name))
-        kind.implies = () if name == "all" else ("all",)
+        kind.describe_as(implies=() if name == "all" else ("all",))
         model.add(name, kind)
     return model
 

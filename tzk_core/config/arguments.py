@@ -54,7 +54,7 @@ def supplied(spec_type: type[Spec], signature: Signature) -> frozenset[str]:
 
 
 class PartCheck:
-    """A part that a table names, the arguments given to it, and what is wrong with them."""
+    """A part that a table names, its arguments, and what is wrong with them."""
 
     def __init__(self, registry: Registry, spec_type: type[Spec], name: str, *, own_keys: Sequence[str]) -> None:
         self.spec_type = spec_type
@@ -68,8 +68,7 @@ class PartCheck:
             self.missing = str(error)
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """(argument, message) for each argument that the part does not take, needs and does not get, or of a
-        wrong type."""
+        """(argument, message) for every argument that is unknown, missing or of a wrong type."""
         if self.signature is None:
             return
         own = supplied(self.spec_type, self.signature)
@@ -104,7 +103,7 @@ def _value_problem(annotation: str, value: Any) -> str:
 
 
 def _finite(value: Any) -> bool:
-    """Whether no number within a TOML value is nan or infinity, which no part has a use for."""
+    """Whether every number within a TOML value is finite, as all parts need."""
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, list | tuple):
@@ -119,7 +118,10 @@ def _fits_toml(value: Any) -> bool:
 
 
 def type_problem(annotation: str, value: Any) -> str:
-    """What is wrong with a TOML value for an annotation, or "" if nothing is or nobody can tell."""
+    """What is wrong with a TOML value for an annotation; "" if nothing is.
+
+    An annotation that nothing is known of takes any value.
+    """
     if not annotation:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a config or a spec, for editors that complete and check a file as it is written."""
+"""The JSON Schema of a config or a spec, for editors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
-    """What a file may hold, as it is written: a part's arguments beside its keys, short forms, and old names.
+    """The schema of a file as it is written.
+
+    It has arguments of parts beside keys, short forms and old names.
 
     It says less than `load_config`, which also knows what each part takes and what must fit together.
     """
@@ -33,15 +35,15 @@ def json_schema(model: type[Config] | type[Addition]) -> dict[str, Any]:
 
 
 def table_schema(schema: dict[str, Any], table: str) -> dict[str, Any]:
-    """The object that a table, or each of an array of tables, has to fit, in the schema of a whole file."""
+    """The part of a file's schema for one table, or one of an array."""
     entry = schema["properties"][table]
     reference: str = entry.get("items", entry)["$ref"]
-    of_table: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
-    return of_table
+    definition: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return definition
 
 
 def _as_written(schema: Any) -> Any:
-    """A schema of pydantic's less the titles that repeat names, and null, which TOML does not have."""
+    """pydantic's schema without titles, which repeat names, and without null, which TOML lacks."""
     if isinstance(schema, list):
         return [_as_written(item) for item in schema]
     if not isinstance(schema, dict):
@@ -53,6 +55,6 @@ def _as_written(schema: Any) -> Any:
     if isinstance(default := plain.get("default"), dict) and default.keys() == {"type", "arguments"}:
         plain["default"] = default["type"]  # of a `PartChoice`
     if "anyOf" in plain:
-        types = [option for option in plain.pop("anyOf") if option != {"type": "null"}]
-        plain = {**(types[0] if len(types) == 1 else {"anyOf": types}), **plain}
+        alternatives = [alternative for alternative in plain.pop("anyOf") if alternative != {"type": "null"}]
+        plain = {**(alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}), **plain}
     return plain

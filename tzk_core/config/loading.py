@@ -1,4 +1,4 @@
-"""From a TOML file and overrides to a checked `Config`, or to one error that lists everything wrong."""
+"""From a TOML file and overrides to a checked `Config`, or to one error."""
 
 from __future__ import annotations
 
@@ -79,12 +79,15 @@ def load_config(
 
 
 def load_run_config(path: FilePath | str) -> Config:
-    """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
+    """Read the config.toml of a run.
+
+    What is not installed here is no error: tables of such parts stay as they are.
+    """
     return _checked(Config, MODELS, read_toml(path), source=str(path), lenient=True, folder=FilePath(path).parent)
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
-    """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
+    """Read and check a spec of what is added to `base`."""
     return _checked(
         AdditionSpec,
         ADDITION_MODELS,
@@ -97,7 +100,11 @@ def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = (
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
-    """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
+    """Read the tables of a TOML file, unchecked.
+
+    Raises:
+        ConfigError: if there is no such file, or it cannot be read.
+    """
     path = FilePath(path)
     try:
         return toml.parse(_text(path))
@@ -137,8 +144,13 @@ def config_from(
     parts: Registry | None = None,
     finished: bool = False,
 ) -> Config:
-    """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
-    plugins, and `finished` is as of `load_config`."""
+    """Check tables as TOML has them, and return the config.
+
+    Args:
+        source: the name of the file in errors.
+        parts: what to look parts up in, instead of the installed plugins.
+        finished: as of `load_config`.
+    """
     if finished:
         tables = without_absent(tables, parts or registry())
     return _checked(Config, MODELS, tables, source=source, overrides=overrides, parts=parts)
@@ -196,7 +208,7 @@ def _check_parts(
     overridden: Sequence[Path],
     folder: FilePath | None,
 ) -> None:
-    """Check the arguments of every part, and fill in its defaults and the paths of its files, in place."""
+    """Check the arguments of every part; fill in defaults and paths, in place."""
     for where, table, check in _parts(prepared, parts):
         if check.missing and lenient:
             continue
@@ -241,7 +253,7 @@ def _within(depth: int, value: Any) -> bool:
 
 
 def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:
-    """The tables as the models take them: arguments of parts apart, and short forms written out."""
+    """The tables as the models take them: arguments of parts apart, short forms in full."""
     prepared = copy.deepcopy(dict(raw))
     flow = prepared.setdefault("flow", {}) if ("flow",) in models else prepared.get("flow")
     tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
@@ -260,7 +272,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
 
 
 def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
-    """Put the arguments of a part apart, in place, and write short forms of a table out."""
+    """Move a part's arguments apart, in place, and replace short forms of a table."""
     keys = own_keys(model)
     table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
     if model is DatasetTable and isinstance(table.get("name"), str):
@@ -289,7 +301,10 @@ def _sections(
     *,
     base: Base | None,
 ) -> Sections:
-    """The tables that are valid by themselves, so that rules between them are checked even beside faulty ones."""
+    """The tables that are valid by themselves.
+
+    The rules between them are then checked even beside faulty tables.
+    """
     sections = Sections(
         datasets=_valid_tables(prepared.get("datasets"), DatasetTable),
         knowledge=_valid_tables(prepared.get("knowledge"), KnowledgeTable),
@@ -356,4 +371,4 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
 
 def _neighbours(path: FilePath) -> str:
     folder = path.parent
-    return nearest(path.name, [each.name for each in folder.glob("*.toml")]) if folder.is_dir() else ""
+    return nearest(path.name, [file.name for file in folder.glob("*.toml")]) if folder.is_dir() else ""

@@ -15,10 +15,12 @@ MOST_DIGITS = 9
 
 
 def apply(raw: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path]]:
-    """The tables with the overrides put in, and the paths to what these set or created; `raw` stays as it
-    was.
+    """The tables with the overrides put in, and the paths to these values.
 
-    Raises ConfigError with every override that cannot be read or leads nowhere.
+    `raw` is not changed. Tables that an override creates are among the paths.
+
+    Raises:
+        ConfigError: with every override that cannot be read or leads nowhere.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(raw))
     paths: list[Path] = []
@@ -79,8 +81,10 @@ def _item(tables: list[Any], step: str, parent: str) -> int:
 
 
 def _value(text: str) -> Any:
-    """The text as a TOML value; what is none is a bare string, unless it starts as a value that is then
-    broken off."""
+    """The text as a TOML value; any other text is a bare string.
+
+    A text that starts as a TOML value and is then broken off is an error.
+    """
     try:
         parsed = toml.parse(f"value = {text}")
     except toml.TOMLDecodeError as error:

@@ -1,5 +1,7 @@
-"""The tables and keys of a config as frozen models: what each may hold by itself (`rules.py` says what fits
-together)."""
+"""The tables and keys of a config as frozen models.
+
+They hold what a table may contain by itself; `rules.py` has what must fit together.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,7 @@ class LayerTable(PartTable):
 
 
 class FlowTable(PartTable):
-    """[flow]: the shared flow, by a recipe and its arguments or layer by layer, and the density of its
-    latent."""
+    """[flow]: the shared flow, by recipe or layer by layer, and its latent's density."""
 
     recipe: str = Field(default="paper", description="The registered recipe; all further keys are its arguments.")
     layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = Field(
@@ -133,7 +134,7 @@ class Whole(Table):
     """A whole file. `to_toml` writes it with every key spelt out."""
 
     def to_tables(self) -> dict[str, Any]:
-        """The file as TOML and JSON hold it; keys without a value are left out, since TOML has none."""
+        """The file as TOML and JSON hold it, without keys that have no value."""
         return _written(self)
 
     def to_toml(self) -> str:
@@ -161,7 +162,10 @@ class Config(Whole):
 
 
 class AdditionSpec(Whole):
-    """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
+    """A spec: knowledge to add to a run, and data sets for it.
+
+    `load_addition` reads and checks one against its run.
+    """
 
     name: FileName = Field(description="What its run folder is called, before the date.")
     seed: Seed = Field(default=0, description="What all random numbers follow from.")
@@ -211,8 +215,10 @@ ARRAYS = {
 
 
 def _written(table: Table) -> dict[str, Any]:
-    """The table as TOML holds it: the arguments of a part among the table's own keys, nothing that is None or
-    empty."""
+    """The table as TOML holds it, with a part's arguments among its own keys.
+
+    Keys that are None or empty are left out.
+    """
     written: dict[str, Any] = {}
     for key in own_keys(type(table)):
         if isinstance(table, FlowTable) and key == "recipe" and table.layers is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from tzk_core.files import check_regular
+from tzk_core.storage.atomic import new_file
 
 MOST_TIMES = 100
 """The largest ratio of unpacked to packed size above `ALWAYS` bytes; real data are seldom compressed further."""
@@ -107,20 +107,16 @@ def write_array(path: Path, name: str, parts: Iterable[np.ndarray], *, count: in
     Raises:
         OSError: if it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with (
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed,
-            packed.open(f"{name}.npy", "w", force_zip64=True) as stream,
-        ):
-            for i, part in enumerate(parts):
-                if i == 0:
-                    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(part))
-                    np.lib.format.write_array_header_1_0(stream, header | {"shape": (count, *part.shape[1:])})
-                stream.write(np.ascontiguousarray(part).tobytes())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        new_file(path) as fresh,
+        zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open(f"{name}.npy", "w", force_zip64=True) as stream,
+    ):
+        for i, part in enumerate(parts):
+            if i == 0:
+                header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(part))
+                np.lib.format.write_array_header_1_0(stream, header | {"shape": (count, *part.shape[1:])})
+            stream.write(np.ascontiguousarray(part).tobytes())
 
 
 class _Header(NamedTuple):

@@ -46,10 +46,10 @@ class Scores:
 class Composition:
     """p(T given all of `present` knowledge and none of `without`).
 
-    It is proportional to p(T) times a ratio for each member: p(κ=1 given z)/p(κ=1) of what is present and
-    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ); C that is given brings p(C given z, κ=1)/p(C). The
-    member that is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All
-    other ratios being bounded, there is always a normaliser.
+    It is proportional to p(T) times a ratio for each member, at most 1/p(κ). That is p(κ=1 given z)/p(κ=1) of what is
+    present and p(κ=0 given z)/p(κ=0) of what is absent. C that is passed brings p(C given z, κ=1)/p(C). The member that
+    is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All other ratios
+    being bounded, there is always a normaliser.
 
     With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
     other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,

@@ -1,7 +1,7 @@
-"""The objective: mental capacity under a consistency constraint, whatever is missing of T and K (paper, Eq. 3 to 5).
+"""The objective: mental capacity under a consistency constraint (paper, Eq. 3 to 5).
 
-Whoever trains calls `mental_capacity` with an `Objective`; `terms` is the formula. `objective.compiled` is imported
-where it is needed, since the compiler takes a second.
+Any part of T and K may be missing. Whoever trains calls `mental_capacity` with an `Objective`; `terms` is the formula.
+`objective.compiled` is imported where it is needed, since the compiler takes a second.
 """
 
 from tzk_core.objective.capacity import Capacity, Evaluator, Objective, mental_capacity

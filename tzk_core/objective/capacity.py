@@ -1,4 +1,4 @@
-"""The objective of one batch: mental capacity under a consistency constraint (paper, Eq. 3 to 5)."""
+"""The objective of one batch: mental capacity and consistency (paper, Eq. 3 to 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch in z: encoded where T was observed, sampled from the model where it is missing (paper, Training)."""
+"""A batch in z: encoded where T was observed, else sampled (paper, Training)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def encodable(
     """The batch as the objective takes it: `Unencoded`, or `Latents` where some T is missing.
 
     A missing T is sampled from the most specific knowledge type that is present (several take turns), else from the
-    prior, with C from its own prior where that is missing too. q is then p(C) p(T given C, κ=1). Its Jacobian is that
+    prior. C comes from its own prior where it is missing too. q is then p(C) p(T given C, κ=1). Its Jacobian is that
     of p(T) in the objective, so T itself is never needed, and f_T has no part in the sample. Only the paper's literal
     wording, which has no log q, needs the Jacobian.
 
@@ -124,7 +124,10 @@ def _inverse_logabsdet(flow: SharedFlow, z: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """The samples of a batch that have one source: positions, (n,), z, log|det dz/dT| and log q."""
+    """The samples of a batch that have one source.
+
+    Their positions, (n,), z, log|det dz/dT| and log q.
+    """
 
     rows: Tensor
     z: Tensor
@@ -167,12 +170,12 @@ def _sampled(
         return _Sample(z, model.flow.base.log_prob(z))
     knowledge = model.find(name)
     unknown = torch.full((size, knowledge.characteristics), torch.nan)
-    given = characteristics.get(name, unknown).to(z_noise)
-    is_missing = given[rows].isnan().any(1)
-    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), given[rows])
+    observed = characteristics.get(name, unknown).to(z_noise)
+    is_missing = observed[rows].isnan().any(1)
+    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), observed[rows])
     z = knowledge.decode(C, z_noise)
     log_q = knowledge.log_prob_latent(z, C) + torch.where(is_missing, knowledge.log_prob_characteristics(C), 0.0)
-    characteristics[name] = given.index_copy(0, rows, C)
+    characteristics[name] = observed.index_copy(0, rows, C)
     return _Sample(z, log_q)
 
 

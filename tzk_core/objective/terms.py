@@ -77,7 +77,10 @@ class Encoded(NamedTuple):
 
 
 class Site(NamedTuple):
-    """One route with its parameters stacked, and p(κ given z) at the samples where absence has a weight, (k, r)."""
+    """One route with its parameters stacked.
+
+    Also p(κ given z), (k, r), at the samples where absence has a weight.
+    """
 
     route: Route
     stack: Stack

@@ -1,6 +1,6 @@
-"""What can be set, each thing once: name, type, default, bounds and help of every key.
+"""Everything that can be set, once: name, type, default, bounds and help of every key.
 
-The TOML tables, the keywords of `fit` and `add`, `tzk describe` and `tzk schema` are all read from here and from
+The TOML tables, the keywords of `fit` and `add`, `tzk describe` and `tzk schema` are all read from here. So is
 `config.schema`, which adds the tables that a config alone has. Nothing here imports torch.
 """
 

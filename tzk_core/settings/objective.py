@@ -1,4 +1,4 @@
-"""[objective]: Eq. 3 to 5 of the paper, and what is done where its wording is unsound."""
+"""[objective]: Eq. 3 to 5 of the paper, and alternatives to its unsound wordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tzk_core.settings.table import FileName, PartTable, Table
 
 
 class WordingTable(Table):
-    """The choice between wordings of the objective, for each place where the paper's own is unsound."""
+    """The choice between wordings, for each place where the paper's own is unsound."""
 
     fill_in: Literal["bound", "literal", "prior"] = Field(
         default="bound",

@@ -144,14 +144,15 @@ def new(kind: str, **arguments: Any) -> Knowledge:
 def test_what_it_is_built_on_is_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within k0 within k1: the reference of knowledge that is built on k1 is all of k1."""
     model, kind = old(), new("few-shot", directions=2, steps=4)
-    model.find("k0").implies, kind.implies = ("k1",), ("k0",)
+    model.find("k0").describe_as(implies=("k1",))
+    kind.describe_as(implies=("k0",))
     outer, inner = (torch.arange(60) < 50).float(), (torch.arange(60) < 30).float()
     seen: list[int] = []
     monkeypatch.setattr(kind, "start", lambda z, reference, groups=None: seen.append(len(reference)))
     presence = {"new": PRESENT, "k0": inner}
     tzk_core.add(model, {"new": kind}, T, presence, **QUICK)
     again = new("few-shot", directions=2, steps=4)
-    again.implies = ("k0", "k1")
+    again.describe_as(implies=("k0", "k1"))
     monkeypatch.setattr(again, "start", lambda z, reference, groups=None: seen.append(len(reference)))
     presence = {"newer": PRESENT, "k0": inner, "k1": outer}
     tzk_core.add(model, {"newer": again}, T, presence, start={"newer": "k1"}, **QUICK)
