@@ -51,9 +51,9 @@ def expect_sampler(what: str, draws: Tensor, log_prob: Callable[[Tensor], Tensor
     """Check that draws follow a density, and that it integrates to 1.
 
     For densities p and q, ∫ h p q / (p + q) is the mean of h q / (p + q) over draws of p, and that of h p / (p + q)
-    over draws of q (Bennett 1976; Meng and Wong 1996). Here q is a Gaussian fitted to the draws. With h = 1 the two means
-    differ by the integral of p, with other h where the draws are not p's. All means are of bounded values, so that
-    their errors are known. What lies outside the range of the draws is left out, so that a bounded C may be checked.
+    over draws of q (Bennett 1976; Meng and Wong 1996). Here q is a Gaussian fitted to the draws. With h = 1 the two
+    means differ by the integral of p, with other h where the draws are not p's. All means are of bounded values, so
+    that their errors are known. What lies outside the range of the draws is left out: C may be bounded.
 
     Args:
         draws: (n, *shape).

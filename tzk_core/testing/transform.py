@@ -216,7 +216,7 @@ def _check_loading(name: str, transform: Transform, batch: Batch, *, again: Call
         torch.manual_seed(99)  # another seed than it was built with
         loaded = again().double().eval()
     with returning(f"{name}: initialise(inputs)"), torch.no_grad():
-        if hasattr(started, "initialise"):
+        if hasattr(started, "initialise") and batch.context is None:
             started.initialise(batch.inputs)
     with returning(f"{name}: load_state_dict of its own state"):
         loaded.load_state_dict(started.state_dict())
