@@ -53,3 +53,10 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert released[0] == version and released == sorted(released, key=numbers, reverse=True)
+
+
+def test_the_directory_lists_every_plugin_of_this_repository() -> None:
+    listed = re.findall(
+        r"^\| `(tzk-plugin-[a-z-]+)` \|", (ROOT / "docs/plugins-directory.md").read_text(), re.MULTILINE
+    )
+    assert listed == [folder.name for folder in PLUGINS]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.knowledge import Knowledge
-from tzk_core.testing.densities import LAWS, check_densities
 from tzk_core.testing.expectations import expect, expect_equal, expect_finite, expect_gradients, expect_shape, returning
+from tzk_core.testing.knowledge_densities import LAWS, check_densities
 from tzk_core.testing.stacked import check_stacked
 from tzk_core.testing.starting import check_loading, check_start
 from tzk_core.testing.state import REGISTER, expect_registered, perturbed, unchanged
