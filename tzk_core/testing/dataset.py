@@ -204,9 +204,8 @@ def _check_prepare(name: str, dataset: Any) -> None:
 
 def _check_elsewhere(name: str, dataset: Any, splits: dict[str, Samples]) -> None:
     """Check that another process, with another order of sets, reads the same samples."""
-    fresh = dataset
-    if not callable(dataset) and dataclasses.is_dataclass(dataset):
-        fresh = dataclasses.replace(dataset)
+    rebuilt = dataclasses.is_dataclass(dataset) and not isinstance(dataset, type)
+    fresh: Any = dataclasses.replace(dataset) if rebuilt else dataset  # type: ignore[type-var]
     ours = {split: fingerprint(samples) for split, samples in splits.items()}
     for split, theirs in fingerprint_elsewhere(name, fresh).items():
         differ = different(ours[split], theirs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,28 +44,41 @@ def check_densities(
     generator = torch.Generator().manual_seed(1)
     gaussian = _gaussian(knowledge, inputs.z[:1], generator)
     by_draws = {*many_to_one, *(["p(z given C)"] if gaussian is None else [])}
+    convert = _unchanged if gaussian is None or "p(z given C)" in by_draws else gaussian  # draws have their own noise
     support = knowledge.support()
     for row in range(min(len(inputs.z), 2)):
         here = inputs.row(row)
         if support is not None:
             _check_finite(name, knowledge, here.z, noise=inputs.noise[row : row + 1], support=support)
-        for law, its in _laws(knowledge, here, gaussian or (lambda noise: noise)).items():
+        for law, its in _laws(knowledge, here, convert).items():
             what = f"{name}: {law} and {LAWS[law]}"
             if support is not None and law != "p(z given C)":
                 continue
             if law not in by_draws:
                 _check_jacobian(what, its, tolerance)
             elif row == 0:
-                expect_sampler(what, its.sample(its.draw(DRAWS))[0], lambda x, its=its: its.log_prob(x[None])[0])
+                expect_sampler(what, its.sample(its.draw(DRAWS))[0], partial(_log_prob_of_rows, its))
 
 
-def _laws(knowledge: Knowledge, here: Inputs, gaussian: Callable[[Tensor], Tensor]) -> dict[str, Law]:
-    """The densities at one z and one C; `gaussian` is the latent's `from_gaussian`."""
+def _log_prob_of_rows(law: Law, values: Tensor) -> Tensor:
+    return law.log_prob(values[None])[0]
+
+
+def _unchanged(noise: Tensor) -> Tensor:
+    return noise
+
+
+def _laws(knowledge: Knowledge, here: Inputs, convert: Callable[[Tensor], Tensor]) -> dict[str, Law]:
+    """The densities at one z and one C.
+
+    Args:
+        convert: the noise of a law for z, (n, *latent_shape), to what `decode` takes.
+    """
     z, noise = here.z, here.noise
     C = knowledge.encode(z, noise[:, 0]).detach()
 
     def decode(noise: Tensor) -> Tensor:
-        flat = noise[0]
+        flat = convert(noise[0])
         return knowledge.decode(C.expand(len(flat), -1), flat)[None]
 
     def log_prob_latent(z: Tensor) -> Tensor:
@@ -88,9 +102,7 @@ def _laws(knowledge: Knowledge, here: Inputs, gaussian: Callable[[Tensor], Tenso
             of_characteristics,
         ),
         "p(C)": Law(knowledge.imagine, knowledge.log_prob_characteristics, noise, of_characteristics),
-        "p(z given C)": Law(lambda noise: decode(gaussian(noise[0])[None]), log_prob_latent, latent, of_latent)
-        if gaussian is not None
-        else Law(decode, log_prob_latent, latent, of_latent),
+        "p(z given C)": Law(decode, log_prob_latent, latent, of_latent),
     }
 
 
