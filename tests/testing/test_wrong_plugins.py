@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from textwrap import dedent
 
@@ -143,7 +144,7 @@ RIGHT = {
 
 def plugin(site: Path, *, hook: str, spec: str, name: str, source: str) -> str:
     """Install a plugin with one part; returns its module."""
-    distribution = f"kit-{abs(hash((hook, source, name)))}"
+    distribution = f"kit-{zlib.crc32(f'{hook} {name} {source}'.encode())}"
     module = distribution.replace("-", "_")
     more = ', "affine", "cpu"' if spec == "Implementation" else ""
     target = "Part" if source else "Transform"

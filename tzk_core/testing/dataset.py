@@ -205,7 +205,7 @@ def _check_prepare(name: str, dataset: Any) -> None:
 def _check_elsewhere(name: str, dataset: Any, splits: dict[str, Samples]) -> None:
     """Check that another process, with another order of sets, reads the same samples."""
     rebuilt = dataclasses.is_dataclass(dataset) and not isinstance(dataset, type)
-    fresh: Any = dataclasses.replace(dataset) if rebuilt else dataset  # type: ignore[type-var]
+    fresh: Any = dataclasses.replace(dataset) if rebuilt else dataset
     ours = {split: fingerprint(samples) for split, samples in splits.items()}
     for split, theirs in fingerprint_elsewhere(name, fresh).items():
         differ = different(ours[split], theirs)

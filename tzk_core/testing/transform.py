@@ -221,11 +221,14 @@ def _check_single(name: str, transform: Transform, batch: Batch) -> None:
 def _check_loading(name: str, transform: Transform, batch: Batch, *, again: Callable[[], Transform] | None) -> None:
     """Check that a layer which loads the state dict of a started one computes the same."""
     started, arguments = perturbed(transform, 0.1, 1).eval(), getattr(transform, "arguments", None)
-    if again is None:
-        again = partial(_copied, transform) if arguments is None else partial(type(transform), **arguments)
+    build: Callable[[], Transform] = partial(_copied, transform)
+    if again is not None:
+        build = again
+    elif arguments is not None:
+        build = partial(type(transform), **arguments)
     with returning(f"{name}: built again"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)  # another seed than it was built with
-        loaded = again().double().eval()
+        loaded = build().double().eval()
     with returning(f"{name}: initialise(inputs)"), torch.no_grad():
         if hasattr(started, "initialise") and batch.context is None:
             started.initialise(batch.inputs)
