@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -225,7 +226,7 @@ def _check_loading(name: str, transform: Transform, batch: Batch, *, again: Call
     if again is not None:
         build = again
     elif arguments is not None:
-        build = partial(type(transform), **arguments)
+        build = partial(_anew, transform, arguments)
     with returning(f"{name}: built again"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)  # another seed than it was built with
         loaded = build().double().eval()
@@ -238,6 +239,10 @@ def _check_loading(name: str, transform: Transform, batch: Batch, *, again: Call
     its_outputs, its_logabsdet = loaded(batch.inputs, batch.context)
     expect_equal(f"{name}: outputs after saving and loading", its_outputs, outputs, REGISTER, tolerance=0.0)
     expect_equal(f"{name}: logabsdet after saving and loading", its_logabsdet, logabsdet, REGISTER, tolerance=0.0)
+
+
+def _anew(transform: Transform, arguments: Mapping[str, Any]) -> Transform:
+    return type(transform)(**arguments)
 
 
 def _copied(transform: Transform) -> Transform:
