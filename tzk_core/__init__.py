@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tzk_core.moved import forward_imports
+
 if TYPE_CHECKING:
     __version__: str
     from tzk_core.build import build_flow as build_flow
@@ -52,6 +54,9 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
+
+
+forward_imports()
 
 
 def __getattr__(name: str) -> Any:

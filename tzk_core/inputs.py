@@ -34,10 +34,13 @@ def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T", *, li
         raise TzkError(f"{what} holds nan or infinity, first in row {row}")
 
 
-def check_domain(logabsdet: Tensor, what: str = "T") -> None:
-    """Raises `TzkError` where encoding found no finite log-determinant, (batch,): outside the domain of the flow."""
+def check_domain(logabsdet: Tensor, what: str = "T", *, first: int = 0) -> None:
+    """Raises `TzkError` where encoding found no finite log-determinant, (batch,): outside the domain of the flow.
+
+    first: what the error calls row 0, where the batch is a part of more.
+    """
     if not torch.isfinite(logabsdet).all():
-        row = int((~torch.isfinite(logabsdet)).nonzero()[0])
+        row = first + int((~torch.isfinite(logabsdet)).nonzero()[0])
         hint = ". Images are expected in [0, 1], dequantised" if what == "T" else ", and has no finite T"
         raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from tzk_core.version import current_name
+from tzk_core.moved import home_of
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Part:
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Part:
         arguments = {key: _parts_in(value) for key, value in written["arguments"].items()}
-        distribution = current_name(written["distribution"])
-        return cls(**{**written, "distribution": distribution, "arguments": arguments})
+        return cls(**{**written, **home_of(written)._asdict(), "arguments": arguments})
 
     def within(self) -> Iterator[Part]:
         """The part itself and those in its arguments."""

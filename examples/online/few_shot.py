@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
 from tzk_plugin_omniglot.omniglot import Omniglot
 
 import tzk_core
@@ -31,7 +32,6 @@ from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.images import resize
 from tzk_core.data.root import places
-from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
 from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.random_streams import numpy_stream, stream
 from tzk_core.units import bits_per_dim

@@ -53,6 +53,7 @@ class FakeExperiment:
         return {
             "device": "cpu",
             "parameters": {"flow": 1234, "moons": 56},
+            "observations": {"shape": [2], "levels": None},
             "data": {"moons": {"train": 1000, "test": 200}},
             "steps": self.config.training.steps,
             "kept": {},

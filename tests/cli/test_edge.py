@@ -19,7 +19,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from nflows.transforms.base import InputOutsideDomain, InverseNotAvailable
-from PIL import Image
 
 from tzk_core import TzK
 from tzk_core.cli import edge, interrupts, main
@@ -220,32 +219,6 @@ def test_a_run_finds_its_data_from_any_folder(run: Path, tmp_path: Path, monkeyp
     (tmp_path / "config" / "d.npz").rename(tmp_path / "elsewhere" / "d.npz")
     code, output = tzk("check", tmp_path / "config" / "c.toml")
     assert code == 0 and "note: path = 'd.npz' is not in the folder of the config" in output
-
-
-def test_a_threshold_needs_no_data(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
-    given = ("--threshold", -100, "--statistic", "likelihood", "--json")
-    code, output = tzk("score", run, tmp_path / "new.npz", *given)
-    assert code == 0 and len(json.loads(output)["images"]) == 120
-    code, output = tzk("score", run, tmp_path / "new.npz", "--statistic", "likelihood")
-    assert code == 2 and "d.npz" in output
-
-
-def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    (tmp_path / "v").mkdir()
-    for i in range(20):
-        Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(tmp_path / "v" / f"{i}.png")
-    text = CONFIG.format(type="folder", path="v").replace('path = "v"', 'path = "v"\nsize = 4\ninvert = true')
-    layers = '[[flow.layers]]\ntype = "logit"\n[[flow.layers]]'
-    (tmp_path / "c.toml").write_text(text.replace("[[flow.layers]]", layers))
-    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run", "training.batch_size=4")
-    assert code == 0, output
-    given = ("--threshold", -100, "--statistic", "likelihood", "--json")
-    before = json.loads(tzk("score", tmp_path / "run", tmp_path / "v", *given)[1])["images"]
-    (tmp_path / "v").rename(tmp_path / "w")
-    after = json.loads(tzk("score", tmp_path / "run", tmp_path / "w", *given)[1])["images"]
-    assert [each["log_prob"] for each in after] == [each["log_prob"] for each in before]
 
 
 @pytest.mark.parametrize("suffix", ["png", "npz"])

@@ -101,6 +101,25 @@ def test_no_number_is_beyond_what_could_be_meant(override: str) -> None:
     assert len(raised.value.problems) == 1
 
 
+NUMBERS = ["9" * 5000, "0x" + "f" * 5000, "0o" + "7" * 9000, "0b" + "1" * 20_000, "[" + "9" * 5000 + "]"]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number[:3])
+@pytest.mark.parametrize("key", ["seed", "training.steps", "knowledge.k.type", "nothing"])
+def test_a_number_that_cannot_be_written_is_a_sentence(tmp_path: Path, key: str, number: str) -> None:
+    with pytest.raises(ConfigError, match="more digits than can be read"):
+        config_from(tomllib.loads(MINIMAL), overrides=[f"{key}={number}"])
+    file = tmp_path / "c.toml"
+    file.write_text(f"{key.rpartition('.')[2]} = {number}\n{MINIMAL}")
+    with pytest.raises(ConfigError, match="cannot be read: .*(digits|bits)"):
+        read_toml(file)
+
+
+def test_an_item_has_a_number_of_few_digits() -> None:
+    with pytest.raises(ConfigError, match="datasets has no item"):
+        config_from(tomllib.loads(MINIMAL), overrides=["datasets." + "9" * 5000 + ".type=mnist"])
+
+
 def test_a_flow_has_a_bounded_number_of_layers() -> None:
     tables = tomllib.loads(MINIMAL) | {"flow": {"layers": [{"type": "affine"} for _ in range(1001)]}}
     with pytest.raises(ConfigError, match="expected 1000 or fewer items"):

@@ -15,7 +15,6 @@ from PIL import Image, ImageFile
 
 from tzk_core.data.folder import Folder
 from tzk_core.data.images import MOST_PIXELS, read_image, size_of
-from tzk_core.data.reading import read_all
 from tzk_core.errors import Note, TzkError
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 12
@@ -93,15 +92,6 @@ def test_white_ink_on_a_transparent_ground_asks_for_a_black_one(tmp_path: Path) 
     with pytest.raises(TzkError, match='ground = "black"'):
         Folder(tmp_path, test=0, validation=0).split("train")
     assert Folder(tmp_path, test=0, validation=0, ground="black").split("train").T.max() == 255
-
-
-def test_an_image_from_outside_lies_on_the_ground_of_its_data_set(tmp_path: Path) -> None:
-    ink = np.zeros((4, 4, 4), np.uint8)
-    ink[..., :3], ink[:2, :, 3] = 200, 255
-    file = saved(tmp_path / "x" / "a.png", ink)
-    for ground in ("white", "black"):
-        data = Folder(tmp_path, test=0, validation=0, ground=ground)
-        assert torch.equal(read_all(file, {"own": data}).T, data.split("train").T)
 
 
 # depth, orientation, frames

@@ -13,9 +13,9 @@ from torch import distributions as torch_distributions
 
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
-from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import FittedGaussian, StandardGaussian, StandardLogistic
+from tzk_core.errors import TzkError
 from tzk_core.recipes.paper import flow_steps
 
 
@@ -46,8 +46,6 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], Reparametrised], int | None]] = {
     "fitted": (fitted, None),
     "conditional gaussian": (lambda: ConditionalGaussian((2,), 3, hidden=8), 3),
     "conditional gaussian of images": (lambda: ConditionalGaussian((1, 2, 2), 3, hidden=8), 3),
-    "factors": (lambda: FactorGaussian((2,), 3), 3),
-    "factors of images": (lambda: FactorGaussian((1, 2, 2), 3), 3),
     "conditional flow": (lambda: conditional_flow((2,)), 3),
     "conditional flow of images": (lambda: conditional_flow((1, 4, 4)), 3),
 }
@@ -230,6 +228,12 @@ def test_everything_conditional_starts_neutral() -> None:
     distribution.regressor.initialise(torch.Generator().manual_seed(0))
     x, context = torch.randn(4, 3), torch.randn(4, 2)
     torch.testing.assert_close(distribution.log_prob(x, context), StandardGaussian((3,)).log_prob(x))
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 0}, {"layers": 0}, {"hidden": -1}])
+def test_a_network_of_nothing_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(TzkError, match="got hidden = "):
+        Regressor(2, 10, **sizes)
 
 
 def test_the_regressor_is_the_papers() -> None:

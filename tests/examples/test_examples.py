@@ -139,8 +139,10 @@ SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "def main" in path
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_ends_with_one_sentence(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if "tzk_plugin_omniglot" in path.read_text(encoding="utf-8") and not installed("tzk-plugin-omniglot"):
-        pytest.skip("tzk-plugin-omniglot is not installed")
+    for plugin in ("omniglot", "few-shot"):
+        module, distribution = f"tzk_plugin_{plugin.replace('-', '_')}", f"tzk-plugin-{plugin}"
+        if module in path.read_text(encoding="utf-8") and not installed(distribution):
+            pytest.skip(f"{distribution} is not installed")
     with pytest.raises(SystemExit) as ended:
         printed_by(path, str(tmp_path / "nothing"))
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ from torch import Tensor
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.distributions.regressor import Regressor
-from tzk_core.knowledge.base import ENCODER_DEVIATION, LEAST_LATENTS, Knowledge, leading_directions
+from tzk_core.knowledge.base import ENCODER_DEVIATION, LEAST_LATENTS, leading_directions
 from tzk_core.model import TzK
 from tzk_core.objective import Objective, Wording, mental_capacity
 from tzk_core.observations import Observations
@@ -188,9 +188,3 @@ def test_the_kl_is_warmed_up_over_its_share_of_the_steps() -> None:
     settings = Settings(steps=1000, kl_warmup=0.4)
     assert [settings.kl_weight(step) for step in (0, 100, 400, 999)] == [0.0, 0.25, 1.0, 1.0]
     assert Settings(steps=1000, kl_warmup=0.0).kl_weight(0) == 1.0
-
-
-def test_an_encoder_of_another_kind_is_left_as_it_is() -> None:
-    kind = build_knowledge("few-shot", (DIMS,), name="k0", hidden=8, layers=2)
-    assert isinstance(kind, Knowledge) and not hasattr(kind, "characteristics_encoder")
-    kind.start_characteristics(stretched(100)[0].float(), torch.Generator())  # its posterior of C is exact

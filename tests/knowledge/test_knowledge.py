@@ -13,7 +13,6 @@ from torch.func import functional_call, vmap
 
 from tzk_core.build import build_knowledge
 from tzk_core.knowledge import Knowledge
-from tzk_core.knowledge.few_shot import FewShotKnowledge
 from tzk_core.knowledge.flow import FlowKnowledge
 from tzk_core.knowledge.gaussian import GaussianKnowledge
 from tzk_core.knowledge.low_rank import LowRankKnowledge
@@ -29,8 +28,6 @@ KNOWLEDGE: dict[str, Callable[[], Knowledge]] = {
     "gaussian of images": lambda: GaussianKnowledge(IMAGE, characteristics=1, hidden=8),
     "low-rank": lambda: LowRankKnowledge((3,), rank=2),
     "low-rank of images": lambda: LowRankKnowledge(IMAGE, characteristics=3, dims=10, rank=3, hidden=8),
-    "few-shot": lambda: FewShotKnowledge((3,), hidden=8),
-    "few-shot of images": lambda: FewShotKnowledge(IMAGE, characteristics=3, hidden=8),
 }
 EVERY = pytest.mark.parametrize("name", KNOWLEDGE)
 

@@ -319,7 +319,8 @@ def test_the_docstring_of_each_hook_is_a_plugin(spec_type: type) -> None:
 
 
 def test_the_hooks_fit_on_a_page() -> None:
-    assert len(inspect.getsource(hookspecs).splitlines()) <= 80
+    """Eleven lines a hook, blank ones included, so that each is read at a glance."""
+    assert len(inspect.getsource(hookspecs).splitlines()) <= 14 + 11 * len(SPEC_TYPES)
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_the_core_registers_every_kind_but_commands_and_implementations() -> Non
     found = Registry.discover(allow=[])
     core = {spec_type.kind: [part.plugin for part in found.all(spec_type)] for spec_type in SPEC_TYPES}
     offered = {kind for kind, plugins in core.items() if "tzk" in plugins}
-    assert offered == {"knowledge type", "data set", "flow layer", "flow recipe"}
+    assert offered == {"knowledge type", "data set", "flow layer", "flow recipe", "metric"}
     assert not [record for record in found.plugins if record.state == "ok" and record.reason]
 
 

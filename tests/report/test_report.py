@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tzk_core.errors import TzkError
 from tzk_core.report import curves, figure, grid, pictures, table, views
 
 DIGITS = [f"digit-{i}" for i in range(10)]
@@ -268,14 +269,14 @@ def test_curves_of_any_length(tmp_path: Path, steps: int, knowledge: list[str]) 
 
 
 def test_curves_survive_gaps_and_a_row_cut_off(tmp_path: Path) -> None:
-    text = "step,bits_per_dim/a,multiplier/k\n0,2.0,\n50,nan,\n50,1.5,\n100,inf,\n150,1.4"
+    text = "step,bits_per_dim/a,multiplier/k\n0,2.0,\n50,nan,\n50,1.5,\n100,inf,\n150,1.4,\n200,1"
     (tmp_path / "metrics.csv").write_text(text)
     columns = curves._read(tmp_path / "metrics.csv")
     np.testing.assert_array_equal(columns["step"], [0, 50, 100, 150])
     np.testing.assert_array_equal(columns["bits_per_dim/a"], [2.0, 1.5, np.nan, 1.4])
     curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.png")
     (tmp_path / "metrics.csv").write_text("steps\n1")
-    with pytest.raises(ValueError, match="'step'"):
+    with pytest.raises(TzkError, match="'step'"):
         curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.png")
 
 

@@ -28,7 +28,6 @@ def made(knee: float) -> TzK:
     """A model whose weights do not depend on `knee`."""
     model = TzK(build_flow(SHAPE, knee=knee, **RECIPE))
     model.add("flow", build_knowledge("flow", SHAPE, name="flow", hidden=8, knee=knee, **STEPS))
-    model.add("few", build_knowledge("few-shot", SHAPE, name="few", hidden=8, knee=knee, **STEPS))
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -67,7 +66,7 @@ def knees(model: TzK) -> set[float]:
 
 def log_probs(model: TzK, T: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
-        return {name: model.log_prob(T, *name.split()) for name in ("", "flow", "few")}
+        return {name: model.log_prob(T, *name.split()) for name in ("", "flow")}
 
 
 @pytest.mark.parametrize("rounds", [1, 3], ids=["opened", "saved and opened again"])
@@ -98,5 +97,5 @@ def test_a_new_version_is_written_with_its_knee(tmp_path: Path) -> None:
     tzk_core.save(made(knee=0.5), tmp_path / "new")
     manifest = read_manifest(tmp_path / "new")
     parts = [manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())]
-    assert [(part["arguments"]["knee"], part["state_version"]) for part in parts] == [(0.5, 2)] * 3
+    assert [(part["arguments"]["knee"], part["state_version"]) for part in parts] == [(0.5, 2)] * 2
     assert knees(tzk_core.load(tmp_path / "new")) == {0.5}

@@ -26,12 +26,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "gaussian": {"hidden": 4, "layers": 2},
     "flow": {"steps": 1, "tile": 2, "hidden": 4},
     "low-rank": {"dims": 4, "rank": 2, "hidden": 4},
-    "few-shot": {"steps": 1, "tile": 2, "hidden": 4},
 }
 HUGE = (10**6, 10**7, 10**9, 10**30)
-BOUNDED = ("directions",)
-"""Arguments that only bound what there is."""
-
 BYTES = 2**29
 """Of Python's own memory; sizes go up to 2^24, of which a list takes half of this."""
 
@@ -44,7 +40,7 @@ def made(kind: str) -> TzK:
 
 def whole_numbers(kind: str) -> list[str]:
     arguments = made(kind).find("a").part.arguments
-    return [key for key, value in arguments.items() if type(value) is int and key not in BOUNDED]
+    return [key for key, value in arguments.items() if type(value) is int]
 
 
 CASES = [(kind, key, value) for kind in KINDS for key in whole_numbers(kind) for value in HUGE]

@@ -62,7 +62,7 @@ def test_a_start_that_does_not_fit_is_refused_and_nothing_is_added(more: dict[st
 
 def test_a_closed_form_start_is_told_the_classes_of_what_contains_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reference latent comes with its own class; samples of no known class are left out."""
-    model, kind = old(), new("few-shot", directions=2)
+    model, kind = old(), new()
     kind.implies = ("k0",)
     classes = torch.arange(60) % 7 - 1
     given: dict[str, Tensor | None] = {}
@@ -82,26 +82,6 @@ def test_a_closed_form_start_is_told_the_classes_of_what_contains_it(monkeypatch
     for latent, group in zip(z, groups, strict=True):
         row = int((encoded - latent).square().sum(1).argmin())
         assert classes[row] == group and containing[row] == 1
-
-
-def test_what_it_is_built_on_is_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within k0 within k1: the reference of knowledge that is built on k1 is all of k1."""
-    model, kind = old(), new("few-shot", directions=2, steps=4)
-    model.find("k0").implies, kind.implies = ("k1",), ("k0",)
-    outer, inner = (torch.arange(60) < 50).float(), (torch.arange(60) < 30).float()
-    seen: list[int] = []
-    monkeypatch.setattr(kind, "start", lambda z, reference, groups=None: seen.append(len(reference)))
-    presence = {"new": PRESENT, "k0": inner}
-    tzk_core.add(model, {"new": kind}, T, presence, **QUICK)
-    again = new("few-shot", directions=2, steps=4)
-    again.implies = ("k0", "k1")
-    monkeypatch.setattr(again, "start", lambda z, reference, groups=None: seen.append(len(reference)))
-    presence = {"newer": PRESENT, "k0": inner, "k1": outer}
-    tzk_core.add(model, {"newer": again}, T, presence, start={"newer": "k1"}, **QUICK)
-    assert seen == [30, 50]
-    steps = again.latent.transform._transforms[0].state_dict()
-    given = model.find("k1").latent.transform.state_dict()
-    assert all(torch.allclose(value, given[key], atol=1e-6) for key, value in steps.items())
 
 
 def test_without_classes_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,17 +25,8 @@ from tzk_core.transforms.reshape import Flatten, Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
-from tzk_core.transforms.whitening import Whitening
 
 IMAGE = (2, 4, 4)
-
-
-def whitening(shape: tuple[int, ...]) -> Whitening:
-    made, dims = Whitening(shape), math.prod(shape)
-    generator = torch.Generator().manual_seed(0)
-    centre, skew = torch.randn(dims, generator=generator), torch.randn(dims, dims, generator=generator)
-    made.set(centre, 2 * torch.eye(dims) + 0.1 * skew)
-    return made
 
 
 # name -> constructor and shape of one input; another line is another transform held to the laws
@@ -67,7 +58,6 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "a matrix": (lambda: TiledConvolution((5,), initialisation="orthogonal"), (5,)),
     "paper": (lambda: paper(IMAGE, steps=2, tile=2), IMAGE),
     "paper, orthogonal": (lambda: paper(IMAGE, steps=2, tile=2, initialisation="orthogonal"), IMAGE),
-    "whitening": (lambda: whitening(IMAGE), IMAGE),
     "flow steps of a vector": (lambda: flow_steps((5,), 3, 1), (5,)),
 }
 EVERY = pytest.mark.parametrize("name", TRANSFORMS)

@@ -11,6 +11,7 @@ import click
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError, nearest
+from tzk_core.moved import home
 from tzk_core.plugins import SPEC_TYPES, Command, Registered, registry
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def command(name: str) -> None:
     parts = [part for spec_type in SPEC_TYPES for part in registry().all(spec_type)]
     matching = [part for part in parts if name in (part.name, part.qualified_name)]
     if not matching and not tables:
+        for spec_type in SPEC_TYPES:
+            if home(spec_type.kind, name):
+                registry().find(spec_type, name)  # raises, and says what to install
         known = [*(part.qualified_name if "/" in name else part.name for part in parts), *TABLES]
         raise TzkError(
             f"nothing registered is called {name!r}"

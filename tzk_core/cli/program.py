@@ -12,6 +12,7 @@ import click
 
 from tzk_core.cli import edge, interrupts, output
 from tzk_core.errors import TzkError, nearest
+from tzk_core.moved import home
 from tzk_core.plugins import Command, Registered, UnknownPart, registry
 
 OWN_COMMANDS = {
@@ -19,8 +20,6 @@ OWN_COMMANDS = {
     "add": "Add knowledge to a trained run; leave a new run folder.",
     "eval": "Print the likelihood table of a run.",
     "sample": "Draw samples from a run.",
-    "score": "Say which knowledge images show, or that they show none.",
-    "ood": "Tell a run's data from other data: areas under ROC curves.",
     "knowledge": "List, export, import and remove the knowledge types of a run.",
     "pack": "Make a small copy of a run, to share its model.",
     "check": "Say everything that is wrong with a config.",
@@ -45,7 +44,7 @@ class Program(click.Group):
         try:
             part = registry().find(Command, cmd_name)
         except UnknownPart as error:
-            suggestion = nearest(cmd_name, self.list_commands(ctx))
+            suggestion = "" if home(Command.kind, cmd_name) else nearest(cmd_name, self.list_commands(ctx))
             raise click.UsageError(
                 f"no command is called {cmd_name!r}{suggestion}" if suggestion else str(error)
             ) from None

@@ -160,7 +160,7 @@ def _run(
     record = (folder.read_record() if resume else {}) or new_record(config, described["device"], typed)
     if resume:
         _note_resume(folder, record, changed, typed=typed)
-    record["config"] = config.to_tables()
+    record |= {"config": config.to_tables(), "observations": described["observations"]}
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, typed)
     add_seconds(record, "setup", time.monotonic() - began)

@@ -18,6 +18,7 @@ from tzk_core.config.schema import (
     EvaluationTable,
     FlowTable,
     LayerTable,
+    MetricTable,
     PublishedTable,
 )
 from tzk_core.settings import AddingTable, KnowledgeTable, ObjectiveTable, TrainingTable
@@ -34,6 +35,7 @@ __all__ = [
     "FlowTable",
     "KnowledgeTable",
     "LayerTable",
+    "MetricTable",
     "ObjectiveTable",
     "Problem",
     "PublishedTable",

@@ -13,13 +13,14 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec
+from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec
 from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
     FlowRecipe: frozenset({"shape"}),
     FlowLayer: frozenset({"shape"}),
     Dataset: frozenset(),
+    Metric: frozenset(),
     KnowledgeType: frozenset({"latent_shape", "characteristics"}),
 }
 """Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""

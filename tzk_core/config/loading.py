@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tzk_core.config import toml
 from tzk_core.config.arguments import PartCheck
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
@@ -25,11 +25,12 @@ from tzk_core.config.schema import (
     EvaluationTable,
     FlowTable,
     LayerTable,
+    MetricTable,
     PublishedTable,
 )
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registry, Spec, registry
+from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec, registry
 from tzk_core.renamed import RENAMED, with_new_names
 from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartTable, Table, own_keys
 
@@ -76,12 +77,12 @@ def read_toml(path: FilePath | str) -> dict[str, Any]:
     """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
     path = FilePath(path)
     try:
-        return tomllib.loads(_text(path))
+        return toml.parse(_text(path))
     except NotRegular as error:
         raise ConfigError([Problem(str(path), "", f"expected a TOML file, got {error.kind}")]) from None
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except toml.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
     except UnicodeDecodeError as error:
         message = f"not UTF-8, as TOML is ({error.reason} at byte {error.start}): save it as UTF-8"
@@ -216,6 +217,7 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
     tables += [(table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)]
     tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
     tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
+    tables += [(table, MetricTable) for table in _tables(_metrics(prepared))]
     for table, model in tables:
         if isinstance(table, dict):
             write_out(table, model)
@@ -233,6 +235,12 @@ def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
             table["implies"] = [table["implies"]]
         if isinstance(observed := table.get("observed"), list) and observed:
             table.setdefault("characteristics", len(observed))
+
+
+def _metrics(prepared: Mapping[str, Any]) -> Any:
+    """What stands for [[evaluation.metrics]]; None without an [evaluation]."""
+    evaluation = prepared.get("evaluation")
+    return evaluation.get("metrics") if isinstance(evaluation, dict) else None
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
@@ -298,6 +306,7 @@ def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path,
         ),
         (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
         (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
+        (("evaluation", "metrics"), _metrics(prepared), Metric, MetricTable, None),
     )
     for path, tables, spec_type, model, default in arrays:
         for index, table in enumerate(tables if isinstance(tables, list) else []):

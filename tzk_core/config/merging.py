@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tzk_core.config.schema import AdditionSpec, Config, DatasetTable
 from tzk_core.settings import TrainingTable
 
@@ -9,7 +11,10 @@ from tzk_core.settings import TrainingTable
 def merged(config: Config, addition: AdditionSpec) -> Config:
     """The config of the whole, as if all had been there from the start: everything of the run, and what is added."""
     evaluation, more = config.evaluation, addition.evaluation
-    titles = {key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")}
+    titles: dict[str, Any] = {
+        key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")
+    }
+    titles["metrics"] = (*evaluation.metrics, *(table for table in more.metrics if table not in evaluation.metrics))
     return config.model_copy(
         update={
             "name": addition.name,

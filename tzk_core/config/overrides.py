@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tzk_core.config import toml
 from tzk_core.config.problems import ConfigError, Path, Problem
 from tzk_core.errors import nearest
+
+MOST_DIGITS = 9
+"""Of the number of an item."""
 
 
 def apply(raw: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path]]:
@@ -63,7 +66,7 @@ def _apply_one(raw: dict[str, Any], override: str) -> Path:
 
 def _item(tables: list[Any], step: str, parent: str) -> int:
     """The index of an array's item that is called by number or by name."""
-    if step.isdecimal() and int(step) < len(tables):
+    if step.isdecimal() and len(step) <= MOST_DIGITS and int(step) < len(tables):
         return int(step)
     names = [table.get("name") for table in tables if isinstance(table, dict)]
     if step in names:
@@ -79,9 +82,11 @@ def _value(text: str) -> Any:
     """The text as a TOML value; what is none is a bare string, unless it starts as a value that is then
     broken off."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
+        parsed = toml.parse(f"value = {text}")
+    except toml.TOMLDecodeError as error:
         if text[:1] in ("[", "{", '"', "'"):
             raise _Misplaced(f"the value {text} is not valid TOML ({error})") from None
         return text
+    except ValueError:
+        raise _Misplaced(f"the value has a number of more digits than can be read: {text[:20]}...") from None
     return parsed["value"] if len(parsed) == 1 else text

@@ -61,6 +61,12 @@ class DatasetTable(PartTable):
         return written
 
 
+class MetricTable(PartTable):
+    """[[evaluation.metrics]]: one more table of results."""
+
+    type: str = Field(description="The registered metric; all further keys are its arguments.")
+
+
 class EvaluationTable(Table):
     """[evaluation]: how the likelihood table is made, on test data."""
 
@@ -87,6 +93,7 @@ class EvaluationTable(Table):
         description="By title, globs over the names of knowledge types: one row is the mean over them, each on its own "
         "samples.",
     )
+    metrics: tuple[MetricTable, ...] = Field(default=(), description="Metrics of plugins, one table of results each.")
 
 
 class PicturesTable(Table):
@@ -163,6 +170,7 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("objective",): ObjectiveTable,
     ("training",): TrainingTable,
     ("evaluation",): EvaluationTable,
+    ("evaluation", "metrics"): MetricTable,
     ("pictures",): PicturesTable,
     ("published",): PublishedTable,
 }
@@ -172,10 +180,11 @@ ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
     (): AdditionSpec,
     ("training",): AddingTable,
     **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
+    ("evaluation", "metrics"): MetricTable,
 }
 """The same of a spec."""
 
-ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("published",)}
+ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("evaluation", "metrics"), ("published",)}
 """The tables that a file may hold several of, written [[so]]."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tzk_core.data.packed import UNREADABLE, read_arrays
+from tzk_core.data.packed import UNREADABLE, PackedArray, open_arrays, read_arrays
 from tzk_core.data.protocol import SPLITS, Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
@@ -89,25 +92,51 @@ def _files(source: Path) -> dict[str, Path]:
     return files
 
 
-def read_observations(file: Path, shape: tuple[int, ...], levels: int | None) -> torch.Tensor:
-    """Read the array T of an npz file; other arrays are ignored.
+@dataclass(frozen=True)
+class ObservationFile:
+    """The array T of an npz file, which is read part by part.
 
-    Returns:
-        (n, *shape), uint8 below `levels` or float32.
+    is_grey: whether it is uint8, and not floating point.
+    """
+
+    file: Path
+    array: PackedArray
+    levels: int | None
+
+    @property
+    def is_grey(self) -> bool:
+        return self.array.dtype == np.uint8
+
+    def parts(self, size: int) -> Iterator[torch.Tensor]:
+        """T, at most `size` rows at a time, (m, *shape), uint8 below `levels` or float32.
+
+        Raises:
+            TzkError: where a part is damaged, or holds nan, infinity or a grey level that there is not.
+        """
+        first = 0
+        with _readable(self.file):
+            for T in self.array.parts(size):
+                yield torch.from_numpy(_observations(T, self.levels or 256, f"npz: {self.file}: T", first=first))
+                first += len(T)
+
+
+def open_observations(file: Path, shape: tuple[int, ...], levels: int | None) -> ObservationFile:
+    """Open the array T of an npz file, (n, *shape); other arrays are ignored.
 
     Raises:
-        TzkError: if the file is unreadable or has no T, or T has another shape, nan or infinity.
+        TzkError: if the file is unreadable or has no T, or T has another shape or type.
     """
-    arrays = _arrays(file)
+    with _readable(file):
+        arrays = open_arrays(file)
     if "T" not in arrays:
         raise TzkError(f"npz: {file} has no array T, has {', '.join(arrays) or 'none'}: write it as T=...")
     T = arrays["T"]
-    if T.ndim != len(shape) + 1 or T.shape[1:] != shape or not len(T):
+    if len(T.shape) != len(shape) + 1 or T.shape[1:] != shape or not T.shape[0]:
         expected = ", ".join(map(str, ("n", *shape)))
         raise TzkError(f"npz: {file}: T: expected shape ({expected}), n at least 1; got {T.shape}")
     if levels is None and T.dtype == np.uint8:
         raise TzkError(f"npz: {file}: T: expected floating point, as the data of this model are; got uint8")
-    return torch.from_numpy(_observations(T, levels or 256, f"npz: {file}: T"))
+    return ObservationFile(file, T, levels)
 
 
 def _read(file: Path, levels: int) -> Samples:
@@ -133,15 +162,23 @@ def _read(file: Path, levels: int) -> Samples:
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
+    with _readable(file):
         return read_arrays(file)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Damage of a file as a sentence."""
+    try:
+        yield
     except UNREADABLE as error:
         raise TzkError(
             f"npz: cannot read {file} ({error}): write it with numpy.savez and arrays of numbers or text"
         ) from error
 
 
-def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:
+def _observations(T: np.ndarray, levels: int, where: str, *, first: int = 0) -> np.ndarray:
+    """Grey levels as they are, all others as float32; `first` is the number of the first sample for errors."""
     if T.ndim < 2 or 0 in T.shape:
         raise TzkError(f"{where}: expected shape (n, *shape), none of it 0; got {T.shape}")
     if T.dtype == np.uint8:
@@ -153,10 +190,10 @@ def _observations(T: np.ndarray, levels: int, where: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         result = T.astype(np.float32)
     if not np.isfinite(result).all():
-        first = int(np.flatnonzero(~np.isfinite(result).reshape(len(T), -1).all(axis=1))[0])
+        row = int(np.flatnonzero(~np.isfinite(result).reshape(len(T), -1).all(axis=1))[0])
         raise TzkError(
-            f"{where}: expected finite numbers; got {_too_large(T[first]) or 'nan or infinity'}, first in sample "
-            f"{first}"
+            f"{where}: expected finite numbers; got {_too_large(T[row]) or 'nan or infinity'}, first in sample "
+            f"{first + row}"
         )
     return result
 

@@ -6,9 +6,11 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -33,9 +35,9 @@ def check_declared(packed: zipfile.ZipFile, path: Path, most: int | None = None)
     Raises:
         ValueError: for a name that occurs twice, encryption, or too many bytes.
     """
-    names = [member.filename for member in packed.infolist()]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    names = Counter(member.filename for member in packed.infolist())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is in it twice")
     for member in packed.infolist():
         if member.flag_bits & 1:
             raise ValueError(f"{member.filename} is encrypted")
@@ -57,18 +59,29 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             would run code.
         TzkError: if it is no regular file.
     """
-    check_regular(path)
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not an npz file, or cut short")
-    with zipfile.ZipFile(path) as packed:
-        check_declared(packed, path)
-        for member in packed.infolist():
-            if not member.filename.endswith(".npy"):
-                raise ValueError(f"{member.filename} in it is no array")
-            with packed.open(member) as stream:
-                _check_array(stream, member)
+    _headers(path)
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+class PackedArray(NamedTuple):
+    """An array of an npz file that is not read yet: its shape and type, and its rows, at most `size` at a time."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Callable[[int], Iterator[np.ndarray]]
+
+
+def open_arrays(path: Path) -> dict[str, PackedArray]:
+    """The arrays of an npz file by name, for reading rows without the whole.
+
+    Raises:
+        UNREADABLE, TzkError: as `read_arrays` does; of damage within an array where its parts are read.
+    """
+    return {
+        member.filename.removesuffix(".npy"): PackedArray(*header[:2], partial(_parts, path, member))
+        for member, header in _headers(path)
+    }
 
 
 def unpack(source: Path, folder: Path, most: int) -> None:
@@ -110,16 +123,61 @@ def write_array(path: Path, name: str, parts: Iterable[np.ndarray], *, count: in
         partial.unlink(missing_ok=True)
 
 
-def _check_array(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
+class _Header(NamedTuple):
+    """What an array says of itself; `by_column`: whether its first index varies fastest."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_column: bool
+
+
+def _headers(path: Path) -> list[tuple[zipfile.ZipInfo, _Header]]:
+    """The arrays of an npz file, each as large as its header says."""
+    check_regular(path)
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an npz file, or cut short")
+    headers = []
+    with zipfile.ZipFile(path) as packed:
+        check_declared(packed, path)
+        for member in packed.infolist():
+            if not member.filename.endswith(".npy"):
+                raise ValueError(f"{member.filename} in it is no array")
+            with packed.open(member) as stream:
+                headers.append((member, _read_header(stream, member)))
+    return headers
+
+
+def _parts(path: Path, member: zipfile.ZipInfo, size: int) -> Iterator[np.ndarray]:
+    """The rows of an array, at most `size` at a time."""
+    with zipfile.ZipFile(path) as packed, packed.open(member) as stream:
+        shape, dtype, by_column = _read_header(stream, member)
+    if by_column and len(shape) > 1:  # its rows are strewn over the whole
+        with np.load(path, allow_pickle=False) as arrays:
+            whole = arrays[member.filename.removesuffix(".npy")]
+        yield from (whole[start : start + size] for start in range(0, shape[0], size))
+        return
+    row = math.prod(shape[1:]) * dtype.itemsize
+    with zipfile.ZipFile(path) as packed, packed.open(member) as stream:
+        _read_header(stream, member)
+        for start in range(0, shape[0], size):
+            count = min(size, shape[0] - start)
+            content = stream.read(count * row)
+            if len(content) < count * row:
+                raise EOFError(f"{member.filename} in it ends early")
+            yield np.frombuffer(bytearray(content), dtype).reshape(count, *shape[1:])
+
+
+def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> _Header:
     """Check that an array is as large as the shape and type in its header."""
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
     elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, by_column, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"{member.filename} in it is of format {version}: expected 1.0 or 2.0")
     if dtype.hasobject:
         raise ValueError(f"{member.filename} in it holds Python objects: expected numbers or text")
     if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ValueError(f"{member.filename} in it is damaged: its shape {shape} of {dtype} does not fit its size")
+    return _Header(shape, dtype, by_column)

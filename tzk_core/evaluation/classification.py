@@ -12,7 +12,37 @@ import torch
 from torch import Tensor
 
 from tzk_core.evaluation.likelihood import EvaluationSplit, Scores, decided
+from tzk_core.evaluation.metrics import Column, Evaluated
 from tzk_core.model import TzK
+
+
+class Classification:
+    """Accuracies of partitions with several members in a data set, and of every observed C with finitely many values.
+
+    It is the core's own metric: results.json always has its rows, under "classification".
+    """
+
+    columns = (
+        Column("count", "samples"),
+        Column("bayes_accuracy", "share", "higher"),
+        Column("discriminator_accuracy", "share", "higher"),
+        Column("disagreement", "share", "lower"),
+    )
+
+    def rows(self, evaluated: Evaluated) -> list[dict[str, Any]]:
+        """One row for each partition and each such C."""
+        scores, held_out = evaluated.scores, evaluated.held_out
+        several = {
+            title: members
+            for title, members in evaluated.partitions.items()
+            if sum(len(held_out.rows(name)) > 0 for name in members) > 1
+        }
+        observed = {name for name, C in held_out.characteristics.items() if not C.isnan().all()}
+        finite = [name for name in scores.decided if name in observed]
+        return [
+            *(classification(scores, title, members) for title, members in several.items()),
+            *(classification_of_characteristics(evaluated.model, scores, name) for name in finite),
+        ]
 
 
 def classification(scores: Scores, partition: str, log_weights: Mapping[str, float]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.evaluation import likelihood
 from tzk_core.evaluation.baseline import histogram_bits
-from tzk_core.evaluation.classification import classification, classification_of_characteristics
+from tzk_core.evaluation.classification import Classification
 from tzk_core.evaluation.information import Information, information
 from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
+from tzk_core.evaluation.metrics import AskedMetric, Evaluated
 from tzk_core.evaluation.partitions import Labels
 from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
@@ -33,6 +34,7 @@ def evaluate(
     published: Sequence[Mapping[str, Any]],
     multipliers: Mapping[str, float],
     importance_samples: int,
+    metrics: Sequence[AskedMetric] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a model on held-out data.
@@ -45,6 +47,7 @@ def evaluate(
         partitions, means: by title, names of knowledge types.
         published: rows of others.
         multipliers: λ at the end of training.
+        metrics: evaluated last, so that none can change the rest.
 
     Returns:
         results.json, with these keys.
@@ -54,6 +57,7 @@ def evaluate(
         classification: of partitions with several members in a data set, and of every observed C with finitely many
             values.
         invertibility: with its unit.
+        metrics: the entries of `AskedMetric.measured`, where any are asked for, and "notes" on those that failed.
 
     Raises:
         TzkError: for a partition that partitions no data set.
@@ -71,6 +75,7 @@ def evaluate(
             published=published,
             multipliers=multipliers,
             importance_samples=importance_samples,
+            metrics=metrics,
             seed=seed,
         )
 
@@ -85,13 +90,14 @@ def _evaluate(
     published: Sequence[Mapping[str, Any]],
     multipliers: Mapping[str, float],
     importance_samples: int,
+    metrics: Sequence[AskedMetric],
     seed: int,
 ) -> dict[str, Any]:
     """`evaluate`, in evaluation mode and of partitions that fit."""
     weights = {title: log_weights(model, members) for title, members in partitions.items()}
     info = information(model, held_out, seed=seed)
     rows: list[dict[str, Any]] = []
-    classified: list[dict[str, Any]] = []
+    splits: list[Evaluated] = []
     gaps: dict[str, list[Tensor]] = {}
     for split in held_out:
         here = {title: weights[title] for title, members in partitions.items() if likelihood.covers(split, members)}
@@ -99,17 +105,13 @@ def _evaluate(
         scores = score(model, split, importance_samples, everywhere=everywhere, seed=seed)
         rows += _model_rows(scores, info, partitions=here, means=means)
         rows += _baseline_rows(scores, train[split.dataset])
-        several = {title: members for title, members in here.items() if _several(split, members)}
-        classified += [classification(scores, title, members) for title, members in several.items()]
-        observed = {name for name, C in split.characteristics.items() if not C.isnan().all()}
-        finite = [name for name in scores.decided if name in observed]
-        classified += [classification_of_characteristics(model, scores, name) for name in finite]
+        splits.append(Evaluated(model, scores, here, importance_samples, seed))
         for name in scores.conditional:
             if len(present := split.rows(name)):
                 gaps.setdefault(name, []).append(scores.log_prob_where_present(name) - scores.prior[present])
     rows += [_published_row(table) for table in published]
     errors = [invertibility(model, split) for split in held_out]
-    return {
+    results = {
         "format": FORMAT,
         "rows": rows,
         "knowledge": [
@@ -121,7 +123,7 @@ def _evaluate(
             }
             for name in info
         ],
-        "classification": classified,
+        "classification": [row for split in splits for row in Classification().rows(split)],
         "invertibility": {
             "max_abs_error": max(exact for exact, _ in errors),
             "max_abs_error_without_float64": max(single for _, single in errors),
@@ -129,6 +131,14 @@ def _evaluate(
             "dtype": str(model.like.dtype).removeprefix("torch."),
         },
     }
+    return results | _measured(metrics, splits)
+
+
+def _measured(metrics: Sequence[AskedMetric], splits: Sequence[Evaluated]) -> dict[str, Any]:
+    """The tables of the metrics that were asked for, and notes on those that failed."""
+    entries = [metric.measured(splits) for metric in metrics]
+    notes = [note for metric, entry in zip(metrics, entries, strict=True) if (note := metric.note(entry))]
+    return ({"metrics": entries} if entries else {}) | ({"notes": notes} if notes else {})
 
 
 def _model_rows(
@@ -178,11 +188,6 @@ def log_weights(model: TzK, members: Sequence[str]) -> dict[str, float]:
     """log w_k of a partition, proportional to p(κ^k=1), summing to 1."""
     logits = torch.stack([model.find(name).log_prob_presence().present for name in members]).double()
     return dict(zip(members, (logits - logits.logsumexp(0)).tolist(), strict=True))
-
-
-def _several(held_out: EvaluationSplit, members: Mapping[str, float]) -> bool:
-    """Whether more than one member occurs in this data set."""
-    return sum(len(held_out.rows(name)) > 0 for name in members) > 1
 
 
 def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:

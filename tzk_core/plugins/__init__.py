@@ -24,6 +24,7 @@ from tzk_core.plugins.specs import (
     FlowRecipe,
     Implementation,
     KnowledgeType,
+    Metric,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -39,6 +40,7 @@ __all__ = [
     "FlowRecipe",
     "Implementation",
     "KnowledgeType",
+    "Metric",
     "MissingPlugin",
     "NameClash",
     "PartNotLoadable",

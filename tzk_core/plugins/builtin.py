@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType
+from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric
 from tzk_core.version import DISTRIBUTION
 
 
@@ -22,7 +22,6 @@ class Core:
                 ("flow", "flow:FlowKnowledge", "p(z given C): a conditional Gaussian, then flow steps"),
                 ("gaussian", "gaussian:GaussianKnowledge", "p(z given C): a conditional Gaussian"),
                 ("low-rank", "low_rank:LowRankKnowledge", "p(z given C): a small Gaussian for a large, multi-scale z"),
-                ("few-shot", "few_shot:FewShotKnowledge", "p(z given C): in closed form from 1 to 20 samples"),
             )
         ]
 
@@ -69,6 +68,11 @@ class Core:
     def tzk_flow_recipes(self) -> Iterable[FlowRecipe]:
         summary = "steps of tiled convolution, affine and SymLog (Livne & Fleet 2018)"
         return [FlowRecipe("paper", "tzk_core.recipes.paper:paper", summary)]
+
+    @hookimpl
+    def tzk_metrics(self) -> Iterable[Metric]:
+        summary = "accuracies of partitions and of finite C; results always have it"
+        return [Metric("classification", "tzk_core.evaluation.classification:Classification", summary)]
 
 
 class Nflows:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType
+from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType, Metric
 
 hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
@@ -77,4 +77,15 @@ def tzk_implementations() -> Iterable[Implementation]:
     @hookimpl
     def tzk_implementations():
         return [Implementation("fast-symlog", "my_package.fast:SymLog", "one kernel", "symlog", "cuda")]
+    """
+
+
+@hookspec
+def tzk_metrics() -> Iterable[Metric]:
+    """Offer metrics: classes with the interface of `tzk_core.evaluation.metrics.Metric`.
+
+    from tzk_core.plugins import Metric, hookimpl
+    @hookimpl
+    def tzk_metrics():
+        return [Metric("sharpness", "my_package.sharpness:Sharpness", "how much ink samples have, beside the data's")]
     """

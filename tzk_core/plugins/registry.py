@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tzk_core.errors import TzkError, nearest
+from tzk_core.moved import home
 from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
 from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
 from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
@@ -191,9 +192,15 @@ class Registry:
 
     def _find_all(self, spec_type: type[Spec], name: str) -> list[Registered]:
         plugin, _, plain = name.rpartition("/")
-        return [part for part in self._parts.get(spec_type, {}).get(plain, []) if plugin in ("", part.plugin)]
+        parts = self._parts.get(spec_type, {}).get(plain, [])
+        moved = home(spec_type.kind, name) if plugin else None  # a checkpoint has it as the core's
+        return [part for part in parts if plugin in ("", part.plugin) or moved and part.plugin == moved.plugin]
 
     def _unknown(self, spec_type: type[Spec], name: str) -> str:
+        if moved := home(spec_type.kind, name):
+            problem = self._problem(moved.distribution)
+            advice = f"pip install {moved.distribution}" if problem == _ABSENT else problem.removeprefix("but ")
+            return f"the {spec_type.kind} {name!r} is in the plugin {moved.distribution!r}: {advice}"
         plugin, _, plain = name.rpartition("/")
         names = self._parts.get(spec_type, {})
         known = [part.qualified_name for part in self.all(spec_type)] if plugin else list(names)

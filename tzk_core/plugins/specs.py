@@ -111,4 +111,12 @@ class Implementation(Spec):
     hook: ClassVar[str] = "tzk_implementations"
 
 
-SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation)
+@dataclass(frozen=True)
+class Metric(Spec):
+    """A `tzk_core.evaluation.metrics.Metric`: `[[evaluation.metrics]] type = NAME`."""
+
+    kind: ClassVar[str] = "metric"
+    hook: ClassVar[str] = "tzk_metrics"
+
+
+SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation, Metric)

@@ -36,6 +36,9 @@ images; a consistent model can gain at most -log p(κ=1), and what goes beyond i
 flow fits. The last column is the accuracy of p(κ given T)."""
 
 
+METRIC_NOTES = "↑: higher is better; ↓: lower is."
+
+
 def markdown(results: Mapping[str, Any], command: str) -> str:
     """Render results.json (format 1) as the text of results.md.
 
@@ -61,6 +64,7 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
         parts += ["## Knowledge", KNOWLEDGE_NOTES, _knowledge(knowledge, rows)]
     if classification := results.get("classification"):
         parts += ["## Classification", _records(classification)]
+    parts += _metrics(results.get("metrics", ()))
     if invertibility := results.get("invertibility"):
         parts += ["## Invertibility", "\n".join(_bullets(invertibility))]
     parts += ["## Made by", f"```sh\n{command}\n```"]
@@ -162,6 +166,38 @@ def _gap(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float | N
         if row and prior["kind"] == "prior" and all(prior.get(key) == row.get(key) for key in same):
             return (prior["bits_per_image"] - row["bits_per_image"]) * math.log(2)
     return None
+
+
+def _metrics(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A section for each metric that has rows."""
+    measured = [metric for metric in metrics if metric["rows"]]
+    return [part for metric in measured for part in (f"## {_metric_title(metric)}", METRIC_NOTES, _metric(metric))]
+
+
+def _metric_title(metric: Mapping[str, Any]) -> str:
+    """`coverage (near = 3), of my-plugin`."""
+    arguments = ", ".join(f"{key} = {value}" for key, value in metric["arguments"].items())
+    return _escape(metric["name"] + (f" ({arguments})" if arguments else "") + f", of {metric['plugin']}")
+
+
+def _metric(metric: Mapping[str, Any]) -> str:
+    """The table of a metric: texts first, then its columns with unit and direction."""
+    columns, arrows = metric["columns"], {"higher": " ↑", "lower": " ↓", "": ""}
+    numbers = {column["name"]: column for column in columns}
+    texts = list(dict.fromkeys(key for row in metric["rows"] for key in row if key not in numbers))
+    header = [_escape(key) for key in texts]
+    header += [_escape(f"{name}, {c['unit']}{arrows[c['better']]}") for name, c in numbers.items()]
+    cells = [
+        [*(_escape(row.get(key, "")) for key in texts), *(_significant(row.get(name)) for name in numbers)]
+        for row in metric["rows"]
+    ]
+    return aligned(header, cells, range(len(texts), len(header)))
+
+
+def _significant(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return _count(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _records(records: Sequence[Mapping[str, Any]]) -> str:

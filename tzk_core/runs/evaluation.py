@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from tzk_core.config import Config
+from tzk_core.config import Config, MetricTable
 from tzk_core.data.dequantise import dequantise
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import EvaluationSplit
+from tzk_core.evaluation.metrics import AskedMetric
 from tzk_core.evaluation.partitions import Labels, matched
 from tzk_core.evaluation.results import evaluate
 from tzk_core.model import TzK
+from tzk_core.plugins import Metric, registry
 from tzk_core.random_streams import stream
 from tzk_core.runs.data import RunData
 
@@ -72,6 +74,7 @@ class RunEvaluation:
             published=[table.model_dump() for table in self.config.published],
             multipliers=multipliers,
             importance_samples=self.config.evaluation.importance_samples,
+            metrics=[_asked(table) for table in self.config.evaluation.metrics],
             seed=self.config.seed,
         )
         labels, objective = self._labels(split, limit), self.config.objective
@@ -82,6 +85,7 @@ class RunEvaluation:
         notes += [*labels.problems({}, means), *labels.notes(partitions)]
         fixed = 0 in (objective.multiplier_max, objective.multiplier_rate)
         notes += constraint_notes(multipliers, objective.tolerance, fixed=fixed)
+        notes += results.get("notes", [])
         results |= {"step": step} if step is not None else {}
         return results | {"notes": notes} if notes else results
 
@@ -154,3 +158,16 @@ class RunEvaluation:
                 f"which samples they are present: {', '.join(others)}."
             )
         return notes + [f"Not evaluated: {knowledge.reason}." for knowledge in opaque.values()]
+
+
+def _asked(table: MetricTable) -> AskedMetric:
+    """A metric that the config asks for; its module is imported when it is made."""
+    part = registry().find(Metric, table.type)
+    return AskedMetric(
+        name=table.type,
+        plugin=part.plugin,
+        distribution=part.distribution,
+        version=part.version,
+        arguments=table.arguments,
+        make=lambda: part.load()(**table.arguments),
+    )

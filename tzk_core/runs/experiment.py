@@ -131,12 +131,13 @@ class Experiment:
         for name, samples in splits["validation"].items():
             if not len(samples):
                 notes.append(
-                    f"The validation split of {name!r} is empty: `tzk score` and `tzk ood` choose no threshold on it."
+                    f"The validation split of {name!r} is empty: nothing is validated on it, and no threshold chosen."
                 )
         return {
             "device": str(self.device),
             "parameters": {"flow": _count(self.model.flow)}
             | {name: _count(knowledge) for name, knowledge in self.model.named_knowledge()},
+            "observations": {"shape": list(self.shape), "levels": self.levels},
             "data": {name: {split: len(splits[split][name]) for split in splits} for name in self.datasets},
             "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from tzk_core.config import Config
-from tzk_core.data.protocol import Dataset, Samples, Unread
+from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
@@ -17,20 +15,6 @@ from tzk_core.random_streams import stream
 def datasets_of(config: Config) -> dict[str, Dataset]:
     """The data sets of a config by name; most read data with their first split."""
     return {table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets}
-
-
-def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
-    """The data sets of a config, for reading files; `Unread` where their data are gone."""
-    readers: dict[str, Dataset] = {}
-    for table in config.datasets:
-        dataset_type = registry().find(DatasetSpec, table.type).load()
-        try:
-            readers[table.name] = dataset_type(**table.arguments)
-        except TzkError as error:
-            unread = getattr(dataset_type, "unread", None)
-            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
-            readers[table.name] = gone
-    return readers
 
 
 def limited(samples: Samples, name: str, split: str, *, limit: int | None, seed: int) -> Samples:

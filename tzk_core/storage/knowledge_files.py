@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.files import check_regular
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.moved import home_of
 from tzk_core.names import key
 from tzk_core.storage import atomic
 from tzk_core.storage.checkpoint import (
@@ -26,7 +26,6 @@ from tzk_core.storage.checkpoint import (
 from tzk_core.storage.knowledge_format import KnowledgeFile, parse_export
 from tzk_core.storage.places import BEST, LAST, checkpoint_in
 from tzk_core.storage.stored import manifest_of, read_stored
-from tzk_core.version import current_name
 
 SUFFIX = ".safetensors"
 SHORT = 12
@@ -189,7 +188,7 @@ def _copied(folder: Path, out: str | Path | None, changed: Changed, *, trained: 
         copy_checkpoint(folder, folder if out is None else Path(out), **difference)
     else:  # neither checkpoint of the run fits its training any more: the changed one takes the place of both
         copy_checkpoint(folder, folder.with_name(LAST), **difference)
-        shutil.rmtree(folder)
+        atomic.remove_folder(folder)
     if not trained:
         return changed
     left = "the state of the training (optimiser, multipliers) does not fit any more and was left out: no resuming it"
@@ -213,13 +212,14 @@ def _usable(file: KnowledgeFile, path: Path, model: TzK, *, run: str | Path, cor
 def _listed(model: TzK, name: str, entry: Mapping[str, Any], *, size: int) -> dict[str, Any]:
     kind = dict(model.named_knowledge()).get(name)
     part = entry["part"] or {}
+    home = home_of(part) if part else None
     arguments = part.get("arguments", {})
     present = None if kind is None else kind.log_prob_presence().present.exp().item()
     return {
         "name": name,
         "type": part.get("name"),
-        "plugin": part.get("plugin"),
-        "distribution": current_name(part["distribution"]) if "distribution" in part else None,
+        "plugin": home.plugin if home else None,
+        "distribution": home.distribution if home else None,
         "version": part.get("version"),
         "arguments": dict(arguments),
         "parameters": None if kind is None else sum(parameter.numel() for parameter in kind.parameters()),

@@ -17,6 +17,7 @@ from tzk_core.testing.dataset import check_dataset
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.implementation import check_implementation
 from tzk_core.testing.knowledge import check_knowledge
+from tzk_core.testing.metric import check_metric
 from tzk_core.testing.plugin import check_plugin
 from tzk_core.testing.recipe import check_recipe
 from tzk_core.testing.transform import check_transform
@@ -26,6 +27,7 @@ __all__ = [
     "check_dataset",
     "check_implementation",
     "check_knowledge",
+    "check_metric",
     "check_plugin",
     "check_recipe",
     "check_transform",

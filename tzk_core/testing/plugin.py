@@ -37,18 +37,24 @@ RESERVED: dict[type[specs.Spec], frozenset[str]] = {
 """Keys of the core's own beside a part's arguments in one table, or in one call, by the type of part."""
 
 
+_CALLED: dict[type[specs.Spec], tuple[str, str]] = {
+    specs.Metric: ("rows", "a class with columns and a method rows(evaluated)")
+}
+"""By type of part, the method that its target has to have, and what that is in words."""
+
+
 def check_plugin(entry_point: str) -> list[specs.Spec]:
     """Check that a plugin registers as it should, and that every target is what its spec says.
 
     Registration is tried in a fresh interpreter, where it may import nothing heavy, print nothing, change nothing and
     take no second. Parts have names and arguments that the core does not use itself. A flow layer has to be an nflows
-    `Transform`, a knowledge type a `Knowledge`, a command a click command. A data set has defaults for all its
-    arguments. A recipe returns a `Transform` for one of a few small shapes, where it takes one. A part whose
-    `state_version` was raised says how older ones are upgraded. An implementation takes its layer's arguments, or none
-    if it computes several layers; its parameters are the layer's, and where it can be used here so are its numbers.
+    `Transform`, a knowledge type a `Knowledge`, a command a click command, a metric a class with `rows`. A data set has
+    defaults for all its arguments. A recipe returns a `Transform` for one of a few small shapes, where it takes one. A
+    part whose `state_version` was raised says how older ones are upgraded. An implementation takes its layer's
+    arguments, or none if it computes several layers; its parameters are the layer's, and where it can be used here so
+    are its numbers.
 
-    What parts compute is for `check_knowledge`, `check_dataset`, `check_transform`, `check_recipe` and
-    `check_implementation`, with inputs of your own.
+    What parts compute is for the checks of each, such as `check_knowledge`, with inputs of your own.
 
     Args:
         entry_point: as `pyproject.toml` announces it, "my_package.plugin" or "my_package.plugin:object".
@@ -101,7 +107,10 @@ def _fault_of_type(what: str, spec: specs.Spec, target: Any) -> str:
     base = {specs.FlowLayer: Transform, specs.KnowledgeType: Knowledge}.get(type(spec))
     if base is not None and not (inspect.isclass(target) and issubclass(target, base)):
         return f"{what} should be a subclass of {base.__module__}.{base.__name__}; got {target!r}"
-    return "" if callable(target) else f"{what} should be a class or a function; got {target!r}"
+    method, wanted = _CALLED.get(type(spec), ("__call__", "a class or a function"))
+    if not callable(getattr(target, method, None)):
+        return f"{what} should be {wanted}; got {target!r}"
+    return ""
 
 
 def _fault_of_arguments(what: str, spec: specs.Spec, target: Any) -> str:

@@ -19,7 +19,6 @@ from PIL import Image
 from tzk_plugin_omniglot import drawings, tzk_datasets
 from tzk_plugin_omniglot.omniglot import Omniglot
 
-from tzk_core.data.reading import read_all
 from tzk_core.errors import TzkError
 
 SIDE = 105
@@ -115,6 +114,7 @@ def test_resizing_keeps_the_mean_grey(source: Path) -> None:
 
 def test_a_drawing_from_outside_is_read_as_its_split_has_it(source: Path, tmp_path: Path) -> None:
     dataset = Omniglot(size=32, validation=0)
+    read_all = pytest.importorskip("tzk_plugin_outside.reading").read_all
     for i, T in enumerate(dataset.split("test").T[:3]):
         name = f"images_evaluation/Cc/character01/{len(ALPHABETS['images_background']) * 2 + 1:04}_{i + 1:02}.png"
         (tmp_path / "drawing.png").write_bytes(imitation()["images_evaluation"][name])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tzk_core.evaluation.detection import STATISTICS, Reference, statistics
-from tzk_core.evaluation.evidence import Evidence
-from tzk_core.evaluation.roc import roc_area, threshold
 from tzk_core.model import TzK
+from tzk_plugin_outside.detection import STATISTICS, Reference, statistics
+from tzk_plugin_outside.evidence import Evidence
+from tzk_plugin_outside.roc import roc_area, threshold
 
 
 def detections(

@@ -7,15 +7,15 @@ from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
 from tzk_core.distributions.conditional import ConditionalFlow
-from tzk_core.distributions.factors import FactorGaussian
 from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import Knowledge
-from tzk_core.knowledge.hierarchy import Hierarchy, estimate, predict
 from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.symlog import SymLog
-from tzk_core.transforms.whitening import Whitening
+from tzk_plugin_few_shot.factors import FactorGaussian
+from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
+from tzk_plugin_few_shot.whitening import Whitening
 
 
 class FewShotKnowledge(Knowledge):

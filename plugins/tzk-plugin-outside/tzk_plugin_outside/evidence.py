@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from tzk_core.data.dequantise import dequantise
-from tzk_core.evaluation.complexity import code_length
 from tzk_core.evaluation.information import presence_given
 from tzk_core.inputs import check_domain, check_observations
 from tzk_core.knowledge.importance import log_prob_present_from
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
+from tzk_plugin_outside.complexity import code_length
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def evidence(
     seed: int = 0,
     levels: int | None = None,
     chunk: int = 256,
+    first: int = 0,
 ) -> Evidence:
     """`Evidence` of observations for some knowledge types, or all.
 
@@ -82,6 +83,7 @@ def evidence(
     Args:
         T: (n, *shape), in the scale of the model.
         levels: the grey levels that T was dequantised from, None for real-valued data.
+        first: what errors call row 0, where T is a part of more.
 
     Raises:
         TzkError: for an unknown name, and if T has another shape, is not finite, or lies outside the domain of the
@@ -108,7 +110,7 @@ def evidence(
         present = [presence.present for presence in presence_given(model, names, z).values()]
         ratios.append(torch.stack(log_ratios, 1).cpu() if log_ratios else torch.zeros(len(z), 0))
         presences.append(torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0))
-    check_domain(torch.cat(logabsdets))
+    check_domain(torch.cat(logabsdets), first=first)
     lengths = None if levels is None else code_length(T, levels)
     return Evidence(names, torch.cat(prior), torch.cat(ratios), torch.cat(presences), lengths)
 

@@ -15,19 +15,19 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from tzk_plugin_outside.calibration import STORED
+from tzk_plugin_outside.detection import NEED_DATA, STATISTICS
+from tzk_plugin_outside.evidence import dequantised
+from tzk_plugin_outside.novelty import DEFAULT
+from tzk_plugin_outside.reading import read_all
+from tzk_plugin_outside.score import command
 
 import tzk_core
 from tzk_core.cli import main
-from tzk_core.cli.score import command
 from tzk_core.config import load_config
 from tzk_core.data.glyphs import GlyphDigits, GlyphLetters
 from tzk_core.data.mnist import Mnist
-from tzk_core.data.reading import read_all
 from tzk_core.errors import TzkError
-from tzk_core.evaluation.detection import NEED_DATA, STATISTICS
-from tzk_core.evaluation.evidence import dequantised
-from tzk_core.evaluation.novelty import DEFAULT
-from tzk_core.runs.calibration import STORED
 from tzk_core.runs.experiment import Experiment
 
 CONFIG = """

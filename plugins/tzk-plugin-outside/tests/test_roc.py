@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from tzk_plugin_outside.roc import roc_area, threshold
 
 from tzk_core.errors import TzkError
-from tzk_core.evaluation.roc import roc_area, threshold
 
 
 def values(n: int, seed: int, *, distinct: int | None = None, shift: float = 0.0) -> Tensor:

@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 from scripts import printed_by
+from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate
+from tzk_plugin_few_shot.knowledge import FewShotKnowledge
 
 import tzk_core
-from tzk_core.knowledge.few_shot import FewShotKnowledge
-from tzk_core.knowledge.hierarchy import Hierarchy, estimate
 
 pytest.importorskip("tzk_plugin_omniglot")
-SCRIPT = Path(__file__).parents[2] / "examples" / "online" / "few_shot.py"
+SCRIPT = Path(__file__).parents[3] / "examples" / "online" / "few_shot.py"
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
-from tzk_core.evaluation.evidence import Evidence
 from tzk_core.model import TzK
+from tzk_plugin_outside.evidence import Evidence
 
 STATISTICS = {
     "likelihood": "log p(T)",

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tzk_core.errors import TzkError
-from tzk_core.evaluation.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, check_statistic, statistics
-from tzk_core.evaluation.evidence import Evidence
-from tzk_core.evaluation.roc import threshold as threshold_at
 from tzk_core.model import TzK
+from tzk_plugin_outside.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, check_statistic, statistics
+from tzk_plugin_outside.evidence import Evidence
+from tzk_plugin_outside.roc import threshold as threshold_at
 
 DEFAULT, WITHOUT_KNOWLEDGE = "best", "likelihood"
 

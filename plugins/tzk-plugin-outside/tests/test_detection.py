@@ -10,15 +10,16 @@ import pytest
 import torch
 from models import small
 from torch import Tensor
+from two_sided import exact, world
+from tzk_plugin_outside.comparison import detections
+from tzk_plugin_outside.complexity import code_length
+from tzk_plugin_outside.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, statistics
+from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
+from tzk_plugin_outside.novelty import Novelty
+from tzk_plugin_outside.roc import roc_area
 
 from tzk_core.data.dequantise import dequantise
 from tzk_core.errors import TzkError
-from tzk_core.evaluation.complexity import code_length
-from tzk_core.evaluation.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, statistics
-from tzk_core.evaluation.evidence import Evidence, dequantised, evidence
-from tzk_core.evaluation.novelty import Novelty
-from tzk_core.evaluation.outside import detections
-from tzk_core.evaluation.roc import roc_area
 from tzk_core.model import TzK
 
 SAMPLES = 5
@@ -201,3 +202,9 @@ def test_what_cannot_be_scored_is_refused(model: TzK) -> None:
     ]:
         with pytest.raises(TzkError, match=message):
             evidence(model, T, names)
+
+
+def test_the_integral_over_C_is_the_sum_where_there_are_finitely_many() -> None:
+    world_model, held = world()
+    found = evidence(world_model, held.T, importance_samples=1)
+    torch.testing.assert_close(found.log_ratio[:, 0] + found.log_prob, exact(held.T))

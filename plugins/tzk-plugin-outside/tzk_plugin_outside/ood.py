@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.calibrated import importance_samples_option, validation_option
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder
 from tzk_core.strict_json import json_text
+from tzk_plugin_outside.options import importance_samples_option, validation_option
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
@@ -99,12 +99,12 @@ def _report(
     """The contents of ood.json."""
     from tzk_core.config import load_config
     from tzk_core.data.dequantise import dequantise
-    from tzk_core.evaluation.evidence import Evidence, evidence
-    from tzk_core.evaluation.outside import detections
     from tzk_core.random_streams import stream
-    from tzk_core.runs.calibration import calibration  # these import torch
     from tzk_core.runs.experiment import Experiment
     from tzk_core.runs.tables import datasets_of, limited
+    from tzk_plugin_outside.calibration import calibration  # these import torch
+    from tzk_plugin_outside.comparison import detections
+    from tzk_plugin_outside.evidence import Evidence, evidence
 
     config = load_config(folder.config)
     others = datasets_of(_datasets_only(outside))

@@ -18,11 +18,11 @@ from torch import Tensor
 from tzk_core.config import Config
 from tzk_core.data.packed import UNREADABLE
 from tzk_core.errors import TzkError
-from tzk_core.evaluation.evidence import Evidence, evidence
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.atomic import new_file
 from tzk_core.storage.places import checkpoint_in
 from tzk_core.storage.stored import manifest_of
+from tzk_plugin_outside.evidence import Evidence, evidence
 
 STORED = "validation-evidence.npz"
 FORMAT = 1

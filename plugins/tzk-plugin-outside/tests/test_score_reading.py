@@ -1,0 +1,228 @@
+"""`tzk score` reads batch by batch, and does without the run's data where a threshold is given or stored."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from tzk_plugin_outside import evidence, reading
+from tzk_plugin_outside.calibration import STORED
+from tzk_plugin_outside.reading import read_all, source_of
+
+from tzk_core.cli import main
+from tzk_core.data.folder import Folder
+from tzk_core.data.glyphs import GlyphDigits
+from tzk_core.errors import TzkError
+
+CONFIG = """
+name = "t"
+[flow]
+[[flow.layers]]
+type = "affine"
+[[datasets]]
+name = "d"
+type = "{type}"
+path = "{path}"
+[training]
+steps = 2
+batch_size = 16
+"""
+GIVEN = ("--threshold", -100, "--statistic", "likelihood", "--json")
+
+
+def tzk(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of points whose path was written relative to the config."""
+    (tmp_path / "config").mkdir()
+    points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    np.savez(tmp_path / "config" / "d.npz", T=points)
+    (tmp_path / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
+    code, output = tzk("run", tmp_path / "config" / "c.toml", "--out", tmp_path / "run")
+    assert code == 0, output
+    return tmp_path / "run"
+
+
+# --- without the run's data
+
+
+def test_a_threshold_needs_no_data(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
+    code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
+    assert code == 0 and len(json.loads(output)["images"]) == 120
+    code, output = tzk("score", run, tmp_path / "new.npz", "--statistic", "likelihood")
+    assert code == 2 and "d.npz" in output
+
+
+def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "v").mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (6, 6), dtype=np.uint8)).save(tmp_path / "v" / f"{i}.png")
+    text = CONFIG.format(type="folder", path="v").replace('path = "v"', 'path = "v"\nsize = 4\ninvert = true')
+    layers = '[[flow.layers]]\ntype = "logit"\n[[flow.layers]]'
+    (tmp_path / "c.toml").write_text(text.replace("[[flow.layers]]", layers))
+    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run", "training.batch_size=4")
+    assert code == 0, output
+    before = json.loads(tzk("score", tmp_path / "run", tmp_path / "v", *GIVEN)[1])["images"]
+    (tmp_path / "v").rename(tmp_path / "w")
+    after = json.loads(tzk("score", tmp_path / "run", tmp_path / "w", *GIVEN)[1])["images"]
+    assert [each["log_prob"] for each in after] == [each["log_prob"] for each in before]
+
+
+def test_a_threshold_needs_not_even_the_plugin_of_the_data(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
+    config = run / "config.toml"
+    text = config.read_text()
+    config.write_text(text.replace('type = "npz"', 'type = "gone"').replace("plugins = []", ""))
+    assert config.read_text() != text
+    config.write_text('plugins = ["tzk-plugin-gone"]\n' + config.read_text())
+    code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
+    assert code == 0 and len(json.loads(output)["images"]) == 120, output
+    code, output = tzk("score", run, tmp_path / "new.npz", "--statistic", "likelihood")
+    assert code == 2 and "tzk-plugin-gone" in output
+
+
+def test_what_a_threshold_was_chosen_on_outlives_the_data(run: Path, tmp_path: Path) -> None:
+    words = ("score", run, tmp_path / "new.npz", "--json")
+    shutil.copy(tmp_path / "config" / "d.npz", tmp_path / "new.npz")
+    code, before = tzk(*words)
+    assert code == 0 and (run / STORED).is_file()
+    (tmp_path / "config" / "d.npz").unlink()
+    assert tzk(*words) == (0, before)
+
+
+def test_grey_levels_of_data_that_are_gone_are_those_of_the_config(tmp_path: Path) -> None:
+    T = np.random.default_rng(0).integers(0, 16, (120, 1, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", T=T)
+    text = CONFIG.format(type="npz", path="d.npz").replace('"d.npz"', '"d.npz"\nlevels = 16')
+    (tmp_path / "c.toml").write_text(text)
+    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert code == 0, output
+    before = tzk("score", tmp_path / "run", tmp_path / "d.npz", *GIVEN)
+    (tmp_path / "d.npz").rename(tmp_path / "e.npz")
+    code, after = tzk("score", tmp_path / "run", tmp_path / "e.npz", *GIVEN)
+    assert code == 0 and after.replace("e.npz", "d.npz") == before[1]
+
+
+# --- batch by batch
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that are scored, of at most 16."""
+    sizes: list[int] = []
+    whole = evidence.evidence
+
+    def counted(model: object, T: torch.Tensor, *more: object, **named: object) -> evidence.Evidence:
+        sizes.append(len(T))
+        return whole(model, T, *more, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evidence, "evidence", counted)
+    monkeypatch.setattr(reading, "BATCH", 16)
+    return sizes
+
+
+def test_batches_of_an_array_have_the_scores_and_the_rows_of_the_whole(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int]
+) -> None:
+    given = ("score", run, tmp_path / "config" / "d.npz", *GIVEN)
+    several = json.loads(tzk(*given)[1])
+    assert batches == [16] * 7 + [8]
+    monkeypatch.setattr(reading, "BATCH", 1000)
+    whole = json.loads(tzk(*given)[1])
+    assert batches[8:] == [120] and several == whole
+    assert [each["row"] for each in several["images"]] == list(range(120))
+    text = tzk("score", run, tmp_path / "config" / "d.npz", *GIVEN[:-1])[1]
+    assert "of 120 images are none of them" in text
+
+
+def test_a_folder_is_read_as_it_is_scored(tmp_path: Path, batches: list[int]) -> None:
+    images = GlyphDigits(test=40).split("test").T[:, 0].numpy()
+    (tmp_path / "v").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "v" / f"{i:02}.png")
+    for broken in (3, 17, 39):
+        (tmp_path / "v" / f"{broken:02}.png").write_text("no image")
+    source = source_of(tmp_path / "v", {"digits": GlyphDigits()})
+    reader = iter(source)
+    first = next(reader)
+    assert [file.name for file in source.unreadable] == ["03.png"] and len(first.T) == 16
+    rest = list(reader)
+    assert [len(batch.T) for batch in rest] == [16, 5]
+    assert [file.name for file in source.unreadable] == ["03.png", "17.png", "39.png"]
+    whole = read_all(tmp_path / "v", {"digits": GlyphDigits()})
+    assert torch.equal(torch.cat([first.T, *(batch.T for batch in rest)]), whole.T)
+    kept = [i for i in range(40) if i not in (3, 17, 39)]
+    assert torch.equal(whole.T[:, 0], torch.from_numpy(images[kept]))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_is_wrong_with_an_array_is_said_with_its_row_before_anything_is_scored(
+    run: Path, tmp_path: Path, batches: list[int], order: str
+) -> None:
+    T = np.zeros((50, 2), np.float64, order=order)
+    T[37, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", T=T)
+    code, output = tzk("score", run, tmp_path / "nan.npz", *GIVEN)
+    assert code == 2 and "first in sample 37" in output and not batches
+    T[37, 1] = 5.0
+    np.savez(tmp_path / "whole.npz", T=T)
+    images = json.loads(tzk("score", run, tmp_path / "whole.npz", *GIVEN)[1])["images"]
+    assert len({each["log_prob"] for each in images}) == 2 and images[37]["log_prob"] != images[0]["log_prob"]
+
+
+def test_an_array_that_is_damaged_at_its_end_is_refused_before_anything_is_scored(
+    run: Path, tmp_path: Path, batches: list[int]
+) -> None:
+    file = tmp_path / "config" / "d.npz"
+    content = bytearray(file.read_bytes())
+    end = content.rindex(b"PK\x01\x02")
+    content[end - 8] ^= 255  # within the last rows
+    file.write_bytes(content)
+    code, output = tzk("score", run, file, *GIVEN)
+    assert code == 2 and re.search("cannot read .*CRC", output) and not batches
+
+
+def test_a_row_outside_the_domain_is_named_by_its_number_in_the_whole(tmp_path: Path, batches: list[int]) -> None:
+    T = np.random.default_rng(0).uniform(0.2, 0.8, (40, 3)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", T=T)
+    text = CONFIG.format(type="npz", path="d.npz")
+    text = text.replace('type = "affine"', 'type = "logit"\n[[flow.layers]]\ntype = "affine"')
+    (tmp_path / "c.toml").write_text(text)
+    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert code == 0, output
+    T[29] = 3.0
+    np.savez(tmp_path / "far.npz", T=T)
+    code, output = tzk("score", tmp_path / "run", tmp_path / "far.npz", *GIVEN)
+    assert code == 2 and "outside the domain of the flow, first in row 29" in output
+
+
+def test_an_image_from_outside_lies_on_the_ground_of_its_data_set(tmp_path: Path) -> None:
+    ink = np.zeros((4, 4, 4), np.uint8)
+    ink[..., :3], ink[:2, :, 3] = 200, 255
+    (tmp_path / "x").mkdir()
+    file = tmp_path / "x" / "a.png"
+    Image.fromarray(ink).save(file)
+    for ground in ("white", "black"):
+        data = Folder(tmp_path, test=0, validation=0, ground=ground)
+        assert torch.equal(read_all(file, {"own": data}).T, data.split("train").T)
+
+
+def test_a_folder_of_damage_alone_is_refused(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_text("no image")
+    with pytest.raises(TzkError, match="none of the 3 images in"):
+        read_all(tmp_path, {"digits": GlyphDigits()})

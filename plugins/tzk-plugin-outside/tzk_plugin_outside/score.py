@@ -1,0 +1,168 @@
+"""`tzk score RUN FILE_OR_FOLDER`: likelihoods of images, and the knowledge that they show."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tzk_core.cli import output
+from tzk_core.errors import TzkError
+from tzk_core.runs.folder import RunFolder
+from tzk_plugin_outside.options import importance_samples_option, validation_option
+
+if TYPE_CHECKING:
+    import torch
+
+    from tzk_core.config import Config
+    from tzk_plugin_outside.scores import Scored
+
+
+@click.command(name="score")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option("--knowledge", multiple=True, metavar="NAME", help="Of these knowledge types only; by default of all.")
+@click.option("--like", metavar="DATASET", help="Read images as this data set of the run; needed where several differ.")
+@click.option(
+    "--statistic",
+    metavar="NAME",
+    help="What is compared with the threshold: best (the default), ratio, mixture, presence, joint, likelihood, "
+    "typicality or complexity; `tzk ood` says of each what it is.",
+)
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="The share of the run's validation images that the threshold wrongly calls none of them.",
+)
+@click.option("--threshold", type=float, help="A threshold of your own; the run's data are not needed then.")
+@validation_option
+@importance_samples_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same scores.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
+def command(
+    *,
+    run: Path,
+    path: Path,
+    knowledge: tuple[str, ...],
+    like: str | None,
+    statistic: str | None,
+    false_alarms: float,
+    threshold: float | None,
+    validation: int,
+    importance_samples: int | None,
+    seed: int,
+    as_json: bool,
+    table: Path | None,
+) -> None:
+    """Score images: how likely each is, and which knowledge type it shows best, or none.
+
+    FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file with
+    an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it. Images are
+    padded, resized or inverted as the data sets of the run do it. Grey levels get uniform noise that derives from
+    --seed and the image alone, so that an image has one score whatever is scored beside it.
+
+    An image is none of them if its statistic lies below a threshold, chosen so that --false-alarms is the share of
+    validation images with knowledge that do; the run folder keeps what that takes. With --threshold neither the run's
+    data nor the plugins that read them are needed, but for images that only these can convert. Files of a folder that
+    cannot be read are listed, and the exit status is then 1.
+    """
+    folder = RunFolder.open(run)
+    if threshold is not None and not math.isfinite(threshold):
+        raise TzkError(f"--threshold is expected to be a finite number; got {threshold}")
+    if table is not None and not table.parent.is_dir():
+        raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
+
+    scored = _scored(
+        folder,
+        path,
+        knowledge=knowledge,
+        like=like,
+        statistic=statistic,
+        false_alarms=false_alarms,
+        threshold=threshold,
+        validation=validation,
+        importance_samples=importance_samples,
+        seed=seed,
+    )
+    if table is not None:
+        scored.write_csv(table)
+    if as_json:
+        for part in scored.json_parts():
+            output.say(part, nl=False)
+        output.say("")
+    else:
+        output.say(scored.text())
+    for reason in scored.unreadable.values():
+        output.error(reason)
+    if scored.unreadable:
+        click.get_current_context().exit(1)
+
+
+def _scored(
+    folder: RunFolder,
+    path: Path,
+    *,
+    knowledge: Sequence[str],
+    like: str | None,
+    statistic: str | None,
+    false_alarms: float,
+    threshold: float | None,
+    validation: int,
+    importance_samples: int | None,
+    seed: int,
+) -> Scored:
+    """The scores of all that `path` holds, which is read and scored batch by batch."""
+    import tzk_core  # not needed to say what the command takes
+    from tzk_plugin_outside.calibration import calibration
+    from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
+    from tzk_plugin_outside.novelty import Novelty, usable
+    from tzk_plugin_outside.reading import Read, readers_of, source_of
+    from tzk_plugin_outside.scores import Scored
+
+    config, device = _config(folder, needs_data=threshold is None)
+    model = tzk_core.load(folder.path).to(device)
+    source = source_of(path, readers_of(config, model.shape), like)
+    samples = importance_samples or config.evaluation.importance_samples
+    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
+    for name in names:
+        model.find(name)
+    statistic, levels = usable(statistic, names), source.levels
+
+    def evidence_of(read: Read, first: int) -> Evidence:
+        T = dequantised(read.T, levels, seed)
+        return evidence(model, T, names, importance_samples=samples, seed=seed, levels=levels, first=first)
+
+    batches = iter(source)
+    first = next(batches)  # what cannot be read is refused before a threshold is chosen
+    if threshold is None:
+        chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation)
+        novelty = Novelty.from_validation(
+            model, names, chosen_on.inside(names), false_alarms=false_alarms, statistic=statistic
+        )
+    else:
+        novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
+    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels)
+    scored.settings = {"importance_samples": samples, "seed": seed}
+    for read in itertools.chain([first], batches):
+        scored.add(read, evidence_of(read, len(scored)))
+    scored.unreadable = source.unreadable
+    return scored
+
+
+def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:
+    """The config of the run, and the device that it names; without data, parts of it need not be installed."""
+    from tzk_core.config import load_config, load_run_config
+    from tzk_core.plugins import registry
+    from tzk_core.runs.tables import chosen_device
+
+    config = load_config(folder.config) if needs_data else load_run_config(folder.config)
+    if needs_data:
+        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+    return config, chosen_device(config.device)
