@@ -109,3 +109,10 @@ def test_a_long_sentence_and_a_long_first_line_are_seen() -> None:
 @pytest.mark.parametrize("file", PLAIN_FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_docstrings_have_short_first_lines_and_sentences(file: Path) -> None:
     assert [text for docstring in docstrings(file.read_text(encoding="utf-8")) for text in too_long(docstring)] == []
+
+
+def test_the_directory_lists_every_plugin_of_this_repository() -> None:
+    listed = re.findall(
+        r"^\| `(tzk-plugin-[a-z-]+)` \|", (ROOT / "docs/plugins-directory.md").read_text(), re.MULTILINE
+    )
+    assert listed == [folder.name for folder in PLUGINS]

@@ -27,8 +27,9 @@ OWN_COMMANDS = {
     "schema": "Print the JSON Schema of a config, for editors.",
     "doctor": "Report versions, devices, plugins and active layer implementations.",
     "plugins": "List the plugins and the state of each.",
+    "new-plugin": "Write a plugin that installs, with a test.",
 }
-"""Name and summary of each command; the module of the same name in this package has it as `command`."""
+"""Name and summary of each command; the module of the same name, with "_" for "-", has it as `command`."""
 
 
 class Program(click.Group):
@@ -39,7 +40,7 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in OWN_COMMANDS:
-            return importlib.import_module(f"tzk_core.cli.{cmd_name}").command
+            return importlib.import_module(f"tzk_core.cli.{cmd_name.replace('-', '_')}").command
         try:
             part = registry().find(Command, cmd_name)
         except UnknownPart as error:
