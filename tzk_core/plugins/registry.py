@@ -17,7 +17,7 @@ from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
 from tzk_core.plugins.isolation import Outcome, isolated, worded
 from tzk_core.plugins.loader import Loaded, load_all
 from tzk_core.plugins.records import PluginRecord, canonical
-from tzk_core.plugins.specs import SPEC_TYPES, FlowLayer, Implementation, Spec
+from tzk_core.plugins.specs import SPEC_TYPES, FlowLayer, Spec
 from tzk_core.plugins.validation import GROUP
 from tzk_core.version import current_name
 
@@ -158,31 +158,6 @@ class Registry:
             offers = " and ".join(f"{part.distribution} (write {part.qualified_name!r})" for part in parts)
             raise NameClash(f"the {spec_type.kind} {name!r} is offered by {offers}: say which one")
         return parts[0]
-
-    def implementation(self, layers: Sequence[Registered], device: str) -> Registered | None:
-        """The implementation of consecutive flow layers on a type of device, such as "cuda".
-
-        Returns:
-            None if there is none: the layers themselves are then used.
-
-        Raises:
-            NameClash: if several plugins offer one.
-        """
-        wanted = [[layer] for layer in layers]
-        parts = [
-            part
-            for part in self.all(Implementation)
-            if isinstance(part.spec, Implementation)
-            and part.spec.device == device
-            and [self._find_all(FlowLayer, name) for name in part.spec.layer.split()] == wanted
-        ]
-        if len(parts) > 1:
-            offers = " and ".join(f"{part.qualified_name!r} of {part.distribution}" for part in parts)
-            what = " ".join(layer.qualified_name for layer in layers)
-            raise NameClash(
-                f"{what!r} on {device!r} has several implementations, {offers}: name the plugins to use in TZK_PLUGINS"
-            )
-        return parts[0] if parts else None
 
     def require(self, distributions: Sequence[str], wanted_by: str) -> None:
         """Check that the plugins of these distributions are installed and loaded.
