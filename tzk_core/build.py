@@ -42,20 +42,23 @@ def build_flow(
     *,
     base: str = "gaussian",
     seed: int = 0,
-    **arguments: Any,
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> SharedFlow:
     """A shared flow over observations of one shape, from a recipe or layers.
 
     Args:
         recipe: the registered name.
         layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
-            of their constructor, where `features` may be left out. A layer inside another is such a table again.
+            of their constructor, where `features` may be left out. A layer inside another is such a table again. An
+            argument called `type` is in a table of its own, {"type": ..., "arguments": {"type": ...}}.
         base: one of `BASES`.
         seed: of random starting values.
-        arguments: the recipe's.
+        arguments: the recipe's, of any name. `more` are its arguments too, whose names this function does not have.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
+    arguments = _joined(f"the recipe {recipe!r}", arguments, more)
     if layers is None:
         parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
     else:
@@ -85,12 +88,22 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
 
 
 def build_knowledge(
-    type: str, latent_shape: Sequence[int], seed: int = 0, *, name: str = "", **arguments: Any
+    type: str,
+    latent_shape: Sequence[int],
+    seed: int = 0,
+    *,
+    name: str = "",
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Knowledge:
     """A knowledge type by its registered name, over a latent of shape `latent_shape`.
 
     Its starting values derive from (`seed`, `name`), so that another knowledge type's do not move them.
+
+    Args:
+        arguments: its own, of any name. `more` are its arguments too, whose names this function does not have.
     """
+    arguments = _joined(f"the knowledge type {type!r}", arguments, more)
     return rebuild_knowledge(_part(KnowledgeType, type, arguments), latent_shape, seed=seed, name=name)
 
 
@@ -191,7 +204,17 @@ def _part_of_table(table: Mapping[str, Any]) -> Part:
         name = arguments.pop("type")
     except KeyError:
         raise TzkError(f"a layer is a table with its registered name as `type`; got {dict(table)}") from None
-    return _part(FlowLayer, name, arguments)
+    own = arguments.pop("arguments", None)
+    if own is not None and not isinstance(own, Mapping):
+        raise TzkError(f"the arguments of layer {name!r} are expected as a table; got {own!r}")
+    return _part(FlowLayer, name, _joined(f"the layer {name!r}", own, arguments))
+
+
+def _joined(what: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a part, by table and by keyword."""
+    if twice := sorted((arguments or {}).keys() & more):
+        raise TzkError(f"{what} got {', '.join(twice)} twice: once in `arguments`, once beside it")
+    return {**(arguments or {}), **more}
 
 
 def _with_parts(value: Any) -> Any:

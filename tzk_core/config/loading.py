@@ -169,14 +169,21 @@ def _check_parts(
     overridden: Sequence[Path],
     folder: FilePath | None,
 ) -> None:
-    """Check the arguments of every part, and fill in its defaults and the paths of its files, in place."""
+    """Check the arguments of every part, and fill in its defaults, its whole name and the paths of its files, in place.
+
+    The whole name, "plugin/name", stays that of the same part whatever else is installed later.
+    """
     for where, table, check in _parts(prepared, parts):
         if check.missing and lenient:
             continue
         if check.missing:
             problems.add(where + (_naming_key(raw, where),), check.missing)
+        if not isinstance(table["arguments"], dict):
+            continue  # which is reported with the other keys
         for argument, message in check.problems(table["arguments"]):
-            problems.add((*where, argument), message)
+            problems.add((*where, *(["arguments"] if argument in check.own_keys else []), argument), message)
+        if check.qualified_name:
+            table["recipe" if check.spec_type is FlowRecipe else "type"] = check.qualified_name
         table["arguments"] = check.resolved(table["arguments"])
         if folder is not None and check.spec_type is Dataset and check.signature is not None:
             typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
@@ -223,9 +230,15 @@ def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Tabl
 
 
 def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
-    """Put the arguments of a part apart, in place, and write short forms of a table out."""
+    """Put the arguments of a part apart, in place, and write short forms of a table out.
+
+    Those whose names the table itself has stand in a table `arguments` of their own.
+    """
     keys = own_keys(model)
-    table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
+    apart = table.pop("arguments", {})
+    twice = apart if isinstance(apart, dict) else {}  # what stands in both places stays, and is an unknown key
+    beside = {key: table.pop(key) for key in list(table) if key not in keys and key not in twice}
+    table["arguments"] = {**beside, **apart} if isinstance(apart, dict) else apart
     if model is DatasetTable and isinstance(table.get("name"), str):
         table.setdefault("type", table["name"])
     if model is KnowledgeTable:

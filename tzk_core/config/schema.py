@@ -180,8 +180,10 @@ ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("published",)}
 
 
 def _written(table: Table) -> dict[str, Any]:
-    """The table as TOML holds it: the arguments of a part among the table's own keys, nothing that is None or
-    empty."""
+    """The table as TOML holds it, without what is None or empty.
+
+    The arguments of a part stand among the table's own keys; those whose names are such keys, in `arguments`.
+    """
     written: dict[str, Any] = {}
     for key in own_keys(type(table)):
         if isinstance(table, FlowTable) and key == "recipe" and table.layers is not None:
@@ -190,7 +192,11 @@ def _written(table: Table) -> dict[str, Any]:
         if value is not None and value != {} and value != []:
             written[key] = value
     if isinstance(table, PartTable):
-        written |= {key: value for key, value in table.arguments.items() if value is not None}
+        arguments = {key: value for key, value in table.arguments.items() if value is not None}
+        taken = {*own_keys(type(table)), "arguments"}
+        written |= {key: value for key, value in arguments.items() if key not in taken}
+        if apart := {key: value for key, value in arguments.items() if key in taken}:
+            written["arguments"] = apart
     return written
 
 

@@ -28,7 +28,8 @@ def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
             readers[table.name] = dataset_type(**table.arguments)
         except TzkError as error:
             unread = getattr(dataset_type, "unread", None)
-            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, str(error))
+            arguments = {**table.arguments, "shape": shape}
+            gone: Any = unread(**arguments) if unread else Unread(table.name, shape, str(error))
             readers[table.name] = gone
     return readers
 
