@@ -21,6 +21,8 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
+from tzk_core.plugins.builtin import BUILTIN
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
 
@@ -112,7 +114,12 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], *, seed: int = 0,
     part = _upgraded(KnowledgeType, part)
     with seeded(seed, "knowledge", name):
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
-    knowledge.initialise(stream(seed, "initialise", name))
+    try:
+        knowledge.initialise(stream(seed, "initialise", name))
+    except TzkError:
+        raise
+    except Exception as error:
+        raise _faulty(KnowledgeType, part, error) from error
     knowledge.describe_as(part=replace(part, state_version=getattr(knowledge, "state_version", 1)))
     return knowledge.eval()
 
@@ -190,11 +197,18 @@ def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Par
 
 def _upgraded(spec_type: type[Spec], part: Part) -> Part:
     """The part with arguments and state of an older version upgraded to the installed one."""
-    target = registry().find(spec_type, part.qualified_name).load()
-    version, arguments = getattr(target, "state_version", 1), part.arguments
+    registered = registry().find(spec_type, part.qualified_name)
+    target, arguments = registered.load(), part.arguments
+    version = getattr(target, "state_version", 1)
     upgrade = getattr(target, "upgrade_arguments", None)
     if upgrade is not None and part.state_version < version:
-        arguments = upgrade(dict(arguments), part.state_version)
+        outcome = isolated(lambda: upgrade(dict(arguments), part.state_version))
+        if outcome.error is not None:
+            raise _faulty(spec_type, part, outcome.error, where="upgrade_arguments ") from outcome.error
+        arguments = outcome.value
+        if not isinstance(arguments, Mapping):
+            which, got = f"{spec_type.kind} {part.name!r} ({registered.source})", type(arguments).__name__
+            raise TzkError(f"{which}: upgrade_arguments should return a table; got {got}")
     return replace(part, state_version=version, arguments=arguments)
 
 
@@ -251,13 +265,24 @@ def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     try:
         arguments |= {name: _order(name, arguments[name]) for name in TENSORS if name in arguments.keys() & parameters}
         made = target(**arguments)
-    except TzkError:
+    except (TzkError, KeyboardInterrupt):
         raise
-    except Exception as error:  # plugins and nflows raise, and assert, whatever they like
-        raise TzkError(f"{spec_type.kind} {part.name!r}: {error or type(error).__name__}") from error
+    except BaseException as error:  # plugins and nflows raise, and assert, whatever they like
+        raise _faulty(spec_type, part, error) from error
+    if made is None:
+        raise TzkError(f"{spec_type.kind} {part.name!r} ({part.distribution}) should return what it builds; got None")
     if spec_type is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
+
+
+def _faulty(spec_type: type[Spec], part: Part, error: BaseException, *, where: str = "") -> TzkError:
+    """The error for what a part raised, with its plugin unless that is the core's."""
+    which = f"{spec_type.kind} {part.name!r}"
+    if part.plugin in BUILTIN:
+        return TzkError(f"{which}: {where}{error or type(error).__name__}")
+    registered = registry().find(spec_type, part.qualified_name)
+    return TzkError(f"{which} ({registered.source}): {where}{worded(error, registered.package)}")
 
 
 def _order(name: str, value: Any) -> torch.Tensor:

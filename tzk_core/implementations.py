@@ -141,7 +141,7 @@ def _offer(part: Registered, spec: Implementation) -> Offer:
     outcome = isolated(lambda: unusable(spec.device) if unusable else "")
     if (error := outcome.error) is not None:
         own = isinstance(error, TzkError)
-        reason = str(error) if own else f"its unusable() raises {worded(error, _package(spec))}"
+        reason = str(error) if own else f"its unusable() raises {worded(error, part.package)}"
         return Offer(part, spec, reason, fault=True)
     reason = outcome.value or ""
     if not isinstance(reason, str):
@@ -178,10 +178,6 @@ def _absent(device: str) -> str:
     return "" if available is None or available() else f"torch finds no {device} device here"
 
 
-def _package(spec: Implementation) -> str:
-    return spec.target.partition(":")[0].partition(".")[0]
-
-
 def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, ...]:
     """From the first layer on, the first of `offered` that fits what follows."""
     kinds = [type(layer) for layer in layers]
@@ -206,7 +202,7 @@ def _tried(offer: Offer, make: Any) -> Any:
     if outcome.error is None:
         return outcome.value
     own = isinstance(outcome.error, TzkError)
-    _failures[offer.target] = str(outcome.error) if own else worded(outcome.error, _package(offer.spec))
+    _failures[offer.target] = str(outcome.error) if own else worded(outcome.error, offer.part.package)
     return None
 
 

@@ -69,6 +69,11 @@ class Registered:
         """The plugin and its distribution, for messages."""
         return f"plugin {self.plugin!r}, {self.distribution} {self.version}".rstrip()
 
+    @property
+    def package(self) -> str:
+        """The top-level package, or module, of the target."""
+        return self.spec.target.partition(":")[0].partition(".")[0]
+
     def load(self) -> Any:
         """Import the target, a class or a function.
 
@@ -81,7 +86,7 @@ class Registered:
         outcome = _fetched(module, attributes)
         problem = ""
         if outcome.error is not None:
-            problem = worded(outcome.error, module.partition(".")[0])
+            problem = worded(outcome.error, self.package)
         elif not callable(outcome.value):
             problem = f"expected a class or a function; got {type(outcome.value).__name__}"
         if outcome.faults:

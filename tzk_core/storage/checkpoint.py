@@ -30,7 +30,6 @@ from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.storage import tensors
 from tzk_core.storage.atomic import replaced_folder
-from tzk_core.storage.budget import TooLarge
 from tzk_core.storage.clone import copy_around
 from tzk_core.storage.manifest import CORE, FORMAT, TRAINER, file_of, write_file, write_manifest
 from tzk_core.storage.shared_flow import check_core, core_hash, upgraded_flow
@@ -197,39 +196,40 @@ def _rebuilt(
 ) -> Knowledge:
     """The knowledge type that a part describes, with the tensors of its file.
 
-    Raises `Incompatible` where its plugin is missing, or cannot take what its other version has written. What the core's
-    own types cannot take was altered, and is an error as it is.
+    Raises `Incompatible` where its plugin is missing, or cannot take what its other version has written. What the
+    core's own types cannot take was altered, and is an error as it is.
     """
     try:
         registered = registry().find(KnowledgeType, part.qualified_name)
         registered.load()
     except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
         raise Incompatible(f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})") from error
-    written = f"{part.distribution} {part.version}"
-
-    def filled() -> Knowledge:
-        state_, kind = state, rebuild_knowledge(part, latent_shape, name=name)
-        if part.state_version > kind.state_version:
-            raise Incompatible(f"knowledge type {name!r} was written by {written}: install that or a later one")
-        if part.state_version < kind.state_version:
-            state_ = _upgraded(kind, state, part.state_version)
-        tensors.load_into(kind, state_, where)
-        return kind
-
     with tensors.no_larger_than(state, where):
         if part.plugin in BUILTIN:
-            return filled()
-        outcome = isolated(filled)
-    error = outcome.error
-    if error is None:
+            return _filled(name, part, state, latent_shape=latent_shape, where=where)
+        outcome = isolated(lambda: _filled(name, part, state, latent_shape=latent_shape, where=where))
+    if (error := outcome.error) is None:
         return outcome.value
-    if isinstance(error, TooLarge | Incompatible):
+    if isinstance(error, Incompatible):
         raise error
-    reason = str(error) if isinstance(error, TzkError) else worded(error, part.plugin)
+    reason = str(error) if isinstance(error, TzkError) else worded(error, registered.package)
     raise Incompatible(
-        f"knowledge type {name!r} of plugin {part.plugin!r} was saved with {written}, and the installed "
-        f"{registered.distribution} {registered.version} cannot take it: {reason}"
+        f"knowledge type {name!r} of plugin {part.plugin!r} was saved with {part.distribution} {part.version}, and the "
+        f"installed {registered.distribution} {registered.version} cannot take it: {reason}"
     ) from error
+
+
+def _filled(
+    name: str, part: Part, state: dict[str, Tensor], *, latent_shape: tuple[int, ...], where: Path
+) -> Knowledge:
+    knowledge = rebuild_knowledge(part, latent_shape, name=name)
+    if part.state_version > knowledge.state_version:
+        written = f"{part.distribution} {part.version}"
+        raise Incompatible(f"knowledge type {name!r} was written by {written}: install that or a later one")
+    if part.state_version < knowledge.state_version:
+        state = _upgraded(knowledge, state, part.state_version)
+    tensors.load_into(knowledge, state, where)
+    return knowledge
 
 
 def _upgraded(kind: Knowledge, state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
