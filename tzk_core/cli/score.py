@@ -117,17 +117,20 @@ def _report(
 ) -> dict[str, Any]:
     """What `--json` prints."""
     import tzk_core  # not needed to say what the command takes
-    from tzk_core.config import load_config
+    from tzk_core.config import load_run_config
     from tzk_core.evaluation.evidence import dequantised, evidence
     from tzk_core.evaluation.novelty import Novelty, usable
-    from tzk_core.plugins import registry
     from tzk_core.runs.calibration import calibration
+    from tzk_core.runs.opened import usable_config
     from tzk_core.runs.tables import chosen_device
 
-    config = load_config(folder.config)
-    registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+    config, notes = usable_config(folder.path) if threshold is None else (load_run_config(folder.config), [])
+    for note in notes:
+        output.warning(note)
     model = tzk_core.load(folder.path).to(chosen_device(config.device))
     read, levels = _read(path, config, model.shape, like=like, needs_data=threshold is None)
+    for knowledge_type in model.opaque.values():
+        output.warning(f"not scored: {knowledge_type.reason}")
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:

@@ -100,7 +100,7 @@ def _records(metadata: _Metadata, text: str, fault: str) -> list[PluginRecord]:
     records = [replace(state, name=name, entry_point=value, group=group) for group, name, value in pairs]
     readable = [record for record in records if record.group == GROUP]
     found = readable or records  # a distribution may also have a plugin for another version of the core
-    return found + [replace(broken, reason=fault) for fault in faults]
+    return found + ([replace(broken, reason="; ".join(faults))] if faults else [])
 
 
 def _parsed(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:

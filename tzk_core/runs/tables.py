@@ -20,11 +20,12 @@ def datasets_of(config: Config) -> dict[str, Dataset]:
 
 
 def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
-    """The data sets of a config, for reading files; `Unread` where their data are gone."""
+    """The data sets of a config, for reading files; `Unread` where their data, or their plugins, are gone."""
     readers: dict[str, Dataset] = {}
     for table in config.datasets:
-        dataset_type = registry().find(DatasetSpec, table.type).load()
+        dataset_type: Any = None
         try:
+            dataset_type = registry().find(DatasetSpec, table.type).load()
             readers[table.name] = dataset_type(**table.arguments)
         except TzkError as error:
             unread = getattr(dataset_type, "unread", None)
