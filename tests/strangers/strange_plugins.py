@@ -8,12 +8,14 @@ from textwrap import dedent, indent
 
 from installed import install
 
+from tzk_core.plugins import SPEC_TYPES
+
 
 @dataclass(frozen=True)
 class Stranger:
     """A plugin to install, the state that it has to end in, and what has to be said of it.
 
-    source: of its module, "stranger_NAME". entry_points, metadata: the files of its dist-info, in place of good ones.
+    source: of its module, "tzk_NAME". files: of its dist-info, in place of good ones.
     """
 
     source: str | bytes
@@ -170,8 +172,12 @@ BROKEN: dict[str, Stranger] = {
     **{name: Stranger(source, tuple(words)) for name, (source, *words) in IMPORT.items()},
     **{name: Stranger(hook(body), tuple(words)) for name, (body, *words) in HOOK.items()},
     **OTHERS,
+    **{
+        f"every-{number}": Stranger(hook("raise OSError('gone')", f"{spec_type.hook}()"), ("OSError: gone",))
+        for number, spec_type in enumerate(SPEC_TYPES)
+    },
 }
-"""By the end of the distribution's name, plugins that cannot be used."""
+"""By the end of the distribution's name, plugins that cannot be used; one for every hook that there is."""
 
 REMARKED: dict[str, Stranger] = {
     name: Stranger(working(before, name), (words,), state="ok")

@@ -19,8 +19,6 @@ from strange_plugins import (
     install_with_part,
 )
 
-from tzk_core.plugins import SPEC_TYPES
-
 GOOD = 20
 
 PROGRAM = """
@@ -139,11 +137,6 @@ def test_names_of_the_core_are_hidden_and_said(records: dict[str, dict]) -> None
     ):
         assert f"the {kind} {name!r} is hidden by 'tzk', whose name this is: write 'good-00/{name}'" in hidden["reason"]
     assert hidden["remarks"] == ["the command 'run' is hidden by that of tzk: type 'tzk good-00/run'"]
-
-
-def test_every_type_of_part_is_covered() -> None:
-    """What is added to the hooks is isolated by the same loop."""
-    assert len({spec_type.hook for spec_type in SPEC_TYPES}) == len(SPEC_TYPES)
 
 
 def test_a_thread_that_does_not_end_is_named_and_does_not_hold_the_program(tmp_path: Path) -> None:
