@@ -139,9 +139,9 @@ def _offer(part: Registered, spec: Implementation) -> Offer:
         return Offer(part, spec, fault, fault=True)
     unusable = getattr(target, "unusable", None)
     outcome = isolated(lambda: unusable(spec.device) if unusable else "")
-    if (error := outcome.error) is not None:
-        own = isinstance(error, TzkError)
-        reason = str(error) if own else f"its unusable() raises {worded(error, part.package)}"
+    if (raised := outcome.error) is not None:
+        own = isinstance(raised, TzkError)
+        reason = str(raised) if own else f"its unusable() raises {worded(raised, part.package)}"
         return Offer(part, spec, reason, fault=True)
     reason = outcome.value or ""
     if not isinstance(reason, str):

@@ -208,15 +208,15 @@ def _rebuilt(
         if part.plugin in BUILTIN:
             return _filled(name, part, state, latent_shape=latent_shape, where=where)
         outcome = isolated(lambda: _filled(name, part, state, latent_shape=latent_shape, where=where))
-    if (error := outcome.error) is None:
+    if (raised := outcome.error) is None:
         return outcome.value
-    if isinstance(error, Incompatible):
-        raise error
-    reason = str(error) if isinstance(error, TzkError) else worded(error, registered.package)
+    if isinstance(raised, Incompatible):
+        raise raised
+    reason = str(raised) if isinstance(raised, TzkError) else worded(raised, registered.package)
     raise Incompatible(
         f"knowledge type {name!r} of plugin {part.plugin!r} was saved with {part.distribution} {part.version}, and the "
         f"installed {registered.distribution} {registered.version} cannot take it: {reason}"
-    ) from error
+    ) from raised
 
 
 def _filled(
