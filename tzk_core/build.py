@@ -20,6 +20,8 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import Base, FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
+from tzk_core.plugins.builtin import BUILTIN
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
 
@@ -43,20 +45,23 @@ def build_flow(
     *,
     base: str | Mapping[str, Any] = "gaussian",
     seed: int = 0,
-    **arguments: Any,
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> SharedFlow:
     """A shared flow over observations of one shape, from a recipe or layers.
 
     Args:
         recipe: the registered name.
         layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
-            of their constructor, where `features` may be left out. A layer inside another is such a table again.
+            of their constructor, where `features` may be left out. A layer inside another is such a table again. An
+            argument called `type` is in a table of its own, {"type": ..., "arguments": {"type": ...}}.
         base: the registered name of the latent's density, or a table with it as `type` and its arguments beside it.
         seed: of random starting values.
-        arguments: the recipe's.
+        arguments: the recipe's, of any name. `more` are its arguments too, whose names this function does not have.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
+    arguments = _joined(f"the recipe {recipe!r}", arguments, more)
     density = _base(base)
     if layers is None:
         parts = FlowParts(tuple(shape), density, recipe=_part(FlowRecipe, recipe, arguments))
@@ -88,12 +93,22 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
 
 
 def build_knowledge(
-    type: str, latent_shape: Sequence[int], seed: int = 0, *, name: str = "", **arguments: Any
+    type: str,
+    latent_shape: Sequence[int],
+    seed: int = 0,
+    *,
+    name: str = "",
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Knowledge:
     """A knowledge type by its registered name, over a latent of shape `latent_shape`.
 
     Its starting values derive from (`seed`, `name`), so that another knowledge type's do not move them.
+
+    Args:
+        arguments: its own, of any name. `more` are its arguments too, whose names this function does not have.
     """
+    arguments = _joined(f"the knowledge type {type!r}", arguments, more)
     return rebuild_knowledge(_part(KnowledgeType, type, arguments), latent_shape, seed=seed, name=name)
 
 
@@ -102,7 +117,12 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], *, seed: int = 0,
     part = _upgraded(KnowledgeType, part)
     with seeded(seed, "knowledge", name):
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
-    knowledge.initialise(stream(seed, "initialise", name))
+    try:
+        knowledge.initialise(stream(seed, "initialise", name))
+    except TzkError:
+        raise
+    except Exception as error:
+        raise _faulty(KnowledgeType, part, error) from error
     knowledge.describe_as(part=replace(part, state_version=getattr(knowledge, "state_version", 1)))
     return knowledge.eval()
 
@@ -180,11 +200,18 @@ def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Par
 
 def _upgraded(spec_type: type[Spec], part: Part) -> Part:
     """The part with arguments and state of an older version upgraded to the installed one."""
-    target = registry().find(spec_type, part.qualified_name).load()
-    version, arguments = getattr(target, "state_version", 1), part.arguments
+    registered = registry().find(spec_type, part.qualified_name)
+    target, arguments = registered.load(), part.arguments
+    version = getattr(target, "state_version", 1)
     upgrade = getattr(target, "upgrade_arguments", None)
     if upgrade is not None and part.state_version < version:
-        arguments = upgrade(dict(arguments), part.state_version)
+        outcome = isolated(lambda: upgrade(dict(arguments), part.state_version))
+        if outcome.error is not None:
+            raise _faulty(spec_type, part, outcome.error, where="upgrade_arguments ") from outcome.error
+        arguments = outcome.value
+        if not isinstance(arguments, Mapping):
+            which, got = f"{spec_type.kind} {part.name!r} ({registered.source})", type(arguments).__name__
+            raise TzkError(f"{which}: upgrade_arguments should return a table; got {got}")
     return replace(part, state_version=version, arguments=arguments)
 
 
@@ -216,7 +243,17 @@ def _part_of_table(table: Mapping[str, Any]) -> Part:
         name = arguments.pop("type")
     except KeyError:
         raise TzkError(f"a layer is a table with its registered name as `type`; got {dict(table)}") from None
-    return _part(FlowLayer, name, arguments)
+    own = arguments.pop("arguments", None)
+    if own is not None and not isinstance(own, Mapping):
+        raise TzkError(f"the arguments of layer {name!r} are expected as a table; got {own!r}")
+    return _part(FlowLayer, name, _joined(f"the layer {name!r}", own, arguments))
+
+
+def _joined(what: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a part, by table and by keyword."""
+    if twice := sorted((arguments or {}).keys() & more):
+        raise TzkError(f"{what} got {', '.join(twice)} twice: once in `arguments`, once beside it")
+    return {**(arguments or {}), **more}
 
 
 def _with_parts(value: Any) -> Any:
@@ -253,13 +290,24 @@ def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     try:
         arguments |= {name: _order(name, arguments[name]) for name in TENSORS if name in arguments.keys() & parameters}
         made = target(**arguments)
-    except TzkError:
+    except (TzkError, KeyboardInterrupt):
         raise
-    except Exception as error:  # plugins and nflows raise, and assert, whatever they like
-        raise TzkError(f"{spec_type.kind} {part.name!r}: {error or type(error).__name__}") from error
+    except BaseException as error:  # plugins and nflows raise, and assert, whatever they like
+        raise _faulty(spec_type, part, error) from error
+    if made is None:
+        raise TzkError(f"{spec_type.kind} {part.name!r} ({part.distribution}) should return what it builds; got None")
     if spec_type is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
+
+
+def _faulty(spec_type: type[Spec], part: Part, error: BaseException, *, where: str = "") -> TzkError:
+    """The error for what a part raised, with its plugin unless that is the core's."""
+    which = f"{spec_type.kind} {part.name!r}"
+    if part.plugin in BUILTIN:
+        return TzkError(f"{which}: {where}{error or type(error).__name__}")
+    registered = registry().find(spec_type, part.qualified_name)
+    return TzkError(f"{which} ({registered.source}): {where}{worded(error, registered.package)}")
 
 
 def _order(name: str, value: Any) -> torch.Tensor:

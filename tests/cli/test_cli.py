@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tzk_core.cli import interrupts, main, progress
+from tzk_core.config import load_config
 from tzk_core.plugins import Command, Registry, hookimpl, registry
 from tzk_core.training.observers import Progress
 
@@ -48,6 +49,12 @@ class FakeExperiment:
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @classmethod
+    def opened(cls, folder: Path) -> FakeExperiment:
+        experiment = cls(load_config(folder / "config.toml"))
+        experiment.load(folder)
+        return experiment
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -87,6 +94,9 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> type[FakeExperiment]:
     module = types.ModuleType("tzk_core.runs.experiment")
     module.Experiment = FakeExperiment  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tzk_core.runs.experiment", module)
+    opened = types.ModuleType("tzk_core.runs.opened")
+    opened.open_run = FakeExperiment.opened  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tzk_core.runs.opened", opened)
     monkeypatch.setattr(pictures, "draw", lambda experiment, folder, results: (folder / "samples").mkdir())
     monkeypatch.setattr(FakeExperiment, "calls", [])
     monkeypatch.setattr(FakeExperiment, "interrupt_at", None)

@@ -63,9 +63,9 @@ def test_defaults_and_arguments():
     config = config_from(tables())
     assert config.training.batch_size == 256
     assert config.objective.multiplier_max == 0.45
-    assert config.datasets[0].type == "mnist"
+    assert config.datasets[0].type == "tzk/mnist"
     assert config.datasets[0].arguments["size"] == 32
-    assert config.flow.recipe == "paper"
+    assert config.flow.recipe == "tzk/paper"
     assert config.flow.arguments["steps"] == 3
     assert config.knowledge[1].implies == ("mnist",)
     assert config.knowledge[1].characteristics == 2
@@ -87,7 +87,7 @@ def test_written_and_read_again_is_the_same_config():
 def test_a_flow_by_layers_is_written_and_read_again():
     text = JOINT.replace("[flow]\nsteps = 3", '[[flow.layers]]\ntype = "logit"\n\n[[flow.layers]]\ntype = "symlog"')
     config = config_from(tables(text))
-    assert [layer.type for layer in config.flow.layers or ()] == ["logit", "symlog"]
+    assert [layer.type for layer in config.flow.layers or ()] == ["tzk/logit", "tzk/symlog"]
     assert "recipe" not in config.to_toml()
     assert config_from(tables(config.to_toml())) == config
 

@@ -50,6 +50,7 @@ def command(name: str) -> None:
                 nearest(name, known)
                 or "; `tzk plugins` lists the plugins, and names are " + ", ".join(sorted(set(known)))
             )
+            + (registry().not_available(name.partition("/")[0]) or registry().not_available())
         )
     output.say("\n\n".join([*(_described(part) for part in matching), *tables]))
 

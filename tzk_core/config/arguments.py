@@ -61,9 +61,11 @@ class PartCheck:
         self.name = name
         self.own_keys = own_keys
         self.missing = ""
+        self.qualified_name = ""
         self.signature: Signature | None = None
         try:
-            self.signature = signature(registry.find(spec_type, name))
+            part = registry.find(spec_type, name)
+            self.signature, self.qualified_name = signature(part), part.qualified_name
         except TzkError as error:
             self.missing = str(error)
 
@@ -84,7 +86,9 @@ class PartCheck:
         for argument in taken.values():
             if argument.required and argument.name not in FILLED_IN and argument.name not in arguments:
                 annotation = f" ({argument.annotation})" if argument.annotation else ""
-                yield argument.name, f"{part} needs this argument{annotation}"
+                apart = argument.name in self.own_keys
+                written = f": write it as arguments = {{ {argument.name} = ... }}" if apart else ""
+                yield argument.name, f"{part} needs this argument{annotation}{written}"
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the defaults of those not given, as far as TOML can hold them."""

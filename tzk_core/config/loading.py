@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from tzk_core.config import toml
-from tzk_core.config.arguments import PartCheck
-from tzk_core.config.choices import as_tables, chosen, naming_key
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
-from tzk_core.config.paths import resolved
+from tzk_core.config.part_tables import check_parts, prepared_tables
 from tzk_core.config.problems import ConfigError, Path, Problem, Problems
 from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
@@ -24,29 +21,17 @@ from tzk_core.config.schema import (
     Config,
     DatasetTable,
     EvaluationTable,
-    FlowTable,
-    LayerTable,
-    MetricTable,
-    ObserverTable,
     PublishedTable,
 )
-from tzk_core.config.watching import missing_pictures, with_observers, without_absent
+from tzk_core.config.watching import with_observers, without_absent
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
 from tzk_core.plugins import (
-    Dataset,
-    FlowLayer,
-    FlowRecipe,
-    KnowledgeType,
-    Metric,
-    ObjectiveTerm,
-    Observer,
     Registry,
-    Spec,
     registry,
 )
 from tzk_core.renamed import MOVED, RENAMED, with_new_names
-from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartChoice, PartTable, Table, TermTable, own_keys
+from tzk_core.settings import KnowledgeTable, ObjectiveTable, Table
 
 LARGEST = 10_000_000
 """Bytes of a config; what is larger is some other file."""
@@ -189,39 +174,13 @@ def _checked(
     if isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
         parts.require(wanted, wanted_by=source)
     problems = Problems(source, raw, overridden)
-    prepared = _prepared(raw, models)
+    prepared = prepared_tables(raw, models)
     check_keys(prepared, problems, models)
-    _check_parts(prepared, raw, problems, parts=parts, lenient=lenient, overridden=overridden, folder=folder)
+    check_parts(prepared, raw, problems, parts=parts, lenient=lenient, overridden=overridden, folder=folder)
     for where, message in broken_rules(_sections(prepared, problems, models, base=base)):
         problems.add(where, message)
     problems.check()
     return whole.model_validate_json(as_json(prepared), strict=True)
-
-
-def _check_parts(
-    prepared: dict[str, Any],
-    raw: Mapping[str, Any],
-    problems: Problems,
-    *,
-    parts: Registry,
-    lenient: bool,
-    overridden: Sequence[Path],
-    folder: FilePath | None,
-) -> None:
-    """Check the arguments of every part; fill in defaults and paths, in place."""
-    for where, table, check in _parts(prepared, parts):
-        if check.missing and lenient:
-            continue
-        if check.missing:
-            problems.add(where + naming_key(raw, where), check.missing)
-        for argument, message in check.problems(table["arguments"]):
-            problems.add((*where, argument), message)
-        table["arguments"] = check.resolved(table["arguments"])
-        if folder is not None and check.spec_type is Dataset and check.signature is not None:
-            typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
-            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed=typed)
-    for index, message in ({} if lenient else missing_pictures(prepared.get("pictures"), parts)).items():
-        problems.add(("pictures", "draw", index), message)
 
 
 def _with_new_names(
@@ -250,48 +209,6 @@ def _within(depth: int, value: Any) -> bool:
         return True
     inside = value.values() if isinstance(value, Mapping) else value
     return depth > 0 and all(_within(depth - 1, item) for item in inside)
-
-
-def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:
-    """The tables as the models take them: arguments of parts apart, short forms in full."""
-    prepared = copy.deepcopy(dict(raw))
-    flow = prepared.setdefault("flow", {}) if ("flow",) in models else prepared.get("flow")
-    tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
-    tables += [(table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)]
-    tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
-    tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
-    tables += [(table, MetricTable) for table in _tables(_metrics(prepared))]
-    objective = prepared.get("objective")
-    tables += [(table, TermTable) for table in _tables(objective.get("terms") if isinstance(objective, dict) else None)]
-    tables += [(table, PartChoice) for table in as_tables(prepared)]
-    tables += [(table, ObserverTable) for table in _tables(prepared.get("observers"))]
-    for table, model in tables:
-        if isinstance(table, dict):
-            write_out(table, model)
-    return prepared
-
-
-def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
-    """Move a part's arguments apart, in place, and replace short forms of a table."""
-    keys = own_keys(model)
-    table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
-    if model is DatasetTable and isinstance(table.get("name"), str):
-        table.setdefault("type", table["name"])
-    if model is KnowledgeTable:
-        if isinstance(table.get("implies"), str):
-            table["implies"] = [table["implies"]]
-        if isinstance(observed := table.get("observed"), list) and observed:
-            table.setdefault("characteristics", len(observed))
-
-
-def _metrics(prepared: Mapping[str, Any]) -> Any:
-    """What stands for [[evaluation.metrics]]; None without an [evaluation]."""
-    evaluation = prepared.get("evaluation")
-    return evaluation.get("metrics") if isinstance(evaluation, dict) else None
-
-
-def _tables(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _sections(
@@ -335,38 +252,6 @@ def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
         return model.model_validate_json(as_json(table), strict=True)
     except ValidationError:
         return None
-
-
-def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
-    """Every table that names a registered part: its path, the table, and the part with its arguments."""
-    flow, objective = prepared.get("flow"), prepared.get("objective")
-    terms = objective.get("terms") if isinstance(objective, dict) else None
-
-    def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
-        return PartCheck(parts, spec_type, name, own_keys=own_keys(model))
-
-    for place, table, spec_type in chosen(prepared):
-        yield place, table, check(spec_type, table["type"], PartChoice)
-    if isinstance(flow, dict) and "layers" not in flow and isinstance(recipe := flow.get("recipe", "paper"), str):
-        yield ("flow",), flow, check(FlowRecipe, recipe, FlowTable)
-    arrays: tuple[tuple[Path, Any, type[Spec], type[PartTable], str | None], ...] = (
-        (
-            ("flow", "layers"),
-            flow.get("layers") if isinstance(flow, dict) else None,
-            FlowLayer,
-            LayerTable,
-            None,
-        ),
-        (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
-        (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
-        (("evaluation", "metrics"), _metrics(prepared), Metric, MetricTable, None),
-        (("objective", "terms"), terms, ObjectiveTerm, TermTable, None),
-        (("observers",), prepared.get("observers"), Observer, ObserverTable, None),
-    )
-    for path, tables, spec_type, model, default in arrays:
-        for index, table in enumerate(tables if isinstance(tables, list) else []):
-            if isinstance(table, dict) and isinstance(name := table.get("type", default), str):
-                yield (*path, index), table, check(spec_type, name, model)
 
 
 def _neighbours(path: FilePath) -> str:

@@ -215,9 +215,9 @@ ARRAYS = {
 
 
 def _written(table: Table) -> dict[str, Any]:
-    """The table as TOML holds it, with a part's arguments among its own keys.
+    """The table as TOML holds it, without what is None or empty.
 
-    Keys that are None or empty are left out.
+    The arguments of a part stand among the table's own keys; those whose names are such keys, in `arguments`.
     """
     written: dict[str, Any] = {}
     for key in own_keys(type(table)):
@@ -227,7 +227,11 @@ def _written(table: Table) -> dict[str, Any]:
         if value is not None and value != {} and value != []:
             written[key] = value
     if isinstance(table, PartTable):
-        written |= {key: value for key, value in table.arguments.items() if value is not None}
+        arguments = {key: value for key, value in table.arguments.items() if value is not None}
+        taken = {*own_keys(type(table)), "arguments"}
+        written |= {key: value for key, value in arguments.items() if key not in taken}
+        if apart := {key: value for key, value in arguments.items() if key in taken}:
+            written["arguments"] = apart
     return written
 
 

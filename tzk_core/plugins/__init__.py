@@ -4,7 +4,7 @@ Importing it imports neither torch nor nflows, and no plugin. How a plugin is wr
 """
 
 from tzk_core.plugins.hookspecs import hookimpl
-from tzk_core.plugins.loader import PluginRecord
+from tzk_core.plugins.records import PluginRecord
 from tzk_core.plugins.registry import (
     FaultyPlugins,
     MissingPlugin,

@@ -23,8 +23,7 @@ def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -
             model.latent_shape,
             seed=config.seed,
             name=expanded.name,
-            characteristics=table.characteristics,
-            **table.arguments,
+            arguments={"characteristics": table.characteristics, **table.arguments},
         )
         knowledge.describe_as(implies=expanded.implies)
         model.add(expanded.name, knowledge)
@@ -58,5 +57,7 @@ def start_model(model: TzK, data: RunData) -> None:
 
 def _build_flow(config: Config, shape: tuple[int, ...]) -> SharedFlow:
     flow = config.flow
-    layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
-    return build_flow(shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, **flow.arguments)
+    layers = [{"type": layer.type, "arguments": layer.arguments} for layer in flow.layers] if flow.layers else None
+    return build_flow(
+        shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=flow.arguments
+    )

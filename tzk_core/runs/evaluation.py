@@ -22,10 +22,13 @@ from tzk_core.runs.data import RunData
 
 
 class RunEvaluation:
-    """A model on the data of a config, evaluated as the config says."""
+    """A model on the data of a config, evaluated as the config says.
 
-    def __init__(self, config: Config, data: RunData, model: TzK) -> None:
-        self.config, self.data, self.model = config, data, model
+    notes: what results have to say of the config.
+    """
+
+    def __init__(self, config: Config, data: RunData, model: TzK, *, notes: Sequence[str] = ()) -> None:
+        self.config, self.data, self.model, self.notes = config, data, model, tuple(notes)
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ class RunEvaluation:
             seed=self.config.seed,
         )
         labels, objective = self._labels(split, limit), self.config.objective
-        notes = self._differences()
+        notes = [*self.notes, *self._differences()]
         if step is not None and last_step not in (None, step):
             notes.append(f"The model is that of step {step:,} of {last_step:,}, the best by validation.")
         notes += [*without, *without_means]

@@ -16,7 +16,7 @@ from tzk_core.data.annotation import Annotation
 from tzk_core.data.hiding import Kept
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
-from tzk_core.model import SharedFlow
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
 from tzk_core.plugins import registry
 from tzk_core.runs.building import build_model, start_model
@@ -39,20 +39,35 @@ class Experiment:
     Args:
         flow: takes the place of the shared flow that the config describes, as for knowledge added to a trained model.
         known: knowledge types that exist elsewhere and may be implied.
+        trained: the folder of a run whose model is taken, in place of a new one.
+        notes: what results have to say of how the config came about.
 
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
 
-    def __init__(self, config: Config, flow: SharedFlow | None = None, known: Collection[str] = ()) -> None:
-        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        flow: SharedFlow | None = None,
+        known: Collection[str] = (),
+        *,
+        trained: Path | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.config, self.notes = config, tuple(notes)
         self.device = chosen_device(config.device)
-        self.data = RunData(config, known)
-        self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
         self.step: int | None = None  # of what the model is, once trained or loaded,
         self.last_step: int | None = None  # and how many were trained in all
         self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
+        self.model: TzK
+        if trained is None:
+            registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+            self.data = RunData(config, known)
+            self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
+        else:
+            self.data = RunData(config, known)
+            self.load(trained)
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -89,7 +104,7 @@ class Experiment:
     @property
     def evaluation(self) -> RunEvaluation:
         """The model as it is now on the data."""
-        return RunEvaluation(self.config, self.data, self.model)
+        return RunEvaluation(self.config, self.data, self.model, notes=self.notes)
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
-from tzk_core.plugins import Base, FlowLayer, FlowRecipe, PartNotLoadable, Spec, UnknownPart, registry
+from tzk_core.plugins import Base, FlowLayer, FlowRecipe, PartNotLoadable, Registered, Spec, UnknownPart, registry
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.storage import tensors
 
 
@@ -86,7 +87,8 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
     for prefix, spec_type, whole in outer:
         for part in whole.within():
             try:
-                target = registry().find(spec_type if part is whole else FlowLayer, part.qualified_name).load()
+                registered = registry().find(spec_type if part is whole else FlowLayer, part.qualified_name)
+                target = registered.load()
             except (UnknownPart, PartNotLoadable) as error:
                 missing[f"{part.distribution} {part.version}"] = str(error)
                 continue
@@ -94,7 +96,10 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
             if part.state_version > version:
                 missing[f"{part.distribution} {part.version}"] = f"the installed {part.name!r} is older"
             elif part.state_version < version and part is whole:
-                state = _upgraded(state, prefix, target.upgrade, version=part.state_version)
+                try:
+                    state = _upgraded(state, prefix, registered, version=part.state_version)
+                except TzkError as error:
+                    missing[f"{part.distribution} {part.version}"] = str(error)
     if missing:
         raise TzkError(
             f"the shared flow in {folder} was built with {' and '.join(sorted(missing))}: install that "
@@ -103,14 +108,20 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
     return state
 
 
-Upgrade = Callable[[dict[str, Tensor], int], dict[str, Tensor]]
+def _upgraded(state: dict[str, Tensor], prefix: str, part: Registered, *, version: int) -> dict[str, Tensor]:
+    """A state dict with what is under `prefix` as the installed version of that part reads it.
 
-
-def _upgraded(state: dict[str, Tensor], prefix: str, upgrade: Upgrade, *, version: int) -> dict[str, Tensor]:
-    """A state dict with what is under `prefix` as the installed version of that part reads it."""
+    Raises `TzkError` where its `upgrade` is missing, raises, or returns no state dict.
+    """
     own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     rest = {key: tensor for key, tensor in state.items() if not key.startswith(prefix)}
-    return rest | {prefix + key: tensor for key, tensor in upgrade(own, version).items()}
+    outcome = isolated(lambda: part.load().upgrade(own, version))
+    what = f"the {part.spec.kind} {part.name!r} of the installed {part.distribution} {part.version} cannot take it"
+    if outcome.error is not None:
+        raise TzkError(f"{what}: its upgrade() raises {worded(outcome.error, part.package)}") from outcome.error
+    if not isinstance(outcome.value, Mapping):
+        raise TzkError(f"{what}: its upgrade() should return a state dict; got {type(outcome.value).__name__}")
+    return rest | {prefix + key: tensor for key, tensor in outcome.value.items()}
 
 
 def _as_first_written(parts: FlowParts) -> FlowParts:
@@ -129,7 +140,8 @@ def _without_gained(spec_type: type[Spec], part: Part) -> Part:
     except (UnknownPart, PartNotLoadable):
         return part
     upgrade = getattr(target, "upgrade_arguments", None)
-    gained = upgrade({}, 1) if upgrade is not None else {}
+    gained = isolated(lambda: upgrade({}, 1)).value if upgrade is not None else {}
+    gained = gained if isinstance(gained, Mapping) else {}  # what needs arguments to be there has gained none
     rest = {key: value for key, value in part.arguments.items() if key not in gained or value != gained[key]}
     return replace(part, arguments={key: _in_argument(value) for key, value in rest.items()})
 
