@@ -16,6 +16,7 @@ from nflows.transforms.base import Transform
 
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
+from tzk_core.domain import AUTO, without_data
 from tzk_core.errors import TzkError, nearest
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
@@ -52,12 +53,16 @@ def build_flow(
             of their constructor, where `features` may be left out. A layer inside another is such a table again.
         base: one of `BASES`.
         seed: of random starting values.
-        arguments: the recipe's.
+        arguments: the recipe's. Those that take the `domain` of the data (`tzk_core.domain`) expect dequantised grey
+            levels of images, and real numbers of any other shape, unless it is passed.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
     if layers is None:
-        parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
+        part = _part(FlowRecipe, recipe, arguments)
+        if part.arguments.get("domain") == AUTO:  # a checkpoint says which it was
+            part = replace(part, arguments={**part.arguments, "domain": without_data(shape)})
+        parts = FlowParts(tuple(shape), base, recipe=part)
     else:
         if arguments:
             raise TzkError(f"a flow of layers takes no recipe's arguments; got {', '.join(sorted(arguments))}")

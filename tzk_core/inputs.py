@@ -38,7 +38,12 @@ def check_domain(logabsdet: Tensor, what: str = "T") -> None:
     """Raises `TzkError` where encoding found no finite log-determinant, (batch,): outside the domain of the flow."""
     if not torch.isfinite(logabsdet).all():
         row = int((~torch.isfinite(logabsdet)).nonzero()[0])
-        hint = ". Images are expected in [0, 1], dequantised" if what == "T" else ", and has no finite T"
+        hint = (
+            ". A flow that begins with a logit expects dequantised grey levels, in [0, 1]: for other data build it "
+            'with their domain, such as domain = "real"'
+            if what == "T"
+            else ", and has no finite T"
+        )
         raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 
 

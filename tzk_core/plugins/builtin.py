@@ -61,6 +61,7 @@ class Core:
                 ("squeeze", "squeeze:Squeeze", "space to channels, so that tiles take turns"),
                 ("unsqueeze", "squeeze:Unsqueeze", "channels to space, the inverse of squeeze"),
                 ("logit", "logit:Logit", "from (0, 1) to the reals, as in Real NVP"),
+                ("standardise", "standardise:Standardise", "onto the real line, then to mean 0 and deviation 1"),
                 ("flatten", "reshape:Flatten", "any shape to one dimension"),
             )
         ]

@@ -17,6 +17,7 @@ from tzk_core.data.held_out import held_out
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Samples
+from tzk_core.domain import LEVELS, REAL, Domain
 from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
@@ -46,6 +47,18 @@ class RunData:
         whole = annotate(config.knowledge, train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
+
+    @property
+    def domain(self) -> Domain:
+        """Of all data sets (`tzk_core.domain`): grey levels, or the real line where they say no other."""
+        if self.levels is not None:
+            return LEVELS
+        domains = {name: getattr(dataset, "domain", REAL) for name, dataset in self.datasets.items()}
+        first, *others = domains.values()
+        if any(other != first for other in others):
+            listed = ", ".join(f"{name!r} {domain}" for name, domain in domains.items())
+            raise TzkError(f"data sets that are modelled together have one domain; got {listed}")
+        return first
 
     def split(self, name: str) -> dict[str, Samples]:
         """One split of every data set, read once."""
