@@ -39,13 +39,19 @@ def read_frame(path: Path, *, separator: str, text: Collection[str]) -> pd.DataF
         elif suffix in (".feather", ".arrow"):
             frame = pd.read_feather(path)
         else:
-            separator = separator or ("\t" if suffix.startswith(".tsv") else ",")
-            header = pd.read_csv(path, sep=separator, nrows=0).columns
-            types = {name: str for name in header if any(fnmatchcase(str(name).strip(), glob) for glob in text)}
-            frame = pd.read_csv(path, sep=separator, dtype=types, skipinitialspace=True)
+            frame = _read_text(path, separator or ("\t" if suffix.startswith(".tsv") else ","), text)
     except Exception as error:  # pandas and pyarrow raise whatever they like
         raise TzkError(f"table: cannot read {shown_path(path)} ({type(error).__name__}: {error})") from error
     frame.columns = [str(name).strip() for name in frame.columns]
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise TzkError(f"table: {shown_path(path)} has several columns called {twice[0]!r}: rename all but one")
     return frame
+
+
+def _read_text(path: Path, separator: str, text: Collection[str]) -> pd.DataFrame:
+    """A csv file, its columns called as in its first line: pandas by itself renames one that occurs twice."""
+    first = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, skipinitialspace=True)
+    names = [str(name).strip() for name in first.iloc[0]]
+    types = {i: str for i, name in enumerate(names) if any(fnmatchcase(name, glob) for glob in text)}
+    frame = pd.read_csv(path, sep=separator, header=None, skiprows=1, dtype=types, skipinitialspace=True)
+    return frame.set_axis(names, axis=1)
