@@ -12,6 +12,7 @@ from typing import Any
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
+from tzk_core.plugins.directory import elsewhere
 from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
 from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
 from tzk_core.plugins.validation import GROUP
@@ -198,6 +199,7 @@ class Registry:
         names = self._parts.get(spec_type, {})
         known = [part.qualified_name for part in self.all(spec_type)] if plugin else list(names)
         message = f"no {spec_type.kind} is called {name!r}{nearest(name, known)}"
+        message += elsewhere(spec_type, plain, [record.distribution for record in self.plugins])
         if spec_type is FlowLayer and plain in _LEFT_OUT:
             message += f" ({_LEFT_OUT[plain]})"
         faulty = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]

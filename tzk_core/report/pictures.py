@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tzk_core.report import curves, grid, scatter, views
+from tzk_core.report import columns, curves, grid, scatter, views
 
 MEMBERS = 20
 """The most knowledge types of a group that are shown, from its first on."""
@@ -19,8 +19,9 @@ MEMBERS = 20
 def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
     """Write all pictures of a finished run to `folder`/samples.
 
-    Images become grids, and two-dimensional data scatter plots. Data of any other shape have training curves only. All
-    samples use the config's seed, so that the same model gives the same pictures.
+    Images become grids, two-dimensional data scatter plots and a density, and other vectors marginals and pairs of
+    their columns. Data of any other shape have training curves only. All samples use the config's seed, so that the
+    same model gives the same pictures.
 
     Args:
         folder: of the run, with its metrics.csv.
@@ -33,6 +34,9 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
         _draw_images(experiment, samples, results)
     elif shape == (2,):
         _draw_planar(experiment, samples)
+        _draw_density(experiment, samples)
+    elif len(shape) == 1:
+        _draw_columns(experiment, samples)
     if (folder / "metrics.csv").exists():
         curves.draw(folder / "metrics.csv", samples / "training-curves.png")
 
@@ -111,6 +115,49 @@ def _save_plane(experiment: views.Experiment, name: str, path: Path, *, side: in
     across, upwards = views.characteristic_names(experiment, name)
     rows, columns = [f"{upwards} at {text}" for text in labels[::-1]], [f"{across} at\n{text}" for text in labels]
     grid.save(images, path, side, row_labels=rows, column_labels=columns)
+
+
+def _draw_columns(experiment: views.Experiment, folder: Path) -> None:
+    """Draw samples over test data, column by column and in pairs, of the prior and of knowledge."""
+    sample, caption = _sampler(experiment)
+    datasets, tests = views.observations_to_show(experiment, 2000)
+    observed, names = torch.cat(list(datasets.values())), views.column_names(experiment)
+    paths = {"": folder / "samples-prior.png"}
+    paths |= {name: folder / f"samples-{file_name(name)}.png" for name in singles(experiment)}
+    for name, path in paths.items():
+        samples = sample(2000, name or None)
+        title = _titled(name or "prior", caption)
+        data = tests.get(name, observed)
+        columns.marginals(data, {title: samples}, path, names=names)
+        if len(names) > 1:
+            pair = path.with_name(path.name.replace("samples-", "pairs-", 1))
+            columns.pairs(data, samples, pair, names=names, title=title)
+    for group, members in experiment.groups.items():
+        samples = {name: sample(1000, name) for name in members[:MEMBERS]}
+        path = folder / f"samples-{file_name(group)}.png"
+        columns.marginals(observed, samples, path, names=names)
+    if len(names) == 1:
+        _draw_density(experiment, folder)
+
+
+def _draw_density(experiment: views.Experiment, folder: Path) -> None:
+    """Draw p(T), and p(T given κ=1) of knowledge, of one or two dimensions."""
+    model, names = experiment.model, views.column_names(experiment)
+    datasets, tests = views.observations_to_show(experiment, 1000)
+    observed = torch.cat(list(datasets.values()))
+    for name in ("", *singles(experiment)):
+        path = folder / f"density-{file_name(name) if name else 'prior'}.png"
+
+        def log_prob(points: torch.Tensor, name: str = name) -> torch.Tensor:
+            z, logabsdet = model.flow.encode(points.to(model.like))
+            inside = logabsdet.isfinite() & z.flatten(1).isfinite().all(1)
+            values = torch.full_like(logabsdet, -torch.inf)
+            if inside.any():
+                values[inside] = model.log_prob(points.to(model.like)[inside], name or None)
+            return values
+
+        data = tests.get(name, observed)
+        columns.density(log_prob, data, path, names=names, title=f"density: {name or 'prior'}")
 
 
 def _draw_planar(experiment: views.Experiment, folder: Path) -> None:

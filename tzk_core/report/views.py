@@ -65,6 +65,14 @@ def _spread(values: Tensor, count: int) -> Tensor:
     return values[index]
 
 
+def column_names(experiment: Experiment) -> tuple[str, ...]:
+    """Names of the dimensions of vectors: those of a data set that has `columns`, else T1, T2, ..."""
+    named = [getattr(dataset, "columns", None) for dataset in getattr(experiment, "datasets", {}).values()]
+    count = int(experiment.model.shape[0])
+    first = next((tuple(map(str, names)) for names in named if names and len(names) == count), None)
+    return first or tuple(f"T{i + 1}" for i in range(count))
+
+
 def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:
     """Names of the characteristics of a knowledge type.
 
