@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from nflows.transforms.base import Transform
 
+from tzk_core.callables import is_allowed
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.domain import AUTO, without_data
@@ -28,9 +29,6 @@ from tzk_core.transforms.composite import Composite
 BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
 MOST_DIMS = 2**24
 """Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
-
-CALLABLES = ("nflows", "torch.nn")
-"""Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
 
 TENSORS = ("permutation",)
 """Arguments of nflows' constructors that want a tensor, which TOML writes as a list."""
@@ -282,10 +280,10 @@ def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
 def _callable(target: Any) -> Callable[..., Any]:
     """The function called "module:name".
 
-    Only modules in `CALLABLES` are allowed, so that opening a model runs nothing else.
+    Only modules in `callables.CALLABLES` are allowed, so that opening a model runs nothing else.
     """
     module, _, attribute = str(target).partition(":")
-    if not any(module == name or module.startswith(name + ".") for name in CALLABLES) or not attribute:
+    if not is_allowed(target):
         raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
     try:
         function = getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,10 +90,10 @@ def _read(source: DataLoader[Any] | Dataset[Any]) -> Gathered:
 
 
 def _batches(source: DataLoader[Any] | Dataset[Any]) -> Iterator[Any]:
-    loader: Iterable[Any] = source
-    if not isinstance(source, DataLoader):
-        loader = DataLoader(source, batch_size=CHUNK, collate_fn=collate)
-    yield from loader
+    if isinstance(source, DataLoader):
+        yield from source
+    else:
+        yield from DataLoader(source, batch_size=CHUNK, collate_fn=collate)
 
 
 def _parts(batch: Any) -> Gathered:

@@ -31,11 +31,11 @@ def test_what_is_filled_in_is_of_the_conditional_given_T_and_knowledge() -> None
     """Moments of T₁, T₂ given T₀ and κ=1, by the conditional of the world's Gaussian; κ=0 has others."""
     world = LinearGaussian()
     T = world.sample(600, 0)[0]
-    filling = Filling(world.model(), T, stream(0, "test"), samples=50)
-    seen = torch.full((1500, 3), NAN, dtype=torch.float64)
+    filling = Filling(world.model(), T, stream(0, "test"), samples=40)
+    seen = torch.full((1000, 3), NAN, dtype=torch.float64)
     seen[:, 0] = 0.4
     for sign, kappa in ((1, 1.0), (-1, 0.0)):
-        observations = Observations(seen, torch.full((1500, 1), kappa), ("it",))
+        observations = Observations(seen, torch.full((1000, 1), kappa), ("it",))
         found = filling.complete(observations, stream(1, "test"))
         assert (found.T[:, 0] == 0.4).all() and found.log_q is not None
         mean, covariance = world.mean(sign), world.covariance
@@ -43,8 +43,8 @@ def test_what_is_filled_in_is_of_the_conditional_given_T_and_knowledge() -> None
         expected = mean[1:] + slope * (0.4 - mean[0])
         rest = covariance[1:, 1:] - torch.outer(slope, covariance[0, 1:])
         deviation = rest.diagonal().sqrt()
-        assert ((found.T[:, 1:].mean(0) - expected) / deviation).abs().max() < 0.12
-        assert (found.T[:, 1:].T.cov() - rest).abs().max() < 0.15 * rest.diagonal().max()
+        assert ((found.T[:, 1:].mean(0) - expected) / deviation).abs().max() < 0.15
+        assert (found.T[:, 1:].T.cov() - rest).abs().max() < 0.2 * rest.diagonal().max()
 
 
 @torch.no_grad()

@@ -141,8 +141,7 @@ class TzK(nn.Module):
 
             model.compose("digit-3", "thick", without="slanted").sample(64)
 
-        Raises:
-            TzkError: for unknown names and contradictions.
+        Raises `TzkError` for unknown names and contradictions.
         """
         return Composition(
             self.flow,
@@ -186,8 +185,8 @@ class TzK(nn.Module):
         whose normaliser is estimated at every call; `compose` spares that.
 
         Args:
-            T: (batch, *shape), a tensor, a numpy array or a pandas frame. What is nan is missing, and integrated out by
-                importance sampling; `marginal` says how well. A row needs some value that is not.
+            T: (batch, *shape), of torch, numpy or pandas. What is nan, in a row that is not all so, is integrated out
+                by importance sampling; `marginal` says how well.
             knowledge: a name, several, or None for the prior.
             characteristics: C, (c,) or (batch, c); by name where there are several knowledge types.
             importance_samples: how many, from the encoder mixed with the prior; their noise derives from `seed`.
@@ -200,8 +199,8 @@ class TzK(nn.Module):
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
         T = as_tensor(T, like=self.like)
         if is_partly_missing(T):
-            more = {"importance_samples": importance_samples, "seed": seed, "without": without}
-            return self.marginal(T, knowledge, characteristics, **more).log_prob
+            k, C = importance_samples, characteristics
+            return self.marginal(T, knowledge, C, importance_samples=k, seed=seed, without=without).log_prob
         composition = self._composition(knowledge, without, characteristics)
         if composition is not None:
             return composition.score(T, importance_samples=importance_samples, seed=seed).log_prob
@@ -227,8 +226,8 @@ class TzK(nn.Module):
         without: Names = (),
     ) -> Marginal:
         """`log_prob` of what was seen of T, nan being missing, with its effective number of importance samples."""
-        more = {"importance_samples": importance_samples, "seed": seed, "without": without}
-        return marginal_of(self, as_tensor(T, like=self.like), knowledge, characteristics, **more)
+        T, k = as_tensor(T, like=self.like), importance_samples
+        return marginal_of(self, T, knowledge, characteristics, importance_samples=k, seed=seed, without=without)
 
     @torch.no_grad()
     def sample(

@@ -36,7 +36,7 @@ def gains_domain(recipe: Callable[..., Transform], version: int) -> None:
     """Have a recipe upgrade what was saved before it took a `domain`: its flows began with a logit.
 
     Args:
-        recipe: a function with the argument `domain`.
+        recipe: a function with the argument `domain`, by default "auto", as text: configs read it without importing.
         version: the first `state_version` of the recipe that has it.
     """
     older = getattr(recipe, "upgrade_arguments", None)

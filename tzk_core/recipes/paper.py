@@ -8,7 +8,6 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from tzk_core.domain import AUTO
 from tzk_core.errors import TzkError
 from tzk_core.recipes.entrance import entrance, gains_domain
 from tzk_core.transforms.affine import Affine
@@ -30,7 +29,7 @@ def paper(
     alpha: float = 1e-6,
     initialisation: str = "identity",
     knee: float = 1.0,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """Logit, then `steps` flow steps, each step of every other tiling, then an affine map onto the base.
 

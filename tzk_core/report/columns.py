@@ -87,7 +87,8 @@ def density(
     """
     page, (axes,) = figure.figure(1, 1, width=4.8, height=4.4)
     figure.title(axes, title)
-    lines = [torch.linspace(*_edges([column])[[0, -1]].tolist(), FINE) for column in observed.T]
+    frames = [_edges([column]) for column in observed.T]
+    lines = [torch.linspace(float(edges[0]), float(edges[-1]), FINE) for edges in frames]
     points = torch.cartesian_prod(*lines).view(-1, len(lines))
     with torch.no_grad():
         values = log_prob(points.to(observed)).exp().nan_to_num(0.0).cpu().double()
@@ -130,5 +131,14 @@ def _legend(axes: Axes, colours: Mapping[str, str]) -> None:
     """Write names in their colours in a corner."""
     for line, (name, colour) in enumerate(colours.items()):
         text = "#777777" if colour == figure.QUIET else colour
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "xytext": (0, -10 * line)}
-        axes.annotate(name, (0.03, 0.97), va="top", fontsize=7, fontweight="bold", color=text, **place)
+        axes.annotate(
+            name,
+            (0.03, 0.97),
+            xycoords="axes fraction",
+            xytext=(0, -10 * line),
+            textcoords="offset points",
+            va="top",
+            fontsize=7,
+            fontweight="bold",
+            color=text,
+        )

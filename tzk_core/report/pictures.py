@@ -133,9 +133,9 @@ def _draw_columns(experiment: views.Experiment, folder: Path) -> None:
             pair = path.with_name(path.name.replace("samples-", "pairs-", 1))
             columns.pairs(data, samples, pair, names=names, title=title)
     for group, members in experiment.groups.items():
-        samples = {name: sample(1000, name) for name in members[:MEMBERS]}
+        by_member = {name: sample(1000, name) for name in members[:MEMBERS]}
         path = folder / f"samples-{file_name(group)}.png"
-        columns.marginals(observed, samples, path, names=names)
+        columns.marginals(observed, by_member, path, names=names)
     if len(names) == 1:
         _draw_density(experiment, folder)
 

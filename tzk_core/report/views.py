@@ -13,7 +13,7 @@ class Experiment(Protocol):
     """The part of an experiment that pictures use."""
 
     config: Any  # .seed, .pictures.temperature, and .datasets, each with a .name
-    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
+    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode; of vectors log_prob and flow.encode
 
     @property
     def knowledge_names(self) -> Sequence[str]: ...

@@ -15,7 +15,7 @@ from tzk_core.gathering import gather
 from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.filling import hot_deck
-from tzk_core.observations import Observations
+from tzk_core.observations import Observations, partly_missing
 from tzk_core.random_streams import stream
 from tzk_core.renamed import with_new_names
 from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -50,9 +50,9 @@ def fit(
     given. p(κ) is fitted to the shares in
     `presence`, p(C) to observed characteristics.
 
-    validation: held-out T, all observed, or (T, presence) or (T, presence, characteristics) with those in the same
-    form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains no
-    longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
+    validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those in
+    the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains
+    no longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
 
     Returns the trainer, whose `multipliers`, `step` and `watch.history`, the validations, say how it went. Raises
     `Diverged` where anything stops being finite; the model is then the last one that is fit to go on from.
@@ -63,7 +63,7 @@ def fit(
     seen = T[at] if fits else T
     if fits and len(T) and not len(seen):
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
-    check_observations(seen.where(~seen.isnan(), 0.0) if fits else seen, model.shape)
+    check_observations(_gaps_closed(seen), model.shape)
     warn_of_grey_levels(seen, "T", LEVELS_OF)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held = None if validation is None else _held(model, validation, seed)
@@ -127,6 +127,14 @@ def _check_known(
         check_observed(C, count, model.find(name).characteristics, name=name)
 
 
+def _gaps_closed(T: Any) -> Any:
+    """T with 0 for the missing values of rows that are missing in part; the rest is for `check_observations`."""
+    if not (isinstance(T, Tensor) and T.is_floating_point() and T.dim() > 1):
+        return T
+    partly = partly_missing(T).view(-1, *[1] * (T.dim() - 1))
+    return T.masked_fill(partly & T.isnan(), 0.0)
+
+
 def _held(model: TzK, given: Any, seed: int) -> Validation:
     """What `fit` is given to validate on, checked."""
     parts = tuple(given) if isinstance(given, tuple | list) else (given,)
@@ -136,7 +144,7 @@ def _held(model: TzK, given: Any, seed: int) -> Validation:
         )
     T, *known = parts
     T, presence, characteristics = gather(T, *(*known, {}, {})[:2], like=model.like)
-    check_observations(T, model.shape)
+    check_observations(_gaps_closed(T), model.shape)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     whole = _Batches(T, presence, characteristics, size=len(T), seed=seed)
     observations = Observations(T, whole.presence, whole.knowledge, characteristics)

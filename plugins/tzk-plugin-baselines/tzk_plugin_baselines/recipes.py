@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from nflows.transforms.base import Transform
 
-from tzk_core.domain import AUTO
 from tzk_core.recipes.entrance import entrance, gains_domain
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.composite import Composite
 from tzk_plugin_baselines import architectures, splines
 
 
-def logit(shape: tuple[int, ...], *, alpha: float = 1e-6, domain: str | list[str] = AUTO) -> Transform:
+def logit(shape: tuple[int, ...], *, alpha: float = 1e-6, domain: str | list[str] = "auto") -> Transform:
     """The preprocessing alone; the latent keeps the shape. With a Gaussian base it models every pixel by itself."""
     return Composite([entrance(shape, domain, alpha), Affine(shape)])
 
@@ -27,7 +26,7 @@ def nice(
     hidden: int = 512,
     blocks: int = 2,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """NICE; the paper's base is logistic, `base = "logistic"` in [flow]."""
     return Composite(
@@ -42,7 +41,7 @@ def real_nvp(
     hidden: int = 512,
     blocks: int = 1,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """Real NVP for vectors, as MAF is compared with."""
     return Composite(
@@ -60,7 +59,7 @@ def maf(
     hidden: int = 512,
     blocks: int = 0,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers."""
     return Composite(
@@ -75,7 +74,7 @@ def made_mog(
     blocks: int = 0,
     components: int = 10,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """MADE MoG with 1 + `blocks` hidden layers."""
     architecture = architectures.made_mog(shape, hidden=hidden, blocks=blocks, components=components)
@@ -90,7 +89,7 @@ def maf_mog(
     blocks: int = 0,
     components: int = 10,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """MAF MoG: `steps` layers of MAF whose base is MADE MoG."""
     architecture = architectures.maf_mog(shape, steps=steps, hidden=hidden, blocks=blocks, components=components)
@@ -105,7 +104,7 @@ def glow(
     hidden: int = 32,
     blocks: int = 1,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """Glow with affine couplings; sides divisible by 2 to the power of `levels`."""
     architecture = architectures.glow(shape, levels=levels, steps=steps, hidden=hidden, blocks=blocks)
@@ -121,7 +120,7 @@ def rq_nsf_coupling(
     bins: int = 8,
     tail_bound: float = 4.0,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """RQ-NSF (C): `steps` of an LU-parametrised matrix and a coupling by rational-quadratic splines."""
     architecture = splines.coupling(shape, steps=steps, hidden=hidden, blocks=blocks, bins=bins, tail_bound=tail_bound)
@@ -137,7 +136,7 @@ def rq_nsf_autoregressive(
     bins: int = 8,
     tail_bound: float = 4.0,
     alpha: float = 1e-6,
-    domain: str | list[str] = AUTO,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """RQ-NSF (AR): `steps` of an LU-parametrised matrix and a masked autoregressive layer of splines."""
     architecture = splines.autoregressive(
