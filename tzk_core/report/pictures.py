@@ -131,7 +131,8 @@ def _draw_columns(experiment: views.Experiment, folder: Path) -> None:
         columns.marginals(data, {title: samples}, path, names=names)
         if len(names) > 1:
             pair = path.with_name(path.name.replace("samples-", "pairs-", 1))
-            columns.pairs(data, samples, pair, names=names, title=title)
+            as_many = samples[: len(data)]  # more would hide the data
+            columns.pairs(data, as_many, pair, names=names, title=title)
     for group, members in experiment.groups.items():
         by_member = {name: sample(1000, name) for name in members[:MEMBERS]}
         path = folder / f"samples-{file_name(group)}.png"

@@ -33,7 +33,7 @@ def frame() -> pd.DataFrame:
             "mean size": generator.normal(1000, 50, ROWS),
             "mean weight": generator.lognormal(0, 1, ROWS),
             "share": generator.uniform(0.1, 0.9, ROWS),
-            "kind": np.array(["007", "b", "c"])[np.arange(ROWS) % 3],
+            "kind": np.array(["007", "b", "c"])[np.arange(ROWS) // 6 % 3],
             "year": np.arange(ROWS) % 2 + 1990,
             "age": generator.normal(40, 10, ROWS),
             "set": np.array(["train"] * 4 + ["validation", "test"])[np.arange(ROWS) % 6],
@@ -132,7 +132,7 @@ def test_domains_go_by_column(written: Callable[..., Path]) -> None:
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no such column": ({}, {"columns": ["mean size", "aeg"]}, "columns: no column is called, or matches, 'aeg'.*'age'"),
     "a label in T": ({}, {"columns": ["age", "kind"], "labels": ["kind"]}, "'kind' is a label"),
-    "text in T": ({}, {"columns": ["kind"]}, "column 'kind': expected numbers.* got 'b' in row 1"),
+    "text in T": ({}, {"columns": ["kind"]}, "column 'kind': expected numbers.* got 'b' in row 6"),
     "infinity": ({"age": np.inf}, {"columns": ["age"]}, "column 'age': expected finite numbers"),
     "constant": ({"age": 3.0}, {"columns": ["age"]}, "column 'age': it is 3 in all 48 training samples"),
     "never seen": ({"age": np.nan}, {"columns": ["age"]}, "column 'age': it has no value in the training split"),
