@@ -112,7 +112,7 @@ def test_parts_say_who_made_every_layer_and_survive_json() -> None:
 def test_parts_hold_the_defaults_of_today() -> None:
     parts = build_flow((1, 4, 4), tile=2, steps=1).parts
     assert parts is not None and parts.recipe is not None
-    defaults = {"alpha": 1e-6, "initialisation": "identity", "knee": 1.0}
+    defaults = {"alpha": 1e-6, "initialisation": "identity", "knee": 1.0, "domain": "levels"}
     assert parts.recipe.arguments == {"steps": 1, "tile": 2, **defaults}
     part = build_knowledge("gaussian", (4,)).part
     assert part is not None and part.arguments == {"characteristics": 2, "hidden": 70, "layers": 4}

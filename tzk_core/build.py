@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from nflows.transforms.base import Transform
 
+from tzk_core.callables import is_allowed
 from tzk_core.distributions.base import Reparametrised
+from tzk_core.domain import AUTO, without_data
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
@@ -27,9 +29,6 @@ from tzk_core.transforms.composite import Composite
 
 MOST_DIMS = 2**24
 """Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
-
-CALLABLES = ("nflows", "torch.nn")
-"""Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
 
 CORE = "tzk"
 """The plugin of the core's own parts."""
@@ -58,13 +57,18 @@ def build_flow(
         base: the registered name of the latent's density, or a table with it as `type` and its arguments beside it.
         seed: of random starting values.
         arguments: the recipe's, of any name. `more` are its arguments too, whose names this function does not have.
+            Those that take the `domain` of the data (`tzk_core.domain`) expect dequantised grey levels of images, and
+            real numbers of any other shape, unless it is passed.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
     arguments = _joined(f"the recipe {recipe!r}", arguments, more)
     density = _base(base)
     if layers is None:
-        parts = FlowParts(tuple(shape), density, recipe=_part(FlowRecipe, recipe, arguments))
+        part = _part(FlowRecipe, recipe, arguments)
+        if part.arguments.get("domain") == AUTO:  # a checkpoint says which it was
+            part = replace(part, arguments={**part.arguments, "domain": without_data(shape)})
+        parts = FlowParts(tuple(shape), density, recipe=part)
     else:
         if arguments:
             raise TzkError(f"a flow of layers takes no recipe's arguments; got {', '.join(sorted(arguments))}")
@@ -350,10 +354,10 @@ def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
 def _callable(target: Any) -> Callable[..., Any]:
     """The function called "module:name".
 
-    Only modules in `CALLABLES` are allowed, so that opening a model runs nothing else.
+    Only modules in `callables.CALLABLES` are allowed, so that opening a model runs nothing else.
     """
     module, _, attribute = str(target).partition(":")
-    if not any(module == name or module.startswith(name + ".") for name in CALLABLES) or not attribute:
+    if not is_allowed(target):
         raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
     try:
         function = getattr(importlib.import_module(module), attribute)

@@ -44,7 +44,12 @@ def check_domain(logabsdet: Tensor, what: str = "T", *, first: int = 0) -> None:
     """
     if not torch.isfinite(logabsdet).all():
         row = first + int((~torch.isfinite(logabsdet)).nonzero()[0])
-        hint = ". Images are expected in [0, 1], dequantised" if what == "T" else ", and has no finite T"
+        hint = (
+            ". A flow that begins with a logit expects dequantised grey levels, in [0, 1]: for other data build it "
+            'with their domain, such as domain = "real"'
+            if what == "T"
+            else ", and has no finite T"
+        )
         raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 
 

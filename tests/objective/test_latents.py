@@ -256,7 +256,7 @@ def test_fit_takes_the_old_name_of_a_setting_with_a_warning() -> None:
 
 
 def test_fit_takes_rows_of_nan_for_missing_T() -> None:
-    """Half of T missing, all of its knowledge there: training goes on and is finite; a T that is nan in part is not."""
+    """Half of T missing, all of its knowledge there: training goes on and is finite; a T that is infinite is not."""
     flow = tzk_core.build_flow((3,), layers=[{"type": "affine"}])
     model = TzK(flow, {"k0": tzk_core.build_knowledge("gaussian", (3,), name="k0", hidden=6, layers=3)})
     T = torch.randn(64, 3) + 2
@@ -265,7 +265,7 @@ def test_fit_takes_rows_of_nan_for_missing_T() -> None:
     trainer = tzk_core.fit(model, T, presence, steps=3, batch_size=16)
     assert trainer.step == 3
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    T[1, 0] = NAN
+    T[1, 0] = torch.inf
     with pytest.raises(TzkError, match="nan or infinity"):
         tzk_core.fit(model, T, presence, steps=3)
 

@@ -247,7 +247,7 @@ def test_the_commands_know_the_new_parts() -> None:
     )
     environment = os.environ | {"TZK_PLUGINS": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.splitlines() == ["['plane-of-c', 'reconstructions', 'samples', 'training-curves']", "False"]
+    assert done.stdout.splitlines() == ["['density', 'plane-of-c', 'reconstructions', 'samples', 'training-curves']", "False"]
     described = tzk("describe", "observers")
     assert "[[observers]]: what watches the training" in described.stdout and "type" in described.stdout
     assert "picture" in tzk("describe", "training-curves").stdout

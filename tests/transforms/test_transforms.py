@@ -22,6 +22,7 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.reshape import Flatten, Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
+from tzk_core.transforms.standardise import Standardise
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 
@@ -38,6 +39,8 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "affine of a vector": (lambda: Affine((5,)), (5,)),
     "logit": (lambda: Logit(IMAGE, 1e-6), IMAGE),
     "logit of Real NVP": (lambda: Logit((5,), 0.05), (5,)),
+    "standardise": (lambda: Standardise(IMAGE), IMAGE),
+    "standardise, bounded": (lambda: Standardise((4,), ["(0, inf)", "(-1, 2)", "real", "(-inf, 3)"]), (4,)),
     "flatten": (lambda: Flatten(IMAGE), IMAGE),
     "squeeze": (lambda: Squeeze(IMAGE), IMAGE),
     "squeeze into blocks": (lambda: Squeeze(IMAGE, 2, "blocks"), IMAGE),
@@ -60,7 +63,7 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "flow steps of a vector": (lambda: flow_steps((5,), 3, 1), (5,)),
 }
 EVERY = pytest.mark.parametrize("name", TRANSFORMS)
-UNIT = {"logit", "logit of Real NVP", "paper", "paper, orthogonal"}
+UNIT = {"standardise, bounded", "logit", "logit of Real NVP", "paper", "paper, orthogonal"}
 
 
 def inputs_of(name: str, batch: int = 3, seed: int = 0) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
+from tzk_core.callables import callable_problem
 from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
 from tzk_core.errors import TzkError, nearest
@@ -78,7 +79,8 @@ class PartCheck:
         part = f"{self.spec_type.kind} '{self.name}'"
         for name, value in arguments.items():
             if name in taken:
-                if message := _value_problem(taken[name].annotation, value):
+                of_layer = callable_problem(name, value) if self.spec_type is FlowLayer else ""
+                if message := of_layer or _value_problem(taken[name].annotation, value):
                     yield name, message
             elif not self.signature.open:
                 hint = nearest(name, [*taken, *self.own_keys]) or f" (it takes {', '.join(taken) or 'none'})"

@@ -113,7 +113,7 @@ class PicturesTable(Table):
 
     temperature: float = Field(default=1.0, ge=0, description="What the noise of samples is scaled by.")
     draw: tuple[str, ...] = Field(
-        default=("samples", "reconstructions", "plane-of-c", "training-curves"),
+        default=("samples", "density", "reconstructions", "plane-of-c", "training-curves"),
         description="The registered pictures to draw, in the order of the report.",
     )
 

@@ -60,16 +60,19 @@ class Unencoded:
     """A batch of which every T was observed, for the objective to encode.
 
     T: (batch, *shape). characteristics: C as observed. fixed_flow: whether no gradient reaches the shared flow.
+    log_q: (batch,), of what took the place of single missing values; None for none.
     """
 
     T: Tensor
     characteristics: Mapping[str, Tensor]
     fixed_flow: bool = False
+    log_q: Tensor | None = None
 
     def encoded(self, flow: SharedFlow) -> Latents:
         with torch.no_grad() if self.fixed_flow else nullcontext():
             z, logabsdet = flow.encode(self.T)
-        return Latents(z, logabsdet, None, torch.zeros_like(logabsdet), self.characteristics)
+        log_q = torch.zeros_like(logabsdet) if self.log_q is None else self.log_q
+        return Latents(z, logabsdet, None, log_q, self.characteristics)
 
 
 def encodable(
@@ -99,13 +102,13 @@ def encodable(
     """
     missing = observations.missing()
     if missing is None:
-        return Unencoded(observations.T, observations.characteristics, fixed_flow)
+        return Unencoded(observations.T, observations.characteristics, fixed_flow, observations.log_q)
     if latent_noise is None:
         raise TzkError(
             f"T is missing in {int(missing.sum())} samples, and there is no latent_noise to sample them with: pass it"
         )
     sources = _sources(model, presence, torch.nonzero(missing).squeeze(1))
-    parts = [_observed(model, observations.T, ~missing, fixed_flow=fixed_flow)]
+    parts = [_observed(model, observations, ~missing, fixed_flow=fixed_flow)]
     characteristics = dict(observations.characteristics)
     for name, rows in sources.items():
         noise = [values.to(parts[0].z) for values in latent_noise(name, len(rows))]
@@ -142,15 +145,16 @@ class _Sample(NamedTuple):
     log_q: Tensor
 
 
-def _observed(model: TzK, T: Tensor, observed: Tensor, *, fixed_flow: bool) -> _Part:
+def _observed(model: TzK, observations: Observations, observed: Tensor, *, fixed_flow: bool) -> _Part:
     """Encode the samples whose T was observed, of which there may be none."""
-    T = T[observed]
+    T = observations.T[observed]
     with torch.no_grad() if fixed_flow else nullcontext():
         if len(T):
             z, logabsdet = model.flow.encode(T)
         else:  # many a transform does not take a batch of none
             z, logabsdet = T.new_empty(0, *model.latent_shape), T.new_empty(0)
-    return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, torch.zeros_like(logabsdet))
+    log_q = torch.zeros_like(logabsdet) if observations.log_q is None else observations.log_q[observed]
+    return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, log_q)
 
 
 def _sampled(

@@ -71,6 +71,7 @@ class Core:
                 ("squeeze", "squeeze:Squeeze", "space to channels, so that tiles take turns"),
                 ("unsqueeze", "squeeze:Unsqueeze", "channels to space, the inverse of squeeze"),
                 ("logit", "logit:Logit", "from (0, 1) to the reals, as in Real NVP"),
+                ("standardise", "standardise:Standardise", "onto the real line, then to mean 0 and deviation 1"),
                 ("flatten", "reshape:Flatten", "any shape to one dimension"),
             )
         ]
@@ -116,6 +117,7 @@ class Core:
             Picture(name, f"tzk_core.report.pictures:{target}", summary)
             for name, target, summary in (
                 ("samples", "samples", "samples of the prior and of every knowledge type"),
+                ("density", "densities", "the density of one or two dimensions"),
                 ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
                 ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
                 ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),

@@ -15,6 +15,7 @@ from typing import Any
 from tzk_core.errors import Note, TzkError, nearest
 from tzk_core.moved import home
 from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
+from tzk_core.plugins.directory import elsewhere
 from tzk_core.plugins.isolation import Outcome, isolated, worded
 from tzk_core.plugins.loader import Loaded, load_all
 from tzk_core.plugins.records import PluginRecord, canonical
@@ -218,6 +219,7 @@ class Registry:
         names = self._parts.get(spec_type, {})
         known = [part.qualified_name for part in self.all(spec_type)] if plugin else list(names)
         message = f"no {spec_type.kind} is called {name!r}{nearest(name, known)}"
+        message += elsewhere(spec_type, plain, [record.distribution for record in self.plugins])
         if spec_type is FlowLayer and plain in _LEFT_OUT:
             message += f" ({_LEFT_OUT[plain]})"
         return message + self.not_available(plugin)

@@ -9,10 +9,10 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.recipes.entrance import entrance, gains_domain
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound_inverse
 from tzk_core.transforms.composite import Composite
-from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.reshape import Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
@@ -29,20 +29,23 @@ def paper(
     alpha: float = 1e-6,
     initialisation: str = "identity",
     knee: float = 1.0,
+    domain: str | list[str] = "auto",
 ) -> Transform:
     """Logit, then `steps` flow steps of alternating tilings, then an affine map onto the base.
 
     The paper takes 10 steps and 16×16 tiles on 32×32 images, the logit of Real NVP (alpha = 0.05) and the plain SymLog
     (knee = 0). `initialisation` is that of the tiled convolutions, "identity" or "orthogonal"; `knee` that of `SymLog`.
+    Where the `domain` is not that of grey levels, `Standardise` takes the place of the logit.
     """
     _check(shape, steps, tile)
-    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
+    first = entrance(shape, domain, alpha)
+    return Composite([first, *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
 
 
 upgrade_arguments = SymLog.upgrade_arguments  # what the recipe gained is the knee of its SymLogs
-paper.state_version = 2  # type: ignore[attr-defined]
 paper.upgrade = SymLog.upgrade  # type: ignore[attr-defined]
 paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
+gains_domain(paper, 3)
 
 
 def flow_steps(shape: tuple[int, ...], steps: int, tile: int, *, gain: float = 0.03, knee: float = 1.0) -> Composite:

@@ -11,7 +11,7 @@ from typing import Any
 from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import Picture, Registered, registry
 from tzk_core.protection import protected, worded
-from tzk_core.report import curves, images, planar, views
+from tzk_core.report import curves, images, planar, tabular, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic
 from tzk_core.strict_json import json_text
@@ -82,11 +82,19 @@ def checked(drawings: Iterable[Drawn], folder: Path) -> Iterator[Drawn]:
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Samples of the prior, and of every knowledge type or group of them: grids of images, or points in the plane."""
+    """Samples of the prior and of knowledge: grids of images, points in the plane, or columns of vectors."""
     if subject.images:
         yield from images.samples(subject, folder)
     elif subject.planar:
         yield from planar.samples(subject, folder)
+    elif subject.vectors:
+        yield from tabular.samples(subject, folder)
+
+
+def densities(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """The density of observations with one or two dimensions."""
+    if subject.vectors and subject.model.shape[0] <= 2:
+        yield from tabular.density(subject, folder)
 
 
 def reconstructions(subject: Subject, folder: Path) -> Iterator[Drawn]:

@@ -57,6 +57,11 @@ class Subject:
         """Whether T is points in the plane."""
         return tuple(self.model.shape) == (2,)
 
+    @property
+    def vectors(self) -> bool:
+        """Whether T is vectors."""
+        return len(self.model.shape) == 1
+
     def sample(self, count: int, name: str | None = None) -> Tensor:
         """Samples of p(T), or of p(T given a knowledge type), (count, *shape), at the temperature of the config.
 

@@ -17,7 +17,7 @@ class Experiment(Protocol):
     """The part of an experiment that pictures use."""
 
     config: Any  # .seed, .pictures (.temperature, .draw), and .datasets, each with a .name
-    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
+    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode; of vectors log_prob and flow.encode
 
     @property
     def knowledge_names(self) -> Sequence[str]: ...
@@ -67,6 +67,14 @@ def observations_to_show(experiment: Experiment, count: int) -> tuple[dict[str, 
 def _spread(values: Tensor, count: int) -> Tensor:
     index = torch.linspace(0, len(values) - 1, min(count, len(values)), dtype=torch.float64).round().long()
     return values[index]
+
+
+def column_names(experiment: Experiment) -> tuple[str, ...]:
+    """Names of the dimensions of vectors: those of a data set that has `columns`, else T1, T2, ..."""
+    named = [getattr(dataset, "columns", None) for dataset in getattr(experiment, "datasets", {}).values()]
+    count = int(experiment.model.shape[0])
+    first = next((tuple(map(str, names)) for names in named if names and len(names) == count), None)
+    return first or tuple(f"T{i + 1}" for i in range(count))
 
 
 def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from nflows.transforms.base import Transform
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.config import Config
+from tzk_core.domain import AUTO
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.runs.data import RunData
@@ -14,7 +15,7 @@ from tzk_core.training.initialisation import initialise
 
 def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
     """The model that a config describes, with `flow`, if any, as its shared flow."""
-    model = TzK(flow or _build_flow(config, data.shape))
+    model = TzK(flow or _build_flow(config, data))
     _check_invertible(model.flow)
     for expanded in data.annotation.knowledge:
         table = expanded.table
@@ -55,9 +56,9 @@ def start_model(model: TzK, data: RunData) -> None:
     )
 
 
-def _build_flow(config: Config, shape: tuple[int, ...]) -> SharedFlow:
-    flow = config.flow
+def _build_flow(config: Config, data: RunData) -> SharedFlow:
+    flow, arguments = config.flow, dict(config.flow.arguments)
+    if arguments.get("domain") == AUTO:
+        arguments["domain"] = data.domain
     layers = [{"type": layer.type, "arguments": layer.arguments} for layer in flow.layers] if flow.layers else None
-    return build_flow(
-        shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=flow.arguments
-    )
+    return build_flow(data.shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=arguments)

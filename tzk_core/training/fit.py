@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tzk_core.data.disguised import warn_of_grey_levels
 from tzk_core.errors import TzkError, nearest
+from tzk_core.gathering import gather
 from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.model import SharedFlow, TzK
-from tzk_core.observations import Observations
+from tzk_core.objective.filling import hot_deck
+from tzk_core.observations import Observations, partly_missing
 from tzk_core.protection import worded
 from tzk_core.random_streams import stream
 from tzk_core.renamed import with_new_names
@@ -30,30 +33,34 @@ from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
+LEVELS_OF = "T = tzk_core.data.dequantise.dequantise((255 * T).round().to(torch.uint8), torch.Generator())"
+
 
 def fit(
     model: TzK,
-    T: Tensor,
-    presence: Mapping[str, Tensor] | None = None,
+    T: Any,
+    presence: Mapping[str, Any] | None = None,
     *,
-    characteristics: Mapping[str, Tensor] | None = None,
+    characteristics: Mapping[str, Any] | None = None,
     seed: int = 0,
     progress: bool | Callable[[Progress], None] = False,
     observers: Sequence[Observer | str] = (),
-    validation: Tensor | Sequence[Any] | None = None,
+    validation: Any = None,
     **settings: Any,
 ) -> History:
     """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1]. A row of nan is a T
-    that was not observed: it is drawn anew in every step, by the knowledge that is present in it.
+    that was not observed: it is drawn anew in every step, by the knowledge that is present in it. Single nan
+    values are filled in from the model, given what was seen (`objective.filling`). Arrays may be of torch, numpy or
+    pandas; T may be a torch `Dataset` or `DataLoader` with all of it (`tzk_core.gathering.gather`).
 
     presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
     characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
     `training.settings.Settings`, which `tzk describe training` and `tzk describe objective` list; `steps` is required.
     p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics.
 
-    validation: held-out T, all observed, or (T, presence) or (T, presence, characteristics) with those in the same
-    form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains no
-    longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
+    validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those in
+    the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains
+    no longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
 
     progress: True shows a bar, or lines where there is no terminal. A function is called after every step; if it
     raises an exception, the training ends there, with a warning and `history.error`.
@@ -62,27 +69,28 @@ def fit(
     Returns the log as arrays, and the trainer. Raises `Diverged` where anything stops being finite; the model is then
     the last one that is fit to go on from. On KeyboardInterrupt it is that of the last step.
     """
+    T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
     at = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
     seen = T[at] if fits else T
     if fits and len(T) and not len(seen):
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
-    check_observations(seen, model.shape)
-    presence = dict(presence or {})
-    _check_known(model, len(T), presence=presence, characteristics=characteristics or {})
+    check_observations(_gaps_closed(seen), model.shape)
+    warn_of_grey_levels(seen, "T", LEVELS_OF)
+    _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
     options = settings_from(settings, "fit(model, T, steps=...)")
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")
-    batches = _Batches(T, presence, dict(characteristics or {}), size=options.batch_size, seed=seed)
+    batches = _Batches(T, presence, characteristics, size=options.batch_size, seed=seed)
     first = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
     initialise(
         model,
         {name: column.float().nanmean() for name, column in presence.items()},
         batches.characteristics,
-        T=seen[first] if options.initialisation else None,
+        T=hot_deck(seen[first], stream(seed, "hot deck")) if options.initialisation else None,
         presence={name: column[at[first]] for name, column in presence.items()},
         seed=seed,
     )
@@ -175,16 +183,24 @@ def _check_known(
         check_observed(C, count, model.find(name).characteristics, name=name)
 
 
-def _held_out(model: TzK, validation: Tensor | Sequence[Any], seed: int) -> Validation:
+def _gaps_closed(T: Any) -> Any:
+    """T with 0 for the missing values of rows that are missing in part; the rest is for `check_observations`."""
+    if not (isinstance(T, Tensor) and T.is_floating_point() and T.dim() > 1):
+        return T
+    partly = partly_missing(T).view(-1, *[1] * (T.dim() - 1))
+    return T.masked_fill(partly & T.isnan(), 0.0)
+
+
+def _held_out(model: TzK, validation: Any, seed: int) -> Validation:
     """The validation data of `fit`, checked."""
-    parts = (validation,) if isinstance(validation, Tensor) else tuple(validation)
+    parts = tuple(validation) if isinstance(validation, tuple | list) else (validation,)
     if not 1 <= len(parts) <= 3:
         raise TzkError(
             f"validation is expected as T, (T, presence) or (T, presence, characteristics); got {len(parts)} parts"
         )
     T, *known = parts
-    check_observations(T, model.shape)
-    presence, characteristics = (dict(by_name or {}) for by_name in (*known, {}, {})[:2])
+    T, presence, characteristics = gather(T, *(*known, {}, {})[:2], like=model.like)
+    check_observations(_gaps_closed(T), model.shape)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     whole = _Batches(T, presence, characteristics, size=len(T), seed=seed)
     observations = Observations(T, whole.presence, whole.knowledge, characteristics)

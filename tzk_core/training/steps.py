@@ -25,6 +25,7 @@ from tzk_core.objective import (
     sampled_absences,
 )
 from tzk_core.objective.extra import terms_of
+from tzk_core.objective.filling import REFERENCE, Filling
 from tzk_core.objective.routing import presence
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
@@ -107,6 +108,7 @@ class Steps:
         self.metrics = Metrics()
         self._compiled = self._compile()
         self._spread = self._in_processes()
+        self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
@@ -137,6 +139,7 @@ class Steps:
 
     def _advance(self) -> Capacity:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        observations = self._complete(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
             self.model,
@@ -255,6 +258,16 @@ class Steps:
             return observations
         generator = stream(self.seed, "dreams", self.step)  # its name from before, so that runs can be repeated
         return observations.hiding(torch.randperm(size, generator=generator)[:hidden])
+
+    def _complete(self, observations: Observations) -> Observations:
+        """The batch with single missing values of T filled in, by proposals that are made of the first batches."""
+        if observations.partly_missing() is None:
+            return observations
+        if self._filling is None:
+            batches = math.ceil(REFERENCE / len(observations))
+            reference = torch.cat([self.batches.batch(step).T for step in range(batches)])
+            self._filling = Filling(self.model, reference, stream(self.seed, "reference"))
+        return self._filling.complete(observations, stream(self.seed, "missing", self.step))
 
     def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""

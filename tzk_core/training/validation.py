@@ -16,6 +16,7 @@ from tzk_core.knowledge.stacking import MODULES, Stacks
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.objective import Objective, Wording, mental_capacity, sampled_absences
+from tzk_core.objective.filling import Filling
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.units import bits_per_dim
@@ -87,6 +88,9 @@ class Validation:
     ) -> tuple[float, float]:
         """Means over the samples of a data set of log p(T) and log M."""
         observations, like = self.sets[dataset], model.like
+        filling = None
+        if observations.partly_missing() is not None:
+            filling = Filling(model, observations.T, stream(self.seed, "validation reference", dataset))
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
 
@@ -96,9 +100,12 @@ class Validation:
 
             generator = stream(self.seed, "validation absences", dataset, number)
             absences = partial(sampled_absences, most=negatives, generator=generator)
+            part = observations.take(rows).to(like.device, like.dtype)
+            if filling is not None:
+                part = filling.complete(part, stream(self.seed, "validation missing", dataset, number))
             terms = mental_capacity(
                 model,
-                observations.take(rows).to(like.device, like.dtype),
+                part,
                 noise,
                 objective=Objective(wording=wording, absences=absences, stacks=stacks),
             )

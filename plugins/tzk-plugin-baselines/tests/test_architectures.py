@@ -149,4 +149,5 @@ def test_sizes_that_cannot_be_are_refused() -> None:
 
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_baselines")}
-    assert {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit", "class-conditional"} == names
+    flows = {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit"}
+    assert flows | {"rq-nsf-coupling", "rq-nsf-autoregressive", "class-conditional"} == names
