@@ -86,7 +86,7 @@ def test_a_threshold_needs_not_even_the_plugin_of_the_data(run: Path, tmp_path: 
     (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
     config = run / "config.toml"
     text = config.read_text()
-    config.write_text(text.replace('type = "npz"', 'type = "gone"').replace("plugins = []", ""))
+    config.write_text(text.replace('type = "tzk/npz"', 'type = "gone"').replace("plugins = []", ""))
     assert config.read_text() != text
     config.write_text('plugins = ["tzk-plugin-gone"]\n' + config.read_text())
     code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
