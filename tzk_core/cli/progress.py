@@ -29,7 +29,9 @@ def shown(steps: int, words: Callable[[Progress], str] | None = None) -> Iterato
         words: the text of a `Progress`; by default how many bits the data sets take.
     """
     words = words or _bits
-    if sys.stderr.isatty():
+    if output.is_quiet():
+        yield lambda progress: None
+    elif sys.stderr.isatty():
         from tqdm import tqdm  # not needed for lines
 
         size = shutil.get_terminal_size()  # of a terminal of size 0, as in a container, tqdm would draw nothing

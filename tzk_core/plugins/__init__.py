@@ -25,6 +25,7 @@ from tzk_core.plugins.specs import (
     Implementation,
     KnowledgeType,
     Metric,
+    Report,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -47,6 +48,7 @@ __all__ = [
     "PluginRecord",
     "Registered",
     "Registry",
+    "Report",
     "Spec",
     "UnknownPart",
     "hookimpl",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType, Metric
+from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType, Metric, Report
 
 hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
@@ -88,4 +88,15 @@ def tzk_metrics() -> Iterable[Metric]:
     @hookimpl
     def tzk_metrics():
         return [Metric("sharpness", "my_package.sharpness:Sharpness", "how much ink samples have, beside the data's")]
+    """
+
+
+@hookspec
+def tzk_reports() -> Iterable[Report]:
+    """Offer reports: functions that write a file about a finished run, called at its end.
+
+    from tzk_core.plugins import Report, hookimpl
+    @hookimpl
+    def tzk_reports():
+        return [Report("slides", "my_package.slides:write", "slides.pdf, six pages for a talk")]
     """

@@ -119,4 +119,24 @@ class Metric(Spec):
     hook: ClassVar[str] = "tzk_metrics"
 
 
-SPEC_TYPES: tuple[type[Spec], ...] = (KnowledgeType, Dataset, FlowLayer, FlowRecipe, Command, Implementation, Metric)
+@dataclass(frozen=True)
+class Report(Spec):
+    """A function `(folder, experiment)` that writes a file about a finished run; `tzk run` and `tzk add` call it last.
+
+    folder: `Path` of the run, complete. experiment: the `Experiment` at hand, or None. It returns the file's `Path`.
+    """
+
+    kind: ClassVar[str] = "report"
+    hook: ClassVar[str] = "tzk_reports"
+
+
+SPEC_TYPES: tuple[type[Spec], ...] = (
+    KnowledgeType,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Command,
+    Implementation,
+    Metric,
+    Report,
+)
