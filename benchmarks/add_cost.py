@@ -1,4 +1,4 @@
-"""What a step of adding the 1st, the 10th and the 100th knowledge type to one model costs, in time and in memory.
+"""What a step of adding the 1st, 10th and 100th knowledge type costs.
 
     python benchmarks/add_cost.py [--json] [--rounds N] [--batch-size 128] [--older 0 9 99] [--threads N]
 
@@ -6,8 +6,8 @@ The models have the paper's shared flow over 32x32 images, with the same weights
 paper. One more type is added to all of them, by the steps that `tzk_core.add` takes, on the same images. The models
 take turns within a round, so that other load of the machine falls on all alike. Ratios are to the time of the first
 within the same round; printed are their median and quartiles over rounds, by the clock and by CPU seconds of the
-process. Memory is the peak that a step allocates beyond what was allocated before, by torch's profiler, and the size of
-the optimiser's state.
+process. Memory is the peak that a step allocates beyond what was allocated before, by torch's profiler. The size of the
+optimiser's state is printed beside it.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def trainers(older: list[int], batch_size: int, steps: int = 10) -> dict[str, Tr
     source = made()
     negatives = Negatives(own_samples=256, own_types=8)
     settings = Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=False)
-    found = {}
+    report = {}
     for count in older:
         model = built(count, source, steps)
         new = {"new": build_knowledge("flow", model.latent_shape, name="new")}
-        found[f"{count + 1}"] = addition_trainer(model, new, {"made": source}, settings=settings, negatives=negatives)
-    return found
+        report[f"{count + 1}"] = addition_trainer(model, new, {"made": source}, settings=settings, negatives=negatives)
+    return report
 
 
 def peak(step: Callable[[], Any]) -> int:
@@ -90,30 +90,30 @@ def main() -> None:
 
     by_number = trainers(arguments.older, arguments.batch_size)
     taken = measure({name: trainer.advance for name, trainer in by_number.items()}, arguments.rounds)
-    found = {
+    report = {
         "goal": f"a ratio below {LIMIT}",
         "added": {
-            name: each | {"peak_bytes": peak(by_number[name].advance), "optimiser_bytes": state(by_number[name])}
-            for name, each in beside_the_first(taken).items()
+            name: value | {"peak_bytes": peak(by_number[name].advance), "optimiser_bytes": state(by_number[name])}
+            for name, value in beside_the_first(taken).items()
         },
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
         **machine(),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
+    print(f"{report['machine']}, torch {report['torch']}, {report['threads']} threads, batch {report['batch_size']}")
     print(f"{'added':<8}{'clock':<6}{'step':>12}{'ratio':>8}   {'quartiles':<15}{'peak':>11}{'optimiser':>12}")
-    for name, each in found["added"].items():
+    for name, value in report["added"].items():
         for clock in CLOCKS:
-            low, high = each[clock]["ratio_quartiles"]
-            memory = f"{each['peak_bytes'] / 2**20:>8.1f} MB{each['optimiser_bytes'] / 2**20:>9.1f} MB"
+            low, high = value[clock]["ratio_quartiles"]
+            memory = f"{value['peak_bytes'] / 2**20:>8.1f} MB{value['optimiser_bytes'] / 2**20:>9.1f} MB"
             print(
-                f"{name if clock == 'wall' else '':<8}{clock:<6}{each[clock]['milliseconds']:>9.1f} ms"
-                f"{each[clock]['ratio']:>8.2f}   {f'{low:.2f} to {high:.2f}':<15}{memory if clock == 'wall' else ''}"
+                f"{name if clock == 'wall' else '':<8}{clock:<6}{value[clock]['milliseconds']:>9.1f} ms"
+                f"{value[clock]['ratio']:>8.2f}   {f'{low:.2f} to {high:.2f}':<15}{memory if clock == 'wall' else ''}"
             )
-    print(f"the goal is {found['goal']}")
+    print(f"the goal is {report['goal']}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python benchmarks/compile.py [--json] [--rounds N] [--batch-size 256] [--device auto] [--threads N]
 
 Two trainers of the same model see the same batches, one compiled. The first step of it, which compiles, is timed by
-itself; objectives are compared; then both take turns within each round, and ratios are taken within a round: printed
-are their median and quartiles. From how many steps on compiling pays is the seconds that it took over what a step
-saves. No other graph may be made meanwhile: the program ends with an error if one is.
+itself, and objectives are compared. Then both take turns within each round. Ratios are taken within a round; printed
+are their median and quartiles. Compiling pays after as many steps as its seconds over what a step saves. No other graph
+may be made meanwhile: the program ends with an error if one is.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
     for _ in range(CHECKED):
         expected = both["plain"].advance().value.item()
         began = time.perf_counter()
-        found = both["compiled"].advance().value.item()
+        value = both["compiled"].advance().value.item()
         seconds.append(time.perf_counter() - began)
-        differences.append(abs(found / expected - 1))
+        differences.append(abs(value / expected - 1))
     return seconds[0] - seconds[1], max(differences)
 
 
 def summary(taken: Taken, seconds: float) -> dict[str, Any]:
     """Milliseconds a step, ratios by clock, and from how many steps on compiling pays; None if it never does."""
-    found = {"compile_seconds": round(seconds, 1), **of_two(taken, "compiled", "plain")}
-    saved = found["wall"]["plain_milliseconds"] - found["wall"]["compiled_milliseconds"]
-    found["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
-    return found
+    report = {"compile_seconds": round(seconds, 1), **of_two(taken, "compiled", "plain")}
+    saved = report["wall"]["plain_milliseconds"] - report["wall"]["compiled_milliseconds"]
+    report["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
+    return report
 
 
 def main() -> None:
@@ -76,8 +76,8 @@ def main() -> None:
         raise SystemExit(str(error)) from error
 
     with torch._dynamo.config.patch(error_on_recompile=True):  # type: ignore[no-untyped-call]
-        taken = measure({name: each.advance for name, each in both.items()}, arguments.rounds)
-    found = {
+        taken = measure({name: value.advance for name, value in both.items()}, arguments.rounds)
+    report = {
         **summary(taken, seconds),
         "difference": difference,
         "rounds": arguments.rounds,
@@ -86,17 +86,17 @@ def main() -> None:
         **machine(),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, {found['device']}, torch {found['torch']}, {found['threads']} threads")
+    print(f"{report['machine']}, {report['device']}, torch {report['torch']}, {report['threads']} threads")
     print(f"{'':<6}{'plain':>12}{'compiled':>12}{'ratio':>8}   quartiles")
     for clock in CLOCKS:
-        each = found[clock]
-        low, high = each["ratio_quartiles"]
-        plain, compiled = each["plain_milliseconds"], each["compiled_milliseconds"]
-        print(f"{clock:<6}{plain:>9.1f} ms{compiled:>9.1f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
-    pays = found["pays_from_steps"]
-    print(f"compiled in {found['compile_seconds']} s, which pays {f'from {pays:,} steps on' if pays else 'never'}")
+        value = report[clock]
+        low, high = value["ratio_quartiles"]
+        plain, compiled = value["plain_milliseconds"], value["compiled_milliseconds"]
+        print(f"{clock:<6}{plain:>9.1f} ms{compiled:>9.1f} ms{value['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
+    pays = report["pays_from_steps"]
+    print(f"compiled in {report['compile_seconds']} s, which pays {f'from {pays:,} steps on' if pays else 'never'}")
     print(f"the objectives of {CHECKED} steps differ by {difference:.0e} at most, relatively")
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from tzk_plugin_glow.mixture import MixtureMap
 from tzk_plugin_kernels import affine_symlog_torch
 from tzk_plugin_kernels.affine_symlog import affine_symlog, affine_symlog_backward, affine_symlog_inverse
 from tzk_plugin_kernels.mixture import mixture, mixture_backward, mixture_inverse
 from tzk_plugin_kernels.tiled import tiled_affine_symlog
 
-BOUND, LIMIT, KNEE, COMPONENTS, TILE = 8.0, 30.0, 1.0, 4, 256
+BOUND, LIMIT, KNEE, TILE = 8.0, 30.0, 1.0, 256
+COMPONENTS, MIXTURE_BOUND = 4, 6.0
 
 
 @dataclass(frozen=True)
@@ -30,27 +32,20 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
     torch.manual_seed(0)
     x = torch.randn(1, batch, dims, device=device)
     raw, shift = torch.randn(2, 1, dims, device=device)
-    y, logabsdet = affine_symlog(x, raw, shift, BOUND, KNEE)
-    rows = x.view(1, -1, TILE)
     weight = torch.randn(1, TILE, TILE, device=device) / TILE**0.5
-    tiles = raw.view(1, -1, TILE), shift.view(1, -1, TILE)
-    values, parameters = x[0], torch.randn(batch, 3 * COMPONENTS + 2, dims, device=device)
-    map = MixtureMap(COMPONENTS, 6.0)
-    size = 4 * batch * dims
+    parameters = torch.randn(batch, 3 * COMPONENTS + 2, dims, device=device)
+    return {
+        **affine_cases(x, raw, shift),
+        "tiled convolution": tiled_case(x, weight, raw=raw, shift=shift),
+        **mixture_cases(x[0], parameters),
+    }
 
-    def tiled_definition(rows: Any, weight: Any, *tiles: Any) -> Any:
-        product = torch.bmm(rows, weight.mT).view(1, batch, dims)
-        return affine_symlog_torch.forward(product, *(values.flatten(1) for values in tiles), BOUND, KNEE)
 
-    def mixture_gradient(x: Any, parameters: Any) -> Any:
-        with torch.enable_grad():
-            inputs = x.detach().requires_grad_(), parameters.detach().requires_grad_()
-            outputs = compiled_map(*inputs)
-        return torch.autograd.grad(outputs, inputs, (x, x))
-
-    compiled_map = torch.compile(map.forward)
+def affine_cases(x: Tensor, raw: Tensor, shift: Tensor) -> dict[str, Case]:
+    """Map, backward and inverse of `affine-symlog`; x (1, batch, dims), raw log scale and shift (1, dims)."""
+    y, logabsdet = affine_symlog(x, raw, shift, BOUND, KNEE)
     plain = {name: torch.compile(getattr(affine_symlog_torch, name)) for name in ("forward", "backward", "inverse")}
-    tiled, quantile = torch.compile(tiled_definition), torch.compile(map.inverse)
+    size = 4 * x.numel()
     return {
         "affine-symlog": Case(
             kernel=lambda: affine_symlog(x, raw, shift, BOUND, KNEE),
@@ -70,23 +65,51 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
             bytes_moved=2 * size,
             elementwise=True,
         ),
-        "tiled convolution": Case(
-            kernel=lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND, KNEE),
-            definition=lambda: tiled(rows, weight, *tiles),
-            bytes_moved=2 * size,
-        ),
+    }
+
+
+def tiled_case(x: Tensor, weight: Tensor, *, raw: Tensor, shift: Tensor) -> Case:
+    """The tiled convolution with its affine map and SymLog; weight (1, TILE, TILE)."""
+    rows = x.view(1, -1, TILE)
+    tiles = raw.view(1, -1, TILE), shift.view(1, -1, TILE)
+
+    def definition(rows: Tensor, weight: Tensor, *tiles: Tensor) -> Any:
+        product = torch.bmm(rows, weight.mT).view(x.shape)
+        return affine_symlog_torch.forward(product, *(values.flatten(1) for values in tiles), BOUND, KNEE)
+
+    compiled = torch.compile(definition)
+    return Case(
+        kernel=lambda: tiled_affine_symlog(rows, weight, *tiles, BOUND, KNEE),
+        definition=lambda: compiled(rows, weight, *tiles),
+        bytes_moved=2 * 4 * x.numel(),
+    )
+
+
+def mixture_cases(values: Tensor, parameters: Tensor) -> dict[str, Case]:
+    """Map, backward and inverse of the mixture of logistics; values (batch, dims)."""
+    map = MixtureMap(COMPONENTS, MIXTURE_BOUND)
+    compiled_map, quantile = torch.compile(map.forward), torch.compile(map.inverse)
+    size = 4 * values.numel()
+
+    def gradient(x: Tensor, parameters: Tensor) -> Any:
+        with torch.enable_grad():
+            inputs = x.detach().requires_grad_(), parameters.detach().requires_grad_()
+            outputs = compiled_map(*inputs)
+        return torch.autograd.grad(outputs, inputs, (x, x))
+
+    return {
         "mixture": Case(
-            kernel=lambda: mixture(values, parameters, 6.0),
+            kernel=lambda: mixture(values, parameters, MIXTURE_BOUND),
             definition=lambda: compiled_map(values, parameters),
             bytes_moved=(3 * COMPONENTS + 5) * size,
         ),
         "mixture, backward": Case(
-            kernel=lambda: mixture_backward(values, values, values, parameters, 6.0),
-            definition=lambda: mixture_gradient(values, parameters),
+            kernel=lambda: mixture_backward(values, values, values, parameters, MIXTURE_BOUND),
+            definition=lambda: gradient(values, parameters),
             bytes_moved=(6 * COMPONENTS + 8) * size,
         ),
         "mixture, inverse": Case(
-            kernel=lambda: mixture_inverse(values, parameters, 6.0),
+            kernel=lambda: mixture_inverse(values, parameters, MIXTURE_BOUND),
             definition=lambda: quantile(values, parameters),
             bytes_moved=(3 * COMPONENTS + 5) * size,
         ),

@@ -1,12 +1,12 @@
-"""What tzk-plugin-kernels saves: memory and time of a training step on a CPU, time and bandwidth on a GPU.
+"""What tzk-plugin-kernels saves in memory, time and bandwidth.
 
     python benchmarks/kernels.py [--json] [--device auto] [--rounds N] [--batch-size 256] [--depths 2 5 10]
 
 On any device: forward and backward of the paper's flow of several depths, computed in three ways. These are the layers
 themselves, the operators, which save outputs only (TZK_KERNELS=torch on a CPU), and operators that save the last
-outputs only (TZK_KERNELS_KEEP=last). Printed are the bytes of activations saved for backward (without parameters and
-tensors of the size of a matrix), the peak of allocated memory (CPU), time, and the distance of the gradient from that
-of the layers in float64.
+outputs only (TZK_KERNELS_KEEP=last). Printed are the bytes of activations saved for backward, without parameters and
+tensors of the size of a matrix. The peak of allocated memory (CPU), time, and the distance of the gradient from that of
+the layers in float64 follow.
 
 On a GPU also: the kernels at batch sizes 64 to 16,384 of 1,024 dimensions, against torch.compile of their definitions.
 Printed are times, and the bandwidth as a share of that of a device-to-device copy of as many values. Both are captured
@@ -64,13 +64,13 @@ def flows(depth: int, T: Tensor) -> dict[str, TzK]:
     """The same flow, computed in all ways."""
     model = TzK(build_flow(SHAPE, "paper", steps=depth))
     model.flow.initialise(T.cpu())
-    found = {}
+    report = {}
     for name, values in WAYS.items():
         if T.is_cuda:
             values = {key: value for key, value in values.items() if value != "torch"}
         with environment(values):
-            found[name] = copy.deepcopy(model).to(T.device)
-    return found
+            report[name] = copy.deepcopy(model).to(T.device)
+    return report
 
 
 def gradient(model: TzK, T: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ def steps_of(depth: int, T: Tensor, *, rounds: int, repeat: int = 1) -> dict[str
     exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
     steps = {name: partial(gradient, model, T) for name, model in models.items()}
     taken = measure(steps, rounds, repeat)
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name, model in models.items():
-        found[name] = {
+        report[name] = {
             "places": sum(places(model, T.device.type).values()) if name != "layers" else 0,
             "kept_bytes": saved_bytes(model, T),
             "peak_bytes": None if T.is_cuda else peak(steps[name]),
@@ -113,7 +113,7 @@ def steps_of(depth: int, T: Tensor, *, rounds: int, repeat: int = 1) -> dict[str
             "ratio_of_time": _spread(ratios(taken, name, "layers")),
             "gradient_error": float((gradient(model, T).double() - exact).norm() / exact.norm()),
         }
-    return found
+    return report
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -125,7 +125,7 @@ def kernels(batch: int, rounds: int) -> dict[str, Any]:
     """On a GPU: the kernels against torch.compile of their definitions and against a copy."""
     from kernel_cases import cases  # imports the plugin and Triton
 
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name, case in cases(batch, DIMS).items():
         source = torch.randn(case.bytes_moved // 8, device="cuda")
         target = torch.empty_like(source)
@@ -139,14 +139,14 @@ def kernels(batch: int, rounds: int) -> dict[str, Any]:
             for way in graphs if turn % 2 else [*graphs][::-1]:
                 taken[way].append(_seconds(graphs[way]))
         taken = {way: values[1:] for way, values in taken.items()}
-        found[name] = {
+        report[name] = {
             "microseconds": {way: round(1e6 * statistics.median(values), 2) for way, values in taken.items()},
             "ratio_to_compiled": _spread([b / a for a, b in zip(taken["kernel"], taken["compiled"], strict=True)]),
             "share_of_copy": _spread([b / a for a, b in zip(taken["kernel"], taken["copy"], strict=True)])
             if case.elementwise
             else None,
         }
-    return found
+    return report
 
 
 REPEATS = 20
@@ -188,7 +188,7 @@ def main() -> None:
         parser.error("torch finds no CUDA device")
 
     T = Made(arguments.batch_size, count=1).batch(0).T.to("cuda" if cuda else "cpu")
-    found = {
+    report = {
         "goals": GOALS,
         "flow": {depth: steps_of(depth, T, rounds=arguments.rounds) for depth in arguments.depths},
         "kernels": {batch: kernels(batch, arguments.rounds) for batch in arguments.batches} if cuda else {},
@@ -197,37 +197,38 @@ def main() -> None:
         **machine(),
     }
     if cuda:
-        found["machine"] = torch.cuda.get_device_name()
-    print(json.dumps(found, indent=2) if arguments.json else shown(found))
+        report["machine"] = torch.cuda.get_device_name()
+    print(json.dumps(report, indent=2) if arguments.json else shown(report))
 
 
-def shown(found: dict[str, Any]) -> str:
+def shown(report: dict[str, Any]) -> str:
     """The tables for people."""
     lines = [
-        f"{found['machine']}, torch {found['torch']}, {found['threads']} threads; flow at batch {found['batch_size']}",
+        f"{report['machine']}, torch {report['torch']}, {report['threads']} threads; "
+        f"flow at batch {report['batch_size']}",
         f"{'steps':>5}  {'computed by':<12}{'saved MB':>9}{'peak MB':>9}{'ms':>9}{'time':>7}"
         f"   {'quartiles':<14}gradient error",
     ]
-    for depth, ways in found["flow"].items():
-        for name, each in ways.items():
-            peaked = "-" if each["peak_bytes"] is None else f"{each['peak_bytes'] / 1e6:.1f}"
-            ratio = each["ratio_of_time"]
+    for depth, ways in report["flow"].items():
+        for name, value in ways.items():
+            peaked = "-" if value["peak_bytes"] is None else f"{value['peak_bytes'] / 1e6:.1f}"
+            ratio = value["ratio_of_time"]
             lines.append(
-                f"{depth:>5}  {name:<12}{each['kept_bytes'] / 1e6:>9.1f}{peaked:>9}{1e3 * each['seconds']:>9.1f}"
-                f"{ratio['median']:>7.2f}   {ratio['low']:.2f} to {ratio['high']:<7.2f}{each['gradient_error']:.0e}"
+                f"{depth:>5}  {name:<12}{value['kept_bytes'] / 1e6:>9.1f}{peaked:>9}{1e3 * value['seconds']:>9.1f}"
+                f"{ratio['median']:>7.2f}   {ratio['low']:.2f} to {ratio['high']:<7.2f}{value['gradient_error']:.0e}"
             )
-    if not found["kernels"]:
+    if not report["kernels"]:
         return "\n".join([*lines, "kernels: torch finds no CUDA device, or --device cpu"])
     lines.append(f"{'batch':>6}  {'kernel':<28}{'us':>8}{'compiled':>10}{'copy':>8}   compiled/kernel   share of copy")
-    for batch, cases in found["kernels"].items():
-        for name, each in cases.items():
-            times, ratio, share = each["microseconds"], each["ratio_to_compiled"], each["share_of_copy"]
+    for batch, cases in report["kernels"].items():
+        for name, value in cases.items():
+            times, ratio, share = value["microseconds"], value["ratio_to_compiled"], value["share_of_copy"]
             lines.append(
                 f"{batch:>6}  {name:<28}{times['kernel']:>8.1f}{times['compiled']:>10.1f}{times['copy']:>8.1f}   "
                 f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
                 + (f"   {share['median']:.0%}" if share else "")
             )
-    goals = found["goals"]
+    goals = report["goals"]
     return "\n".join([*lines, f"goals: {goals['ratio_to_compiled']} or more; {goals['share_of_copy']:.0%} or more"])
 
 

@@ -1,4 +1,4 @@
-"""What a thousand knowledge types cost beside ten: a step, registering one, saving and loading, a posterior.
+"""What a thousand knowledge types cost beside ten.
 
     python benchmarks/many_types.py [--json] [--rounds N] [--types 10 1000] [--type low-rank] [--dims 64] [--threads N]
 
@@ -92,11 +92,11 @@ def others(
 def seconds(step: Callable[[], Any], rounds: int) -> dict[str, Any]:
     """Seconds of one call by clock: the median and quartiles."""
     (pairs,) = measure({"": step}, rounds, repeat=1).values()
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for column, clock in enumerate(CLOCKS):
         middle, quartiles = spread([pair[column] for pair in pairs], 4)
-        found[clock] = {"seconds": middle, "quartiles": quartiles}
-    return found
+        report[clock] = {"seconds": middle, "quartiles": quartiles}
+    return report
 
 
 def main() -> None:
@@ -110,41 +110,41 @@ def main() -> None:
     by_number = {
         f"{n}": trainer(n, batch_size=arguments.batch_size, type=arguments.type, **own) for n in arguments.types
     }
-    taken = measure({name: each.advance for name, each in by_number.items()}, arguments.rounds)
+    taken = measure({name: value.advance for name, value in by_number.items()}, arguments.rounds)
     most = by_number[f"{max(arguments.types)}"]
     images = most.batches.batch(0).T
     with tempfile.TemporaryDirectory() as folder:
         steps = others(most.model, Path(folder), images, type=arguments.type, **own)
         rounds = {"save": 3, "load": 3}
         rest = {name: seconds(step, rounds.get(name, arguments.rounds)) for name, step in steps.items()}
-    found = {
+    report = {
         "goals": GOALS,
         "step": beside_the_first(taken),
         **rest,
         "parameters_of_one": sum(p.numel() for p in most.model.find(name_of(0)).parameters()),
-        "optimiser_bytes": {name: state(each) + each.parameter_tables.size for name, each in by_number.items()},
+        "optimiser_bytes": {name: state(value) + value.parameter_tables.size for name, value in by_number.items()},
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
         **machine(),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
+    print(f"{report['machine']}, torch {report['torch']}, {report['threads']} threads, batch {report['batch_size']}")
     print(f"{'types':<12}{'clock':<6}{'step':>12}{'ratio':>8}   quartiles      (goal: at most {GOALS['step']})")
-    for name, each in found["step"].items():
+    for name, value in report["step"].items():
         for clock in CLOCKS:
-            low, high = each[clock]["ratio_quartiles"]
-            milliseconds, ratio = each[clock]["milliseconds"], each[clock]["ratio"]
+            low, high = value[clock]["ratio_quartiles"]
+            milliseconds, ratio = value[clock]["milliseconds"], value[clock]["ratio"]
             title = name if clock == "wall" else ""
             print(f"{title:<12}{clock:<6}{milliseconds:>9.1f} ms{ratio:>8.2f}   {low:.2f} to {high:.2f}")
-    print(f"with {max(arguments.types)} types, each of {found['parameters_of_one']:,} parameters:")
+    print(f"with {max(arguments.types)} types, each of {report['parameters_of_one']:,} parameters:")
     for name, by_clock in rest.items():
-        for clock, each in by_clock.items():
-            low, high = each["quartiles"]
+        for clock, value in by_clock.items():
+            low, high = value["quartiles"]
             goal = f"(goal: at most {GOALS[name]} s)" if name in GOALS and clock == "wall" else ""
             title = name if clock == "wall" else ""
-            print(f"{title:<12}{clock:<6}{each['seconds']:>10.4f} s   {low:.4f} to {high:.4f} {goal}")
+            print(f"{title:<12}{clock:<6}{value['seconds']:>10.4f} s   {low:.4f} to {high:.4f} {goal}")
 
 
 if __name__ == "__main__":

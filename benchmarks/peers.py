@@ -4,11 +4,11 @@
     python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
         [--flows couplings,autoregressive] [--device auto] [--threads N]
 
-Two flows of `steps` layers over vectors, with a standard Gaussian base: affine couplings of the halves in turn, and
-masked autoregressive layers, the order reversed from one to the next. All libraries use their own layers and, where the
-user supplies the network, the same one. Before the timing, numbers of parameters are checked to be equal. The layers of
-nflows compute the same function as ours: weights are copied and log-likelihoods compared. The other libraries bound the
-scale in another way, or order the outputs of the network differently.
+There are two flows of `steps` layers over vectors, with a standard Gaussian base. One has affine couplings of the
+halves in turn, the other masked autoregressive layers, the order reversed from one to the next. All libraries use their
+own layers and, where the user supplies the network, the same one. Before the timing, numbers of parameters are checked
+to be equal. The layers of nflows compute the same function as ours: weights are copied and log-likelihoods compared.
+The other libraries bound the scale in another way, or order the outputs of the network differently.
 
 All take turns within a round; ratios are taken within a round, and their medians and quartiles over rounds are printed.
 Above 1 the other library takes longer than TzK. Libraries that are not installed, or have no such flow, are left out
@@ -77,7 +77,7 @@ def halves(dims: int, step: int) -> Tensor:
     return mask if step % 2 == 0 else 1 - mask
 
 
-def tzk(kind: str, sizes: Sizes) -> Flow:
+def tzk(architecture: str, sizes: Sizes) -> Flow:
     try:
         from tzk_plugin_baselines.architectures import AffineCoupling
         from tzk_plugin_baselines.made import AutoregressiveAffine
@@ -87,7 +87,7 @@ def tzk(kind: str, sizes: Sizes) -> Flow:
 
     parts: list[Any] = []
     for step in range(sizes.steps):
-        if kind == "couplings":
+        if architecture == "couplings":
             parts.append(AffineCoupling(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
         else:
             parts += [AutoregressiveAffine(sizes.dims, hidden=sizes.hidden, blocks=1), ReversePermutation(sizes.dims)]
@@ -95,7 +95,7 @@ def tzk(kind: str, sizes: Sizes) -> Flow:
     return Flow(model, model.flow.log_prob, model.sample)
 
 
-def nflows(kind: str, sizes: Sizes) -> Flow:
+def nflows(architecture: str, sizes: Sizes) -> Flow:
     from nflows.distributions.normal import StandardNormal
     from nflows.flows.base import Flow as Whole
     from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
@@ -105,7 +105,7 @@ def nflows(kind: str, sizes: Sizes) -> Flow:
 
     parts: list[Any] = []
     for step in range(sizes.steps):
-        if kind == "couplings":
+        if architecture == "couplings":
             parts.append(AffineCouplingTransform(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
         else:
             layer = MaskedAffineAutoregressiveTransform(
@@ -116,11 +116,11 @@ def nflows(kind: str, sizes: Sizes) -> Flow:
     return Flow(flow, flow.log_prob, lambda n: flow.sample(n))
 
 
-def normflows(kind: str, sizes: Sizes) -> Flow:
+def normflows(architecture: str, sizes: Sizes) -> Flow:
     library = _imported("normflows")
     parts: list[Any] = []
     for _ in range(sizes.steps):
-        if kind == "couplings":
+        if architecture == "couplings":
             half = sizes.dims // 2
             parts += [
                 library.flows.AffineCouplingBlock(network(half, 2 * (sizes.dims - half), sizes.hidden)),
@@ -138,18 +138,18 @@ def normflows(kind: str, sizes: Sizes) -> Flow:
     return Flow(flow, flow.log_prob, lambda n: flow.sample(n)[0])
 
 
-def zuko(kind: str, sizes: Sizes) -> Flow:
+def zuko(architecture: str, sizes: Sizes) -> Flow:
     library = _imported("zuko")
     from zuko.flows.autoregressive import MaskedAutoregressiveTransform
     from zuko.flows.coupling import GeneralCouplingTransform
 
     parts: list[Any] = []
     for step in range(sizes.steps):
-        if kind == "couplings":
+        if architecture == "couplings":
             # its mask has ones where nothing is transformed
             layer = GeneralCouplingTransform(sizes.dims, mask=halves(sizes.dims, step) == 0, hidden_features=[1])
-            given = int(layer.mask.sum())
-            layer.hyper = network(given, 2 * (sizes.dims - given), sizes.hidden)
+            inputs = int(layer.mask.sum())
+            layer.hyper = network(inputs, 2 * (sizes.dims - inputs), sizes.hidden)
         else:
             order = torch.arange(sizes.dims)
             order = order if step % 2 == 0 else order.flip(0)
@@ -162,12 +162,12 @@ def zuko(kind: str, sizes: Sizes) -> Flow:
     return Flow(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
 
 
-def FrEIA(kind: str, sizes: Sizes) -> Flow:
+def FrEIA(architecture: str, sizes: Sizes) -> Flow:
     _imported("FrEIA")
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import GLOWCouplingBlock
 
-    if kind != "couplings":
+    if architecture != "couplings":
         raise Unavailable("has no masked autoregressive layers")
     if sizes.steps % 2:
         raise Unavailable("has couplings of both halves in one layer: expected an even --steps")
@@ -194,23 +194,23 @@ BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
 }
 
 
-def same_flows(kind: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
+def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
     """The flow in the libraries that have it, ours first, and why the others are left out.
 
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
-    found, missing = {"tzk": tzk(kind, sizes)}, {}
+    report, missing = {"tzk": tzk(architecture, sizes)}, {}
     for name in LIBRARIES:
         try:
-            found[name] = BUILDERS[name](kind, sizes)
+            report[name] = BUILDERS[name](architecture, sizes)
         except Unavailable as reason:
             missing[name] = str(reason)
-    for name, flow in found.items():
+    for name, flow in report.items():
         flow.module.to(device)
-        if flow.parameters != found["tzk"].parameters:
-            raise SystemExit(f"{kind}: {name} has {flow.parameters} parameters, TzK {found['tzk'].parameters}")
-    check_same_density(found["tzk"], found["nflows"], torch.randn(32, sizes.dims, device=device))
-    return found, missing
+        if flow.parameters != report["tzk"].parameters:
+            raise SystemExit(f"{architecture}: {name} has {flow.parameters} parameters, TzK {report['tzk'].parameters}")
+    check_same_density(report["tzk"], report["nflows"], torch.randn(32, sizes.dims, device=device))
+    return report, missing
 
 
 @torch.no_grad()
@@ -245,18 +245,18 @@ def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
 
 def summary(taken: Taken) -> dict[str, Any]:
     """By library, milliseconds and the ratio to ours within a round, with quartiles, by the clock."""
-    found = {}
+    report = {}
     for name in taken:
         ratio, quartiles = spread(ratios(taken, name, "tzk"), 2)
         milliseconds = round(1000 * statistics.median(seconds(taken, name)), 2)
-        found[name] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
-    return found
+        report[name] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
+    return report
 
 
-def compared(kind: str, sizes: Sizes, *, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def compared(architecture: str, sizes: Sizes, *, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """One flow in all libraries, timed."""
     torch.manual_seed(0)
-    flows, missing = same_flows(kind, sizes, device)
+    flows, missing = same_flows(architecture, sizes, device)
     x = torch.randn(batch_size, sizes.dims, device=device)
     by_library = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
     timed = {
@@ -280,19 +280,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="layers of a flow (default: %(default)s)")
     parser.add_argument("--flows", default=",".join(FLOWS), help="(default: %(default)s)")
     arguments = parser.read()
-    kinds = arguments.flows.split(",")
-    if arguments.dims % 2 or not set(kinds) <= set(FLOWS):
+    architectures = arguments.flows.split(",")
+    if arguments.dims % 2 or not set(architectures) <= set(FLOWS):
         parser.error(f"expected even --dims, and --flows of {', '.join(FLOWS)}")
     try:
         device = chosen_device(arguments.device)
     except TzkError as error:
         raise SystemExit(str(error)) from error
     sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
-    found: dict[str, Any] = {
-        kind: compared(kind, sizes, batch_size=arguments.batch_size, rounds=arguments.rounds, device=device)
-        for kind in kinds
+    report: dict[str, Any] = {
+        architecture: compared(
+            architecture, sizes, batch_size=arguments.batch_size, rounds=arguments.rounds, device=device
+        )
+        for architecture in architectures
     }
-    found |= {
+    report |= {
         "dims": sizes.dims,
         "hidden": sizes.hidden,
         "steps": sizes.steps,
@@ -302,16 +304,19 @@ def main() -> None:
         **machine(),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, {found['device']}, torch {found['torch']}, {found['threads']} threads")
-    for kind in kinds:
-        of = found[kind]
-        print(f"\n{kind}: {of['parameters']:,} parameters, batch {found['batch_size']}; ratios to TzK, above 1 slower")
+    print(f"{report['machine']}, {report['device']}, torch {report['torch']}, {report['threads']} threads")
+    for architecture in architectures:
+        of = report[architecture]
+        print(
+            f"\n{architecture}: {of['parameters']:,} parameters, batch {report['batch_size']}; "
+            "ratios to TzK, above 1 slower"
+        )
         for task in ("log_prob", "sample"):
-            for name, each in of[task].items():
-                low, high = each["ratio_quartiles"]
-                took = f"{each['milliseconds']:>10.2f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}"
+            for name, value in of[task].items():
+                low, high = value["ratio_quartiles"]
+                took = f"{value['milliseconds']:>10.2f} ms{value['ratio']:>8.2f}   {low:.2f} to {high:.2f}"
                 print(f"  {task:<10}{name:<10}{took}")
         for name, reason in of["left_out"].items():
             print(f"  {name} {reason}")

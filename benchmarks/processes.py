@@ -33,13 +33,13 @@ CHECKED = 3
 def trainers(batch_size: int, processes: int, flow: dict[str, Any] | None = None) -> dict[str, Trainer]:
     """Trainers of the example's model, or of one with another flow, in "one" process and in "several"."""
     config = tomllib.loads(EXAMPLE.read_text())
-    kind = {key: config["knowledge"][0][key] for key in ("dims", "rank", "hidden")}
+    structure = {key: config["knowledge"][0][key] for key in ("dims", "rank", "hidden")}
     batches = Made(batch_size)
     model = TzK(build_flow(SHAPE, **(flow or config["flow"])))
     for name in NAMES:
-        model.add(name, build_knowledge("low-rank", model.latent_shape, name=name, **kind))
+        model.add(name, build_knowledge("low-rank", model.latent_shape, name=name, **structure))
     model.flow.initialise(batches.batch(0).T)
-    training = {key: config["training"][key] for key in ("optimizer", "matrix_learning_rate", "clip")}
+    training = {key: config["training"][key] for key in ("optimizer", "clip")}
     return {
         name: Trainer(
             copy.deepcopy(model),
@@ -59,7 +59,7 @@ def trainers(batch_size: int, processes: int, flow: dict[str, Any] | None = None
 
 def difference(both: dict[str, Trainer]) -> float:
     """The largest relative difference of the objectives of the first steps."""
-    pairs = [[each.advance().value.item() for each in both.values()] for _ in range(CHECKED)]
+    pairs = [[value.advance().value.item() for value in both.values()] for _ in range(CHECKED)]
     return max(abs(several / one - 1) for one, several in pairs)
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     taken = measure(turns, arguments.rounds)
     both["several"].close()
-    found = {
+    report = {
         **of_two(taken, "several", "one")["wall"],
         "processes": arguments.processes,
         "difference": apart,
@@ -100,13 +100,16 @@ def main() -> None:
         **host,
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    low, high = found["ratio_quartiles"]
-    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads in all, batch {found['batch_size']}")
-    print(f"one process        {found['one_milliseconds']:>8.1f} ms")
-    print(f"{found['processes']} processes        {found['several_milliseconds']:>8.1f} ms")
-    print(f"ratio {found['ratio']:.2f}, quartiles {low:.2f} to {high:.2f}")
+    low, high = report["ratio_quartiles"]
+    print(
+        f"{report['machine']}, torch {report['torch']}, {report['threads']} threads in all, "
+        f"batch {report['batch_size']}"
+    )
+    print(f"one process        {report['one_milliseconds']:>8.1f} ms")
+    print(f"{report['processes']} processes        {report['several_milliseconds']:>8.1f} ms")
+    print(f"ratio {report['ratio']:.2f}, quartiles {low:.2f} to {high:.2f}")
     print(f"the objectives of {CHECKED} steps differ by {apart:.0e} at most, relatively")
 
 

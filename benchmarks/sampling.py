@@ -48,14 +48,14 @@ def sampling_steps(model: TzK, names: Sequence[str], number: int) -> dict[str, C
 
 def summary(taken: Taken) -> dict[str, Any]:
     """Seconds and ratios to the prior, by clock: medians and quartiles."""
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name in taken:
-        found[name] = {}
+        report[name] = {}
         for clock in CLOCKS:
             middle, quartiles = spread(seconds(taken, name, clock), 4)
             ratio = round(statistics.median(ratios(taken, name, PRIOR, clock=clock)), 3)
-            found[name][clock] = {"seconds": middle, "quartiles": quartiles, "ratio": ratio}
-    return found
+            report[name][clock] = {"seconds": middle, "quartiles": quartiles, "ratio": ratio}
+    return report
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     model = tzk_core.load(arguments.run).to(arguments.device).eval()
     names = list(model.knowledge)[:1] if arguments.knowledge is None else arguments.knowledge
     steps = sampling_steps(model, names, arguments.number)
-    found = {
+    report = {
         "goal": f"{GOAL} seconds for 64 images at most",
         "sampled": summary(measure(steps, arguments.rounds, repeat=1)),
         "number": arguments.number,
@@ -79,19 +79,19 @@ def main() -> None:
         **machine(),
     }
     if model.like.is_cuda:
-        found["machine"] = torch.cuda.get_device_name()
+        report["machine"] = torch.cuda.get_device_name()
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, {found['number']} samples")
+    print(f"{report['machine']}, torch {report['torch']}, {report['threads']} threads, {report['number']} samples")
     print(f"{'sampled from':<20}{'clock':<6}{'seconds':>9}   {'quartiles':<19}{'ratio to the prior':>18}")
-    for name, clocks in found["sampled"].items():
-        for clock, each in clocks.items():
-            low, high = each["quartiles"]
+    for name, clocks in report["sampled"].items():
+        for clock, value in clocks.items():
+            low, high = value["quartiles"]
             shown = f"{low:.4f} to {high:.4f}"
             title = name if clock == "wall" else ""
-            print(f"{title:<20}{clock:<6}{each['seconds']:>9.4f}   {shown:<19}{each['ratio']:>18.2f}")
-    print(f"the goal is {found['goal']}")
+            print(f"{title:<20}{clock:<6}{value['seconds']:>9.4f}   {shown:<19}{value['ratio']:>18.2f}")
+    print(f"the goal is {report['goal']}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The model of `examples/joint.toml` as a user of nflows would write it: stock parts where there are any, and a plain
-loop over knowledge types. For `train_step.py` to compare with."""
+"""The model of `examples/joint.toml` as a user of nflows would write it.
+
+It has stock parts where there are any, and a plain loop over knowledge types. `train_step.py` compares with it."""
 
 from __future__ import annotations
 

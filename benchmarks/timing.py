@@ -111,22 +111,22 @@ def seconds(taken: Taken, name: str, clock: str = "wall") -> list[float]:
 def beside_the_first(taken: Taken) -> dict[str, Any]:
     """By name and clock, milliseconds a step and its ratio to the first: medians and quartiles."""
     first = next(iter(taken))
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name in taken:
-        found[name] = {}
+        report[name] = {}
         for clock in CLOCKS:
             ratio, quartiles = spread(ratios(taken, name, first, clock=clock), 3)
             milliseconds = round(1000 * statistics.median(seconds(taken, name, clock)), 1)
-            found[name][clock] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
-    return found
+            report[name][clock] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
+    return report
 
 
 def of_two(taken: Taken, ours: str, theirs: str) -> dict[str, Any]:
     """By clock, milliseconds a step and the ratios of `theirs` to `ours`: medians and quartiles."""
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for clock in CLOCKS:
         ratio, quartiles = spread(ratios(taken, theirs, ours, clock=clock), 3)
-        found[clock] = {
+        report[clock] = {
             **{
                 f"{of}_milliseconds": round(1000 * statistics.median(seconds(taken, of, clock)), 1)
                 for of in (ours, theirs)
@@ -134,7 +134,7 @@ def of_two(taken: Taken, ours: str, theirs: str) -> dict[str, Any]:
             "ratio": ratio,
             "ratio_quartiles": quartiles,
         }
-    return found
+    return report
 
 
 def processor() -> str:

@@ -1,4 +1,4 @@
-"""How long a training step of `examples/joint.toml` takes, against the same model in stock nflows parts and a loop.
+"""How long a training step of `examples/joint.toml` takes, against stock nflows parts.
 
     python benchmarks/train_step.py [--json] [--rounds N] [--batch-size 256] [--threads N] [--compile]
 
@@ -129,7 +129,7 @@ def main() -> None:
         trainer.advance()
 
     taken = measure({"tzk": step, "stock": stock_step}, arguments.rounds)
-    found = {
+    report = {
         "goal": GOAL,
         **of_two(taken, "tzk", "stock"),
         "rounds": arguments.rounds,
@@ -139,15 +139,15 @@ def main() -> None:
         **machine(),
     }
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['machine']}, torch {found['torch']}, {found['threads']} threads, batch {found['batch_size']}")
+    print(f"{report['machine']}, torch {report['torch']}, {report['threads']} threads, batch {report['batch_size']}")
     print(f"{'':<6}{'TzK':>12}{'stock':>12}{'ratio':>8}   quartiles      (goal: at least {GOAL})")
     for clock in CLOCKS:
-        each = found[clock]
-        low, high = each["ratio_quartiles"]
-        ours, theirs = each["tzk_milliseconds"], each["stock_milliseconds"]
-        print(f"{clock:<6}{ours:>9.1f} ms{theirs:>9.1f} ms{each['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
+        times = report[clock]
+        low, high = times["ratio_quartiles"]
+        ours, theirs = times["tzk_milliseconds"], times["stock_milliseconds"]
+        print(f"{clock:<6}{ours:>9.1f} ms{theirs:>9.1f} ms{times['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
     print("differences before timing:", ", ".join(f"{title} {value:.0e}" for title, value in difference.items()))
 
 

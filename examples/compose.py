@@ -37,10 +37,10 @@ Judged = tuple[Tensor, Tensor, Tensor]
 
 def judges(glyphs: int) -> Callable[[Tensor], Judged]:
     """From images in [0, 1], (n, 1, 16, 16), to what is judged of them."""
-    drawn = GlyphDigits(train=glyphs, seed=1).split("train")
-    inputs = (drawn.T.double() / 255).flatten(1)
-    known = torch.tensor([list(DIGITS).index(label) for label in drawn.labels["label"]])
-    factors = torch.stack([drawn.characteristics[name] for name in ("thickness", "slant")], 1)
+    samples = GlyphDigits(train=glyphs, seed=1).split("train")
+    inputs = (samples.T.double() / 255).flatten(1)
+    known = torch.tensor([list(DIGITS).index(label) for label in samples.labels["label"]])
+    factors = torch.stack([samples.characteristics[name] for name in ("thickness", "slant")], 1)
     targets = torch.cat([torch.nn.functional.one_hot(known, len(DIGITS)), factors], 1).double()
 
     def kernel(T: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def composed(
             judged = judge(composition.sample(number, population))
             effective = f"effective sample size {population.ess:.0f} of {len(population.noise)}"
             normaliser = f"log normaliser {population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"
-            agreement = ", ".join(f"{each} {share:.0%}" for each, share in composition.agreement(population).items())
+            agreement = ", ".join(f"{value} {share:.0%}" for value, share in composition.agreement(population).items())
             note = f"{name}: {effective} after {population.steps} steps, {normaliser}; discriminators: {agreement}"
             results.append((row(name, judged, (*present, *absent)), note))
     return results
@@ -101,8 +101,8 @@ def main() -> None:
     digit, thickness, slant = judge(images)
     known = torch.tensor([list(DIGITS).index(label) for label in test.labels["label"]])
     errors = [
-        (found - test.characteristics[name]).square().mean().sqrt()
-        for name, found in (("thickness", thickness), ("slant", slant))
+        (judged - test.characteristics[name]).square().mean().sqrt()
+        for name, judged in (("thickness", thickness), ("slant", slant))
     ]
     print(f"judges on test glyphs: {(digit == known).double().mean():.1%} of the classes right, thickness within")
     print(f"{errors[0]:.2f} and slant within {errors[1]:.2f} standard deviations (root mean square)\n")
@@ -111,8 +111,8 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     print(row("test glyphs of a 3, of all that is asked", judge(images[known == 3]), tuple(ASKED)))
     for name in ("digit-3", "thick"):
-        drawn = model.sample(options.number, name, temperature=options.temperature, seed=0)
-        print(row(f"samples of {name}", judge(drawn), tuple(ASKED)), flush=True)
+        samples = model.sample(options.number, name, temperature=options.temperature, seed=0)
+        print(row(f"samples of {name}", judge(samples), tuple(ASKED)), flush=True)
     rows = composed(model, judge, number=options.number, temperature=options.temperature)
     print(*(line for line, _ in rows), "", *(note for _, note in rows), sep="\n")
 

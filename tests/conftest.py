@@ -3,8 +3,9 @@
 import pytest
 import torch
 from extra_plugin import offered
+from parts_offered import core_alone, parts
 
-__all__ = ["offered"]
+__all__ = ["core_alone", "offered", "parts"]
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,15 +16,13 @@ from torch import Tensor, nn
 
 from tzk_core import implementations
 from tzk_core.build import _resolve, build_flow, build_knowledge
-from tzk_core.errors import TzkError
+from tzk_core.errors import Note, TzkError
 from tzk_core.implementations import offers, use_implementations
 from tzk_core.model import TzK
 from tzk_core.parts import FlowParts
 from tzk_core.plugins import (
     FlowLayer,
     Implementation,
-    NameClash,
-    PartNotLoadable,
     PluginRecord,
     Registry,
     registry,
@@ -113,7 +112,7 @@ def test_parts_say_who_made_every_layer_and_survive_json() -> None:
 def test_parts_hold_the_defaults_of_today() -> None:
     parts = build_flow((1, 4, 4), tile=2, steps=1).parts
     assert parts is not None and parts.recipe is not None
-    defaults = {"alpha": 1e-6, "initialisation": "identity", "knee": 1.0}
+    defaults = {"alpha": 1e-6, "initialisation": "identity", "knee": 1.0, "domain": "levels"}
     assert parts.recipe.arguments == {"steps": 1, "tile": 2, **defaults}
     part = build_knowledge("gaussian", (4,)).part
     assert part is not None and part.arguments == {"characteristics": 2, "hidden": 70, "layers": 4}
@@ -190,7 +189,7 @@ def test_torch_nn_itself_may_be_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"base": "logistik"}, "one of gaussian, logistic; got 'logistik'; did you mean 'logistic'"),
+        ({"base": "logistik"}, "no base distribution is called 'logistik'; did you mean 'logistic'"),
         ({"recipe": "papre"}, "no flow recipe is called 'papre'; did you mean 'paper'"),
         ({"stepz": 3}, "flow recipe 'paper': .*unexpected keyword argument 'stepz'"),
         ({"layers": [{"type": "symlog"}], "steps": 3}, "takes no recipe's arguments; got steps"),
@@ -242,8 +241,8 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Implementation]]:
     yield specs
 
 
-def kinds(module: nn.Module) -> set[type]:
-    return {type(each) for each in module.modules()}
+def layer_types(module: nn.Module) -> set[type]:
+    return {type(part) for part in module.modules()}
 
 
 def model_of_the_paper() -> TzK:
@@ -260,8 +259,8 @@ def test_an_implementation_takes_the_place_of_its_layer_everywhere(offered: list
     optimizer = torch.optim.Adam(model.parameters())
     offered += [spec("symlog", "FusedSymLog"), spec("affine", "FusedAffine")]
     model.to("cpu")
-    assert {FusedSymLog, FusedAffine} <= kinds(model.flow) & kinds(model.find("a"))
-    assert not {SymLog, Affine} & kinds(model)
+    assert {FusedSymLog, FusedAffine} <= layer_types(model.flow) & layer_types(model.find("a"))
+    assert not {SymLog, Affine} & layer_types(model)
     after = model.state_dict()
     assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
     assert torch.equal(model.log_prob(T, "a"), plain)
@@ -359,7 +358,7 @@ def test_an_implementation_says_why_it_is_not_used(
         spec("symlog", "Nowhere"),
     ]
     monkeypatch.setattr(FusedPair, "reason", "it is Sunday")
-    described = {each["name"]: each for each in (offer.described() for offer in offers())}
+    described = {value["name"]: value for value in (offer.described() for offer in offers())}
     assert described["fused/pair"]["reason"] == "it is Sunday" and not described["fused/pair"]["used"]
     assert "no flow layer is called 'no-such-layer'" in described["fused/fused-no-such-layer"]["reason"]
     assert "cannot be loaded" in described["fused/fused-symlog"]["reason"]
@@ -374,23 +373,125 @@ def test_an_implementation_says_why_it_is_not_used(
 def test_another_device_leaves_the_model_as_it_is(offered: list[Implementation]) -> None:
     offered.append(spec("symlog", "FusedSymLog", device="cuda"))
     model = model_of_the_paper().to("cpu")
-    assert SymLog in kinds(model) and FusedSymLog not in kinds(model)
+    assert SymLog in layer_types(model) and FusedSymLog not in layer_types(model)
     use_implementations(model, "cuda")
-    assert SymLog not in kinds(model) and FusedSymLog in kinds(model)
+    assert SymLog not in layer_types(model) and FusedSymLog in layer_types(model)
 
 
-def test_what_is_wrong_with_an_implementation_is_said(offered: list[Implementation]) -> None:
-    offered[:] = [spec("affine", "OtherAffine")]
-    with pytest.raises(TzkError, match=r"'fused/fused-affine' \(tzk-plugin-fused 1.0\) has the parameters .*more"):
-        use_implementations(model_of_the_paper(), "cpu")
-    offered[:] = [spec("affine", "Nowhere")]
-    with pytest.raises(PartNotLoadable, match="'fused-affine'"):
-        use_implementations(model_of_the_paper(), "cpu")
-    offered[:] = [spec("affine", "FusedAffine"), spec("affine", "FusedAffine", name="again")]
-    with pytest.raises(NameClash, match="several implementations"):
-        use_implementations(model_of_the_paper(), "cpu")
-    offered[:] = [spec("no-such-layer", "FusedAffine")]
-    use_implementations(model_of_the_paper(), "cpu")
+class DeniedAffine(Affine):
+    """Has a reason against its use that is an accident."""
+
+    @staticmethod
+    def unusable(device: str) -> str:
+        raise KeyboardInterrupt
+
+
+class NoReasonAffine(Affine):
+    """Returns None, as a function does that forgets to return."""
+
+    @staticmethod
+    def unusable(device: str) -> None:
+        return None
+
+
+class RenamedAffine(Affine):
+    """Has another name for an argument of its layer."""
+
+    def __init__(self, shape: tuple[int, ...], limit: float = 8.0) -> None:
+        super().__init__(shape, limit)
+
+
+class RaisingAffine(Affine):
+    """Cannot be built."""
+
+    def __init__(self, shape: tuple[int, ...], bound: float = 8.0) -> None:
+        raise RuntimeError("no memory on the card")
+
+
+class RaisingPair(FusedPair):
+    """Several layers, and cannot be built."""
+
+    def __init__(self) -> None:
+        raise SystemExit("no card")
+
+
+FAULTS = {
+    "OtherAffine": r"it has the parameters .*more",
+    "Nowhere": r"'fused-affine'.*cannot be loaded.*Nowhere",
+    "DeniedAffine": r"its unusable\(\) raises KeyboardInterrupt",
+    "RenamedAffine": "its constructor should take shape, bound",
+    "RaisingAffine": r"RuntimeError: no memory on the card \(.*test_build.py, line",
+}
+
+
+@pytest.mark.parametrize("target", FAULTS)
+def test_an_implementation_that_is_wrong_costs_no_run_and_is_said_once(
+    offered: list[Implementation], monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(implementations, "_noted", set())
+    monkeypatch.setattr(implementations, "_failures", {})
+    model, T = model_of_the_paper(), torch.rand(3, 1, 4, 4)
+    plain = model.log_prob(T, "a")
+    offered[:] = [spec("affine", target), spec("symlog", "FusedSymLog")]
+    with pytest.warns(Note, match=rf"'fused/fused-affine' \(tzk-plugin-fused 1.0\) is not used.*{FAULTS[target]}"):
+        use_implementations(model, "cpu")
+    assert Affine in layer_types(model) and FusedSymLog in layer_types(model) and SymLog not in layer_types(model)
+    assert torch.equal(model.log_prob(T, "a"), plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Note)
+        use_implementations(model, "cpu")
+    described = {each["name"]: each for each in (offer.described() for offer in offers())}
+    assert not described["fused/fused-affine"]["used"] and described["fused/fused-affine"]["reason"]
+    assert described["fused/fused-symlog"]["used"]
+
+
+def test_of_two_implementations_of_a_layer_none_is_used(
+    offered: list[Implementation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(implementations, "_noted", set())
+    model = model_of_the_paper()
+    offered[:] = [
+        spec("affine", "FusedAffine"),
+        Implementation("again", f"{__name__}:FusedAffine", "a stand-in", "tzk/affine", "cpu"),
+    ]
+    with pytest.warns(Note, match="'fused/again' and 'fused/fused-affine': name the plugins to use in TZK_PLUGINS"):
+        use_implementations(model, "cpu")
+    assert Affine in layer_types(model) and FusedAffine not in layer_types(model)
+    monkeypatch.setattr(FusedAffine, "unusable", staticmethod(lambda device: "it is Sunday"), raising=False)
+    with warnings.catch_warnings():  # neither can be used, so that there is nothing to choose
+        warnings.simplefilter("error", Note)
+        use_implementations(model, "cpu")
+    assert {offer.reason for offer in offers()} == {"it is Sunday"}
+
+
+def test_none_is_no_reason_against_an_implementation(offered: list[Implementation]) -> None:
+    offered[:] = [spec("affine", "NoReasonAffine")]
+    model = model_of_the_paper().to("cpu")
+    assert NoReasonAffine in layer_types(model)
+    assert offers()[0].described()["used"] and offers()[0].described()["reason"] == ""
+
+
+def test_an_implementation_for_a_device_that_is_not_here_is_not_used(
+    offered: list[Implementation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered[:] = [spec("affine", "FusedAffine", device="cuda")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert offers()[0].described()["used"] is False
+    assert offers()[0].reason == "torch finds no cuda device here"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert offers()[0].described()["used"] is True
+
+
+def test_several_layers_stay_as_they_are_where_what_computes_them_at_once_cannot_be_built(
+    offered: list[Implementation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(implementations, "_noted", set())
+    monkeypatch.setattr(implementations, "_failures", {})
+    model = model_of_the_paper()
+    offered[:] = [Implementation("pair", f"{__name__}:RaisingPair", "a stand-in", "affine symlog", "cpu")]
+    with pytest.warns(Note, match="SystemExit: no card"):
+        use_implementations(model, "cpu")
+    assert model.flow.transform.runs == ()
 
 
 def test_the_arguments_of_a_layer_are_kept_through_copies() -> None:

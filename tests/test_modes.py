@@ -20,8 +20,9 @@ from tzk_core.objective import Wording
 from tzk_core.observations import Observations
 from tzk_core.testing.expectations import NotConforming
 from tzk_core.testing.knowledge import check_knowledge
+from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 RESIDUAL: dict[str, Any] = {"callable": "nflows.nn.nets:ResidualNet", "hidden_features": 8, "num_blocks": 1}
 FLOWS: dict[str, list[dict[str, Any]]] = {
@@ -100,7 +101,9 @@ def test_the_flow_trains_within_a_step_and_no_longer(layers: list[dict[str, Any]
     seen: list[tuple[bool, bool]] = []
 
     def stop(*_: Any) -> None:
-        seen.append((model.flow.transform.training, any(kind.training for _, kind in model.named_knowledge())))
+        seen.append(
+            (model.flow.transform.training, any(knowledge.training for _, knowledge in model.named_knowledge()))
+        )
         if len(seen) > 2:
             raise KeyboardInterrupt
 
@@ -251,12 +254,12 @@ def test_the_kit_refuses_knowledge_that_has_modes() -> None:
 def test_modes_come_back_whatever_is_raised() -> None:
     module = nn.Sequential(nn.Linear(1, 1).train(), nn.Dropout().eval())
     module[1].eval()
-    before = [each.training for each in module.modules()]
+    before = [part.training for part in module.modules()]
     with pytest.raises(ValueError, match="here"), evaluating(module):
         assert not training_modules(module)
         raise ValueError("here")
-    assert [each.training for each in module.modules()] == before
+    assert [part.training for part in module.modules()] == before
     with pytest.raises(ValueError, match="here"), training(module):
-        assert all(each.training for each in module.modules())
+        assert all(part.training for part in module.modules())
         raise ValueError("here")
     assert not training_modules(module)

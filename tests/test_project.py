@@ -1,7 +1,8 @@
-"""The core and its plugins are released together: one version, one licence, and each plugin fits this core alone."""
+"""The core and its plugins have one version and one licence, and docstrings are short."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -39,13 +40,16 @@ def test_every_distribution_has_the_version_and_the_licence_of_the_core(folder: 
 def test_every_plugin_asks_for_this_minor_version_of_the_core_and_of_its_siblings(folder: Path) -> None:
     """`tzk` alone would get a stranger's program from the package index."""
     own = project(folder)
-    wanted = [*own["dependencies"], *(each for extra in own["optional-dependencies"].values() for each in extra)]
-    ours = [each for each in wanted if each.startswith("tzk")]
+    wanted = [
+        *own["dependencies"],
+        *(requirement for extra in own["optional-dependencies"].values() for requirement in extra),
+    ]
+    ours = [requirement for requirement in wanted if requirement.startswith("tzk")]
     major, minor, _ = numbers(project()["version"])
     assert own["name"] == folder.name
     assert f"tzk-core>={major}.{minor},<{major}.{minor + 1}" in own["dependencies"]
-    for each in ours:
-        assert re.fullmatch(rf"tzk-[a-z-]+>={major}\.{minor},<{major}\.{minor + 1}", each), each
+    for requirement in ours:
+        assert re.fullmatch(rf"tzk-[a-z-]+>={major}\.{minor},<{major}\.{minor + 1}", requirement), requirement
 
 
 def test_the_citation_and_the_changelog_are_of_this_version() -> None:
@@ -53,3 +57,62 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert released[0] == version and released == sorted(released, key=numbers, reverse=True)
+
+
+PLAIN_ROOMS = [
+    "config",
+    "data",
+    "distributions",
+    "knowledge",
+    "model",
+    "objective",
+    "recipes",
+    "settings",
+    "transforms",
+]
+PLAIN_FILES = sorted(
+    [*ROOT.glob("tzk_core/*.py"), *ROOT.glob("benchmarks/*.py")]
+    + [file for room in PLAIN_ROOMS for file in ROOT.glob(f"tzk_core/{room}/*.py")]
+)
+LONGEST_FIRST_LINE, LONGEST_SENTENCE = 20, 35
+
+
+def words(text: str) -> int:
+    return sum(bool(re.search(r"\w", word)) for word in text.split())
+
+
+def sentences(docstring: str) -> list[str]:
+    """Its sentences; items of lists, and entries such as `name: what it is`, are sentences of their own."""
+    pieces = re.split(r"\n\s*\n|\n(?=\s*(?:- |\w[\w, ]*: ))|\n(?=\s*\w+:\n)", docstring)
+    return [text for piece in pieces for text in re.split(r"(?<=[.!?])\s", " ".join(piece.split()))]
+
+
+def docstrings(source: str) -> list[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def too_long(docstring: str) -> list[str]:
+    first = docstring.splitlines()[0]
+    wordy = [text for text in sentences(docstring) if words(text) > LONGEST_SENTENCE]
+    return wordy + [first] * (words(first) > LONGEST_FIRST_LINE)
+
+
+def test_a_long_sentence_and_a_long_first_line_are_seen() -> None:
+    word, many = "word ", LONGEST_SENTENCE + 1
+    assert too_long(f"Short.\n\n{word * many}.") and too_long(f"{word * (LONGEST_FIRST_LINE + 1)}.")
+    assert not too_long(f"Short.\n\n{word * (many - 1)}. {word * (many - 1)}.")
+    assert not too_long(f"Short.\n\nArgs:\n    x: {word * (many - 2)}\n    y: {word * (many - 2)}")
+
+
+@pytest.mark.parametrize("file", PLAIN_FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_docstrings_have_short_first_lines_and_sentences(file: Path) -> None:
+    assert [text for docstring in docstrings(file.read_text(encoding="utf-8")) for text in too_long(docstring)] == []
+
+
+def test_the_directory_lists_every_plugin_of_this_repository() -> None:
+    listed = re.findall(
+        r"^\| `(tzk-plugin-[a-z-]+)` \|", (ROOT / "docs/plugins-directory.md").read_text(), re.MULTILINE
+    )
+    assert listed == [folder.name for folder in PLUGINS]

@@ -70,7 +70,7 @@ def test_the_histogram_baseline_against_counting() -> None:
         for row in range(2):
             for column in range(2):
                 level = image[0, row, column]
-                count = sum(int(each[0, row, column] == level) for each in train)
+                count = sum(int(value[0, row, column] == level) for value in train)
                 expected -= math.log2((count + 0.1) / (30 + 0.4))
         assert its_bits.item() == pytest.approx(expected)
 

@@ -65,7 +65,7 @@ def test_a_config_that_requires_the_core_by_any_of_its_names_has_it(name: str) -
 
 def formerly(part: Part) -> Part:
     """The part as version 0.1 wrote it, with those in its arguments."""
-    arguments = {key: formerly(each) if isinstance(each, Part) else each for key, each in part.arguments.items()}
+    arguments = {key: formerly(value) if isinstance(value, Part) else value for key, value in part.arguments.items()}
     distribution = "tzk" if part.plugin == "tzk" else part.distribution
     return replace(part, distribution=distribution, version="0.1.0", arguments=arguments)
 
@@ -79,9 +79,9 @@ def made(*, former: bool, names: Iterable[str] = ("a", "b")) -> TzK:
     if former:
         assert model.flow.parts is not None
         model.flow.parts = replace(model.flow.parts, layers=tuple(map(formerly, model.flow.parts.layers)))
-        for _, kind in model.named_knowledge():
-            assert kind.part is not None
-            kind.part = formerly(kind.part)
+        for _, knowledge in model.named_knowledge():
+            assert knowledge.part is not None
+            knowledge.describe_as(part=formerly(knowledge.part))
     return model
 
 
@@ -92,8 +92,8 @@ def saved(folder: Path, model: TzK) -> Path:
 
 def distributions(model: TzK) -> set[str]:
     assert model.flow.parts is not None
-    parts = [*model.flow.parts.layers, *(kind.part for _, kind in model.named_knowledge() if kind.part)]
-    return {each.distribution for part in parts for each in part.within()}
+    parts = [*model.flow.parts.layers, *(knowledge.part for _, knowledge in model.named_knowledge() if knowledge.part)]
+    return {inner.distribution for part in parts for inner in part.within()}
 
 
 def test_a_checkpoint_that_names_the_former_distribution_opens_and_is_the_same_model(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_names_the_former_distribution_opens_and_is_the_same_m
     T = torch.linspace(-1, 1, 12).view(3, 4)
     for name in (None, "a", "b"):
         assert torch.equal(one.log_prob(T, name), other.log_prob(T, name))
-    assert [each["distribution"] for each in list_knowledge(old)] == ["tzk-core", "tzk-core"]
+    assert [entry["distribution"] for entry in list_knowledge(old)] == ["tzk-core", "tzk-core"]
 
 
 def test_knowledge_that_names_the_former_distribution_goes_from_run_to_run_unchanged(tmp_path: Path) -> None:

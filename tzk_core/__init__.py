@@ -1,4 +1,4 @@
-"""TzK: one normalizing flow shared by several data sets, and knowledge types that make it a family of conditionals.
+"""TzK: a normalizing flow shared by data sets, and knowledge types that make it conditional.
 
     import tzk_core
     model = tzk_core.load("runs/joint-...")

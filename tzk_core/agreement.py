@@ -1,4 +1,4 @@
-"""Whether a model computes the same with and without the implementations that plugins bring, such as fused kernels."""
+"""Whether a model computes the same with and without plugins' implementations, such as fused kernels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ TOLERANCE = 1e-5
 
 
 def agreement(plain: TzK, other: TzK, n: int = 64, *, seed: int = 0) -> dict[str, float]:
-    """The relative difference of log p(T), z, the gradient of the mean of log p(T), and T from z, on `n` samples of
-    `plain`: the norm of the difference over that of what `plain` has. Both models are on one device and of one type.
+    """Relative differences of log p(T), its gradient, z, and T from z.
+
+    The gradient is that of the mean of log p(T). Differences are taken on `n` samples of `plain`: the norm of the
+    difference over the norm of `plain`'s result. Both models are on one device and of one type.
     """
     T = _inside(plain, plain.sample(n, seed=seed))
     ours, theirs = (_computed(model, T) for model in (plain, other))
@@ -21,14 +23,17 @@ def agreement(plain: TzK, other: TzK, n: int = 64, *, seed: int = 0) -> dict[str
 
 
 def as_it_is(model: TzK, device: torch.device, dtype: torch.dtype) -> TzK:
-    """The model on a device, its layers as they are: plugins' implementations are taken up by `TzK.to` itself."""
+    """The model on a device with its own layers.
+
+    `TzK.to` alone would take up plugins' implementations.
+    """
     for part in model.children():
         part.to(device, dtype)
     return model
 
 
 def _inside(model: TzK, T: Tensor) -> Tensor:
-    """The samples, kept off the edges of [0, 1] where rounding has put some of them outside the flow's domain."""
+    """The samples, moved inside [0, 1], which rounding may have put them outside of."""
     with torch.no_grad():
         _, logabsdet = model.flow.encode(T)
     return T if logabsdet.isfinite().all() else T.clamp(1e-3, 1 - 1e-3)
@@ -46,5 +51,5 @@ def _computed(model: TzK, T: Tensor) -> dict[str, Tensor]:
     return {"log p(T)": log_prob, "z": z, "gradient": torch.cat(gradients), "T from z": restored}
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).detach().double().norm() / expected.detach().double().norm().clamp_min(1e-300))
+def _difference(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).detach().double().norm() / expected.detach().double().norm().clamp_min(1e-300))

@@ -14,22 +14,22 @@ from typing import Any
 import torch
 from nflows.transforms.base import Transform
 
+from tzk_core.callables import is_allowed
 from tzk_core.distributions.base import Reparametrised
-from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
-from tzk_core.errors import TzkError, nearest
+from tzk_core.domain import AUTO, without_data
+from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow
 from tzk_core.parts import FlowParts, Part
-from tzk_core.plugins import FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
+from tzk_core.plugins import Base, FlowLayer, FlowRecipe, KnowledgeType, Spec, registry
+from tzk_core.plugins.builtin import BUILTIN
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
+from tzk_core.version import CORE_PLUGIN
 
-BASES: dict[str, type[Reparametrised]] = {"gaussian": StandardGaussian, "logistic": StandardLogistic}
 MOST_DIMS = 2**24
 """Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
-
-CALLABLES = ("nflows", "torch.nn")
-"""Where a `{ callable = "module:name" }` in the arguments of a layer may point: these modules and those in them."""
 
 TENSORS = ("permutation",)
 """Arguments of nflows' constructors that want a tensor, which TOML writes as a list."""
@@ -40,28 +40,37 @@ def build_flow(
     recipe: str = "paper",
     layers: Sequence[Mapping[str, Any]] | None = None,
     *,
-    base: str = "gaussian",
+    base: str | Mapping[str, Any] = "gaussian",
     seed: int = 0,
-    **arguments: Any,
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> SharedFlow:
     """A shared flow over observations of one shape, from a recipe or layers.
 
     Args:
         recipe: the registered name.
         layers: tables, each with a registered name as `type` and its arguments beside it. nflows transforms take those
-            of their constructor, where `features` may be left out. A layer inside another is such a table again.
-        base: one of `BASES`.
+            of their constructor, where `features` may be left out. A layer inside another is such a table again. An
+            argument called `type` is in a table of its own, {"type": ..., "arguments": {"type": ...}}.
+        base: the registered name of the latent's density, or a table with it as `type` and its arguments beside it.
         seed: of random starting values.
-        arguments: the recipe's.
+        arguments: the recipe's, of any name. `more` are its arguments too, whose names this function does not have.
+            Those that take the `domain` of the data (`tzk_core.domain`) expect dequantised grey levels of images, and
+            real numbers of any other shape, unless it is passed.
 
     Raises `TzkError` for names and arguments that do not fit.
     """
+    arguments = _joined(f"the recipe {recipe!r}", arguments, more)
+    density = _base(base)
     if layers is None:
-        parts = FlowParts(tuple(shape), base, recipe=_part(FlowRecipe, recipe, arguments))
+        part = _part(FlowRecipe, recipe, arguments)
+        if part.arguments.get("domain") == AUTO:  # a checkpoint says which it was
+            part = replace(part, arguments={**part.arguments, "domain": without_data(shape)})
+        parts = FlowParts(tuple(shape), density, recipe=part)
     else:
         if arguments:
             raise TzkError(f"a flow of layers takes no recipe's arguments; got {', '.join(sorted(arguments))}")
-        parts = FlowParts(tuple(shape), base, layers=tuple(_part_of_table(table) for table in layers))
+        parts = FlowParts(tuple(shape), density, layers=tuple(_part_of_table(table) for table in layers))
     return rebuild_flow(parts, seed)
 
 
@@ -69,10 +78,9 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     """The flow that `parts` describe, with fresh weights."""
     if math.prod(parts.shape) > MOST_DIMS:
         raise TzkError(f"expected at most {MOST_DIMS:,} dimensions; got {parts.shape}: make observations smaller")
-    if (base := parts.base) not in BASES:
-        raise TzkError(f"the base of a flow is one of {', '.join(BASES)}; got {base!r}{nearest(base, BASES)}")
     recipe = _upgraded(FlowRecipe, parts.recipe) if parts.recipe else None
-    parts = replace(parts, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
+    base = _upgraded(Base, parts.base) if isinstance(parts.base, Part) else parts.base
+    parts = replace(parts, base=base, recipe=recipe, layers=tuple(_upgraded(FlowLayer, part) for part in parts.layers))
     with seeded(seed, "flow"):
         if parts.recipe is not None:
             transform = _call(FlowRecipe, parts.recipe, parts.shape)
@@ -81,16 +89,28 @@ def rebuild_flow(parts: FlowParts, seed: int = 0) -> SharedFlow:
     latent_shape = output_shape(transform, parts.shape)
     if math.prod(latent_shape) != math.prod(parts.shape):
         raise TzkError(f"a flow keeps the number of dimensions; this one takes {parts.shape} to {latent_shape}")
-    return SharedFlow(parts.shape, transform, BASES[parts.base](latent_shape), parts=parts)
+    with seeded(seed, "base"):
+        density = _density(base, latent_shape)
+    return SharedFlow(parts.shape, transform, density, parts=parts)
 
 
 def build_knowledge(
-    type: str, latent_shape: Sequence[int], seed: int = 0, *, name: str = "", **arguments: Any
+    type: str,
+    latent_shape: Sequence[int],
+    seed: int = 0,
+    *,
+    name: str = "",
+    arguments: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Knowledge:
     """A knowledge type by its registered name, over a latent of shape `latent_shape`.
 
     Its starting values derive from (`seed`, `name`), so that another knowledge type's do not move them.
+
+    Args:
+        arguments: its own, of any name. `more` are its arguments too, whose names this function does not have.
     """
+    arguments = _joined(f"the knowledge type {type!r}", arguments, more)
     return rebuild_knowledge(_part(KnowledgeType, type, arguments), latent_shape, seed=seed, name=name)
 
 
@@ -99,7 +119,12 @@ def rebuild_knowledge(part: Part, latent_shape: Sequence[int], *, seed: int = 0,
     part = _upgraded(KnowledgeType, part)
     with seeded(seed, "knowledge", name):
         knowledge = _call(KnowledgeType, part, tuple(latent_shape))
-    knowledge.initialise(stream(seed, "initialise", name))
+    try:
+        knowledge.initialise(stream(seed, "initialise", name))
+    except TzkError:
+        raise
+    except Exception as error:
+        raise _faulty(KnowledgeType, part, error) from error
     knowledge.describe_as(part=replace(part, state_version=getattr(knowledge, "state_version", 1)))
     return knowledge.eval()
 
@@ -177,12 +202,41 @@ def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Par
 
 def _upgraded(spec_type: type[Spec], part: Part) -> Part:
     """The part with arguments and state of an older version upgraded to the installed one."""
-    target = registry().find(spec_type, part.qualified_name).load()
-    version, arguments = getattr(target, "state_version", 1), part.arguments
+    registered = registry().find(spec_type, part.qualified_name)
+    target, arguments = registered.load(), part.arguments
+    version = getattr(target, "state_version", 1)
     upgrade = getattr(target, "upgrade_arguments", None)
     if upgrade is not None and part.state_version < version:
-        arguments = upgrade(dict(arguments), part.state_version)
+        outcome = isolated(lambda: upgrade(dict(arguments), part.state_version))
+        if outcome.error is not None:
+            raise _faulty(spec_type, part, outcome.error, where="upgrade_arguments ") from outcome.error
+        arguments = outcome.value
+        if not isinstance(arguments, Mapping):
+            which, got = f"{spec_type.kind} {part.name!r} ({registered.source})", type(arguments).__name__
+            raise TzkError(f"{which}: upgrade_arguments should return a table; got {got}")
     return replace(part, state_version=version, arguments=arguments)
+
+
+def _base(base: str | Mapping[str, Any]) -> str | Part:
+    """The density of a latent as a checkpoint has it: the name alone of the core's, which take no arguments."""
+    table = {"type": base} if isinstance(base, str) else dict(base)
+    if "type" not in table:
+        raise TzkError(f"the base of a flow is its registered name, or a table with it as `type`; got {table}")
+    part = _part(Base, table.pop("type"), table)
+    return part.name if part.plugin == CORE_PLUGIN and not part.arguments else part
+
+
+def _density(base: str | Part, latent_shape: tuple[int, ...]) -> Reparametrised:
+    """The density that `base` describes, over a latent of this shape."""
+    part = _part(Base, f"{CORE_PLUGIN}/{base}", {}) if isinstance(base, str) else base
+    density = _call(Base, part, latent_shape)
+    if not isinstance(density, Reparametrised) or density.shape != latent_shape:
+        got = f"{type(density).__name__} of {getattr(density, 'shape', 'no shape')}"
+        raise TzkError(
+            f"base distribution {part.name!r} of {part.distribution} is expected as a Reparametrised of "
+            f"{latent_shape}; got {got}"
+        )
+    return density
 
 
 def _part_of_table(table: Mapping[str, Any]) -> Part:
@@ -191,7 +245,17 @@ def _part_of_table(table: Mapping[str, Any]) -> Part:
         name = arguments.pop("type")
     except KeyError:
         raise TzkError(f"a layer is a table with its registered name as `type`; got {dict(table)}") from None
-    return _part(FlowLayer, name, arguments)
+    own = arguments.pop("arguments", None)
+    if own is not None and not isinstance(own, Mapping):
+        raise TzkError(f"the arguments of layer {name!r} are expected as a table; got {own!r}")
+    return _part(FlowLayer, name, _joined(f"the layer {name!r}", own, arguments))
+
+
+def _joined(what: str, arguments: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a part, by table and by keyword."""
+    if twice := sorted((arguments or {}).keys() & more):
+        raise TzkError(f"{what} got {', '.join(twice)} twice: once in `arguments`, once beside it")
+    return {**(arguments or {}), **more}
 
 
 def _with_parts(value: Any) -> Any:
@@ -228,13 +292,24 @@ def _call(spec_type: type[Spec], part: Part, shape: tuple[int, ...]) -> Any:
     try:
         arguments |= {name: _order(name, arguments[name]) for name in TENSORS if name in arguments.keys() & parameters}
         made = target(**arguments)
-    except TzkError:
+    except (TzkError, KeyboardInterrupt):
         raise
-    except Exception as error:  # plugins and nflows raise, and assert, whatever they like
-        raise TzkError(f"{spec_type.kind} {part.name!r}: {error or type(error).__name__}") from error
+    except BaseException as error:  # plugins and nflows raise, and assert, whatever they like
+        raise _faulty(spec_type, part, error) from error
+    if made is None:
+        raise TzkError(f"{spec_type.kind} {part.name!r} ({part.distribution}) should return what it builds; got None")
     if spec_type is FlowLayer and not hasattr(made, "arguments"):
         made.arguments = arguments  # for `implementations`, as the core's own layers keep them
     return made
+
+
+def _faulty(spec_type: type[Spec], part: Part, error: BaseException, *, where: str = "") -> TzkError:
+    """The error for what a part raised, with its plugin unless that is the core's."""
+    which = f"{spec_type.kind} {part.name!r}"
+    if part.plugin in BUILTIN:
+        return TzkError(f"{which}: {where}{error or type(error).__name__}")
+    registered = registry().find(spec_type, part.qualified_name)
+    return TzkError(f"{which} ({registered.source}): {where}{worded(error, registered.package)}")
 
 
 def _order(name: str, value: Any) -> torch.Tensor:
@@ -277,10 +352,10 @@ def _resolve(value: Any, shape: tuple[int, ...]) -> Any:
 def _callable(target: Any) -> Callable[..., Any]:
     """The function called "module:name".
 
-    Only modules in `CALLABLES` are allowed, so that opening a model runs nothing else.
+    Only modules in `callables.CALLABLES` are allowed, so that opening a model runs nothing else.
     """
     module, _, attribute = str(target).partition(":")
-    if not any(module == name or module.startswith(name + ".") for name in CALLABLES) or not attribute:
+    if not is_allowed(target):
         raise TzkError(f"a callable is written 'module:name', its module under nflows or torch.nn; got {target!r}")
     try:
         function = getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""The root of every error that TzK raises for a person to read, and the names that such errors suggest."""
+"""The root of TzK's errors for people, and the names that such errors suggest."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Iterable
 
 
 class TzkError(Exception):
-    """Something that the user can put right. The command line prints it as one line and exits with status 2.
+    """Something that the user can put right.
 
-    The message says what was expected, what came, where, and what to do next.
+    The message says what was expected, what came, where, and what to do next. The command line prints it as one line
+    and exits with status 2.
     """
 
 
 class Note(UserWarning):
-    """Something that went another way than one may think, and went well. The command line prints it as one line."""
+    """Something that went well in another way than one may think.
+
+    The command line prints it as one line.
+    """
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`"; did you mean 'x' or 'y'?"` for the (at most three) candidates that `name` resembles, else `""`."""
+    """`"; did you mean 'x' or 'y'?"` for at most three candidates like `name`, else `""`."""
     import difflib  # only errors need it
 
     lowered = {candidate.lower(): candidate for candidate in sorted(set(candidates), reverse=True)}

@@ -1,4 +1,4 @@
-"""Files that others made: regular ones alone are opened, since a pipe or a device may never end."""
+"""Files that others made: regular ones alone are opened, as a pipe may never end."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ class NotRegular(TzkError):
 
 
 def check_regular(path: Path) -> None:
-    """Raises `NotRegular` unless the path, links followed, is a regular file, and OSError where nothing is there."""
+    """Raise `NotRegular` unless the path, links followed, is a regular file.
+
+    Raises:
+        OSError: where nothing is there.
+    """
     mode = os.stat(path).st_mode
-    for is_kind, kind in _KINDS:
-        if is_kind(mode):
+    for is_type, kind in _KINDS:
+        if is_type(mode):
             raise NotRegular(path, kind)
 
 

@@ -1,27 +1,44 @@
-"""Puts the implementations that plugins bring for a kind of device, such as fused kernels, in the place of layers."""
+"""Put plugins' implementations for a type of device, such as fused kernels, in the place of layers.
+
+An implementation that cannot be used, for whatever reason, costs speed and no run: its layers compute as they are.
+"""
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from tzk_core.errors import TzkError
+from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import FlowLayer, Implementation, PartNotLoadable, Registered, UnknownPart, registry
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.transforms.composite import Composite, Run
+
+_failures: dict[Any, str] = {}
+"""Targets that failed in the place of a layer, and how."""
+
+_noted: set[str] = set()
+"""Faults that were said, each once."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """An implementation of a layer, or of several that follow one another, and the reason why it is not used; "" where
-    it is. `target` and `layers`, their classes, are there where it is used."""
+    """An implementation of a layer, or of several in a row, and why it is not used.
+
+    reason: "" where it is used. fault: whether that is something to put right.
+    target, layers: its class and those of the layers, where it is used.
+    """
 
     part: Registered
     spec: Implementation
     reason: str = ""
+    fault: bool = False
     target: Any = None
     layers: tuple[type, ...] = ()
 
@@ -39,100 +56,177 @@ class Offer:
 
 
 def use_implementations(module: nn.Module, device: str) -> None:
-    """Replaces, within `module`, what has an implementation for `device` ("cuda") that says nothing against its use.
+    """Replace, within `module`, whatever has an implementation that is usable on `device`.
 
     A single layer is replaced by one that is built with its arguments and takes over its parameters and buffers
-    themselves, so that the state dict stays as it is and an optimiser goes on. Several that follow one another in a
-    `Composite` stay where they are; the composite computes them at once (`Run`). Raises `TzkError` if an implementation
-    cannot be imported, has other parameters than its layer, or is one of several.
+    themselves. So the state dict stays as it is, and an optimiser goes on. Several layers in a row of a `Composite`
+    stay where they are; the composite computes them at once (`Run`). Where an implementation cannot be imported, has
+    other arguments or parameters than its layer, or is one of several, the layer stays, with a `Note`.
     """
-    used = [offer for offer in _offers(device) if not offer.reason]
+    offered = _offers(device)
+    used = [offer for offer in offered if not offer.reason]
     runs = sorted((offer for offer in used if len(offer.layers) > 1), key=lambda offer: -len(offer.layers))
     alone = {offer.layers[0]: offer for offer in used if len(offer.layers) == 1}
     in_runs: set[int] = set()
-    for each in module.modules():
-        if isinstance(each, Composite):
-            each.runs = _runs(list(each._transforms), runs)
-            in_runs |= {id(layer) for run in each.runs for layer in each.layers_of(run)}
+    for composite in module.modules():
+        if isinstance(composite, Composite):
+            composite.runs = _runs(list(composite._transforms), runs)
+            in_runs |= {id(layer) for run in composite.runs for layer in composite.layers_of(run)}
     for parent in list(module.modules()) if alone else []:
         for name, layer in list(parent._modules.items()):
             found = alone.get(type(layer)) if hasattr(layer, "arguments") and id(layer) not in in_runs else None
-            if layer is not None and found is not None:
-                setattr(parent, name, _in_place_of(layer, found))
+            fresh = None if layer is None or found is None else _in_place_of(layer, found)
+            if fresh is not None:
+                setattr(parent, name, fresh)
+    for offer in map(_as_tried, offered):
+        if offer.fault and offer.reason not in _noted:
+            _noted.add(offer.reason)
+            name = f"the implementation {offer.part.qualified_name!r} ({offer.part.distribution} {offer.part.version})"
+            warnings.warn(Note(f"{name} is not used, and layers compute as they are: {offer.reason}"), stacklevel=2)
 
 
 def offers() -> list[Offer]:
-    """Every implementation that plugins offer, whether it is used on its device and why not. Raises nothing: one that
-    is broken has that as its reason."""
-    found = []
-    for part in registry().all(Implementation):
-        assert isinstance(part.spec, Implementation)
-        try:
-            found.append(_offer(part, part.spec))
-        except TzkError as error:
-            found.append(Offer(part, part.spec, str(error)))
-    return found
+    """Every implementation that plugins offer, whether it is used on its device and why not.
+
+    Raises nothing: one that is broken, or for a device that is not here, has that as its reason.
+    """
+    found = [_as_tried(offer) for offer in _offers()]
+    return [offer if offer.reason else replace(offer, reason=_absent(offer.spec.device)) for offer in found]
 
 
 def places(module: nn.Module, device: str) -> dict[str, int]:
-    """Name of an implementation ("plugin/name") -> in how many places of a module on `device` it computes."""
+    """By implementation ("plugin/name"), in how many places of a module it computes on `device`."""
     counts: Counter[str] = Counter()
     used = {offer.target: offer.part.qualified_name for offer in _offers(device) if not offer.reason}
-    for each in module.modules():
-        if isinstance(each, Composite):
-            counts.update(name for run in each.runs for name in run.names)
-        elif type(each) in used:
-            counts[used[type(each)]] += 1
+    for layer in module.modules():
+        if isinstance(layer, Composite):
+            counts.update(name for run in layer.runs for name in run.names)
+        elif type(layer) in used:
+            counts[used[type(layer)]] += 1
     return dict(counts)
 
 
-def _offers(device: str) -> list[Offer]:
-    """The offers for a kind of device. Raises `PartNotLoadable` and `NameClash`."""
-    parts = registry().all(Implementation)
-    return [
-        _offer(part, part.spec)
-        for part in parts
-        if isinstance(part.spec, Implementation) and part.spec.device == device
-    ]
+def _offers(device: str | None = None) -> list[Offer]:
+    """The offers for a type of device, or for all.
+
+    Of several usable ones for the same layers, none is used.
+    """
+    parts = [(part, part.spec) for part in registry().all(Implementation) if isinstance(part.spec, Implementation)]
+    found = [_offer(part, spec) for part, spec in parts if device in (None, spec.device)]
+    usable: dict[tuple[str, tuple[type, ...]], list[str]] = {}
+    for offer in found:
+        if not offer.reason:
+            usable.setdefault((offer.spec.device, offer.layers), []).append(offer.part.qualified_name)
+    return [_unless_one_of_several(offer, usable.get((offer.spec.device, offer.layers), [])) for offer in found]
+
+
+def _unless_one_of_several(offer: Offer, usable: Sequence[str]) -> Offer:
+    if offer.reason or len(usable) < 2:
+        return offer
+    listed = " and ".join(map(repr, usable))
+    what = f"{offer.spec.layer!r} on {offer.spec.device!r}"
+    reason = f"{what} has several implementations, {listed}: name the plugins to use in TZK_PLUGINS"
+    return replace(offer, reason=reason, fault=True)
 
 
 def _offer(part: Registered, spec: Implementation) -> Offer:
     try:
-        layers = [registry().find(FlowLayer, name) for name in spec.layer.split()]
-        classes = tuple(layer.load() for layer in layers)
+        classes = tuple(registry().find(FlowLayer, name).load() for name in spec.layer.split())
     except (UnknownPart, PartNotLoadable) as error:
         return Offer(part, spec, str(error))  # nothing can have been built from this layer
-    registry().implementation(layers, spec.device)
-    target = part.load()
-    reason = target.unusable(spec.device) if hasattr(target, "unusable") else ""
-    return Offer(part, spec, reason, target, classes)
+    try:
+        target = part.load()
+    except PartNotLoadable as error:
+        return Offer(part, spec, str(error), fault=True)
+    if fault := _constructor_fault(target, classes):
+        return Offer(part, spec, fault, fault=True)
+    unusable = getattr(target, "unusable", None)
+    outcome = isolated(lambda: unusable(spec.device) if unusable else "")
+    if (raised := outcome.error) is not None:
+        own = isinstance(raised, TzkError)
+        reason = str(raised) if own else f"its unusable() raises {worded(raised, part.package)}"
+        return Offer(part, spec, reason, fault=True)
+    reason = outcome.value or ""
+    if not isinstance(reason, str):
+        reason = f"its unusable() should return a text, '' where it can be used; got {type(reason).__name__}"
+        return Offer(part, spec, reason, fault=True)
+    return Offer(part, spec, reason, target=target, layers=classes)
+
+
+def _constructor_fault(target: Any, layers: Sequence[type]) -> str:
+    """Why a target cannot be built with the arguments of its layer, or with none for several; "" if it can."""
+    try:
+        signature = inspect.signature(target)
+        taken = inspect.signature(layers[0]).parameters if len(layers) == 1 else {}
+    except (TypeError, ValueError):  # written in C
+        return ""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [name for name, parameter in taken.items() if parameter.kind not in variadic]
+    try:
+        signature.bind(**dict.fromkeys(names))
+    except TypeError as error:
+        return f"its constructor should take {', '.join(names) or 'no arguments'}, as its layer's does: {error}"
+    return ""
+
+
+def _as_tried(offer: Offer) -> Offer:
+    """The offer with the reason why it failed in the place of a layer, if it did."""
+    failed = _failures.get(offer.target, "") if offer.target is not None else ""
+    return replace(offer, reason=failed, fault=True) if failed and not offer.reason else offer
+
+
+def _absent(device: str) -> str:
+    """That there is no such device here; "" if there is, or nobody can tell."""
+    available = getattr(getattr(torch, device, None), "is_available", None)
+    return "" if available is None or available() else f"torch finds no {device} device here"
 
 
 def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, ...]:
     """From the first layer on, the first of `offered` that fits what follows."""
-    kinds = [type(layer) for layer in layers]
+    types = [type(layer) for layer in layers]
     runs: list[Run] = []
     at = 0
-    while at < len(kinds):
-        fitting = [each for each in offered if tuple(kinds[at : at + len(each.layers)]) == each.layers]
-        if fitting:
-            runs.append(Run(at, at + len(fitting[0].layers), fitting[0].target(), (fitting[0].part.qualified_name,)))
-        at = runs[-1].stop if fitting else at + 1
+    while at < len(types):
+        fitting = [offer for offer in offered if tuple(types[at : at + len(offer.layers)]) == offer.layers]
+        made = [(offer, fused) for offer in fitting if (fused := _tried(offer, offer.target)) is not None]
+        if made:
+            first, fused = made[0]
+            runs.append(Run(at, at + len(first.layers), fused, (first.part.qualified_name,)))
+        at = runs[-1].stop if made else at + 1
     join = getattr(runs[0].fused, "joined", None) if runs else None
     return join(layers, runs) if join else tuple(runs)
 
 
-def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module:
-    fresh: nn.Module = found.target(**layer.arguments)  # type: ignore[arg-type]
-    if set(fresh.state_dict()) != set(layer.state_dict()):
-        part = found.part
-        raise TzkError(
-            f"the implementation {part.qualified_name!r} ({part.distribution} {part.version}) has the parameters "
-            f"{', '.join(fresh.state_dict())}; those of its layer are {', '.join(layer.state_dict())}: "
-            "leave its plugin out by TZK_PLUGINS"
-        )
+def _tried(offer: Offer, make: Any) -> Any:
+    """What `make()` returns; None where it fails, which is the reason of the offer from then on."""
+    if offer.target in _failures:
+        return None
+    outcome = isolated(make)
+    if outcome.error is None:
+        return outcome.value
+    own = isinstance(outcome.error, TzkError)
+    _failures[offer.target] = str(outcome.error) if own else worded(outcome.error, offer.part.package)
+    return None
+
+
+def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module | None:
+    """The implementation with a layer's parameters and buffers; None where it cannot be had."""
+    fresh: nn.Module | None = _tried(found, lambda: _built_like(layer, found))
+    if fresh is None:
+        return None
     for key, value in [*layer.named_parameters(), *layer.named_buffers()]:
         owner, _, name = key.rpartition(".")
         setattr(fresh.get_submodule(owner), name, value)
     fresh.arguments = layer.arguments
     return fresh.train(layer.training)
+
+
+def _built_like(layer: nn.Module, found: Offer) -> nn.Module:
+    """Raises `TzkError` if the implementation has other parameters than its layer."""
+    fresh: nn.Module = found.target(**layer.arguments)  # type: ignore[arg-type]
+    if set(fresh.state_dict()) != set(layer.state_dict()):
+        raise TzkError(
+            f"it has the parameters {', '.join(fresh.state_dict())}; those of its layer are "
+            f"{', '.join(layer.state_dict())}: leave its plugin out by TZK_PLUGINS"
+        )
+    return fresh

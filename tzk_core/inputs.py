@@ -1,4 +1,4 @@
-"""Checks of what a user passes to a model: shape, type and finiteness, said before anything is computed."""
+"""Checks of a user's arguments to a model: shape, type and finiteness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tzk_core.errors import TzkError
 
 
 def check_observations(T: Tensor, shape: tuple[int, ...], what: str = "T", *, like: Tensor | None = None) -> None:
-    """Raises `TzkError` unless T is a finite, floating, non-empty (batch, *shape), of type and device of `like`."""
+    """Raise `TzkError` unless T is a finite, floating, non-empty (batch, *shape), like `like`.
+
+    `like` has the type and the device that T must have.
+    """
     expected = "(batch, " + ", ".join(map(str, shape)) + ")"
     if not isinstance(T, Tensor):
         raise TzkError(f"{what} is expected as a torch tensor {expected}; got {type(T).__name__}: torch.as_tensor")
@@ -41,12 +44,17 @@ def check_domain(logabsdet: Tensor, what: str = "T", *, first: int = 0) -> None:
     """
     if not torch.isfinite(logabsdet).all():
         row = first + int((~torch.isfinite(logabsdet)).nonzero()[0])
-        hint = ". Images are expected in [0, 1], dequantised" if what == "T" else ", and has no finite T"
+        hint = (
+            ". A flow that begins with a logit expects dequantised grey levels, in [0, 1]: for other data build it "
+            'with their domain, such as domain = "real"'
+            if what == "T"
+            else ", and has no finite T"
+        )
         raise TzkError(f"{what} is outside the domain of the flow, first in row {row}{hint}")
 
 
 def check_presence(presence: Tensor, batch: int, name: str) -> None:
-    """Raises `TzkError` unless the presence of a knowledge type is (batch,) of 0, 1 and nan, nan being not known."""
+    """Raise `TzkError` unless presence is (batch,) of 0, 1 and nan, which is missing."""
     expected = f"presence of {name!r} is expected as ({batch},) of 0, 1 and nan"
     if not isinstance(presence, Tensor) or tuple(presence.shape) != (batch,):
         got = f"{tuple(presence.shape)} {presence.dtype}" if isinstance(presence, Tensor) else type(presence).__name__
@@ -84,7 +92,11 @@ def check_observed(C: Tensor, batch: int, length: int, *, name: str) -> None:
 
 
 def characteristics_rows(characteristics: Tensor, n: int, length: int, *, name: str, like: Tensor) -> Tensor:
-    """C, (n, length), from (length,) or (n, length), of type and device of `like`; else raises `TzkError`."""
+    """C, (n, length), from (length,) or (n, length).
+
+    Raises:
+        TzkError: for another shape, or a type or device other than that of `like`.
+    """
     C = torch.as_tensor(characteristics).to(like)
     C = C.expand(n, -1) if C.dim() == 1 else C
     check_characteristics(C, n, length, name=name)

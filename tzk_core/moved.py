@@ -1,4 +1,4 @@
-"""What the core had up to version 0.2 and has no more: the plugins of this repository that have it now.
+"""What the core had up to version 0.2, and the plugins that have it now.
 
 Checkpoints, configs and scripts name these parts and modules as the core's. They are found in the plugin where it is
 installed; where it is not, the error says which distribution to install.
@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tzk_core.version import current_name
-
-FORMER_PLUGIN = "tzk"
-"""The built-in plugin that offered them."""
+from tzk_core.version import CORE_PLUGIN, current_name
 
 
 class Home(NamedTuple):
@@ -29,11 +26,13 @@ class Home(NamedTuple):
 
 OUTSIDE = Home("outside", "tzk-plugin-outside")
 FEW_SHOT = Home("few-shot", "tzk-plugin-few-shot")
+GLOW = Home("glow", "tzk-plugin-glow")
 
 PARTS: dict[tuple[str, str], Home] = {
     ("knowledge type", "few-shot"): FEW_SHOT,
     ("command", "score"): OUTSIDE,
     ("command", "ood"): OUTSIDE,
+    ("optimizer", "muon"): GLOW,
 }
 """By the kind of part, in words, and its plain name."""
 
@@ -63,6 +62,7 @@ MODULES: dict[str, tuple[str, Home]] = {
             ("transforms.whitening", "whitening"),
         )
     },
+    "tzk_core.training.muon": ("tzk_plugin_glow.muon", GLOW),
 }
 """By its former name, the present name of a module."""
 
@@ -70,7 +70,7 @@ MODULES: dict[str, tuple[str, Home]] = {
 def home(kind: str, name: str) -> Home | None:
     """Where a part is now that the core had, by its plain or former qualified name; None of any other."""
     plugin, _, plain = name.rpartition("/")
-    return PARTS.get((kind, plain)) if plugin in ("", FORMER_PLUGIN) else None
+    return PARTS.get((kind, plain)) if plugin in ("", CORE_PLUGIN) else None
 
 
 def home_of(part: Mapping[str, Any]) -> Home:

@@ -1,4 +1,4 @@
-"""Names: what a knowledge type, a data set or a run may be called, so that its name is a file's on any system."""
+"""Names of knowledge types, data sets and runs, which name files on any system."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ _COLUMN = re.compile(r"\{([^{}]*)\}")
 
 
 def problem(name: str) -> str:
-    """What is wrong with the name of a knowledge type, as "expected ...; got ..."; "" if nothing is."""
+    """What is wrong with a knowledge type's name: "expected ...; got ...", "" if nothing is."""
     wanted = _wanted(name, _IN_NO_KNOWLEDGE)
     return f"expected {wanted}; got {name[:40] + '...' if len(name) > 40 else name!r}" if wanted else ""
 
 
 def wanted_of_file(name: str) -> str:
-    """What is expected in the place of the name of a data set or a run, which may hold dots; "" if it will do."""
+    """What the name of a data set or run should be instead; "" if it will do.
+
+    Unlike that of a knowledge type it may hold dots.
+    """
     return _wanted(name, _IN_NO_FILE)
 
 
 def column_problem(name: str) -> str:
-    """What is wrong with the name of a label column or a characteristic; "" if nothing is."""
+    """What is wrong with the name of a label column or characteristic; "" if nothing is."""
     if name == "dataset":
         return "'dataset' stands for the data set itself where samples are described: rename the column"
     if not name or name != name.strip() or any(letter in "{}" or _is_unseen(letter) for letter in name):
@@ -44,21 +47,25 @@ def column_problem(name: str) -> str:
 
 @lru_cache(maxsize=8192)  # adding the thousandth knowledge type asks for all others
 def key(name: str) -> str:
-    """What two names share if some file system takes them for one: case and normal form do not count there."""
+    """What names share that a file system may take for one.
+
+    Case and normal form do not count there.
+    """
     folded = unicodedata.normalize("NFC", _IGNORABLE.sub("", name)).casefold()
     return unicodedata.normalize("NFC", folded)
 
 
 def in_a_name(value: str) -> str:
-    """The value of a label as part of a knowledge type's name, in the composed normal form."""
+    """The value of a label as part of a name, in normal form C."""
     safe = "".join(STAND_IN if letter in _IN_NO_KNOWLEDGE or _is_unseen(letter) else letter for letter in value)
     return unicodedata.normalize("NFC", safe).strip()
 
 
 def columns(pattern: str) -> list[str]:
-    """The columns that a name such as `digit-{label}` holds; whatever is between braces is the name of one.
+    """The columns between the braces of a name such as `digit-{label}`.
 
-    Raises ValueError where its braces do not match.
+    Raises:
+        ValueError: where its braces do not match.
     """
     rest = _COLUMN.sub("", pattern)
     if "{" in rest or "}" in rest:
@@ -67,7 +74,7 @@ def columns(pattern: str) -> list[str]:
 
 
 def filled(pattern: str, values: Mapping[str, str]) -> str:
-    """`digit-{label}` with the values of label columns in it, as far as a name can hold them."""
+    """`digit-{label}` with the values of label columns, as far as a name can hold them."""
     return _COLUMN.sub(lambda match: in_a_name(values[match[1]]), pattern)
 
 

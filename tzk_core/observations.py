@@ -1,4 +1,4 @@
-"""One batch of what was observed: T, the presence of each knowledge type and its characteristics, any part missing."""
+"""One batch of observations: T, and the presence and characteristics of knowledge, any part missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+
+
+def partly_missing(T: Tensor) -> Tensor:
+    """Rows of T, (batch,) bool, of which some but not all values are nan."""
+    missing = T.flatten(1).isnan()
+    return missing.any(1) & ~missing.all(1)
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Observations:
     exclusive: groups of knowledge types of which every sample has exactly one, such as the ten digits. It matters where
         nobody said which.
     hidden: (batch,) bool, rows of T that count as missing whatever they hold; None for none. See `hiding`.
+    log_q: (batch,), the log-density of what took the place of single missing values of T; None where none did.
     """
 
     T: Tensor
@@ -29,6 +36,7 @@ class Observations:
     characteristics: Mapping[str, Tensor] = field(default_factory=dict)
     exclusive: tuple[tuple[str, ...], ...] = ()
     hidden: Tensor | None = None
+    log_q: Tensor | None = None
 
     def __len__(self) -> int:
         return self.T.shape[0]
@@ -53,6 +61,7 @@ class Observations:
             self.knowledge,
             {name: C[rows] for name, C in self.characteristics.items()},
             self.exclusive,
+            log_q=None if self.log_q is None else self.log_q[rows],
         )
 
     def missing(self) -> Tensor | None:
@@ -65,6 +74,13 @@ class Observations:
         if self.hidden is not None:
             missing = missing | self.hidden
         return missing if missing.any() else None
+
+    def partly_missing(self) -> Tensor | None:
+        """Where some but not all of T was observed, (batch,) bool; None if it is nowhere so."""
+        partly = partly_missing(self.T)
+        if self.hidden is not None:
+            partly = partly & ~self.hidden
+        return partly if partly.any() else None
 
     def hiding(self, rows: Tensor) -> Observations:
         """The same observations with T missing in these rows too, (n,) positions in the batch."""
@@ -82,6 +98,7 @@ class Observations:
             {name: value.to(device, dtype) for name, value in self.characteristics.items()},
             self.exclusive,
             None if self.hidden is None else self.hidden.to(device),
+            None if self.log_q is None else self.log_q.to(device, dtype),
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a part of a model was built from, kept beside it so that a checkpoint can build it again."""
+"""What a part of a model was built from, for checkpoints to build it again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tzk_core.moved import home_of
 
 @dataclass(frozen=True)
 class Part:
-    """A registered part and the arguments that it was called with, which can be layers, parts again; who registered it
-    says what to install."""
+    """A registered part and the arguments of its call, which may be parts again.
+
+    Who registered it says what to install.
+    """
 
     name: str
     plugin: str
@@ -39,7 +41,7 @@ class Part:
         return f"{self.plugin}/{self.name}"
 
 
-KEYS = {each.name for each in fields(Part)}
+KEYS = {entry.name for entry in fields(Part)}
 """What a table in the arguments of a part has if it is a part again."""
 
 
@@ -48,24 +50,27 @@ def _parts_in(value: Any) -> Any:
     if isinstance(value, Mapping):
         if set(value) == KEYS:
             return Part.from_json(value)
-        return {key: _parts_in(each) for key, each in value.items()}
-    return [_parts_in(each) for each in value] if isinstance(value, list) else value
+        return {key: _parts_in(item) for key, item in value.items()}
+    return [_parts_in(item) for item in value] if isinstance(value, list) else value
 
 
 def _within(value: Any) -> Iterator[Part]:
     if isinstance(value, Part):
         yield from value.within()
     elif isinstance(value, Mapping | list | tuple):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _within(each)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _within(item)
 
 
 @dataclass(frozen=True)
 class FlowParts:
-    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers."""
+    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers.
+
+    base: the name alone of a density of the core, which has no arguments.
+    """
 
     shape: tuple[int, ...]
-    base: str
+    base: str | Part
     recipe: Part | None = None
     layers: tuple[Part, ...] = ()
 
@@ -76,7 +81,7 @@ class FlowParts:
     def from_json(cls, written: Mapping[str, Any]) -> FlowParts:
         return cls(
             tuple(written["shape"]),
-            written["base"],
+            written["base"] if isinstance(written["base"], str) else Part.from_json(written["base"]),
             Part.from_json(written["recipe"]) if written["recipe"] else None,
             tuple(Part.from_json(part) for part in written["layers"]),
         )

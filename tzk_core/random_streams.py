@@ -1,4 +1,4 @@
-"""Random streams derived from a seed and a name, so that adding one consumer of randomness moves no other's."""
+"""Random streams from a seed and a name: one more consumer moves no other's numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def numpy_stream(seed: int, *names: str | int) -> np.random.Generator:
 
 @contextmanager
 def seeded(seed: int, *names: str | int) -> Iterator[None]:
-    """Within it torch's global generator depends on `seed` and `names` only; afterwards it is as it was before.
+    """Seed torch's global generator by `seed` and `names` within the block, and restore it after.
 
     For constructors that draw their own starting values, as nflows' and torch's do.
     """

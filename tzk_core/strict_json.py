@@ -12,8 +12,8 @@ def json_text(value: object) -> str:
 
 def _finite(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     is_lost = isinstance(value, float) and (value != value or value in (float("inf"), float("-inf")))
     return None if is_lost else value

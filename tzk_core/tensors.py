@@ -1,4 +1,4 @@
-"""The floating-point type and the device that a module computes in, as a tensor to make others like."""
+"""The floating-point type and the device of a module, as an example tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def like_of(*modules: nn.Module) -> Tensor:
-    """A tensor of the type and on the device of the first of `modules` that has one.
+    """A tensor of the type and device of the first module that has tensors.
 
     Parameters come before buffers. Where no module has any, it is float32 on the CPU.
     """

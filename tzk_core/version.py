@@ -1,8 +1,11 @@
-"""The core's distribution: its name on a package index, its former names, and the version that is installed."""
+"""The core's distribution: its name on a package index, former names, and installed version."""
 
 from __future__ import annotations
 
 import importlib.metadata
+
+CORE_PLUGIN = "tzk"
+"""The name of the built-in plugin, which offers the core's own parts."""
 
 DISTRIBUTION = "tzk-core"
 FORMER_NAMES = frozenset({"tzk"})
@@ -10,12 +13,12 @@ FORMER_NAMES = frozenset({"tzk"})
 
 
 def current_name(distribution: str) -> str:
-    """The name to install a distribution by: the core's own instead of a former one, any other as it is."""
+    """The name to install a distribution by: the core's own in place of a former one."""
     return DISTRIBUTION if distribution in FORMER_NAMES else distribution
 
 
 def installed_version(distribution: str = DISTRIBUTION) -> str | None:
-    """The version of an installed distribution; None where no metadata say one, as in a source tree."""
+    """The version of an installed distribution; None without metadata, as in a source tree."""
     try:
         return importlib.metadata.version(distribution) or None
     except Exception:  # anything may be wrong with another's metadata, and a version is only shown

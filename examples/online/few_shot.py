@@ -16,9 +16,10 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ def accuracy(scores: Tensor, episode: Episode) -> float:
 def measure(few: FewShot, drawings: Drawings, shots: int, *, count: int, seed: int) -> dict[str, tuple[float, float]]:
     """Accuracies, and bits/dim on the queries, with their standard errors over episodes."""
     pixels, latents = neighbour(drawings.pixels), neighbour(drawings.z)
-    found: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     for episode in episodes(drawings, shots, count=count, seed=seed):
         log_prob = few.log_prob(episode)
         own = log_prob[torch.arange(len(log_prob)), torch.from_numpy(episode.answers)]
@@ -165,8 +166,8 @@ def measure(few: FewShot, drawings: Drawings, shots: int, *, count: int, seed: i
             ("bits/dim, the reference", bits(reference, drawings)),
             ("bits/image gained on the reference", float((own - reference).mean() / math.log(2))),
         ):
-            found.setdefault(name, []).append(value)
-    return {name: summary(values) for name, values in found.items()}
+            measured.setdefault(name, []).append(value)
+    return {name: summary(values) for name, values in measured.items()}
 
 
 def bits(log_prob: Tensor, drawings: Drawings) -> float:
@@ -177,12 +178,12 @@ def bits(log_prob: Tensor, drawings: Drawings) -> float:
 def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, *, seed: int) -> dict[str, float]:
     """bits/dim of all drawings under p(T) and under knowledge of the model."""
     z = drawings.z.view(-1, *model.latent_shape)
-    found = {"p(T)": bits(model.flow.base.log_prob(z) + drawings.logabsdet, drawings)}
+    densities = {"p(T)": bits(model.flow.base.log_prob(z) + drawings.logabsdet, drawings)}
     for name in names:
         source = stream(seed, "importance", name)
         parts = [log_prob_present(model.find(name), part, 16, generator=source) for part in z.split(256)]
-        found[f"p(T given {name})"] = bits(torch.cat(parts) + drawings.logabsdet, drawings)
-    return found
+        densities[f"p(T given {name})"] = bits(torch.cat(parts) + drawings.logabsdet, drawings)
+    return densities
 
 
 def of_trained_flows(
@@ -190,7 +191,7 @@ def of_trained_flows(
 ) -> tuple[float, float]:
     """bits/dim of the other drawings of `characters` after training a `flow` on `shots`, from the identity."""
     names = numpy_stream(seed, "trained").permutation(np.unique(drawings.character))[:characters]
-    found = []
+    results = []
     for name in names:
         rows = np.flatnonzero(drawings.character == name)
         z = drawings.z[rows].view(-1, *model.latent_shape)
@@ -203,8 +204,8 @@ def of_trained_flows(
             optimizer.step()
         with torch.no_grad():
             log_prob = knowledge.log_prob_latent(z[shots:], C[shots:]) + drawings.logabsdet[rows][shots:]
-        found.append(bits(log_prob, drawings))
-    return summary(found)
+        results.append(bits(log_prob, drawings))
+    return summary(results)
 
 
 def official_runs(
@@ -214,8 +215,8 @@ def official_runs(
 
     A run has one drawing of all 20 characters; the standard error is over runs.
     """
-    found = [place / "omniglot-py" / "all_runs.zip" for place in places()]
-    path = next((each for each in found if each.exists()), None)
+    files = [place / "omniglot-py" / "all_runs.zip" for place in places()]
+    path = next((file for file in files if file.exists()), None)
     if path is None:
         return {}
     scores: dict[str, list[float]] = {}
@@ -226,8 +227,8 @@ def official_runs(
             lines = archive.read(names[f"{run}/class_labels.txt"]).decode().split()
             pairs = list(zip(lines[::2], lines[1::2], strict=True))
             classes = sorted({training for _, training in pairs})
-            pictures = [archive.read(names[each]) for each in (*classes, *(item for item, _ in pairs))]
-            ink = [255 * (np.asarray(Image.open(io.BytesIO(each)).convert("L")) == 0) for each in pictures]
+            pictures = [archive.read(names[picture]) for picture in (*classes, *(item for item, _ in pairs))]
+            ink = [255 * (np.asarray(Image.open(io.BytesIO(picture)).convert("L")) == 0) for picture in pictures]
             images = resize(torch.from_numpy(np.stack(ink).astype(np.uint8))[:, None], model.shape[-1])
             z, logabsdet = encode(model, images, seed=seed, name=run)
             none = np.full(len(z), "")
@@ -245,7 +246,7 @@ def official_runs(
     return {name: summary(values) for name, values in scores.items()}
 
 
-def table(title: str, columns: list[str], rows: dict[str, list[tuple[float, float] | float]]) -> None:
+def table(title: str, columns: list[str], rows: Mapping[str, Sequence[tuple[float, float] | float]]) -> None:
     def cell(value: tuple[float, float] | float) -> str:
         return f"{value[0]:.4f} ± {value[1]:.4f}" if isinstance(value, tuple) else f"{value:.4f}"
 
@@ -254,7 +255,82 @@ def table(title: str, columns: list[str], rows: dict[str, list[tuple[float, floa
         print(f"| {name} | {' | '.join(cell(value) for value in values)} |")
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Comparison:
+    """The reference of the closed form and the new drawings, which are of other alphabets."""
+
+    reference: Drawings
+    new: Drawings
+
+    def hierarchy(self, directions: int, trust: float) -> Hierarchy:
+        groups = torch.from_numpy(np.unique(self.reference.character, return_inverse=True)[1])
+        return estimate(self.reference.z, groups, directions=directions, trust=trust)
+
+
+CHOICES = [(10, 100.0), (20, 100.0), (50, 100.0), (20, 30.0), (20, 1000.0)]
+"""Directions and trust that `--choose` tries."""
+
+
+def held_out_alphabets(background: Drawings, seed: int) -> Comparison:
+    """Five of the large background alphabets as new drawings."""
+    names = numpy_stream(seed, "choose").permutation(np.unique(background.alphabet))
+    large = [name for name in names if len(np.unique(background.character[background.alphabet == name])) >= WAYS]
+    held_out = np.isin(background.alphabet, large[:5])
+    return Comparison(background.of(np.flatnonzero(~held_out)), background.of(np.flatnonzero(held_out)))
+
+
+def closed_form(
+    comparison: Comparison, hierarchy: Hierarchy, *, trust: float, options: argparse.Namespace
+) -> dict[str, list[tuple[float, float]]]:
+    """The measures of `few-shot`, one value for each number of drawings."""
+    few = FewShot(hierarchy, comparison.new, trust)
+    measures = [
+        measure(few, comparison.new, shots, count=options.episodes, seed=options.seed) for shots in options.shots
+    ]
+    return {name: [measured[name] for measured in measures] for name in measures[0]}
+
+
+def trained_flows(model: tzk_core.TzK, plain: Drawings, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """bits/dim of a `flow` trained on the drawings, one value for each number of them."""
+    settings = {"characters": options.flows, "steps": options.flow_steps, "rate": options.flow_rate}
+    return [of_trained_flows(model, plain, shots, **settings, seed=options.seed) for shots in options.shots]
+
+
+def choose(background: Drawings, columns: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of several settings of the type, on alphabets that the reference leaves out."""
+    comparison = held_out_alphabets(background, options.seed)
+    figures = {}
+    for directions, trust in CHOICES:
+        title = f"directions = {directions}, trust = {trust:g}"
+        hierarchy = comparison.hierarchy(directions, trust)
+        figures[title] = closed_form(comparison, hierarchy, trust=trust, options=options)
+        table(title, columns, figures[title])
+    return {"few-shot": figures}
+
+
+def evaluate(
+    model: tzk_core.TzK, background: Drawings, columns: list[str], *, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Figures of the evaluation alphabets, of the model's own knowledge, and of the official runs."""
+    plain = read(model, "test", options.seed)
+    comparison = Comparison(background, after_steps_of(model, options.on, plain))
+    hierarchy = comparison.hierarchy(options.directions, options.trust)
+    rows = closed_form(comparison, hierarchy, trust=options.trust, options=options)
+    if options.flows:
+        rows["bits/dim, a trained flow"] = trained_flows(model, plain, options)
+    title = f"directions = {options.directions}, trust = {options.trust:g}"
+    table(title, columns, rows)
+    others = of_the_model(model, options.knowledge, plain, seed=options.seed)
+    table("bits/dim, all drawings", ["the model"], {name: [value] for name, value in others.items()})
+    runs = official_runs(model, hierarchy, options.trust, seed=options.seed, on=options.on)
+    if runs:
+        table("the 20 official runs", ["accuracy"], {name: [value] for name, value in runs.items()})
+    else:
+        print("\nThe 20 official runs are left out: there is no omniglot-py/all_runs.zip beside the data.")
+    return {"few-shot": {title: rows}, "model": others, "official runs": runs}
+
+
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder, its model being for Omniglot's size")
     parser.add_argument("--knowledge", action="append", default=[], help="knowledge of the model to compare with")
@@ -269,58 +345,21 @@ def main() -> None:
     parser.add_argument("--flow-rate", type=float, default=5e-4, help="its learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the figures")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    options = read_options()
     torch.set_flush_denormal(True)
-    model, seed = tzk_core.load(options.run), options.seed
-    background = after_steps_of(model, options.on, read(model, "train", seed))
+    model = tzk_core.load(options.run)
+    background = after_steps_of(model, options.on, read(model, "train", options.seed))
     columns = [f"{shots} drawing{'s' if shots > 1 else ''}" for shots in options.shots]
     if options.choose:
-        names = numpy_stream(seed, "choose").permutation(np.unique(background.alphabet))
-        large = [name for name in names if len(np.unique(background.character[background.alphabet == name])) >= WAYS]
-        held_out = np.isin(background.alphabet, large[:5])
-        reference, drawings = background.of(np.flatnonzero(~held_out)), background.of(np.flatnonzero(held_out))
-        settings = [(directions, 100.0) for directions in (10, 20, 50)] + [(20, 30.0), (20, 1000.0)]
+        results = choose(background, columns, options)
     else:
-        plain = read(model, "test", seed)
-        reference, drawings = background, after_steps_of(model, options.on, plain)
-        settings = [(options.directions, options.trust)]
-    groups = torch.from_numpy(np.unique(reference.character, return_inverse=True)[1])
-
-    figures = {}
-    for directions, trust in settings:
-        hierarchy = estimate(reference.z, groups, directions=directions, trust=trust)
-        few = FewShot(hierarchy, drawings, trust)
-        by_shots = [measure(few, drawings, shots, count=options.episodes, seed=seed) for shots in options.shots]
-        rows = {name: [each[name] for each in by_shots] for name in by_shots[0]}
-        figures[f"directions = {directions}, trust = {trust:g}"] = rows
-        if not options.choose and options.flows:
-            rows["bits/dim, a trained flow"] = [
-                of_trained_flows(
-                    model,
-                    plain,
-                    shots,
-                    characters=options.flows,
-                    steps=options.flow_steps,
-                    rate=options.flow_rate,
-                    seed=seed,
-                )
-                for shots in options.shots
-            ]
-        table(f"directions = {directions}, trust = {trust:g}", columns, rows)
-    if options.choose:
-        results = {"few-shot": figures}
-    else:
-        others = of_the_model(model, options.knowledge, plain, seed=seed)
-        table("bits/dim, all drawings", ["the model"], {name: [value] for name, value in others.items()})
-        runs = official_runs(model, hierarchy, trust, seed=seed, on=options.on)
-        if runs:
-            table("the 20 official runs", ["accuracy"], {name: [value] for name, value in runs.items()})
-        else:
-            print("\nThe 20 official runs are left out: there is no omniglot-py/all_runs.zip beside the data.")
-        results = {"few-shot": figures, "model": others, "official runs": runs}
+        results = evaluate(model, background, columns, options=options)
     if options.json:
-        options.json.write_text(json.dumps({"run": options.run.name, "seed": seed, **results}, indent=2) + "\n")
+        options.json.write_text(json.dumps({"run": options.run.name, "seed": options.seed, **results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

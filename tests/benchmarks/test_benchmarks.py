@@ -43,9 +43,11 @@ def test_adding_the_first_and_the_fourth_takes_the_same_memory_and_the_same_flow
 
 def test_the_cost_of_adding_is_summed_up_as_ratios_within_a_round() -> None:
     taken = {"1": [(1.0, 2.0), (2.0, 4.0), (1.0, 2.0)], "10": [(1.5, 2.0), (3.0, 4.0), (1.5, 2.0)]}
-    found = timing.beside_the_first(taken)
-    assert found["1"]["wall"]["ratio"] == 1 and found["10"]["wall"]["ratio"] == 1.5 and found["10"]["cpu"]["ratio"] == 1
-    assert found["10"]["wall"]["ratio_quartiles"] == [1.5, 1.5]
+    actual = timing.beside_the_first(taken)
+    assert (
+        actual["1"]["wall"]["ratio"] == 1 and actual["10"]["wall"]["ratio"] == 1.5 and actual["10"]["cpu"]["ratio"] == 1
+    )
+    assert actual["10"]["wall"]["ratio_quartiles"] == [1.5, 1.5]
 
 
 def test_options_are_read_with_what_they_have_to_be_at_least(
@@ -89,25 +91,25 @@ def test_every_call_returns_as_many_new_samples(monkeypatch: pytest.MonkeyPatch)
     steps = sampling.sampling_steps(model, ["k1"], 5)
     for step in (steps["prior"], steps["prior"], steps["k1"], steps["k1"]):
         step()
-    assert all(each.shape == (5, 3) for each in sampled)
-    assert len({each.sum().item() for each in sampled}) == 4
+    assert all(value.shape == (5, 3) for value in sampled)
+    assert len({value.sum().item() for value in sampled}) == 4
     with pytest.raises(TzkError, match="no knowledge type 'k7'"):
         sampling.sampling_steps(model, ["k7"], 5)
 
 
 def test_sampling_is_summed_up_in_seconds_and_as_a_ratio_to_the_prior() -> None:
     taken = {"prior": [(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)], "a": [(1.5, 2.0), (3.0, 4.0), (4.5, 6.0)]}
-    found = sampling.summary(taken)
-    assert found["prior"]["wall"] == {"seconds": 2.0, "quartiles": [1.0, 3.0], "ratio": 1.0}
-    assert found["a"]["wall"]["ratio"] == 1.5 and found["a"]["cpu"]["ratio"] == 1.0
+    actual = sampling.summary(taken)
+    assert actual["prior"]["wall"] == {"seconds": 2.0, "quartiles": [1.0, 3.0], "ratio": 1.0}
+    assert actual["a"]["wall"]["ratio"] == 1.5 and actual["a"]["cpu"]["ratio"] == 1.0
 
 
 def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
     T = train_step.Made(64, count=1).batch(0).T[:3]
     shallow, deep = (kernels.steps_of(depth, T, rounds=2) for depth in (1, 2))
     for ways in (shallow, deep):
-        assert max(each["gradient_error"] for each in ways.values()) < 1e-3
-        assert ways["layers"]["places"] == 0 and all(each["seconds"] > 0 for each in ways.values())
+        assert max(way["gradient_error"] for way in ways.values()) < 1e-3
+        assert ways["layers"]["places"] == 0 and all(way["seconds"] > 0 for way in ways.values())
     assert [deep[way]["places"] for way in ("operators", "last kept")] == [2, 2]
     assert deep["last kept"]["kept_bytes"] == shallow["last kept"]["kept_bytes"] >= T.numel() * 4
     assert "last kept" in kernels.shown({"flow": {1: shallow}, "kernels": {}, "batch_size": 3, **timing.machine()})
@@ -116,7 +118,7 @@ def test_the_memory_of_the_kernels_is_that_of_the_same_step() -> None:
 def test_every_kernel_has_a_case() -> None:
     kernel_cases = pytest.importorskip("kernel_cases", reason="tzk-plugin-kernels or tzk-plugin-glow is missing")
     for case in kernel_cases.cases(2, 256, "cpu").values():
-        assert all(each.isfinite().all() for each in case.kernel()) and case.bytes_moved > 0
+        assert all(value.isfinite().all() for value in case.kernel()) and case.bytes_moved > 0
 
 
 @pytest.mark.slow
@@ -124,14 +126,14 @@ def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path
     ten, forty = (many_types.trainer(n, batch_size=8, type="low-rank", steps=1, dims=8) for n in (10, 40))
     for mine, theirs in zip(ten.model.flow.parameters(), forty.model.flow.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    for each in (ten, forty):
-        each.advance()
+    for trainer in (ten, forty):
+        trainer.advance()
     assert forty.parameter_tables.size > 0 == ten.parameter_tables.size
     steps = many_types.others(forty.model, tmp_path, forty.batches.batch(0).T, type="low-rank", dims=8)
     for step in steps.values():
         step()
-    found = many_types.seconds(steps["posterior"], 2)
-    assert found["wall"]["seconds"] > 0 and len(forty.model.knowledge) == 40
+    actual = many_types.seconds(steps["posterior"], 2)
+    assert actual["wall"]["seconds"] > 0 and len(forty.model.knowledge) == 40
     loaded = steps["load"]()
     for name, value in forty.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
@@ -139,16 +141,16 @@ def test_many_types_are_trained_with_few_at_a_time_and_saved_and_loaded(tmp_path
 
 def test_compiling_pays_once_what_it_saves_is_what_it_took() -> None:
     taken = {"plain": [(0.3, 0.6)] * 3, "compiled": [(0.2, 0.3)] * 3}
-    found = compiling.summary(taken, seconds=5.05)
-    assert found["wall"]["ratio"] == 1.5 and found["cpu"]["ratio"] == 2.0
-    assert found["pays_from_steps"] == 51
+    actual = compiling.summary(taken, seconds=5.05)
+    assert actual["wall"]["ratio"] == 1.5 and actual["cpu"]["ratio"] == 2.0
+    assert actual["pays_from_steps"] == 51
     assert compiling.summary({"plain": taken["compiled"], "compiled": taken["plain"]}, 5.0)["pays_from_steps"] is None
 
 
-@pytest.mark.parametrize("kind", peers.FLOWS)
-def test_the_flows_of_other_libraries_are_the_same(kind: str) -> None:
+@pytest.mark.parametrize("architecture", peers.FLOWS)
+def test_the_flows_of_other_libraries_are_the_same(architecture: str) -> None:
     sizes = peers.Sizes(dims=6, hidden=8, steps=2)
-    flows, missing = peers.same_flows(kind, sizes, torch.device("cpu"))
+    flows, missing = peers.same_flows(architecture, sizes, torch.device("cpu"))
     assert flows.keys() | missing.keys() == {"tzk", *peers.LIBRARIES} and "nflows" in flows
     x = torch.randn(5, 6)
     for flow in flows.values():
@@ -162,9 +164,9 @@ def test_the_flows_of_other_libraries_are_the_same(kind: str) -> None:
 def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("normflows", "zuko", "FrEIA"):
         monkeypatch.setitem(sys.modules, name, None)
-    found = peers.compared("couplings", peers.Sizes(4, 4, 2), batch_size=8, rounds=2, device=torch.device("cpu"))
-    assert found["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
-    assert found["log_prob"]["tzk"]["ratio"] == 1 and set(found["sample"]) == {"tzk", "nflows"}
+    actual = peers.compared("couplings", peers.Sizes(4, 4, 2), batch_size=8, rounds=2, device=torch.device("cpu"))
+    assert actual["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
+    assert actual["log_prob"]["tzk"]["ratio"] == 1 and set(actual["sample"]) == {"tzk", "nflows"}
 
 
 @pytest.mark.slow

@@ -15,8 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tzk_core.cli import interrupts, main, progress
+from tzk_core.config import load_config
 from tzk_core.plugins import Command, Registry, hookimpl, registry
-from tzk_core.training.trainer import Progress
+from tzk_core.training.observers import Progress
 
 CONFIG = """
 name = "small"
@@ -49,10 +50,17 @@ class FakeExperiment:
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @classmethod
+    def opened(cls, folder: Path) -> FakeExperiment:
+        experiment = cls(load_config(folder / "config.toml"))
+        experiment.load(folder)
+        return experiment
+
     def describe(self) -> dict[str, Any]:
         return {
             "device": "cpu",
             "parameters": {"flow": 1234, "moons": 56},
+            "observations": {"shape": [2], "levels": None},
             "data": {"moons": {"train": 1000, "test": 200}},
             "steps": self.config.training.steps,
             "kept": {},
@@ -62,7 +70,7 @@ class FakeExperiment:
             "notes": ["something is evaluated in part only"],
         }
 
-    def train(self, folder: Path, resume: bool, progress: Callable[[Any], None]) -> None:
+    def train(self, folder: Path, resume: bool, progress: Callable[[Any], None], observers: Any = ()) -> None:
         self.calls.append(("train", resume))
         (folder / "checkpoint").mkdir(exist_ok=True)
         for step in range(1, self.config.training.steps + 1):
@@ -86,6 +94,9 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> type[FakeExperiment]:
     module = types.ModuleType("tzk_core.runs.experiment")
     module.Experiment = FakeExperiment  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tzk_core.runs.experiment", module)
+    opened = types.ModuleType("tzk_core.runs.opened")
+    opened.open_run = FakeExperiment.opened  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tzk_core.runs.opened", opened)
     monkeypatch.setattr(pictures, "draw", lambda experiment, folder, results: (folder / "samples").mkdir())
     monkeypatch.setattr(FakeExperiment, "calls", [])
     monkeypatch.setattr(FakeExperiment, "interrupt_at", None)

@@ -176,7 +176,8 @@ def test_what_is_frozen_and_trained_is_said_and_everything_older_compared(run: P
         f"frozen      shared flow: {flow:,} parameters",
         "11 knowledge types:",
         f"trained     signs: {signs:,} parameters",
-        "step 4 of 4, 0:00 left, nats over the prior: signs ",
+        "step 4 of 4, 0:00 left, ",
+        ", nats over the prior: signs ",
         "all 12 are bit-identical",
     ):
         assert words in added[1], added[1]

@@ -38,7 +38,7 @@ def made(names: tuple[str, ...] = ("all", "a", "b"), seed: int = 0) -> TzK:
             parameter += 0.1 * seed
     for name in names:
         kind = build_knowledge("gaussian", (3,), 0, name=name, hidden=4, layers=2)
-        kind.implies = () if name == "all" else ("all",)
+        kind.describe_as(implies=() if name == "all" else ("all",))
         model.add(name, kind)
     return model
 

@@ -13,6 +13,7 @@ from tzk_core.config import Base, Config, ConfigError, addition_from, config_fro
 from tzk_core.config.merging import merged, narrowed
 from tzk_core.errors import TzkError
 from tzk_core.plugins import MissingPlugin
+from tzk_core.settings import PartChoice
 
 JOINT = """
 name = "joint"
@@ -53,18 +54,18 @@ def problems(text: str, *overrides: str) -> list[str]:
 
 
 def only_problem(text: str, *overrides: str) -> str:
-    found = problems(text, *overrides)
-    assert len(found) == 1, found
-    return found[0]
+    actual = problems(text, *overrides)
+    assert len(actual) == 1, actual
+    return actual[0]
 
 
 def test_defaults_and_arguments():
     config = config_from(tables())
     assert config.training.batch_size == 256
     assert config.objective.multiplier_max == 0.45
-    assert config.datasets[0].type == "mnist"
+    assert config.datasets[0].type == "tzk/mnist"
     assert config.datasets[0].arguments["size"] == 32
-    assert config.flow.recipe == "paper"
+    assert config.flow.recipe == "tzk/paper"
     assert config.flow.arguments["steps"] == 3
     assert config.knowledge[1].implies == ("mnist",)
     assert config.knowledge[1].characteristics == 2
@@ -86,7 +87,7 @@ def test_written_and_read_again_is_the_same_config():
 def test_a_flow_by_layers_is_written_and_read_again():
     text = JOINT.replace("[flow]\nsteps = 3", '[[flow.layers]]\ntype = "logit"\n\n[[flow.layers]]\ntype = "symlog"')
     config = config_from(tables(text))
-    assert [layer.type for layer in config.flow.layers or ()] == ["logit", "symlog"]
+    assert [layer.type for layer in config.flow.layers or ()] == ["tzk/logit", "tzk/symlog"]
     assert "recipe" not in config.to_toml()
     assert config_from(tables(config.to_toml())) == config
 
@@ -130,13 +131,13 @@ multiplier_max = 0.5
 steps = 0
 batchsize = 12
 """
-    found = problems(text)
+    actual = problems(text)
     expected = [
         "a.toml: nmae: unknown key; did you mean 'name'?",
         "a.toml: name: is required",
         'a.toml: seed: expected a whole number, got "one"',
         "a.toml: [flow] stepz: flow recipe 'paper' takes no such argument; did you mean 'steps'",
-        "a.toml: [flow] base: expected 'gaussian' or 'logistic', got \"uniform\"",
+        "a.toml: [flow] base: no base distribution is called 'uniform'",
         'a.toml: [[datasets]] "mnist" size: expected a whole number, got "large"',
         "a.toml: [[datasets]] \"mnist\" colour: data set 'mnist' takes no such argument",
         "a.toml: [[datasets]] \"two-moon\" name: no data set is called 'two-moon'; did you mean 'two-moons'?",
@@ -148,8 +149,8 @@ batchsize = 12
         "a.toml: [training] batchsize: unknown key; did you mean 'batch_size'?",
     ]
     for line in expected:
-        assert any(each.startswith(line) for each in found), (line, found)
-    assert len(found) == len(expected)
+        assert any(problem.startswith(line) for problem in actual), (line, actual)
+    assert len(actual) == len(expected)
 
 
 def test_several_problems_make_one_error_with_a_line_each():
@@ -173,7 +174,7 @@ def test_several_problems_make_one_error_with_a_line_each():
             ("steps = 100", "steps = 100\nwarmup = -1"),
             "[training] warmup: expected a number of at least 0, got -1",
         ),
-        (("steps = 100", "steps = 100\ndecay = 'cos'"), "[training] decay: expected 'cosine' or 'none'"),
+        (("steps = 100", "steps = 100\nschedule = 'cos'"), "[training] schedule: no schedule is called 'cos'"),
         (
             ('name = "joint"', 'name = "joint"\ndevice = "gpu"'),
             "device: expected 'auto', 'cpu', 'mps', 'cuda' or 'cuda:N', got \"gpu\"",
@@ -275,8 +276,8 @@ def test_a_flow_is_a_recipe_or_layers():
 
 def test_layers_are_checked_by_place():
     layers = '[[flow.layers]]\ntype = "symlog"\n\n[[flow.layers]]\ntype = "squeeze"\nfactr = 2\ntiling = 3'
-    found = problems(JOINT.replace("[flow]\nsteps = 3", layers))
-    assert [each.partition(";")[0] for each in found] == [
+    actual = problems(JOINT.replace("[flow]\nsteps = 3", layers))
+    assert [problem.partition(";")[0] for problem in actual] == [
         "a.toml: [[flow.layers]] #2 factr: flow layer 'squeeze' takes no such argument",
         "a.toml: [[flow.layers]] #2 tiling: expected a string, got 3",
     ]
@@ -319,7 +320,7 @@ def test_a_faulty_table_does_not_make_others_look_unknown():
     [
         ("training.steps=7", "training", "steps", 7),
         ("training.learning_rate = 1e-4", "training", "learning_rate", 1e-4),
-        ("training.decay=none", "training", "decay", "none"),
+        ("training.schedule=constant", "training", "schedule", PartChoice(type="constant")),
         ("objective.fill_in='literal'", "objective", "fill_in", "literal"),
     ],
 )
@@ -330,9 +331,9 @@ def test_overrides(override: str, table: str, key: str, value: object):
 @pytest.mark.parametrize("override", [True, False], ids=["override", "file"])
 def test_a_renamed_key_keeps_its_old_name_with_one_warning(override: bool):
     text, overrides = (JOINT, ["objective.dreams=0.25"]) if override else (f"{JOINT}[objective]\ndreams = 0.25\n", [])
-    with pytest.warns(FutureWarning) as found:
+    with pytest.warns(FutureWarning) as caught:
         config = config_from(tables(text), overrides=overrides)
-    assert [str(each.message) for each in found] == ["objective.dreams is now called hidden_share: rename it"]
+    assert [str(warning.message) for warning in caught] == ["objective.dreams is now called hidden_share: rename it"]
     assert config.objective.hidden_share == 0.25
     written = config.to_toml()
     assert "hidden_share = 0.25" in written and "dreams" not in written
@@ -340,8 +341,8 @@ def test_a_renamed_key_keeps_its_old_name_with_one_warning(override: bool):
 
 def test_a_renamed_key_is_checked_by_its_new_name():
     with pytest.warns(FutureWarning):
-        found = only_problem(f"{JOINT}[objective]\nnegatives = 4\n", "objective.dreams=1.5")
-    assert found.startswith("command line: [objective] hidden_share: expected")
+        actual = only_problem(f"{JOINT}[objective]\nnegatives = 4\n", "objective.dreams=1.5")
+    assert actual.startswith("command line: [objective] hidden_share: expected")
     both = f"{JOINT}[objective]\ndreams = 0.1\nhidden_share = 0.1\n"
     assert only_problem(both) == (
         "a.toml: [objective]: dreams is the old name of hidden_share, and both are there: leave dreams out"
@@ -351,7 +352,7 @@ def test_a_renamed_key_is_checked_by_its_new_name():
 def test_the_record_of_an_older_run_opens_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     (tmp_path / "config.toml").write_text(f"{JOINT}[objective]\ndreams = 0.25\n")
     assert load_run_config(tmp_path / "config.toml").objective.hidden_share == 0.25
-    assert not [each for each in recwarn if each.category is FutureWarning]
+    assert not [warning for warning in recwarn if warning.category is FutureWarning]
 
 
 def test_overrides_reach_tables_by_number_and_by_name():
@@ -482,7 +483,7 @@ def test_a_spec_may_repeat_data_of_its_run_but_not_change_them():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('name = "even"', 'name = "digit-1"', "the run has a knowledge type 'digit-1' already: choose another name"),
         ('name = "even"', 'name = "Mnist"', "already (as 'mnist': names must differ by more than case)"),
@@ -494,10 +495,10 @@ def test_a_spec_may_repeat_data_of_its_run_but_not_change_them():
         ('type = "glyph-signs"', 'type = "glyph-signs"\nweight = 2', "the data sets of the run have no weights"),
     ],
 )
-def test_what_a_spec_may_not_say(old: str, new: str, said: str):
+def test_what_a_spec_may_not_say(old: str, new: str, message: str):
     assert old in SPEC
     (problem,) = spec_problems(SPEC.replace(old, new, 1))
-    assert said in problem
+    assert message in problem
 
 
 def test_the_config_of_a_run_is_read_without_its_plugins(tmp_path: Path):

@@ -38,7 +38,7 @@ def test_what_editors_put_around_a_config_is_no_part_of_it(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "pattern"),
     [
         (MINIMAL.encode("utf-16"), "not UTF-8"),
         (b"name = '\xff'", r"not UTF-8, as TOML is \(invalid start byte at byte 8\)"),
@@ -52,24 +52,24 @@ def test_what_editors_put_around_a_config_is_no_part_of_it(tmp_path: Path, conte
     ],
     ids=["utf-16", "latin-1", "digits", "brackets", "fewer", "argument", "large", "zero", "empty"],
 )
-def test_a_file_that_is_no_config_is_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_no_config_is_a_sentence(tmp_path: Path, content: bytes, pattern: str) -> None:
     (tmp_path / "c.toml").write_bytes(content)
     message = refused(tmp_path / "c.toml")
-    assert re.search(said, message)
+    assert re.search(pattern, message)
     assert len(message) < 2000
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"),
+    ("make", "file_type"),
     [
         (os.mkdir, "a folder"),
         (os.mkfifo, "a pipe"),
         (lambda path: os.symlink("/dev/zero", path), "a device"),
     ],
 )
-def test_a_config_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+def test_a_config_is_a_regular_file(tmp_path: Path, make: Callable[[Path], None], file_type: str) -> None:
     make(tmp_path / "c.toml")
-    assert f"expected a TOML file, got {kind}" in refused(tmp_path / "c.toml")
+    assert f"expected a TOML file, got {file_type}" in refused(tmp_path / "c.toml")
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "x/" * 2500 + "c.toml", "a\0b"])
@@ -99,6 +99,25 @@ def test_no_number_is_beyond_what_could_be_meant(override: str) -> None:
     with pytest.raises(ConfigError, match=rf"{key.rpartition('.')[2]}: expected (a |finite ).*got") as raised:
         config_from(tomllib.loads(MINIMAL), overrides=[override])
     assert len(raised.value.problems) == 1
+
+
+NUMBERS = ["9" * 5000, "0x" + "f" * 5000, "0o" + "7" * 9000, "0b" + "1" * 20_000, "[" + "9" * 5000 + "]"]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number[:3])
+@pytest.mark.parametrize("key", ["seed", "training.steps", "knowledge.k.type", "nothing"])
+def test_a_number_that_cannot_be_written_is_a_sentence(tmp_path: Path, key: str, number: str) -> None:
+    with pytest.raises(ConfigError, match="more digits than can be read"):
+        config_from(tomllib.loads(MINIMAL), overrides=[f"{key}={number}"])
+    file = tmp_path / "c.toml"
+    file.write_text(f"{key.rpartition('.')[2]} = {number}\n{MINIMAL}")
+    with pytest.raises(ConfigError, match="cannot be read: .*(digits|bits)"):
+        read_toml(file)
+
+
+def test_an_item_has_a_number_of_few_digits() -> None:
+    with pytest.raises(ConfigError, match="datasets has no item"):
+        config_from(tomllib.loads(MINIMAL), overrides=["datasets." + "9" * 5000 + ".type=mnist"])
 
 
 def test_a_flow_has_a_bounded_number_of_layers() -> None:

@@ -92,7 +92,7 @@ def test_other_names_are_taken_in_a_model_a_config_and_as_labels(name: str) -> N
     model = model_of_points()
     model.add(name, build_knowledge("gaussian", model.latent_shape))
     config_of(name)
-    assert {each.name for each in expand(typed([EACH]), labelled(name, "z"))} == {name, "z"}
+    assert {value.name for value in expand(typed([EACH]), labelled(name, "z"))} == {name, "z"}
 
 
 @pytest.mark.parametrize("label", ["con", "-rf", "a" * 300, "字" * 90, "*" * 201])
@@ -119,7 +119,7 @@ def test_labels_whose_files_some_system_takes_for_one_are_refused_within_a_table
     data = labelled(one, other, "z")
     with pytest.raises(TzkError, match="would both be called"):
         expand(typed([EACH]), data)
-    single = [{"name": naming.in_a_name(each), "present": {"dataset": "d", "kind": each}} for each in (one, other)]
+    single = [{"name": naming.in_a_name(value), "present": {"dataset": "d", "kind": value}} for value in (one, other)]
     with pytest.raises(TzkError, match="two knowledge types are called"):
         expand(typed(single), data)
 
@@ -145,7 +145,7 @@ def test_what_becomes_of_a_label_in_a_name_is_one_or_is_refused_and_stays_as_it_
 def test_a_column_of_any_name_fills_in_a_name(column: str) -> None:
     data = {"d": Samples(torch.zeros(3, 2), {column: np.array(["x", "y", "x"])})}
     table = {"name": f"k-{{{column}}}", "present": {"dataset": "d", column: "each"}}
-    assert [each.name for each in expand(typed([table]), data)] == ["k-x", "k-y"]
+    assert [value.name for value in expand(typed([table]), data)] == ["k-x", "k-y"]
     assert naming.glob(table["name"]) == "k-*"
     assert naming.could_be("k-x", table["name"]) and not naming.could_be("k-", table["name"])
 

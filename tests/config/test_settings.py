@@ -110,12 +110,12 @@ def test_a_wording_takes_the_place_of_its_keys() -> None:
 
 def test_all_that_is_wrong_is_said_at_once_with_the_nearest_name() -> None:
     with pytest.raises(TzkError) as refused:
-        Settings(stepz=3, decay="cosin", beta2=1.0)  # type: ignore[call-arg]
+        Settings(stepz=3, schedule=3, beta2=1.0)  # type: ignore[call-arg]
     problems = str(refused.value)
     for part in (
         "there is no setting 'stepz'; did you mean 'steps'?",
         "steps has to be given",
-        "decay: expected 'cosine' or 'none', got \"cosin\"; did you mean 'cosine'?",
+        "schedule: expected the name of a part, or a table with its name as type and its arguments, got 3",
         "beta2: expected a number below 1.0, got 1.0",
     ):
         assert part in problems

@@ -12,7 +12,7 @@ from tzk_core.config.arguments import type_problem
 from tzk_core.config.signatures import signature
 from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Registered, registry
 
-PARTS = [part for kind in (KnowledgeType, Dataset, FlowLayer, FlowRecipe) for part in registry().all(kind)]
+PARTS = [part for spec_type in (KnowledgeType, Dataset, FlowLayer, FlowRecipe) for part in registry().all(spec_type)]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.qualified_name)

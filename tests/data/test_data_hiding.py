@@ -31,7 +31,7 @@ def data() -> dict[str, Samples]:
     return {"digits": digits, "letters": Samples(torch.zeros(30, 2, dtype=torch.uint8))}
 
 
-def each(**keys: object) -> dict:
+def by_digit(**keys: object) -> dict:
     """One knowledge type a digit."""
     return {"name": "digit-{label}", "present": {"dataset": "digits", "label": "each"}, **keys}
 
@@ -61,45 +61,49 @@ def keeping(table: dict, seed: int = 0) -> tuple[dict[str, int], set[int]]:
     ],
 )
 def test_every_value_keeps_equally_many_as_far_as_it_has_them(amount: int | float, expected: list[int]) -> None:
-    positive, known = keeping(each(labelled=amount))
+    positive, known = keeping(by_digit(labelled=amount))
     assert positive == dict(zip([f"digit-{label}" for label in SIZES], expected, strict=True))
     assert len(known) == sum(expected)
 
 
 def test_what_a_smaller_amount_keeps_a_larger_one_keeps_too() -> None:
-    chosen = [keeping(each(labelled=amount))[1] for amount in (5, 6, 17, 50, 100, 108)]
+    chosen = [keeping(by_digit(labelled=amount))[1] for amount in (5, 6, 17, 50, 100, 108)]
     assert all(fewer < more for fewer, more in zip(chosen, chosen[1:], strict=False))
 
 
 def test_the_choice_depends_on_the_seed_and_not_on_other_tables_or_data() -> None:
-    assert keeping(each(labelled=20))[1] == keeping(each(labelled=20))[1] != keeping(each(labelled=20), seed=1)[1]
+    assert (
+        keeping(by_digit(labelled=20))[1]
+        == keeping(by_digit(labelled=20))[1]
+        != keeping(by_digit(labelled=20), seed=1)[1]
+    )
     samples = {"more": labelled(["0"] * 9, seed=3), **data()}
-    tables = [{"name": "more", "present": {"dataset": "more"}, "labelled": 4}, each(labelled=20)]
+    tables = [{"name": "more", "present": {"dataset": "more"}, "labelled": 4}, by_digit(labelled=20)]
     annotation, _ = hide(annotate(typed(tables), samples), samples)
     known = ~annotation.presence["digits"][:, 1].isnan()
-    assert set(torch.nonzero(known).squeeze(1).tolist()) == keeping(each(labelled=20))[1]
+    assert set(torch.nonzero(known).squeeze(1).tolist()) == keeping(by_digit(labelled=20))[1]
 
 
 def test_what_is_kept_is_as_it_was_and_all_else_is_not_known() -> None:
     samples = data()
-    whole = annotate(typed([each(labelled=20), {"name": "all", "present": {"dataset": "digits"}}]), samples)
+    whole = annotate(typed([by_digit(labelled=20), {"name": "all", "present": {"dataset": "digits"}}]), samples)
     before = {name: values.clone() for name, values in whole.presence.items()}
-    hidden, kept = hide(whole, samples)
+    hidden, retained = hide(whole, samples)
     assert hidden.names == whole.names
     digits, known = hidden.presence["digits"], ~hidden.presence["digits"].isnan()
     assert torch.equal(digits[known], whole.presence["digits"][known])
     assert known[:, :4].any(1).sum() == 20 and known[:, 4].all()
     assert (hidden.presence["letters"] == 0).all()  # another data set's absence is not hidden
-    assert kept == {"digit-{label}": Kept(20, 108, 0, 0)}
+    assert retained == {"digit-{label}": Kept(20, 108, 0, 0)}
     for name, values in before.items():
         torch.testing.assert_close(whole.presence[name], values, equal_nan=True)
 
 
 def test_another_split_keeps_all_its_labels() -> None:
     samples = data()
-    hidden, _ = hide(annotate(typed([each(labelled=4, observed=["slant"], characterised=4)]), samples), samples)
+    hidden, _ = hide(annotate(typed([by_digit(labelled=4, observed=["slant"], characterised=4)]), samples), samples)
     again = hidden.of(samples)
-    whole = annotate(typed([each(observed=["slant"])]), samples)
+    whole = annotate(typed([by_digit(observed=["slant"])]), samples)
     torch.testing.assert_close(again.presence["digits"], whole.presence["digits"], equal_nan=True)
     for name, C in whole.characteristics["digits"].items():
         torch.testing.assert_close(again.characteristics["digits"][name], C, equal_nan=True)
@@ -107,7 +111,7 @@ def test_another_split_keeps_all_its_labels() -> None:
 
 def test_samples_of_other_data_are_as_unobserved_says() -> None:
     samples = data()
-    hidden, _ = hide(annotate(typed([each(labelled=10, unobserved={"dataset": "letters"})]), samples), samples)
+    hidden, _ = hide(annotate(typed([by_digit(labelled=10, unobserved={"dataset": "letters"})]), samples), samples)
     assert hidden.presence["letters"].isnan().all()
 
 
@@ -115,7 +119,7 @@ def test_tables_on_the_same_columns_keep_the_labels_of_the_same_samples() -> Non
     samples = data()
     even = {"name": "even", "present": {"dataset": "digits", "label": ["0", "2", "10"]}, "labelled": 40}
     anywhere = {"name": "any-{label}", "present": {"label": "each"}, "labelled": 40}
-    annotation, _ = hide(annotate(typed([each(labelled=40), even, anywhere]), samples), samples)
+    annotation, _ = hide(annotate(typed([by_digit(labelled=40), even, anywhere]), samples), samples)
     known = ~annotation.presence["digits"].isnan()
     assert known[:, 0].sum() == 40
     assert (known == known[:, :1]).all()
@@ -134,7 +138,7 @@ def test_c_is_kept_in_labelled_samples_only_and_is_nested_as_labels_are() -> Non
     samples = data()
 
     def characterised(**keys: object) -> set[int]:
-        annotation, _ = hide(annotate(typed([each(observed=["slant"], **keys)]), samples), samples)
+        annotation, _ = hide(annotate(typed([by_digit(observed=["slant"], **keys)]), samples), samples)
         rows: set[int] = set()
         for column, name in enumerate(annotation.names):
             C = annotation.characteristics["digits"][name]
@@ -144,19 +148,19 @@ def test_c_is_kept_in_labelled_samples_only_and_is_nested_as_labels_are() -> Non
             rows |= set(torch.nonzero(there).squeeze(1).tolist())
         return rows
 
-    assert characterised(labelled=30) == keeping(each(labelled=30))[1]
+    assert characterised(labelled=30) == keeping(by_digit(labelled=30))[1]
     assert len(characterised(labelled=30, characterised=0.5)) == 15
     assert characterised(labelled=30, characterised=10) == characterised(characterised=10)
     assert characterised(characterised=10) < characterised(characterised=30)
-    assert characterised(characterised=1.0) == keeping(each())[1]
+    assert characterised(characterised=1.0) == keeping(by_digit())[1]
 
 
 def test_only_samples_that_have_c_are_counted_for_it() -> None:
     samples = data()
     two = {"name": "two", "present": {"dataset": "digits", "label": "2"}, "observed": ["slant"], "characterised": 7}
-    annotation, kept = hide(annotate(typed([two]), samples), samples)
+    annotation, retained = hide(annotate(typed([two]), samples), samples)
     assert (~annotation.characteristics["digits"]["two"].isnan()).sum() == 7
-    assert kept == {"two": Kept(108, 108, 7, 25)}
+    assert retained == {"two": Kept(108, 108, 7, 25)}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_only_samples_that_have_c_are_counted_for_it() -> None:
 def test_amounts_that_cannot_be_kept_are_refused(keys: dict, message: str) -> None:
     samples = data()
     with pytest.raises(TzkError, match=message):
-        hide(annotate(typed([each(**keys)]), samples), samples)
+        hide(annotate(typed([by_digit(**keys)]), samples), samples)
 
 
 def test_knowledge_that_is_nowhere_present_has_no_label_to_keep() -> None:
@@ -232,5 +236,5 @@ def _of(dataset: str, experiment: Experiment, batches: list) -> list:
 
 def test_a_seed_of_the_config_chooses() -> None:
     first, again, other = (Experiment(config_from({**GLYPHS, "seed": seed})) for seed in (1, 1, 2))
-    known = [~each.annotation.presence["digits"][:, 0].isnan() for each in (first, again, other)]
+    known = [~value.annotation.presence["digits"][:, 0].isnan() for value in (first, again, other)]
     assert torch.equal(known[0], known[1]) and not torch.equal(known[0], known[2])

@@ -128,8 +128,8 @@ def test_what_no_name_can_hold_is_a_dash_in_names_and_stays_in_conditions() -> N
     names = ["Greek-character3", "Greek-character24", "a-b--", "v1-5"]
     assert annotation.names == (*(f"character-{name}" for name in names), *(f"again {name}" for name in names))
     model = TzK(build_flow((2,), layers=[{"type": "affine"}]))
-    for each in annotation.knowledge:
-        model.add(each.name, build_knowledge("gaussian", (2,), hidden=2, layers=2))
+    for table in annotation.knowledge:
+        model.add(table.name, build_knowledge("gaussian", (2,), hidden=2, layers=2))
     assert annotation.knowledge[5].implies == ("character-Greek-character24",)
     column = annotation.names.index("character-Greek-character24")
     assert annotation.presence["x"][:4, column].tolist() == [1, 0, 0, 0]
@@ -234,9 +234,9 @@ def test_what_a_type_implies_may_come_from_a_column_that_its_own_name_leaves_out
             "implies": "alphabet-{alphabet}",
         },
     ]
-    found = {each.name: each.implies for each in expand(typed(tables), samples)}
-    assert found["character-A-2"] == ("alphabet-A",) and found["character-B-1"] == ("alphabet-B",)
-    assert len(found) == 5
+    actual = {table.name: table.implies for table in expand(typed(tables), samples)}
+    assert actual["character-A-2"] == ("alphabet-A",) and actual["character-B-1"] == ("alphabet-B",)
+    assert len(actual) == 5
 
 
 def test_two_of_one_name_are_refused() -> None:
@@ -354,8 +354,8 @@ def test_population_counts_data_sets_by_weight_and_leaves_out_the_unobserved() -
     torch.testing.assert_close(batches.population(), expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("kept", [1, 4, 20])
-def test_hidden_labels_do_not_move_the_population(kept: int) -> None:
+@pytest.mark.parametrize("copies", [1, 4, 20])
+def test_hidden_labels_do_not_move_the_population(copies: int) -> None:
     """Ten of a thousand labels beside a data set that is known to be without say the same share as all of them."""
     samples = {"digits": marked(1000, 0), "letters": marked(500, 4000), "unknown": marked(300, 6000)}
     presence = {
@@ -363,7 +363,7 @@ def test_hidden_labels_do_not_move_the_population(kept: int) -> None:
         "letters": torch.zeros(500, 1),
         "unknown": torch.full((300, 1), torch.nan),
     }
-    presence["digits"][: 5 * kept] = torch.tensor([1.0, 0, 0, 0, 0]).repeat(kept)[:, None]
+    presence["digits"][: 5 * copies] = torch.tensor([1.0, 0, 0, 0, 0]).repeat(copies)[:, None]
     batches = JointBatches(samples, presence, knowledge=("seven",))
     assert batches.population().item() == pytest.approx(0.2 * 1000 / 1500)
 
@@ -400,7 +400,7 @@ def favouring(share: float, chosen: list[int], batch_size: int = 4) -> JointBatc
     mask = torch.zeros(7, dtype=torch.bool)
     mask[chosen] = True
     samples = {"digits": DATA["digits"], "letters": DATA["letters"]}
-    presence = {name: torch.zeros(len(each), 0) for name, each in samples.items()}
+    presence = {name: torch.zeros(len(value), 0) for name, value in samples.items()}
     weights = {"digits": 1.0, "letters": 1.0}
     favoured = {"favoured": {"digits": mask}, "favoured_share": share}
     return JointBatches(samples, presence, weights=weights, batch_size=batch_size, **favoured)

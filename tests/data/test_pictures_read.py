@@ -27,13 +27,13 @@ def saved(path: Path, array: np.ndarray = GREY, mode: str | None = None, **optio
     return path
 
 
-def png(path: Path, *, width: int, height: int, depth: int, kind: int, rows: bytes) -> Path:
+def png(path: Path, *, width: int, height: int, depth: int, colour_type: int, rows: bytes) -> Path:
     """A PNG with the header given, whatever its rows hold."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     return path
@@ -97,16 +97,16 @@ def test_white_ink_on_a_transparent_ground_asks_for_a_black_one(tmp_path: Path) 
 # depth, orientation, frames
 
 
-@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_sixteen_bits_are_refused_in_every_kind_of_png_and_eight_are_not(
-    tmp_path: Path, kind: int, channels: int
+    tmp_path: Path, colour_type: int, channels: int
 ) -> None:
     rows = b"".join(b"\0" + bytes(range(4 * channels * 2)) for _ in range(4))
     assert "more than 8 bits a channel" in refused(
-        png(tmp_path / "a.png", width=4, height=4, depth=16, kind=kind, rows=rows)
+        png(tmp_path / "a.png", width=4, height=4, depth=16, colour_type=colour_type, rows=rows)
     )
     rows = b"".join(b"\0" + bytes(range(100, 100 + 4 * channels)) for _ in range(4))
-    assert grey(png(tmp_path / "b.png", width=4, height=4, depth=8, kind=kind, rows=rows)).shape == (4, 4)
+    assert grey(png(tmp_path / "b.png", width=4, height=4, depth=8, colour_type=colour_type, rows=rows)).shape == (4, 4)
 
 
 @pytest.mark.parametrize("content", [b"P6 2 2 65535\n" + bytes(24), b"P5 2 2 65535\n" + bytes(8)])
@@ -187,10 +187,10 @@ def test_an_image_that_declares_more_pixels_than_the_limit_is_refused_unread(tmp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "expected at most 67,108,864" in refused(
-            png(tmp_path / "a.png", width=side + 1, height=side, depth=8, kind=0, rows=b"")
+            png(tmp_path / "a.png", width=side + 1, height=side, depth=8, colour_type=0, rows=b"")
         )
         assert "expected at most" in refused(
-            png(tmp_path / "a.png", width=2**31 - 1, height=2**31 - 1, depth=1, kind=0, rows=b"")
+            png(tmp_path / "a.png", width=2**31 - 1, height=2**31 - 1, depth=1, colour_type=0, rows=b"")
         )
 
 
@@ -212,11 +212,11 @@ def test_damage_at_any_byte_is_an_image_or_a_sentence(tmp_path: Path) -> None:
                 damaged[place] = rng.integers(256)
             (tmp_path / name).write_bytes(damaged[: rng.integers(1, len(whole) + 1)])
             try:
-                found = read_image(tmp_path / name, "rgb", "test")
+                actual = read_image(tmp_path / name, "rgb", "test")
             except TzkError as error:
                 assert name in str(error)
             else:
-                assert found.dtype == torch.uint8 and found.shape[0] == 3
+                assert actual.dtype == torch.uint8 and actual.shape[0] == 3
 
 
 # folders

@@ -15,6 +15,7 @@ from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import ConditionalFlow, ConditionalGaussian
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import FittedGaussian, StandardGaussian, StandardLogistic
+from tzk_core.errors import TzkError
 from tzk_core.recipes.paper import flow_steps
 
 
@@ -129,7 +130,7 @@ def test_the_density_of_what_noise_stands_for_is_that_of_the_noise_over_the_jaco
     distribution, _, context = made(name, batch=1)
     noise = distribution.noise((1,), torch.Generator().manual_seed(3)).double()
     jacobian = torch.autograd.functional.jacobian(
-        lambda given: distribution.from_noise(given, context).flatten(), noise
+        lambda noise: distribution.from_noise(noise, context).flatten(), noise
     ).view(noise.numel(), noise.numel())
     of_noise = StandardLogistic if name == "logistic" else StandardGaussian
     expected = of_noise(distribution.shape).log_prob(noise) - torch.linalg.slogdet(jacobian).logabsdet
@@ -227,6 +228,12 @@ def test_everything_conditional_starts_neutral() -> None:
     distribution.regressor.initialise(torch.Generator().manual_seed(0))
     x, context = torch.randn(4, 3), torch.randn(4, 2)
     torch.testing.assert_close(distribution.log_prob(x, context), StandardGaussian((3,)).log_prob(x))
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 0}, {"layers": 0}, {"hidden": -1}])
+def test_a_network_of_nothing_is_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(TzkError, match="got hidden = "):
+        Regressor(2, 10, **sizes)
 
 
 def test_the_regressor_is_the_papers() -> None:

@@ -257,7 +257,7 @@ def test_a_partition_has_exactly_one_member_in_each_sample_that_is_decided(
 ROW = {
     *("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim"),
     *("bits_per_pixel", "estimate", "importance_samples", "standard_error", "inconsistency_nats"),
-    *("one_draw_bits_per_dim", "gain_bits_per_dim", "gain_standard_error"),
+    *("one_draw_bits_per_dim", "gain_bits_per_dim", "gain_standard_error", "log_prob_nats"),
 }
 KNOWLEDGE = {
     *("name", "mutual_information", "entropy", "conditional_entropy", "discriminator_accuracy", "multiplier"),
@@ -434,7 +434,7 @@ def test_data_without_grey_levels_have_no_histogram() -> None:
     model = small(["gaussian"])
     T = torch.randn(6, 3, dtype=torch.float64)
     results = evaluate(model, [held_out(T, torch.ones(6, 1), ["k0"])], {"toy": T}, **NO_TABLES, importance_samples=2)
-    assert {each["kind"] for each in results["rows"]} == {"prior", "knowledge"}
+    assert {each["name"] for each in results["rows"]} == {"prior", "k0", "full-covariance Gaussian"}
     assert results["invertibility"] == {
         "max_abs_error": invertibility(model, held_out(T))[0],
         "max_abs_error_without_float64": invertibility(model, held_out(T))[1],

@@ -69,14 +69,14 @@ def test_samples_that_are_test_images_are_judged_as_these(
         return mine[torch.arange(number) % len(mine)] if temperature else torch.zeros_like(mine[:number])
 
     monkeypatch.setattr(script, "sampled", of_the_class)
-    found = script.judge(
+    actual = script.judge(
         experiment, names, dataset, number=12, temperatures=[1.0, 0.0], epochs=12, importance_samples=2
     )
-    alike, blank = (each["all"] for each in found["samples"])
-    assert found["test"]["count"] == 120 and found["test"]["by_judge"] > 0.8
-    assert alike["by_judge"] == pytest.approx(found["test"]["by_judge"], abs=0.1)
+    alike, blank = (result["all"] for result in actual["samples"])
+    assert actual["test"]["count"] == 120 and actual["test"]["by_judge"] > 0.8
+    assert alike["by_judge"] == pytest.approx(actual["test"]["by_judge"], abs=0.1)
     assert blank["by_judge"] == pytest.approx(0.1), "a blank image has one class, whatever was asked for"
-    table = script.markdown(found)
+    table = script.markdown(actual)
     assert table.count("\n") == 2 + 1 + 2 * 11 and "| Bayes |" in table
 
 
@@ -86,12 +86,12 @@ def test_the_model_s_own_answers_are_the_model_s(script: ModuleType, experiment:
     with torch.no_grad():
         for number, (_, knowledge) in enumerate(experiment.model.named_knowledge()):
             knowledge.discriminator.slope.normal_(generator=torch.Generator().manual_seed(number))
-    found = script.own_accuracies(experiment, names, test, importance_samples=2)
+    actual = script.own_accuracies(experiment, names, test, importance_samples=2)
     T = dequantise(test.T, stream(0, "judged"), 256)
     posterior = experiment.model.posterior(T)
     answer = torch.stack([posterior[name].presence for name in names]).argmax(0)
-    assert found["by_presence"] == pytest.approx((answer == test.classes).double().mean().item(), abs=0.01)
-    assert 0 <= found["by_bayes"] <= 1
+    assert actual["by_presence"] == pytest.approx((answer == test.classes).double().mean().item(), abs=0.01)
+    assert 0 <= actual["by_bayes"] <= 1
 
 
 def test_samples_are_in_grey_levels_and_as_many_as_asked_for(script: ModuleType, experiment: Experiment) -> None:
@@ -115,6 +115,6 @@ def test_it_runs_on_a_run_folder(
     words = ["judge.py", str(tmp_path), "--number", "3", "--epochs", "0.2", "--importance-samples", "1", "--json"]
     monkeypatch.setattr(sys, "argv", words)
     script.main()
-    found = json.loads(capsys.readouterr().out)
-    assert set(found["samples"][0]["knowledge"]) == {f"digit-{digit}" for digit in range(10)}
-    assert set(found["test"]) == {"count", "by_judge", "by_presence", "by_bayes"}
+    actual = json.loads(capsys.readouterr().out)
+    assert set(actual["samples"][0]["knowledge"]) == {f"digit-{digit}" for digit in range(10)}
+    assert set(actual["test"]) == {"count", "by_judge", "by_presence", "by_bayes"}

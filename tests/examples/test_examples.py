@@ -84,8 +84,10 @@ def test_the_showcase_adds_up_to_what_is_trained_at_once() -> None:
     step_by_step = run_config("online/character")
     at_once = load_config(EXAMPLES / "online/joint.toml", [])
     assert step_by_step.datasets == at_once.datasets
-    said = [[(each.name, each.present, each.implies) for each in one.knowledge] for one in (step_by_step, at_once)]
-    assert said[0] == said[1], "the same knowledge, however each comes to it"
+    in_steps, whole = (
+        [(table.name, table.present, table.implies) for table in config.knowledge] for config in (step_by_step, at_once)
+    )
+    assert in_steps == whole, "the same knowledge, however each comes to it"
     assert step_by_step.flow == at_once.flow and step_by_step.objective == at_once.objective
 
 
@@ -121,9 +123,9 @@ def test_a_few_steps_of_quickstart_leave_a_whole_run_folder(tmp_path: Path) -> N
     assert "training-curves.png" in pictures
 
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    kinds = {(row["dataset"], row["kind"]) for row in rows}
-    assert kinds == {
-        (data, kind) for data in ("digits", "letters") for kind in ("prior", "knowledge", "mixture", "baseline")
+    row_types = {(row["dataset"], row["kind"]) for row in rows}
+    assert row_types == {
+        (data, one) for data in ("digits", "letters") for one in ("prior", "knowledge", "mixture", "baseline")
     }
 
 
@@ -145,9 +147,9 @@ def test_a_script_ends_with_one_sentence(path: Path, tmp_path: Path, capsys: pyt
             pytest.skip(f"{distribution} is not installed")
     with pytest.raises(SystemExit) as ended:
         printed_by(path, str(tmp_path / "nothing"))
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said.startswith("error: ") and said.count("\n") == 1 and "nothing" in said
+    assert message.startswith("error: ") and message.count("\n") == 1 and "nothing" in message
 
 
 def test_toys_say_what_length_of_training_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,10 +178,10 @@ def test_a_composition_that_is_refused_leaves_the_others_in_the_table(
 ) -> None:
     populate = Composition.populate
 
-    def refusing(self: Composition, *given: Any, **more: Any) -> Population:
+    def refusing(self: Composition, *arguments: Any, **more: Any) -> Population:
         if self.side == "decoder":
             raise TzkError("too few")
-        return populate(self, *given, **more)
+        return populate(self, *arguments, **more)
 
     monkeypatch.setattr(Composition, "populate", refusing)
     tzk("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(tmp_path / "run"))

@@ -57,9 +57,9 @@ def test_it_draws_samples_without_data(here: Path) -> None:
 def test_its_knowledge_needs_what_is_installed(here: Path) -> None:
     """A run of 0.1 names the core's distribution as it was called then."""
     listed = list_knowledge(here)
-    assert {each["name"] for each in listed} == set(read_manifest(here / "checkpoint")["knowledge"])
-    assert {each["state"] for each in listed} == {"ok"}
-    assert {each["distribution"] for each in listed if each["plugin"] == "tzk"} == {"tzk-core"}
+    assert {entry["name"] for entry in listed} == set(read_manifest(here / "checkpoint")["knowledge"])
+    assert {entry["state"] for entry in listed} == {"ok"}
+    assert {entry["distribution"] for entry in listed if entry["plugin"] == "tzk"} == {"tzk-core"}
 
 
 @pytest.mark.slow
@@ -68,20 +68,20 @@ def test_its_knowledge_needs_what_is_installed(here: Path) -> None:
 def test_its_figures_are_reproduced(here: Path) -> None:
     """Rounding apart: on another machine sums are taken in another order, and a sample in a hundred that lies between
     two classes may fall to the other."""
-    kept = [(file, re.fullmatch(r"results-(\d+)\.json", file.name)) for file in here.iterdir()]
-    (file, limit), *_ = [(file, int(match[1])) for file, match in kept if match]
+    results = [(file, re.fullmatch(r"results-(\d+)\.json", file.name)) for file in here.iterdir()]
+    (file, limit), *_ = [(file, int(match[1])) for file, match in results if match]
     expected = json.loads(file.read_text())
     experiment = Experiment(load_run_config(here / "config.toml"))
     experiment.load(here)
     torch.set_flush_denormal(True)
-    found = experiment.evaluate("test", limit)
-    for row, wanted in zip(found["rows"], expected["rows"], strict=True):
+    actual = experiment.evaluate("test", limit)
+    for row, wanted in zip(actual["rows"], expected["rows"], strict=True):
         assert all(row[key] == wanted[key] for key in ("name", "dataset", "count"))
         for unit in ("bits_per_dim", "bits_per_pixel"):
             assert row[unit] == pytest.approx(wanted[unit], abs=1e-4), (row["name"], unit)
-    for each, wanted in zip(found["classification"], expected["classification"], strict=True):
+    for value, wanted in zip(actual["classification"], expected["classification"], strict=True):
         for key in ("bayes_accuracy", "discriminator_accuracy"):
-            assert each[key] == pytest.approx(wanted[key], abs=0.01)
+            assert value[key] == pytest.approx(wanted[key], abs=0.01)
     whole = json.loads((here / "results.json").read_text())["rows"]
     prior = next(row for row in expected["rows"] if row["kind"] == "prior")
     same = next(row for row in whole if (row["kind"], row["dataset"]) == ("prior", prior["dataset"]))

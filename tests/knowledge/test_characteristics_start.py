@@ -42,8 +42,8 @@ def made(type_: str, **arguments: object) -> TzK:
 
 def decoder_pull(model: TzK, batches: int = 40) -> float:
     """The mean gradient at the last layer of p(z given C), over its standard error; the largest of its entries."""
-    kind = model.find("k0")
-    found = []
+    knowledge = model.find("k0")
+    weights = []
     for seed in range(batches):
         z, _ = stretched(64, seed)
         noise = torch.randn(64, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -51,11 +51,15 @@ def decoder_pull(model: TzK, batches: int = 40) -> float:
         value = mental_capacity(
             model, seen, lambda name, count, noise=noise: noise, objective=Objective(kl_weight=0.0)
         ).value
-        last = {key: each for key, each in gradients(value, kind).items() if "latent" in key and "regressor" in key}
+        last = {
+            key: gradient
+            for key, gradient in gradients(value, knowledge).items()
+            if "latent" in key and "regressor" in key
+        }
         width = max(int(key.split("regressor.")[1].split(".")[0]) for key in last)
-        rows = next(each for key, each in last.items() if key.endswith(f"regressor.{width}.weight"))
-        found.append(rows[:DIMS].flatten())  # of the mean: that of the deviation moves whatever C says
-    pulls = torch.stack(found)
+        rows = next(gradient for key, gradient in last.items() if key.endswith(f"regressor.{width}.weight"))
+        weights.append(rows[:DIMS].flatten())  # of the mean: that of the deviation moves whatever C says
+    pulls = torch.stack(weights)
     return (pulls.mean(0).abs() / (pulls.std(0) / math.sqrt(batches)).clamp_min(1e-12)).max().item()
 
 
@@ -102,14 +106,14 @@ def test_an_observed_characteristic_starts_neutral_whatever_z() -> None:
 
 def test_a_few_latents_say_nothing_of_directions() -> None:
     """The leading direction of a handful is that of an accident, and would not have variance 1 on others."""
-    kind = made("gaussian").find("k0")
-    before = kind.characteristics_encoder.state_dict()
+    knowledge = made("gaussian").find("k0")
+    before = knowledge.characteristics_encoder.state_dict()
     z, _ = stretched(LEAST_LATENTS - 1)
-    kind.start_characteristics(z, torch.Generator().manual_seed(3))
-    few = {key: value.clone() for key, value in kind.characteristics_encoder.state_dict().items()}
-    kind.start_characteristics(None, torch.Generator().manual_seed(3))
+    knowledge.start_characteristics(z, torch.Generator().manual_seed(3))
+    few = {key: value.clone() for key, value in knowledge.characteristics_encoder.state_dict().items()}
+    knowledge.start_characteristics(None, torch.Generator().manual_seed(3))
     assert before.keys() == few.keys()
-    for key, value in kind.characteristics_encoder.state_dict().items():
+    for key, value in knowledge.characteristics_encoder.state_dict().items():
         assert torch.equal(value, few[key])
 
 
@@ -142,35 +146,35 @@ def test_a_regressor_can_start_linear(hidden: int, layers: int) -> None:
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_the_weight_of_the_kl_is_that_of_log_p_less_log_q_of_what_was_filled_in(weight: float) -> None:
     model = small(("gaussian",))
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     T = torch.randn(4, 3, dtype=torch.float64)
     observed = torch.tensor([[0.3, -1.0], [math.nan, math.nan]], dtype=torch.float64).repeat(2, 1)
     seen = Observations(T, torch.ones(4, 1, dtype=torch.float64), ("k0",), {"k0": observed})
     capacity = mental_capacity(model, seen, steady(), objective=Objective(kl_weight=weight))
     z, logabsdet = model.flow.encode(T)
     filled_in = observed.isnan().any(1)
-    C = torch.where(filled_in[:, None], kind.encode(z, torch.full((4, 2), 0.5, dtype=torch.float64)), observed)
-    log_q = kind.log_prob_characteristics_given(C, z)
-    log_p = kind.log_prob_characteristics(C)
+    C = torch.where(filled_in[:, None], knowledge.encode(z, torch.full((4, 2), 0.5, dtype=torch.float64)), observed)
+    log_q = knowledge.log_prob_characteristics_given(C, z)
+    log_p = knowledge.log_prob_characteristics(C)
     log_prob_z = model.flow.base.log_prob(z)
-    decoder = kind.log_prob_presence().present + kind.log_prob_latent(z, C) - log_prob_z
+    decoder = knowledge.log_prob_presence().present + knowledge.log_prob_latent(z, C) - log_prob_z
     decoder = decoder + torch.where(filled_in, weight * (log_p - log_q), log_p)
-    encoder = kind.log_prob_presence_given(z).present + torch.where(filled_in, 0.0, log_q)
+    encoder = knowledge.log_prob_presence_given(z).present + torch.where(filled_in, 0.0, log_q)
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
 
 
 def test_a_characteristic_that_is_cut_off_is_noise_on_both_sides() -> None:
     """Its log q is log p(C), so that only the encoder's own density of that noise is left of it."""
     model = small(("gaussian",))
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     T, noise = torch.randn(4, 3, dtype=torch.float64), torch.full((4, 2), 0.5, dtype=torch.float64)
     seen = Observations(T, torch.ones(4, 1, dtype=torch.float64), ("k0",))
     capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in="prior")))
     z, logabsdet = model.flow.encode(T)
-    C, log_prob_z = kind.imagine(noise), model.flow.base.log_prob(z)
-    decoder = kind.log_prob_presence()[1] + kind.log_prob_latent(z, C) - log_prob_z
-    encoder = kind.log_prob_presence_given(z)[1]
-    encoder = encoder + kind.log_prob_characteristics_given(C, z) - kind.log_prob_characteristics(C)
+    C, log_prob_z = knowledge.imagine(noise), model.flow.base.log_prob(z)
+    decoder = knowledge.log_prob_presence()[1] + knowledge.log_prob_latent(z, C) - log_prob_z
+    encoder = knowledge.log_prob_presence_given(z)[1]
+    encoder = encoder + knowledge.log_prob_characteristics_given(C, z) - knowledge.log_prob_characteristics(C)
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + 0.5 * (encoder + decoder))
 
 

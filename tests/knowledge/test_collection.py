@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from models import small
@@ -27,7 +29,7 @@ def test_implications_are_followed_to_their_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "kept"),
+    ("names", "expected"),
     [
         (["k2", "k0", "k1"], ["k0"]),
         (["k2", "k4"], ["k2", "k4"]),
@@ -35,12 +37,12 @@ def test_implications_are_followed_to_their_end() -> None:
         ([], []),
     ],
 )
-def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kept: list[str]) -> None:
-    assert nested().knowledge.most_specific(names) == kept
+def test_the_most_specific_are_those_that_no_other_implies(names: list[str], expected: list[str]) -> None:
+    assert nested().knowledge.most_specific(names) == expected
 
 
 @pytest.mark.parametrize(
-    ("names", "kept"),
+    ("names", "expected"),
     [
         (["k2", "k0", "k1"], ["k2"]),
         (["k4", "k2", "k4"], ["k4", "k2"]),
@@ -49,8 +51,8 @@ def test_the_most_specific_are_those_that_no_other_implies(names: list[str], kep
         ([], []),
     ],
 )
-def test_the_least_specific_are_those_that_imply_no_other(names: list[str], kept: list[str]) -> None:
-    assert nested().knowledge.least_specific(names) == kept
+def test_the_least_specific_are_those_that_imply_no_other(names: list[str], expected: list[str]) -> None:
+    assert nested().knowledge.least_specific(names) == expected
 
 
 def test_a_circle_ends() -> None:
@@ -78,8 +80,8 @@ def test_its_state_is_that_of_a_module_dict() -> None:
     model = small(["gaussian", "flow"])
     plain = torch.nn.ModuleDict(dict(model.named_knowledge()))
     state = {f"knowledge.{key}": value for key, value in plain.state_dict().items()}
-    found = {key: value for key, value in model.state_dict().items() if key.startswith("knowledge.")}
-    assert list(found) == list(state) and all(torch.equal(found[key], state[key]) for key in state)
+    actual = {key: value for key, value in model.state_dict().items() if key.startswith("knowledge.")}
+    assert list(actual) == list(state) and all(torch.equal(actual[key], state[key]) for key in state)
 
 
 def test_a_description_says_again_only_what_it_names() -> None:
@@ -92,3 +94,12 @@ def test_a_description_says_again_only_what_it_names() -> None:
     assert knowledge.implies == ("whole",)
     knowledge.describe_as(implies=())
     assert knowledge.implies == ()
+
+
+@pytest.mark.parametrize(("name", "value"), [("implies", ["whole"]), ("part", None)])
+def test_assigning_what_describe_as_sets_still_works_with_a_warning(name: str, value: Any) -> None:
+    knowledge = build_knowledge("gaussian", (3,))
+    with pytest.warns(FutureWarning, match=rf"describe_as\({name}=\.\.\.\)") as caught:
+        setattr(knowledge, name, value)
+    assert caught[0].filename == __file__
+    assert getattr(knowledge, name) == (("whole",) if name == "implies" else None)

@@ -46,7 +46,7 @@ def results() -> dict[str, Any]:
 
 def test_the_row_says_that_it_is_exact() -> None:
     _, held = world()
-    row = next(each for each in results()["rows"] if each["kind"] == "knowledge")
+    row = next(result for result in results()["rows"] if result["kind"] == "knowledge")
     assert row["estimate"] == "exact sum over C" and row["importance_samples"] is None
     assert row["bits_per_image"] == pytest.approx(-exact(held.T).mean().item() / math.log(2), rel=1e-5)
 

@@ -22,35 +22,35 @@ from tzk_core.random_streams import stream
 def integral() -> tuple[TzK, Tensor, Tensor]:
     """A knowledge type with random regressors, a few z, and log p(z given κ=1) by quadrature over C in R²."""
     model = small(dims=2, spread=0.2)
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     z = torch.randn(3, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     nodes, weights = grid(-9.0, 9.0, 241)
     C = torch.cartesian_prod(nodes, nodes)
     with torch.no_grad():
-        log_p = kind.log_prob_latent(z, C.expand(3, -1, -1)) + kind.log_prob_characteristics(C)
+        log_p = knowledge.log_prob_latent(z, C.expand(3, -1, -1)) + knowledge.log_prob_characteristics(C)
         return model, z, torch.logsumexp(log_p, 1) + 2 * weights[0].log()
 
 
-def estimates(kind: Any, z: Tensor, *, samples: int, times: int) -> Tensor:
+def estimates(knowledge: Any, z: Tensor, *, samples: int, times: int) -> Tensor:
     """`times` independent estimates for each z, (times, batch)."""
     repeated = z.repeat(times, 1)
     with torch.no_grad():
-        return log_prob_present(kind, repeated, samples, generator=stream(0, "test", samples)).view(times, -1)
+        return log_prob_present(knowledge, repeated, samples, generator=stream(0, "test", samples)).view(times, -1)
 
 
 def test_the_importance_weighted_bound_is_below_quadrature_and_converges(
     integral: tuple[TzK, Tensor, Tensor],
 ) -> None:
     model, z, exact = integral
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     gaps = []
     for samples in (1, 4, 16, 64):
-        values = estimates(kind, z, samples=samples, times=4096 // samples)
+        values = estimates(knowledge, z, samples=samples, times=4096 // samples)
         gap, error = exact - values.mean(0), values.std(0) / math.sqrt(len(values))
         assert (gap > -4 * error).all(), "on average it is a lower bound"
         gaps.append(gap.mean().item())
     assert gaps == sorted(gaps, reverse=True)
-    close = estimates(kind, z, samples=20000, times=1)[0]
+    close = estimates(knowledge, z, samples=20000, times=1)[0]
     torch.testing.assert_close(close, exact, rtol=0, atol=0.04)
 
 
@@ -68,14 +68,14 @@ def test_a_wrong_encoder_costs_little_since_the_prior_has_its_share(
 ) -> None:
     """However narrow and far off it is; by itself such an encoder would be many nats away."""
     model, z, exact = integral
-    kind = model.find("k0")
-    regressor = kind.characteristics_encoder.regressor
+    knowledge = model.find("k0")
+    regressor = knowledge.characteristics_encoder.regressor
     last = regressor[-1]
     before = last.weight.detach().clone(), last.bias.detach().clone()
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([5.0, -5.0, -4.0, -4.0]))
-        values = estimates(kind, z, samples=2048, times=10)
+        values = estimates(knowledge, z, samples=2048, times=10)
         last.weight.copy_(before[0])
         last.bias.copy_(before[1])
     assert ((exact - values.mean(0)).abs() < 0.3).all()

@@ -34,15 +34,15 @@ EVERY = pytest.mark.parametrize("name", KNOWLEDGE)
 
 def made(name: str, by: float = 0.1) -> tuple[Knowledge, Tensor]:
     """A knowledge type whose parameters were moved, and three latents, in float64."""
-    kind = KNOWLEDGE[name]()
+    knowledge = KNOWLEDGE[name]()
     generator = torch.Generator().manual_seed(0)
-    kind.initialise(generator)
+    knowledge.initialise(generator)
     with torch.no_grad():
-        for parameter in kind.parameters():
+        for parameter in knowledge.parameters():
             parameter += by * torch.randn(parameter.shape, generator=generator)
-        kind.log_odds.fill_(-1.3)
-        kind.characteristics_prior.fit(2 + 3 * torch.randn(50, kind.characteristics, generator=generator))
-    return kind.double(), torch.randn(3, *kind.latent_shape, generator=generator, dtype=torch.float64)
+        knowledge.log_odds.fill_(-1.3)
+        knowledge.characteristics_prior.fit(2 + 3 * torch.randn(50, knowledge.characteristics, generator=generator))
+    return knowledge.double(), torch.randn(3, *knowledge.latent_shape, generator=generator, dtype=torch.float64)
 
 
 @EVERY
@@ -53,32 +53,34 @@ def test_it_conforms(name: str) -> None:
 @EVERY
 def test_it_starts_knowing_nothing_of_observed_characteristics(name: str) -> None:
     """Presence at even odds whatever z, C at p(C) whatever z, z close to N(0, 1) whatever C."""
-    kind = KNOWLEDGE[name]()
-    kind.initialise(torch.Generator().manual_seed(0))
-    values = torch.tensor([[-1.0], [1.0]]).expand(2, kind.characteristics)  # of mean 0 and deviation 1
-    kind.fit_characteristics(values)
+    knowledge = KNOWLEDGE[name]()
+    knowledge.initialise(torch.Generator().manual_seed(0))
+    values = torch.tensor([[-1.0], [1.0]]).expand(2, knowledge.characteristics)  # of mean 0 and deviation 1
+    knowledge.fit_characteristics(values)
     source = torch.Generator().manual_seed(1)
-    z, C, far = (torch.randn(3, *s, generator=source) for s in (kind.latent_shape, *2 * [(kind.characteristics,)]))
-    for each in (*kind.log_prob_presence(), *kind.log_prob_presence_given(z)):
-        torch.testing.assert_close(each, torch.full_like(each, -math.log(2)))
+    z, C, far = (
+        torch.randn(3, *s, generator=source) for s in (knowledge.latent_shape, *2 * [(knowledge.characteristics,)])
+    )
+    for value in (*knowledge.log_prob_presence(), *knowledge.log_prob_presence_given(z)):
+        torch.testing.assert_close(value, torch.full_like(value, -math.log(2)))
 
     def normal(x: Tensor) -> Tensor:
         return -0.5 * (x.flatten(1) ** 2 + math.log(2 * math.pi)).sum(1)
 
-    torch.testing.assert_close(kind.log_prob_characteristics(C), normal(C))
-    torch.testing.assert_close(kind.log_prob_characteristics_given(C, z), normal(C))
-    assert torch.equal(kind.log_prob_latent(z, C), kind.log_prob_latent(z, far))
-    torch.testing.assert_close(kind.log_prob_latent(z, C), normal(z), rtol=0, atol=0.3)
-    many = torch.randn(2000, *kind.latent_shape, generator=source)
-    cost = (normal(many) - kind.log_prob_latent(many, C[:1].expand(2000, -1))).mean()
+    torch.testing.assert_close(knowledge.log_prob_characteristics(C), normal(C))
+    torch.testing.assert_close(knowledge.log_prob_characteristics_given(C, z), normal(C))
+    assert torch.equal(knowledge.log_prob_latent(z, C), knowledge.log_prob_latent(z, far))
+    torch.testing.assert_close(knowledge.log_prob_latent(z, C), normal(z), rtol=0, atol=0.3)
+    many = torch.randn(2000, *knowledge.latent_shape, generator=source)
+    cost = (normal(many) - knowledge.log_prob_latent(many, C[:1].expand(2000, -1))).mean()
     assert abs(cost) < 0.005 * many[0].numel(), "on average a few thousandths of a nat a dimension, whatever was drawn"
 
 
 @EVERY
 def test_presence_is_bayes_odds(name: str) -> None:
-    kind, z = made(name)
-    assert kind.log_prob_presence().present.exp().item() == pytest.approx(1 / (1 + math.exp(1.3)))
-    absent, present = kind.log_prob_presence_given(1e6 * z)
+    knowledge, z = made(name)
+    assert knowledge.log_prob_presence().present.exp().item() == pytest.approx(1 / (1 + math.exp(1.3)))
+    absent, present = knowledge.log_prob_presence_given(1e6 * z)
     assert present.abs().max() <= 20.001 and absent.abs().max() <= 20.001, "log-odds are bounded"
 
 
@@ -87,31 +89,31 @@ def test_it_is_a_pure_function_that_can_be_evaluated_stacked(name: str) -> None:
     """Two knowledge types of one structure by one vmap give what each gives alone."""
     (one, z), (other, _) = made(name), made(name, by=0.2)
     C = torch.randn(3, one.characteristics, dtype=torch.float64)
-    states = [dict(kind.state_dict()) for kind in (one, other)]
+    states = [dict(knowledge.state_dict()) for knowledge in (one, other)]
     stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
 
     class Evaluated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.kind = copy.deepcopy(one)
+            self.knowledge = copy.deepcopy(one)
 
         def forward(self, z: Tensor, C: Tensor) -> tuple[Tensor, ...]:
-            kind, noise = self.kind, torch.zeros_like(C)
+            knowledge, noise = self.knowledge, torch.zeros_like(C)
             return (
-                kind.log_prob_latent(z, C),
-                kind.log_prob_characteristics_given(C, z),
-                kind.log_prob_characteristics(C),
-                kind.log_prob_presence_given(z).present,
-                kind.encode(z, noise),
-                kind.decode(C, z),
+                knowledge.log_prob_latent(z, C),
+                knowledge.log_prob_characteristics_given(C, z),
+                knowledge.log_prob_characteristics(C),
+                knowledge.log_prob_presence_given(z).present,
+                knowledge.encode(z, noise),
+                knowledge.decode(C, z),
             )
 
     module = Evaluated()
     together = vmap(
-        lambda state: functional_call(module, {f"kind.{key}": value for key, value in state.items()}, (z, C))
+        lambda state: functional_call(module, {f"knowledge.{key}": value for key, value in state.items()}, (z, C))
     )(stacked)
-    for index, kind in enumerate((one, other)):
-        module.kind = kind
+    for index, knowledge in enumerate((one, other)):
+        module.knowledge = knowledge
         for stacked_value, value in zip(together, module(z, C), strict=True):
             torch.testing.assert_close(stacked_value[index], value)
 
@@ -128,35 +130,35 @@ def test_initialise_depends_on_the_generator_alone(name: str) -> None:
 
 def test_p_of_z_given_c_is_a_density() -> None:
     """By quadrature over z in R, at two C."""
-    kind = FlowKnowledge((1,), hidden=8, steps=2).double()
-    kind.initialise(torch.Generator().manual_seed(0))
+    knowledge = FlowKnowledge((1,), hidden=8, steps=2).double()
+    knowledge.initialise(torch.Generator().manual_seed(0))
     with torch.no_grad():
-        last = kind.latent.base.regressor[-1]
+        last = knowledge.latent.base.regressor[-1]
         last.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     z = torch.linspace(-80, 80, 80001, dtype=torch.float64)
     for C in torch.tensor([[0.5, -1.0], [-2.0, 2.0]], dtype=torch.float64):
-        density = kind.log_prob_latent(z[:, None], C.expand(len(z), 2)).exp()
+        density = knowledge.log_prob_latent(z[:, None], C.expand(len(z), 2)).exp()
         assert torch.trapezoid(density, z).item() == pytest.approx(1.0, abs=1e-4)
         assert density.max() > density[[0, -1]].max()
 
 
 def test_decoding_samples_p_of_z_given_c() -> None:
-    kind, _ = made("gaussian", by=0.2)
+    knowledge, _ = made("gaussian", by=0.2)
     C = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
-    noise = kind.latent.noise((20000,), torch.Generator().manual_seed(0)).double()
-    z = kind.decode(C.expand(20000, 2), noise)
-    mean, log_scale = kind.latent.parameters_of(kind.characteristics_prior.standardise(C))
+    noise = knowledge.latent.noise((20000,), torch.Generator().manual_seed(0)).double()
+    z = knowledge.decode(C.expand(20000, 2), noise)
+    mean, log_scale = knowledge.latent.parameters_of(knowledge.characteristics_prior.standardise(C))
     torch.testing.assert_close((z - mean).mean(0) / log_scale[0].exp(), torch.zeros(3).double(), rtol=0, atol=0.03)
     torch.testing.assert_close(z.std(0), log_scale[0].exp(), rtol=0.03, atol=0)
 
 
 def test_the_papers_sizes() -> None:
     """C in R^2, 4 flow steps, regressors of four layers of 70 units (Section 3)."""
-    kind = build_knowledge("flow", (1, 32, 32))
-    assert kind.characteristics == 2 and kind.latent_shape == (1, 32, 32)
-    steps = [name for name, _ in kind.latent.transform.named_parameters() if name.endswith("triangles")]
+    knowledge = build_knowledge("flow", (1, 32, 32))
+    assert knowledge.characteristics == 2 and knowledge.latent_shape == (1, 32, 32)
+    steps = [name for name, _ in knowledge.latent.transform.named_parameters() if name.endswith("triangles")]
     assert len(steps) == 4
-    assert [p.shape[0] for n, p in kind.discriminator.named_parameters() if p.dim() == 2] == [70, 70, 70, 1]
+    assert [p.shape[0] for n, p in knowledge.discriminator.named_parameters() if p.dim() == 2] == [70, 70, 70, 1]
 
 
 def test_without_an_override_an_older_state_is_taken_as_it_is() -> None:

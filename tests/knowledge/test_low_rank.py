@@ -52,8 +52,8 @@ def test_its_density_is_that_of_its_covariance(sign: float | None) -> None:
     density, context = moved(sign=sign), contexts(1)[0]
     mean, matrix = covariance(density, context)
     x = mean + torch.randn(5, DIMS, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    found = density.log_prob(x, context.expand(5, 2))
-    torch.testing.assert_close(found, MultivariateNormal(mean, matrix).log_prob(x))
+    actual = density.log_prob(x, context.expand(5, 2))
+    torch.testing.assert_close(actual, MultivariateNormal(mean, matrix).log_prob(x))
 
 
 def test_its_samples_have_its_moments() -> None:
@@ -79,8 +79,8 @@ def test_several_contexts_for_one_input_are_each_evaluated() -> None:
     density, context = moved((2, 5)), contexts(12).view(3, 4, 2)
     x = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     together = density.log_prob(x, context)
-    for each in range(4):
-        torch.testing.assert_close(together[:, each], density.log_prob(x, context[:, each]))
+    for index in range(4):
+        torch.testing.assert_close(together[:, index], density.log_prob(x, context[:, index]))
 
 
 def test_beyond_its_dimensions_it_is_the_standard_gaussian() -> None:
@@ -96,13 +96,13 @@ def test_beyond_its_dimensions_it_is_the_standard_gaussian() -> None:
 def test_set_matches_moments_of_as_many_directions() -> None:
     """A covariance of the family comes back; one that is not costs fewer nats with more directions."""
     density = moved()
-    mean, matrix = (each.detach() for each in covariance(density, contexts(1)[0]))
+    mean, matrix = (value.detach() for value in covariance(density, contexts(1)[0]))
     target = MultivariateNormal(mean, matrix)
 
     def nats(rank: int) -> float:
-        found = LowRankGaussian((DIMS,), 2, dims=DIMS, rank=rank, hidden=5).double()
-        found.set(mean, matrix)
-        got, got_matrix = covariance(found, torch.ones(2).double())
+        fitted = LowRankGaussian((DIMS,), 2, dims=DIMS, rank=rank, hidden=5).double()
+        fitted.set(mean, matrix)
+        got, got_matrix = covariance(fitted, torch.ones(2).double())
         torch.testing.assert_close(got, mean)
         return kl_divergence(target, MultivariateNormal(got, got_matrix)).item()
 
@@ -119,74 +119,79 @@ def test_set_finds_one_direction_wider_or_narrower_than_all_others(common: float
 
 
 def test_it_is_small() -> None:
-    kind = build_knowledge("low-rank", (1024,))
-    assert 10_000 < sum(each.numel() for each in kind.parameters()) <= 21_000
+    knowledge = build_knowledge("low-rank", (1024,))
+    assert 10_000 < sum(parameter.numel() for parameter in knowledge.parameters()) <= 21_000
 
 
 def test_a_large_latent_costs_nothing_beyond_its_dimensions() -> None:
     """Neither density nor discriminator nor encoder depends on the latents after the first `dims`."""
-    kind = build_knowledge("low-rank", (1, 8, 8), dims=10, rank=2)
+    knowledge = build_knowledge("low-rank", (1, 8, 8), dims=10, rank=2)
     with torch.no_grad():
-        for parameter in kind.parameters():
+        for parameter in knowledge.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    kind = kind.double()
+    knowledge = knowledge.double()
     z = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     other = z.clone()
     other.flatten(1)[:, 10:] += 3
     C = contexts(4)
-    base = [-0.5 * (each.square() + LOG_2PI).flatten(1).sum(1) for each in (z, other)]
-    torch.testing.assert_close(kind.log_prob_latent(z, C) - base[0], kind.log_prob_latent(other, C) - base[1])
-    for a, b in zip(kind.log_prob_presence_given(z), kind.log_prob_presence_given(other), strict=True):
+    base = [-0.5 * (value.square() + LOG_2PI).flatten(1).sum(1) for value in (z, other)]
+    torch.testing.assert_close(knowledge.log_prob_latent(z, C) - base[0], knowledge.log_prob_latent(other, C) - base[1])
+    for a, b in zip(knowledge.log_prob_presence_given(z), knowledge.log_prob_presence_given(other), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(kind.encode(z, C), kind.encode(other, C))
+    assert torch.equal(knowledge.encode(z, C), knowledge.encode(other, C))
 
 
 def test_its_discriminator_can_be_the_bayes_odds_of_two_diagonal_gaussians() -> None:
-    kind = build_knowledge("low-rank", (4,)).double()
+    knowledge = build_knowledge("low-rank", (4,)).double()
     mean, scale = torch.tensor([[0.5, -1.0, 0.0, 2.0], [0.5, 1.0, 1.5, 0.8]], dtype=torch.float64)
     log_odds = torch.tensor(-0.7, dtype=torch.float64)
     curvature = -0.5 * (scale**-2 - 1)
     constant = log_odds - scale.log().sum() - 0.5 * (mean / scale).square().sum() + curvature.sum()
     with torch.no_grad():
-        kind.discriminator.slope.copy_(mean / scale**2)
-        kind.discriminator.curvature.copy_(curvature)
-        kind.discriminator.regressor[-1].bias.fill_(constant)
+        knowledge.discriminator.slope.copy_(mean / scale**2)
+        knowledge.discriminator.curvature.copy_(curvature)
+        knowledge.discriminator.regressor[-1].bias.fill_(constant)
     z = 0.3 * torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ratio = (-0.5 * ((z - mean) / scale).square() - scale.log() + 0.5 * z.square()).sum(1)
-    logits = kind.discriminator(z).squeeze(1)
+    logits = knowledge.discriminator(z).squeeze(1)
     torch.testing.assert_close(logits, log_odds + ratio)
-    absent, present = kind.log_prob_presence_given(z)
+    absent, present = knowledge.log_prob_presence_given(z)
     torch.testing.assert_close(present - absent, 20 * torch.tanh(logits / 20))
 
 
 def test_added_knowledge_starts_from_the_moments_of_many_latents_and_of_few_not() -> None:
-    kind = build_knowledge("low-rank", (12,), dims=6, rank=2)
+    knowledge = build_knowledge("low-rank", (12,), dims=6, rank=2)
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(2000, 1, generator=generator)
     z = torch.randn(2000, 12, generator=generator)
     z[:, :6] = 1 + 0.5 * z[:, :6] + common
-    before = {key: value.clone() for key, value in kind.state_dict().items()}
-    kind.start(z[:255], z[:0])
-    assert all(torch.equal(value, before[key]) for key, value in kind.state_dict().items())
-    kind.start(z, z[:0])
+    before = {key: value.clone() for key, value in knowledge.state_dict().items()}
+    knowledge.start(z[:255], z[:0])
+    assert all(torch.equal(value, before[key]) for key, value in knowledge.state_dict().items())
+    knowledge.start(z, z[:0])
     fresh = 1 + 0.5 * torch.randn(2000, 6, generator=generator) + torch.randn(2000, 1, generator=generator)
     fresh = torch.cat([fresh, torch.randn(2000, 6, generator=generator)], 1)
     truth = MultivariateNormal(torch.ones(6), 0.25 * torch.eye(6) + 1)
     expected = truth.log_prob(fresh[:, :6]) - 0.5 * (fresh[:, 6:].square() + LOG_2PI).sum(1)
-    found = kind.log_prob_latent(fresh, torch.zeros(2000, 2))
-    assert (expected - found).mean().item() == pytest.approx(0.0, abs=0.05)
+    actual = knowledge.log_prob_latent(fresh, torch.zeros(2000, 2))
+    assert (expected - actual).mean().item() == pytest.approx(0.0, abs=0.05)
 
 
 def test_far_out_it_stays_finite_in_float32() -> None:
-    kind = build_knowledge("low-rank", (300,))
+    knowledge = build_knowledge("low-rank", (300,))
     with torch.no_grad():
-        for parameter in kind.parameters():
+        for parameter in knowledge.parameters():
             parameter.add_(10 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     z = torch.tensor([1e-3, 1.0, 1e3, 1e5])[:, None] * torch.ones(300)
     C = 1e3 * torch.ones(4, 2)
-    for value in (kind.log_prob_latent(z, C), *kind.log_prob_presence_given(z), kind.encode(z, C), kind.decode(C, z)):
+    for value in (
+        knowledge.log_prob_latent(z, C),
+        *knowledge.log_prob_presence_given(z),
+        knowledge.encode(z, C),
+        knowledge.decode(C, z),
+    ):
         assert value.isfinite().all()
-    assert kind.log_prob_presence_given(z).present.max() <= 0
+    assert knowledge.log_prob_presence_given(z).present.max() <= 0
 
 
 @pytest.mark.parametrize("wrong", [{"dims": 0}, {"rank": 0}])

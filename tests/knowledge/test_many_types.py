@@ -26,7 +26,7 @@ from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
-EVERY_TYPE = sorted(found.qualified_name for found in registry().all(KnowledgeType))
+EVERY_TYPE = sorted(part.qualified_name for part in registry().all(KnowledgeType))
 NAN = float("nan")
 PRESENCE = [[1, 0, 0, NAN], [0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0], [NAN, 0, 0, 0]]
 
@@ -34,11 +34,11 @@ PRESENCE = [[1, 0, 0, NAN], [0, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [0, 1, 0, 
 class Alone:
     """Stacks of one knowledge type each, evaluated as they are: a loop."""
 
-    def structure(self, name: str, kind: Knowledge) -> str:
+    def structure(self, name: str, knowledge: Knowledge) -> str:
         return name
 
-    def states(self, kinds: Mapping[str, Knowledge]) -> States:
-        return [state_of(kind) for kind in kinds.values()]
+    def states(self, types: Mapping[str, Knowledge]) -> States:
+        return [state_of(knowledge) for knowledge in types.values()]
 
 
 def model_of(type: str, count: int = 4) -> TzK:
@@ -95,8 +95,8 @@ def test_a_table_is_one_by_one(type: str, monkeypatch: pytest.MonkeyPatch) -> No
     together = mental_capacity(model, observations, noise_of(model), objective=Objective(stacks=tables)).value
     torch.testing.assert_close(together, one_by_one, rtol=1e-10, atol=1e-10)
     together.backward()
-    norm = torch.stack([each.norm() for each in tables.gradients()]).norm()
-    expected = torch.stack([each.norm() for name, each in wanted.items() if name.startswith("knowledge")]).norm()
+    norm = torch.stack([gradient.norm() for gradient in tables.gradients()]).norm()
+    expected = torch.stack([value.norm() for name, value in wanted.items() if name.startswith("knowledge")]).norm()
     torch.testing.assert_close(norm, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -202,29 +202,29 @@ def test_the_mean_over_all_draws_is_the_sum_over_all_absences(
     whole = mental_capacity(
         model, observations, steady(), multipliers={"k0": 0.2, "k1": 0.3}, objective=Objective(wording=wording)
     )
-    values, capacities, found = [], [], []
+    values, capacities, by_draw = [], [], []
     original = torch.randperm
     for samples, types in itertools.product(itertools.combinations(range(4), 2), repeat=2):
-        drawn = [torch.tensor(samples), torch.tensor(types)]
-        monkeypatch.setattr(negatives.torch, "randperm", lambda n, generator, drawn=drawn: drawn.pop(0))
+        sampled = [torch.tensor(samples), torch.tensor(types)]
+        monkeypatch.setattr(negatives.torch, "randperm", lambda n, generator, sampled=sampled: sampled.pop(0))
         absences = partial(sampled_absences, most=2, generator=torch.Generator())
-        each = mental_capacity(
+        capacity = mental_capacity(
             model,
             observations,
             steady(),
             multipliers={"k0": 0.2, "k1": 0.3},
             objective=Objective(wording=wording, absences=absences),
         )
-        assert not drawn, "both were drawn"
-        values.append(each.value.detach())
-        capacities.append(each.log_capacity.detach())
-        found.append(gradients(each.value, model))
+        assert not sampled, "both were drawn"
+        values.append(capacity.value.detach())
+        capacities.append(capacity.log_capacity.detach())
+        by_draw.append(gradients(capacity.value, model))
     monkeypatch.setattr(negatives.torch, "randperm", original)
     assert len({round(value.item(), 9) for value in values}) > 10
     torch.testing.assert_close(torch.stack(values).mean(), whole.value.detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(torch.stack(capacities).mean(0), whole.log_capacity.detach(), rtol=1e-10, atol=1e-10)
     for name, gradient in gradients(whole.value, model).items():
-        mean = torch.stack([each[name] for each in found]).mean(0)
+        mean = torch.stack([value[name] for value in by_draw]).mean(0)
         torch.testing.assert_close(mean, gradient, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
@@ -244,16 +244,16 @@ def test_a_posterior_of_many_is_that_of_each(type: str) -> None:
     model = model_of(type, 5)
     T = torch.randn(3, 4, dtype=torch.float64)
     z = model.encode(T)
-    found = model.posterior(T)
-    assert list(found) == [f"k{number}" for number in range(5)]
-    for name, kind in model.named_knowledge():
-        torch.testing.assert_close(found[name].presence, kind.log_prob_presence_given(z).present.exp())
-        torch.testing.assert_close((found[name].mean, found[name].deviation), kind.characteristics_given(z))
+    actual = model.posterior(T)
+    assert list(actual) == [f"k{number}" for number in range(5)]
+    for name, knowledge in model.named_knowledge():
+        torch.testing.assert_close(actual[name].presence, knowledge.log_prob_presence_given(z).present.exp())
+        torch.testing.assert_close((actual[name].mean, actual[name].deviation), knowledge.characteristics_given(z))
 
 
 @pytest.mark.parametrize("type", EVERY_TYPE)
 def test_a_copy_around_other_tensors_is_a_module_of_its_own(type: str) -> None:
-    one, other = (kind for _, kind in model_of(type, 2).named_knowledge())
+    one, other = (knowledge for _, knowledge in model_of(type, 2).named_knowledge())
     state = {key: value.clone() for key, value in other.state_dict().items()}
     made = copy_around(one, state)
     assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
@@ -263,7 +263,7 @@ def test_a_copy_around_other_tensors_is_a_module_of_its_own(type: str) -> None:
     with torch.no_grad():
         for value in (*made.parameters(), *made.buffers()):
             value.fill_(7)
-    made.register_forward_hook(lambda *given: None)
+    made.register_forward_hook(lambda *arguments: None)
     assert all(torch.equal(a, b) for a, b in zip(before, one.state_dict().values(), strict=True))
     assert not one._forward_hooks and {id(m) for m in made.modules()}.isdisjoint(map(id, one.modules()))
 
@@ -284,18 +284,18 @@ def branching(cls: type[Knowledge] = Branching) -> TzK:
     model, part = small(()), build_knowledge("gaussian", (3,)).part
     for number in range(4):
         knowledge = cls((3,))
-        knowledge.part = part
+        knowledge.describe_as(part=part)
         model.add(f"k{number}", knowledge.double())
     return model
 
 
 def test_a_class_that_cannot_be_stacked_is_evaluated_one_by_one_with_one_warning_a_model() -> None:
     model, observations = branching(), batch(PRESENCE)
-    (group,) = {ModuleStacks().structure(name, kind) for name, kind in model.named_knowledge()}
-    with pytest.warns(UserWarning, match="Branching cannot be evaluated by torch.func.vmap.*data-dependent") as found:
+    (group,) = {ModuleStacks().structure(name, knowledge) for name, knowledge in model.named_knowledge()}
+    with pytest.warns(UserWarning, match="Branching cannot be evaluated by torch.func.vmap.*data-dependent") as caught:
         together = mental_capacity(model, observations, steady())
         mental_capacity(model, observations, steady())
-    assert len([each for each in found if "vmap" in str(each.message)]) == 1
+    assert len([warning for warning in caught if "vmap" in str(warning.message)]) == 1
     assert model.not_vmappable == {Branching}
     one_by_one = mental_capacity(model, observations, steady(), objective=Objective(stacks=Alone()))
     torch.testing.assert_close(together.value, one_by_one.value, rtol=1e-12, atol=1e-12)
@@ -334,7 +334,7 @@ def test_running_out_of_memory_once_is_no_reason_to_go_one_by_one_for_ever(
     model, observations = branching(Hungry), batch(PRESENCE)
     first = mental_capacity(model, observations, steady())
     assert not Hungry.failures, "it did run out"
-    assert not model.not_vmappable and not [each for each in recwarn if "vmap" in str(each.message)]
+    assert not model.not_vmappable and not [warning for warning in recwarn if "vmap" in str(warning.message)]
     torch.testing.assert_close(first.value, mental_capacity(model, observations, steady()).value)
 
 
@@ -350,8 +350,8 @@ def test_a_mistake_in_a_knowledge_type_is_raised_and_not_taken_for_one_of_stacki
 
 
 def test_types_with_few_samples_are_padded_little() -> None:
-    kinds = {name: kind for name, kind in small(("gaussian",) * 6).named_knowledge()}
+    types = {name: knowledge for name, knowledge in small(("gaussian",) * 6).named_knowledge()}
     counts = (1, 4, 2, 5, 16, 0)
-    rows_of = {name: torch.arange(count) for name, count in zip(kinds, counts, strict=True)}
-    found = {each.names: tuple(each.rows.shape) for each in rectangles(kinds, rows_of)}
-    assert found == {("k0", "k1", "k2"): (3, 4), ("k3", "k4"): (2, 16), ("k5",): (1, 0)}
+    rows_of = {name: torch.arange(count) for name, count in zip(types, counts, strict=True)}
+    actual = {rectangle.names: tuple(rectangle.rows.shape) for rectangle in rectangles(types, rows_of)}
+    assert actual == {("k0", "k1", "k2"): (3, 4), ("k3", "k4"): (2, 16), ("k5",): (1, 0)}

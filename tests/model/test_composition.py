@@ -40,21 +40,21 @@ class Known:
     def knowledge(self) -> Knowledge:
         dims = len(self.mean)
         latent = ConditionalGaussian((dims,), 1, mean_bound=UNBOUNDED, log_scale_bound=UNBOUNDED)
-        kind = Knowledge((dims,), latent, 1, hidden=4, layers=2, logit_bound=UNBOUNDED).double()
-        kind.latent.regressor = linear(
-            [*self.slope, *[0.0] * dims], [*self.mean, *(math.log(each) for each in self.deviation)]
+        knowledge = Knowledge((dims,), latent, 1, hidden=4, layers=2, logit_bound=UNBOUNDED).double()
+        knowledge.latent.regressor = linear(
+            [*self.slope, *[0.0] * dims], [*self.mean, *(math.log(value) for value in self.deviation)]
         )
-        kind.discriminator = nn.Linear(dims, 1).double()
+        knowledge.discriminator = nn.Linear(dims, 1).double()
         with torch.no_grad():
-            kind.discriminator.weight.fill_(self.lean)
-            kind.discriminator.bias.fill_(self.odds)
-        kind.log_odds.fill_(self.odds)
-        kind.describe_as(implies=self.implies)
-        return kind
+            knowledge.discriminator.weight.fill_(self.lean)
+            knowledge.discriminator.bias.fill_(self.odds)
+        knowledge.log_odds.fill_(self.odds)
+        knowledge.describe_as(implies=self.implies)
+        return knowledge
 
-    def given(self, C: float | None = None) -> tuple[Tensor, Tensor]:
+    def conditional(self, C: float | None = None) -> tuple[Tensor, Tensor]:
         """Mean and covariance of z given κ=1, and C where one is given."""
-        mean, slope = (torch.tensor(each, dtype=torch.float64) for each in (self.mean, self.slope))
+        mean, slope = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.slope))
         diagonal = torch.diag(torch.tensor(self.deviation, dtype=torch.float64).square())
         return (mean, diagonal + slope[:, None] * slope) if C is None else (mean + slope * C, diagonal)
 
@@ -77,7 +77,7 @@ C = Known([0.5, 0.5], [0.7, 0.9], [-0.3, 0.1], lean=-1.0, odds=0.5)
 def model_of(base: Reparametrised | None = None, **known: Known) -> TzK:
     dims = len(next(iter(known.values())).mean)
     flow = SharedFlow((dims,), CompositeTransform([Arcsinh()]), base or StandardGaussian((dims,)))
-    return TzK(flow, {name: each.knowledge() for name, each in known.items()}).double()
+    return TzK(flow, {name: value.knowledge() for name, value in known.items()}).double()
 
 
 def product(*factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, float]:
@@ -115,7 +115,7 @@ def assert_gaussian(z: Tensor, mean: Tensor, covariance: Tensor, *, effective: f
 def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
     known = {"a": A, "b": B, "c": C}
     composition = model_of(**known).compose(*names, side="decoder")
-    mean, covariance, log_normaliser = product(*(known[name].given() for name in names))
+    mean, covariance, log_normaliser = product(*(known[name].conditional() for name in names))
     population = composition.populate(settings=Tempering(2048))
     assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
@@ -124,7 +124,7 @@ def test_gaussian_knowledge_makes_a_gaussian(names: tuple[str, ...]) -> None:
 def test_one_sample_of_c_is_as_exact_as_many() -> None:
     """The estimate of an integral over C is unbiased, so that its noise takes nothing from the limit."""
     composition = model_of(a=A, b=B).compose("a", "b", side="decoder")
-    mean, covariance, log_normaliser = product(A.given(), B.given())
+    mean, covariance, log_normaliser = product(A.conditional(), B.conditional())
     population = composition.populate(settings=Tempering(2048), importance_samples=1)
     assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
@@ -132,9 +132,9 @@ def test_one_sample_of_c_is_as_exact_as_many() -> None:
 
 @pytest.mark.parametrize("fixed", [{"a": 0.7}, {"b": -1.2}, {"a": 0.7, "b": -1.2}])
 def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str, float]) -> None:
-    given = {name: torch.tensor([value]) for name, value in fixed.items()}
-    composition = model_of(a=A, b=B).compose("a", "b", characteristics=given, side="decoder")
-    mean, covariance, log_normaliser = product(A.given(fixed.get("a")), B.given(fixed.get("b")))
+    observed = {name: torch.tensor([value]) for name, value in fixed.items()}
+    composition = model_of(a=A, b=B).compose("a", "b", characteristics=observed, side="decoder")
+    mean, covariance, log_normaliser = product(A.conditional(fixed.get("a")), B.conditional(fixed.get("b")))
     population = composition.populate(settings=Tempering(2048))
     assert_gaussian(latents(composition, population), mean, covariance, effective=population.ess)
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
@@ -142,7 +142,7 @@ def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str,
 
 def test_scores_are_the_density_of_the_product() -> None:
     composition = (model := model_of(a=A, b=B)).compose("a", "b", side="decoder")
-    mean, covariance, log_normaliser = product(A.given(), B.given())
+    mean, covariance, log_normaliser = product(A.conditional(), B.conditional())
     z = mean + 0.5 * torch.randn(6, 2, generator=stream(0), dtype=torch.float64)
     T, jacobian = torch.sinh(z), -0.5 * torch.log1p(torch.sinh(z).square()).sum(1)
     expected = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z) + jacobian
@@ -170,9 +170,11 @@ def test_the_ratio_is_the_sum_of_what_the_model_says_of_each_member() -> None:
 
 def test_a_model_composes_what_the_flow_and_the_knowledge_do() -> None:
     model, T = model_of(a=A, b=B, c=C), torch.randn(4, 2, generator=stream(0), dtype=torch.float64)
-    given = {"b": torch.tensor([0.4])}
-    composed = model.compose("a", "b", without="c", characteristics=given, side="decoder")
-    by_hand = Composition(model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=given, side="decoder")
+    observed = {"b": torch.tensor([0.4])}
+    composed = model.compose("a", "b", without="c", characteristics=observed, side="decoder")
+    by_hand = Composition(
+        model.flow, model.knowledge, ["a", "b"], without=["c"], characteristics=observed, side="decoder"
+    )
     assert (str(composed), composed.side) == (str(by_hand), by_hand.side)
     assert torch.equal(composed.score(T).log_prob, by_hand.score(T).log_prob)
 
@@ -202,17 +204,17 @@ def test_absence_against_quadrature(base: Reparametrised, names: list[str]) -> N
     log_base = base.log_prob(z)
     density = (1 - len(names)) * log_base + B.log_prob_absent(z) + torch.outer(weights, weights).flatten().log()
     for name in names:
-        density = density + torch.distributions.MultivariateNormal(*known[name].given()).log_prob(z)
+        density = density + torch.distributions.MultivariateNormal(*known[name].conditional()).log_prob(z)
     log_normaliser = torch.logsumexp(density, 0).item()
     share = (density - log_normaliser).exp()
     mean = share @ z
     covariance = (z - mean).T @ (share[:, None] * (z - mean))
     population = composition.populate(settings=Tempering(2048))
     assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error < 0.4
-    found = latents(composition, population)
+    actual = latents(composition, population)
     error = covariance.diagonal().sqrt() / math.sqrt(population.ess)
-    assert ((found.mean(0) - mean).abs() < 4.5 * error).all()
-    assert ((found.var(0) / covariance.diagonal() - 1).abs() < 4.5 * math.sqrt(3.2 / population.ess)).all()
+    assert ((actual.mean(0) - mean).abs() < 4.5 * error).all()
+    assert ((actual.var(0) / covariance.diagonal() - 1).abs() < 4.5 * math.sqrt(3.2 / population.ess)).all()
     assert (mean - share.new_zeros(2)).norm() > 0.1, "or absence moves nothing"
 
 
@@ -245,11 +247,11 @@ def test_in_a_consistent_model_encoder_and_decoder_say_the_same() -> None:
     z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
     sides = [model.compose("it", "lead", side=side) for side in ("decoder", "encoder")]
     assert sides[0].present == ("lead", "it"), "the rarest leads"
-    ratios = [each.log_ratio(z, importance_samples=20000) for each in sides]
+    ratios = [side.log_ratio(z, importance_samples=20000) for side in sides]
     torch.testing.assert_close(*ratios, rtol=0, atol=0.01)
-    found = [each.populate(settings=Tempering(4096)) for each in sides]
-    error = math.hypot(*(each.standard_error for each in found))
-    assert abs(found[0].log_normaliser - found[1].log_normaliser) < 4 * error < 0.2
+    actual = [side.populate(settings=Tempering(4096)) for side in sides]
+    error = math.hypot(*(value.standard_error for value in actual))
+    assert abs(actual[0].log_normaliser - actual[1].log_normaliser) < 4 * error < 0.2
 
 
 def test_fixed_characteristics_on_the_side_of_the_encoder() -> None:
@@ -257,9 +259,9 @@ def test_fixed_characteristics_on_the_side_of_the_encoder() -> None:
     model = world.model()
     model.add("lead", lead.knowledge())
     z = torch.randn(6, 1, generator=stream(0), dtype=torch.float64)
-    given = {"it": torch.tensor([0.9]), "lead": torch.tensor([0.2])}
+    observed = {"it": torch.tensor([0.9]), "lead": torch.tensor([0.2])}
     ratios = [
-        model.compose("it", "lead", characteristics=given, side=side).log_ratio(z) for side in ("decoder", "encoder")
+        model.compose("it", "lead", characteristics=observed, side=side).log_ratio(z) for side in ("decoder", "encoder")
     ]
     torch.testing.assert_close(*ratios, rtol=0, atol=1e-6)
 
@@ -273,7 +275,7 @@ def test_agreement_is_the_mean_of_the_discriminators() -> None:
         "b": torch.sigmoid(B.lean * z + B.odds).mean(),
         "c": torch.sigmoid(-C.lean * z - C.odds).mean(),
     }
-    assert composition.agreement(population) == pytest.approx({name: each.item() for name, each in expected.items()})
+    assert composition.agreement(population) == pytest.approx({name: value.item() for name, value in expected.items()})
 
 
 # which members count
@@ -329,7 +331,7 @@ def test_what_makes_no_sense_is_said_before_anything_is_computed(
     model.find("part").describe_as(implies=["whole"])
     model.add("digit-3", C.knowledge())
     monkeypatch.setattr(model.flow, "encode", lambda T: pytest.fail("computed"))
-    monkeypatch.setattr(Composition, "populate", lambda *given, **more: pytest.fail("computed"))
+    monkeypatch.setattr(Composition, "populate", lambda *arguments, **more: pytest.fail("computed"))
     for ask in (lambda: model.sample(3, **asked), lambda: model.log_prob(torch.zeros(2, 2).double(), **asked)):
         with pytest.raises(TzkError, match=words):
             ask()
@@ -357,8 +359,8 @@ def test_members_that_exclude_one_another_are_refused() -> None:
 
 def test_too_few_effective_particles_are_refused_with_their_number() -> None:
     composition = model_of(a=A, b=B).compose("a", "b")
-    found = composition.populate(settings=Tempering(64, moves=1, min_ess=0)).ess
-    words = rf"a and b: {found:.3g} of 64 particles are effective .* at least 60 are expected. Take more particles"
+    actual = composition.populate(settings=Tempering(64, moves=1, min_ess=0)).ess
+    words = rf"a and b: {actual:.3g} of 64 particles are effective .* at least 60 are expected. Take more particles"
     with pytest.raises(TzkError, match=words):
         composition.populate(settings=Tempering(64, moves=1, min_ess=60))
 
@@ -368,11 +370,13 @@ WIDE = {name: Known([0.1, -0.2], [2.0, 1.8], [0.3, 0.2], lean=1.0, odds=odds) fo
 
 
 def test_bounded_ratios_always_have_a_normaliser() -> None:
-    precision = sum(torch.linalg.inv(each.given()[1]) for each in WIDE.values()) - torch.eye(2, dtype=torch.float64)
+    precision = sum(torch.linalg.inv(value.conditional()[1]) for value in WIDE.values()) - torch.eye(
+        2, dtype=torch.float64
+    )
     assert (torch.linalg.eigvalsh(precision) < 0).any(), "or this tests nothing"
     nodes, weights = grid(-16, 16, 401)
     z = torch.cartesian_prod(nodes, nodes)
-    lead = torch.distributions.MultivariateNormal(*WIDE["a"].given()).log_prob(z)
+    lead = torch.distributions.MultivariateNormal(*WIDE["a"].conditional()).log_prob(z)
     density = lead + WIDE["b"].log_prob_present(z) + torch.outer(weights, weights).flatten().log()
     log_normaliser = torch.logsumexp(density, 0).item()
     composition = model_of(**WIDE).compose("a", "b")
@@ -415,9 +419,9 @@ def test_one_name_is_what_it_was() -> None:
     T, C = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)
     for name in ("k0", "k1"):
         source = stream(7, "sample", name)
-        kind = model.find(name)
-        drawn = kind.imagine(kind.characteristics_prior.noise((4,), source).double())
-        z = kind.decode(drawn, kind.latent.noise((4,), source).double())
+        knowledge = model.find(name)
+        samples = knowledge.imagine(knowledge.characteristics_prior.noise((4,), source).double())
+        z = knowledge.decode(samples, knowledge.latent.noise((4,), source).double())
         assert torch.equal(model.sample(4, [name], seed=7), model.flow.transform.inverse(z)[0])
         assert torch.equal(model.sample(4, name, seed=7), model.sample(4, [name, name], seed=7))
         assert torch.equal(model.log_prob(T, [name]), model.log_prob(T, name))
@@ -431,7 +435,7 @@ def test_temperature_scales_the_noise_of_the_member_that_leads() -> None:
     """At temperature 0 of a leader whose mean moves with C in one direction, all latents lie on that line."""
     model = model_of(a=A, b=B)
     z = model.encode(model.sample(50, ["a", "b"], temperature=0.0, seed=0))
-    mean, slope = (torch.tensor(each, dtype=torch.float64) for each in (A.mean, A.slope))
+    mean, slope = (torch.tensor(value, dtype=torch.float64) for value in (A.mean, A.slope))
     along = (z - mean) @ slope / slope.square().sum()
     torch.testing.assert_close(z, mean + along[:, None] * slope)
     assert along.std() > 0.2
@@ -462,10 +466,10 @@ def test_gradients_reach_the_parameters_through_scores() -> None:
 def test_the_posterior_encodes_once() -> None:
     model = small(("gaussian", "flow", "gaussian"))
     calls: list[int] = []
-    model.flow.transform.register_forward_hook(lambda *given: calls.append(1))
+    model.flow.transform.register_forward_hook(lambda *arguments: calls.append(1))
     answers = model.posterior(torch.randn(4, 3).double())
     assert len(calls) == 1 and list(answers) == ["k0", "k1", "k2"]
-    assert all(each.presence.shape == (4,) and each.mean.shape == (4, 2) for each in answers.values())
+    assert all(answer.presence.shape == (4,) and answer.mean.shape == (4, 2) for answer in answers.values())
 
 
 @pytest.mark.parametrize(

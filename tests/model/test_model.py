@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from models import small
@@ -69,8 +68,8 @@ def test_log_prob_given_c_is_that_of_the_knowledge_with_the_jacobian_of_the_flow
 ) -> None:
     C = torch.randn(5, 2, dtype=torch.float64)
     z, logabsdet = model.flow.encode(T)
-    kind = model.find(name)
-    expected = kind.latent.log_prob(z, kind.characteristics_prior.standardise(C)) + logabsdet
+    knowledge = model.find(name)
+    expected = knowledge.latent.log_prob(z, knowledge.characteristics_prior.standardise(C)) + logabsdet
     assert torch.equal(model.log_prob(T, name, C), expected)
     torch.testing.assert_close(model.log_prob(T, name, C[0]), model.log_prob(T, name, C[:1].expand(5, 2)))
     torch.testing.assert_close(model.log_prob(T, name, [0.5, 1]), model.log_prob(T, name, torch.tensor([0.5, 1.0])))
@@ -102,14 +101,17 @@ def test_the_conditional_density_integrates_to_one_over_t() -> None:
     assert torch.trapezoid(prior, T).item() == pytest.approx(1.0, abs=1e-3)
 
 
-def log_prob_by_quadrature(kind: Knowledge, z: Tensor, points: int = 301) -> Tensor:
+def log_prob_by_quadrature(knowledge: Knowledge, z: Tensor, points: int = 301) -> Tensor:
     """log of the integral of p(z given C) p(C) over C in R^2."""
     unit = torch.linspace(-8, 8, points, dtype=torch.float64)
-    grid = torch.cartesian_prod(unit, unit) * kind.characteristics_prior.scale + kind.characteristics_prior.mean_
-    cell = (unit[1] - unit[0]) ** 2 * kind.characteristics_prior.scale.prod()
-    log_prior = kind.log_prob_characteristics(grid)
+    grid = (
+        torch.cartesian_prod(unit, unit) * knowledge.characteristics_prior.scale + knowledge.characteristics_prior.mean_
+    )
+    cell = (unit[1] - unit[0]) ** 2 * knowledge.characteristics_prior.scale.prod()
+    log_prior = knowledge.log_prob_characteristics(grid)
     values = [
-        torch.logsumexp(kind.log_prob_latent(row.expand(len(grid), -1), grid) + log_prior, 0) + cell.log() for row in z
+        torch.logsumexp(knowledge.log_prob_latent(row.expand(len(grid), -1), grid) + log_prior, 0) + cell.log()
+        for row in z
     ]
     return torch.stack(values)
 
@@ -117,39 +119,41 @@ def log_prob_by_quadrature(kind: Knowledge, z: Tensor, points: int = 301) -> Ten
 def wide(encoder: float) -> tuple[Knowledge, Tensor]:
     """A gaussian knowledge type whose p(z given C) depends strongly on C, and an encoder of a given log-scale that is
     never quite right."""
-    kind = GaussianKnowledge((3,), hidden=8, layers=3)
+    knowledge = GaussianKnowledge((3,), hidden=8, layers=3)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in kind.latent.parameters():
+        for parameter in knowledge.latent.parameters():
             parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
-        for parameter in kind.characteristics_encoder.parameters():
+        for parameter in knowledge.characteristics_encoder.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-        kind.characteristics_encoder.regressor[-1].bias[2:] = encoder
-        kind.characteristics_prior.mean_.copy_(torch.tensor([0.5, -1.0]))
-        kind.characteristics_prior.scale.copy_(torch.tensor([1.5, 0.8]))
-    kind.double()
-    C = kind.imagine(torch.randn(4, 2, generator=generator, dtype=torch.float64))
-    return kind, kind.decode(C, torch.randn(4, 3, generator=generator, dtype=torch.float64)).detach()
+        knowledge.characteristics_encoder.regressor[-1].bias[2:] = encoder
+        knowledge.characteristics_prior.mean_.copy_(torch.tensor([0.5, -1.0]))
+        knowledge.characteristics_prior.scale.copy_(torch.tensor([1.5, 0.8]))
+    knowledge.double()
+    C = knowledge.imagine(torch.randn(4, 2, generator=generator, dtype=torch.float64))
+    return knowledge, knowledge.decode(C, torch.randn(4, 3, generator=generator, dtype=torch.float64)).detach()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("encoder", [0.0, -1.0, -4.0])
 def test_the_importance_weighted_bound_tends_to_the_integral_over_c(encoder: float) -> None:
     """Also with an encoder far too narrow (sigma = e^-4), which the share of the prior rescues."""
-    kind, z = wide(encoder)
-    exact = log_prob_by_quadrature(kind, z)
-    weights_matter = kind.log_prob_latent(z[:, None].expand(4, 50, 3).reshape(-1, 3), 2 * torch.randn(200, 2).double())
+    knowledge, z = wide(encoder)
+    exact = log_prob_by_quadrature(knowledge, z)
+    weights_matter = knowledge.log_prob_latent(
+        z[:, None].expand(4, 50, 3).reshape(-1, 3), 2 * torch.randn(200, 2).double()
+    )
     assert weights_matter.std() > 1, "otherwise anything would pass"
-    bound = log_prob_present(kind, z, 60000, generator=stream(0, "test"))
+    bound = log_prob_present(knowledge, z, 60000, generator=stream(0, "test"))
     torch.testing.assert_close(bound, exact, rtol=0, atol=0.04)
 
 
 @torch.no_grad()
 def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> None:
-    kind, z = wide(-1.0)
-    exact = log_prob_by_quadrature(kind, z).mean()
+    knowledge, z = wide(-1.0)
+    exact = log_prob_by_quadrature(knowledge, z).mean()
     means = [
-        torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).mean() for i in range(400)]).mean()
+        torch.stack([log_prob_present(knowledge, z, samples, generator=stream(i)).mean() for i in range(400)]).mean()
         for samples in (1, 4, 32)
     ]
     assert means[0] < means[1] < means[2] < exact + 0.02
@@ -157,23 +161,27 @@ def test_the_bound_is_below_the_integral_on_average_and_rises_with_samples() -> 
 
 @torch.no_grad()
 def test_the_estimate_is_unbiased_before_the_logarithm() -> None:
-    kind, z = wide(-1.0)
+    knowledge, z = wide(-1.0)
     for samples in (1, 2, 9):
-        estimates = torch.stack([log_prob_present(kind, z, samples, generator=stream(i)).exp() for i in range(1000)])
+        estimates = torch.stack(
+            [log_prob_present(knowledge, z, samples, generator=stream(i)).exp() for i in range(1000)]
+        )
         error = estimates.std(0) / math.sqrt(1000)
-        assert ((estimates.mean(0) - log_prob_by_quadrature(kind, z).exp()).abs() < 4.5 * error).all()
+        assert ((estimates.mean(0) - log_prob_by_quadrature(knowledge, z).exp()).abs() < 4.5 * error).all()
 
 
 @torch.no_grad()
 def test_a_perfect_encoder_makes_the_bound_nearly_exact_at_once() -> None:
     """Where p(z given C) does not depend on C, the encoder is the prior and every weight is 1."""
-    kind = GaussianKnowledge((3,)).double()
-    kind.initialise(stream(0))
-    kind.fit_characteristics(torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2))  # mean 0, deviation 1
+    knowledge = GaussianKnowledge((3,)).double()
+    knowledge.initialise(stream(0))
+    knowledge.fit_characteristics(
+        torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, 2)
+    )  # mean 0, deviation 1
     z = torch.randn(4, 3, dtype=torch.float64)
     C = torch.zeros(4, 2, dtype=torch.float64)
-    torch.testing.assert_close(log_prob_present(kind, z, 1, generator=stream(0)), kind.log_prob_latent(z, C))
-    torch.testing.assert_close(log_prob_present(kind, z, 8, generator=stream(1)), kind.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(knowledge, z, 1, generator=stream(0)), knowledge.log_prob_latent(z, C))
+    torch.testing.assert_close(log_prob_present(knowledge, z, 8, generator=stream(1)), knowledge.log_prob_latent(z, C))
 
 
 def test_the_bound_of_a_model_depends_on_its_seed_alone(model: TzK, T: Tensor) -> None:
@@ -196,29 +204,29 @@ def test_posterior_is_the_discriminator_and_the_encoder(model: TzK, T: Tensor) -
     z, answers = model.encode(T), model.posterior(T)
     assert list(answers) == ["k0", "k1"]
     for name, posterior in answers.items():
-        kind = model.find(name)
-        torch.testing.assert_close(posterior.presence, kind.log_prob_presence_given(z).present.exp())
-        C = kind.encode(z, torch.randn(5, 2, dtype=torch.float64))
+        knowledge = model.find(name)
+        torch.testing.assert_close(posterior.presence, knowledge.log_prob_presence_given(z).present.exp())
+        C = knowledge.encode(z, torch.randn(5, 2, dtype=torch.float64))
         expected = torch.distributions.Normal(posterior.mean, posterior.deviation).log_prob(C).sum(1)
-        torch.testing.assert_close(kind.log_prob_characteristics_given(C, z), expected)
+        torch.testing.assert_close(knowledge.log_prob_characteristics_given(C, z), expected)
 
 
 # sampling
 
 
-@pytest.mark.parametrize("given", [{}, {"knowledge": "k0"}, {"knowledge": "k1", "characteristics": [0.5, 1.0]}])
-def test_a_seed_decides_the_samples(model: TzK, given: dict[str, Any]) -> None:
-    first = model.sample(6, seed=1, **given)
+@pytest.mark.parametrize("condition", [{}, {"knowledge": "k0"}, {"knowledge": "k1", "characteristics": [0.5, 1.0]}])
+def test_a_seed_decides_the_samples(model: TzK, condition: dict[str, Any]) -> None:
+    first = model.sample(6, seed=1, **condition)
     assert first.shape == (6, 3) and first.isfinite().all() and first.dtype == torch.float64
     torch.rand(5)
-    assert torch.equal(model.sample(6, seed=1, **given), first)
-    assert not torch.equal(model.sample(6, seed=2, **given), first)
-    free = model.sample(6, **given)
-    assert not torch.equal(model.sample(6, **given), free)
+    assert torch.equal(model.sample(6, seed=1, **condition), first)
+    assert not torch.equal(model.sample(6, seed=2, **condition), first)
+    free = model.sample(6, **condition)
+    assert not torch.equal(model.sample(6, **condition), free)
     torch.manual_seed(0)
-    one = model.sample(6, **given)
+    one = model.sample(6, **condition)
     torch.manual_seed(0)
-    assert torch.equal(model.sample(6, **given), one)
+    assert torch.equal(model.sample(6, **condition), one)
 
 
 def test_temperature_scales_the_noise_of_z(model: TzK) -> None:
@@ -234,10 +242,10 @@ def test_samples_have_the_density_that_log_prob_says() -> None:
     """In one dimension: the distribution function of log_prob, by quadrature, makes samples uniform."""
     model = one_dimensional()
     grid = grid_in_t(model, 20001)
-    for given in ({}, {"knowledge": "k0", "characteristics": torch.tensor([1.0, -1.0])}):
-        density = model.log_prob(grid[:, None], **given).detach().exp()
+    for observed in ({}, {"knowledge": "k0", "characteristics": torch.tensor([1.0, -1.0])}):
+        density = model.log_prob(grid[:, None], **observed).detach().exp()
         distribution = torch.cumulative_trapezoid(density, grid)
-        samples = model.sample(4000, seed=0, **given)[:, 0]
+        samples = model.sample(4000, seed=0, **observed)[:, 0]
         uniform, _ = distribution[torch.searchsorted(grid, samples).clamp(1, 20000) - 1].sort()
         expected = (torch.arange(4000) + 0.5) / 4000
         assert (uniform - expected).abs().max() < 1.63 / math.sqrt(4000) + 0.01
@@ -287,13 +295,13 @@ def test_a_conditional_behaves_as_a_distribution_of_nflows(model: TzK, T: Tensor
 
 
 def test_samples_of_a_conditional_belong_to_their_context(model: TzK) -> None:
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     with torch.no_grad():
-        kind.latent.regressor[-1].bias[3:] = -30.0  # next to no noise
-        kind.latent.regressor[-1].weight[3:] = 0.0
+        knowledge.latent.regressor[-1].bias[3:] = -30.0  # next to no noise
+        knowledge.latent.regressor[-1].weight[3:] = 0.0
     C = torch.tensor([[2.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)
     samples = model.conditional("k0").sample(3, C)
-    mean, _ = kind.latent.parameters_of(C)
+    mean, _ = knowledge.latent.parameters_of(C)
     for row in range(2):
         expected = mean[row].expand(3, 3)
         torch.testing.assert_close(model.encode(samples[row]), expected, rtol=0, atol=0.05)
@@ -340,7 +348,7 @@ def image_batch(**changes: Any) -> Tensor:
             lambda m: m.log_prob(torch.zeros(3, 1, 4, 4, dtype=torch.uint8)),
             "floating point; got torch.uint8.*equantise",
         ),
-        (lambda m: m.log_prob(np.zeros((3, 1, 4, 4))), r"expected as a torch tensor \(batch, 1, 4, 4\); got ndarray"),
+        (lambda m: m.log_prob([[0.0]]), r"expected as a torch tensor \(batch, 1, 4, 4\); got list"),
         (
             lambda m: m.log_prob(torch.rand(3, 1, 4, 4).double()),
             r"T is torch.float64 on cpu and the model torch.float32",

@@ -104,8 +104,8 @@ def test_the_correction_is_what_resampling_takes_on_average() -> None:
     family = family.sort().values.unique(return_inverse=True)[1]
     share = torch.softmax(weights, 0)
     shares = torch.zeros(int(family.max()) + 1, dtype=torch.float64).index_add_(0, family, share)
-    drawn = [family[systematic(share, count, stream(i, "correction"))].bincount() for i in range(4000)]
-    pairs = torch.tensor([1 - (each / count).square().sum().item() for each in drawn], dtype=torch.float64)
+    samples = [family[systematic(share, count, stream(i, "correction"))].bincount() for i in range(4000)]
+    pairs = torch.tensor([1 - (value / count).square().sum().item() for value in samples], dtype=torch.float64)
     before, error = 1 - shares.square().sum().item(), pairs.std().item() / math.sqrt(len(pairs))
     assert abs(before / correction(shares, count) - pairs.mean().item()) < 4.5 * error
     assert before - pairs.mean().item() > 20 * error, "or this tests nothing"

@@ -18,13 +18,13 @@ DIMS, CHARACTERISTICS = 3, 2
 GAUSSIAN = 0.5 * (1 + math.log(2 * math.pi))  # the entropy of N(0, 1), in nats
 H_T, H_C = DIMS * GAUSSIAN, CHARACTERISTICS * GAUSSIAN
 Pattern = tuple[float, str, str]  # κ, and whether C and T are observed
-SAID = {0.0: "absent", 1.0: "present"}
+WORDS = {0.0: "absent", 1.0: "present"}
 
 
 def patterns(*knowledge: tuple[float, str], T: tuple[str, ...] = ("observed", "missing")) -> list[object]:
     """Each of these with T observed and T missing, as parameters of a test."""
-    each = [(kappa, with_C, with_T) for (kappa, with_C), with_T in itertools.product(knowledge, T)]
-    return [pytest.param(one, id=f"{SAID.get(one[0], 'unknown')}, C {one[1]}, T {one[2]}") for one in each]
+    patterns = [(kappa, with_C, with_T) for (kappa, with_C), with_T in itertools.product(knowledge, T)]
+    return [pytest.param(one, id=f"{WORDS.get(one[0], 'unknown')}, C {one[1]}, T {one[2]}") for one in patterns]
 
 
 def observations(pattern: Pattern, count: int, generator: torch.Generator) -> Observations:
@@ -67,12 +67,12 @@ class Pushed:
         self.model: TzK = small(spread=0.1)
         self.pattern, self.wording = pattern, Wording(fill_in)
         self.generator = torch.Generator().manual_seed(0)
-        kind = self.model.find("k0")
-        self.ceiling = ceiling(pattern, kind.log_prob_presence().present.exp().item())
+        knowledge = self.model.find("k0")
+        self.ceiling = ceiling(pattern, knowledge.log_prob_presence().present.exp().item())
         with torch.no_grad():
-            kind.discriminator[-1].bias += 3.0
-            for each, size in ((kind.characteristics_encoder, CHARACTERISTICS), (kind.latent, DIMS)):
-                each.regressor[-1].bias[size:] -= 1.5
+            knowledge.discriminator[-1].bias += 3.0
+            for network, size in ((knowledge.characteristics_encoder, CHARACTERISTICS), (knowledge.latent, DIMS)):
+                network.regressor[-1].bias[size:] -= 1.5
 
     def capacity(self, count: int) -> Capacity:
         seen = observations(self.pattern, count, self.generator)
@@ -136,5 +136,5 @@ def test_the_literal_wording_exceeds_it(pattern: Pattern) -> None:
 )
 def test_the_other_patterns_are_among_these(written: tuple[float, str], means: tuple[float, str], with_T: str) -> None:
     """An observed C says that its knowledge is present; of the C of absent knowledge nobody asks."""
-    one, other = (Pushed((*each, with_T), "bound").capacity(50) for each in (written, means))
+    one, other = (Pushed((*value, with_T), "bound").capacity(50) for value in (written, means))
     torch.testing.assert_close(one.log_capacity, other.log_capacity, rtol=0, atol=0)

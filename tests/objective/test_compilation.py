@@ -54,7 +54,7 @@ def trainer(
     batches: Uneven,
     flow: Mapping[str, Any],
     *,
-    kind: str,
+    knowledge_type: str,
     backend: str | None,
     emphasis: float = 0.0,
     **knowledge: Any,
@@ -62,7 +62,7 @@ def trainer(
     """A trainer of the same model each time; its step compiled by `backend` if given."""
     model = TzK(build_flow(batches.shape, **flow))
     for name in batches.names:
-        model.add(name, build_knowledge(kind, model.latent_shape, name=name, hidden=6, layers=2, **knowledge))
+        model.add(name, build_knowledge(knowledge_type, model.latent_shape, name=name, hidden=6, layers=2, **knowledge))
     model = model.double()
     model.flow.initialise(torch.rand(64, *batches.shape, generator=stream(0, "start")).double())
     made = Trainer(model, batches, Settings(steps=100, compile=False, emphasis=emphasis), levels=None)
@@ -75,10 +75,10 @@ def assert_same(compiled: Trainer, plain: Trainer, steps: int) -> None:
     """Both take `steps` steps, the first of which may compile, and say the same of each."""
     for step in range(steps):
         with torch._dynamo.config.patch(error_on_recompile=step > 0):  # type: ignore[no-untyped-call]
-            found = compiled.advance()
+            actual = compiled.advance()
         expected = plain.advance()
         for key in ("value", "log_prob_T", "log_capacity", "prior_weight", "inconsistency", "conditional"):
-            pair = getattr(found, key), getattr(expected, key)
+            pair = getattr(actual, key), getattr(expected, key)
             torch.testing.assert_close(*pair, rtol=1e-8, atol=1e-8, equal_nan=True)
     for a, b in zip(compiled.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
@@ -91,7 +91,8 @@ PAPER = {"recipe": "paper", "steps": 2, "tile": 4}
 def test_the_paper_s_step_is_one_graph_that_is_made_once() -> None:
     batches = Uneven((1, 8, 8), 28)
     compiled, plain = (
-        trainer(batches, PAPER, kind="flow", backend=backend, steps=1, tile=4) for backend in ("aot_eager", None)
+        trainer(batches, PAPER, knowledge_type="flow", backend=backend, steps=1, tile=4)
+        for backend in ("aot_eager", None)
     )
     assert_same(compiled, plain, 20)
 
@@ -100,7 +101,7 @@ def test_so_it_is_where_something_is_missing_and_where_one_type_has_most() -> No
     batches = Uneven((3,), 40, missing=True)
     flow = {"layers": [{"type": "tiled-convolution"}, {"type": "affine"}, {"type": "symlog"}]}
     compiled, plain = (
-        trainer(batches, flow, kind="gaussian", backend=backend, emphasis=5.0) for backend in ("eager", None)
+        trainer(batches, flow, knowledge_type="gaussian", backend=backend, emphasis=5.0) for backend in ("eager", None)
     )
     assert_same(compiled, plain, 6)
 
@@ -111,7 +112,8 @@ def test_machine_code_gives_what_the_plain_step_gives() -> None:
     batches = Uneven((3,), 12, names=("a",))
     flow = {"layers": [{"type": "affine"}]}
     compiled, plain = (
-        trainer(batches, flow, kind="gaussian", backend=backend, emphasis=5.0) for backend in ("inductor", None)
+        trainer(batches, flow, knowledge_type="gaussian", backend=backend, emphasis=5.0)
+        for backend in ("inductor", None)
     )
     assert_same(compiled, plain, 4)
 
@@ -122,7 +124,7 @@ def test_what_cannot_be_compiled_goes_on_without_unless_it_is_asked_for() -> Non
 
     flow = {"layers": [{"type": "affine"}]}
     batches = Uneven((3,), 12, names=())
-    compiled, plain = (trainer(batches, flow, kind="gaussian", backend=None) for _ in range(2))
+    compiled, plain = (trainer(batches, flow, knowledge_type="gaussian", backend=None) for _ in range(2))
     compiled._compiled = CompiledTerms(backend=broken)
     assert torch.equal(compiled.advance().value, plain.advance().value)
     assert compiled.compilation is not None and "no compiler here" in compiled.compilation["failure"]

@@ -53,11 +53,11 @@ def test_at_the_truth_every_draw_adds_what_is_observed_of_K(world: LinearGaussia
     C = torch.tensor([1.5, -0.7], dtype=torch.float64)
     with torch.no_grad():
         imagined, observed = dream(model, 1.0, EXACT), dream(model, 1.0, cubature(DIMS), C=C)
-        said_by_C, unknown = dream(model, NAN, cubature(DIMS), C=C), dream(model, NAN, EXACT)
+        information_of_C, unknown = dream(model, NAN, cubature(DIMS), C=C), dream(model, NAN, EXACT)
     torch.testing.assert_close(imagined.log_capacity, torch.full((10,), share, dtype=torch.float64))
     expected = (share + world.log_prob_characteristics(C)).expand(6)
     torch.testing.assert_close(observed.log_capacity, expected)
-    torch.testing.assert_close(said_by_C.log_capacity, expected)
+    torch.testing.assert_close(information_of_C.log_capacity, expected)
     torch.testing.assert_close(unknown.log_capacity, torch.zeros(10, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
@@ -72,8 +72,8 @@ def test_absent_knowledge_is_dreamed_from_the_prior(world: LinearGaussian) -> No
         expected += share * (weights * torch.nn.functional.logsigmoid(-logits)).sum().item()
     noise = torch.randn(40000, 5, generator=stream(0, "absent"), dtype=torch.float64)
     with torch.no_grad():
-        found = dream(world.model(), 0.0, noise).log_capacity
-    assert abs(found.mean().item() - expected) < 4 * found.std().item() / 200
+        actual = dream(world.model(), 0.0, noise).log_capacity
+    assert abs(actual.mean().item() - expected) < 4 * actual.std().item() / 200
 
 
 SHIFT = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
@@ -137,12 +137,12 @@ def test_the_truth_is_stationary_and_half_a_divergence_pulls_towards_it(world: L
 def test_a_discriminator_that_is_not_frozen_would_leave_the_truth(world: LinearGaussian) -> None:
     """½ E log p(κ=1 given z) over present knowledge alone gains by calling everything present."""
     model = world.model()
-    kind = model.find("it")
+    knowledge = model.find("it")
     with torch.no_grad():
-        C = kind.imagine(EXACT[:, :CHARACTERISTICS])
-        z = kind.decode(C, EXACT[:, CHARACTERISTICS:])
-    value = 0.5 * kind.log_prob_presence_given(z).present.mean()
-    assert gradients(value, kind.discriminator)["0.bias"].item() > 0.05
+        C = knowledge.imagine(EXACT[:, :CHARACTERISTICS])
+        z = knowledge.decode(C, EXACT[:, CHARACTERISTICS:])
+    value = 0.5 * knowledge.log_prob_presence_given(z).present.mean()
+    assert gradients(value, knowledge.discriminator)["0.bias"].item() > 0.05
 
 
 # Training
@@ -153,11 +153,11 @@ def test_dreams_alone_teach_knowledge_the_truth_of_a_fixed_discriminator(world: 
     """With f_T and the discriminator of the truth and all T missing, log p(K) is the most that the objective can be;
     an encoder and a conditional prior that know nothing reach it, and p(T given κ=1) is then the world's."""
     model = world.model()
-    kind = model.find("it")
+    knowledge = model.find("it")
     with torch.no_grad():
-        for parameter in (*kind.latent.parameters(), *kind.characteristics_encoder.parameters()):
+        for parameter in (*knowledge.latent.parameters(), *knowledge.characteristics_encoder.parameters()):
             parameter.zero_()
-    optimizer = torch.optim.Adam([p for p in kind.parameters() if p.requires_grad], 0.05, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam([p for p in knowledge.parameters() if p.requires_grad], 0.05, betas=(0.9, 0.99))
     generator = stream(0, "dreams")
 
     def above(count: int) -> Tensor:
@@ -165,7 +165,7 @@ def test_dreams_alone_teach_knowledge_the_truth_of_a_fixed_discriminator(world: 
         noise = torch.randn(count, CHARACTERISTICS + DIMS, generator=generator, dtype=torch.float64)
         if not observed:
             return dream(model, 1.0, noise).log_capacity - math.log(world.share)
-        C = kind.imagine(torch.randn(count, CHARACTERISTICS, generator=generator, dtype=torch.float64))
+        C = knowledge.imagine(torch.randn(count, CHARACTERISTICS, generator=generator, dtype=torch.float64))
         log_K = math.log(world.share) + world.log_prob_characteristics(C)
         return dream(model, 1.0, noise, C=C).log_capacity - log_K
 

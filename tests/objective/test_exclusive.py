@@ -30,14 +30,14 @@ def enumerated(model: TzK, seen: Observations, *, prior: str, row: int, candidat
     divisor = log_prob_z if prior == "paper" else (log_prob_z + logabsdet).detach() - logabsdet
     odds, weighted, weights = [], [], []
     for name in candidates:
-        kind = model.find(name)
-        C = kind.encode(z, torch.full((1, 2), 0.5, dtype=torch.float64))
-        log_q = kind.log_prob_characteristics_given(C, z)
-        _, decoder = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q)
-        no, yes = kind.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
+        knowledge = model.find(name)
+        C = knowledge.encode(z, torch.full((1, 2), 0.5, dtype=torch.float64))
+        log_q = knowledge.log_prob_characteristics_given(C, z)
+        _, decoder = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - divisor, log_q=log_q)
+        no, yes = knowledge.log_prob_presence_given(z.detach())  # a guess may not bend the flow towards itself
         odds.append((yes - no).squeeze())
         weighted.append(decoder.squeeze())
-        weights.append(kind.log_prob_presence().present.exp())
+        weights.append(knowledge.log_prob_presence().present.exp())
     shares = torch.stack(odds).exp()
     return (shares / shares.sum()).log(), torch.stack(weighted) - torch.stack(weights).sum().log()
 
@@ -90,17 +90,19 @@ def test_a_sample_teaches_each_conditional_by_its_share_of_the_mixture() -> None
     model, unlabelled = small(["gaussian"] * 3, spread=0.01), exclusive([[NAN, NAN, NAN]])
     z, _ = model.flow.encode(unlabelled.T)
     with torch.no_grad():
-        for number, (_, kind) in enumerate(model.named_knowledge()):
-            bias = kind.latent.regressor[-1].bias  # means, then log-scales: each sits on the sample, narrower than p(z)
+        for number, (_, knowledge) in enumerate(model.named_knowledge()):
+            bias = knowledge.latent.regressor[
+                -1
+            ].bias  # means, then log-scales: each sits on the sample, narrower than p(z)
             bias[:3], bias[3:] = z[0], -2.0
-            kind.log_odds.fill_(-1.0 - 0.2 * number)
+            knowledge.log_odds.fill_(-1.0 - 0.2 * number)
 
     def pulls(seen: Observations) -> Tensor:
         """By knowledge type, d value / d log-scales."""
         value = mental_capacity(model, seen, steady()).value
         biases = [model.find(name).latent.regressor[-1].bias for name in NAMES]
-        found = torch.autograd.grad(value, biases, allow_unused=True)
-        return torch.stack([torch.zeros(()).double() if each is None else each[3:].sum() for each in found])
+        actual = torch.autograd.grad(value, biases, allow_unused=True)
+        return torch.stack([torch.zeros(()).double() if item is None else item[3:].sum() for item in actual])
 
     labelled = sum(pulls(replace(unlabelled, presence=row[None])) for row in torch.eye(3, dtype=torch.float64))
     divided = pulls(unlabelled) / labelled

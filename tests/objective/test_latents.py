@@ -32,9 +32,9 @@ def numbered(name: str, count: int) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 2 if name else 0, generator=generator, dtype=torch.float64), z
 
 
-def frozen_presence(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
-    state = {name: value.detach() for name, value in kind.named_parameters()}
-    return torch.func.functional_call(kind, state, (Knowledge.log_prob_presence_given, z))
+def frozen_presence(knowledge: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
+    state = {name: value.detach() for name, value in knowledge.named_parameters()}
+    return torch.func.functional_call(knowledge, state, (Knowledge.log_prob_presence_given, z))
 
 
 # In value and gradient
@@ -45,14 +45,14 @@ def frozen_presence(kind: Knowledge, z: Tensor) -> tuple[Tensor, Tensor]:
 def test_a_missing_T_adds_log_M_less_log_q(prior: str, observed: bool) -> None:
     """½ (log p_enc + log p_dec) - log q at a T that the decoder draws; every Jacobian in it cancels."""
     model, seen = small(), hiding(batch([[1]] * 4, observed=["k0"] if observed else []), 0, 1, 2, 3)
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     C_noise, z_noise = numbered("k0", 4)
-    C = seen.characteristics["k0"] if observed else kind.imagine(C_noise)
-    z = kind.decode(C, z_noise)
-    log_prob_z, log_latent = model.flow.base.log_prob(z), kind.log_prob_latent(z, C)
-    encoder, decoder = sides(kind, z, C, log_ratio=log_latent - log_prob_z, log_q=0.0)
-    encoder = encoder - kind.log_prob_presence_given(z).present + frozen_presence(kind, z)[1]
-    log_q = log_latent + (0.0 if observed else kind.log_prob_characteristics(C))
+    C = seen.characteristics["k0"] if observed else knowledge.imagine(C_noise)
+    z = knowledge.decode(C, z_noise)
+    log_prob_z, log_latent = model.flow.base.log_prob(z), knowledge.log_prob_latent(z, C)
+    encoder, decoder = sides(knowledge, z, C, log_ratio=log_latent - log_prob_z, log_q=0.0)
+    encoder = encoder - knowledge.log_prob_presence_given(z).present + frozen_presence(knowledge, z)[1]
+    log_q = log_latent + (0.0 if observed else knowledge.log_prob_characteristics(C))
     expected = log_prob_z + 0.5 * (encoder + decoder) - log_q
     capacity = mental_capacity(
         model,
@@ -115,21 +115,23 @@ def test_samples_that_were_observed_are_as_they_are_without_missing_ones(wording
         latent_noise=numbered,
         objective=Objective(wording=wording),
     )
-    kept = torch.tensor([0, 2, 3])
-    torch.testing.assert_close(mixed.log_capacity[kept], plain.log_capacity[kept])
+    others = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(mixed.log_capacity[others], plain.log_capacity[others])
     assert not torch.allclose(mixed.log_capacity[1], plain.log_capacity[1])
 
 
 def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
     model, seen = small(spread=0.05), hiding(batch([[1]] * 3), 0, 1, 2)
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     C_noise, z_noise = numbered("k0", 3)
-    C = kind.imagine(C_noise)
-    z = kind.decode(C, z_noise)
+    C = knowledge.imagine(C_noise)
+    z = knowledge.decode(C, z_noise)
     T, logabsdet = model.flow.transform.inverse(z)
     log_prob_T = model.flow.log_prob(T)
     torch.testing.assert_close(log_prob_T, model.flow.base.log_prob(z) - logabsdet)
-    encoder, decoder = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - model.flow.base.log_prob(z), log_q=0.0)
+    encoder, decoder = sides(
+        knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - model.flow.base.log_prob(z), log_q=0.0
+    )
     capacity = mental_capacity(
         model, seen, steady(), latent_noise=numbered, objective=Objective(wording=Wording("literal"))
     )
@@ -139,7 +141,7 @@ def test_the_paper_s_literal_wording_keeps_log_q_and_its_jacobian() -> None:
 # What it is drawn from
 
 
-def drawn_from(model: TzK, presence: list[list[float]]) -> list[str]:
+def sampled_from(model: TzK, presence: list[list[float]]) -> list[str]:
     """For each row of presence, T missing: the knowledge type that it was drawn from."""
     seen = hiding(batch(presence), *range(len(presence)))
     asked: dict[str, int] = {}
@@ -149,9 +151,9 @@ def drawn_from(model: TzK, presence: list[list[float]]) -> list[str]:
         return numbered(name, count)
 
     columns = dict(zip(seen.knowledge, seen.presence.T, strict=True))
-    found = encodable(model, seen, columns, latent_noise=noise).encoded(model.flow)
+    actual = encodable(model, seen, columns, latent_noise=noise).encoded(model.flow)
     sources = [""] * len(presence)
-    for name, C in found.characteristics.items():
+    for name, C in actual.characteristics.items():
         for row in torch.nonzero(~C.isnan().any(1)).squeeze(1).tolist():
             sources[row] = name
     assert asked == {name: sources.count(name) for name in sorted(set(sources), key=sources.index)}
@@ -159,19 +161,19 @@ def drawn_from(model: TzK, presence: list[list[float]]) -> list[str]:
         rows = [row for row, source in enumerate(sources) if source == name]
         C_noise, z_noise = numbered(name, len(rows))
         z = model.find(name).decode(model.find(name).imagine(C_noise), z_noise) if name else z_noise
-        torch.testing.assert_close(found.z[rows], z)
+        torch.testing.assert_close(actual.z[rows], z)
     return sources
 
 
 def test_it_is_drawn_from_the_most_specific_knowledge_that_is_present_and_else_from_the_prior() -> None:
     model = small(["gaussian"] * 3)
-    model.find("k1").implies = ("k0",)
+    model.find("k1").describe_as(implies=("k0",))
     presence = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [NAN, NAN, 0], [1, NAN, 0]]
-    assert drawn_from(model, presence) == ["k1", "k0", "", "", "k0"]
+    assert sampled_from(model, presence) == ["k1", "k0", "", "", "k0"]
 
 
 def test_several_that_do_not_contain_each_other_take_turns() -> None:
-    assert drawn_from(small(["gaussian"] * 2), [[1, 1]] * 4) == ["k0", "k1", "k0", "k1"]
+    assert sampled_from(small(["gaussian"] * 2), [[1, 1]] * 4) == ["k0", "k1", "k0", "k1"]
 
 
 def test_without_knowledge_it_is_the_prior_s() -> None:
@@ -214,13 +216,13 @@ def test_hidden_rows_are_missing_whatever_T_holds() -> None:
     assert torch.equal(whole.T, seen.T) and seen.missing() is None
     missing = whole.missing()
     assert missing is not None and missing.tolist() == [False, True, False, True]
-    found, expected = (
-        mental_capacity(model, each, steady(), multipliers={"k0": 0.2}, latent_noise=numbered)
-        for each in (whole, hiding(seen, 1, 3))
+    actual, expected = (
+        mental_capacity(model, value, steady(), multipliers={"k0": 0.2}, latent_noise=numbered)
+        for value in (whole, hiding(seen, 1, 3))
     )
-    assert torch.equal(found.log_capacity, expected.log_capacity)
+    assert torch.equal(actual.log_capacity, expected.log_capacity)
     wanted = gradients(expected.value, model)
-    assert all(torch.equal(gradient, wanted[name]) for name, gradient in gradients(found.value, model).items())
+    assert all(torch.equal(gradient, wanted[name]) for name, gradient in gradients(actual.value, model).items())
 
 
 def test_a_batch_without_any_T_leaves_the_log_whole() -> None:
@@ -254,7 +256,7 @@ def test_fit_takes_the_old_name_of_a_setting_with_a_warning() -> None:
 
 
 def test_fit_takes_rows_of_nan_for_missing_T() -> None:
-    """Half of T missing, all of its knowledge there: training goes on and is finite; a T that is nan in part is not."""
+    """Half of T missing, all of its knowledge there: training goes on and is finite; a T that is infinite is not."""
     flow = tzk_core.build_flow((3,), layers=[{"type": "affine"}])
     model = TzK(flow, {"k0": tzk_core.build_knowledge("gaussian", (3,), name="k0", hidden=6, layers=3)})
     T = torch.randn(64, 3) + 2
@@ -263,7 +265,7 @@ def test_fit_takes_rows_of_nan_for_missing_T() -> None:
     trainer = tzk_core.fit(model, T, presence, steps=3, batch_size=16)
     assert trainer.step == 3
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    T[1, 0] = NAN
+    T[1, 0] = torch.inf
     with pytest.raises(TzkError, match="nan or infinity"):
         tzk_core.fit(model, T, presence, steps=3)
 

@@ -34,13 +34,16 @@ def enumerated(model: TzK, seen: Observations, prior: str) -> Tensor:
     log_prob_T = log_prob_z + logabsdet
     divisor = log_prob_z if prior == "paper" else log_prob_T.detach() - logabsdet
     branches = []
-    for name, kind in model.named_knowledge():
-        given = seen.characteristics[name]
-        filled_in = given.isnan().any(1)
-        C = torch.where(filled_in[:, None], kind.encode(z, torch.full_like(given, 0.5)), given)
-        log_q = torch.where(filled_in, kind.log_prob_characteristics_given(C, z), 0.0)
+    for name, knowledge in model.named_knowledge():
+        observed = seen.characteristics[name]
+        filled_in = observed.isnan().any(1)
+        C = torch.where(filled_in[:, None], knowledge.encode(z, torch.full_like(observed, 0.5)), observed)
+        log_q = torch.where(filled_in, knowledge.log_prob_characteristics_given(C, z), 0.0)
         branches.append(
-            (absent(kind, z, prior), sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q))
+            (
+                absent(knowledge, z, prior),
+                sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - divisor, log_q=log_q),
+            )
         )
     encoders, decoders = [], []
     for pattern in itertools.product([0, 1], repeat=len(branches)):
@@ -70,10 +73,10 @@ def test_the_literal_wording_is_not_that_sum(k: int) -> None:
     """So that the law above can be broken."""
     model, seen = small(KINDS[:k]), every_pattern(k)
     expected = gradients(enumerated(model, seen, "full").mean(), model)
-    found = gradients(
+    actual = gradients(
         mental_capacity(model, seen, steady(), objective=Objective(wording=Wording("literal"))).value, model
     )
-    assert not all(torch.allclose(found[name], gradient, rtol=1e-3) for name, gradient in expected.items())
+    assert not all(torch.allclose(actual[name], gradient, rtol=1e-3) for name, gradient in expected.items())
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -81,8 +84,8 @@ def test_the_gap_of_each_is_summed_over_its_own_presence_only(k: int) -> None:
     """The multipliers weigh |Σ p_dec - Σ p_enc| of each knowledge type: what is missing of the others is none of its
     business."""
     model, seen = small(KINDS[:k]), every_pattern(k)
-    free, bound = (mental_capacity(model, seen, steady(), multipliers=given) for given in ({}, {"k0": 0.3}))
+    free, bound = (mental_capacity(model, seen, steady(), multipliers=multipliers) for multipliers in ({}, {"k0": 0.3}))
     only = Observations(seen.T, seen.presence[:, :1], ("k0",), {"k0": seen.characteristics["k0"]})
-    alone, held = (mental_capacity(model, only, steady(), multipliers=given) for given in ({}, {"k0": 0.3}))
+    alone, held = (mental_capacity(model, only, steady(), multipliers=multipliers) for multipliers in ({}, {"k0": 0.3}))
     torch.testing.assert_close(free.value - bound.value, alone.value - held.value)
     assert_equal_gradients(free.value - bound.value, alone.value - held.value, model)

@@ -49,10 +49,10 @@ def test_equation_3_with_everything_observed(wording: Wording, seed: int) -> Non
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
     encoder = decoder = log_prob_z + logabsdet
-    for column, (name, kind) in enumerate(model.named_knowledge()):
+    for column, (name, knowledge) in enumerate(model.named_knowledge()):
         C, present = seen.characteristics[name], seen.presence[:, column] == 1
-        enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=0.0)
-        not_enc, not_dec = absent(kind, z)
+        enc, dec = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - log_prob_z, log_q=0.0)
+        not_enc, not_dec = absent(knowledge, z)
         encoder, decoder = (
             encoder + torch.where(present, enc, not_enc),
             decoder + torch.where(present, dec, not_dec),
@@ -67,19 +67,19 @@ def test_equation_3_with_missing_characteristics(fill_in: str) -> None:
     """Some rows of C observed, others not: log q leaves both sides where C was filled in, and only there."""
     model, seen = small(), batch([[1], [1], [0], [1]], observed=["k0"])
     seen.characteristics["k0"][1:] = NAN
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
-    sampled = kind.encode(z, torch.full((4, 2), 0.5))
+    sampled = knowledge.encode(z, torch.full((4, 2), 0.5))
     C = torch.cat([seen.characteristics["k0"][:1], sampled[1:]])
-    log_q = kind.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
+    log_q = knowledge.log_prob_characteristics_given(C, z) if fill_in == "bound" else torch.zeros(4)
     log_q = torch.cat([torch.zeros(1), log_q[1:]])
-    enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
-    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), kind.log_prob_presence_given(z).absent)
+    enc, dec = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
+    added = torch.where(seen.presence[:, 0] == 1, 0.5 * (enc + dec), knowledge.log_prob_presence_given(z).absent)
     capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording(fill_in)))
     torch.testing.assert_close(capacity.log_capacity, log_prob_z + logabsdet + added)
     torch.testing.assert_close(capacity.inconsistency["k0"], (dec - enc)[[0, 1, 3]].abs().mean())
-    ratio = kind.log_prob_latent(z, C) - log_prob_z
+    ratio = knowledge.log_prob_latent(z, C) - log_prob_z
     torch.testing.assert_close(capacity.conditional["k0"], ratio[[0, 1, 3]].mean())
 
 
@@ -100,28 +100,28 @@ def test_equation_5_subtracts_each_inconsistency_with_its_multiplier() -> None:
 def test_emphasis_adds_what_the_discriminators_say_of_every_presence_that_was_observed() -> None:
     model, seen = small(["gaussian", "flow"]), batch([[1, 1], [0, NAN], [NAN, 0]])
     z, _ = model.flow.encode(seen.T)
-    told = z.new_zeros(len(z))
-    for column, (_, kind) in enumerate(model.named_knowledge()):
-        log_absent, log_present = kind.log_prob_presence_given(z)
+    labels = z.new_zeros(len(z))
+    for column, (_, knowledge) in enumerate(model.named_knowledge()):
+        log_absent, log_present = knowledge.log_prob_presence_given(z)
         presence = seen.presence[:, column]
-        told = told + (presence == 1) * log_present + (presence == 0) * log_absent
+        labels = labels + (presence == 1) * log_present + (presence == 0) * log_absent
     plain, more = (
         mental_capacity(model, seen, steady(), objective=Objective(emphasis=factor)) for factor in (0.0, 3.0)
     )
-    torch.testing.assert_close(more.value, plain.value + 3 * told.mean())
+    torch.testing.assert_close(more.value, plain.value + 3 * labels.mean())
     torch.testing.assert_close(more.log_capacity, plain.log_capacity)
-    assert_equal_gradients(more.value, plain.value + 3 * told.mean(), model)
+    assert_equal_gradients(more.value, plain.value + 3 * labels.mean(), model)
 
 
 @pytest.mark.parametrize("observed", [(), ("k0",)], ids=["C filled in", "C observed"])
 def test_at_one_half_the_objective_is_the_worse_of_encoder_and_decoder(observed: Sequence[str]) -> None:
     model, seen = small(), batch([[1]] * 6, observed=observed)
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
-    C = seen.characteristics["k0"] if observed else kind.encode(z, torch.full((6, 2), 0.5))
-    log_q = 0.0 if observed else kind.log_prob_characteristics_given(C, z)
-    enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
+    C = seen.characteristics["k0"] if observed else knowledge.encode(z, torch.full((6, 2), 0.5))
+    log_q = 0.0 if observed else knowledge.log_prob_characteristics_given(C, z)
+    enc, dec = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
     capacity = mental_capacity(model, seen, steady(), multipliers={"k0": 0.5})
     torch.testing.assert_close(capacity.value, (log_prob_z + logabsdet + torch.minimum(enc, dec)).mean())
 
@@ -133,16 +133,16 @@ def weighted(model: TzK, seen: Observations, multipliers: Mapping[str, float], *
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
     weight, rest = torch.ones_like(log_prob_z), torch.zeros_like(log_prob_z)
-    for column, (name, kind) in enumerate(model.named_knowledge()):
+    for column, (name, knowledge) in enumerate(model.named_knowledge()):
         present = seen.presence[:, column] == 1
         filled_in = name not in seen.characteristics
-        C = kind.encode(z, torch.full((len(z), 2), 0.5)) if filled_in else seen.characteristics[name]
-        log_q = kind.log_prob_characteristics_given(C, z) if filled_in else 0.0
-        enc, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
-        _, with_jacobian = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) + logabsdet, log_q=log_q)
+        C = knowledge.encode(z, torch.full((len(z), 2), 0.5)) if filled_in else seen.characteristics[name]
+        log_q = knowledge.log_prob_characteristics_given(C, z) if filled_in else 0.0
+        enc, dec = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - log_prob_z, log_q=log_q)
+        _, with_jacobian = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) + logabsdet, log_q=log_q)
         tilt = multipliers.get(name, 0.0) * (dec - enc).sign().detach()
         rest = rest + torch.where(
-            present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(kind, z, prior))
+            present, (0.5 + tilt) * enc + (0.5 - tilt) * with_jacobian, 0.5 * sum(absent(knowledge, z, prior))
         )
         weight = weight - torch.where(present, 0.5 - tilt, 0.0)
     weight = weight if prior == "paper" else torch.ones_like(weight)
@@ -276,15 +276,15 @@ def test_absent_knowledge_is_consistent_by_construction() -> None:
 def test_a_missing_kappa_is_summed_over(prior: str) -> None:
     """log p_enc sums to log p(T), log p_dec to the log of both branches, in value and in gradient."""
     model, seen = small(), batch([[NAN]] * 5)
-    kind = model.find("k0")
+    knowledge = model.find("k0")
     z, logabsdet = model.flow.encode(seen.T)
     log_prob_z = model.flow.base.log_prob(z)
     log_prob_T = log_prob_z + logabsdet
-    C = kind.encode(z, torch.full((5, 2), 0.5))
-    log_absent = absent(kind, z, prior)[1]
-    log_q = kind.log_prob_characteristics_given(C, z)
+    C = knowledge.encode(z, torch.full((5, 2), 0.5))
+    log_absent = absent(knowledge, z, prior)[1]
+    log_q = knowledge.log_prob_characteristics_given(C, z)
     divisor = log_prob_z if prior == "paper" else (log_prob_T.detach() - logabsdet)
-    _, dec = sides(kind, z, C, log_ratio=kind.log_prob_latent(z, C) - divisor, log_q=log_q)
+    _, dec = sides(knowledge, z, C, log_ratio=knowledge.log_prob_latent(z, C) - divisor, log_q=log_q)
     decoder = torch.log(dec.exp() + log_absent.exp())
     capacity = mental_capacity(
         model, seen, steady(), multipliers={"k0": 0.3}, objective=Objective(wording=Wording(prior=prior))
@@ -308,7 +308,7 @@ def test_a_missing_kappa_in_the_paper_s_wording_is_an_expectation() -> None:
         for kappa in (0, 1)
     }
     z, _ = model.flow.encode(seen.T)
-    share = [each.exp() for each in model.find("k0").log_prob_presence_given(z)]
+    share = [value.exp() for value in model.find("k0").log_prob_presence_given(z)]
     capacity = mental_capacity(model, seen, steady(), objective=Objective(wording=Wording("literal")))
     torch.testing.assert_close(capacity.log_capacity, share[0] * known[0] + share[1] * known[1])
 

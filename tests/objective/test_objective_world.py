@@ -18,20 +18,20 @@ from tzk_core.observations import Observations
 # A world whose densities are known
 
 
-def wrong_latent(kind: Knowledge) -> None:
-    kind.latent.regressor.bias[0] += 0.3
+def wrong_latent(knowledge: Knowledge) -> None:
+    knowledge.latent.regressor.bias[0] += 0.3
 
 
-def wrong_encoder(kind: Knowledge) -> None:
-    kind.characteristics_encoder.regressor.weight[0] *= 0.5
+def wrong_encoder(knowledge: Knowledge) -> None:
+    knowledge.characteristics_encoder.regressor.weight[0] *= 0.5
 
 
-def wrong_discriminator(kind: Knowledge) -> None:
-    kind.discriminator.bias += 0.4
+def wrong_discriminator(knowledge: Knowledge) -> None:
+    knowledge.discriminator.bias += 0.4
 
 
-def wrong_share(kind: Knowledge) -> None:
-    kind.log_odds += 0.3
+def wrong_share(knowledge: Knowledge) -> None:
+    knowledge.log_odds += 0.3
 
 
 PERTURBED = [wrong_latent, wrong_encoder, wrong_discriminator, wrong_share]
@@ -47,7 +47,7 @@ def world() -> World:
 def joint(world: World, model: TzK, wording: Wording | None = None) -> tuple[Capacity, Tensor, Tensor]:
     """The objective where κ = 0, for every z of the grid, and where κ = 1, for every z and C of it; how much
     each of these rows weighs in ∫ dT dC; and log p(T, K) of the world, by its formulas."""
-    z1, C = (each.flatten() for each in torch.meshgrid(Z, CS, indexing="ij"))
+    z1, C = (axis.flatten() for axis in torch.meshgrid(Z, CS, indexing="ij"))
     z = torch.cat([Z, z1])
     T, stretch = torch.sinh(z), torch.cosh(z)
     weights = stretch * torch.cat([Z_STEP, (Z_STEP[:, None] * C_STEP).flatten()])
@@ -70,10 +70,10 @@ def test_the_two_sides_of_equation_4_agree(world: World) -> None:
     left = (weights * log_p.exp() * capacity.log_capacity).sum()
 
     log_z = world.log_prob_z(Z)
-    p_z, given = log_z.exp() * Z_STEP, [world.log_prob_absent_given(Z), world.log_prob_present_given(Z)]
+    p_z, log_presence = log_z.exp() * Z_STEP, [world.log_prob_absent_given(Z), world.log_prob_present_given(Z)]
     entropy_T = -(p_z * (log_z - torch.cosh(Z).log())).sum()
     joint_zC = math.log(world.share) + world.log_prob_C(CS) + world.log_prob_z_given(Z[:, None], CS)
-    information = (given[0].exp() * p_z * (gaussian(Z, world.absent, 1.0) - log_z)).sum()
+    information = (log_presence[0].exp() * p_z * (gaussian(Z, world.absent, 1.0) - log_z)).sum()
     ratio = world.log_prob_z_given(Z[:, None], CS) - log_z[:, None]
     information += (joint_zC.exp() * Z_STEP[:, None] * C_STEP * ratio).sum()
 
@@ -82,7 +82,7 @@ def test_the_two_sides_of_equation_4_agree(world: World) -> None:
 
     share = world.share
     entropy_K = -share * math.log(share) - (1 - share) * math.log1p(-share) + share * entropy_of_gaussian(world.spread)
-    entropy_K_given_T = sum(-(p_z * each.exp() * each).sum() for each in given)
+    entropy_K_given_T = sum(-(p_z * value.exp() * value).sum() for value in log_presence)
     entropy_K_given_T += share * entropy_of_gaussian(world.spread * world.residue)
     right = -entropy_T + 0.5 * (information - entropy_K - entropy_K_given_T)
     torch.testing.assert_close(left, right, rtol=0, atol=1e-8)
@@ -107,9 +107,9 @@ def test_mental_capacity_integrates_to_at_most_the_root_of_the_decoder(world: Wo
     p(κ=1) + E p(κ=0 given z), which is 1 only where the discriminator is calibrated."""
     model = world.model(perturb)
     capacity, weights, _ = joint(world, model)
-    kind = model.find("it")
-    complement = (world.log_prob_z(Z).exp() * Z_STEP * kind.log_prob_presence_given(Z[:, None]).absent.exp()).sum()
-    decoder = kind.log_prob_presence().present.exp() + complement
+    knowledge = model.find("it")
+    complement = (world.log_prob_z(Z).exp() * Z_STEP * knowledge.log_prob_presence_given(Z[:, None]).absent.exp()).sum()
+    decoder = knowledge.log_prob_presence().present.exp() + complement
     assert (weights * capacity.log_capacity.exp()).sum() < decoder.sqrt() - 1e-4
 
 
@@ -163,20 +163,20 @@ def test_knowledge_gains_at_most_its_rarity(world: World) -> None:
 
 def marginal(world: World, model: TzK, z: Tensor) -> Tensor:
     """½ log p_enc(T, κ=1) + ½ log p_dec(T, κ=1), the decoder's C integrated by quadrature."""
-    kind = model.find("it")
-    latent = kind.log_prob_latent(z[:, None], CS.expand(len(z), -1)[..., None])
-    decoder = kind.log_prob_presence().present + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
+    knowledge = model.find("it")
+    latent = knowledge.log_prob_latent(z[:, None], CS.expand(len(z), -1)[..., None])
+    decoder = knowledge.log_prob_presence().present + torch.logsumexp(latent + world.log_prob_C(CS) + C_STEP.log(), 1)
     log_z = world.log_prob_z(z)
-    return log_z - torch.cosh(z).log() + 0.5 * (kind.log_prob_presence_given(z[:, None]).present + decoder - log_z)
+    return log_z - torch.cosh(z).log() + 0.5 * (knowledge.log_prob_presence_given(z[:, None]).present + decoder - log_z)
 
 
 @pytest.mark.parametrize("noise", [-1.5, 0.0, 2.0])
 def test_with_an_exact_encoder_a_filled_in_C_gives_the_marginal_whatever_the_noise(world: World, noise: float) -> None:
     """The encoder of C is exact; the two sides still disagree over κ, so that the marginal is not p(T, κ)."""
 
-    def perturb(kind: Knowledge) -> None:
-        wrong_discriminator(kind)
-        wrong_share(kind)
+    def perturb(knowledge: Knowledge) -> None:
+        wrong_discriminator(knowledge)
+        wrong_share(knowledge)
 
     model = world.model(perturb)
     z = torch.linspace(-3, 3, 13, dtype=torch.float64)
@@ -194,12 +194,12 @@ def narrowed(world: World, model: TzK, *, fill_in: str, scale: float) -> Tensor:
     with torch.no_grad():
         bias[1] += math.log(scale)
         nodes, weights = hermite(41)
-        each = [
+        capacities = [
             mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(fill_in)))
             for n in nodes
         ]
         bias[1] -= math.log(scale)
-    return sum(w * capacity.log_capacity for w, capacity in zip(weights, each, strict=True))
+    return sum(w * capacity.log_capacity for w, capacity in zip(weights, capacities, strict=True))
 
 
 def test_the_fill_in_rule_is_bounded_where_the_paper_s_wording_is_not(world: World) -> None:
@@ -228,11 +228,11 @@ def test_without_labels_nothing_pulls_at_the_truth(world: World, part: str, prio
     model = world.model()
     seen = Observations(torch.sinh(Z)[:, None], torch.full((len(Z), 1), NAN), ("it",))
     nodes, weights = hermite(25)
-    each = [
+    capacities = [
         mental_capacity(model, seen, steady(float(n), 1), objective=Objective(wording=Wording(prior=prior)))
         for n in nodes
     ]
-    capacity = sum(weight * one.log_capacity for weight, one in zip(weights, each, strict=True))
+    capacity = sum(weight * one.log_capacity for weight, one in zip(weights, capacities, strict=True))
     expected = (world.log_prob_z(Z).exp() * Z_STEP * capacity).sum()
     module = model.flow if part == "flow" else getattr(model.find("it"), part)
     for name, gradient in gradients(expected, module).items():

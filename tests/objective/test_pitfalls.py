@@ -16,20 +16,20 @@ from tzk_core.transforms.affine import Affine
 
 
 @pytest.mark.parametrize(
-    ("kind", "spread", "more"),
+    ("knowledge", "spread", "more"),
     [("gaussian", 30.0, {}), ("flow", 30.0, {"knee": 0.0}), ("flow", 1.0, {})],
     ids=["gaussian", "flow without a knee", "flow"],
 )
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
 def test_huge_inputs_and_weights_give_finite_values_and_gradients(
-    kind: str, spread: float, more: dict[str, float], wording: Wording
+    knowledge: str, spread: float, more: dict[str, float], wording: Wording
 ) -> None:
     """Pitfall 3: log-scales and what regressors emit are bounded on both sides.
 
     A flow whose SymLog has a knee is linear far out. Weights of 30 in each of its steps multiply huge inputs until
     their squares are beyond float32, where the plain SymLog takes logarithms; weights of 1 do not.
     """
-    model = small([kind], spread=spread, **more).float()
+    model = small([knowledge], spread=spread, **more).float()
     huge = [[1e6, -1e6, 1e6], [-1e4, 0.0, 1e5], [0.0, 0.0, 0.0], [1e-30, 1e6, -1e-30]]
     seen = Observations(torch.tensor(huge), torch.tensor([[1.0], [0.0], [NAN], [1.0]]), ("k0",))
     capacity = mental_capacity(model, seen, steady(30.0), multipliers={"k0": 0.3}, objective=Objective(wording=wording))

@@ -113,34 +113,6 @@ def test_a_part_that_exits_when_imported_does_not_end_the_program(
         Registry([plugin("a", layer("x", "exits_when_used:X"))]).find(FlowLayer, "x").load()
 
 
-def test_an_implementation_replaces_a_layer_on_its_device_only() -> None:
-    found = Registry([plugin("core", layer("symlog")), plugin("fast", fused("symlog-fused", of="symlog"))])
-    symlog = found.find(FlowLayer, "symlog")
-    replacement = found.implementation([symlog], "cuda")
-    assert replacement is not None and replacement.qualified_name == "fast/symlog-fused"
-    assert found.implementation([symlog], "cpu") is None
-
-
-def test_an_implementation_of_another_plugins_layer_of_that_name_is_not_taken() -> None:
-    found = Registry(
-        [plugin("core", layer("symlog")), plugin("mine", layer("symlog"), fused("quick", of="mine/symlog"))]
-    )
-    assert found.implementation([found.find(FlowLayer, "core/symlog")], "cuda") is None
-    assert found.implementation([found.find(FlowLayer, "mine/symlog")], "cuda") is not None
-
-
-def test_two_implementations_for_one_device_are_a_clash() -> None:
-    found = Registry(
-        [
-            plugin("core", layer("symlog")),
-            plugin("a", fused("one", "symlog")),
-            plugin("b", fused("two", "core/symlog")),
-        ]
-    )
-    with pytest.raises(NameClash, match=r"'a/one' of tzk-a and 'b/two' of tzk-b.*TZK_PLUGINS"):
-        found.implementation([found.find(FlowLayer, "symlog")], "cuda")
-
-
 def test_require_is_content_with_what_is_there() -> None:
     REGISTRY.require([], wanted_by="joint.toml")
     REGISTRY.require(["tzk-mine", "TzK_Core"], wanted_by="joint.toml")
@@ -196,11 +168,14 @@ def test_a_strict_that_is_neither_0_nor_1_is_an_error(tmp_path: Path) -> None:
     assert "TZK_PLUGINS_STRICT should be 1 or 0; got 'yes'" in done.stderr
 
 
-def test_the_core_registers_every_kind_but_commands_and_implementations() -> None:
+def test_what_the_core_registers_by_its_own_hooks() -> None:
     found = Registry.discover(allow=[])
     core = {spec_type.kind: [part.plugin for part in found.all(spec_type)] for spec_type in SPEC_TYPES}
     offered = {kind for kind, plugins in core.items() if "tzk" in plugins}
-    assert offered == {"knowledge type", "data set", "flow layer", "flow recipe", "metric"}
+    assert offered == {
+        *("knowledge type", "data set", "flow layer", "flow recipe", "metric", "picture"),
+        *("optimizer", "schedule", "base distribution", "sampler"),
+    }
     assert not [record for record in found.plugins if record.state == "ok" and record.reason]
 
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tzk_core.errors import TzkError
 from tzk_core.report import curves, figure, grid, pictures, table, views
 
 DIGITS = [f"digit-{i}" for i in range(10)]
@@ -67,6 +68,14 @@ class Blobs(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         return z + (0.5 if len(self.shape) == 3 else 0)
 
+    @property
+    def flow(self) -> Any:
+        """What encodes without a check: everything is in its domain."""
+        return SimpleNamespace(encode=lambda T: (T, T.new_zeros(len(T))))
+
+    def log_prob(self, T: Tensor, knowledge: str | None = None) -> Tensor:
+        return -0.5 * T.flatten(1).square().sum(1)
+
     def sample(self, n: int, knowledge: str | None = None, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         C, noise = torch.randn(n, 2, generator=generator), torch.randn(n, *self.shape, generator=generator)
@@ -75,6 +84,9 @@ class Blobs(nn.Module):
             return self.decode(0.3 * noise)
         kind: Any = self.knowledge[knowledge]
         return self.decode(kind.decode(C, noise))
+
+
+DRAWN = ("samples", "density", "reconstructions", "plane-of-c", "training-curves")
 
 
 def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), *, grouped: bool = True) -> Any:
@@ -95,7 +107,7 @@ def blob_experiment(shape: tuple[int, ...] = (1, 16, 16), *, grouped: bool = Tru
         config=SimpleNamespace(
             seed=0,
             datasets=[SimpleNamespace(name=name) for name in singles],
-            pictures=SimpleNamespace(temperature=1.0),
+            pictures=SimpleNamespace(temperature=1.0, draw=DRAWN),
         ),
         model=model,
         knowledge_names=names,
@@ -268,14 +280,14 @@ def test_curves_of_any_length(tmp_path: Path, steps: int, knowledge: list[str]) 
 
 
 def test_curves_survive_gaps_and_a_row_cut_off(tmp_path: Path) -> None:
-    text = "step,bits_per_dim/a,multiplier/k\n0,2.0,\n50,nan,\n50,1.5,\n100,inf,\n150,1.4"
+    text = "step,bits_per_dim/a,multiplier/k\n0,2.0,\n50,nan,\n50,1.5,\n100,inf,\n150,1.4,\n200,1"
     (tmp_path / "metrics.csv").write_text(text)
     columns = curves._read(tmp_path / "metrics.csv")
     np.testing.assert_array_equal(columns["step"], [0, 50, 100, 150])
     np.testing.assert_array_equal(columns["bits_per_dim/a"], [2.0, 1.5, np.nan, 1.4])
     curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.png")
     (tmp_path / "metrics.csv").write_text("steps\n1")
-    with pytest.raises(ValueError, match="'step'"):
+    with pytest.raises(TzkError, match="'step'"):
         curves.draw(tmp_path / "metrics.csv", tmp_path / "curves.png")
 
 
@@ -293,7 +305,7 @@ def test_pictures_of_images(tmp_path: Path) -> None:
     expected = {
         *("samples-prior", "samples-mnist", "samples-omniglot", "samples-digit-all", "samples-digit-9-large"),
         *("reconstructions-mnist", "reconstructions-omniglot", "reconstructions-digit-all"),
-        *("plane-of-C-mnist", "plane-of-C-omniglot", "plane-of-C-digit-9", "training-curves"),
+        *("plane-of-C-mnist", "plane-of-C-omniglot", "plane-of-C-digit-9", "training-curves", "pictures"),
     }
     files = {path.stem: path for path in (tmp_path / "samples").iterdir()}
     assert set(files) == expected
@@ -329,7 +341,7 @@ def test_pictures_of_a_model_without_knowledge(tmp_path: Path) -> None:
     experiment = blob_experiment(grouped=False)
     experiment.knowledge_names, experiment.dataset_knowledge = [], {}
     pictures.draw(experiment, tmp_path, {})
-    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["samples-prior.png"]
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"samples-prior.png", "pictures.json"}
 
 
 def test_what_passes_through_characteristics_is_where_the_blob_lies() -> None:

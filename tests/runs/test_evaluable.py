@@ -26,6 +26,7 @@ from tzk_core.observations import Observations
 from tzk_core.runs.experiment import Experiment
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
+from tzk_core.transforms.affine import Affine
 
 NAN = math.nan
 EACH = '[[knowledge]]\nname = "k-{kind}"\ntype = "gaussian"\nhidden = 4\npresent = { dataset = "d", kind = "each" }\n'
@@ -90,6 +91,15 @@ def test_what_cannot_be_evaluated_is_said_before_training(
     file = config(tmp_path, **given)
     done = tzk("run", file, "--out", tmp_path / "r", *(["--dry-run"] if dry else []))
     assert done.exit_code and words in done.output, done.output
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_layer_without_an_inverse_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = config(tmp_path)
+    assert tzk("run", file, "--dry-run").exit_code == 0
+    monkeypatch.delattr(Affine, "inverse")
+    done = tzk("run", file, "--out", tmp_path / "r")
+    assert done.exit_code == 2 and "a layer Affine, which has no inverse" in done.output, done.output
     assert not (tmp_path / "r").exists()
 
 

@@ -23,6 +23,7 @@ from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
 from tzk_core.runs.resume import changes
 from tzk_core.storage.checkpoint import load_trainer, save_checkpoint
+from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged, LastSound, all_finite
 from tzk_core.training.trainer import Trainer
@@ -46,12 +47,8 @@ class InOrder:
         return {"T": slice(0, 16)}
 
 
-WIDE = {"type": "masked-affine-autoregressive-transform", "features": 2, "hidden_features": 32}
-"""A layer with a matrix for Muon."""
-
-
-def made(*more: dict[str, Any]) -> TzK:
-    model = TzK(build_flow((2,), layers=[*LAYERS, *more]))
+def made() -> TzK:
+    model = TzK(build_flow((2,), layers=LAYERS))
     model.add("left", build_knowledge("gaussian", (2,), 0, name="left", hidden=40, layers=3))
     return model
 
@@ -91,8 +88,8 @@ def stopping(at: int) -> Any:
 def test_a_changed_rate_is_the_one_that_trains(tmp_path: Path, more: dict[str, float], slowed: str) -> None:
     """What has a rate of next to nothing hardly moves any more; what has not goes on."""
     with pytest.raises(KeyboardInterrupt):
-        trainer(decay="none").run(tmp_path, stopping(5))
-    again = trainer(decay="none", **more)
+        trainer(schedule="constant").run(tmp_path, stopping(5))
+    again = trainer(schedule="constant", **more)
     again.resume(tmp_path)
     before = dict(state(again.model))
     assert again.step == 5
@@ -104,15 +101,14 @@ def test_a_changed_rate_is_the_one_that_trains(tmp_path: Path, more: dict[str, f
     assert all(moved[key] > 1e-3 for key in others)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_rates_are_those_of_now_in_every_group(tmp_path: Path, optimizer: str) -> None:
+def test_rates_are_those_of_now_in_every_group(tmp_path: Path) -> None:
     def one_of(**settings: Any) -> Trainer:
-        return Trainer(made(WIDE), InOrder(), Settings(steps=8, optimizer=optimizer, **settings), levels=None)
+        return Trainer(made(), InOrder(), Settings(steps=8, **settings), levels=None)
 
-    one = one_of(learning_rate=1e-2, matrix_learning_rate=4e-2, elementwise_rate=10.0)
+    one = one_of(learning_rate=1e-2, elementwise_rate=10.0)
     with pytest.raises(KeyboardInterrupt):
         one.run(tmp_path, stopping(5))
-    again = one_of(learning_rate=5e-3, matrix_learning_rate=1e-2, elementwise_rate=2.0)
+    again = one_of(learning_rate=5e-3, elementwise_rate=2.0)
     fresh = [group["rate"] for group in again.optimizer.param_groups]
     again.resume(tmp_path)
     assert [group["rate"] for group in again.optimizer.param_groups] == fresh
@@ -130,6 +126,7 @@ def test_a_resumed_run_with_more_steps_decays_to_the_new_end(tmp_path: Path) -> 
     by_hand = trainer(steps=20)
     for step in range(20):
         by_hand.settings = Settings(**{**vars(by_hand.settings), "steps": 12 if step < 12 else 20})
+        by_hand.rate_share = shares_of(by_hand.settings)
         by_hand.advance()
     assert again.step == 20 and same(state(again.model), state(by_hand.model))
 
@@ -273,7 +270,7 @@ TABLES = {
     [
         *("training.learning_rate=0.5", "training.clip=1.0", "training.minutes=9.0", "training.patience=3"),
         *("training.steps=99", "training.elementwise_rate=2.0", "training.knowledge_learning_rate=0.1"),
-        *("training.matrix_learning_rate=0.1", "training.checkpoint_every=7", "evaluation.limit=5"),
+        *("training.checkpoint_every=7", "evaluation.limit=5"),
     ],
 )
 def test_what_may_change(override: str) -> None:
@@ -287,12 +284,12 @@ def test_what_may_change(override: str) -> None:
     "override",
     [
         *("training.batch_size=8", "training.steps=11", "training.beta2=0.9", "training.validate_every=2", "seed=1"),
-        *("objective.tolerance=1.0", "training.warmup=1", "knowledge.moons.hidden=5", "training.decay=none"),
+        *("objective.tolerance=1.0", "training.warmup=1", "knowledge.moons.hidden=5", "training.schedule=constant"),
     ],
 )
 def test_what_may_not_change_is_named(override: str) -> None:
     stored, asked = config_from(TABLES), config_from(TABLES, overrides=[override])
-    key = override.partition("=")[0].replace("moons.hidden", "0.arguments.hidden")
+    key = override.partition("=")[0].replace("moons.hidden", "0.arguments.hidden").replace("schedule", "schedule.type")
     with pytest.raises(TzkError, match=f"run cannot be resumed .*: {re.escape(key)} was .* and is"):
         changes(stored, asked, Path("run"))
 
@@ -357,7 +354,7 @@ OVERFLOW = {
 EXPLOSION = {
     "flow": {"recipe": "paper", "steps": 2, "tile": 4},
     "datasets": [{"name": "moons", "type": "glyph-digits", "train": 60, "validation": 20, "test": 20}],
-    "training": TABLES["training"] | {"learning_rate": 3.0, "warmup": 40, "decay": "none", "validate_every": 2},
+    "training": TABLES["training"] | {"learning_rate": 3.0, "warmup": 40, "schedule": "constant", "validate_every": 2},
 }
 """While the rate rises, validation data come to need more bits than their grey levels have."""
 

@@ -60,7 +60,7 @@ def made(flow: str = "paper", seed: int = 3, dtype: torch.dtype = torch.float32)
     model = TzK(build_flow(**FLOWS[flow], seed=seed))
     model.add("a", build_knowledge("flow", model.latent_shape, seed, name="a", steps=1, tile=2, hidden=8))
     model.add("digit 7", build_knowledge("gaussian", model.latent_shape, seed, name="digit 7", characteristics=3))
-    model.find("digit 7").implies = ("a",)
+    model.find("digit 7").describe_as(implies=("a",))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -348,7 +348,7 @@ def test_an_older_state_of_knowledge_is_upgraded(
     kind = build_knowledge("versioned", model.latent_shape, name="x")
     model.add("x", kind)
     expected = {key: value.clone() for key, value in kind.state_dict().items()}
-    kind.part = replace(kind.part, state_version=1)
+    kind.describe_as(part=replace(kind.part, state_version=1))
     monkeypatch.setattr(tensors, "of", older(tensors.of, Versioned, new="latent.", old="old_latent."))
     save_checkpoint(model, tmp_path / "c")
     loaded = load_checkpoint(tmp_path / "c").find("x")

@@ -53,7 +53,7 @@ def made(names: tuple[str, ...] = tuple(TYPES), seed: int = 0) -> TzK:
         kind = build_knowledge(latent_shape=(4,), seed=seed, name=name, hidden=6, layers=2, **TYPES[name])
         _shake(kind, seed + len(name))
         kind.log_odds.fill_(-len(name))
-        kind.implies = () if name == "all" else ("all",)
+        kind.describe_as(implies=() if name == "all" else ("all",))
         model.add(name, kind)
     return model
 
@@ -546,10 +546,16 @@ def test_what_is_listed_is_what_the_model_has(tmp_path: Path) -> None:
 # kills
 
 
+@pytest.mark.parametrize("best", [False, True])
 @pytest.mark.parametrize("change", ["import", "remove"])
-def test_a_kill_at_any_moment_leaves_the_knowledge_of_before_or_of_after(tmp_path: Path, change: str) -> None:
+def test_a_kill_at_any_moment_leaves_the_knowledge_of_before_or_of_after(
+    tmp_path: Path, change: str, best: bool
+) -> None:
+    """With `best`, an old one is set aside besides, as a kill of the training leaves it."""
     names = ("all", "b") if change == "import" else tuple(TYPES)
     start = saved(tmp_path / "start", made(names), {"step": 1})
+    for name in ("best", f".best.{2**22 + 1}-00000000.aside") if best else ():
+        shutil.copytree(start / "checkpoint", start / name)
     (file,) = export_knowledge(saved(tmp_path / "other", made()), "a é", tmp_path)
     states = {names: 0, (*(name for name in names if name != "a é"), *(["a é"] if change == "import" else [])): 0}
     moment, finished = 0, False

@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = TzK(build_flow((1, 4, 4), steps=1, tile=2))
     model.add("all", build_knowledge("gaussian", (1, 4, 4), 0, name="all", hidden=4, layers=2))
     model.add("one", build_knowledge("flow", (1, 4, 4), 0, name="one", steps=1, tile=2, hidden=4))
-    model.find("one").implies = ("all",)
+    model.find("one").describe_as(implies=("all",))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))

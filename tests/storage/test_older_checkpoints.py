@@ -14,8 +14,10 @@ from torch import Tensor
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
+from tzk_core.recipes.entrance import entrance_of
 from tzk_core.storage.manifest import read_manifest
 from tzk_core.storage.shared_flow import core_hash
+from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.symlog import SymLog
 
 SHAPE = (1, 4, 4)
@@ -36,12 +38,14 @@ def made(knee: float) -> TzK:
 
 
 def written_before_the_knee(folder: Path) -> Path:
-    """A checkpoint as it was written then: parts of state version 1, whose arguments know of no knee."""
+    """A checkpoint as it was written then: parts of state version 1, whose arguments know of no knee and no domain."""
     tzk_core.save(made(knee=0.0), folder)
 
     def change(manifest: dict[str, Any]) -> None:
-        for part in (manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())):
-            assert part["arguments"].pop("knee") == 0.0 and part["state_version"] == 2
+        recipe = manifest["core"]["parts"]["recipe"]
+        assert recipe["arguments"].pop("domain") == "levels" and recipe["state_version"] == 3
+        for part in (recipe, *(each["part"] for each in manifest["knowledge"].values())):
+            assert part["arguments"].pop("knee") == 0.0 and part["state_version"] >= 2
             part["state_version"] = 1
 
     rewritten(folder, change)
@@ -84,6 +88,24 @@ def test_an_older_checkpoint_keeps_its_density_and_its_hash(rounds: int, tmp_pat
     assert core_hash(model.flow) == read_manifest(folder)["core"]["hash"] == hash_before_the_knee(made(knee=0.0))
 
 
+def test_a_checkpoint_from_before_the_domain_begins_with_its_logit(tmp_path: Path) -> None:
+    """Also of vectors, whose flows began with one then."""
+    flow = build_flow((4,), steps=1, domain="levels")
+    tzk_core.save(TzK(flow), tmp_path / "old")
+
+    def change(manifest: dict[str, Any]) -> None:
+        recipe = manifest["core"]["parts"]["recipe"]
+        del recipe["arguments"]["domain"]
+        recipe["state_version"] = 2
+
+    rewritten(tmp_path / "old", change)
+    opened = tzk_core.load(tmp_path / "old").flow
+    assert isinstance(entrance_of(opened.transform), Logit)
+    assert core_hash(opened) == core_hash(flow) == read_manifest(tmp_path / "old")["core"]["hash"]
+    real = build_flow((4,), steps=1, domain="real")
+    assert core_hash(real) != core_hash(flow)
+
+
 def test_the_knee_is_part_of_what_a_core_is() -> None:
     """The same weights with a knee are another density, and its hash says so."""
     plain, kneed = made(knee=0.0), made(knee=1.0)
@@ -97,5 +119,5 @@ def test_a_new_version_is_written_with_its_knee(tmp_path: Path) -> None:
     tzk_core.save(made(knee=0.5), tmp_path / "new")
     manifest = read_manifest(tmp_path / "new")
     parts = [manifest["core"]["parts"]["recipe"], *(each["part"] for each in manifest["knowledge"].values())]
-    assert [(part["arguments"]["knee"], part["state_version"]) for part in parts] == [(0.5, 2)] * 2
+    assert [(part["arguments"]["knee"], part["state_version"]) for part in parts] == [(0.5, 3), (0.5, 2)]
     assert knees(tzk_core.load(tmp_path / "new")) == {0.5}

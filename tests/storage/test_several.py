@@ -106,6 +106,31 @@ def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: py
     assert torch.equal(tzk_core.load(tmp_path).log_prob(torch.zeros(1, 2)), tiny(0).log_prob(torch.zeros(1, 2)))
 
 
+def test_what_was_the_best_checkpoint_is_read_as_the_last_once_it_is_gone(tmp_path: Path) -> None:
+    """Changing knowledge removes it: a reader may have chosen it just before."""
+    save_checkpoint(tiny(0), tmp_path / "checkpoint", {"step": 7})
+    gone = tmp_path / "best"
+    assert read_stored(gone).step == 7 and step_of(gone) == 7
+    with pytest.raises(TzkError, match="elsewhere"):
+        read_stored(tmp_path / "elsewhere")
+
+
+def test_whoever_may_write_tidies_what_killed_ones_left(tmp_path: Path) -> None:
+    dead, alive = 2**22 + 1, os.getppid()  # beyond the largest number of a process
+    for name in (
+        "best",
+        f".best.{dead}-0000000a.aside",
+        f".last.{dead}-0000000b.aside",
+        f".best.{alive}-0000000c.partial",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".run.json.{dead}-0000000d.partial").touch()
+    (tmp_path / f".run.json.{alive}-0000000e.partial").touch()
+    with writing(tmp_path):
+        found = {each.name for each in tmp_path.iterdir()}
+    assert found == {".lock", "best", "last", f".best.{alive}-0000000c.partial", f".run.json.{alive}-0000000e.partial"}
+
+
 def test_what_is_damaged_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tiny(0), tmp_path / "checkpoint")
     (tmp_path / "checkpoint/core.safetensors").write_bytes(b"x")

@@ -19,6 +19,7 @@ _LAWS: dict[str, Callable[[Any, Any], bool]] = {
     "exclusiveMinimum": lambda value, bound: value > bound,
     "maximum": lambda value, bound: value <= bound,
     "exclusiveMaximum": lambda value, bound: value < bound,
+    "minLength": lambda value, bound: len(value) >= bound,
     "minItems": lambda value, bound: len(value) >= bound,
     "maxItems": lambda value, bound: len(value) <= bound,
     "pattern": lambda value, pattern: re.search(pattern, value) is not None,

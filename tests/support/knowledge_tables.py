@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tzk_core.config.keys import as_json
-from tzk_core.config.loading import write_out
+from tzk_core.config.part_tables import write_out
 from tzk_core.settings import KnowledgeTable
 
 

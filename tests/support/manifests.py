@@ -23,8 +23,8 @@ def rewritten(folder: Path, change: Callable[[dict[str, Any]], None], *, headers
     for name, entry in manifest["knowledge"].items() if headers else ():
         file = folder / entry["file"]
         header, data = split_header(file.read_bytes())
-        said = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}
-        text = json.dumps(header | {"__metadata__": {"tzk": json.dumps(said)}}).encode()
+        metadata = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}
+        text = json.dumps(header | {"__metadata__": {"tzk": json.dumps(metadata)}}).encode()
         text += b" " * (-len(text) % 8)
         file.write_bytes(len(text).to_bytes(8, "little") + text + data)
         entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()

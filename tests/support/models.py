@@ -31,12 +31,12 @@ def steady(value: float = 0.5, c: int = 2) -> Noise:
 
 
 def small(
-    kinds: Sequence[str] = ("gaussian",), *, seed: int = 0, dims: int = 3, spread: float = 0.3, **more: Any
+    types: Sequence[str] = ("gaussian",), *, seed: int = 0, dims: int = 3, spread: float = 0.3, **more: Any
 ) -> TzK:
     """A model with random parameters, in float64: a flow of two steps and knowledge types "k0", "k1", ..."""
     model = TzK(build_flow((dims,), layers=LAYERS, seed=seed))
-    for i, kind in enumerate(kinds):
-        model.add(f"k{i}", build_knowledge(kind, (dims,), seed, name=f"k{i}", hidden=6, layers=3, **more))
+    for i, knowledge_type in enumerate(types):
+        model.add(f"k{i}", build_knowledge(knowledge_type, (dims,), seed, name=f"k{i}", hidden=6, layers=3, **more))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -20,8 +20,9 @@ from tzk_core.random_streams import stream
 from tzk_core.training.adding import growth
 from tzk_core.training.adding.negatives import OWN, Negatives, Source, balanced, own_samples
 from tzk_core.training.adding.untouched import fingerprints
+from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 KINDS = ("gaussian", "flow", "gaussian")
 T = torch.randn(60, 3, generator=torch.Generator().manual_seed(5)) + torch.tensor([2.0, 0.0, 0.0])
@@ -342,7 +343,7 @@ class Recording(type(new())):  # type: ignore[misc]
 
 def started(model: TzK, implies: tuple[str, ...], presence: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     kind = Recording((3,), hidden=6, layers=3)
-    kind.implies = implies
+    kind.describe_as(implies=implies)
     add(model, knowledge={"new": kind}, presence=presence, steps=1)
     return kind.given
 
@@ -362,7 +363,7 @@ def test_the_start_sees_its_own_samples_and_those_of_what_contains_it() -> None:
     assert rows_of(own) == rows_of(z[:7]) and rows_of(reference) == rows_of(z[:20])
     own, reference = started(old(), ("k1",), {"new": few})
     assert rows_of(own) == rows_of(z[:7]) and tuple(reference.shape) == (0, 3)
-    model.find("k1").implies = ("k0",)  # and that of what contains it in turn, where nothing nearer is known
+    model.find("k1").describe_as(implies=("k0",))  # and that of what contains it in turn, where nothing nearer is known
     own, reference = started(model, ("k1", "k0"), {"new": few, "k0": inside})
     assert rows_of(reference) == rows_of(z[:20])
 

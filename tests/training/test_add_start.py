@@ -63,7 +63,7 @@ def test_a_start_that_does_not_fit_is_refused_and_nothing_is_added(more: dict[st
 def test_a_closed_form_start_is_told_the_classes_of_what_contains_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reference latent comes with its own class; samples of no known class are left out."""
     model, kind = old(), new()
-    kind.implies = ("k0",)
+    kind.describe_as(implies=("k0",))
     classes = torch.arange(60) % 7 - 1
     given: dict[str, Tensor | None] = {}
 

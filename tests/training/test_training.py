@@ -18,8 +18,10 @@ from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.storage.checkpoint import load_trainer
+from tzk_core.training.observers import Progress
+from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 NAMES = ("left", "right")
 LAYERS = [{"type": "affine"}, {"type": "tiled-convolution"}, {"type": "symlog"}, {"type": "affine"}]
@@ -213,10 +215,11 @@ def test_progress_counts_to_the_end() -> None:
 
 def test_the_rate_warms_up_and_decays_as_a_cosine() -> None:
     settings = Settings(steps=100, learning_rate=2.0, warmup=4)
-    assert [settings.schedule(step) for step in (0, 1)] == pytest.approx([0.2, 0.4], rel=1e-2)
-    assert settings.schedule(50) == pytest.approx(0.5) and settings.schedule(99) < 1e-3
-    constant = Settings(steps=100, learning_rate=2.0, decay="none")
-    assert {constant.schedule(step) for step in range(100)} == {1.0}
+    shares = shares_of(settings)
+    assert [shares(step) for step in (0, 1)] == pytest.approx([0.2, 0.4], rel=1e-2)
+    assert shares(50) == pytest.approx(0.5) and shares(99) < 1e-3
+    constant = shares_of(Settings(steps=100, learning_rate=2.0, schedule="constant"))
+    assert {constant(step) for step in range(100)} == {1.0}
 
 
 def test_knowledge_types_may_have_a_learning_rate_of_their_own() -> None:
@@ -249,7 +252,7 @@ def test_elementwise_scales_and_shifts_of_the_shared_flow_may_learn_at_a_multipl
     [
         ({"stepz": 3}, "training has no setting 'stepz'; did you mean 'steps'"),
         ({}, "say how long to train"),
-        ({"steps": 3, "decay": "cosin"}, "decay: expected 'cosine' or 'none', got \"cosin\"; did you mean 'cosine'"),
+        ({"steps": 3, "schedule": "cosin"}, "no schedule is called 'cosin'; did you mean 'cosine'"),
         ({"steps": -1}, "steps: expected a number of at least 0, got -1"),
         ({"steps": 3, "batch_size": 0}, "batch_size: expected a number above 0, got 0"),
         ({"steps": 3, "learning_rate": 0.0}, r"learning_rate: expected a number above 0\.0, got 0\.0"),
@@ -274,7 +277,7 @@ def test_fit_improves_the_prior_and_the_conditionals() -> None:
     model.flow.initialise(DATA)
     before = model.log_prob(DATA).mean(), model.log_prob(DATA[::2], "left").mean()
     done = fit(model, DATA, columns(), steps=150, batch_size=32, learning_rate=0.01)
-    assert done.step == 150 and set(done.multipliers.values) == set(NAMES)
+    assert done.trainer.step == 150 and set(done.trainer.multipliers.values) == set(NAMES)
     assert model.log_prob(DATA).mean() > before[0] + 0.05
     assert model.log_prob(DATA[::2], "left").mean() > before[1] + 0.3
     presence = model.posterior(DATA)["left"].presence
@@ -314,13 +317,13 @@ def test_fit_takes_shares_and_observed_characteristics() -> None:
 def test_without_knowledge_it_is_maximum_likelihood_of_the_flow() -> None:
     """By a loop of torch's own Adam on the same batches, bit for bit."""
     model, control = TzK(build_flow((2,), layers=LAYERS)), TzK(build_flow((2,), layers=LAYERS))
-    done = fit(model, DATA, steps=6, batch_size=32, decay="none", learning_rate=0.01)
+    done = fit(model, DATA, steps=6, batch_size=32, schedule="constant", learning_rate=0.01)
     rows = torch.randperm(96, generator=stream(0, "initialisation"))
     control.flow.initialise(DATA[rows])
     optimizer = torch.optim.Adam(control.parameters(), lr=0.01, fused=True)
     for step in range(6):
         optimizer.zero_grad()
-        (-control.flow.log_prob(done.batches.batch(step).T).mean() / 2).backward()
+        (-control.flow.log_prob(done.trainer.batches.batch(step).T).mean() / 2).backward()
         optimizer.step()
     assert same(state(model), state(control))
 
@@ -328,14 +331,14 @@ def test_without_knowledge_it_is_maximum_likelihood_of_the_flow() -> None:
 def test_an_epoch_sees_every_sample_once() -> None:
     done = fit(made(), DATA, steps=1, batch_size=32)
     for epoch in (0, 1):
-        seen = torch.cat([done.batches.batch(3 * epoch + number).T for number in range(3)])
+        seen = torch.cat([done.trainer.batches.batch(3 * epoch + number).T for number in range(3)])
         assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, DATA.tolist()))
-    first, second = (done.batches.batch(3 * epoch).T for epoch in (0, 1))
+    first, second = (done.trainer.batches.batch(3 * epoch).T for epoch in (0, 1))
     assert not torch.equal(first, second)
 
 
 def test_fewer_samples_than_a_batch_are_a_batch() -> None:
-    assert len(fit(made(), DATA[:5], steps=2).batches.batch(0)) == 5
+    assert len(fit(made(), DATA[:5], steps=2).trainer.batches.batch(0)) == 5
 
 
 def test_presence_may_be_boolean_or_left_out() -> None:

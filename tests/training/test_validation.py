@@ -255,19 +255,19 @@ def test_fit_ends_with_the_best_by_validation() -> None:
         patience=2,
         learning_rate=0.1,
     )
-    criteria = {each.step: each.criterion for each in done.watch.history}
+    criteria = {each.step: each.criterion for each in done.trainer.watch.history}
     best = min(criteria, key=criteria.__getitem__)
-    assert done.step == best + 10 < 40
+    assert done.trainer.step == best + 10 < 40
     fit(other, DATA, {"left": PRESENCE[:, 0]}, steps=40, validate_every=5, learning_rate=0.1, minutes=1)
     now = Validation({"T": Observations(DATA + 3.0, PRESENCE, ("left",))}, {"T": 1.0}, None)
-    assert now.measure(model, best, done.settings.wording).criterion == pytest.approx(criteria[best], rel=1e-5)
+    assert now.measure(model, best, done.trainer.settings.wording).criterion == pytest.approx(criteria[best], rel=1e-5)
     assert not same(state(model), state(other))
 
 
 def test_fit_takes_validation_without_knowledge() -> None:
     done = fit(made(), DATA, {"left": PRESENCE[:, 0]}, validation=DATA[:20], steps=4, validate_every=2)
-    assert [each.step for each in done.watch.history] == [2, 4]
-    assert all(each.prior == each.capacity for each in done.watch.history)
+    assert [each.step for each in done.trainer.watch.history] == [2, 4]
+    assert all(each.prior == each.capacity for each in done.trainer.watch.history)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,9 @@ def test_a_run_validates_on_what_has_a_validation_split_and_evaluates_the_best(t
     dry = tzk("run", tmp_path / "small.toml", "--dry-run").stdout
     assert "validation  digits: 15, every 2 steps; not on letters, without a validation split" in dry
     run = tmp_path / "run"
-    result = tzk("run", tmp_path / "small.toml", "training.learning_rate=3.0", "training.decay=none", "--out", run)
+    result = tzk(
+        "run", tmp_path / "small.toml", "training.learning_rate=3.0", "training.schedule=constant", "--out", run
+    )
     assert result.exit_code == 0, result.output
     record, results = (json.loads((run / name).read_text()) for name in ("run.json", "results.json"))
     assert record["validation"] == {"every": 2, "samples": {"digits": 15, "letters": 0}, "without": ["letters"]}

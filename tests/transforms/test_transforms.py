@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from layers import perturbed
 from nflows.transforms.base import CompositeTransform, Transform
 from torch import Tensor
 from torch.func import functional_call, vmap
@@ -23,6 +22,7 @@ from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.reshape import Flatten, Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
+from tzk_core.transforms.standardise import Standardise
 from tzk_core.transforms.symlog import SymLog
 from tzk_core.transforms.tiled_convolution import TiledConvolution
 
@@ -39,6 +39,8 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "affine of a vector": (lambda: Affine((5,)), (5,)),
     "logit": (lambda: Logit(IMAGE, 1e-6), IMAGE),
     "logit of Real NVP": (lambda: Logit((5,), 0.05), (5,)),
+    "standardise": (lambda: Standardise(IMAGE), IMAGE),
+    "standardise, bounded": (lambda: Standardise((4,), ["(0, inf)", "(-1, 2)", "real", "(-inf, 3)"]), (4,)),
     "flatten": (lambda: Flatten(IMAGE), IMAGE),
     "squeeze": (lambda: Squeeze(IMAGE), IMAGE),
     "squeeze into blocks": (lambda: Squeeze(IMAGE, 2, "blocks"), IMAGE),
@@ -61,7 +63,7 @@ TRANSFORMS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "flow steps of a vector": (lambda: flow_steps((5,), 3, 1), (5,)),
 }
 EVERY = pytest.mark.parametrize("name", TRANSFORMS)
-UNIT = {"logit", "logit of Real NVP", "paper", "paper, orthogonal"}
+UNIT = {"standardise, bounded", "logit", "logit of Real NVP", "paper", "paper, orthogonal"}
 
 
 def inputs_of(name: str, batch: int = 3, seed: int = 0) -> Tensor:
@@ -71,15 +73,6 @@ def inputs_of(name: str, batch: int = 3, seed: int = 0) -> Tensor:
     if name in UNIT:
         return torch.rand(batch, *shape, generator=generator)
     return 2 * torch.randn(batch, *shape, generator=generator)
-
-
-def perturbed(transform: Transform, by: float = 0.3) -> Transform:
-    """Every parameter moved away from where it starts."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in transform.parameters():
-            parameter += by * torch.randn(parameter.shape, generator=generator)
-    return transform
 
 
 @EVERY
@@ -116,21 +109,21 @@ def test_several_stacked_are_each_alone_with_their_gradients(name: str, batch: i
     """As knowledge types of one structure are evaluated: parameters stacked, `torch.func.vmap` over them."""
     several = [perturbed(TRANSFORMS[name][0](), scale).double() for scale in (0.1, 0.2, 0.05)]
     x = torch.stack([inputs_of(name, batch, seed) for seed in range(3)]).double()
-    states = [dict(each.named_parameters()) | dict(each.named_buffers()) for each in several]
+    states = [dict(layer.named_parameters()) | dict(layer.named_buffers()) for layer in several]
     stacked = {key: torch.stack([state[key] for state in states]).detach() for key in states[0]}
     trained = {key: stacked[key].requires_grad_() for key, _ in several[0].named_parameters()}
 
     together = vmap(lambda state, own: functional_call(several[0], state, (own,)))(stacked, x.requires_grad_())
-    weights = [torch.linspace(-1, 1, each[0].numel(), dtype=torch.float64).view(each[0].shape) for each in together]
+    weights = [torch.linspace(-1, 1, value[0].numel(), dtype=torch.float64).view(value[0].shape) for value in together]
     loss = sum((values * weight).sum() for values, weight in zip(together, weights, strict=True))
     gradients = torch.autograd.grad(loss, [x, *trained.values()])
-    for number, each in enumerate(several):
+    for number, layer in enumerate(several):
         own = x[number].detach().requires_grad_()
-        alone = each(own)
+        alone = layer(own)
         for values, one in zip(together, alone, strict=True):
             torch.testing.assert_close(values[number], one)
         loss = sum((values * weight).sum() for values, weight in zip(alone, weights, strict=True))
-        expected = torch.autograd.grad(loss, [own, *(dict(each.named_parameters())[key] for key in trained)])
+        expected = torch.autograd.grad(loss, [own, *(dict(layer.named_parameters())[key] for key in trained)])
         for gradient, one in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient[number], one)
 
@@ -180,90 +173,6 @@ def test_what_starts_at_the_identity() -> None:
     for transform in (Affine(IMAGE), TiledConvolution(IMAGE, 2, 1), TiledConvolution(IMAGE)):
         outputs, logabsdet = transform(x)
         assert torch.equal(outputs, x) and torch.equal(logabsdet, torch.zeros(3))
-
-
-# SymLog
-
-
-def test_symlog_is_its_formula() -> None:
-    x = torch.tensor([[-3.0, -1e-6, 0.0, 1e-6, 0.5, 1e4]], dtype=torch.float64)
-    outputs, logabsdet = SymLog((6,))(x)
-    expected = [math.copysign(math.log1p(abs(v)), v) for v in x[0].tolist()]
-    torch.testing.assert_close(outputs[0], torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0.0)
-    assert logabsdet.item() == pytest.approx(-sum(math.log1p(abs(v)) for v in x[0].tolist()))
-
-
-def test_symlog_has_slope_1_at_zero_and_a_flat_logabsdet() -> None:
-    x = torch.zeros(2, 3, requires_grad=True)
-    outputs, logabsdet = SymLog((3,))(x)
-    assert torch.equal(torch.autograd.grad(outputs.sum(), x, retain_graph=True)[0], torch.ones(2, 3))
-    assert torch.equal(torch.autograd.grad(logabsdet.sum(), x)[0], torch.zeros(2, 3))
-
-
-def test_the_gradient_of_symlog_is_that_of_finite_differences() -> None:
-    x = torch.tensor([[-2.0, 0.3], [1.5, -0.1]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(SymLog((2,)), x)
-    assert torch.autograd.gradgradcheck(SymLog((2,)), x)
-
-
-@pytest.mark.parametrize("knee", [0.1, 0.5, 1.0, 5.0])
-def test_beyond_its_knee_symlog_is_linear_with_the_slope_that_it_has_there(knee: float) -> None:
-    x = torch.linspace(-20, 20, 4001, dtype=torch.float64)
-    outputs, logabsdet = SymLog((1,), knee=knee)(x[:, None])
-    inside = x.abs() <= knee
-    magnitude = torch.where(inside, x.abs().log1p(), math.log1p(knee) + (x.abs() - knee) / (1 + knee))
-    torch.testing.assert_close(outputs[:, 0], x.sign() * magnitude)
-    torch.testing.assert_close(logabsdet, -torch.log1p(x.abs().clamp_max(knee)))
-
-
-@pytest.mark.parametrize("knee", [0.5, 1.0])
-def test_the_slope_of_symlog_has_no_jump_at_its_knee(knee: float) -> None:
-    x = torch.tensor([[knee - 1e-9], [knee + 1e-9], [-knee + 1e-9], [-knee - 1e-9]], dtype=torch.float64)
-    x.requires_grad_()
-    outputs, _ = SymLog((1,), knee=knee)(x)
-    (slope,) = torch.autograd.grad(outputs.sum(), x)
-    torch.testing.assert_close(slope, torch.full_like(slope, 1 / (1 + knee)), rtol=1e-8, atol=0.0)
-
-
-def test_the_gradient_of_symlog_with_a_knee_is_that_of_finite_differences() -> None:
-    x = torch.tensor([[0.3, -0.4], [2.0, -7.0], [0.49, -0.51]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(SymLog((2,), knee=0.5), x)
-
-
-@pytest.mark.parametrize("knee", [0.5, 1.0, 1.5])
-def test_with_a_knee_ten_inverses_in_a_row_cannot_blow_up(knee: float) -> None:
-    """|dx/dy| is at most 1 + knee, so that a latent of 10 comes back below 10 (1 + knee)¹⁰; without it is the tower."""
-    y = torch.tensor([[10.0]], dtype=torch.float64)
-    for _ in range(10):
-        y, _ = SymLog((1,), knee=knee).inverse(y)
-    assert y.item() < 10 * (1 + knee) ** 10
-
-
-@pytest.mark.parametrize("knee", [-1.0, math.inf, math.nan])
-def test_a_knee_is_finite_and_not_negative(knee: float) -> None:
-    with pytest.raises(TzkError, match="expects a finite knee above 0, or 0 for none"):
-        SymLog((2,), knee=knee)
-
-
-def test_symlog_keeps_tiny_and_huge_values_in_float32() -> None:
-    x = torch.tensor([[1e-30, -1e-20, 1e-7, 1e30]])
-    outputs, _ = SymLog((4,))(x)
-    torch.testing.assert_close(SymLog((4,)).inverse(outputs)[0], x, rtol=1e-4, atol=0.0)
-
-
-def test_the_inverse_of_symlog_is_finite_however_far_out() -> None:
-    x, logabsdet = SymLog((3,), bound=30.0).inverse(torch.tensor([[1e4, -1e30, 29.0]]))
-    assert x.isfinite().all() and logabsdet.isfinite().all()
-    assert x[0, 0] == -x[0, 1] > 1e12 and x[0, 2] == pytest.approx(math.exp(29) - 1)
-    assert logabsdet.item() == pytest.approx(30 + 30 + 29)
-
-
-@pytest.mark.parametrize("far", [3.0, 30.0, 1e4])
-def test_samples_of_the_paper_are_finite_and_in_range_however_far_out(far: float) -> None:
-    flow = perturbed(paper(IMAGE, steps=10, tile=2), 0.3)
-    images, logabsdet = flow.inverse(far * torch.randn(64, *IMAGE, generator=torch.Generator().manual_seed(3)))
-    assert images.isfinite().all() and logabsdet.isfinite().all()
-    assert ((images >= -2e-6) & (images <= 1 + 2e-6)).all()
 
 
 # Affine
@@ -336,87 +245,6 @@ def test_log_scales_stay_within_their_bounds_whatever_training_does() -> None:
         tiled.raw_log_diagonal.copy_(torch.tensor([-1e6, 0.0, 1e6]))
     for log_scale in (affine.log_scale, tiled.log_diagonal):
         torch.testing.assert_close(log_scale, torch.tensor([-2.0, 0.0, 2.0]))
-
-
-# TiledConvolution
-
-
-@pytest.mark.parametrize("batch", [1, 20])
-@pytest.mark.parametrize(("tile", "channels"), [(1, None), (2, 1), (2, None), (4, 2), (1, 2)])
-@pytest.mark.parametrize("initialisation", ["identity", "orthogonal"])
-def test_every_tile_is_multiplied_by_the_matrix(
-    batch: int, tile: int, channels: int | None, initialisation: str
-) -> None:
-    shape = (4, 4, 8)
-    layer = perturbed(TiledConvolution(shape, tile, channels, initialisation=initialisation), 0.05).double()
-    x = torch.randn(batch, *shape, dtype=torch.float64)
-    span, weight = channels or shape[0], layer.weight()
-    expected = torch.empty_like(x)
-    corners = itertools.product(range(0, 4, span), range(0, 4, tile), range(0, 8, tile))
-    for c, h, w in corners:
-        place = (slice(None), slice(c, c + span), slice(h, h + tile), slice(w, w + tile))
-        rows = x[place].reshape(batch, -1)
-        expected[place] = torch.stack([weight @ row for row in rows]).view(batch, span, tile, tile)
-    torch.testing.assert_close(layer(x)[0], expected)
-
-
-def test_its_logabsdet_is_that_of_the_matrix_for_each_tile() -> None:
-    layer = perturbed(TiledConvolution((2, 4, 4), 2, 1, initialisation="orthogonal")).double()
-    expected = 8 * torch.linalg.slogdet(layer.weight()).logabsdet
-    torch.testing.assert_close(layer(torch.randn(3, 2, 4, 4).double())[1], expected.expand(3))
-
-
-@pytest.mark.parametrize("dims", [1, 4, 64])
-def test_orthogonal_initialisation_is_a_rotation_that_depends_on_the_seed_alone(dims: int) -> None:
-    layers = [TiledConvolution((dims,), initialisation="orthogonal", seed=seed).double() for seed in (0, 0, 1)]
-    weight = layers[0].weight()
-    torch.testing.assert_close(weight @ weight.T, torch.eye(dims, dtype=torch.float64), rtol=0, atol=2e-5)
-    assert torch.equal(weight, layers[1].weight())
-    assert dims == 1 or not torch.equal(weight, layers[2].weight())
-
-
-def test_1x1_tiles_are_the_invertible_convolution_of_glow() -> None:
-    layer = TiledConvolution((3, 4, 4), initialisation="orthogonal").double()
-    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    expected = torch.nn.functional.conv2d(x, layer.weight()[:, :, None, None])
-    torch.testing.assert_close(layer(x)[0], expected)
-
-
-# Squeeze
-
-
-@pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("tiling", ["strided", "blocks"])
-def test_squeeze_against_index_arithmetic(factor: int, tiling: str) -> None:
-    channels, height, width = 2, 4, 8
-    x = torch.arange(2 * channels * height * width).view(2, channels, height, width)
-    squeezed = Squeeze((channels, height, width), factor, tiling)(x)[0]
-    high, wide = height // factor, width // factor
-    assert squeezed.shape == (2, channels * factor**2, high, wide)
-    places = itertools.product(range(channels), range(factor), range(factor), range(high), range(wide))
-    for c, i, j, h, w in places:
-        row, column = (h * factor + i, w * factor + j) if tiling == "strided" else (i * high + h, j * wide + w)
-        assert torch.equal(squeezed[:, (c * factor + i) * factor + j, h, w], x[:, c, row, column])
-
-
-def test_a_rearrangement_is_its_layers_one_after_the_other() -> None:
-    layers = [Unsqueeze((8, 2, 2), 2, "blocks"), Squeeze(IMAGE), Flatten((8, 2, 2))]
-    x = inputs_of("blocks to strides")
-    expected = x
-    for layer in layers:
-        expected = layer(expected)[0]
-    together = Rearrangement((8, 2, 2), layers)
-    assert together.output_shape == (32,) and not together.state_dict()
-    assert torch.equal(together(x)[0], expected)
-
-
-@pytest.mark.parametrize("tiling", ["strided", "blocks"])
-def test_unsqueeze_undoes_squeeze(tiling: str) -> None:
-    x = torch.randn(2, *IMAGE)
-    squeeze, unsqueeze = Squeeze(IMAGE, 2, tiling), Unsqueeze((8, 2, 2), 2, tiling)
-    assert unsqueeze.output_shape == IMAGE
-    assert torch.equal(unsqueeze(squeeze(x)[0])[0], x)
-    assert torch.equal(unsqueeze.inverse(x)[0], squeeze(x)[0])
 
 
 # Logit
@@ -510,3 +338,11 @@ def test_flow_steps_start_from_data_as_gaussians() -> None:
     z[:, 2] = 1.0
     start_steps(flow, z)
     assert log_prob(z).isfinite().all()
+
+
+@pytest.mark.parametrize("far", [3.0, 30.0, 1e4])
+def test_samples_of_the_paper_are_finite_and_in_range_however_far_out(far: float) -> None:
+    flow = perturbed(paper(IMAGE, steps=10, tile=2), 0.3)
+    images, logabsdet = flow.inverse(far * torch.randn(64, *IMAGE, generator=torch.Generator().manual_seed(3)))
+    assert images.isfinite().all() and logabsdet.isfinite().all()
+    assert ((images >= -2e-6) & (images <= 1 + 2e-6)).all()

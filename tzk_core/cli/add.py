@@ -63,24 +63,28 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
     """Train, evaluate, draw and compare, in a folder that is named when complete."""
     from tzk_core.cli import before_after, progress
     from tzk_core.config.merging import merged
+    from tzk_core.modes import flushing_denormals
     from tzk_core.report import pictures, table
     from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
+    from tzk_core.runs.observing import observers_of, report_end
     from tzk_core.runs.record import begin_session, new_record, timed
     from tzk_core.runs.reporting import write_reports
     from tzk_core.storage.knowledge_files import extend_checkpoint
     from tzk_core.storage.manifest import read_manifest
+    from tzk_core.training.guarded import outcome
 
     began = time.monotonic()
     adding = AdditionRun(addition, base, checkpoint_in(parent.path))
+    observers = observers_of(addition)
     output.say(_plan(adding, parent, path))
-    with new_folder(path) as folder:
+    with flushing_denormals(), outcome(observers), new_folder(path) as folder:
         config = merged(base.config, addition)
         record = new_record(config, str(adding.experiment.device), typed)
         record["seed"] = addition.seed
         begin_session(record, typed)
         record["timings"]["setup_seconds"] = round(time.monotonic() - began, 3)
         with timed(record, "training"), progress.shown(addition.training.steps, progress.gains) as show:
-            adding.train(folder.path, show)
+            adding.train(folder.path, show, observers=observers)
         new = {name: adding.model.find(name) for name in adding.names}
         extend_checkpoint(checkpoint_in(parent.path), folder.path / "checkpoint", new)
         folder.write(folder.config, config.to_toml())
@@ -93,6 +97,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         output.say(_reached(results))
         with timed(record, "pictures"):
             pictures.draw(adding.experiment, folder.path, results)
+            folder.write(folder.table, table.markdown(results, typed, pictures.pictures_in(folder.path)))
         with timed(record, "comparison"):
             compared = before_after.compare(parent.path, folder.path, adding.probes(), seed=addition.seed)
             folder.write_json(folder.path / "before-after.json", compared.to_json())
@@ -100,6 +105,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         record["lineage"] = extended(parent, "add", adding.names, core=core, command=typed)
         record["status"] = "finished"
         folder.write_json(folder.record, record)
+    report_end(observers, path, results, step=addition.training.steps, best_step=addition.training.steps)
     output.say(f"before and after, from {parent.path} and {path}:\n{compared.text()}")
     reports = write_reports(path)
     output.say(f"results: {path / folder.table.name}\nsamples: {path / 'samples'}")

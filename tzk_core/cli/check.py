@@ -28,7 +28,7 @@ def command(config: Path, overrides: tuple[str, ...]) -> None:
 
     checked = load_config(config, overrides)
     flow = checked.flow
-    shape = f"{len(flow.layers)} layers" if flow.layers is not None else f"recipe {flow.recipe}"
+    shape = f"{len(flow.layers)} layers" if flow.layers is not None else f"recipe {_short(flow.recipe)}"
     training = checked.training
     plan = [
         ("flow", f"{shape}, {flow.base} base"),
@@ -43,7 +43,12 @@ def command(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 def _typed(name: str, part: str) -> str:
-    return name if name == part else f"{name} ({part})"
+    return name if name == _short(part) else f"{name} ({_short(part)})"
+
+
+def _short(part: str) -> str:
+    """A part of the core by its plain name, which is always the core's."""
+    return part.removeprefix("tzk/")
 
 
 def _kept(table: KnowledgeTable) -> str:

@@ -29,9 +29,9 @@ def command(name: str) -> None:
     Of a part: its kind, plugin, arguments with types and defaults, documentation and source. Of a table: every key
     with type, default, bounds and help.
 
-    NAME is a data set, a knowledge type, a flow layer (any nflows transform too), a recipe, a command or an
-    implementation; every part of that name is shown. plugin/name names the part of one plugin. Or it is a table, such
-    as training, objective or evaluation; [flow] is the table alone where a part is called so too.
+    NAME is whatever a plugin offers, such as a data set, a knowledge type, a flow layer (any nflows transform too), an
+    observer or a command; every part of that name is shown. plugin/name names the part of one plugin. Or it is a
+    table, such as training, objective or evaluation; [flow] is the table alone where a part is called so too.
     """
     from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without
 
@@ -50,6 +50,7 @@ def command(name: str) -> None:
                 nearest(name, known)
                 or "; `tzk plugins` lists the plugins, and names are " + ", ".join(sorted(set(known)))
             )
+            + (registry().not_available(name.partition("/")[0]) or registry().not_available())
         )
     output.say("\n\n".join([*(_described(part) for part in matching), *tables]))
 
@@ -84,20 +85,16 @@ def _described(part: Registered) -> str:
 
 def _read(part: Registered, origin: list[tuple[str, str]]) -> list[str]:
     """Origin, arguments and documentation of a part. Raises `TzkError` if it cannot be imported."""
-    from tzk_core.config.arguments import SUPPLIED  # pydantic, which the other commands do without
+    from tzk_core.config.arguments import supplied  # pydantic, which the other commands do without
     from tzk_core.config.signatures import signature
 
     taken = signature(part)
-    supplied = SUPPLIED.get(type(part.spec), frozenset())
+    own = supplied(type(part.spec), taken)
     rows = [
         (
             argument.name,
             argument.annotation or "-",
-            "given by tzk"
-            if argument.name in supplied
-            else f"= {argument.default}"
-            if argument.default
-            else "required",
+            "given by tzk" if argument.name in own else f"= {argument.default}" if argument.default else "required",
         )
         for argument in taken.arguments
     ] + ([("...", "-", "any other keyword")] if taken.open else [])

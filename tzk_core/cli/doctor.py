@@ -28,6 +28,7 @@ def command(ctx: click.Context, *, run: Path | None, device: str, number: int, a
     report = _environment()
     if run is not None:
         report["agreement"] = _agreement(run, device, number)
+    report["implementations"] = _implementations()  # after RUN was computed, which is when one may fail
     output.say(json_text(report) if as_json else _shown(report))
     if run is not None and not report["agreement"]["agree"]:
         ctx.exit(1)
@@ -36,7 +37,6 @@ def command(ctx: click.Context, *, run: Path | None, device: str, number: int, a
 def _environment() -> dict[str, Any]:
     import torch  # `tzk --help` does without
 
-    from tzk_core.implementations import offers
     from tzk_core.plugins import registry
     from tzk_core.runs.record import PACKAGES, hardware
     from tzk_core.runs.tables import chosen_device
@@ -51,10 +51,16 @@ def _environment() -> dict[str, Any]:
         "plugins": [
             {"name": plugin.name, "distribution": plugin.distribution, "version": plugin.version, "state": plugin.state}
             | ({"reason": plugin.reason} if plugin.reason else {})
+            | ({"remarks": list(plugin.remarks)} if plugin.remarks else {})
             for plugin in registry().plugins
         ],
-        "implementations": [offer.described() for offer in offers()],
     }
+
+
+def _implementations() -> list[dict[str, Any]]:
+    from tzk_core.implementations import offers
+
+    return [offer.described() for offer in offers()]
 
 
 def _agreement(run: Path, device: str, number: int) -> dict[str, Any]:
@@ -97,7 +103,11 @@ def _shown(report: dict[str, Any]) -> str:
             {"PLUGIN": "name", "DISTRIBUTION": "distribution", "VERSION": "version", "STATE": "state"},
             report["plugins"],
         ),
-        *(f"{plugin['name']}: {plugin['reason']}" for plugin in report["plugins"] if "reason" in plugin),
+        *(
+            f"{plugin['name']}: {text}"
+            for plugin in report["plugins"]
+            for text in [*([plugin["reason"]] if "reason" in plugin else []), *plugin.get("remarks", [])]
+        ),
     ]
     if report["implementations"]:
         columns = {"IMPLEMENTATION": "name", "LAYER": "layer", "DEVICE": "device", "USED": "used", "REASON": "reason"}

@@ -18,17 +18,16 @@ from tzk_core.strict_json import json_text
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many samples of each data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print what results.json would hold.")
 def command(*, run: Path, split: str, limit: int | None, as_json: bool) -> None:
-    """Print the likelihood table of a run, computed from the run folder alone; writes nothing."""
+    """Print the likelihood table of a run, computed from the run folder alone; writes nothing.
+
+    What needs a plugin that is not installed is left out, and a note says what to install.
+    """
     folder = RunFolder.open(run)
 
-    from tzk_core.config import (
-        load_config,  # these import pydantic and torch, which `tzk --help` does without
-    )
-    from tzk_core.report import table
-    from tzk_core.runs.experiment import Experiment
+    from tzk_core.report import table  # these import pydantic and torch, which `tzk --help` does without
+    from tzk_core.runs.opened import open_run
 
-    experiment = Experiment(load_config(folder.config))
-    experiment.load(folder.path)
+    experiment = open_run(folder.path)
     results = experiment.evaluate(split, limit)
     if as_json:
         output.say(json_text(results))

@@ -99,10 +99,3 @@ def fields(named: Sequence[tuple[str, str]]) -> str:
 def count(number: int, noun: str = "") -> str:
     """`1,234 steps`, `1 step`."""
     return f"{number:,}" + (f" {noun}{'' if number == 1 else 's'}" if noun else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

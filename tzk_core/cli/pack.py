@@ -77,7 +77,7 @@ def _pack(parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, toler
         record["half"] = {"kept": unrounded}
         report = f"kept in float32: {', '.join(unrounded)}\n" if unrounded else ""
     if limit:
-        before, after = _figures(parent, packed, half=half, limit=limit)
+        before, after = _figures(parent, packed, record, half=half, limit=limit)
         if half:
             furthest, difference = _furthest(before, after)
             record["half"] |= {"limit": limit, "bits_per_dim": difference}
@@ -92,16 +92,16 @@ def _pack(parent: RunFolder, packed: RunFolder, *, half: bool, limit: int, toler
     return report
 
 
-def _figures(parent: RunFolder, packed: RunFolder, *, half: bool, limit: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _figures(
+    parent: RunFolder, packed: RunFolder, record: Mapping[str, Any], *, half: bool, limit: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """results.json on `limit` test images, of the run and of its copy.
 
     It is computed once where their weights are the same.
     """
-    from tzk_core.config import load_run_config  # these import pydantic and torch
-    from tzk_core.runs.experiment import Experiment
+    from tzk_core.runs.opened import open_run  # pydantic and torch
 
-    experiment = Experiment(load_run_config(parent.config))
-    experiment.load(packed.path)
+    experiment = open_run(packed.path, record)
     after = experiment.evaluate("test", limit)
     if not half:
         return after, after

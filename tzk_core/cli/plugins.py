@@ -8,22 +8,26 @@ from collections.abc import Iterator
 import click
 
 from tzk_core.cli import output
+from tzk_core.cli.program import OWN_COMMANDS
 from tzk_core.errors import TzkError
-from tzk_core.plugins import SPEC_TYPES, registry
+from tzk_core.plugins import SPEC_TYPES, Command, PluginRecord, registry
 from tzk_core.strict_json import json_text
 
 
 @click.command(name="plugins")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: name, distribution, version, state, hooks, reason.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: name, version, state, hooks, reason, remarks and more."
+)
 @click.option("--load", is_flag=True, help="Import every part as well; exit with 1 if one cannot be.")
 @click.pass_context
 def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
     """List the plugins: name, distribution, version, state, hooks and, where something is wrong, the reason.
 
     A plugin is ok, disabled (by TZK_PLUGINS), broken, incompatible or shadowed. Without --load none of its
-    parts are imported.
+    parts are imported. Remarks say what else is worth knowing: who is slow to load, who changed the state of the
+    process, and which commands are hidden by those of tzk.
     """
-    records = registry().plugins
+    records = [_with_hidden_commands(record) for record in registry().plugins]
     failures = dict(_not_loadable()) if load else {}
     if as_json:
         listed = [dataclasses.asdict(record) for record in records]
@@ -43,6 +47,7 @@ def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
         ]
         output.say(output.columns(("NAME", "DISTRIBUTION", "VERSION", "STATE", "HOOKS"), rows))
         reasons = [f"{record.name}: {record.reason}" for record in records if record.reason]
+        reasons += [f"{record.name}: {remark}" for record in records for remark in record.remarks]
         if reasons or failures:
             output.say("")
         for line in [*reasons, *failures.values()]:
@@ -53,8 +58,18 @@ def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
         ctx.exit(1)
 
 
+def _with_hidden_commands(record: PluginRecord) -> PluginRecord:
+    """The record with a remark for each of its commands that is called as one of tzk's own."""
+    hidden = tuple(
+        f"the command {part.name!r} is hidden by that of tzk: type 'tzk {part.qualified_name}'"
+        for part in registry().all(Command)
+        if part.plugin == record.name and part.name in OWN_COMMANDS
+    )
+    return dataclasses.replace(record, remarks=(*record.remarks, *hidden)) if hidden else record
+
+
 def _not_loadable() -> Iterator[tuple[str, str]]:
-    """(plugin/name with its kind, reason) for each part whose target cannot be imported."""
+    """(plugin/name with its kind, reason) for each part whose target cannot be imported, or called."""
     for spec_type in SPEC_TYPES:
         for part in registry().all(spec_type):
             try:

@@ -14,6 +14,7 @@ from tzk_core.cli import edge, interrupts, output
 from tzk_core.errors import TzkError, nearest
 from tzk_core.moved import home
 from tzk_core.plugins import Command, Registered, UnknownPart, registry
+from tzk_core.plugins.isolation import threads_left
 
 OWN_COMMANDS = {
     "run": "Train and evaluate a config; leave a run folder.",
@@ -27,8 +28,9 @@ OWN_COMMANDS = {
     "schema": "Print the JSON Schema of a config, for editors.",
     "doctor": "Report versions, devices, plugins and active layer implementations.",
     "plugins": "List the plugins and the state of each.",
+    "new-plugin": "Write a plugin that installs, with a test.",
 }
-"""Name and summary of each command; the module of the same name in this package has it as `command`."""
+"""Name and summary of each command; the module of the same name, with "_" for "-", has it as `command`."""
 
 
 class Program(click.Group):
@@ -39,7 +41,7 @@ class Program(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in OWN_COMMANDS:
-            return importlib.import_module(f"tzk_core.cli.{cmd_name}").command
+            return importlib.import_module(f"tzk_core.cli.{cmd_name.replace('-', '_')}").command
         try:
             part = registry().find(Command, cmd_name)
         except UnknownPart as error:
@@ -75,6 +77,10 @@ class Program(click.Group):
                 return super().main(*args, **kwargs)
             except Exception as error:  # before a command is known; within one, `invoke` has it
                 sys.exit(_report(error))
+            except SystemExit as ended:
+                if not args and not kwargs:  # a program of its own, not a call from another
+                    _end_threads(ended.code)
+                raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command: an interrupt is its exit status, any other error one sentence."""
@@ -97,6 +103,14 @@ def _report(error: Exception) -> int:
     message, status = edge.sentence(error)
     output.error(message)
     return status
+
+
+def _end_threads(status: Any) -> None:
+    """End the program where threads that plugins have left behind would keep it from ending."""
+    if threads_left():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def _plugin_commands() -> list[tuple[str, Registered]]:

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tzk_core.config import Config
     from tzk_core.runs.experiment import Experiment
     from tzk_core.runs.resume import Change
-    from tzk_core.training.trainer import Progress
+    from tzk_core.training.observers import Observer, Progress
 
 
 @click.command(name="run")
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
+@click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
 @output.amount_options
 @click.pass_context
@@ -40,6 +42,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    observe: tuple[str, ...],
     dry_run: bool,
     quiet: bool,
     verbose: bool,
@@ -50,10 +53,10 @@ def command(
     is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
-    typed = _typed(config, overrides, out=out, resume=resume)
+    asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
     with ExitStack() as held, output.amount(quiet=quiet, verbose=verbose):
         try:
-            status = _new_or_resumed(config, overrides, out, typed=typed, resume=resume, dry_run=dry_run, held=held)
+            status = _new_or_resumed(asked, held)
         except KeyboardInterrupt as interrupt:
             status = interrupts.status(interrupt)
             output.result(
@@ -63,33 +66,45 @@ def command(
     ctx.exit(status)
 
 
-def _new_or_resumed(
-    config: Path,
-    overrides: Sequence[str],
-    out: Path | None,
-    *,
-    typed: str,
-    resume: bool,
-    dry_run: bool,
-    held: ExitStack,
-) -> int:
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of the command."""
+
+    config: Path
+    overrides: tuple[str, ...]
+    _: KW_ONLY
+    out: Path | None
+    resume: bool
+    observe: tuple[str, ...]
+    dry_run: bool
+
+    @property
+    def typed(self) -> str:
+        """The command as it can be typed again."""
+        words = ["tzk", "run", str(self.config), *self.overrides]
+        words += ["--out", str(self.out)] if self.out else []
+        words += ["--resume"] if self.resume else []
+        return shlex.join([*words, *(word for name in self.observe for word in ("--observe", name))])
+
+
+def _new_or_resumed(asked: _Asked, held: ExitStack) -> int:
     """Run a config, or resume a run; the exit status. `held` keeps others from writing it."""
     changed: tuple[Change, ...] = ()
-    if resume:
-        path = _to_resume(config, out).path
-        folder, checked, changed = _opened(config, overrides, path)
+    if asked.resume:
+        path = _to_resume(asked.config, asked.out).path
+        folder, checked, changed = _opened(asked, path)
         if folder.finished and not any(change.longer for change in changed):
             output.say(
                 f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}. "
                 "A larger training.steps, minutes or patience would go on"
             )
             return 0
-        if not dry_run:
+        if not asked.dry_run:
             _hold(path, held)
-            folder, checked, changed = _opened(config, overrides, path)  # another may have written it meanwhile
+            folder, checked, changed = _opened(asked, path)  # another may have written it meanwhile
     else:
-        folder, checked = _planned(config, overrides, out)
-    return _run(folder, checked, typed, resume=resume, dry_run=dry_run, changed=changed, held=held)
+        folder, checked = _planned(asked)
+    return _run(folder, checked, asked, changed=changed, held=held)
 
 
 def _hold(path: Path, held: ExitStack) -> None:
@@ -98,8 +113,9 @@ def _hold(path: Path, held: ExitStack) -> None:
     held.enter_context(writing(path))
 
 
-def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[RunFolder, Config]:
+def _planned(asked: _Asked) -> tuple[RunFolder, Config]:
     """The folder that a new run will have, and its config."""
+    config = asked.config
     from tzk_core.config import load_config  # pydantic, which the other commands do without
 
     if config.is_dir() and not (config / "config.toml").is_file():
@@ -109,11 +125,11 @@ def _planned(config: Path, overrides: Sequence[str], out: Path | None) -> tuple[
             f"{config} is a folder: to go on with the run in it, tzk run {config} --resume; for a new run "
             f"with the same config, tzk run {config / 'config.toml'}"
         )
-    checked = load_config(config, overrides)
-    path = out or fresh_path(checked.name)
+    checked = load_config(config, asked.overrides, observe=asked.observe)
+    path = asked.out or fresh_path(checked.name)
     if path.exists():
         raise TzkError(already_there(path))
-    output.detail(f"config: {config}, with {', '.join(overrides) or 'no overrides'}")
+    output.detail(f"config: {config}, with {', '.join(asked.overrides) or 'no overrides'}")
     return RunFolder(path), checked
 
 
@@ -126,7 +142,7 @@ def _to_resume(config: Path, out: Path | None) -> RunFolder:
     return RunFolder.open(out or config)
 
 
-def _opened(config: Path, overrides: Sequence[str], path: Path) -> tuple[RunFolder, Config, tuple[Change, ...]]:
+def _opened(asked: _Asked, path: Path) -> tuple[RunFolder, Config, tuple[Change, ...]]:
     """The folder of the run to resume, its config, and what has changed in that.
 
     The last session's config is in run.json, so that edits of the folder's config.toml are noticed as well.
@@ -136,48 +152,52 @@ def _opened(config: Path, overrides: Sequence[str], path: Path) -> tuple[RunFold
 
     folder = RunFolder.open(path)
     tables = folder.read_record().get("config")
-    stored = config_from(tables, str(folder.record)) if tables else load_config(folder.config)
-    asked = load_config(folder.config if config.is_dir() else config, overrides)
-    return folder, asked, changes(stored, asked, folder.path)
+    written = str(folder.record)
+    stored = config_from(tables, written, finished=True) if tables else load_config(folder.config, finished=True)
+    file = folder.config if asked.config.is_dir() else asked.config
+    checked = load_config(file, asked.overrides, observe=asked.observe)
+    return folder, checked, changes(stored, checked, folder.path)
 
 
 def _run(
     folder: RunFolder,
     config: Config,
-    typed: str,
+    asked: _Asked,
     *,
-    resume: bool,
-    dry_run: bool,
     changed: Sequence[Change],
     held: ExitStack,
 ) -> int:
     """Build, train, evaluate and draw; the exit status."""
     from tzk_core.cli.plan import plan  # these import pydantic, or torch
+    from tzk_core.modes import flushing_denormals
     from tzk_core.runs.experiment import Experiment
+    from tzk_core.runs.observing import observers_of
     from tzk_core.runs.record import add_seconds, begin_session, new_record, record_validation
+    from tzk_core.training.guarded import outcome
 
     began = time.monotonic()
+    observers = observers_of(config)
     experiment = Experiment(config)
     described = experiment.describe()
     output.say(plan(config, described, folder.path))
-    if dry_run:
+    if asked.dry_run:
         return 0
-    record = (folder.read_record() if resume else {}) or new_record(config, described["device"], typed)
-    if resume:
-        _note_resume(folder, record, changed, typed=typed)
-    record["config"] = config.to_tables()
+    record = (folder.read_record() if asked.resume else {}) or new_record(config, described["device"], asked.typed)
+    if asked.resume:
+        _note_resume(folder, record, changed, typed=asked.typed)
+    record |= {"config": config.to_tables(), "observations": described["observations"]}
     record_validation(record, config.training.validate_every, described["validation"])
-    begin_session(record, typed)
+    begin_session(record, asked.typed)
     add_seconds(record, "setup", time.monotonic() - began)
-    if resume:
+    if asked.resume:
         _write_start(folder, config, record)
     else:  # whole or not at all, so that a kill leaves nothing or what can be resumed
         with new_folder(folder.path) as fresh:
             _write_start(fresh, config, record)
         _hold(folder.path, held)
     try:
-        with _outcome(folder, record, config):
-            _train_and_report(experiment, folder, record, resume=resume)
+        with _outcome(folder, record, config), outcome(observers), flushing_denormals():
+            _train_and_report(experiment, folder, record, resume=asked.resume, observers=observers)
     except KeyboardInterrupt as interrupt:
         output.result(
             f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
@@ -252,9 +272,17 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
         folder.write_json(folder.record, record)
 
 
-def _train_and_report(experiment: Experiment, folder: RunFolder, record: dict[str, Any], *, resume: bool) -> None:
+def _train_and_report(
+    experiment: Experiment,
+    folder: RunFolder,
+    record: dict[str, Any],
+    *,
+    resume: bool,
+    observers: Sequence[Observer],
+) -> None:
     from tzk_core.cli import progress  # pictures need matplotlib
     from tzk_core.report import pictures, table
+    from tzk_core.runs.observing import report_end
     from tzk_core.runs.record import record_compilation, timed
 
     steps = experiment.config.training.steps
@@ -265,7 +293,8 @@ def _train_and_report(experiment: Experiment, folder: RunFolder, record: dict[st
             check()
 
         try:
-            experiment.train(folder.path, resume=resume and folder.has_checkpoint, progress=after_step)
+            going_on = resume and folder.has_checkpoint
+            experiment.train(folder.path, resume=going_on, progress=after_step, observers=observers)
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
@@ -280,19 +309,8 @@ def _train_and_report(experiment: Experiment, folder: RunFolder, record: dict[st
             output.say(f"  {row['dataset']}, {row['name']}: {row['bits_per_dim']:.3f} bits/dim")
     with timed(record, "pictures"):
         pictures.draw(experiment, folder.path, results)
-
-
-def _typed(config: Path, overrides: Sequence[str], *, out: Path | None, resume: bool) -> str:
-    """The command as it can be typed again."""
-    words = [
-        "tzk",
-        "run",
-        str(config),
-        *overrides,
-        *(["--out", str(out)] if out else []),
-        *(["--resume"] if resume else []),
-    ]
-    return shlex.join(words)
+        folder.write(folder.table, table.markdown(results, record["command"], pictures.pictures_in(folder.path)))
+    report_end(observers, folder.path, results, step=experiment.last_step or 0, best_step=experiment.step or 0)
 
 
 def _resuming(path: Path, *overrides: str) -> str:

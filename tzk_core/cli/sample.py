@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tzk_core.model import TzK
+    from tzk_core.model.smc import Population
 
 
 PART = 1024
@@ -75,6 +76,9 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
     "--particles", type=click.IntRange(min=2), default=1024, show_default=True, help="Of several: how many to weigh."
 )
 @click.option(
+    "--sampler", default="smc", show_default=True, help="Of several: what samples them; rejection is exact and slow."
+)
+@click.option(
     "-o",
     "--output",
     "file",
@@ -92,6 +96,7 @@ def command(
     characteristics: tuple[tuple[str, tuple[float, ...]], ...],
     side: Literal["decoder", "encoder"],
     particles: int,
+    sampler: str,
     file: Path | None,
 ) -> None:
     """Draw samples of a run as a picture, or write them as an array.
@@ -109,7 +114,15 @@ def command(
     reports: list[str] = []
     if len(knowledge) > 1 or without:
         compose = partial(
-            _compose, model, knowledge, without, C=C, side=side, temperature=temperature, particles=particles
+            _compose,
+            model,
+            knowledge,
+            without,
+            C=C,
+            side=side,
+            temperature=temperature,
+            particles=particles,
+            sampler=sampler,
         )
         batches = _populations(compose, number, seed, size=max(PART, particles), reports=reports)
     else:
@@ -211,23 +224,21 @@ def _compose(
     temperature: float,
     number: int,
     particles: int,
+    sampler: str,
     seed: int,
 ) -> tuple[Tensor, str]:
     """Samples of a composition, and what to say of the particles that they come from."""
-    from tzk_core.model.smc import Tempering  # this imports torch, which `tzk --help` does without
-
     composition = model.compose(*knowledge, without=without, characteristics=C, side=side, temperature=temperature)
     if len(composition.present) < 2 and not composition.absent:
         samples = model.sample(number, knowledge, C or None, temperature=temperature, seed=seed)
         return samples, f"{composition} is all that counts: it implies the rest\n"
-    population = composition.populate(seed, Tempering(particles=max(number, particles)))
+    chosen = {"type": "smc", "particles": max(number, particles)} if sampler == "smc" else sampler
+    population = composition.populate(seed, n=number, sampler=chosen)
     rows = [
         ("members", str(composition)),
         ("effective sample size", f"{population.ess:.0f} of {len(population.noise):,} particles"),
         ("in one step", f"{population.importance_ess:.0f}, had they been weighed at once"),
-        ("tempering", output.count(population.steps, "step")),
-        ("ancestors", f"{population.ancestors:,} distinct"),
-        ("acceptance", f"{population.acceptance:.0%} of the last moves"),
+        *_steps_of(sampler, population),
         ("log normaliser", f"{population.log_normaliser:.2f} ± {population.standard_error:.2f} nats"),
         *(
             ("discriminators agree", f"{share:.0%} on {'not ' if name in composition.absent else ''}{name}")
@@ -235,6 +246,17 @@ def _compose(
         ),
     ]
     return composition.sample(number, population, seed), output.fields(rows) + "\n"
+
+
+def _steps_of(sampler: str, population: Population) -> list[tuple[str, str]]:
+    """What to say of how a population came about."""
+    if sampler != "smc":
+        return [("sampler", sampler), ("acceptance", f"{population.acceptance:.2%}")]
+    return [
+        ("tempering", output.count(population.steps, "step")),
+        ("ancestors", f"{population.ancestors:,} distinct"),
+        ("acceptance", f"{population.acceptance:.0%} of the last moves"),
+    ]
 
 
 def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:

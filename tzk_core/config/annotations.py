@@ -1,4 +1,4 @@
-"""The type that an annotation in source text means, read from its syntax tree: no text is executed."""
+"""Types of annotations, read from their syntax tree: no source text is executed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ _NAMES: dict[str, Any] = {
 
 
 def type_of(annotation: str) -> Any:
-    """The type, of `_NAMES` in each other's brackets and between bars; `LookupError` for whatever else it says."""
+    """The type that an annotation names, of `_NAMES`, in brackets and between bars.
+
+    Raises:
+        LookupError: for whatever else the annotation holds.
+    """
     try:
         return _type(ast.parse(annotation, mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:  # also such as list[1, 2, 3] and int | 3

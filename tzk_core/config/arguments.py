@@ -10,10 +10,23 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
+from tzk_core.callables import callable_problem
 from tzk_core.config.annotations import type_of
 from tzk_core.config.signatures import Signature, signature
 from tzk_core.errors import TzkError, nearest
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec
+from tzk_core.plugins import (
+    Base,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Metric,
+    Observer,
+    Optimizer,
+    Registry,
+    Schedule,
+    Spec,
+)
 from tzk_core.settings.problems import expected, shown
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
@@ -22,38 +35,52 @@ SUPPLIED: dict[type[Spec], frozenset[str]] = {
     Dataset: frozenset(),
     Metric: frozenset(),
     KnowledgeType: frozenset({"latent_shape", "characteristics"}),
+    Base: frozenset({"shape"}),
+    Observer: frozenset(),
 }
 """Arguments that the program itself gives to parts of each kind, so that a config need not and cannot."""
+
+BY_POSITION = (Optimizer, Schedule)
+"""Parts whose first argument, whatever its name, is the program's."""
 
 FILLED_IN = frozenset({"features"})
 """Arguments that a config may give and that follow from the shape where it does not: those of nflows'
 transforms."""
 
 
+def supplied(spec_type: type[Spec], signature: Signature) -> frozenset[str]:
+    """The arguments of a part that the program itself gives."""
+    first = signature.names[:1] if spec_type in BY_POSITION else ()
+    return SUPPLIED.get(spec_type, frozenset()) | frozenset(first)
+
+
 class PartCheck:
-    """A part that a table names, the arguments given to it, and what is wrong with them."""
+    """A part that a table names, its arguments, and what is wrong with them."""
 
     def __init__(self, registry: Registry, spec_type: type[Spec], name: str, *, own_keys: Sequence[str]) -> None:
         self.spec_type = spec_type
         self.name = name
         self.own_keys = own_keys
         self.missing = ""
+        self.qualified_name = ""
         self.signature: Signature | None = None
         try:
-            self.signature = signature(registry.find(spec_type, name))
+            part = registry.find(spec_type, name)
+            self.signature, self.qualified_name = signature(part), part.qualified_name
         except TzkError as error:
             self.missing = str(error)
 
     def problems(self, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """(argument, message) for each argument that the part does not take, needs and does not get, or of a
-        wrong type."""
+        """(argument, message) for every argument that is unknown, missing or of a wrong type."""
         if self.signature is None:
             return
-        taken = {a.name: a for a in self.signature.arguments if a.name not in SUPPLIED[self.spec_type]}
+        own = supplied(self.spec_type, self.signature)
+        taken = {argument.name: argument for argument in self.signature.arguments if argument.name not in own}
         part = f"{self.spec_type.kind} '{self.name}'"
         for name, value in arguments.items():
             if name in taken:
-                if message := _value_problem(taken[name].annotation, value):
+                of_layer = callable_problem(name, value) if self.spec_type is FlowLayer else ""
+                if message := of_layer or _value_problem(taken[name].annotation, value):
                     yield name, message
             elif not self.signature.open:
                 hint = nearest(name, [*taken, *self.own_keys]) or f" (it takes {', '.join(taken) or 'none'})"
@@ -61,14 +88,17 @@ class PartCheck:
         for argument in taken.values():
             if argument.required and argument.name not in FILLED_IN and argument.name not in arguments:
                 annotation = f" ({argument.annotation})" if argument.annotation else ""
-                yield argument.name, f"{part} needs this argument{annotation}"
+                apart = argument.name in self.own_keys
+                written = f": write it as arguments = {{ {argument.name} = ... }}" if apart else ""
+                yield argument.name, f"{part} needs this argument{annotation}{written}"
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with the defaults of those not given, as far as TOML can hold them."""
+        own = supplied(self.spec_type, self.signature) if self.signature else frozenset()
         defaults = {
             argument.name: argument.value
             for argument in (self.signature.arguments if self.signature else ())
-            if argument.name not in SUPPLIED[self.spec_type] and _fits_toml(argument.value)
+            if argument.name not in own and _fits_toml(argument.value)
         }
         return {**defaults, **arguments}
 
@@ -79,7 +109,7 @@ def _value_problem(annotation: str, value: Any) -> str:
 
 
 def _finite(value: Any) -> bool:
-    """Whether no number within a TOML value is nan or infinity, which no part has a use for."""
+    """Whether every number within a TOML value is finite, as all parts need."""
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     if isinstance(value, list | tuple):
@@ -94,7 +124,10 @@ def _fits_toml(value: Any) -> bool:
 
 
 def type_problem(annotation: str, value: Any) -> str:
-    """What is wrong with a TOML value for an annotation, or "" if nothing is or nobody can tell."""
+    """What is wrong with a TOML value for an annotation; "" if nothing is.
+
+    An annotation that nothing is known of takes any value.
+    """
     if not annotation:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with each key of a config by itself: its name, its type, its bounds."""
+"""Checks of each key of a config by itself: its name, its type, its bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tzk_core.settings.problems import expected, mistyped, shown
 def check_keys(
     prepared: Mapping[str, Any], problems: Problems, models: Mapping[tuple[str, ...], type[Table]] = MODELS
 ) -> None:
-    """Adds a problem for every unknown or missing key and every value of a wrong type or out of bounds."""
+    """Add a problem for every unknown key, missing key and bad value."""
     try:
         models[()].model_validate_json(as_json(prepared), strict=True)
         return
@@ -43,13 +43,15 @@ def check_keys(
 
 
 def as_json(value: Any) -> str:
-    """JSON is what lets pydantic be strict about types and still take an array for a tuple. Dates become
-    strings."""
+    """A value as JSON, with dates as strings.
+
+    From JSON pydantic is strict about types, and still takes an array for a tuple.
+    """
     return json.dumps(value, default=str)
 
 
 def _in_file(location: Path, prepared: Mapping[str, Any]) -> Path:
-    """pydantic's location of a wrong value, less what says which type of a union was tried."""
+    """pydantic's location of a wrong value, without the name of the union's member."""
     value: Any = prepared
     for depth, step in enumerate(location):
         if not (isinstance(value, Mapping) and step in value or isinstance(value, list) and isinstance(step, int)):
@@ -66,8 +68,11 @@ def _value(prepared: Mapping[str, Any], path: Path) -> Any:
 
 
 def _unknown_key(path: Path, models: Mapping[tuple[str, ...], type[Table]]) -> str:
-    """What to say of an unknown key: the nearest of the same table, else the only other table that has a key of this
-    name. One that a config has and a spec has not is the run's."""
+    """The message for an unknown key.
+
+    It names the nearest key of the same table, else the only other table that has this key. A key that a config has and
+    a spec has not is the run's.
+    """
     table = tuple(step for step in path[:-1] if isinstance(step, str))
     key = str(path[-1])
     if models is not MODELS and key in own_keys(MODELS.get(table, Table)):

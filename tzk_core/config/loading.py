@@ -1,19 +1,17 @@
-"""From a TOML file and overrides to a checked `Config`, or to one error that lists everything wrong."""
+"""From a TOML file and overrides to a checked `Config`, or to one error."""
 
 from __future__ import annotations
 
-import copy
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tzk_core.config.arguments import PartCheck
+from tzk_core.config import toml
 from tzk_core.config.keys import as_json, check_keys
 from tzk_core.config.overrides import apply
-from tzk_core.config.paths import resolved
+from tzk_core.config.part_tables import check_parts, prepared_tables
 from tzk_core.config.problems import ConfigError, Path, Problem, Problems
 from tzk_core.config.rules import Base, Sections, broken_rules
 from tzk_core.config.schema import (
@@ -23,16 +21,17 @@ from tzk_core.config.schema import (
     Config,
     DatasetTable,
     EvaluationTable,
-    FlowTable,
-    LayerTable,
-    MetricTable,
     PublishedTable,
 )
+from tzk_core.config.watching import with_observers, without_absent
 from tzk_core.errors import TzkError, nearest
 from tzk_core.files import NotRegular, check_regular, shown_path
-from tzk_core.plugins import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric, Registry, Spec, registry
-from tzk_core.renamed import RENAMED, with_new_names
-from tzk_core.settings import KnowledgeTable, ObjectiveTable, PartTable, Table, own_keys
+from tzk_core.plugins import (
+    Registry,
+    registry,
+)
+from tzk_core.renamed import MOVED, RENAMED, with_new_names
+from tzk_core.settings import KnowledgeTable, ObjectiveTable, Table
 
 LARGEST = 10_000_000
 """Bytes of a config; what is larger is some other file."""
@@ -43,25 +42,37 @@ TOO_DEEP = f"brackets are nested too deep to be read: expected at most {DEEPEST}
 AnyTable = TypeVar("AnyTable", bound=Table)
 
 
-def load_config(path: FilePath | str, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: FilePath | str, overrides: Sequence[str] = (), *, observe: Sequence[str] = (), finished: bool = False
+) -> Config:
     """Reads a config and checks all of it, the arguments of its parts included.
 
     `overrides` are texts such as "training.steps=100" or "datasets.mnist.size=32", put in before anything is
-    checked. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a plugin that
-    the config asks for is not installed, since nothing else can be said before that.
+    checked. `observe` names observers beside those of the file. Of a `finished` run, observers and pictures that are
+    not installed are left out. Raises ConfigError with every problem (file, table, key), and MissingPlugin where a
+    plugin that the config asks for is not installed, since nothing else can be said before that.
     """
+    tables = with_observers(read_toml(path), observe)
     return _checked(
-        Config, MODELS, read_toml(path), source=str(path), overrides=overrides, folder=FilePath(path).parent
+        Config,
+        MODELS,
+        without_absent(tables, registry()) if finished else tables,
+        source=str(path),
+        overrides=overrides,
+        folder=FilePath(path).parent,
     )
 
 
 def load_run_config(path: FilePath | str) -> Config:
-    """The config.toml of a run. What is not installed here is no error: tables of such parts stay as they are."""
+    """Read the config.toml of a run.
+
+    What is not installed here is no error: tables of such parts stay as they are.
+    """
     return _checked(Config, MODELS, read_toml(path), source=str(path), lenient=True, folder=FilePath(path).parent)
 
 
 def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
-    """Reads a spec of what is added to `base` and checks all of it, as `load_config` does a config."""
+    """Read and check a spec of what is added to `base`."""
     return _checked(
         AdditionSpec,
         ADDITION_MODELS,
@@ -74,15 +85,19 @@ def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = (
 
 
 def read_toml(path: FilePath | str) -> dict[str, Any]:
-    """The tables of a TOML file, unchecked; ConfigError if there is no such file, or it cannot be read."""
+    """Read the tables of a TOML file, unchecked.
+
+    Raises:
+        ConfigError: if there is no such file, or it cannot be read.
+    """
     path = FilePath(path)
     try:
-        return tomllib.loads(_text(path))
+        return toml.parse(_text(path))
     except NotRegular as error:
         raise ConfigError([Problem(str(path), "", f"expected a TOML file, got {error.kind}")]) from None
     except FileNotFoundError:
         raise ConfigError([Problem(str(path), "", f"no such file{_neighbours(path)}")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except toml.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), "", f"not valid TOML: {error}")]) from None
     except UnicodeDecodeError as error:
         message = f"not UTF-8, as TOML is ({error.reason} at byte {error.start}): save it as UTF-8"
@@ -112,9 +127,17 @@ def config_from(
     overrides: Sequence[str] = (),
     *,
     parts: Registry | None = None,
+    finished: bool = False,
 ) -> Config:
-    """Checks tables as TOML has them; `source` is what errors call them, `parts` replaces the installed
-    plugins."""
+    """Check tables as TOML has them, and return the config.
+
+    Args:
+        source: the name of the file in errors.
+        parts: what to look parts up in, instead of the installed plugins.
+        finished: as of `load_config`.
+    """
+    if finished:
+        tables = without_absent(tables, parts or registry())
     return _checked(Config, MODELS, tables, source=source, overrides=overrides, parts=parts)
 
 
@@ -151,37 +174,13 @@ def _checked(
     if isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
         parts.require(wanted, wanted_by=source)
     problems = Problems(source, raw, overridden)
-    prepared = _prepared(raw, models)
+    prepared = prepared_tables(raw, models)
     check_keys(prepared, problems, models)
-    _check_parts(prepared, raw, problems, parts=parts, lenient=lenient, overridden=overridden, folder=folder)
+    check_parts(prepared, raw, problems, parts=parts, lenient=lenient, overridden=overridden, folder=folder)
     for where, message in broken_rules(_sections(prepared, problems, models, base=base)):
         problems.add(where, message)
     problems.check()
     return whole.model_validate_json(as_json(prepared), strict=True)
-
-
-def _check_parts(
-    prepared: dict[str, Any],
-    raw: Mapping[str, Any],
-    problems: Problems,
-    *,
-    parts: Registry,
-    lenient: bool,
-    overridden: Sequence[Path],
-    folder: FilePath | None,
-) -> None:
-    """Check the arguments of every part, and fill in its defaults and the paths of its files, in place."""
-    for where, table, check in _parts(prepared, parts):
-        if check.missing and lenient:
-            continue
-        if check.missing:
-            problems.add(where + (_naming_key(raw, where),), check.missing)
-        for argument, message in check.problems(table["arguments"]):
-            problems.add((*where, argument), message)
-        table["arguments"] = check.resolved(table["arguments"])
-        if folder is not None and check.spec_type is Dataset and check.signature is not None:
-            typed = frozenset(str(path[-1]) for path in overridden if path[: len(where)] == where)
-            table["arguments"] = resolved(table["arguments"], check.signature, folder, typed=typed)
 
 
 def _with_new_names(
@@ -189,14 +188,17 @@ def _with_new_names(
 ) -> tuple[dict[str, Any], list[Path]]:
     """The tables, and the paths to what overrides set, with old names of keys replaced."""
     tables = dict(raw)
-    for name in RENAMED.keys() & raw.keys():
+    for name in (RENAMED.keys() | MOVED.keys()) & raw.keys():
         if isinstance(raw[name], Mapping):
             try:
                 tables[name] = with_new_names(raw[name], name, warn=warn)
             except TzkError as error:
                 raise ConfigError([Problem(source, f"[{name}]", str(error))]) from None
     renamed: dict[Path, Path] = {
-        (name, old): (name, new) for name, keys in RENAMED.items() for old, new in keys.items()
+        (name, old): (name, new)
+        for table in (RENAMED, MOVED)
+        for name, keys in table.items()
+        for old, new in keys.items()
     }
     return tables, [renamed.get(path, path) for path in overridden]
 
@@ -209,44 +211,6 @@ def _within(depth: int, value: Any) -> bool:
     return depth > 0 and all(_within(depth - 1, item) for item in inside)
 
 
-def _prepared(raw: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Table]]) -> dict[str, Any]:
-    """The tables as the models take them: arguments of parts apart, and short forms written out."""
-    prepared = copy.deepcopy(dict(raw))
-    flow = prepared.setdefault("flow", {}) if ("flow",) in models else prepared.get("flow")
-    tables: list[tuple[Any, type[PartTable]]] = [(flow, FlowTable)]
-    tables += [(table, LayerTable) for table in _tables(flow.get("layers") if isinstance(flow, dict) else None)]
-    tables += [(table, DatasetTable) for table in _tables(prepared.get("datasets"))]
-    tables += [(table, KnowledgeTable) for table in _tables(prepared.get("knowledge"))]
-    tables += [(table, MetricTable) for table in _tables(_metrics(prepared))]
-    for table, model in tables:
-        if isinstance(table, dict):
-            write_out(table, model)
-    return prepared
-
-
-def write_out(table: dict[str, Any], model: type[PartTable]) -> None:
-    """Put the arguments of a part apart, in place, and write short forms of a table out."""
-    keys = own_keys(model)
-    table["arguments"] = {key: table.pop(key) for key in list(table) if key not in keys}
-    if model is DatasetTable and isinstance(table.get("name"), str):
-        table.setdefault("type", table["name"])
-    if model is KnowledgeTable:
-        if isinstance(table.get("implies"), str):
-            table["implies"] = [table["implies"]]
-        if isinstance(observed := table.get("observed"), list) and observed:
-            table.setdefault("characteristics", len(observed))
-
-
-def _metrics(prepared: Mapping[str, Any]) -> Any:
-    """What stands for [[evaluation.metrics]]; None without an [evaluation]."""
-    evaluation = prepared.get("evaluation")
-    return evaluation.get("metrics") if isinstance(evaluation, dict) else None
-
-
-def _tables(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _sections(
     prepared: Mapping[str, Any],
     problems: Problems,
@@ -254,7 +218,10 @@ def _sections(
     *,
     base: Base | None,
 ) -> Sections:
-    """The tables that are valid by themselves, so that rules between them are checked even beside faulty ones."""
+    """The tables that are valid by themselves.
+
+    The rules between them are then checked even beside faulty tables.
+    """
     sections = Sections(
         datasets=_valid_tables(prepared.get("datasets"), DatasetTable),
         knowledge=_valid_tables(prepared.get("knowledge"), KnowledgeTable),
@@ -287,40 +254,6 @@ def _valid(table: Any, model: type[AnyTable]) -> AnyTable | None:
         return None
 
 
-def _parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
-    """Every table that names a registered part: its path, the table, and the part with its arguments."""
-    flow = prepared.get("flow")
-
-    def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
-        return PartCheck(parts, spec_type, name, own_keys=own_keys(model))
-
-    if isinstance(flow, dict) and "layers" not in flow and isinstance(recipe := flow.get("recipe", "paper"), str):
-        yield ("flow",), flow, check(FlowRecipe, recipe, FlowTable)
-    arrays: tuple[tuple[Path, Any, type[Spec], type[PartTable], str | None], ...] = (
-        (
-            ("flow", "layers"),
-            flow.get("layers") if isinstance(flow, dict) else None,
-            FlowLayer,
-            LayerTable,
-            None,
-        ),
-        (("datasets",), prepared.get("datasets"), Dataset, DatasetTable, None),
-        (("knowledge",), prepared.get("knowledge"), KnowledgeType, KnowledgeTable, "flow"),
-        (("evaluation", "metrics"), _metrics(prepared), Metric, MetricTable, None),
-    )
-    for path, tables, spec_type, model, default in arrays:
-        for index, table in enumerate(tables if isinstance(tables, list) else []):
-            if isinstance(table, dict) and isinstance(name := table.get("type", default), str):
-                yield (*path, index), table, check(spec_type, name, model)
-
-
-def _naming_key(raw: Mapping[str, Any], where: Path) -> str:
-    """The key that names the part, as the file has it."""
-    if where == ("flow",):
-        return "recipe"
-    return "name" if where[0] == "datasets" and "type" not in raw["datasets"][where[1]] else "type"
-
-
 def _neighbours(path: FilePath) -> str:
     folder = path.parent
-    return nearest(path.name, [each.name for each in folder.glob("*.toml")]) if folder.is_dir() else ""
+    return nearest(path.name, [file.name for file in folder.glob("*.toml")]) if folder.is_dir() else ""

@@ -1,4 +1,4 @@
-"""What becomes of the config of a run when a spec adds to it, and the part of it that adding needs."""
+"""The config of a run with a spec, and the part that adding needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tzk_core.settings import TrainingTable
 
 
 def merged(config: Config, addition: AdditionSpec) -> Config:
-    """The config of the whole, as if all had been there from the start: everything of the run, and what is added."""
+    """The config of the whole: everything of the run, and what is added."""
     evaluation, more = config.evaluation, addition.evaluation
     titles: dict[str, Any] = {
         key: {**getattr(evaluation, key), **getattr(more, key)} for key in ("partitions", "means")
@@ -22,13 +22,17 @@ def merged(config: Config, addition: AdditionSpec) -> Config:
             "datasets": _datasets(config, addition),
             "knowledge": (*config.knowledge, *addition.knowledge),
             "evaluation": evaluation.model_copy(update=titles),
+            "observers": addition.observers,
         }
     )
 
 
 def narrowed(config: Config, addition: AdditionSpec) -> Config:
-    """A config of the new knowledge alone, with the data sets that the spec repeats, adds, or names; a condition that
-    names no data set speaks of all."""
+    """A config of the new knowledge alone.
+
+    It has the data sets that the spec repeats, adds or names.
+    A condition that names no data set speaks of all.
+    """
     named = {table.name for table in addition.datasets}
     everything = _datasets(config, addition)
     everywhere = tuple(table.name for table in everything)
@@ -48,6 +52,7 @@ def narrowed(config: Config, addition: AdditionSpec) -> Config:
             "training": TrainingTable(steps=training.steps, batch_size=training.batch_size),
             "evaluation": addition.evaluation,
             "pictures": addition.pictures or config.pictures,
+            "observers": addition.observers,
             "published": (),
         }
     )

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tzk_core.config import toml
 from tzk_core.config.problems import ConfigError, Path, Problem
 from tzk_core.errors import nearest
 
+MOST_DIGITS = 9
+"""Of the number of an item."""
+
 
 def apply(raw: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Path]]:
-    """The tables with the overrides put in, and the paths to what these set or created; `raw` stays as it
-    was.
+    """The tables with the overrides put in, and the paths to these values.
 
-    Raises ConfigError with every override that cannot be read or leads nowhere.
+    `raw` is not changed. Tables that an override creates are among the paths.
+
+    Raises:
+        ConfigError: with every override that cannot be read or leads nowhere.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(raw))
     paths: list[Path] = []
@@ -63,7 +68,7 @@ def _apply_one(raw: dict[str, Any], override: str) -> Path:
 
 def _item(tables: list[Any], step: str, parent: str) -> int:
     """The index of an array's item that is called by number or by name."""
-    if step.isdecimal() and int(step) < len(tables):
+    if step.isdecimal() and len(step) <= MOST_DIGITS and int(step) < len(tables):
         return int(step)
     names = [table.get("name") for table in tables if isinstance(table, dict)]
     if step in names:
@@ -76,12 +81,16 @@ def _item(tables: list[Any], step: str, parent: str) -> int:
 
 
 def _value(text: str) -> Any:
-    """The text as a TOML value; what is none is a bare string, unless it starts as a value that is then
-    broken off."""
+    """The text as a TOML value; any other text is a bare string.
+
+    A text that starts as a TOML value and is then broken off is an error.
+    """
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
+        parsed = toml.parse(f"value = {text}")
+    except toml.TOMLDecodeError as error:
         if text[:1] in ("[", "{", '"', "'"):
             raise _Misplaced(f"the value {text} is not valid TOML ({error})") from None
         return text
+    except ValueError:
+        raise _Misplaced(f"the value has a number of more digits than can be read: {text[:20]}...") from None
     return parsed["value"] if len(parsed) == 1 else text

@@ -1,4 +1,4 @@
-"""Paths in a config are those of its folder: they are made absolute, so that a run finds its data from anywhere."""
+"""Paths of a config, relative to its folder, made absolute: a run works from anywhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def resolved(
 ) -> dict[str, Any]:
     """The arguments with relative paths made absolute, where something is there.
 
-    A path is looked for in the `folder` of the config, then in the working folder, with a `Note`; one that was `typed`
-    on the command line the other way round. What is in neither place is left as it is, since it may lie below the data
-    root.
+    A path is looked for in the `folder` of the config, then in the working folder, with a `Note`. One that was `typed`
+    on the command line is looked for in the working folder first. What is in neither place is left as it is, since it
+    may lie below the data root.
     """
     changed = dict(arguments)
     for name, written in _paths(arguments, signature):
@@ -41,7 +41,7 @@ def resolved(
 
 
 def _paths(arguments: Mapping[str, Any], signature: Signature) -> Iterator[tuple[str, str]]:
-    """Arguments that a part takes as paths, and what is written there, if it is relative."""
+    """The arguments that a part takes as paths and that are relative, with their text."""
     for argument in signature.arguments:
         value = arguments.get(argument.name)
         is_path = re.search(r"\bPath\b", argument.annotation) is not None

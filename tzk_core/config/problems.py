@@ -1,4 +1,4 @@
-"""What is wrong with a config: every problem with its file, table and key, all of them in one error."""
+"""All problems of a config in one error, with file, table and key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend: `source` is the file, or "command line" for an override; `place` its table and
-    key."""
+    """One thing to mend.
+
+    source: the file, or "command line" for an override.
+    place: its table and key.
+    """
 
     source: str
     place: str
@@ -44,23 +47,22 @@ class Problems:
         self.source = source
         self.raw = raw
         self.overridden = tuple(overridden)
-        self.found: list[Problem] = []
+        self.problems: list[Problem] = []
 
     def add(self, path: Path, message: str) -> None:
         source = "command line" if any(path[: len(o)] == o for o in self.overridden) else self.source
         problem = Problem(source, place(path, self.raw), message)
-        if problem not in self.found:
-            self.found.append(problem)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def check(self) -> None:
         """Raises ConfigError if anything was found."""
-        if self.found:
-            raise ConfigError(self.found)
+        if self.problems:
+            raise ConfigError(self.problems)
 
 
 def place(path: Path, raw: Mapping[str, Any]) -> str:
-    """A path as it is seen in the file: `[training] steps`, `[[datasets]] "mnist" size`, `[[flow.layers]] #2
-    type`."""
+    """A path as a reader of the file sees it: `[training] steps`, `[[datasets]] "mnist" size`."""
     table: tuple[str, ...] = ()
     label = ""
     depth = 0

@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """One table: how it is headed, what it is for, its keys, and whether it takes a part's arguments as well."""
+    """One table: its heading, purpose and keys, and whether it takes a part's arguments."""
 
     heading: str
     summary: str
@@ -37,11 +37,11 @@ def references(table: str) -> list[Reference]:
     """A table of a config, and that of a spec where it holds other keys."""
     path = (table,)
     heading = f"[[{table}]]" if path in ARRAYS else f"[{table}]"
-    found = [_reference(heading, table_schema(json_schema(Config), table))]
+    tables = [_reference(heading, table_schema(json_schema(Config), table))]
     if ADDITION_MODELS.get(path, MODELS[path]) is not MODELS[path]:
         of_spec = table_schema(json_schema(Addition), table)
-        found.append(_reference(f"{heading} of a spec, for `tzk add`", of_spec))
-    return found
+        tables.append(_reference(f"{heading} of a spec, for `tzk add`", of_spec))
+    return tables
 
 
 def _reference(heading: str, schema: Mapping[str, Any]) -> Reference:

@@ -1,5 +1,4 @@
-"""What must fit together in a config beyond each table by itself: names that refer to names, and limits
-between keys."""
+"""Rules between tables of a config: names that refer to names, and limits between keys."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ from tzk_core.errors import nearest
 from tzk_core.settings import KnowledgeTable, ObjectiveTable, Table, conflicts
 from tzk_core.settings.knowledge import every
 
-Found = Iterator[tuple[Path, str]]
+BrokenRules = Iterator[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a spec adds to: the config of a run, and the names of all knowledge types in its checkpoint."""
+    """What a spec adds to: a run's config, and all knowledge types in its checkpoint."""
 
     config: Config
     knowledge: tuple[str, ...]
@@ -32,8 +31,10 @@ class Base:
 
 @dataclass
 class Sections:
-    """The tables of a config, or of a spec that adds to `base`, that are valid by themselves, by their place; a faulty
-    one is reported and left out."""
+    """The valid tables of a config or a spec, by their place.
+
+    A spec adds to `base`. A faulty table is reported and left out.
+    """
 
     datasets: dict[int, DatasetTable] = field(default_factory=dict)
     knowledge: dict[int, KnowledgeTable] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class Sections:
         return [*_names(self.knowledge), *(self.base.knowledge if self.base else ())]
 
 
-def broken_rules(sections: Sections) -> Found:
+def broken_rules(sections: Sections) -> BrokenRules:
     """(path, message) for every rule that these tables break."""
     yield from _dataset_names(sections)
     for index, table in sections.knowledge.items():
@@ -83,7 +84,7 @@ def _names(tables: Mapping[int, DatasetTable] | Mapping[int, KnowledgeTable]) ->
     return [table.name for table in tables.values()]
 
 
-def _dataset_names(sections: Sections) -> Found:
+def _dataset_names(sections: Sections) -> BrokenRules:
     seen: dict[str, str] = {}
     for index, table in sections.datasets.items():
         if other := seen.get(naming.key(table.name)):
@@ -95,29 +96,31 @@ def _dataset_names(sections: Sections) -> Found:
         seen.setdefault(naming.key(table.name), table.name)
 
 
-def _knowledge_name(index: int, table: KnowledgeTable) -> Found:
+def _knowledge_name(index: int, table: KnowledgeTable) -> BrokenRules:
     name = table.name
     path: Path = ("knowledge", index, "name")
     try:
         columns = naming.columns(name)
-        implied = [column for each in table.implies for column in naming.columns(each)]
+        implied = [column for pattern in table.implies for column in naming.columns(pattern)]
     except ValueError as error:
         yield path, f"the name '{name}', or one that it implies, has unmatched braces ({error})"
         return
     # A column's value is checked with the data; the shortest that it can have stands for it here.
     if message := naming.problem(naming.filled(name, dict.fromkeys(columns, "x"))):
         yield path, message
-    each = {column for column, value in table.present.items() if value in ("each", ("each",)) and column != "dataset"}
-    for column in sorted(set(columns) - each):
+    separate = {
+        column for column, value in table.present.items() if value in ("each", ("each",)) and column != "dataset"
+    }
+    for column in sorted(set(columns) - separate):
         yield path, f'the name has {{{column}}}, so present must say {column} = "each"'
-    for column in sorted(each - {*columns, *implied}):
+    for column in sorted(separate - {*columns, *implied}):
         yield (
             path,
             f"present says {column} = \"each\", so the name must hold it, as '{column}-{{{column}}}'",
         )
 
 
-def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
+def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> BrokenRules:
     if not table.present and not table.unobserved:
         yield (
             ("knowledge", index, "present"),
@@ -139,7 +142,7 @@ def _conditions(index: int, table: KnowledgeTable, sections: Sections) -> Found:
         )
 
 
-def _characterised(index: int, table: KnowledgeTable) -> Found:
+def _characterised(index: int, table: KnowledgeTable) -> BrokenRules:
     path: Path = ("knowledge", index, "characterised")
     if table.characterised is None:
         return
@@ -153,7 +156,7 @@ def _characterised(index: int, table: KnowledgeTable) -> Found:
         )
 
 
-def _exclusive(index: int, table: KnowledgeTable) -> Found:
+def _exclusive(index: int, table: KnowledgeTable) -> BrokenRules:
     if table.exclusive and "each" not in [one for values in table.present.values() for one in every(values)]:
         yield (
             ("knowledge", index, "exclusive"),
@@ -162,7 +165,7 @@ def _exclusive(index: int, table: KnowledgeTable) -> Found:
         )
 
 
-def _distinct_knowledge(sections: Sections) -> Found:
+def _distinct_knowledge(sections: Sections) -> BrokenRules:
     seen: dict[str, str] = {}
     for index, table in sections.knowledge.items():
         if other := seen.get(naming.key(table.name)):
@@ -177,24 +180,24 @@ def _alike(name: str, other: str, word: str = "as") -> str:
     return "" if other == name else f" ({word} '{other}': names must differ by more than case)"
 
 
-def _implied(sections: Sections) -> Found:
+def _implied(sections: Sections) -> BrokenRules:
     names = sections.knowledge_names
     for index, table in sections.knowledge.items():
         for name in table.implies:
             if name == table.name:
                 yield ("knowledge", index, "implies"), f"'{name}' implies itself"
-            elif sections.whole and not any(name == each or naming.could_be(name, each) for each in names):
+            elif sections.whole and not any(name == other or naming.could_be(name, other) for other in names):
                 yield ("knowledge", index, "implies"), _unknown("knowledge type", name, names)
 
 
-def _starts(sections: Sections) -> Found:
+def _starts(sections: Sections) -> BrokenRules:
     names = sections.knowledge_names
     for index, table in sections.knowledge.items():
-        if table.start is not None and sections.whole and not any(naming.could_be(table.start, each) for each in names):
+        if table.start is not None and sections.whole and not any(naming.could_be(table.start, name) for name in names):
             yield ("knowledge", index, "start"), _unknown("knowledge type", table.start, names)
 
 
-def _added(sections: Sections, base: Base) -> Found:
+def _added(sections: Sections, base: Base) -> BrokenRules:
     """What a spec may not do to what it adds to."""
     yield from _added_knowledge(sections, base)
     yield from _added_datasets(sections, base.config)
@@ -202,7 +205,7 @@ def _added(sections: Sections, base: Base) -> Found:
         yield from _added_titles(sections.evaluation, base.config.evaluation)
 
 
-def _added_knowledge(sections: Sections, base: Base) -> Found:
+def _added_knowledge(sections: Sections, base: Base) -> BrokenRules:
     named = [table.name for table in base.config.knowledge]  # though its knowledge may have been removed
     older = {naming.key(name): name for name in (*named, *base.knowledge)}
     for index, knowledge in sections.knowledge.items():
@@ -214,7 +217,7 @@ def _added_knowledge(sections: Sections, base: Base) -> Found:
             )
 
 
-def _added_datasets(sections: Sections, config: Config) -> Found:
+def _added_datasets(sections: Sections, config: Config) -> BrokenRules:
     weighted = any(table.weight is not None for table in config.datasets)
     known = {table.name: table for table in config.datasets}
     for index, dataset in sections.datasets.items():
@@ -230,7 +233,7 @@ def _added_datasets(sections: Sections, config: Config) -> Found:
             yield ("datasets", index, "weight"), f"the data sets of the run {wanted}"
 
 
-def _added_titles(evaluation: EvaluationTable, older: EvaluationTable) -> Found:
+def _added_titles(evaluation: EvaluationTable, older: EvaluationTable) -> BrokenRules:
     for key in ("partitions", "means"):
         for title, globs in getattr(evaluation, key).items():
             theirs = getattr(older, key).get(title, globs)
@@ -253,7 +256,7 @@ def _differing(ours: DatasetTable, theirs: DatasetTable) -> Iterator[tuple[str, 
             yield key, ours.arguments.get(key), theirs.arguments.get(key)
 
 
-def _globs(evaluation: EvaluationTable, sections: Sections) -> Found:
+def _globs(evaluation: EvaluationTable, sections: Sections) -> BrokenRules:
     names = _names(sections.knowledge)
     if not sections.whole or any("{" in name for name in names):
         return
@@ -264,7 +267,7 @@ def _globs(evaluation: EvaluationTable, sections: Sections) -> Found:
                     yield ("evaluation", key, group), _unknown("knowledge type", glob, names, verb="matches")
 
 
-def _published(index: int, row: PublishedTable, sections: Sections) -> Found:
+def _published(index: int, row: PublishedTable, sections: Sections) -> BrokenRules:
     if (row.bits_per_dim is None) == (row.bits_per_pixel is None):
         yield (
             ("published", index),

@@ -1,5 +1,7 @@
-"""The tables and keys of a config as frozen models: what each may hold by itself (`rules.py` says what fits
-together)."""
+"""The tables and keys of a config as frozen models.
+
+They hold what a table may contain by itself; `rules.py` has what must fit together.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ import tomli_w
 from pydantic import Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
+from tzk_core.settings.choice import Choice, PartChoice
 from tzk_core.settings.knowledge import KnowledgeTable
-from tzk_core.settings.objective import ObjectiveTable
+from tzk_core.settings.objective import ObjectiveTable, TermTable
 from tzk_core.settings.table import Count, FileName, Matching, PartTable, Seed, Table, own_keys
 from tzk_core.settings.training import AddingTable, TrainingTable
 
@@ -30,14 +33,17 @@ class LayerTable(PartTable):
 
 
 class FlowTable(PartTable):
-    """[flow]: the shared flow, by a recipe and its arguments or layer by layer, and the density of its
-    latent."""
+    """[flow]: the shared flow, by recipe or layer by layer, and its latent's density."""
 
     recipe: str = Field(default="paper", description="The registered recipe; all further keys are its arguments.")
     layers: Annotated[tuple[LayerTable, ...], Field(min_length=1, max_length=MOST_LAYERS)] | None = Field(
         default=None, description="The layers in their order, in the place of a recipe."
     )
-    base: Literal["gaussian", "logistic"] = Field(default="gaussian", description="The density of the latent.")
+    base: Choice = Field(
+        default=PartChoice(type="gaussian"),
+        description='The density of the latent: "gaussian", "logistic", or what a plugin offers; a name, or { type = '
+        "NAME, ... } with arguments.",
+    )
 
 
 class DatasetTable(PartTable):
@@ -96,10 +102,20 @@ class EvaluationTable(Table):
     metrics: tuple[MetricTable, ...] = Field(default=(), description="Metrics of plugins, one table of results each.")
 
 
+class ObserverTable(PartTable):
+    """[[observers]]: what watches the training, and cannot change it."""
+
+    type: str = Field(description="The registered observer; all further keys are its arguments.")
+
+
 class PicturesTable(Table):
     """[pictures]: how samples/ is drawn."""
 
     temperature: float = Field(default=1.0, ge=0, description="What the noise of samples is scaled by.")
+    draw: tuple[str, ...] = Field(
+        default=("samples", "density", "reconstructions", "plane-of-c", "training-curves"),
+        description="The registered pictures to draw, in the order of the report.",
+    )
 
 
 class PublishedTable(Table):
@@ -118,7 +134,7 @@ class Whole(Table):
     """A whole file. `to_toml` writes it with every key spelt out."""
 
     def to_tables(self) -> dict[str, Any]:
-        """The file as TOML and JSON hold it; keys without a value are left out, since TOML has none."""
+        """The file as TOML and JSON hold it, without keys that have no value."""
         return _written(self)
 
     def to_toml(self) -> str:
@@ -141,11 +157,15 @@ class Config(Whole):
     training: TrainingTable
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable = Field(default_factory=PicturesTable)
+    observers: tuple[ObserverTable, ...] = ()
     published: tuple[PublishedTable, ...] = ()
 
 
 class AdditionSpec(Whole):
-    """A spec: knowledge to add to a run, and data sets for it. `load_addition` reads and checks one against its run."""
+    """A spec: knowledge to add to a run, and data sets for it.
+
+    `load_addition` reads and checks one against its run.
+    """
 
     name: FileName = Field(description="What its run folder is called, before the date.")
     seed: Seed = Field(default=0, description="What all random numbers follow from.")
@@ -156,6 +176,7 @@ class AdditionSpec(Whole):
     training: AddingTable
     evaluation: EvaluationTable = Field(default_factory=EvaluationTable)
     pictures: PicturesTable | None = None
+    observers: tuple[ObserverTable, ...] = ()
 
 
 Addition = AdditionSpec
@@ -168,10 +189,12 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
     ("datasets",): DatasetTable,
     ("knowledge",): KnowledgeTable,
     ("objective",): ObjectiveTable,
+    ("objective", "terms"): TermTable,
     ("training",): TrainingTable,
     ("evaluation",): EvaluationTable,
     ("evaluation", "metrics"): MetricTable,
     ("pictures",): PicturesTable,
+    ("observers",): ObserverTable,
     ("published",): PublishedTable,
 }
 """Every table of the file, by its keys, and the model that it must fit."""
@@ -179,18 +202,23 @@ MODELS: dict[tuple[str, ...], type[Table]] = {
 ADDITION_MODELS: dict[tuple[str, ...], type[Table]] = {
     (): AdditionSpec,
     ("training",): AddingTable,
-    **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",))},
+    **{path: MODELS[path] for path in (("datasets",), ("knowledge",), ("evaluation",), ("pictures",), ("observers",))},
     ("evaluation", "metrics"): MetricTable,
 }
 """The same of a spec."""
 
-ARRAYS = {("flow", "layers"), ("datasets",), ("knowledge",), ("evaluation", "metrics"), ("published",)}
+ARRAYS = {
+    *(("flow", "layers"), ("objective", "terms"), ("datasets",), ("knowledge",)),
+    *(("evaluation", "metrics"), ("observers",), ("published",)),
+}
 """The tables that a file may hold several of, written [[so]]."""
 
 
 def _written(table: Table) -> dict[str, Any]:
-    """The table as TOML holds it: the arguments of a part among the table's own keys, nothing that is None or
-    empty."""
+    """The table as TOML holds it, without what is None or empty.
+
+    The arguments of a part stand among the table's own keys; those whose names are such keys, in `arguments`.
+    """
     written: dict[str, Any] = {}
     for key in own_keys(type(table)):
         if isinstance(table, FlowTable) and key == "recipe" and table.layers is not None:
@@ -199,11 +227,17 @@ def _written(table: Table) -> dict[str, Any]:
         if value is not None and value != {} and value != []:
             written[key] = value
     if isinstance(table, PartTable):
-        written |= {key: value for key, value in table.arguments.items() if value is not None}
+        arguments = {key: value for key, value in table.arguments.items() if value is not None}
+        taken = {*own_keys(type(table)), "arguments"}
+        written |= {key: value for key, value in arguments.items() if key not in taken}
+        if apart := {key: value for key, value in arguments.items() if key in taken}:
+            written["arguments"] = apart
     return written
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, PartChoice) and not value.arguments:
+        return value.type
     if isinstance(value, Table):
         return _written(value)
     if isinstance(value, tuple):

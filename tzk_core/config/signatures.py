@@ -1,8 +1,7 @@
-"""The arguments of a registered part, read from its source text, so that nothing heavy is imported to check a
-config.
+"""The arguments of a registered part, read from its source without importing it.
 
-A part whose text does not show its signature (a decorated function, a class that inherits its constructor
-from another module) is imported and inspected instead.
+A part whose text does not show its signature is imported and inspected instead: a decorated function, or a class that
+inherits its constructor from another module.
 """
 
 from __future__ import annotations
@@ -22,8 +21,11 @@ NOTHING: Any = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Argument:
-    """One parameter: `annotation` and `default` as text ("" if there is none), `value` the default where it
-    is a plain literal, else NOTHING."""
+    """One parameter.
+
+    annotation, default: as text; "" if there is none.
+    value: the default where it is a plain literal, else NOTHING.
+    """
 
     name: str
     annotation: str
@@ -50,7 +52,11 @@ class Signature:
 
 
 def signature(part: Registered) -> Signature:
-    """The signature of a part's target. Raises TzkError if it has to be imported and cannot be."""
+    """The signature of a part's target.
+
+    Raises:
+        TzkError: if the target has to be imported and cannot be.
+    """
     return _from_text(part.spec.target) or _from_object(part.load())
 
 
@@ -79,7 +85,7 @@ def _from_text(target: str) -> Signature | None:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module, found without importing it or the packages that it is in."""
+    """The file of a module, located without importing it or the packages around it."""
     package, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(package)
@@ -98,7 +104,10 @@ def _source(module: str) -> Path | None:
 
 
 def _constructor(node: ast.stmt, definitions: dict[str, Any], seen: tuple[str, ...] = ()) -> ast.FunctionDef | None:
-    """The function whose parameters a call takes; a class may inherit it from a class of the same file."""
+    """The function whose parameters a call takes.
+
+    A class may inherit it from a class of the same file.
+    """
     if isinstance(node, ast.FunctionDef):
         return None if node.decorator_list else node
     if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords or node.name in seen:
@@ -135,7 +144,7 @@ def _written_arguments(arguments: ast.arguments, bound: int) -> Iterator[Argumen
 
 
 def _from_object(target: Any) -> Signature:
-    """The signature of an object that has been imported; of one that has none, any keyword is taken."""
+    """The signature of an imported object; one without a signature takes any keyword."""
     try:
         parameters: Iterable[inspect.Parameter] = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from tzk_core.data.annotation import Annotation
 from tzk_core.data.dequantise import dequantise
@@ -24,7 +25,8 @@ def held_out(
 ) -> dict[str, Observations]:
     """At most `limit` samples of each data set, chosen by seed and dequantised once.
 
-    Data sets without samples are left out. All labels are there, whatever is hidden in training.
+    Data sets without samples are left out, and samples of which no part of T was observed. All labels are there,
+    whatever is hidden in training.
 
     Args:
         levels: the number of grey levels of the data; None where these are real-valued.
@@ -33,6 +35,8 @@ def held_out(
     for name, split in samples.items():
         if not len(split):
             continue
+        if not (seen := seen_at_all(split.T)).all():
+            split = split.take(torch.nonzero(seen).squeeze(1))
         source = stream(seed, "validation", name)
         chosen = split.take(torch.randperm(len(split), generator=source)[:limit].sort().values)
         annotated = annotation.of({name: chosen})
@@ -44,3 +48,8 @@ def held_out(
             tuple(tuple(group) for group in exclusive),
         )
     return observations
+
+
+def seen_at_all(T: Tensor) -> Tensor:
+    """Where some part of T, (n, *shape), was observed, (n,) bool."""
+    return ~T.flatten(1).isnan().all(1)

@@ -45,8 +45,8 @@ def read_image(file: Path, colour: str, what: str, *, ground: str = "white") -> 
         uint8 (c, h, w), with c = 1 for "grey" and 3 for "rgb".
 
     Raises:
-        TzkError: if the file is no image, is damaged or too large, or has several frames or more than 8 bits a channel;
-            and if the whole picture has the colour of the ground.
+        TzkError: if the file is no image, is damaged or too large, or has several frames or more than 8 bits a channel.
+            Also if the whole picture has the colour of the ground.
     """
     with open_image(file, what) as image:
         try:

@@ -15,6 +15,7 @@ from tzk_core.data.packed import UNREADABLE, PackedArray, open_arrays, read_arra
 from tzk_core.data.protocol import SPLITS, Samples, check_split
 from tzk_core.data.root import existing
 from tzk_core.data.splits import divide
+from tzk_core.domain import REAL, interval
 from tzk_core.errors import TzkError, nearest
 from tzk_core.names import column_problem
 
@@ -37,6 +38,7 @@ class Npz:
         path: an npz file, or a folder with train.npz (and perhaps validation.npz and test.npz), as written or else
             below `TZK_DATA`.
         levels: the number of grey levels if T is uint8 (0 .. levels - 1).
+        domain: the interval that floating-point T is in, such as "(0, inf)", where it is not the whole real line.
         validation, test: the numbers of samples to cut from the training samples by `seed`, if there is no file for
             them; by default a tenth each.
 
@@ -52,7 +54,9 @@ class Npz:
         validation: int | None = None,
         test: int | None = None,
         seed: int = 0,
+        domain: str = REAL,
     ) -> None:
+        interval(domain)
         if not 2 <= levels <= 256:
             raise TzkError(f"npz: levels = {levels}, expected 2 to 256")
         source = existing(path, "npz")
@@ -75,6 +79,7 @@ class Npz:
         self.shape: tuple[int, ...] = tuple(train.T.shape[1:])
         self.levels: int | None = levels if train.T.dtype == torch.uint8 else None
         self.original_dims: int | None = math.prod(self.shape)
+        self.domain = domain
 
     def split(self, split: str) -> Samples:
         """`Samples` of "train", "validation" or "test"."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from tzk_core.files import check_regular
+from tzk_core.storage.atomic import new_file
 
 MOST_TIMES = 100
 """The largest ratio of unpacked to packed size above `ALWAYS` bytes; real data are seldom compressed further."""
@@ -34,9 +35,9 @@ def check_declared(packed: zipfile.ZipFile, path: Path, most: int | None = None)
     Raises:
         ValueError: for a name that occurs twice, encryption, or too many bytes.
     """
-    names = [member.filename for member in packed.infolist()]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is in it twice")
+    names = Counter(member.filename for member in packed.infolist())
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is in it twice")
     for member in packed.infolist():
         if member.flag_bits & 1:
             raise ValueError(f"{member.filename} is encrypted")
@@ -64,7 +65,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 class PackedArray(NamedTuple):
-    """An array of an npz file that is not read yet: its shape and type, and its rows, at most `size` at a time."""
+    """An array of an npz file that is not read yet.
+
+    It has a shape and a type, and gives its rows, at most `size` at a time.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -106,20 +110,16 @@ def write_array(path: Path, name: str, parts: Iterable[np.ndarray], *, count: in
     Raises:
         OSError: if it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with (
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as packed,
-            packed.open(f"{name}.npy", "w", force_zip64=True) as stream,
-        ):
-            for i, part in enumerate(parts):
-                if i == 0:
-                    header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(part))
-                    np.lib.format.write_array_header_1_0(stream, header | {"shape": (count, *part.shape[1:])})
-                stream.write(np.ascontiguousarray(part).tobytes())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        new_file(path) as fresh,
+        zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as packed,
+        packed.open(f"{name}.npy", "w", force_zip64=True) as stream,
+    ):
+        for i, part in enumerate(parts):
+            if i == 0:
+                header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(part))
+                np.lib.format.write_array_header_1_0(stream, header | {"shape": (count, *part.shape[1:])})
+            stream.write(np.ascontiguousarray(part).tobytes())
 
 
 class _Header(NamedTuple):

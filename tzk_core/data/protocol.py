@@ -82,8 +82,13 @@ class Dataset(Protocol):
     name: for readers.
     shape: of one observation; images are (channels, height, width).
     levels: the number of grey levels of uint8 data (256), or None for real-valued data.
-    original_dims: the dimensions of an observation before padding (784 for MNIST padded to 32x32); the product of
-        `shape` without padding; None for resized data, where bits per original pixel have no meaning.
+    original_dims: the dimensions of an observation before padding (784 for MNIST padded to 32x32). Without padding it
+        is the product of `shape`. None for resized data, where bits per original pixel have no meaning.
+
+    It CAN have `domain`, where real-valued data are not on the whole real line: an interval, or a list with one a
+    dimension (`tzk_core.domain`). Recipes choose their first layer by it.
+
+    It CAN have `columns`, the names of the dimensions of vectors, for pictures.
 
     It CAN have `prepare(image: Tensor, name: str) -> Tensor`, which converts an image from a file, uint8 (c, h, w), to
     what `split` returns, uint8 of `shape`. It raises a TzkError with `name` where that is impossible. Without it,

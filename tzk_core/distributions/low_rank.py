@@ -21,8 +21,8 @@ class LowRankGaussian(Reparametrised):
     diagonal (s < 0) or wider.
 
     The columns of U are orthonormal, as products of Householder reflections. Density and samples are therefore exact
-    without factorising a matrix: the determinant is Π σ Π eˢ, and the inverse that of `s` negated. μ and log σ are
-    regressed from the context, (…, c); U and s do not depend on it.
+    without factorising a matrix: the determinant is Π σ Π eˢ, and the inverse that of `s` negated. The context, (…, c),
+    sets μ and log σ by regression; U and s do not depend on it.
 
     It starts as N(0, I), apart from the directions of `initialise`. |μ|, |log σ| and |s| stay below their bounds,
     smoothly.

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tzk_core.errors import TzkError
+
 
 class Regressor(nn.Sequential):
     """(…, inputs) to (…, outputs), starting at zero.
@@ -15,6 +17,8 @@ class Regressor(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int = 70, layers: int = 4) -> None:
+        if hidden < 1 or layers < 1:
+            raise TzkError(f"a network has hidden units and layers: got hidden = {hidden}, layers = {layers}")
         widths = [inputs] + [hidden] * (layers - 1)
         parts: list[nn.Module] = []
         for before, after in zip(widths[:-1], widths[1:], strict=True):

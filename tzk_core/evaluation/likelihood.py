@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.evaluation.partitions import Fit
-from tzk_core.units import bits_per_image
+from tzk_core.units import NATS_PER_BIT, bits_per_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +110,15 @@ def make_row(
 ) -> dict[str, Any]:
     """One row of results.json from bits per image.
 
+    Real-valued data have "log_prob_nats", the mean of log p(T) in their own unit, and grey levels "bits_per_pixel"; the
+    other is null.
+
     Args:
         row_type: the value of its "kind": "prior", "knowledge", "mixture" or "baseline".
         error: the standard error of the bits.
         more: other columns; "estimate" is "exact" by default.
     """
+    real, pixels = held_out.levels is None, held_out.original_dims
     return {
         "name": name,
         "kind": row_type,
@@ -124,7 +128,8 @@ def make_row(
         "count": count,
         "bits_per_image": bits,
         "bits_per_dim": bits / held_out.T[0].numel(),
-        "bits_per_pixel": bits / held_out.original_dims if held_out.original_dims else None,
+        "bits_per_pixel": bits / pixels if pixels and not real else None,
+        "log_prob_nats": -bits * NATS_PER_BIT if real else None,
         "one_draw_bits_per_dim": None,
         "estimate": "exact",
         "importance_samples": None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.evaluation import likelihood
-from tzk_core.evaluation.baseline import histogram_bits
+from tzk_core.evaluation.baseline import gaussian_log_prob, histogram_bits
 from tzk_core.evaluation.classification import Classification
 from tzk_core.evaluation.information import Information, information
 from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
@@ -43,7 +43,7 @@ def evaluate(
     evaluated on the samples whose labels decide.
 
     Args:
-        train: by data set, training images in grey levels, (n, *shape), for the histogram baseline.
+        train: by data set, training samples as they are, (n, *shape), for the baseline.
         partitions, means: by title, names of knowledge types.
         published: rows of others.
         multipliers: λ at the end of training.
@@ -163,24 +163,23 @@ def _model_rows(
 
 
 def _baseline_rows(scores: Scores, train: Tensor) -> list[dict[str, Any]]:
-    """The row of the per-pixel histogram, where the data are grey levels.
+    """The row of the per-pixel histogram, or for real-valued data that of the full-covariance Gaussian.
 
     Dequantised test data have the levels of their cells, whose probability is exact for any number of dequantisations.
     """
     held_out = scores.held_out
+    dims = held_out.T[0].numel()
     if held_out.levels is None:
+        name, log_prob = "full-covariance Gaussian", gaussian_log_prob(train, held_out.T)
+        bits = None if log_prob is None else bits_per_image(log_prob, dims, None)
+    else:
+        levels = (held_out.T * held_out.levels).floor().clamp(0, held_out.levels - 1)
+        name, bits = "per-pixel histogram", histogram_bits(train, levels, levels=held_out.levels).cpu()
+    if bits is None:
         return []
-    levels = (held_out.T * held_out.levels).floor().clamp(0, held_out.levels - 1)
-    bits = histogram_bits(train, levels, levels=held_out.levels).cpu()
-    prior = bits_per_image(scores.prior.double(), held_out.T[0].numel(), held_out.levels)
-    error = likelihood.standard_error(bits)
-    columns: dict[str, Any] = {
-        "name": "per-pixel histogram",
-        "row_type": "baseline",
-        "count": len(bits),
-        "error": error,
-    }
-    columns |= likelihood.gain(held_out, bits, prior)
+    prior = bits_per_image(scores.prior.double(), dims, held_out.levels)
+    columns: dict[str, Any] = {"name": name, "row_type": "baseline", "count": len(bits)}
+    columns |= {"error": likelihood.standard_error(bits), **likelihood.gain(held_out, bits, prior)}
     return [likelihood.make_row(held_out, bits.mean().item(), **columns)]
 
 
@@ -194,7 +193,14 @@ def _published_row(table: Mapping[str, Any]) -> dict[str, Any]:
     """A published row: the unit in which it was published, and null in the others."""
     row = dict.fromkeys(
         ("name", "kind", "knowledge", "dataset", "split", "count", "bits_per_image", "bits_per_dim")
-        + ("bits_per_pixel", "one_draw_bits_per_dim", "estimate", "importance_samples", "standard_error")
+        + (
+            "bits_per_pixel",
+            "log_prob_nats",
+            "one_draw_bits_per_dim",
+            "estimate",
+            "importance_samples",
+            "standard_error",
+        )
         + ("gain_bits_per_dim", "gain_standard_error", "inconsistency_nats")
     )
     source = table.get("source")

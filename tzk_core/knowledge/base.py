@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -37,11 +38,11 @@ class Knowledge(nn.Module):
     """κ, whether knowledge is present, and C in R^c, what it is like.
 
     Its five distributions:
-    p(κ)                 `log_odds`, a buffer: the population that it was fitted on
-    p(C given κ=1)       `characteristics_prior`
-    p(z given C, κ=1)    `latent`, the conditional prior: what a subclass chooses
-    p(κ given z)         `discriminator`, bounded log-odds
-    p(C given z, κ=1)    `characteristics_encoder`
+    - p(κ): `log_odds`, a buffer, of the population that it was fitted on
+    - p(C given κ=1): `characteristics_prior`
+    - p(z given C, κ=1): `latent`, the conditional prior, which a subclass chooses
+    - p(κ given z): `discriminator`, bounded log-odds
+    - p(C given z, κ=1): `characteristics_encoder`
 
     Encoder and conditional prior see C standardised by its prior, so that observed characteristics may have any unit.
     Every method is a pure function of parameters, z, C and noise, batch in and (batch,) out. None has a branch on
@@ -78,8 +79,8 @@ class Knowledge(nn.Module):
         self.latent_shape = tuple(latent_shape)
         self.characteristics = characteristics
         self.logit_bound = logit_bound
-        self.part: Part | None = None
-        self.implies: tuple[str, ...] = ()
+        self._part: Part | None = None
+        self._implies: tuple[str, ...] = ()
         self.latent = latent
         self.discriminator: nn.Module = Regressor(dims, 1, hidden=hidden, layers=layers)
         self.characteristics_prior = FittedGaussian((characteristics,))
@@ -100,9 +101,29 @@ class Knowledge(nn.Module):
             implies: names of knowledge that contains this one (a digit is in "mnist").
         """
         if part is not None:
-            self.part = part
+            self._part = part
         if implies is not None:
-            self.implies = tuple(implies)
+            self._implies = tuple(implies)
+
+    @property
+    def part(self) -> Part | None:
+        """What a checkpoint builds it from again; `describe_as` sets it."""
+        return self._part
+
+    @part.setter
+    def part(self, part: Part | None) -> None:
+        _warn_of_assignment("part")
+        self._part = part
+
+    @property
+    def implies(self) -> tuple[str, ...]:
+        """Names of knowledge that contains this one; `describe_as` sets them."""
+        return self._implies
+
+    @implies.setter
+    def implies(self, names: Iterable[str]) -> None:
+        _warn_of_assignment("implies")
+        self._implies = tuple(names)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Sample every random starting value from `generator`; flows start at the identity."""
@@ -223,6 +244,10 @@ class Knowledge(nn.Module):
             noise: (batch, *latent_shape), the shape of the z returned.
         """
         return self.latent.from_noise(noise, self.characteristics_prior.standardise(C))
+
+
+def _warn_of_assignment(name: str) -> None:
+    warnings.warn(f"assigning to {name} is now describe_as({name}=...): call that", FutureWarning, stacklevel=4)
 
 
 def discriminate(knowledge: Knowledge, z: Tensor) -> Presence:

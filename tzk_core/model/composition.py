@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from tzk_core.knowledge.base import Knowledge, discriminate
 from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.importance import log_prob_present, log_prob_present_from
 from tzk_core.model.flow import SharedFlow
-from tzk_core.model.smc import Population, Tempering, systematic, temper
+from tzk_core.model.samplers import Sampler, SequentialMonteCarlo, Target, sampler_of
+from tzk_core.model.smc import Population, Tempering, systematic
 from tzk_core.random_streams import stream
 from tzk_core.tensors import like_of
 
@@ -45,10 +46,10 @@ class Scores:
 class Composition:
     """p(T given all of `present` knowledge and none of `without`).
 
-    It is proportional to p(T) times a ratio for each member: p(κ=1 given z)/p(κ=1) of what is present and
-    p(κ=0 given z)/p(κ=0) of what is absent, each at most 1/p(κ); C that is given brings p(C given z, κ=1)/p(C). The
-    member that is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All
-    other ratios being bounded, there is always a normaliser.
+    It is proportional to p(T) times a ratio for each member, at most 1/p(κ). That is p(κ=1 given z)/p(κ=1) of what is
+    present and p(κ=0 given z)/p(κ=0) of what is absent. C that is passed brings p(C given z, κ=1)/p(C). The member that
+    is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All other ratios
+    being bounded, there is always a normaliser.
 
     With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
     other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
@@ -129,17 +130,35 @@ class Composition:
         return Scores(log_prob, log_ratio, population.log_normaliser, population.standard_error)
 
     @torch.no_grad()
-    def populate(self, seed: int = 0, settings: Tempering | None = None, importance_samples: int = 8) -> Population:
+    def populate(
+        self,
+        seed: int = 0,
+        settings: Tempering | None = None,
+        importance_samples: int = 8,
+        *,
+        n: int = 1024,
+        sampler: str | Mapping[str, Any] | Sampler = "smc",
+    ) -> Population:
         """Sample particles of the composition, in the noise of the leader.
 
         A particle has the noise of `importance_samples` samples for every integral over C too. These integrals enter
         the weights by unbiased estimates whose noise moves with the particles. So they cost no exactness (a
         pseudo-marginal chain; Andrieu & Roberts 2009).
 
+        Args:
+            settings: of the sampler "smc", which has them as its arguments too; `n` is then theirs.
+            n: the least number of particles.
+            sampler: a registered name, a table with it as `type` and its arguments beside it, or a `Sampler`.
+
         Raises:
-            TzkError: as `temper` does, if too few ancestors are effective.
+            TzkError: as the sampler does; "smc" if too few ancestors are effective.
         """
-        settings = settings or Tempering()
+        if settings is not None:
+            if sampler != "smc":
+                raise TzkError(
+                    f"settings are of the sampler 'smc'; got sampler = {sampler!r}: write its arguments there"
+                )
+            n, sampler = settings.particles, {"type": "smc", **asdict(settings)}
         generator = stream(seed, "composition", *self.present, "without", *self.absent)
         sizes = self._sizes(importance_samples)
 
@@ -147,25 +166,35 @@ class Composition:
             parts = [self._log_weight(rows, sizes) for rows in noise.split(CHUNK)]
             return torch.cat(parts)
 
+        sample, target = sampler_of(sampler), Target(log_weight, sum(sizes), self._log_bound(), self.like)
         try:
-            return temper(log_weight, sum(sizes), settings, generator=generator, like=self.like)
+            return sample(target, n, generator)
         except TzkError as error:
+            if not isinstance(sample, SequentialMonteCarlo):
+                raise TzkError(f"{self}: {error}") from error
             bounded = 'take side = "encoder", whose ratios are bounded, ' if self.side == "decoder" else ""
             raise TzkError(
-                f"{self}: {error}. {bounded}take more particles than {settings.particles}, leave out a member, or, if "
+                f"{self}: {error}. {bounded}take more particles than {n}, leave out a member, or, if "
                 "these exclude one another, expect no such sample".replace(". take", ". Take")
             ) from error
 
     @torch.no_grad()
-    def sample(self, n: int, population: Population | None = None, seed: int = 0) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        population: Population | None = None,
+        seed: int = 0,
+        *,
+        sampler: str | Mapping[str, Any] | Sampler = "smc",
+    ) -> Tensor:
         """Decode n particles, (n, *shape), without repetition where there are enough.
 
         Args:
             population: of `populate`; None makes one from `seed`, of n particles or more.
+            sampler: what makes it, as of `populate`.
         """
         if population is None:
-            default = Tempering()
-            population = self.populate(seed, replace(default, particles=max(n, default.particles)))
+            population = self.populate(seed, n=n, sampler=sampler)
         count = len(population.noise)
         generator = stream(seed, "choice", *self.present, "without", *self.absent)
         chosen = systematic(torch.full((count,), 1 / count), n, generator)
@@ -229,6 +258,18 @@ class Composition:
         for name in self.absent:
             knowledge = self.knowledge.find(name)
             total = total + discriminate(knowledge, z).absent - knowledge.log_prob_presence().absent
+        return total
+
+    def _log_bound(self) -> float:
+        """What the log of the ratios of all members but the leader is nowhere above: Σ -log p(κ)."""
+        followers = self.present[1:]
+        if followers and (self.side == "decoder" or any(name in self.characteristics for name in followers)):
+            return math.inf
+        total = 0.0
+        for name in followers:
+            total -= self.knowledge.find(name).log_prob_presence().present.item()
+        for name in self.absent:
+            total -= self.knowledge.find(name).log_prob_presence().absent.item()
         return total
 
     def _sizes(self, samples: int) -> list[int]:

@@ -12,8 +12,8 @@ from nflows.transforms.base import InverseTransform
 from torch import Tensor, nn
 
 from tzk_core import names as naming
-from tzk_core.distributions.base import Batched
 from tzk_core.errors import TzkError
+from tzk_core.gathering import as_tensor
 from tzk_core.implementations import use_implementations
 from tzk_core.inputs import characteristics_rows, check_observations
 from tzk_core.knowledge.base import Knowledge, discriminate
@@ -21,8 +21,11 @@ from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model.composition import Composition, Names, Side, listed, members
+from tzk_core.model.conditional import Conditional
 from tzk_core.model.double import in_double
 from tzk_core.model.flow import SharedFlow
+from tzk_core.model.marginal import Marginal
+from tzk_core.model.missing import is_partly_missing, marginal_of
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
 from tzk_core.tensors import like_of
@@ -138,8 +141,7 @@ class TzK(nn.Module):
 
             model.compose("digit-3", "thick", without="slanted").sample(64)
 
-        Raises:
-            TzkError: for unknown names and contradictions.
+        Raises `TzkError` for unknown names and contradictions.
         """
         return Composition(
             self.flow,
@@ -158,6 +160,7 @@ class TzK(nn.Module):
         steps of the paper's in float32 bring an image back to within a few hundredths of a grey level. In float64 these
         are a few thousandths.
         """
+        T = as_tensor(T, like=self.like)
         check_observations(T, self.shape, like=self.like)
         return in_double(self.flow.transform, T)
 
@@ -182,7 +185,8 @@ class TzK(nn.Module):
         whose normaliser is estimated at every call; `compose` spares that.
 
         Args:
-            T: (batch, *shape).
+            T: (batch, *shape), of torch, numpy or pandas. What is nan, in a row that is not all so, is integrated out
+                by importance sampling; `marginal` says how well.
             knowledge: a name, several, or None for the prior.
             characteristics: C, (c,) or (batch, c); by name where there are several knowledge types.
             importance_samples: how many, from the encoder mixed with the prior; their noise derives from `seed`.
@@ -193,6 +197,10 @@ class TzK(nn.Module):
         """
         if importance_samples < 1:
             raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
+        T = as_tensor(T, like=self.like)
+        if is_partly_missing(T):
+            k, C = importance_samples, characteristics
+            return self.marginal(T, knowledge, C, importance_samples=k, seed=seed, without=without).log_prob
         composition = self._composition(knowledge, without, characteristics)
         if composition is not None:
             return composition.score(T, importance_samples=importance_samples, seed=seed).log_prob
@@ -206,6 +214,20 @@ class TzK(nn.Module):
             return member.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
         return log_prob_present(member, z, importance_samples, generator=generator) + logabsdet
+
+    def marginal(
+        self,
+        T: Tensor,
+        knowledge: Names = None,
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        importance_samples: int = 64,
+        seed: int = 0,
+        without: Names = (),
+    ) -> Marginal:
+        """`log_prob` of what was seen of T, nan being missing, with its effective number of importance samples."""
+        T, k = as_tensor(T, like=self.like), importance_samples
+        return marginal_of(self, T, knowledge, characteristics, importance_samples=k, seed=seed, without=without)
 
     @torch.no_grad()
     def sample(
@@ -316,26 +338,6 @@ class TzK(nn.Module):
         if self.like.device != before:
             use_implementations(self, self.like.device.type)
         return self
-
-
-class Conditional(Batched):
-    """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`; `context` is C."""
-
-    def __init__(self, model: TzK, name: str) -> None:
-        super().__init__()
-        self.model = model
-        self.name = name
-
-    def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        return self.model.log_prob(inputs, self.name, context)
-
-    def _sample(self, num_samples: int, context: Tensor | None) -> Tensor:
-        if context is None:
-            return self.model.sample(num_samples, self.name)
-        samples = self.model.sample(
-            num_samples * context.shape[0], self.name, context.repeat_interleave(num_samples, 0)
-        )
-        return samples.view(context.shape[0], num_samples, *self.model.shape)
 
 
 def _posterior(knowledge: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

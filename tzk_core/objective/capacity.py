@@ -1,18 +1,19 @@
-"""The objective of one batch: mental capacity under a consistency constraint (paper, Eq. 3 to 5)."""
+"""The objective of one batch: mental capacity and consistency (paper, Eq. 3 to 5)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from tzk_core.knowledge.stacking import MODULES, Stacks
 from tzk_core.model import SharedFlow, TzK
+from tzk_core.objective.extra import TermBatch, WeightedTerm, means, weighted
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
-from tzk_core.objective.routing import Noise, Routing, batch_labels, route
+from tzk_core.objective.routing import Noise, Routing, batch_labels, presence, route
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
 from tzk_core.observations import Observations
@@ -42,6 +43,7 @@ class Objective:
         batch, whatever else the model has, and value and gradients are unbiased.
     stacks: where the parameters of several knowledge types come from.
     evaluator: what evaluates a routed batch.
+    terms: what is added to Eq. 5, with weights; with none of them the objective is Eq. 5.
     """
 
     wording: Wording = Wording()
@@ -51,11 +53,17 @@ class Objective:
     absences: Absences = every_absence
     stacks: Stacks = MODULES
     evaluator: Evaluator = terms
+    terms: tuple[WeightedTerm, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int] | None:
         """The classes of counts that the evaluator keeps knowledge types in."""
         return getattr(self.evaluator, "sizes", None)
+
+    def encoder(self, flow: SharedFlow) -> SharedFlow:
+        """The shared flow as the evaluator encodes by it."""
+        encoder: Any = getattr(self.evaluator, "flow", flow)
+        return encoder if isinstance(encoder, SharedFlow) else flow
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Capacity:
         its encoder where it was not observed.
     prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording; nan
         where every T is missing.
+    terms: by name, the mean of what `Objective.terms` add to `value`, without its weight.
 
     Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
     """
@@ -80,6 +89,7 @@ class Capacity:
     inconsistency: dict[str, Tensor]
     conditional: dict[str, Tensor]
     prior_weight: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 def mental_capacity(
@@ -111,6 +121,8 @@ def mental_capacity(
         fixed_flow=objective.fixed_flow,
         with_jacobian=wording.is_literal,
     )
+    if objective.terms:  # they share the z that is encoded here
+        batch = batch.encoded(objective.encoder(model.flow))
     routing = route(
         {name: model.find(name) for name in labels.presence},
         observations,
@@ -124,8 +136,14 @@ def mental_capacity(
         not_vmappable=model.not_vmappable,
         kl_weight=1.0 if wording.is_literal else objective.kl_weight,
     )
-    found = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
-    return _capacity(found, [name for each in routing.routes for name in each.rectangle.names])
+    evaluated = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
+    capacity = _capacity(evaluated, [name for route in routing.routes for name in route.rectangle.names])
+    if not objective.terms:
+        return capacity
+    kappa = dict(zip(observations.knowledge, presence(observations), strict=True))
+    z, characteristics = batch.encoded(model.flow).z, observations.characteristics
+    values = means(objective.terms, TermBatch(observations.T, z, capacity.log_prob_T, kappa, characteristics, model))
+    return replace(capacity, value=capacity.value + weighted(objective.terms, values), terms=values)
 
 
 def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:

@@ -1,4 +1,4 @@
-"""The objective as one compiled graph, which is not compiled again whatever samples a batch brings together."""
+"""The objective as one compiled graph, which serves batches of any samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exclusive knowledge types, of which every sample has exactly one: a sum over which one it is."""
+"""Exclusive knowledge types: a sum over which one of them a sample has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch.nn import functional
 
 
 class Candidate(NamedTuple):
-    """The terms of one knowledge type that samples may have; (batch,) each, of no meaning elsewhere.
+    """The terms of one knowledge type that samples may have.
 
-    log_odds: log p(κ=1 given z) - log p(κ=0 given z), at a z that takes no gradient.
+    log_odds: (batch,), log p(κ=1 given z) - log p(κ=0 given z), at a z that takes no gradient.
     log_prior: log p(κ=1), a scalar.
-    decoder: log p_dec(T, K) - log p(T) with κ = 1, less log q of a C that was filled in.
+    decoder: (batch,), log p_dec(T, K) - log p(T) with κ = 1, less log q of a C that was filled in.
     multiplier: λ of the knowledge type, a scalar.
+
+    Values have no meaning at samples for which the knowledge type is no candidate.
     """
 
     log_odds: Tensor
@@ -40,7 +42,7 @@ class ExclusiveSum(NamedTuple):
 
 
 class ExclusiveGroup:
-    """Knowledge types of which every sample has exactly one, and the samples that do not show which.
+    """Knowledge types of which every sample has exactly one, and the undecided samples.
 
     Independent knowledge types would each sum over their own κ. A sample without a label might then be all of them at
     once, and every conditional that beats a weak prior would learn from every sample. That exactly one is present is

@@ -1,4 +1,4 @@
-"""A batch in z: encoded where T was observed, sampled from the model where it is missing (paper, Training)."""
+"""A batch in z: encoded where T was observed, else sampled (paper, Training)."""
 
 from __future__ import annotations
 
@@ -60,16 +60,19 @@ class Unencoded:
     """A batch of which every T was observed, for the objective to encode.
 
     T: (batch, *shape). characteristics: C as observed. fixed_flow: whether no gradient reaches the shared flow.
+    log_q: (batch,), of what took the place of single missing values; None for none.
     """
 
     T: Tensor
     characteristics: Mapping[str, Tensor]
     fixed_flow: bool = False
+    log_q: Tensor | None = None
 
     def encoded(self, flow: SharedFlow) -> Latents:
         with torch.no_grad() if self.fixed_flow else nullcontext():
             z, logabsdet = flow.encode(self.T)
-        return Latents(z, logabsdet, None, torch.zeros_like(logabsdet), self.characteristics)
+        log_q = torch.zeros_like(logabsdet) if self.log_q is None else self.log_q
+        return Latents(z, logabsdet, None, log_q, self.characteristics)
 
 
 def encodable(
@@ -84,7 +87,7 @@ def encodable(
     """The batch as the objective takes it: `Unencoded`, or `Latents` where some T is missing.
 
     A missing T is sampled from the most specific knowledge type that is present (several take turns), else from the
-    prior, with C from its own prior where that is missing too. q is then p(C) p(T given C, κ=1). Its Jacobian is that
+    prior. C comes from its own prior where it is missing too. q is then p(C) p(T given C, κ=1). Its Jacobian is that
     of p(T) in the objective, so T itself is never needed, and f_T has no part in the sample. Only the paper's literal
     wording, which has no log q, needs the Jacobian.
 
@@ -99,13 +102,13 @@ def encodable(
     """
     missing = observations.missing()
     if missing is None:
-        return Unencoded(observations.T, observations.characteristics, fixed_flow)
+        return Unencoded(observations.T, observations.characteristics, fixed_flow, observations.log_q)
     if latent_noise is None:
         raise TzkError(
             f"T is missing in {int(missing.sum())} samples, and there is no latent_noise to sample them with: pass it"
         )
     sources = _sources(model, presence, torch.nonzero(missing).squeeze(1))
-    parts = [_observed(model, observations.T, ~missing, fixed_flow=fixed_flow)]
+    parts = [_observed(model, observations, ~missing, fixed_flow=fixed_flow)]
     characteristics = dict(observations.characteristics)
     for name, rows in sources.items():
         noise = [values.to(parts[0].z) for values in latent_noise(name, len(rows))]
@@ -124,7 +127,10 @@ def _inverse_logabsdet(flow: SharedFlow, z: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """The samples of a batch that have one source: positions, (n,), z, log|det dz/dT| and log q."""
+    """The samples of a batch that have one source.
+
+    Their positions, (n,), z, log|det dz/dT| and log q.
+    """
 
     rows: Tensor
     z: Tensor
@@ -139,15 +145,16 @@ class _Sample(NamedTuple):
     log_q: Tensor
 
 
-def _observed(model: TzK, T: Tensor, observed: Tensor, *, fixed_flow: bool) -> _Part:
+def _observed(model: TzK, observations: Observations, observed: Tensor, *, fixed_flow: bool) -> _Part:
     """Encode the samples whose T was observed, of which there may be none."""
-    T = T[observed]
+    T = observations.T[observed]
     with torch.no_grad() if fixed_flow else nullcontext():
         if len(T):
             z, logabsdet = model.flow.encode(T)
         else:  # many a transform does not take a batch of none
             z, logabsdet = T.new_empty(0, *model.latent_shape), T.new_empty(0)
-    return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, torch.zeros_like(logabsdet))
+    log_q = torch.zeros_like(logabsdet) if observations.log_q is None else observations.log_q[observed]
+    return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, log_q)
 
 
 def _sampled(
@@ -167,12 +174,12 @@ def _sampled(
         return _Sample(z, model.flow.base.log_prob(z))
     knowledge = model.find(name)
     unknown = torch.full((size, knowledge.characteristics), torch.nan)
-    given = characteristics.get(name, unknown).to(z_noise)
-    is_missing = given[rows].isnan().any(1)
-    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), given[rows])
+    observed = characteristics.get(name, unknown).to(z_noise)
+    is_missing = observed[rows].isnan().any(1)
+    C = torch.where(is_missing[:, None], knowledge.imagine(C_noise), observed[rows])
     z = knowledge.decode(C, z_noise)
     log_q = knowledge.log_prob_latent(z, C) + torch.where(is_missing, knowledge.log_prob_characteristics(C), 0.0)
-    characteristics[name] = given.index_copy(0, rows, C)
+    characteristics[name] = observed.index_copy(0, rows, C)
     return _Sample(z, log_q)
 
 

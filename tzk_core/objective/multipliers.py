@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.settings import ObjectiveTable
+
+_DEFAULTS = ObjectiveTable()
 
 
 @dataclass
 class Multipliers:
-    """The multipliers λ_i of Eq. 5, one a knowledge type, by dual ascent towards a tolerance.
+    """The multipliers λ_i of Eq. 5, by dual ascent towards a tolerance.
 
     λ stays below ½: above it the objective pushes the better of encoder and decoder down instead of the worse one up.
 
@@ -25,9 +28,9 @@ class Multipliers:
     """
 
     values: dict[str, float]
-    tolerance: float = 10.0
-    rate: float = 1e-3
-    maximum: float = 0.45
+    tolerance: float = _DEFAULTS.tolerance
+    rate: float = _DEFAULTS.multiplier_rate
+    maximum: float = _DEFAULTS.multiplier_max
 
     def __post_init__(self) -> None:
         if not 0 <= self.maximum < 0.5:

@@ -1,4 +1,4 @@
-"""Absent knowledge: the log p(κ=0 given z) of a batch that are evaluated, all or an unbiased sample."""
+"""Absent knowledge: all log p(κ=0 given z) of a batch, or an unbiased sample."""
 
 from __future__ import annotations
 

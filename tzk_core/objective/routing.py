@@ -1,4 +1,7 @@
-"""The routes of a batch: which knowledge types are evaluated at which samples, settled before the objective."""
+"""The routes of a batch: the samples at which each knowledge type is evaluated.
+
+They are settled before the objective, which then has no branch on a value.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ Noise = Callable[[str, int], Tensor]
 
 
 class BatchLabels(NamedTuple):
-    """The labels of a batch, by the names of all knowledge types that take part; (batch,) each.
+    """The labels of a batch, by knowledge type.
 
-    presence: κ in {0, 1, nan}. weights: of log p(κ=0 given z), as of `Absences`.
+    presence: (batch,), κ in {0, 1, nan}.
+    weights: (batch,), of log p(κ=0 given z), as of `Absences`.
     """
 
     presence: Mapping[str, Tensor]

@@ -26,10 +26,12 @@ class Sides(NamedTuple):
 
 
 class PresenceSides(NamedTuple):
-    """p(κ given z) of k knowledge types on both sides of Eq. 3, in nats; (k, m) each.
+    """p(κ given z) of k knowledge types on both sides of Eq. 3, in nats.
 
-    absent: log p(κ=0 given z), the encoder's. present: log p(κ=1 given z). complement: log p(κ=0 given z), the
-    decoder's, which is the Bayes complement p(T given κ=0) p(κ=0) / p(T).
+    absent: (k, m), log p(κ=0 given z), the encoder's.
+    present: (k, m), log p(κ=1 given z).
+    complement: (k, m), log p(κ=0 given z), the decoder's, which is the Bayes complement
+        p(T given κ=0) p(κ=0) / p(T).
     """
 
     absent: Tensor
@@ -86,7 +88,7 @@ def characteristics_terms(
     observed: Tensor | None,
     from_prior: bool = False,
 ) -> CharacteristicsTerms:
-    """The terms of C, as observed, or as its encoder or its prior fills it in.
+    """The terms of C, observed or filled in by its encoder or prior.
 
     Args:
         z: (n, *latent_shape).

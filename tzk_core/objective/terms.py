@@ -77,7 +77,10 @@ class Encoded(NamedTuple):
 
 
 class Site(NamedTuple):
-    """One route with its parameters stacked, and p(κ given z) at the samples where absence has a weight, (k, r)."""
+    """One route with its parameters stacked.
+
+    Also p(κ given z), (k, r), at the samples where absence has a weight.
+    """
 
     route: Route
     stack: Stack
@@ -123,7 +126,7 @@ class Total(NamedTuple):
 
     def finish(self, encoded: Encoded) -> Terms:
         """Eq. 5: the mean of log M less the penalty, and of the labels' emphasis."""
-        log_prob_T, prior_weight = encoded.log_prob_T, self.prior_weight.mean()
+        log_prob_T, prior_weight = encoded.log_prob_T - encoded.log_q, self.prior_weight.mean()
         if encoded.sampled is not None:
             log_prob_T = log_prob_T.masked_fill(encoded.sampled, torch.nan)
             prior_weight = self.prior_weight.masked_fill(encoded.sampled, 0).sum() / (~encoded.sampled).sum()

@@ -13,7 +13,7 @@ _FIELDS = WordingTable.model_fields
 
 @dataclass(frozen=True)
 class Wording:
-    """The choice between wordings of the objective, for each of three places: the keys of `WordingTable`.
+    """The choice between wordings of the objective, for each key of `WordingTable`.
 
     Raises:
         TzkError: for a value that is none of a place's wordings.

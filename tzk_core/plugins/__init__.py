@@ -4,7 +4,7 @@ Importing it imports neither torch nor nflows, and no plugin. How a plugin is wr
 """
 
 from tzk_core.plugins.hookspecs import hookimpl
-from tzk_core.plugins.loader import PluginRecord
+from tzk_core.plugins.records import PluginRecord
 from tzk_core.plugins.registry import (
     FaultyPlugins,
     MissingPlugin,
@@ -17,6 +17,7 @@ from tzk_core.plugins.registry import (
 )
 from tzk_core.plugins.specs import (
     SPEC_TYPES,
+    Base,
     Command,
     Dataset,
     FaultySpec,
@@ -25,7 +26,13 @@ from tzk_core.plugins.specs import (
     Implementation,
     KnowledgeType,
     Metric,
+    ObjectiveTerm,
+    Observer,
+    Optimizer,
+    Picture,
     Report,
+    Sampler,
+    Schedule,
     Spec,
 )
 from tzk_core.plugins.validation import GROUP
@@ -33,6 +40,7 @@ from tzk_core.plugins.validation import GROUP
 __all__ = [
     "GROUP",
     "SPEC_TYPES",
+    "Base",
     "Command",
     "Dataset",
     "FaultyPlugins",
@@ -44,11 +52,17 @@ __all__ = [
     "Metric",
     "MissingPlugin",
     "NameClash",
+    "ObjectiveTerm",
+    "Observer",
+    "Optimizer",
     "PartNotLoadable",
+    "Picture",
     "PluginRecord",
     "Registered",
     "Registry",
     "Report",
+    "Sampler",
+    "Schedule",
     "Spec",
     "UnknownPart",
     "hookimpl",

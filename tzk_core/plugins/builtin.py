@@ -7,7 +7,18 @@ from collections.abc import Iterable
 
 from tzk_core.plugins.hookspecs import hookimpl
 from tzk_core.plugins.loader import Builtin
-from tzk_core.plugins.specs import Dataset, FlowLayer, FlowRecipe, KnowledgeType, Metric
+from tzk_core.plugins.specs import (
+    Base,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    KnowledgeType,
+    Metric,
+    Optimizer,
+    Picture,
+    Sampler,
+    Schedule,
+)
 from tzk_core.version import DISTRIBUTION
 
 
@@ -60,6 +71,7 @@ class Core:
                 ("squeeze", "squeeze:Squeeze", "space to channels, so that tiles take turns"),
                 ("unsqueeze", "squeeze:Unsqueeze", "channels to space, the inverse of squeeze"),
                 ("logit", "logit:Logit", "from (0, 1) to the reals, as in Real NVP"),
+                ("standardise", "standardise:Standardise", "onto the real line, then to mean 0 and deviation 1"),
                 ("flatten", "reshape:Flatten", "any shape to one dimension"),
             )
         ]
@@ -73,6 +85,44 @@ class Core:
     def tzk_metrics(self) -> Iterable[Metric]:
         summary = "accuracies of partitions and of finite C; results always have it"
         return [Metric("classification", "tzk_core.evaluation.classification:Classification", summary)]
+
+    @hookimpl
+    def tzk_optimizers(self) -> Iterable[Optimizer]:
+        return [Optimizer("adam", "tzk_core.training.optimizers:Adam", "Adam (Kingma & Ba 2015), fused")]
+
+    @hookimpl
+    def tzk_schedules(self) -> Iterable[Schedule]:
+        return [
+            Schedule("cosine", "tzk_core.training.schedules:cosine", "falls to zero along half a cosine"),
+            Schedule("constant", "tzk_core.training.schedules:constant", "the full rate at every step"),
+        ]
+
+    @hookimpl
+    def tzk_bases(self) -> Iterable[Base]:
+        return [
+            Base("gaussian", "tzk_core.distributions.standard:StandardGaussian", "N(0, I)"),
+            Base("logistic", "tzk_core.distributions.standard:StandardLogistic", "a product of logistics (NICE)"),
+        ]
+
+    @hookimpl
+    def tzk_samplers(self) -> Iterable[Sampler]:
+        return [
+            Sampler("smc", "tzk_core.model.samplers:SequentialMonteCarlo", "tempered, resampled and moved particles"),
+            Sampler("rejection", "tzk_core.model.samplers:Rejection", "exact and independent samples, many tries"),
+        ]
+
+    @hookimpl
+    def tzk_pictures(self) -> Iterable[Picture]:
+        return [
+            Picture(name, f"tzk_core.report.pictures:{target}", summary)
+            for name, target, summary in (
+                ("samples", "samples", "samples of the prior and of every knowledge type"),
+                ("density", "densities", "the density of one or two dimensions"),
+                ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
+                ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
+                ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),
+            )
+        ]
 
 
 class Nflows:

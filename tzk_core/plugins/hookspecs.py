@@ -9,7 +9,23 @@ from collections.abc import Iterable
 
 import pluggy
 
-from tzk_core.plugins.specs import Command, Dataset, FlowLayer, FlowRecipe, Implementation, KnowledgeType, Metric, Report
+from tzk_core.plugins.specs import (
+    Base,
+    Command,
+    Dataset,
+    FlowLayer,
+    FlowRecipe,
+    Implementation,
+    KnowledgeType,
+    Metric,
+    ObjectiveTerm,
+    Observer,
+    Optimizer,
+    Picture,
+    Report,
+    Sampler,
+    Schedule,
+)
 
 hookspec, hookimpl = pluggy.HookspecMarker("tzk"), pluggy.HookimplMarker("tzk")
 
@@ -88,6 +104,83 @@ def tzk_metrics() -> Iterable[Metric]:
     @hookimpl
     def tzk_metrics():
         return [Metric("sharpness", "my_package.sharpness:Sharpness", "how much ink samples have, beside the data's")]
+    """
+
+
+@hookspec
+def tzk_optimizers() -> Iterable[Optimizer]:
+    """Offer optimisers: classes with the interface of `tzk_core.training.optimizers.Optimiser`.
+
+    from tzk_core.plugins import Optimizer, hookimpl
+    @hookimpl
+    def tzk_optimizers():
+        return [Optimizer("lion", "my_package.lion:Lion", "steps along the sign of the momentum, Chen 2023")]
+    """
+
+
+@hookspec
+def tzk_schedules() -> Iterable[Schedule]:
+    """Offer schedules: functions of the number of steps that return the share of the learning rate by step.
+
+    from tzk_core.plugins import Schedule, hookimpl
+    @hookimpl
+    def tzk_schedules():
+        return [Schedule("linear", "my_package.linear:linear", "falls to zero in a straight line")]
+    """
+
+
+@hookspec
+def tzk_bases() -> Iterable[Base]:
+    """Offer base distributions of the shared flow: `tzk_core.distributions.base.Reparametrised` of a shape.
+
+    from tzk_core.plugins import Base, hookimpl
+    @hookimpl
+    def tzk_bases():
+        return [Base("laplace", "my_package.laplace:Laplace", "a product of Laplace densities")]
+    """
+
+
+@hookspec
+def tzk_objective_terms() -> Iterable[ObjectiveTerm]:
+    """Offer objective terms: what is called with a `tzk_core.objective.extra.TermBatch` and returns a value a sample.
+
+    from tzk_core.plugins import ObjectiveTerm, hookimpl
+    @hookimpl
+    def tzk_objective_terms():
+        return [ObjectiveTerm("small-z", "my_package.small:SmallZ", "-|z|^2 / 2, which keeps z small")]
+    """
+
+
+@hookspec
+def tzk_samplers() -> Iterable[Sampler]:
+    """Offer samplers of compositions: classes with the interface of `tzk_core.model.samplers.Sampler`.
+
+    from tzk_core.plugins import Sampler, hookimpl
+    @hookimpl
+    def tzk_samplers():
+        return [Sampler("gibbs", "my_package.gibbs:Gibbs", "one dimension of the noise at a time")]
+    """
+
+
+@hookspec
+def tzk_observers() -> Iterable[Observer]:
+    """Offer observers: classes with the interface of `tzk_core.training.observers.Observer`.
+
+    from tzk_core.plugins import Observer, hookimpl
+    @hookimpl
+    def tzk_observers():
+        return [Observer("tensorboard", "my_package.writer:Writer", "the log as curves in TensorBoard")]
+    """
+
+
+@hookspec
+def tzk_pictures() -> Iterable[Picture]:
+    """Offer pictures: functions that draw files of samples/, as `tzk_core.report.pictures:curves_over_steps` does.
+
+    from tzk_core.plugins import Picture, hookimpl
+    @hookimpl
+    def tzk_pictures():
+        return [Picture("typicality", "my_package.typical:draw", "log p(T) of test data beside that of samples")]
     """
 
 

@@ -6,15 +6,20 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import sys
+import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tzk_core.errors import TzkError, nearest
+from tzk_core.errors import Note, TzkError, nearest
 from tzk_core.moved import home
 from tzk_core.plugins.builtin import BUILTIN, LEFT_OUT, registered_name
-from tzk_core.plugins.loader import Loaded, PluginRecord, canonical, load_all
-from tzk_core.plugins.specs import FlowLayer, Implementation, Spec
+from tzk_core.plugins.directory import elsewhere
+from tzk_core.plugins.isolation import Outcome, isolated, worded
+from tzk_core.plugins.loader import Loaded, load_all
+from tzk_core.plugins.records import PluginRecord, canonical
+from tzk_core.plugins.specs import SPEC_TYPES, FlowLayer, Spec
 from tzk_core.plugins.validation import GROUP
 from tzk_core.version import current_name
 
@@ -61,21 +66,51 @@ class Registered:
         """ "plugin/name", which is unique whatever other plugins offer."""
         return f"{self.plugin}/{self.spec.name}"
 
+    @property
+    def source(self) -> str:
+        """The plugin and its distribution, for messages."""
+        return f"plugin {self.plugin!r}, {self.distribution} {self.version}".rstrip()
+
+    @property
+    def package(self) -> str:
+        """The top-level package, or module, of the target."""
+        return self.spec.target.partition(":")[0].partition(".")[0]
+
     def load(self) -> Any:
-        """Import the target.
+        """Import the target, a class or a function.
+
+        What the import prints goes to stderr, and what it changes of the process is put back, with a `Note`.
 
         Raises:
             PartNotLoadable: with the reason.
         """
         module, _, attributes = self.spec.target.partition(":")
-        try:
-            return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
-        except (Exception, SystemExit) as error:
-            source = f"plugin {self.plugin!r}, {self.distribution} {self.version}".rstrip()
-            raise PartNotLoadable(
-                f"the {self.spec.kind} {self.name!r} ({source}) cannot be loaded from {self.spec.target!r}:"
-                f" {type(error).__name__}: {error}"
-            ) from error
+        outcome = _fetched(module, attributes)
+        problem = ""
+        if outcome.error is not None:
+            problem = worded(outcome.error, self.package)
+        elif not callable(outcome.value):
+            problem = f"expected a class or a function; got {type(outcome.value).__name__}"
+        if outcome.faults:
+            warnings.warn(Note(f"{self.source}: importing {module} {' and '.join(outcome.faults)}"), stacklevel=2)
+        if problem:
+            which = f"the {self.spec.kind} {self.name!r} ({self.source})"
+            raise PartNotLoadable(f"{which} cannot be loaded from {self.spec.target!r}: {problem}") from outcome.error
+        return outcome.value
+
+
+def _fetched(module: str, attributes: str) -> Outcome:
+    """The attribute of a module, which is isolated where it is imported for the first time."""
+
+    def fetch() -> Any:
+        return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
+
+    if module not in sys.modules:
+        return isolated(fetch)
+    try:
+        return Outcome(fetch())
+    except Exception as error:
+        return Outcome(error=error)
 
 
 class Registry:
@@ -88,7 +123,7 @@ class Registry:
             record = plugin.record
             for spec in plugin.specs:
                 part = Registered(spec, record.name, record.distribution, record.version)
-                self._parts.setdefault(type(spec), {}).setdefault(spec.name, []).append(part)
+                self._parts.setdefault(_spec_type(spec), {}).setdefault(spec.name, []).append(part)
         self.plugins: tuple[PluginRecord, ...] = tuple(self._with_clashes(plugin.record) for plugin in loaded)
 
     @classmethod
@@ -117,9 +152,11 @@ class Registry:
     def find(self, spec_type: type[Spec], name: str) -> Registered:
         """Find a part by its plain name or as "plugin/name".
 
+        A plain name of the core is the core's, whatever plugins offer.
+
         Raises:
             UnknownPart: if no plugin offers it.
-            NameClash: if several plugins do.
+            NameClash: if several plugins do, and none is the core's.
         """
         parts = self._find_all(spec_type, name)
         if not parts:
@@ -128,31 +165,6 @@ class Registry:
             offers = " and ".join(f"{part.distribution} (write {part.qualified_name!r})" for part in parts)
             raise NameClash(f"the {spec_type.kind} {name!r} is offered by {offers}: say which one")
         return parts[0]
-
-    def implementation(self, layers: Sequence[Registered], device: str) -> Registered | None:
-        """The implementation of consecutive flow layers on a type of device, such as "cuda".
-
-        Returns:
-            None if there is none: the layers themselves are then used.
-
-        Raises:
-            NameClash: if several plugins offer one.
-        """
-        wanted = [[layer] for layer in layers]
-        parts = [
-            part
-            for part in self.all(Implementation)
-            if isinstance(part.spec, Implementation)
-            and part.spec.device == device
-            and [self._find_all(FlowLayer, name) for name in part.spec.layer.split()] == wanted
-        ]
-        if len(parts) > 1:
-            offers = " and ".join(f"{part.qualified_name!r} of {part.distribution}" for part in parts)
-            what = " ".join(layer.qualified_name for layer in layers)
-            raise NameClash(
-                f"{what!r} on {device!r} has several implementations, {offers}: name the plugins to use in TZK_PLUGINS"
-            )
-        return parts[0] if parts else None
 
     def require(self, distributions: Sequence[str], wanted_by: str) -> None:
         """Check that the plugins of these distributions are installed and loaded.
@@ -193,8 +205,10 @@ class Registry:
     def _find_all(self, spec_type: type[Spec], name: str) -> list[Registered]:
         plugin, _, plain = name.rpartition("/")
         parts = self._parts.get(spec_type, {}).get(plain, [])
-        moved = home(spec_type.kind, name) if plugin else None  # a checkpoint has it as the core's
-        return [part for part in parts if plugin in ("", part.plugin) or moved and part.plugin == moved.plugin]
+        if plugin:
+            moved = home(spec_type.kind, name)  # a checkpoint has it as the core's
+            return [part for part in parts if part.plugin == plugin or moved and part.plugin == moved.plugin]
+        return [part for part in parts if part.plugin in BUILTIN] or parts
 
     def _unknown(self, spec_type: type[Spec], name: str) -> str:
         if moved := home(spec_type.kind, name):
@@ -205,23 +219,49 @@ class Registry:
         names = self._parts.get(spec_type, {})
         known = [part.qualified_name for part in self.all(spec_type)] if plugin else list(names)
         message = f"no {spec_type.kind} is called {name!r}{nearest(name, known)}"
+        message += elsewhere(spec_type, plain, [record.distribution for record in self.plugins])
         if spec_type is FlowLayer and plain in _LEFT_OUT:
             message += f" ({_LEFT_OUT[plain]})"
-        faulty = [record for record in self.plugins if record.state != "ok" and plugin in ("", record.name)]
-        if faulty:
-            message += "; not available: " + "; ".join(str(record) for record in faulty)
-        return message
+        return message + self.not_available(plugin)
+
+    def not_available(self, plugin: str = "") -> str:
+        """The plugins that are not "ok", as the end of a sentence; "" if there are none.
+
+        Args:
+            plugin: the name of one of them, or of its distribution; all by default.
+        """
+        wanted = canonical(plugin)
+        faulty = [
+            str(record)
+            for record in self.plugins
+            if record.state != "ok" and wanted in ("", canonical(record.name), canonical(record.distribution))
+        ]
+        return "; not available: " + "; ".join(faulty) if faulty else ""
 
     def _with_clashes(self, record: PluginRecord) -> PluginRecord:
+        """The record with its names that are hidden, or that it shares with other plugins."""
         clashes = [
-            f"the {spec_type.kind} {name!r} is also offered by"
-            f" {', '.join(repr(part.plugin) for part in parts if part.plugin != record.name)}:"
-            f" write '{record.name}/{name}'"
-            for spec_type, names in self._parts.items()
-            for name, parts in names.items()
-            if len(parts) > 1 and record.name in [part.plugin for part in parts]
+            _clash(own, parts)
+            for names in self._parts.values()
+            for parts in names.values()
+            for own in parts
+            if len(parts) > 1 and own.plugin == record.name and record.name not in BUILTIN
         ]
         return replace(record, reason="; ".join(clashes)) if clashes and record.state == "ok" else record
+
+
+def _clash(own: Registered, parts: Sequence[Registered]) -> str:
+    """What a plugin's author has to know of another part of its name."""
+    others = [part.plugin for part in parts if part.plugin != own.plugin]
+    which, advice = f"the {own.spec.kind} {own.name!r}", f"write {own.qualified_name!r}"
+    if core := [plugin for plugin in others if plugin in BUILTIN]:
+        return f"{which} is hidden by {core[0]!r}, whose name this is: {advice}"
+    return f"{which} is also offered by {', '.join(map(repr, others))}: {advice}"
+
+
+def _spec_type(spec: Spec) -> type[Spec]:
+    """The type of a spec, also of one that a plugin has derived."""
+    return next((spec_type for spec_type in SPEC_TYPES if isinstance(spec, spec_type)), type(spec))
 
 
 def registry() -> Registry:

@@ -120,8 +120,64 @@ class Metric(Spec):
 
 
 @dataclass(frozen=True)
+class Optimizer(Spec):
+    """A class that moves parameters, called with a `tzk_core.training.optimizers.Trained`: `optimizer = NAME`."""
+
+    kind: ClassVar[str] = "optimizer"
+    hook: ClassVar[str] = "tzk_optimizers"
+
+
+@dataclass(frozen=True)
+class Schedule(Spec):
+    """A function of the number of steps that returns the rate's share by step: `[training] schedule = NAME`."""
+
+    kind: ClassVar[str] = "schedule"
+    hook: ClassVar[str] = "tzk_schedules"
+
+
+@dataclass(frozen=True)
+class Base(Spec):
+    """A `tzk_core.distributions.base.Reparametrised`, the density of the shared flow's latent: `[flow] base = NAME`."""
+
+    kind: ClassVar[str] = "base distribution"
+    hook: ClassVar[str] = "tzk_bases"
+
+
+@dataclass(frozen=True)
+class ObjectiveTerm(Spec):
+    """A class whose objects take a `tzk_core.objective.extra.TermBatch`: `[[objective.terms]] type = NAME`."""
+
+    kind: ClassVar[str] = "objective term"
+    hook: ClassVar[str] = "tzk_objective_terms"
+
+
+@dataclass(frozen=True)
+class Sampler(Spec):
+    """A class whose objects are `tzk_core.model.samplers.Sampler`s: `tzk sample --sampler NAME`."""
+
+    kind: ClassVar[str] = "sampler"
+    hook: ClassVar[str] = "tzk_samplers"
+
+
+@dataclass(frozen=True)
+class Observer(Spec):
+    """A `tzk_core.training.observers.Observer`: `[[observers]] type = NAME`."""
+
+    kind: ClassVar[str] = "observer"
+    hook: ClassVar[str] = "tzk_observers"
+
+
+@dataclass(frozen=True)
+class Picture(Spec):
+    """A function `(subject: tzk_core.report.subject.Subject, folder: Path)`: `[pictures] draw = [NAME]`."""
+
+    kind: ClassVar[str] = "picture"
+    hook: ClassVar[str] = "tzk_pictures"
+
+
+@dataclass(frozen=True)
 class Report(Spec):
-    """A function `(folder, experiment)` that writes a file about a finished run; `tzk run` and `tzk add` call it last.
+    """A function `(folder, experiment)` that writes a file about a finished run, which `tzk run` and `tzk add` call last.
 
     folder: `Path` of the run, complete. experiment: the `Experiment` at hand, or None. It returns the file's `Path`.
     """
@@ -138,5 +194,12 @@ SPEC_TYPES: tuple[type[Spec], ...] = (
     Command,
     Implementation,
     Metric,
+    Optimizer,
+    Schedule,
+    Base,
+    ObjectiveTerm,
+    Sampler,
+    Observer,
+    Picture,
     Report,
 )

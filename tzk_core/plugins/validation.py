@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ GROUP = "tzk.v1"
 """The group of entry points, with the version of the hook interface, known before any import."""
 
 HOOKS: tuple[str, ...] = tuple(spec_type.hook for spec_type in SPEC_TYPES)
+
+
+MOST_PARTS = 1000
+"""Of one hook of one plugin; more come from a generator that never ends."""
 
 
 class FaultyPlugin(Exception):
@@ -77,7 +82,9 @@ def _call(manager: pluggy.PluginManager, spec_type: type[Spec]) -> tuple[Spec, .
         raise FaultyPlugin(f"{expected}; got None")
     if isinstance(results[0], str | Mapping | Spec) or not isinstance(results[0], Iterable):
         raise FaultyPlugin(f"{expected}; got {_shown(results[0])}")
-    specs = tuple(results[0])
+    specs = tuple(itertools.islice(results[0], MOST_PARTS + 1))
+    if len(specs) > MOST_PARTS:
+        raise FaultyPlugin(f"{expected} of at most {MOST_PARTS:,}; it goes on beyond that")
     names = set()
     for spec in specs:
         if not isinstance(spec, spec_type):

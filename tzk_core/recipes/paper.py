@@ -1,4 +1,4 @@
-"""The paper's shared flow: steps of tiled convolution, element-wise affine map and SymLog (Section 3, Fig. 2)."""
+"""The paper's shared flow: tiled convolutions, element-wise affine maps and SymLog (Section 3, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.errors import TzkError
+from tzk_core.recipes.entrance import entrance, gains_domain
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound_inverse
 from tzk_core.transforms.composite import Composite
-from tzk_core.transforms.logit import Logit
 from tzk_core.transforms.reshape import Rearrangement
 from tzk_core.transforms.squeeze import Squeeze, Unsqueeze
 from tzk_core.transforms.symlog import SymLog
@@ -29,26 +29,31 @@ def paper(
     alpha: float = 1e-6,
     initialisation: str = "identity",
     knee: float = 1.0,
+    domain: str | list[str] = "auto",
 ) -> Transform:
-    """Logit, then `steps` flow steps, each step of every other tiling, then an affine map onto the base.
+    """Logit, then `steps` flow steps of alternating tilings, then an affine map onto the base.
 
     The paper takes 10 steps and 16×16 tiles on 32×32 images, the logit of Real NVP (alpha = 0.05) and the plain SymLog
     (knee = 0). `initialisation` is that of the tiled convolutions, "identity" or "orthogonal"; `knee` that of `SymLog`.
+    Where the `domain` is not that of grey levels, `Standardise` takes the place of the logit.
     """
     _check(shape, steps, tile)
-    return Composite([Logit(shape, alpha), *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
+    first = entrance(shape, domain, alpha)
+    return Composite([first, *_steps(shape, steps, tile, initialisation=initialisation, knee=knee)])
 
 
 upgrade_arguments = SymLog.upgrade_arguments  # what the recipe gained is the knee of its SymLogs
-paper.state_version = 2  # type: ignore[attr-defined]
 paper.upgrade = SymLog.upgrade  # type: ignore[attr-defined]
 paper.upgrade_arguments = upgrade_arguments  # type: ignore[attr-defined]
+gains_domain(paper, 3)
 
 
 def flow_steps(shape: tuple[int, ...], steps: int, tile: int, *, gain: float = 0.03, knee: float = 1.0) -> Composite:
-    """`steps` flow steps that start close to the identity: SymLog is linear for small values, so the first affine map
-    scales by `gain` and the last back. At 0.03 four steps cost a standard Gaussian 0.003 nats a dimension, at 1 it is
-    0.35; `tests/recipes/test_recipes.py` measures both."""
+    """`steps` flow steps that start close to the identity.
+
+    SymLog is linear for small values, so the first affine map scales by `gain` and the last back. At 0.03 four steps
+    cost a standard Gaussian 0.003 nats a dimension, at 1 it is 0.35; `tests/recipes/test_recipes.py` measures both.
+    """
     _check(shape, steps, tile)
     parts = _steps(shape, steps, tile, initialisation="identity", knee=knee)
     affine = [part for part in parts if isinstance(part, Affine)]
@@ -65,11 +70,11 @@ def flow_steps(shape: tuple[int, ...], steps: int, tile: int, *, gain: float = 0
 
 @torch.no_grad()
 def start_steps(transform: Composite, z: Tensor) -> None:
-    """Starts fresh `flow_steps` from latents z, (n, *shape), in closed form, layer after layer.
+    """Start fresh `flow_steps` from latents z, (n, *shape), in closed form, layer after layer.
 
-    Matrices whiten their tiles, element-wise maps standardise to the deviation that the first of them has for a
-    standard Gaussian, the last to 1. As SymLog is close to linear there, what comes out is close to the Gaussian that
-    fits z best among those that tiles of a shared covariance can make, in turn; training starts from it.
+    Matrices whiten their tiles. Element-wise maps standardise to the deviation that the first of them has for a
+    standard Gaussian, the last to 1. SymLog is close to linear there. What comes out is therefore close to the Gaussian
+    that fits z best among those that tiles of a shared covariance can make, in turn. Training starts from it.
     """
     affine = [part for part in transform._transforms if isinstance(part, Affine)]
     gain = float(affine[0].log_scale.mean().exp())
@@ -82,8 +87,10 @@ def start_steps(transform: Composite, z: Tensor) -> None:
 
 
 def _steps(shape: tuple[int, ...], steps: int, tile: int, *, initialisation: str, knee: float) -> list[Transform]:
-    """On images every second step sees every second pixel: tiles of neighbours and tiles of strided pixels take turns,
-    so that information reaches all dimensions. A vector is one tile of all its dimensions.
+    """The layers of `steps` flow steps on images or vectors.
+
+    On images every second step sees every second pixel. Tiles of neighbours and tiles of strided pixels take turns, so
+    that information reaches all dimensions. A vector is one tile of all its dimensions.
 
     A step works on the image squeezed, so that a tile is a channel; between two steps goes one rearrangement.
     """
@@ -108,8 +115,10 @@ def _steps(shape: tuple[int, ...], steps: int, tile: int, *, initialisation: str
 
 
 def _check(shape: tuple[int, ...], steps: int, tile: int) -> None:
-    """Raises `TzkError`, naming the argument, unless there are steps to take and tiles of this side cut the image, and
-    where there are several steps every second pixel of it."""
+    """Raise `TzkError`, naming the argument, unless there are steps and tiles cut the image.
+
+    Where there are several steps, tiles also have to cut every second pixel of it.
+    """
     if not 1 <= steps <= MOST_STEPS:
         raise TzkError(f"steps = {steps}: a flow has at least one step, and at most {MOST_STEPS} are expected")
     if len(shape) != 3:
@@ -127,7 +136,10 @@ def _check(shape: tuple[int, ...], steps: int, tile: int) -> None:
 
 
 def _squeeze(shape: tuple[int, ...], tile: int, *, strided: bool) -> Squeeze | None:
-    """What brings an image to where a step works; None if it is there already, or cannot be cut into such tiles."""
+    """The rearrangement of an image that a step works on.
+
+    None if it is arranged so already, or cannot be cut into such tiles.
+    """
     if strided:
         return Squeeze(shape)
     _, height, width = shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tzk_core.report import figure
+from tzk_core.training.metrics import read_rows
 
 FAMILY = 4
 """From this many names that differ in their last part only (digit-0 ... digit-9), one line is the mean of all."""
@@ -60,7 +60,7 @@ def draw(metrics_csv: Path, png: Path) -> None:
     rows; the raw values stay behind them, faintly.
 
     Raises:
-        ValueError: if the file has no column `step`.
+        TzkError: if it is no metrics.csv, or damaged.
     """
     columns = _read(metrics_csv)
     panels = [panel._replace(lines=_logged(panel.lines)) for panel in _panels(columns)]
@@ -106,20 +106,16 @@ def _panels(columns: Mapping[str, np.ndarray]) -> list[Panel]:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Columns by name, in order of step; of a step logged twice, the last row."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or ()
-        if "step" not in names:
-            raise ValueError(f"expected a column 'step' in {path}; got {', '.join(names) or 'none'}")
-        rows = {_number(row["step"]): row for row in reader}
-    steps = sorted(step for step in rows if np.isfinite(step))
-    return {name: np.array([_number(rows[step].get(name)) for step in steps]) for name in names}
+    names, rows, _ = read_rows(path)
+    of_step = {int(row[0]): row for row in rows}
+    columns = zip(*(of_step[step] for step in sorted(of_step)), strict=True) if rows else ([] for _ in names)
+    return {name: np.array([_number(text) for text in column]) for name, column in zip(names, columns, strict=True)}
 
 
-def _number(text: str | None) -> float:
+def _number(text: str) -> float:
     try:
         value = float(text or "nan")
-    except ValueError:  # a row that was cut off while being written
+    except ValueError:
         return float("nan")
     return value if np.isfinite(value) else float("nan")
 

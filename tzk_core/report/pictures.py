@@ -1,26 +1,27 @@
-"""Pictures of a run: samples, reconstructions through C, the plane of C, and training curves."""
+"""The pictures of a run: every registered one that its config names, and their list in samples/pictures.json."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from functools import partial
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from tzk_core.errors import Note, TzkError
+from tzk_core.plugins import Picture, Registered, registry
+from tzk_core.protection import protected, worded
+from tzk_core.report import curves, images, planar, tabular, views
+from tzk_core.report.subject import Drawn, Subject
+from tzk_core.storage import atomic
+from tzk_core.strict_json import json_text
+from tzk_core.version import CORE_PLUGIN
 
-from tzk_core.report import curves, grid, scatter, views
-
-MEMBERS = 20
-"""The most knowledge types of a group that are shown, from its first on."""
+INDEX = "pictures.json"
 
 
-def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
-    """Write all pictures of a finished run to `folder`/samples.
-
-    Images become grids, and two-dimensional data scatter plots. Data of any other shape have training curves only. All
-    samples use the config's seed, so that the same model gives the same pictures.
+def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> list[Drawn]:
+    """Write the pictures of a finished run to `folder`/samples, and their list beside them.
 
     Args:
         folder: of the run, with its metrics.csv.
@@ -28,140 +29,95 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
     """
     samples = folder / "samples"
     samples.mkdir(parents=True, exist_ok=True)
-    shape = tuple(experiment.model.shape)
-    if len(shape) == 3 and shape[0] in (1, 3):
-        _draw_images(experiment, samples, results)
-    elif shape == (2,):
-        _draw_planar(experiment, samples)
-    if (folder / "metrics.csv").exists():
-        curves.draw(folder / "metrics.csv", samples / "training-curves.png")
+    log = folder / "metrics.csv"
+    subject = Subject(experiment, results, log if log.exists() else None)
+    parts = [registry().find(Picture, name) for name in experiment.config.pictures.draw]
+    listed = [(part, drawn) for part in parts for drawn in _drawn(part, subject, samples)]
+    index = [{"picture": part.qualified_name, **vars(drawn)} for part, drawn in listed]
+    atomic.write(samples / INDEX, json_text(index) + "\n")
+    return [drawn for _, drawn in listed]
 
 
-def _draw_images(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> None:
-    model = experiment.model
-    sample, caption = _sampler(experiment)
-    across = max(4, min(10, 640 // max(model.shape)))  # fewer where images are large
-    many = max(4, min(16, 1024 // max(model.shape)))
-    _, tests = views.observations_to_show(experiment, 4 * across)
-
-    grid.save(sample(across * across), folder / "samples-prior.png", across, caption=caption)
-    for name in singles(experiment):
-        samples = sample(across * across, name)
-        grid.save(samples, folder / f"samples-{file_name(name)}.png", across, caption=caption)
-        if name in tests:
-            path = folder / f"reconstructions-{file_name(name)}.png"
-            _save_pairs(model, {name: tests[name]}, path, across=across)
-        _save_plane(experiment, name, folder / f"plane-of-C-{file_name(name)}.png", side=across)
-
-    for group, members in experiment.groups.items():
-        shown = list(members[:MEMBERS])
-        samples = torch.cat([sample(across, name) for name in shown])
-        bits = {name: views.bits_per_dim(results, name) for name in shown}
-        labels = [name if bits[name] is None else f"{name}\n{bits[name]:.2f} bits/dim" for name in shown]
-        path = folder / f"samples-{file_name(group)}.png"
-        grid.save(samples, path, across, row_labels=labels, caption=caption)
-        pairs = {name: tests[name][:across] for name in shown if name in tests}
-        if pairs:
-            _save_pairs(model, pairs, folder / f"reconstructions-{file_name(group)}.png", across=across)
-        last = members[-1]  # among the digits it is 9, as in the paper (Fig. 4)
-        large = sample(many * many, last)
-        grid.save(large, folder / f"samples-{file_name(last)}-large.png", many, caption=caption)
-        _save_plane(experiment, last, folder / f"plane-of-C-{file_name(last)}.png", side=across)
+def pictures_in(folder: Path) -> list[Drawn]:
+    """The pictures of a run folder, as its index lists them; none if it has no index, or a damaged one."""
+    try:
+        listed = json.loads((folder / "samples" / INDEX).read_text(encoding="utf-8"))
+        return [Drawn(entry["file"], entry["caption"], entry["alt"]) for entry in listed]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return []
 
 
-def _sampler(experiment: views.Experiment) -> tuple[Callable[..., torch.Tensor], str]:
-    """The model's `sample` at the config's seed and temperature, and a caption.
+def _drawn(part: Registered, subject: Subject, folder: Path) -> list[Drawn]:
+    """What a part draws. Of a plugin's, what goes wrong is reported."""
+    if part.plugin == CORE_PLUGIN:
+        return list(part.load()(subject, folder))
+    try:
+        with protected():
+            return list(checked(part.load()(subject, folder), folder))
+    except Exception as error:
+        who = f"picture {part.name!r} of plugin {part.plugin!r} ({part.distribution} {part.version})"
+        warnings.warn(f"the {who} is left out: {worded(error)}", Note, stacklevel=2)
+        return []
 
-    The caption is empty at temperature 1.
+
+def checked(drawings: Iterable[Drawn], folder: Path) -> Iterator[Drawn]:
+    """The drawings of a part.
+
+    Raises:
+        TzkError: for what is no `Drawn`, a file that is not in `folder`, and a missing caption or alternative text.
     """
-    temperature = experiment.config.pictures.temperature
-    sample = partial(experiment.model.sample, seed=experiment.config.seed, temperature=temperature)
-    return sample, "" if temperature == 1 else f"samples at temperature {temperature:g}"
+    for drawn in drawings:
+        if not isinstance(drawn, Drawn):
+            raise TzkError(f"expected tzk_core.report.subject.Drawn; got {drawn!r}")
+        if not isinstance(drawn.file, str) or Path(drawn.file).name != drawn.file:
+            raise TzkError(f"expected the name of a file in samples/; got {drawn.file!r}")
+        if not (folder / drawn.file).is_file():
+            raise TzkError(f"it should have written {drawn.file!r} to samples/; there is no such file")
+        for key in ("caption", "alt"):
+            text = getattr(drawn, key)
+            if not isinstance(text, str) or not text.strip() or "\n" in text:
+                raise TzkError(f"{drawn.file}: {key} should be a line of text; got {text!r}")
+        yield drawn
 
 
-def _titled(name: str, caption: str) -> str:
-    return f"{name}, {caption.removeprefix('samples ')}" if caption else name
+def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """Samples of the prior and of knowledge: grids of images, points in the plane, or columns of vectors."""
+    if subject.images:
+        yield from images.samples(subject, folder)
+    elif subject.planar:
+        yield from planar.samples(subject, folder)
+    elif subject.vectors:
+        yield from tabular.samples(subject, folder)
 
 
-def _save_pairs(model: Any, tests: Mapping[str, torch.Tensor], path: Path, *, across: int) -> None:
-    """Save rows of test images, each above its reconstruction through C, by knowledge type."""
-    rows, labels = [], []
-    for name, T in tests.items():
-        through = views.through_characteristics(model, name, T).to(T)
-        for first in range(0, len(T), across):
-            for row in (T[first : first + across], through[first : first + across]):
-                blank = row.new_ones(across - len(row), *row.shape[1:])
-                rows.append(torch.cat([row, blank]))
-            labels += [f"{name}, test", "through C"]
-    grid.save(torch.cat(rows), path, across, row_labels=labels, rows_together=2)
+def densities(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """The density of observations with one or two dimensions."""
+    if subject.vectors and subject.model.shape[0] <= 2:
+        yield from tabular.density(subject, folder)
 
 
-def _save_plane(experiment: views.Experiment, name: str, path: Path, *, side: int) -> None:
-    """Save the plane of C at even quantiles of its prior.
-
-    Only C in R² has one. C1 is to the right, C2 upwards. Observed characteristics have their names.
-    """
-    model = experiment.model
-    if model.knowledge[name].characteristics != 2:
-        return
-    quantiles = (torch.arange(side) + 0.5) / side
-    second, first = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
-    images = views.at_quantiles(model, name, torch.stack([first, second], -1).reshape(-1, 2))
-    labels = [f"{100 * quantile:.3g} %" for quantile in quantiles.tolist()]
-    across, upwards = views.characteristic_names(experiment, name)
-    rows, columns = [f"{upwards} at {text}" for text in labels[::-1]], [f"{across} at\n{text}" for text in labels]
-    grid.save(images, path, side, row_labels=rows, column_labels=columns)
+def reconstructions(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """Test data beside their reconstructions through C, by knowledge type."""
+    if subject.images:
+        yield from images.reconstructions(subject, folder)
+    elif subject.planar:
+        yield from planar.reconstructions(subject, folder)
 
 
-def _draw_planar(experiment: views.Experiment, folder: Path) -> None:
-    sample, caption = _sampler(experiment)
-    datasets, tests = views.observations_to_show(experiment, 2000)
-    prior = {"": sample(sum(map(len, datasets.values())))}
-    scatter.beside(datasets, prior, folder / "samples-prior.png", title=_titled("prior", caption))
-    for name in singles(experiment):
-        samples = {name: sample(2000, name)}
-        observed = {name: tests[name]} if name in tests else datasets
-        path = folder / f"samples-{file_name(name)}.png"
-        scatter.beside(observed, samples, path, title=_titled(name, caption))
-        _draw_planar_plane(experiment, name, tests=tests, folder=folder)
-    for group, members in experiment.groups.items():
-        shown = list(members[:MEMBERS])
-        samples = {name: sample(500, name) for name in shown}
-        observed = {name: tests[name][:500] for name in shown if name in tests} or datasets
-        path = folder / f"samples-{file_name(group)}.png"
-        scatter.beside(observed, samples, path, title=_titled(file_name(group), caption))
-        _draw_planar_plane(experiment, members[-1], tests=tests, folder=folder)
+def planes(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """The plane of C, of knowledge types with two characteristics."""
+    if subject.images:
+        yield from images.planes(subject, folder)
+    elif subject.planar:
+        yield from planar.planes(subject, folder)
 
 
-def _draw_planar_plane(
-    experiment: views.Experiment, name: str, *, tests: Mapping[str, torch.Tensor], folder: Path
-) -> None:
-    """Draw where C takes test points, and for C in R² its plane."""
-    model = experiment.model
-    if name in tests:
-        T = tests[name][:300]
-        through = views.through_characteristics(model, name, T)
-        path = folder / f"reconstructions-{file_name(name)}.png"
-        scatter.moved(T, through, path, title=f"{name}, through C")
-    if model.knowledge[name].characteristics == 2:
-        fine, coarse = torch.linspace(0.02, 0.98, 97), torch.linspace(0.05, 0.95, 13)
-        fixed, swept = (part.reshape(-1) for part in torch.meshgrid(coarse, fine, indexing="ij"))
-        lines = [
-            views.at_quantiles(model, name, torch.stack(pair, -1)).reshape(len(coarse), len(fine), 2)
-            for pair in ((swept, fixed), (fixed, swept))
-        ]
-        path = folder / f"plane-of-C-{file_name(name)}.png"
-        names = views.characteristic_names(experiment, name)
-        scatter.net(lines[0], lines[1], path, title=f"{name}, the plane of C", names=names)
-
-
-def singles(experiment: views.Experiment) -> list[str]:
-    """Knowledge types with their own pictures: those of data sets, then others in no group."""
-    grouped = {name for members in experiment.groups.values() for name in members}
-    others = [name for name in experiment.knowledge_names if name not in grouped]
-    return list(dict.fromkeys([*experiment.dataset_knowledge.values(), *others]))
-
-
-def file_name(knowledge: str) -> str:
-    """Part of a file name for a knowledge type or a group: `digit-all` for `digit-{label}`."""
-    return re.sub(r"[^\w.+-]+", "-", re.sub(r"\{[^}]*\}", "all", knowledge)).strip("-.") or "knowledge"
+def curves_over_steps(subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """Likelihood, inconsistency and multipliers over the steps of training, from metrics.csv."""
+    if subject.log is not None:
+        curves.draw(subject.log, folder / "training-curves.png")
+        yield Drawn(
+            "training-curves.png",
+            "training: bits per dim, inconsistency, multipliers and the weight of the prior over steps",
+            "Line charts over the steps of training, one for each of the quantities in the caption that was logged.",
+        )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from tzk_core.report.subject import Drawn
 
 ROW_TYPES = ("prior", "knowledge", "mixture", "baseline", "published")
 """The order of likelihood rows of one data set; other types, such as a plugin's, come after these."""
@@ -21,6 +25,12 @@ this model; published ones are quoted in the unit of their source.
 Grey levels are dequantised: *one draw* is the density of one noisy image, which bounds what its grey levels cost from
 above in the mean, and *dequantisations* the mean density of several, a tighter bound. Of a row of kind *knowledge* the
 knowledge is given, of a mean over labels each image's own; in a *mixture*, and in "class summed out", it is not."""
+
+REAL_NOTES = """\
+log p is the mean of log p(T) in nats, in the unit of the data: higher is better, and another unit of a column moves it
+by a constant. ± is its standard error. bits/dim is -log2 p(T) over all dimensions, of a density: it may be negative.
+Rows of kind *baseline* and *published* are no results of this model. Of a row of kind *knowledge* the knowledge is
+given, of a mean over labels each sample's own; in a *mixture*, and in "class summed out", it is not."""
 
 GAIN_NOTES = """\
 "Gain" is by how many bits/dim less than the prior's a row is on the same images, ± the standard error of that paired
@@ -39,7 +49,7 @@ flow fits. The last column is the accuracy of p(κ given T)."""
 METRIC_NOTES = "↑: higher is better; ↓: lower is."
 
 
-def markdown(results: Mapping[str, Any], command: str) -> str:
+def markdown(results: Mapping[str, Any], command: str, pictures: Sequence[Drawn] = ()) -> str:
     """Render results.json (format 1) as the text of results.md.
 
     Parts that are missing or empty are left out. Without `gap_nats` of a knowledge type, the gap is that of its
@@ -50,25 +60,48 @@ def markdown(results: Mapping[str, Any], command: str) -> str:
             optional: `gap_nats`, the prior's -log p(T) less the conditional's on the same images, and `presence_prior`,
             p(κ=1).
         command: that made the run.
+        pictures: in samples/, by the index there.
     """
     rows = list(results.get("rows", ()))
-    parts = ["# Results", NOTES] if rows else ["# Results"]
+    parts = ["# Results", *_notes(rows)]
     if _any(rows, "gain_bits_per_dim"):
-        parts.append(GAIN_NOTES)
+        parts.append(_worded(GAIN_NOTES, rows))
     if notes := results.get("notes"):
         parts.append("\n".join(f"- {_escape(note)}" for note in notes))
     for (dataset, split), group in _by_dataset(rows).items():
         heading = f"## Likelihood on {_escape(dataset)}" + (f" ({_escape(split)})" if split else "")
         parts += [heading, _likelihood(group)]
     if knowledge := results.get("knowledge"):
-        parts += ["## Knowledge", KNOWLEDGE_NOTES, _knowledge(knowledge, rows)]
+        parts += ["## Knowledge", _worded(KNOWLEDGE_NOTES, rows), _knowledge(knowledge, rows)]
     if classification := results.get("classification"):
         parts += ["## Classification", _records(classification)]
     parts += _metrics(results.get("metrics", ()))
     if invertibility := results.get("invertibility"):
         parts += ["## Invertibility", "\n".join(_bullets(invertibility))]
+    if pictures:
+        links = [
+            f"- [{picture.file}](samples/{quote(picture.file)}): {_escape(picture.caption)}" for picture in pictures
+        ]
+        parts += ["## Pictures", "\n".join(links)]
     parts += ["## Made by", f"```sh\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the columns mean: those of real-valued data, of grey levels, or of both."""
+    real = [_real_valued(group) for group in _by_dataset(rows).values()]
+    return [*([NOTES] if not all(real) else []), *([REAL_NOTES] if any(real) else [])]
+
+
+def _worded(notes: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Notes about images, of samples where all rows are of real-valued data."""
+    own = [row for row in rows if row["kind"] != "published"]
+    return notes.replace("images", "samples") if own and all(_real_valued([row]) for row in own) else notes
+
+
+def _real_valued(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these rows are densities of real-valued data."""
+    return _any(rows, "log_prob_nats")
 
 
 def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
@@ -94,20 +127,37 @@ def _likelihood(rows: Sequence[Mapping[str, Any]]) -> str:
     columns: list[tuple[str, list[str]]] = [
         ("model", [_name(row) for row in rows]),
         ("kind", [_escape(row["kind"]) for row in rows]),
+        *(_nats(rows) if _real_valued(rows) else _bits(rows)),
+    ]
+    if _any(rows, "gain_bits_per_dim"):
+        columns.append(("gain, bits/dim", [gain(row) for row in rows]))
+    columns.append(("estimate", [_estimate(row) for row in rows]))
+    columns.append(("samples" if _real_valued(rows) else "images", [_count(row.get("count")) for row in rows]))
+    header = [title for title, _ in columns]
+    numeric = [i for i, title in enumerate(header) if title not in ("model", "kind", "estimate")]
+    return aligned(header, list(zip(*(cells for _, cells in columns), strict=True)), numeric)
+
+
+def _bits(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The columns of grey levels."""
+    columns = [
         ("bits/image", [_decimals(row.get("bits_per_image"), 1) for row in rows]),
         ("±", [_decimals(row.get("standard_error"), 1) for row in rows]),
         ("bits/dim", [_decimals(row.get("bits_per_dim"), 3) for row in rows]),
     ]
     if _any(rows, "one_draw_bits_per_dim"):
         columns.append(("one draw, bits/dim", [_decimals(row.get("one_draw_bits_per_dim"), 3) for row in rows]))
-    columns.append(("bits/pixel", [_decimals(row.get("bits_per_pixel"), 3) for row in rows]))
-    if _any(rows, "gain_bits_per_dim"):
-        columns.append(("gain, bits/dim", [gain(row) for row in rows]))
-    columns.append(("estimate", [_estimate(row) for row in rows]))
-    columns.append(("images", [_count(row.get("count")) for row in rows]))
-    header = [title for title, _ in columns]
-    numeric = [i for i, title in enumerate(header) if title not in ("model", "kind", "estimate")]
-    return aligned(header, list(zip(*(cells for _, cells in columns), strict=True)), numeric)
+    return [*columns, ("bits/pixel", [_decimals(row.get("bits_per_pixel"), 3) for row in rows])]
+
+
+def _nats(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The columns of real-valued data, nats first."""
+    errors = [row.get("standard_error") for row in rows]
+    return [
+        ("log p, nats", [_decimals(row.get("log_prob_nats"), 3) for row in rows]),
+        ("±", [_decimals(None if error is None else error * math.log(2), 3) for error in errors]),
+        ("bits/dim", [_decimals(row.get("bits_per_dim"), 3) for row in rows]),
+    ]
 
 
 def _any(rows: Sequence[Mapping[str, Any]], key: str) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+MEMBERS = 20
+"""The most knowledge types of a group that are shown, from its first on."""
+
 
 class Experiment(Protocol):
     """The part of an experiment that pictures use."""
 
-    config: Any  # .seed, .pictures.temperature, and .datasets, each with a .name
-    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode
+    config: Any  # .seed, .pictures (.temperature, .draw), and .datasets, each with a .name
+    model: Any  # .shape, .latent_shape, .knowledge, sample, encode, decode; of vectors log_prob and flow.encode
 
     @property
     def knowledge_names(self) -> Sequence[str]: ...
@@ -65,6 +69,14 @@ def _spread(values: Tensor, count: int) -> Tensor:
     return values[index]
 
 
+def column_names(experiment: Experiment) -> tuple[str, ...]:
+    """Names of the dimensions of vectors: those of a data set that has `columns`, else T1, T2, ..."""
+    named = [getattr(dataset, "columns", None) for dataset in getattr(experiment, "datasets", {}).values()]
+    count = int(experiment.model.shape[0])
+    first = next((tuple(map(str, names)) for names in named if names and len(names) == count), None)
+    return first or tuple(f"T{i + 1}" for i in range(count))
+
+
 def characteristic_names(experiment: Experiment, name: str) -> tuple[str, ...]:
     """Names of the characteristics of a knowledge type.
 
@@ -109,3 +121,8 @@ def bits_per_dim(results: Mapping[str, Any], name: str) -> float | None:
     """
     rows = [row for row in results.get("rows", ()) if row["kind"] == "knowledge" and row["name"] == name]
     return rows[0].get("bits_per_dim") if len(rows) == 1 else None
+
+
+def file_name(knowledge: str) -> str:
+    """Part of a file name for a knowledge type or a group: `digit-all` for `digit-{label}`."""
+    return re.sub(r"[^\w.+-]+", "-", re.sub(r"\{[^}]*\}", "all", knowledge)).strip("-.") or "knowledge"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tzk_core.runs.settings import addition_settings
 from tzk_core.storage.checkpoint import load_checkpoint
 from tzk_core.training.adding.growth import Report, train_addition
 from tzk_core.training.adding.negatives import Source
-from tzk_core.training.trainer import Progress
+from tzk_core.training.observers import Observer, Progress
 
 
 class AdditionRun:
@@ -66,7 +66,13 @@ class AdditionRun:
         """The new knowledge types."""
         return self.experiment.knowledge_names
 
-    def train(self, folder: Path | None = None, progress: Callable[[Progress], None] | None = None) -> Report:
+    def train(
+        self,
+        folder: Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> Report:
         """Train the new knowledge and add it to `model`; metrics.csv goes into `folder`.
 
         Whatever is raised, the model then is as it was.
@@ -81,6 +87,7 @@ class AdditionRun:
             seed=self.addition.seed,
             folder=folder,
             progress=progress,
+            observers=observers,
             exclusive=self.experiment.batches.exclusive,
             start={name: table.start for name, table in self._tables().items() if table.start},
         )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from nflows.transforms.base import Transform
+
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.config import Config
+from tzk_core.domain import AUTO
+from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.runs.data import RunData
 from tzk_core.training.initialisation import initialise
@@ -11,7 +15,8 @@ from tzk_core.training.initialisation import initialise
 
 def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
     """The model that a config describes, with `flow`, if any, as its shared flow."""
-    model = TzK(flow or _build_flow(config, data.shape))
+    model = TzK(flow or _build_flow(config, data))
+    _check_invertible(model.flow)
     for expanded in data.annotation.knowledge:
         table = expanded.table
         knowledge = build_knowledge(
@@ -19,12 +24,21 @@ def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -
             model.latent_shape,
             seed=config.seed,
             name=expanded.name,
-            characteristics=table.characteristics,
-            **table.arguments,
+            arguments={"characteristics": table.characteristics, **table.arguments},
         )
         knowledge.describe_as(implies=expanded.implies)
         model.add(expanded.name, knowledge)
     return model
+
+
+def _check_invertible(flow: SharedFlow) -> None:
+    """Raises `TzkError` for a layer without an inverse, without which no sample can be drawn after the training."""
+    for layer in flow.modules():
+        if isinstance(layer, Transform) and type(layer).inverse is Transform.inverse:
+            raise TzkError(
+                f"[flow] has a layer {type(layer).__name__}, which has no inverse: expected layers that do, since "
+                "samples and reconstructions are drawn by it"
+            )
 
 
 def start_model(model: TzK, data: RunData) -> None:
@@ -42,7 +56,9 @@ def start_model(model: TzK, data: RunData) -> None:
     )
 
 
-def _build_flow(config: Config, shape: tuple[int, ...]) -> SharedFlow:
-    flow = config.flow
-    layers = [{"type": layer.type, **layer.arguments} for layer in flow.layers] if flow.layers else None
-    return build_flow(shape, flow.recipe, layers, base=flow.base, seed=config.seed, **flow.arguments)
+def _build_flow(config: Config, data: RunData) -> SharedFlow:
+    flow, arguments = config.flow, dict(config.flow.arguments)
+    if arguments.get("domain") == AUTO:
+        arguments["domain"] = data.domain
+    layers = [{"type": layer.type, "arguments": layer.arguments} for layer in flow.layers] if flow.layers else None
+    return build_flow(data.shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=arguments)

@@ -13,11 +13,14 @@ from torch import Tensor
 from tzk_core.config import Config
 from tzk_core.data.annotation import annotate
 from tzk_core.data.dequantise import dequantise
-from tzk_core.data.held_out import held_out
+from tzk_core.data.disguised import warn_of_grey_levels
+from tzk_core.data.held_out import held_out, seen_at_all
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Samples
+from tzk_core.domain import LEVELS, REAL, Domain
 from tzk_core.errors import TzkError
+from tzk_core.objective.filling import hot_deck
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
 from tzk_core.runs.tables import datasets_of, limited
@@ -42,10 +45,25 @@ class RunData:
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         self._splits: dict[str, dict[str, Samples]] = {}
         train = self.split("train")
+        if self.levels is None:
+            for name, samples in train.items():
+                warn_of_grey_levels(samples.T, f"data set {name!r}", "T = numpy.round(255 * T).astype(numpy.uint8)")
         self._check_batch(sum(map(len, train.values())))
         whole = annotate(config.knowledge, train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
+
+    @property
+    def domain(self) -> Domain:
+        """Of all data sets (`tzk_core.domain`): grey levels, or the real line where they say no other."""
+        if self.levels is not None:
+            return LEVELS
+        domains = {name: getattr(dataset, "domain", REAL) for name, dataset in self.datasets.items()}
+        first, *others = domains.values()
+        if any(other != first for other in others):
+            listed = ", ".join(f"{name!r} {domain}" for name, domain in domains.items())
+            raise TzkError(f"data sets that are modelled together have one domain; got {listed}")
+        return first
 
     def split(self, name: str) -> dict[str, Samples]:
         """One split of every data set, read once."""
@@ -54,11 +72,20 @@ class RunData:
         return self._splits[name]
 
     def limited(self, dataset: str, split: str, limit: int | None) -> Samples:
-        """At most `limit` samples of a split, chosen by seed.
+        """At most `limit` samples of a split whose T is whole, chosen by seed.
 
-        Raises `TzkError` if the split is empty.
+        Raises `TzkError` if the split has none.
         """
-        return limited(self.split(split)[dataset], dataset, split, limit=limit, seed=self.config.seed)
+        samples = self.split(split)[dataset]
+        if lacking := self.lacking(dataset, split):
+            if lacking == len(samples):
+                raise TzkError(f"every sample of the {split} split of {dataset!r} lacks values of T: none is evaluated")
+            samples = samples.take(torch.nonzero(~samples.T.flatten(1).isnan().any(1)).squeeze(1))
+        return limited(samples, dataset, split, limit=limit, seed=self.config.seed)
+
+    def lacking(self, dataset: str, split: str) -> int:
+        """How many samples of a split have missing values in T, of which no table is made."""
+        return int(self.split(split)[dataset].T.flatten(1).isnan().any(1).sum())
 
     @property
     def characteristics(self) -> dict[str, Tensor]:
@@ -108,8 +135,10 @@ class RunData:
         for dataset, samples in self.split("train").items():
             source = stream(self.config.seed, "initialisation", dataset)
             count = min(len(samples), math.ceil(float(self.batches.weights[dataset]) * size))
-            rows = torch.randperm(len(samples), generator=source)[:count]
-            parts.append(dequantise(samples.T[rows], source, self.levels))
+            order = torch.randperm(len(samples), generator=source)
+            rows = order[seen_at_all(samples.T)[order]][:count]
+            T = dequantise(samples.T[rows], source, self.levels)
+            parts.append(hot_deck(T, source) if T.isnan().any() else T)
             presence.append(self.annotation.presence[dataset][rows])
         columns = torch.cat(presence).unbind(1)
         return torch.cat(parts), dict(zip(self.annotation.names, columns, strict=True))

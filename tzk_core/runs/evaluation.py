@@ -22,10 +22,13 @@ from tzk_core.runs.data import RunData
 
 
 class RunEvaluation:
-    """A model on the data of a config, evaluated as the config says."""
+    """A model on the data of a config, evaluated as the config says.
 
-    def __init__(self, config: Config, data: RunData, model: TzK) -> None:
-        self.config, self.data, self.model = config, data, model
+    notes: what results have to say of the config.
+    """
+
+    def __init__(self, config: Config, data: RunData, model: TzK, *, notes: Sequence[str] = ()) -> None:
+        self.config, self.data, self.model, self.notes = config, data, model, tuple(notes)
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ class RunEvaluation:
             seed=self.config.seed,
         )
         labels, objective = self._labels(split, limit), self.config.objective
-        notes = self._differences()
+        notes = [*self.notes, *self._differences(), *self._lacking(split)]
         if step is not None and last_step not in (None, step):
             notes.append(f"The model is that of step {step:,} of {last_step:,}, the best by validation.")
         notes += [*without, *without_means]
@@ -132,6 +135,16 @@ class RunEvaluation:
         """Members of partitions and means, by title. Raises `TzkError` for an unmatched glob."""
         evaluation, names = self.config.evaluation, self.data.annotation.names
         return matched(evaluation.partitions, names), matched(evaluation.means, names)
+
+    def _lacking(self, split: str) -> list[str]:
+        """A note for every data set some of whose samples are left out of the tables."""
+        counts = {name: self.data.lacking(name, split) for name in self.data.datasets}
+        return [
+            f"{count:,} of the {len(self.data.split(split)[name]):,} samples of {name!r} lack values of T and are left "
+            "out of these tables; `TzK.marginal` estimates their log p."
+            for name, count in counts.items()
+            if count
+        ]
 
     def _complete(self, wholes: Mapping[str, Sequence[str]], what: str) -> tuple[dict[str, list[str]], list[str]]:
         """The partitions or means that are complete in the model; notes for the others.

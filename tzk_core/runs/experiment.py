@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +16,7 @@ from tzk_core.data.annotation import Annotation
 from tzk_core.data.hiding import Kept
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
-from tzk_core.model import SharedFlow
+from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
 from tzk_core.plugins import registry
 from tzk_core.runs.building import build_model, start_model
@@ -27,8 +27,9 @@ from tzk_core.runs.tables import chosen_device
 from tzk_core.storage.checkpoint import model_of
 from tzk_core.storage.places import LAST, checkpoint_in, step_of
 from tzk_core.storage.stored import read_stored
+from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.state import multipliers_in
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
 
@@ -38,20 +39,35 @@ class Experiment:
     Args:
         flow: takes the place of the shared flow that the config describes, as for knowledge added to a trained model.
         known: knowledge types that exist elsewhere and may be implied.
+        trained: the folder of a run whose model is taken, in place of a new one.
+        notes: what results have to say of how the config came about.
 
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
 
-    def __init__(self, config: Config, flow: SharedFlow | None = None, known: Collection[str] = ()) -> None:
-        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        flow: SharedFlow | None = None,
+        known: Collection[str] = (),
+        *,
+        trained: Path | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.config, self.notes = config, tuple(notes)
         self.device = chosen_device(config.device)
-        self.data = RunData(config, known)
-        self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
         self.multipliers: dict[str, float] = {}
         self.step: int | None = None  # of what the model is, once trained or loaded,
         self.last_step: int | None = None  # and how many were trained in all
         self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
+        self.model: TzK
+        if trained is None:
+            registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+            self.data = RunData(config, known)
+            self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
+        else:
+            self.data = RunData(config, known)
+            self.load(trained)
 
     @property
     def datasets(self) -> dict[str, Dataset]:
@@ -88,7 +104,7 @@ class Experiment:
     @property
     def evaluation(self) -> RunEvaluation:
         """The model as it is now on the data."""
-        return RunEvaluation(self.config, self.data, self.model)
+        return RunEvaluation(self.config, self.data, self.model, notes=self.notes)
 
     @property
     def knowledge_names(self) -> tuple[str, ...]:
@@ -137,6 +153,7 @@ class Experiment:
             "device": str(self.device),
             "parameters": {"flow": _count(self.model.flow)}
             | {name: _count(knowledge) for name, knowledge in self.model.named_knowledge()},
+            "observations": {"shape": list(self.shape), "levels": self.levels},
             "data": {name: {split: len(splits[split][name]) for split in splits} for name in self.datasets},
             "kept": {table: asdict(kept) for table, kept in self.kept.items()},
             "steps": self.config.training.steps,
@@ -153,11 +170,19 @@ class Experiment:
         """
         return self.evaluation.evaluable(split)
 
-    def train(self, folder: Path, *, resume: bool = False, progress: Callable[[Progress], None] | None = None) -> None:
+    def train(
+        self,
+        folder: Path,
+        *,
+        resume: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         """Train to the end, leaving metrics.csv and checkpoint/ in `folder`.
 
-        `resume` goes on from the checkpoint there. With validation data best/ is there too, and the model is then that
-        one. On KeyboardInterrupt a checkpoint is written and the exception goes on.
+        `progress` and `observers` are those of `Trainer.run`. `resume` goes on from the checkpoint there. With
+        validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is written
+        and the exception goes on.
         """
         trainer = Trainer(
             self.model,
@@ -172,7 +197,7 @@ class Experiment:
         else:
             start_model(self.model, self.data)
         try:
-            trainer.run(folder, progress)
+            trainer.run(folder, progress, observers=observers)
         finally:
             self.compiled = trainer.compilation
         self.last_step, self.step = trainer.step, trainer.take_best()

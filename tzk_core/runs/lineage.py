@@ -37,15 +37,15 @@ def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dic
     """The lineage without doubt: what a kill left pending either happened, as the checkpoint shows, or did not."""
     from tzk_core.storage.stored import manifest_of  # torch
 
-    kept = []
-    for each in map(dict, lineage):
-        if each.pop("pending", False):
+    certain = []
+    for entry in map(dict, lineage):
+        if entry.pop("pending", False):
             has = set(manifest_of(checkpoint_in(folder.path))["knowledge"])
-            names = set(each["knowledge"])
-            if names & has if each["action"] == "remove" else not names <= has:
+            names = set(entry["knowledge"])
+            if names & has if entry["action"] == "remove" else not names <= has:
                 continue
-        kept.append(each)
-    return kept
+        certain.append(entry)
+    return certain
 
 
 @contextmanager

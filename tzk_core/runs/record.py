@@ -72,11 +72,11 @@ def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
     timings[f"{part}_seconds"] = round(timings.get(f"{part}_seconds", 0.0) + seconds, 3)
 
 
-def record_compilation(record: dict[str, Any], found: dict[str, Any] | None) -> None:
+def record_compilation(record: dict[str, Any], compilation: dict[str, Any] | None) -> None:
     """Notes of the current session whether its steps were compiled and how long that took, or why they were not."""
-    record["sessions"][-1]["compiled"] = found
-    if found and "seconds" in found:
-        add_seconds(record, "compilation", found["seconds"])
+    record["sessions"][-1]["compiled"] = compilation
+    if compilation and "seconds" in compilation:
+        add_seconds(record, "compilation", compilation["seconds"])
 
 
 @contextmanager

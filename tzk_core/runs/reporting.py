@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tzk_core.errors import Note, TzkError
+from tzk_core.errors import Note
 from tzk_core.plugins import Report, registry
+from tzk_core.protection import protected, worded
 
 if TYPE_CHECKING:
     from tzk_core.runs.experiment import Experiment
@@ -25,12 +26,12 @@ def write_reports(folder: Path, experiment: Experiment | None = None) -> list[Pa
     files = []
     for part in registry().all(Report):
         try:
-            files.append(Path(part.load()(folder=folder, experiment=experiment)))
+            with protected():
+                files.append(Path(part.load()(folder=folder, experiment=experiment)))
         except Exception as error:  # a plugin raises what it likes
-            reason = str(error) if isinstance(error, TzkError) else f"{type(error).__name__}: {error}"
             source = f"plugin {part.plugin!r} ({part.distribution} {part.version})"
             warnings.warn(
-                f"the report {part.name!r} of {source} was not written: {reason}; the run is complete without it",
+                f"the report {part.name!r} of {source} was not written: {worded(error)}; the run is complete without it",
                 Note,
                 stacklevel=2,
             )

@@ -17,14 +17,12 @@ MAY_CHANGE = (
     ("device",),
     ("evaluation",),
     ("pictures",),
+    ("observers",),
     ("published",),
     *(("training", key) for key in ("checkpoint_every", "clip", *LONGER)),
-    *(
-        ("training", key)
-        for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate", "matrix_learning_rate")
-    ),
+    *(("training", key) for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate")),
 )
-"""Keys that may change when a run is resumed; the steps may only grow."""
+"""Keys that may change when a run is resumed; the steps may only grow. Learning rates of an optimiser may, too."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def changes(stored: Config, asked: Config, folder: Path) -> tuple[Change, ...]:
     refused = [
         f"{change}, and may only grow" if _shorter(change) else str(change)
         for change in all_changes
-        if _shorter(change) or not any(change.key[: len(free)] == free for free in MAY_CHANGE)
+        if _shorter(change) or not _may_change(change.key)
     ]
     if refused:
         raise TzkError(
@@ -76,6 +74,13 @@ def entry(step: int | None, changes: Sequence[Change], *, command: str, date: st
     """The entry in run.json of a run resumed from `step`; changes are {key: [old, new]}."""
     changed = {change.name: [change.old, change.new] for change in changes}
     return {"step": step, "changes": changed, "command": command, "date": date}
+
+
+def _may_change(key: tuple[str, ...]) -> bool:
+    of_optimizer = key[:3] == ("training", "optimizer", "arguments")
+    if of_optimizer and key[-1].endswith("learning_rate"):
+        return True
+    return any(key[: len(free)] == free for free in MAY_CHANGE)
 
 
 def _shorter(change: Change) -> bool:

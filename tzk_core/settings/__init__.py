@@ -1,11 +1,12 @@
-"""What can be set, each thing once: name, type, default, bounds and help of every key.
+"""Everything that can be set, once: name, type, default, bounds and help of every key.
 
-The TOML tables, the keywords of `fit` and `add`, `tzk describe` and `tzk schema` are all read from here and from
+The TOML tables, the keywords of `fit` and `add`, `tzk describe` and `tzk schema` are all read from here. So is
 `config.schema`, which adds the tables that a config alone has. Nothing here imports torch.
 """
 
+from tzk_core.settings.choice import PartChoice
 from tzk_core.settings.knowledge import KnowledgeTable
-from tzk_core.settings.objective import ObjectiveTable, WordingTable
+from tzk_core.settings.objective import ObjectiveTable, TermTable, WordingTable
 from tzk_core.settings.table import Keywords, PartTable, Table, own_keys
 from tzk_core.settings.training import (
     AddingTable,
@@ -22,9 +23,11 @@ __all__ = [
     "KnowledgeTable",
     "NegativesTable",
     "ObjectiveTable",
+    "PartChoice",
     "PartTable",
     "StepsTable",
     "Table",
+    "TermTable",
     "TrainingTable",
     "WholeTable",
     "WordingTable",

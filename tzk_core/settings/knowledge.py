@@ -23,8 +23,10 @@ def every(values: Values) -> tuple[str, ...]:
 
 
 class KnowledgeTable(PartTable):
-    """[[knowledge]]: one knowledge type, or with a name such as `digit-{label}` one for each value of a label
-    column."""
+    """[[knowledge]]: one knowledge type, or one for each value of a label column.
+
+    The latter has a name such as `digit-{label}`.
+    """
 
     name: str = Field(description="What it is called; `{column}` is where the value of a label column goes.")
     type: str = Field(default="flow", description="The registered knowledge type; all further keys are its arguments.")

@@ -1,16 +1,17 @@
-"""[objective]: Eq. 3 to 5 of the paper, and what is done where its wording is unsound."""
+"""[objective]: Eq. 3 to 5 of the paper, and alternatives to its unsound wordings."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from tzk_core.settings.table import Table
+from tzk_core.settings.table import FileName, PartTable, Table
 
 
 class WordingTable(Table):
-    """The choice between wordings of the objective, for each place where the paper's own is unsound."""
+    """The choice between wordings, for each place where the paper's own is unsound."""
 
     fill_in: Literal["bound", "literal", "prior"] = Field(
         default="bound",
@@ -29,6 +30,31 @@ class WordingTable(Table):
         description='"sum": a missing κ is summed over, exactly. "skip": such a sample takes no part in the knowledge '
         "type, which then learns from labels alone.",
     )
+
+
+class TermTable(PartTable):
+    """[[objective.terms]]: a value of every sample that is added to the objective, which is maximised."""
+
+    type: str = Field(min_length=1, description="The registered objective term; all further keys are its arguments.")
+    weight: float = Field(description="What its value is multiplied by; of a penalty too, whose values are negative.")
+    name: FileName | None = Field(default=None, description="What the log calls it, where that is not its type.")
+
+    @property
+    def title(self) -> str:
+        """What the log calls the term."""
+        return self.name or self.type.rpartition("/")[2]
+
+
+def _terms(value: Any) -> Any:
+    """Terms as a file or a call has them, their arguments apart."""
+    return tuple(map(_parted, value)) if isinstance(value, list | tuple) else value
+
+
+def _parted(table: Any) -> Any:
+    if not isinstance(table, Mapping) or "arguments" in table and set(table) <= set(TermTable.model_fields):
+        return table
+    own = {key: value for key, value in table.items() if key in ("type", "weight", "name")}
+    return {**own, "arguments": {key: value for key, value in table.items() if key not in own}}
 
 
 class ObjectiveTable(WordingTable):
@@ -81,4 +107,7 @@ class ObjectiveTable(WordingTable):
         default=10.0,
         gt=0,
         description="The inconsistency that is tolerated, in nats per sample in which the knowledge is present.",
+    )
+    terms: Annotated[tuple[TermTable, ...], BeforeValidator(_terms)] = Field(
+        default=(), max_length=100, description="What is added to the objective beside Eq. 5, term by term."
     )

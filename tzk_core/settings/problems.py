@@ -41,20 +41,20 @@ _BOUNDS = {
 
 def expected(detail: Mapping[str, Any]) -> str:
     """What one of pydantic's error details wanted, to stand after "expected"."""
-    kind = detail["type"]
-    if kind == "expected":  # one of the tables' own checks, which is worded already
+    error_type = detail["type"]
+    if error_type == "expected":  # one of the tables' own checks, which is worded already
         return str(detail["msg"])
-    if kind in _TYPES:
-        return _TYPES[kind]
-    if kind in _BOUNDS:
-        key, wording = _BOUNDS[kind]
+    if error_type in _TYPES:
+        return _TYPES[error_type]
+    if error_type in _BOUNDS:
+        key, wording = _BOUNDS[error_type]
         return wording.format(detail["ctx"][key])
     return f"something else ({detail['msg']})"
 
 
 def mistyped(details: Sequence[Mapping[str, Any]], value: Any) -> str:
-    """`; did you mean ...?` for a value that is nearly one of the few that a key may have."""
-    choices = [each["ctx"]["expected"] for each in details if each["type"] == "literal_error"]
+    """`; did you mean ...?` for a value that resembles one of a key's few values."""
+    choices = [detail["ctx"]["expected"] for detail in details if detail["type"] == "literal_error"]
     return nearest(value, re.findall(r"'([^']*)'", " ".join(choices))) if isinstance(value, str) else ""
 
 

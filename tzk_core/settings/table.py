@@ -1,4 +1,4 @@
-"""Tables of settings as frozen models, and settings that are given as keywords of a call."""
+"""Tables of settings as frozen models, and settings as keywords of a call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Matching:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The pattern itself where it means the same to Python and to JSON Schema, whose \\w is ASCII's."""
+        """The pattern itself where Python and JSON Schema, whose \\w is ASCII's, agree on it."""
         portable = {} if r"\w" in self.pattern else {"pattern": f"^({self.pattern})$"}
         return {**handler(schema), **portable}
 
@@ -82,13 +82,16 @@ Rate = Annotated[float, Field(gt=0, le=100)]
 
 
 class Table(BaseModel):
-    """A table of a file. Unknown keys are errors; in tables that name a registered part they are its arguments."""
+    """A table of a file, in which unknown keys are errors.
+
+    In tables that name a registered part they are its arguments.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PartTable(Table):
-    """A table that names a registered part and holds, beside its own keys, the arguments of the part."""
+    """A table that names a registered part and holds its arguments beside its own keys."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
 
@@ -103,21 +106,24 @@ class PartTable(Table):
 
 
 class Keywords(Table):
-    """Settings that a call takes as keywords: a wrong one is a `TzkError` that says what was expected."""
+    """Settings that a call takes as keywords; a wrong one is a `TzkError`.
+
+    The error says what was expected.
+    """
 
     model_config = ConfigDict(strict=True)
 
     def __init__(self, *values: Any, **named: Any) -> None:
         keys = list(type(self).model_fields)
-        given = {**dict(zip(keys, values, strict=False)), **named}
+        settings = {**dict(zip(keys, values, strict=False)), **named}
         try:
-            super().__init__(**{key: _plain(value) for key, value in given.items()})
+            super().__init__(**{key: _plain(value) for key, value in settings.items()})
         except ValidationError as error:
             raise TzkError("; ".join(_worded(error, keys))) from None
 
 
 def own_keys(model: type[Table]) -> list[str]:
-    """The keys that belong to the table itself, as a person writes them in the file."""
+    """The table's own keys, as a person writes them in the file."""
     return [key for key in model.model_fields if key != "arguments"]
 
 
@@ -130,7 +136,7 @@ def _worded(error: ValidationError, known: list[str]) -> list[str]:
         if detail["type"] == "extra_forbidden":
             sentences.append(f"there is no setting {key!r}{nearest(key, known)}")
         elif detail["type"] == "missing":
-            sentences.append(f"{key} has to be given")
+            sentences.append(f"{'.'.join(map(str, detail['loc']))} has to be given")
         else:
             wrong.setdefault(key, []).append(detail)
     for key, details in wrong.items():

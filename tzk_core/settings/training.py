@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from tzk_core.settings.choice import Choice, PartChoice
 from tzk_core.settings.objective import ObjectiveTable
 from tzk_core.settings.table import Count, CountOrNone, Rate, Table
 
 
 class StepsTable(Table):
-    """What any [training] holds: Adam (Kingma & Ba) with linear warm-up and a decay of the learning rate."""
+    """What any [training] holds: Adam (Kingma & Ba) with linear warm-up and a schedule of the learning rate."""
 
     steps: Count = Field(description="The length, in steps, which makes runs repeatable.")
     minutes: float | None = Field(
@@ -35,9 +36,10 @@ class StepsTable(Table):
         description="The decay of Adam's second moments; 0.99 follows the changing scales of a short run faster.",
     )
     warmup: CountOrNone = Field(default=0, description="Over so many steps the learning rate rises to its full value.")
-    decay: Literal["cosine", "none"] = Field(
-        default="cosine",
-        description="How the learning rate falls over the steps: to zero along a cosine, or not at all.",
+    schedule: Choice = Field(
+        default=PartChoice(type="cosine"),
+        description='How the learning rate goes over the steps: "cosine" falls to zero, "constant" does not fall, or '
+        "what a plugin offers; a name, or { type = NAME, ... } with arguments.",
     )
     clip: float | None = Field(
         default=None, gt=0, description="Bound of the gradient's norm, of the objective in nats per dimension."
@@ -58,12 +60,10 @@ class StepsTable(Table):
 class WholeTable(StepsTable):
     """What `fit` and the [training] of a config hold."""
 
-    optimizer: Literal["adam", "muon"] = Field(
-        default="adam",
-        description='"muon": Muon for the large matrices of the shared flow\'s networks, Adam for all else.',
-    )
-    matrix_learning_rate: Rate | None = Field(
-        default=None, description="Muon's learning rate, where it is not learning_rate."
+    optimizer: Choice = Field(
+        default=PartChoice(type="adam"),
+        description='What moves the parameters: "adam", or what a plugin offers; a name, or { type = NAME, ... } with '
+        "arguments.",
     )
     knowledge_learning_rate: Rate | None = Field(
         default=None,
@@ -140,5 +140,9 @@ def conflicts(table: Table) -> Iterator[tuple[str, str]]:
         yield "patience", f"{table.patience} counts validations, so expected validate_every above 0, got 0"
     if isinstance(table, StepsTable) and table.compile is True and table.processes > 1:
         yield "compile", f"true is for one process, so expected processes = 1, got {table.processes}"
+    if isinstance(table, ObjectiveTable):
+        titles = [term.title for term in table.terms]
+        if twice := sorted({title for title in titles if titles.count(title) > 1}):
+            yield "terms", f"several are called {', '.join(twice)}: give each a name"
     if isinstance(table, ObjectiveTable) and table.multiplier > table.multiplier_max:
         yield "multiplier", f"expected at most multiplier_max = {table.multiplier_max}, got {table.multiplier}"

@@ -132,6 +132,28 @@ def repair(path: Path) -> None:
             _remove(each)
 
 
+def tidy(folder: Path) -> None:
+    """Remove or put back what killed processes left in a folder, once nothing else writes there."""
+    for left in folder.iterdir():
+        match = _TEMPORARY.fullmatch(left.name)
+        if match is None or _is_in_use(left):
+            continue
+        if match["what"] == ASIDE:
+            repair(folder / match["name"])
+        else:
+            _remove(left)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, whole or not at all, with the old ones that `repair` would put back. Raises `OSError`."""
+    for each in _set_aside(path):  # before it goes, or they would stand in its place
+        _remove(each)
+    with _temporary(path) as gone:
+        path.rename(gone)
+        _wait_for_names(path.parent)
+        _remove(gone)
+
+
 def is_there(path: Path) -> bool:
     """Whether there is a folder, or an old one that `repair` would put back."""
     return _standing(path) is not None
@@ -238,7 +260,7 @@ def _is_in_use(temporary: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):  # there may be none, or the disk may be gone

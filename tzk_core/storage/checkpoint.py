@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from tzk_core.build import rebuild_flow, rebuild_knowledge
 from tzk_core.errors import TzkError
@@ -25,6 +26,8 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.parts import FlowParts, Part
 from tzk_core.plugins import KnowledgeType, MissingPlugin, PartNotLoadable, UnknownPart, registry
+from tzk_core.plugins.builtin import BUILTIN
+from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.storage import tensors
 from tzk_core.storage.atomic import replaced_folder
 from tzk_core.storage.clone import copy_around
@@ -176,28 +179,68 @@ def load_knowledge(
         tensors.check(like, state, where)
         kind = copy_around(like, {key: tensor.clone() for key, tensor in state.items()})
     else:
-        if reason := _why_opaque(name, part):
-            return OpaqueKnowledge(file, dict(entry), reason)
-        with tensors.no_larger_than(state, where):
-            kind = rebuild_knowledge(part, latent_shape, name=name)
-        if part.state_version > kind.state_version:
-            written = f"{part.distribution} {part.version}"
-            reason = f"knowledge type {name!r} was written by {written}: install that or a later one"
-            return OpaqueKnowledge(file, dict(entry), reason)
-        if part.state_version < kind.state_version:
-            state = kind.upgrade(state, part.state_version)
-        tensors.load_into(kind, state, where)
+        try:
+            kind = _rebuilt(name, part, state, latent_shape=latent_shape, where=where)
+        except Incompatible as error:
+            return OpaqueKnowledge(file, dict(entry), str(error))
     kind.describe_as(implies=entry["implies"])
     return kind
 
 
-def _why_opaque(name: str, part: Part) -> str:
-    """Why the class of a knowledge type cannot be had here; "" if it can."""
+class Incompatible(TzkError):
+    """A knowledge type cannot be used with what is installed here."""
+
+
+def _rebuilt(
+    name: str, part: Part, state: dict[str, Tensor], *, latent_shape: tuple[int, ...], where: Path
+) -> Knowledge:
+    """The knowledge type that a part describes, with the tensors of its file.
+
+    Raises `Incompatible` where its plugin is missing, or cannot take what its other version has written. What the
+    core's own types cannot take was altered, and is an error as it is.
+    """
     try:
-        registry().find(KnowledgeType, part.qualified_name).load()
+        registered = registry().find(KnowledgeType, part.qualified_name)
+        registered.load()
     except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
-        return f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})"
-    return ""
+        raise Incompatible(f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})") from error
+    with tensors.no_larger_than(state, where):
+        if part.plugin in BUILTIN:
+            return _filled(name, part, state, latent_shape=latent_shape, where=where)
+        outcome = isolated(lambda: _filled(name, part, state, latent_shape=latent_shape, where=where))
+    if (raised := outcome.error) is None:
+        return outcome.value
+    if isinstance(raised, Incompatible):
+        raise raised
+    reason = str(raised) if isinstance(raised, TzkError) else worded(raised, registered.package)
+    raise Incompatible(
+        f"knowledge type {name!r} of plugin {part.plugin!r} was saved with {part.distribution} {part.version}, and the "
+        f"installed {registered.distribution} {registered.version} cannot take it: {reason}"
+    ) from raised
+
+
+def _filled(
+    name: str, part: Part, state: dict[str, Tensor], *, latent_shape: tuple[int, ...], where: Path
+) -> Knowledge:
+    knowledge = rebuild_knowledge(part, latent_shape, name=name)
+    if part.state_version > knowledge.state_version:
+        written = f"{part.distribution} {part.version}"
+        raise Incompatible(f"knowledge type {name!r} was written by {written}: install that or a later one")
+    if part.state_version < knowledge.state_version:
+        state = _upgraded(knowledge, state, part.state_version)
+    tensors.load_into(knowledge, state, where)
+    return knowledge
+
+
+def _upgraded(kind: Knowledge, state: dict[str, Tensor], version: int) -> dict[str, Tensor]:
+    """A state dict of an older version, upgraded by its class."""
+    upgraded = kind.upgrade(dict(state), version)
+    if not isinstance(upgraded, Mapping):
+        raise TzkError(
+            f"{type(kind).__name__}.upgrade should return the state dict of version {kind.state_version} from one of "
+            f"version {version}; got {type(upgraded).__name__}"
+        )
+    return dict(upgraded)
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -189,7 +188,7 @@ def _copied(folder: Path, out: str | Path | None, changed: Changed, *, trained: 
         copy_checkpoint(folder, folder if out is None else Path(out), **difference)
     else:  # neither checkpoint of the run fits its training any more: the changed one takes the place of both
         copy_checkpoint(folder, folder.with_name(LAST), **difference)
-        shutil.rmtree(folder)
+        atomic.remove_folder(folder)
     if not trained:
         return changed
     left = "the state of the training (optimiser, multipliers) does not fit any more and was left out: no resuming it"

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tzk_core.errors import TzkError
+from tzk_core.storage.atomic import tidy
 
 LOCK = ".lock"
 """The file in a run folder that is locked. It stays there, as removing it would let two have it; a kill frees it."""
@@ -16,7 +17,10 @@ LOCK = ".lock"
 
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """Within it no other process is let into such a block for this folder. Raises `TzkError` if one is in it."""
+    """Within it no other process is let into such a block for this folder, which is tidied first.
+
+    Raises `TzkError` if one is in it.
+    """
     lock = FileLock(run / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -25,6 +29,7 @@ def writing(run: Path) -> Iterator[None]:
             f"another command is writing to {run}: wait until it has ended, or stop it; it may be on another machine"
         ) from None
     try:
+        tidy(run)
         yield
     finally:
         lock.release()

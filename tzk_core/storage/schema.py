@@ -42,7 +42,7 @@ class FlowEntry(_Strict):
     """What the shared flow was built from: one recipe, or layers."""
 
     shape: list[PositiveInt] = Field(min_length=1)
-    base: str
+    base: str | PartEntry
     recipe: PartEntry | None
     layers: list[PartEntry]
 

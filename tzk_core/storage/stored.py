@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from tzk_core.errors import TzkError
-from tzk_core.storage.atomic import reading
+from tzk_core.storage.atomic import is_there, reading
 from tzk_core.storage.manifest import read_file, read_knowledge, read_manifest
+from tzk_core.storage.places import BEST, LAST
+
+T = TypeVar("T")
 
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 """What torch raises of a file that it did not write."""
@@ -72,12 +75,23 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
                 files[entry["file"]] = read_knowledge(place, name, entry)
         return Stored(folder, manifest, files)
 
-    return reading(folder, read)
+    return _reading(folder, read)
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint that may be replaced meanwhile."""
-    return reading(Path(folder), read_manifest)
+    return _reading(Path(folder), read_manifest)
+
+
+def _reading(folder: Path, read: Callable[[Path], T]) -> T:
+    """Read a checkpoint; the last one where it is a best one that went meanwhile, as changing knowledge lets it."""
+    try:
+        return reading(folder, read)
+    except (TzkError, OSError):
+        last = folder.with_name(LAST)
+        if folder.name != BEST or is_there(folder) or not is_there(last):
+            raise
+        return reading(last, read)
 
 
 def trainer_of(folder: Path) -> Stored:

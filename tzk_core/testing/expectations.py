@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,22 +22,56 @@ def expect(condition: bool, message: str) -> None:  # noqa: FBT001  an assertion
         raise NotConforming(message)
 
 
+@contextmanager
+def returning(what: str, advice: str = "") -> Iterator[None]:
+    """Raise `NotConforming` for any exception of the part itself within the block.
+
+    Args:
+        what: the call, as the beginning of the message.
+        advice: what to change, as its end.
+    """
+    try:
+        yield
+    except NotConforming:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        more = f". {advice}" if advice else ""
+        raise NotConforming(f"{what} should return; it raises {type(error).__name__}: {reason}{more}") from error
+
+
 def expect_shape(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     """Check a shape; `what` names the tensor in the message."""
+    expect(isinstance(tensor, Tensor), f"{what} should be a tensor; got {type(tensor).__name__}")
     expect(tuple(tensor.shape) == shape, f"{what} should have the shape {shape}; got {tuple(tensor.shape)}")
 
 
-def expect_finite(what: str, tensor: Tensor) -> None:
+def expect_finite(what: str, tensor: Tensor, advice: str = "") -> None:
     """Check that all values are finite."""
     bad = int((~tensor.isfinite()).sum())
-    expect(bad == 0, f"{what} should be finite; {bad} of {tensor.numel()} values are not")
+    more = f": {advice}" if advice else ""
+    expect(bad == 0, f"{what} should be finite; {bad} of {tensor.numel()} values are not{more}")
 
 
-def expect_equal(what: str, actual: Tensor, expected: Tensor, *, tolerance: float) -> None:
-    """Check shape and values; `tolerance` is absolute."""
+def expect_equal(  # noqa: PLR0917  the values compared come first, as in torch.testing
+    what: str, actual: Tensor, expected: Tensor, advice: str = "", *, tolerance: float, relative: float = 0.0
+) -> None:
+    """Check shape and values.
+
+    Args:
+        advice: what to change, as the end of the message.
+        tolerance: absolute.
+        relative: so much more is allowed for the size of what is expected.
+    """
     expect_shape(what, actual, tuple(expected.shape))
-    error = float((actual - expected).detach().abs().max()) if expected.numel() else 0.0
-    expect(error <= tolerance, f"{what} is off by {error:.3g}; at most {tolerance:.3g} is allowed")
+    actual, expected = actual.detach().double(), expected.detach().double()
+    same = (actual == expected) | (actual.isnan() & expected.isnan())
+    errors = torch.where(same, 0.0, (actual - expected).abs()).nan_to_num(nan=torch.inf)
+    allowed = tolerance + relative * expected.abs().nan_to_num(posinf=0.0, neginf=0.0)
+    worst = int((errors - allowed).argmax()) if errors.numel() else 0
+    error, most = (float(values.flatten()[worst]) if errors.numel() else 0.0 for values in (errors, allowed))
+    more = f": {advice}" if advice else ""
+    expect(error <= most, f"{what} is off by {error:.3g}; at most {most:.3g} is allowed{more}")
 
 
 def expect_gradients(name: str, module: nn.Module, *values: Tensor) -> None:

@@ -1,147 +1,168 @@
-"""Checks of a `Knowledge`: shapes, purity, normalisation, and gradients for every parameter."""
+"""Checks of a `Knowledge`: shapes, purity, normalisation, gradients, saving and stacking."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tzk_core.distributions.base import Reparametrised
+from tzk_core.errors import TzkError, nearest
 from tzk_core.knowledge import Knowledge
-from tzk_core.testing.expectations import (
-    expect,
-    expect_equal,
-    expect_finite,
-    expect_gradients,
-    expect_shape,
-    jacobian,
-)
+from tzk_core.testing.expectations import expect, expect_equal, expect_finite, expect_gradients, expect_shape, returning
+from tzk_core.testing.knowledge_densities import LAWS, check_densities
+from tzk_core.testing.stacked import check_stacked
+from tzk_core.testing.starting import check_loading, check_start
+from tzk_core.testing.state import REGISTER, expect_registered, perturbed, unchanged
+from tzk_core.testing.values import Inputs, Values, distributions
+
+ALONE = "compute each sample by itself, without statistics of the batch or branches on its values"
 
 
-def check_knowledge(knowledge: Knowledge, z: Tensor, *, samples: int = 3, tolerance: float = 1e-6) -> None:
+@dataclass(frozen=True)
+class Tolerances:
+    """How far values may be off: in float64, in nats, and in float32, relative."""
+
+    double: float
+    single: float
+
+
+def check_knowledge(
+    knowledge: Knowledge,
+    z: Tensor,
+    *,
+    samples: int = 3,
+    tolerance: float = 1e-6,
+    float32_tolerance: float = 1e-3,
+    perturbation: float = 0.3,
+    draws: int = 1,
+    large: float = 10.0,
+    many_to_one: Collection[str] = (),
+    stackable: bool = True,
+) -> None:
     """Check that the five distributions of a `Knowledge` are finite, pure, normalised and trainable.
 
-    Pure: the same noise gives the same result, no random numbers are used, and no buffer changes. Neither the samples
-    of a batch nor several C of one z influence each other.
+    It is checked as it is and with perturbed parameters, since a neutral start hides what is wrong with them.
 
-    Normalised: p(κ) and p(κ given z) sum to 1. A density with standard Gaussian noise is that of its samples, by the
-    Jacobian of the sample with respect to the noise. Where C has finitely many values, its probabilities sum to 1 over
-    the `support`, and samples are in it.
+    Pure: the same noise gives the same result in training mode and in evaluation mode, no random numbers are used, and
+    nothing is changed. Neither the samples of a batch nor several C of one z influence each other. `torch.func.vmap`
+    can map over the parameters. float32 agrees with float64, and large z have finite values.
+
+    Normalised: p(κ) and p(κ given z) sum to 1. A density is that of its samples, by the Jacobian of the sample with
+    respect to Gaussian noise. Where a sample is not one-to-one in its noise, many draws are compared with the density
+    (`draws.expect_sampler`). Where C has finitely many values, its probabilities sum to 1 over the `support`, and
+    samples are in it.
+
+    Started: `initialise` draws all from its generator. What it and the other ways to start set is in the state dict.
 
     Args:
         z: (batch, *latent_shape), few and small.
         samples: the number of C for one z.
         tolerance: in nats.
+        float32_tolerance: of float32, relative.
+        perturbation: the deviation of what is added to every parameter.
+        draws: the number of perturbations.
+        large: by what z is multiplied to be large.
+        many_to_one: densities whose sample is not one-to-one in its noise, as of a mixture or an angle that wraps: some
+            of "p(z given C)", "p(C given z)" and "p(C)". They are checked over many draws. The first is found by itself
+            where `latent.noise` is overridden without `from_gaussian`.
+        stackable: False accepts a class that `torch.func.vmap` cannot map over, which is slower among many.
 
     Raises:
-        NotConforming: with what was expected and what it got.
+        NotConforming: with what was expected, what it got and what to change.
+        TzkError: if `many_to_one` has other names.
     """
+    for law in many_to_one:
+        if law not in LAWS:
+            raise TzkError(f"many_to_one has names of {', '.join(LAWS)}; got {law!r}{nearest(law, LAWS)}")
     name = type(knowledge).__name__
-    knowledge = copy.deepcopy(knowledge).double().train()  # so that batch normalisation and dropout show
-    z = z.detach().double()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(len(z), samples, knowledge.characteristics, generator=generator, dtype=torch.float64)
-    latent_noise = knowledge.latent.noise((len(z),), generator).double()
+    expect(isinstance(knowledge, Knowledge), f"{name}: a subclass of tzk_core.knowledge.Knowledge is expected")
+    expect_registered(name, knowledge)
+    tolerances = Tolerances(tolerance, float32_tolerance)
+    inputs = Inputs.drawn(knowledge, z, samples=samples)
+    for draw in range(draws + 1):
+        moved = perturbed(knowledge, perturbation if draw else 0.0, draw)
+        where = f"{name} with perturbed parameters" if draw else name
+        with returning(f"{where}: float64 z", f"{REGISTER.capitalize()}"):
+            values = _check_values(where, moved, inputs, tolerances=tolerances)
+            check_densities(where, moved.eval(), inputs, many_to_one=many_to_one, tolerance=tolerance)
+            expect_gradients(where, moved, *(value for value, _ in values.values()))
+        _check_single(where, moved, inputs, tolerances=tolerances)
+        _check_large(where, moved, inputs, large=large)
+    if stackable:
+        check_stacked(name, knowledge, inputs, by=perturbation, tolerance=tolerance)
+    check_start(name, knowledge)
+    check_loading(name, knowledge, inputs)
 
-    state = {key: value.clone() for key, value in knowledge.state_dict().items()}
-    random_state = torch.get_rng_state()
-    values = _distributions(knowledge, z, noise=noise, latent_noise=latent_noise)
-    again = _distributions(knowledge, z, noise=noise, latent_noise=latent_noise)
-    first = _distributions(knowledge, z[:1], noise=noise[:1, :1], latent_noise=latent_noise[:1])
-    changed = [key for key, value in knowledge.state_dict().items() if not torch.equal(value, state[key])]
-    expect(not changed, f"{name}: evaluation should change no state; it changes {', '.join(changed)}")
-    unchanged = torch.equal(random_state, torch.get_rng_state())
-    expect(unchanged, f"{name}: should use no random numbers of its own; it does")
 
+def _check_values(name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances: Tolerances) -> Values:
+    """Check shapes, finiteness and purity; return the values."""
+    training = copy.deepcopy(knowledge).train()  # so that batch normalisation and dropout show
+    with unchanged(f"{name}: evaluation", training):
+        in_training = distributions(training, inputs)
+    knowledge.eval()
+    with unchanged(f"{name}: evaluation", knowledge):
+        values, again = distributions(knowledge, inputs), distributions(knowledge, inputs)
     for what, (value, shape) in values.items():
         expect_shape(f"{name}: {what}", value, shape)
         expect_finite(f"{name}: {what}", value)
-        expect_equal(f"{name}: {what} for the same noise again", again[what][0], value, tolerance=0.0)
-        part = value[tuple(slice(size) for size in first[what][1])]
-        expect_equal(f"{name}: {what} of the first sample by itself", first[what][0], part, tolerance=tolerance)
+        advice = "use the noise that is passed and no other, and no counters"
+        expect_equal(f"{name}: {what} for the same noise again", again[what][0], value, advice, tolerance=0.0)
+        advice = "let nothing depend on `training`: knowledge has no modes"
+        expect_equal(
+            f"{name}: {what} in training mode", in_training[what][0], value, advice, tolerance=tolerances.double
+        )
+    _check_alone(name, knowledge, inputs, values=values, tolerance=tolerances.double)
     for what in ("log p(κ)", "log p(κ given z)"):
         total = torch.logaddexp(values[f"{what}, κ=0"][0], values[f"{what}, κ=1"][0])
-        expect_equal(f"{name}: log of the sum of {what}", total, torch.zeros_like(total), tolerance=tolerance)
-    _check_densities(name, knowledge, z[:1], noise=noise[:1, 0], latent_noise=latent_noise[:1], tolerance=tolerance)
-    expect_gradients(name, knowledge, *(value for value, _ in values.values()))
-
-
-def _distributions(
-    knowledge: Knowledge, z: Tensor, *, noise: Tensor, latent_noise: Tensor
-) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
-    """All values that a knowledge type computes, with their expected shapes.
-
-    Args:
-        z: (batch, *latent_shape).
-        noise: of C, (batch, samples, c).
-        latent_noise: of z, (batch, *latent_shape).
-    """
-    batch, samples, c = noise.shape
-    one, several = knowledge.encode(z, noise[:, 0]), knowledge.encode(z, noise)
-    values = {
-        "encode": (one, (batch, c)),
-        "encode of several": (several, (batch, samples, c)),
-        "imagine": (knowledge.imagine(noise[:, 0]), (batch, c)),
-        "decode": (knowledge.decode(one, latent_noise), (batch, *knowledge.latent_shape)),
-    }
-    pairs = zip(knowledge.log_prob_presence(), knowledge.log_prob_presence_given(z), strict=True)
-    for present, (log_prior, log_given) in enumerate(pairs):
-        values[f"log p(κ), κ={present}"] = log_prior, ()
-        values[f"log p(κ given z), κ={present}"] = log_given, (batch,)
-    for what, C, shape in (("", one, (batch,)), (" of several", several, (batch, samples))):
-        values[f"log p(C){what}"] = knowledge.log_prob_characteristics(C), shape
-        values[f"log p(C given z){what}"] = knowledge.log_prob_characteristics_given(C, z), shape
-        values[f"log p(z given C){what}"] = knowledge.log_prob_latent(z, C), shape
+        advice = "p(κ=0) is 1 - p(κ=1), as of logsigmoid(-x) and logsigmoid(x)"
+        expect_equal(
+            f"{name}: log of the sum of {what}", total, torch.zeros_like(total), advice, tolerance=tolerances.double
+        )
     return values
 
 
-def _check_densities(
-    name: str, knowledge: Knowledge, z: Tensor, *, noise: Tensor, latent_noise: Tensor, tolerance: float
-) -> None:
-    """Check log p(x) = log N(noise) - log |det dx/dnoise| for x = x(noise)."""
-    C = knowledge.encode(z, noise).detach()
-    laws: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Tensor]] = {}
-    if (support := knowledge.support()) is not None:
-        _check_finite(name, knowledge, z, noise=noise, support=support)
-    else:
-        laws["p(C given z) and encode"] = (
-            lambda noise: knowledge.encode(z, noise),
-            lambda C: knowledge.log_prob_characteristics_given(C, z),
-            noise,
-        )
-        laws["p(C) and imagine"] = (knowledge.imagine, knowledge.log_prob_characteristics, noise)
-    if type(knowledge.latent).noise is Reparametrised.noise:  # otherwise the noise is not Gaussian
-        laws["p(z given C) and decode"] = (
-            lambda noise: knowledge.decode(C, noise),
-            lambda z: knowledge.log_prob_latent(z, C),
-            latent_noise,
-        )
-    for what, (sample, log_prob, gaussian) in laws.items():
-        log_gaussian = -0.5 * (gaussian.square() + math.log(2 * math.pi)).sum()
-        expected = log_gaussian - torch.linalg.slogdet(jacobian(sample, gaussian)).logabsdet
-        actual = log_prob(sample(gaussian))[0]
-        expect_equal(f"{name}: {what}: the log-density of a sample", actual, expected, tolerance=tolerance)
+def _check_alone(name: str, knowledge: Knowledge, inputs: Inputs, *, values: Values, tolerance: float) -> None:
+    """Check every sample by itself, with one C, against the batch."""
+    for row in range(len(inputs.z)):
+        alone = distributions(knowledge, inputs.row(row))
+        which = "the first sample" if row == 0 else f"sample {row}"
+        for what, (value, shape) in values.items():
+            several = value[:, :1] if what.endswith(" of several") else value
+            expected = several[row : row + 1] if shape else value
+            label = f"{name}: {what} of {which} by itself"
+            expect_equal(label, alone[what][0], expected, ALONE, tolerance=tolerance, relative=tolerance)
 
 
-def _check_finite(name: str, knowledge: Knowledge, z: Tensor, *, noise: Tensor, support: Tensor) -> None:
-    """Check a C of finitely many values.
+def _check_single(name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances: Tolerances) -> None:
+    """Check float32 against float64, at inputs that both can hold."""
+    rounded = inputs.float()
+    values = distributions(knowledge, rounded.double())
+    with returning(f"{name} in float32", "Make new tensors with the dtype and the device of z"):
+        single = distributions(copy.deepcopy(knowledge).float(), rounded)
+    for what, (value, _) in single.items():
+        got = str(value.dtype).removeprefix("torch.")
+        expect(value.dtype == torch.float32, f"{name}: {what} in float32 should be float32; got {got}")
+        right = values[what][0]
+        allowed = tolerances.single * (1 + float(right.detach().abs().max()))
+        advice = "float32 should agree with float64: use forms that do not cancel or overflow"
+        expect_equal(f"{name}: {what} in float32", value, right, advice, tolerance=allowed)
 
-    p(C) and p(C given z) have to sum to 1 over the support, (m, c), and samples have to be in it.
-    """
-    expect_shape(f"{name}: support", support, (len(support), knowledge.characteristics))
-    values = support.expand(len(z), *support.shape)
-    for what, log_prob in (
-        ("p(C)", knowledge.log_prob_characteristics(values)),
-        ("p(C given z)", knowledge.log_prob_characteristics_given(values, z)),
-    ):
-        total = log_prob.logsumexp(1)
-        what = f"{name}: log of the sum of {what} over its support"
-        expect_equal(what, total, torch.zeros_like(total), tolerance=1e-6)
-    for what, C in (("imagine", knowledge.imagine(noise)), ("encode", knowledge.encode(z, noise))):
-        expect(
-            bool((C.unsqueeze(-2) == support).all(-1).any(-1).all()),
-            f"{name}: {what} should give one of the {len(support)} values of its support; it gives {C.tolist()}",
-        )
+
+def _check_large(name: str, knowledge: Knowledge, inputs: Inputs, *, large: float) -> None:
+    """Check that large z have finite values, and leave those of other samples as they were."""
+    joint = replace(
+        inputs,
+        z=torch.cat([inputs.z, large * inputs.z]),
+        noise=torch.cat([inputs.noise] * 2),
+        latent_noise=torch.cat([inputs.latent_noise] * 2),
+    )
+    with returning(f"{name}: z {large:g} times as large"):
+        values, before = distributions(knowledge, joint), distributions(knowledge, inputs)
+    for what, (value, shape) in values.items():
+        expect_finite(f"{name}: {what} of z up to {float(joint.z.abs().max()):.3g}", value, "bound what may overflow")
+        beside = value[: len(inputs.z)] if shape else value
+        label = f"{name}: {what} beside large z"
+        expect_equal(label, beside, before[what][0], ALONE, tolerance=1e-6, relative=1e-6)

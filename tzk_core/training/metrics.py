@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
 from tzk_core.storage.atomic import new_file
+from tzk_core.training.observers import Logged, Observer, Start
 
 STEP = "step"
 MOST_DIGITS = 18
@@ -34,22 +35,11 @@ class Metrics:
         """The average since the last row; None if nothing was counted."""
         return self.sums[key] / self.counts[key] if key in self.sums else None
 
-    def means(self, of: str) -> dict[str, float]:
-        """The averages since the last row of all keys `of`/NAME, by name."""
-        prefix = f"{of}/"
+    def means(self, of: str = "") -> dict[str, float]:
+        """The averages since the last row of all keys `of`/NAME, by name; by default of all keys."""
+        prefix = f"{of}/" if of else ""
         means = {key: total / self.counts[key] for key, total in self.sums.items() if key.startswith(prefix)}
         return {key.removeprefix(prefix): mean for key, mean in means.items()}
-
-    def write(self, path: Path, columns: Sequence[str], more: Mapping[str, float | int]) -> None:
-        """Appends a row of the averages and `more`; the columns of a file that is there stay as they are."""
-        row: dict[str, Any] = {key: total / self.counts[key] for key, total in self.sums.items()} | dict(more)
-        there = _header(path)
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, there or columns, extrasaction="ignore", restval="")
-            if not there:
-                writer.writeheader()
-            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-        self.clear()
 
     def clear(self) -> None:
         """Starts the averages anew."""
@@ -62,6 +52,29 @@ class Metrics:
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
+class MetricsFile(Observer):
+    """Writes the log to metrics.csv, a row as soon as it is there.
+
+    At the start it takes out rows of steps that are still to come, as a kill may leave them. The columns of a file that
+    is there stay as they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, start: Start) -> None:
+        keep_until(self.path, start.step)
+
+    def on_log(self, logged: Logged) -> None:
+        there = _header(self.path)
+        row = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in logged.values.items()}
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, there or logged.columns, extrasaction="ignore", restval="")
+            if not there:
+                writer.writeheader()
+            writer.writerow(row)
+
+
 def keep_until(path: Path, step: int) -> None:
     """Takes the rows after `step` out of a file, as a kill may leave them, and one that was cut off.
 
@@ -70,10 +83,10 @@ def keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     header, rows, cut = read_rows(path)
-    kept = [row for row in rows if int(row[0]) <= step]
-    if cut or len(kept) < len(rows):
+    earlier = [row for row in rows if int(row[0]) <= step]
+    if cut or len(earlier) < len(rows):
         with new_file(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *kept] if kept else [])
+            csv.writer(file).writerows([header, *earlier] if earlier else [])
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]], bool]:

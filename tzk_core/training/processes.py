@@ -39,12 +39,12 @@ class ProcessTerms:
 
     def __init__(self, flow: SharedFlow, count: int) -> None:
         self.spread = Spread(flow.transform, count)
-        self._flow = SharedFlow(flow.shape, self.spread, flow.base)
+        self.flow = SharedFlow(flow.shape, self.spread, flow.base)
 
     def __call__(
         self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
     ) -> Terms:
-        return terms(self._flow, batch, routing, wording=wording, emphasis=emphasis)
+        return terms(self.flow, batch, routing, wording=wording, emphasis=emphasis)
 
 
 class Spread(Transform):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tzk_core.errors import TzkError
 from tzk_core.objective import Wording
+from tzk_core.renamed import with_new_names
 from tzk_core.settings import Keywords, ObjectiveTable, WholeTable, WordingTable, conflicts
 from tzk_core.settings.table import CountOrNone
 from tzk_core.training.parameter_tables import MANY
@@ -38,6 +39,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         worded = asdict(wording) if wording else {}
         if twice := [key for key, value in worded.items() if named.get(key, value) != value]:
             raise TzkError(f"{', '.join(twice)}: said twice, by wording too: leave one out")
+        named = with_new_names(with_new_names(named, "objective"), "training")
         super().__init__(**{**named, **worded})
         if problems := [f"{key}: {message}" for key, message in conflicts(self)]:
             raise TzkError("; ".join(problems))
@@ -59,7 +61,9 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         With many types each step is of other ones (`negatives`, `parameter_tables`), and so of other shapes: "auto"
         does not compile then, and True raises `TzkError`.
         """
-        if self.processes > 1:
+        if self.terms and self.compile is True:
+            raise TzkError('a step with [[objective.terms]] is not compiled: write compile = false, or "auto"')
+        if self.processes > 1 or self.terms:
             return False
         most = min(self.negatives, MANY)
         if types <= most:
@@ -76,10 +80,3 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         """The weight of the KL of a C that was filled in at this step, from 0 to 1."""
         steps = self.kl_warmup * self.steps
         return min(1.0, step / steps) if steps else 1.0
-
-    def schedule(self, step: int) -> float:
-        """The share of its learning rate that a step takes."""
-        warm = min(1.0, (step + 1) / (self.warmup + 1))
-        if self.decay == "none":
-            return warm
-        return warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -31,19 +31,19 @@ class Diverged(TzkError):
         self.saved = False
 
     def __str__(self) -> str:
-        said = f"training diverged at step {self.step}: {self.reason}. "
+        text = f"training diverged at step {self.step}: {self.reason}. "
         if self.back is None:
-            said += (
+            text += (
                 "There is no earlier state from which a step could be taken, so that no learning rate helps: look at "
                 "the data, and at where the flow starts"
             )
         else:
             where = "The last checkpoint" if self.saved else "The model"
-            said += f"{where} is sound, with the state of step {self.back}; go on from it with a lower "
-            said += "training.learning_rate or a training.clip"
+            text += f"{where} is sound, with the state of step {self.back}; go on from it with a lower "
+            text += "training.learning_rate or a training.clip"
         if self.best is not None:
-            said += f". The best checkpoint by validation is that of step {self.best}"
-        return said
+            text += f". The best checkpoint by validation is that of step {self.best}"
+        return text
 
 
 class LastSound:
@@ -84,11 +84,11 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors_in(each)
+        for item in value.values():
+            yield from tensors_in(item)
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors_in(each)
+        for item in value:
+            yield from tensors_in(item)
 
 
 def copied(value: Any) -> Any:
@@ -96,7 +96,7 @@ def copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {key: copied(each) for key, each in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copied(each) for each in value)
+        return type(value)(copied(item) for item in value)
     return value

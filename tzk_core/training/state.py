@@ -13,14 +13,26 @@ from tzk_core.errors import TzkError
 from tzk_core.storage.schema import first_problem
 
 
+class _OptimizerPart(BaseModel):
+    """Who offers the optimiser of a state."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    plugin: str
+    distribution: str
+    version: str
+
+
 class State(BaseModel):
-    """The state of a training to go on from; versions before this one lack banks and validations."""
+    """The state of a training to go on from; older versions lack banks, validations and the optimiser's part."""
 
     model_config = ConfigDict(strict=True)
 
     step: int = Field(ge=0)
     seconds: float = Field(ge=0, allow_inf_nan=False)
     optimizer: dict[str, Any]
+    optimizer_part: _OptimizerPart | None = None
     banks: list[Any] = []
     multipliers: dict[str, float]
     validations: list[dict[str, Any]] = []

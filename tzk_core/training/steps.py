@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_core.modes import training
+from tzk_core.modes import flushing_denormals, training
 from tzk_core.objective import (
     Capacity,
     Multipliers,
@@ -24,16 +24,20 @@ from tzk_core.objective import (
     mental_capacity,
     sampled_absences,
 )
+from tzk_core.objective.extra import terms_of
+from tzk_core.objective.filling import REFERENCE, Filling
 from tzk_core.objective.routing import presence
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.training.metrics import Metrics
-from tzk_core.training.muon import matrices_of
-from tzk_core.training.parameter_groups import knowledge_rates, optimizer_of, parameter_groups, rate_for
+from tzk_core.training.optimizers import Trained, optimizer_of, trains_knowledge_by_adam
+from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
+from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
+from tzk_core.training.validation import Validation, Watch
 from tzk_core.units import bits_per_dim
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ class Steps:
     `levels`: grey levels of the data, for the bits in the log; None for real-valued data. `trained`: the knowledge
     types that are trained, all else being held as it is, the shared flow included; None trains everything.
 
+    `validation`: what a `Trainer` evaluates the model on now and then; `watch` has what came of it.
+
     `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
     """
 
@@ -72,11 +78,13 @@ class Steps:
         seed: int = 0,
         levels: int | None = 256,
         trained: Sequence[str] | None = None,
+        validation: Validation | None = None,
     ) -> None:
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
         self.step = 0
+        self.watch = Watch(validation, settings.validate_every, settings.patience)
         self.multipliers = Multipliers(
             dict.fromkeys(self.trained, settings.multiplier),
             settings.tolerance,
@@ -84,28 +92,30 @@ class Steps:
             settings.multiplier_max,
         )
         flows = [] if self.fixed_flow else [model.flow]
-        kinds = {name: model.find(name) for name in self.trained}
-        self.parameter_tables = ParameterTables(kinds, rate_for(*knowledge_rates(settings, flows)), settings.betas)
-        alone = [kind for name, kind in kinds.items() if name not in self.parameter_tables.names]
+        self.rate_share = shares_of(settings)
+        members = {name: model.find(name) for name in self.trained}
+        self.terms = terms_of(settings.terms)
+        tabled = members if trains_knowledge_by_adam(settings) and not self.terms else {}  # terms reach the modules
+        self.parameter_tables = ParameterTables(tabled, rate_for(*knowledge_rates(settings, flows)), settings.betas)
+        alone = [member for name, member in members.items() if name not in self.parameter_tables.names]
         groups = parameter_groups(flows, alone, settings)
-        parts: list[nn.Module] = [*flows, *kinds.values()]
+        parts: list[nn.Module] = [*flows, *members.values()]
         trained_parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
         if not trained_parameters:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self._like = trained_parameters[0]
-        self.optimizer = optimizer_of(groups, set() if self.fixed_flow else matrices_of(model.flow), settings)
+        self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
         self._compiled = self._compile()
         self._spread = self._in_processes()
+        self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
-        # A step takes ten times as long once numbers become denormal.
-        torch.set_flush_denormal(True)
 
     def advance(self) -> Capacity:
         """One step. Raises `Diverged` if the objective or its gradient is not finite; the model is then as before."""
-        with self._training():
+        with flushing_denormals(), self._training():
             return self._advance()
 
     @contextmanager
@@ -129,6 +139,7 @@ class Steps:
 
     def _advance(self) -> Capacity:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        observations = self._complete(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
             self.model,
@@ -151,7 +162,7 @@ class Steps:
         if self.settings.clip is not None and norm > self.settings.clip:
             for gradient in gradients:
                 gradient.mul_(self.settings.clip / norm)
-        share = self.settings.schedule(self.step)
+        share = self.rate_share(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * share
         self.optimizer.step()
@@ -172,6 +183,7 @@ class Steps:
             absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
             stacks=self.parameter_tables,
             evaluator=self._compiled or self._spread or terms,
+            terms=self.terms,
         )
 
     @property
@@ -247,6 +259,16 @@ class Steps:
         generator = stream(self.seed, "dreams", self.step)  # its name from before, so that runs can be repeated
         return observations.hiding(torch.randperm(size, generator=generator)[:hidden])
 
+    def _complete(self, observations: Observations) -> Observations:
+        """The batch with single missing values of T filled in, by proposals that are made of the first batches."""
+        if observations.partly_missing() is None:
+            return observations
+        if self._filling is None:
+            batches = math.ceil(REFERENCE / len(observations))
+            reference = torch.cat([self.batches.batch(step).T for step in range(batches)])
+            self._filling = Filling(self.model, reference, stream(self.seed, "reference"))
+        return self._filling.complete(observations, stream(self.seed, "missing", self.step))
+
     def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""
         dims = torch.Size(self.model.shape).numel()
@@ -259,6 +281,7 @@ class Steps:
                 values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
+        values |= {f"term/{name}": value for name, value in capacity.terms.items()}
         for name, log_prob in _given(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})

@@ -4,86 +4,81 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tzk_core.errors import TzkError
-from tzk_core.model import TzK
+from tzk_core.modes import flushing_denormals
 from tzk_core.storage.atomic import is_there
 from tzk_core.storage.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.storage.places import BEST, LAST
 from tzk_core.storage.shared_flow import check_same_flow
-from tzk_core.training.metrics import keep_until
-from tzk_core.training.parameter_groups import restore, trained_tensors
-from tzk_core.training.settings import Settings
+from tzk_core.training.memory import peak_memory
+from tzk_core.training.metrics import STEP, MetricsFile
+from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
+from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
-from tzk_core.training.steps import Batches, Steps
-from tzk_core.training.validation import Best, Validated, Validation, Watch
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is known after a step, averaged since the last line of the log: the bits are of log p(T), by data set; the
-    nats, by knowledge, are the mean of log p(z given C) - log p(z) of the samples in which it is present. `compiled`:
-    the seconds of this step, if it was compiled in it. `validation`: bits per dim of log p(T) by data set, as last
-    found; `best`: the step of the best model by validation."""
-
-    step: int
-    steps: int
-    seconds: float
-    seconds_left: float
-    bits_per_dim: dict[str, float]
-    nats: dict[str, float] = field(default_factory=dict)
-    compiled: float | None = None
-    validation: dict[str, float] = field(default_factory=dict)
-    best: int | None = None
+from tzk_core.training.steps import Steps
+from tzk_core.training.validation import Best, Validated
 
 
 class Trainer(Steps):
-    """Trains a model in place, to the end and with what is due on the way: validation, checkpoints and a log.
+    """Trains a model in place, to the end and with what is due on the way: validation, checkpoints and a log."""
 
-    `validation`: what the model is evaluated on now and then; `watch` has what came of it. All else is as in `Steps`.
-    """
+    _observers: tuple[Observer, ...] = ()  # of the `run` that is going on
+    seconds = 0.0
 
-    def __init__(
-        self,
-        model: TzK,
-        batches: Batches,
-        settings: Settings,
-        *,
-        seed: int = 0,
-        levels: int | None = 256,
-        trained: Sequence[str] | None = None,
-        validation: Validation | None = None,
-    ) -> None:
-        super().__init__(model, batches, settings, seed=seed, levels=levels, trained=trained)
-        self.watch = Watch(validation, settings.validate_every, settings.patience)
-        self.seconds = 0.0
-        self._sound = LastSound()
+    @cached_property
+    def _sound(self) -> LastSound:
+        return LastSound()
 
+    @flushing_denormals()
     def run(
         self,
         folder: Path | None = None,
         progress: Callable[[Progress], None] | None = None,
         *,
         checkpoints: bool = True,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """Trains to the end, to the cap in minutes or out of patience, from wherever it is.
 
-        With `folder`, writes metrics.csv, first taking out rows of steps that are still to come, as a kill may leave
-        them, and, unless told not to, checkpoints there: the last one, at the end too, and the best by validation. On
-        KeyboardInterrupt the last one is written before the exception goes on. Raises `Diverged` where anything stops
-        being finite; the trainer, and the last checkpoint, then have the last state that is fit to go on from.
+        With `folder`, writes metrics.csv, and, unless told not to, checkpoints there: the last one, at the end too, and
+        the best by validation. On KeyboardInterrupt the last one is written before the exception goes on.
+
+        Args:
+            progress: called after every step; what it raises ends the training.
+            observers: called with the events of the training, though not with its end, after which results come.
+
+        Raises:
+            Diverged: where anything stops being finite. The trainer, and the last checkpoint, then have the last state
+                that is fit to go on from.
         """
-        if folder:
-            keep_until(Path(folder) / "metrics.csv", self.step)
-        saved_to = Path(folder) if folder and checkpoints else None
-        if self._finite:
-            self._sound.offer(None, self._whole_state)
+        folder = Path(folder) if folder else None
+        log = [MetricsFile(folder / "metrics.csv")] if folder else []
+        calls = [EachStep(progress)] if progress else []
+        self._observers = (
+            *log,
+            *observers,
+            *calls,
+        )  # calls last, so that an interrupt from there finds the step logged
+        saved_to = folder if checkpoints else None
         try:
-            self._train(Path(folder) if folder else None, saved_to, progress)
+            start = Start(self.step, self.settings.steps, folder, MappingProxyType(self.settings.model_dump()))
+            self._tell(lambda observer: observer.on_start(start))
+            if self._finite:
+                self._sound.offer(None, self._whole_state)
+            self._train_and_save(saved_to)
+        finally:
+            self._observers = ()
+            self.close()
+
+    def _train_and_save(self, saved_to: Path | None) -> None:
+        try:
+            self._train(saved_to)
             if saved_to:
                 self.save(saved_to)
         except Diverged as error:
@@ -93,11 +88,9 @@ class Trainer(Steps):
             if saved_to and (self._finite or self._restore_sound()):
                 self.save(saved_to)
             raise
-        finally:
-            self.close()
 
-    def _train(self, folder: Path | None, saved_to: Path | None, progress: Callable[[Progress], None] | None) -> None:
-        """The steps of `run`, each with what is due after it."""
+    def _train(self, saved_to: Path | None) -> None:
+        """The steps of `run`, and whatever is due after one."""
         settings, clock = self.settings, _Clock(self.step, self.seconds)
         while self.step < settings.steps:
             compiled = self._timed_step()
@@ -107,34 +100,39 @@ class Trainer(Steps):
             validated = self.watch.due(self.step, end=capped or self.step == settings.steps)
             if validated:
                 self._validate(saved_to)
-            reached = self._reached(clock.left(self), compiled)
+            reached = self._reached(clock, compiled)
             if validated or self.step % settings.log_every == 0 or self.step == settings.steps:
-                self._close_window(folder, validated=validated)
+                self._close_window(validated=validated)
             if self.step % settings.checkpoint_every == 0 and saved_to:
                 self.save(saved_to)
-            if progress:  # last, so that an interrupt from here finds the step logged
-                progress(reached)
+            self._tell(lambda observer, reached=reached: observer.on_step(reached))  # type: ignore[misc]
             if capped or validated and self.watch.over(self.step):
                 break
 
-    def _reached(self, left: float, compiled: float | None) -> Progress:
+    def _tell(self, event: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            event(observer)
+
+    def _reached(self, clock: _Clock, compiled: float | None) -> Progress:
         last, best = self.watch.last, self.watch.best
         return Progress(
-            self.step,
-            self.settings.steps,
-            self.seconds,
-            left,
-            self.metrics.means("bits_per_dim"),
-            self.metrics.means("conditional"),
-            compiled,
-            dict(last.prior) if last else {},
-            best.step if best else None,
+            step=self.step,
+            steps=self.settings.steps,
+            seconds=self.seconds,
+            seconds_left=clock.left(self),
+            bits_per_dim=MappingProxyType(self.metrics.means("bits_per_dim")),
+            nats=MappingProxyType(self.metrics.means("conditional")),
+            compiled=compiled,
+            validation=MappingProxyType(dict(last.prior) if last else {}),
+            best=best.step if best else None,
+            steps_per_second=clock.steps_per_second(self),
+            memory=peak_memory(self._like.device),
         )
 
     def _validate(self, saved_to: Path | None) -> None:
         """Evaluates the model on validation data and keeps it if it is the best. Raises `Diverged`."""
         assert self.watch.validation is not None
-        found = self.watch.validation.measure(
+        validated = self.watch.validation.measure(
             self.model,
             self.step,
             self.settings.wording,
@@ -142,19 +140,24 @@ class Trainer(Steps):
             stacks=self.parameter_tables,
         )
         self.parameter_tables.forget()
-        if self.watch.take(found, self.model, self.multipliers.values) and saved_to:
-            about = {"step": self.step, "multipliers": dict(self.multipliers.values), "validated": vars(found)}
+        best = self.watch.take(validated, self.model, self.multipliers.values)
+        shown = validated.read_only()
+        self._tell(lambda observer: observer.on_validation(shown))
+        if best and saved_to:
+            about = {"step": self.step, "multipliers": dict(self.multipliers.values), "validated": vars(validated)}
             save_checkpoint(self.model, saved_to / BEST, about)
+            written = Checkpoint(self.step, saved_to / BEST, best=True)
+            self._tell(lambda observer: observer.on_checkpoint(written))
         if self.watch.exploded():
-            raise Diverged(self.step, f"-log M on validation data is {found.criterion} bits per dim")
+            raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
-    def _close_window(self, folder: Path | None, *, validated: bool) -> None:
+    def _close_window(self, *, validated: bool) -> None:
         """Logs the averages since the last time, and keeps the state if it is fit to go on from. Raises `Diverged`."""
         if not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
         objective = self.metrics.mean("objective")
-        if folder:
-            self._log(folder / "metrics.csv")
+        logged = self._logged()
+        self._tell(lambda observer: observer.on_log(logged))
         self.metrics.clear()
         watch = self.watch
         if not watch.on or watch.last is not None and watch.best is None:
@@ -165,8 +168,9 @@ class Trainer(Steps):
     @property
     def _finite(self) -> bool:
         """Whether a step from here could be finite: what is trained is, and what the optimiser knows of it."""
-        held = (trained_tensors(self.optimizer), self.parameter_tables.tensors, tensors_in(self.optimizer.state_dict()))
-        return all(map(all_finite, held))
+        optimizer = self.optimizer
+        parts = (trained_tensors(optimizer), self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
+        return all(map(all_finite, parts))
 
     def _whole_state(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), **self._state()}
@@ -196,6 +200,8 @@ class Trainer(Steps):
         if not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
         save_checkpoint(self.model, Path(folder) / LAST, self._state())
+        written = Checkpoint(self.step, Path(folder) / LAST, best=False)
+        self._tell(lambda observer: observer.on_checkpoint(written))
 
     def resume(self, folder: Path) -> None:
         """Takes weights, optimiser, multipliers and step from folder/checkpoint, and the best model from folder/best.
@@ -240,6 +246,7 @@ class Trainer(Steps):
             "step": self.step,
             "seconds": self.seconds,
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_part": described(self.settings),
             "banks": self.parameter_tables.state_dict(),
             "multipliers": dict(self.multipliers.values),
             "validations": self.watch.state_dict(),
@@ -247,6 +254,7 @@ class Trainer(Steps):
         }
 
     def _load_state(self, state: Mapping[str, Any]) -> None:
+        check_same(state.get("optimizer_part"), state["optimizer"], self.settings)
         self.parameter_tables.load_state_dict(state.get("banks", []))
         restore(self.optimizer, state["optimizer"])
         self.multipliers.values = dict(state["multipliers"])
@@ -254,17 +262,20 @@ class Trainer(Steps):
         self.watch.load_state_dict(state.get("validations", []))
         self.metrics.load_state_dict(state)
 
-    def _log(self, path: Path) -> None:
-        """Appends the averages since the last line; columns are of all knowledge types, whatever this line has."""
-        sources = self.batches.sources(self.step)
-        columns = ["step", "seconds", "learning_rate", "objective", "prior_weight"]
-        columns += [f"bits_per_dim/{name}" for name in sources]
+    def _logged(self) -> Logged:
+        """The averages since the last row; columns are of all knowledge types, whatever this row has."""
+        columns = [STEP, "seconds", "learning_rate", "objective", "prior_weight"]
+        columns += [f"bits_per_dim/{name}" for name in self.batches.sources(self.step)]
         by_knowledge = ("bits_per_dim_given", "conditional", "inconsistency", "multiplier")
-        columns += [f"{what}/{name}" for what in by_knowledge for name in self.trained]
-        row: dict[str, float | int] = {f"multiplier/{name}": each for name, each in self.multipliers.values.items()}
-        rate = self.settings.learning_rate * self.settings.schedule(self.step - 1)
-        row |= {"step": self.step, "seconds": round(self.seconds, 2), "learning_rate": rate}
-        self.metrics.write(path, [*columns, *self.watch.columns()], row | self.watch.row(self.step))
+        columns += [f"{quantity}/{name}" for quantity in by_knowledge for name in self.trained]
+        columns += [f"term/{term.name}" for term in self.terms]
+        columns += self.watch.columns()
+        values: dict[str, float | int] = dict(self.metrics.means())
+        values |= {f"multiplier/{name}": value for name, value in self.multipliers.values.items()}
+        rate = self.settings.learning_rate * self.rate_share(self.step - 1)
+        values |= {STEP: self.step, "seconds": round(self.seconds, 2), "learning_rate": rate}
+        values |= self.watch.row(self.step)
+        return Logged(self.step, tuple(columns), MappingProxyType(values))
 
 
 class _Clock:
@@ -279,6 +290,17 @@ class _Clock:
 
     def left(self, steps: Steps) -> float:
         """Seconds to the end, at the pace of the steps in which nothing was compiled."""
-        settings, plain = steps.settings, max(1, steps.step - self._first - steps.compile_steps)
-        left = (time.monotonic() - self._begun - steps.compile_seconds) / plain * (settings.steps - steps.step)
+        settings, plain = steps.settings, max(1, self._plain(steps))
+        left = self._plain_seconds(steps) / plain * (settings.steps - steps.step)
         return left if settings.minutes is None else min(left, max(0.0, 60 * settings.minutes - self.seconds))
+
+    def steps_per_second(self, steps: Steps) -> float | None:
+        """The pace of the steps in which nothing was compiled; None before there was one."""
+        plain, seconds = self._plain(steps), self._plain_seconds(steps)
+        return plain / seconds if plain > 0 and seconds > 0 else None
+
+    def _plain(self, steps: Steps) -> int:
+        return steps.step - self._first - steps.compile_steps
+
+    def _plain_seconds(self, steps: Steps) -> float:
+        return time.monotonic() - self._begun - steps.compile_seconds

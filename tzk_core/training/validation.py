@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from tzk_core.knowledge.stacking import MODULES, Stacks
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.objective import Objective, Wording, mental_capacity, sampled_absences
+from tzk_core.objective.filling import Filling
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.units import bits_per_dim
@@ -33,18 +35,22 @@ class Validated:
     """
 
     step: int
-    prior: dict[str, float]
-    capacity: dict[str, float]
+    prior: Mapping[str, float]
+    capacity: Mapping[str, float]
     criterion: float
 
     @property
     def finite(self) -> bool:
         return math.isfinite(self.criterion)
 
+    def read_only(self) -> Validated:
+        """The same, of which nothing can be changed."""
+        return replace(self, prior=MappingProxyType(self.prior), capacity=MappingProxyType(self.capacity))
+
 
 @dataclass(frozen=True)
 class Validation:
-    """EvaluationSplit-out samples, and how they are evaluated.
+    """Held-out samples, and how they are evaluated.
 
     sets: by data set; T observed everywhere, dequantised once and for all. weights: the shares of the data sets in
     training. levels: grey levels of the data; None where it is real-valued.
@@ -71,8 +77,8 @@ class Validation:
         dims = torch.Size(model.shape).numel()
         with evaluating(model), seeded(self.seed, "validation"):
             for name in self.sets:
-                found = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
-                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in found)
+                both = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
+                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in both)
         total = sum(self.weights[name] for name in self.sets)
         criterion = sum(self.weights[name] * value for name, value in capacity.items()) / total
         return Validated(step, prior, capacity, criterion)
@@ -82,6 +88,9 @@ class Validation:
     ) -> tuple[float, float]:
         """Means over the samples of a data set of log p(T) and log M."""
         observations, like = self.sets[dataset], model.like
+        filling = None
+        if observations.partly_missing() is not None:
+            filling = Filling(model, observations.T, stream(self.seed, "validation reference", dataset))
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
 
@@ -91,14 +100,17 @@ class Validation:
 
             generator = stream(self.seed, "validation absences", dataset, number)
             absences = partial(sampled_absences, most=negatives, generator=generator)
-            found = mental_capacity(
+            part = observations.take(rows).to(like.device, like.dtype)
+            if filling is not None:
+                part = filling.complete(part, stream(self.seed, "validation missing", dataset, number))
+            terms = mental_capacity(
                 model,
-                observations.take(rows).to(like.device, like.dtype),
+                part,
                 noise,
                 objective=Objective(wording=wording, absences=absences, stacks=stacks),
             )
-            log_prob += found.log_prob_T.double().sum().item()
-            log_capacity += found.log_capacity.double().sum().item()
+            log_prob += terms.log_prob_T.double().sum().item()
+            log_capacity += terms.log_capacity.double().sum().item()
         return log_prob / len(observations), log_capacity / len(observations)
 
 
@@ -169,7 +181,7 @@ class Watch:
 
     def go_back(self, step: int) -> None:
         """Forgets what was found after `step`, but for the best model: it stays the best that was seen."""
-        self.history = [each for each in self.history if each.step <= step]
+        self.history = [validated for validated in self.history if validated.step <= step]
 
     def columns(self) -> list[str]:
         """Those of metrics.csv."""
@@ -182,11 +194,11 @@ class Watch:
         """What the last validation says in metrics.csv, if it was after this very step."""
         if self.last is None or self.last.step != step:
             return {}
-        found = {f"validation/{name}": value for name, value in self.last.prior.items()}
-        return found | {f"validation_capacity/{name}": value for name, value in self.last.capacity.items()}
+        row = {f"validation/{name}": value for name, value in self.last.prior.items()}
+        return row | {f"validation_capacity/{name}": value for name, value in self.last.capacity.items()}
 
     def state_dict(self) -> list[dict[str, Any]]:
-        return [{**vars(each)} for each in self.history]
+        return [{**vars(validated)} for validated in self.history]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        self.history = [Validated(**each) for each in state]
+        self.history = [Validated(**validated) for validated in state]

@@ -53,7 +53,8 @@ def one_hot(count: int) -> Tensor:
 def test_it_is_a_transform(name: str, context: int | None) -> None:
     shape = (1, 4, 4) if name in IMAGES else (1, 2, 3)
     inputs = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
-    check_transform(perturbed(name, shape, context), inputs, None if context is None else one_hot(3))
+    classes = None if context is None else one_hot(3)
+    check_transform(perturbed(name, shape, context), inputs, classes, perturbation=0.1, large=3)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -148,4 +149,5 @@ def test_sizes_that_cannot_be_are_refused() -> None:
 
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_baselines")}
-    assert {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit", "class-conditional"} == names
+    flows = {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit"}
+    assert flows | {"rq-nsf-coupling", "rq-nsf-autoregressive", "class-conditional"} == names

@@ -43,7 +43,8 @@ def made(architecture: str, seed: int = 0) -> tuple[ClassConditional, Tensor]:
 
 @EVERY
 def test_it_conforms(architecture: str) -> None:
-    check_knowledge(*made(architecture))
+    # the couplings of nflows have branches on values, so that these are evaluated one after the other
+    check_knowledge(*made(architecture), stackable=architecture not in ("nice", "real-nvp"))
 
 
 @EVERY

@@ -14,6 +14,12 @@ def tzk_flow_recipes() -> list[FlowRecipe]:
             ("maf", "maf", "masked autoregressive flow (Papamakarios et al. 2017)"),
             ("made-mog", "made_mog", "MADE with mixtures of Gaussians (Germain et al. 2015)"),
             ("maf-mog", "maf_mog", "masked autoregressive flow on a MADE with mixtures"),
+            ("rq-nsf-coupling", "rq_nsf_coupling", "neural spline flow by couplings (Durkan et al. 2019)"),
+            (
+                "rq-nsf-autoregressive",
+                "rq_nsf_autoregressive",
+                "autoregressive neural spline flow (Durkan et al. 2019)",
+            ),
             ("glow-nflows", "glow", "Glow of nflows parts (Kingma and Dhariwal 2018)"),
             ("logit", "logit", "logit, scale and shift: what knowledge of whole architectures stands on"),
         )

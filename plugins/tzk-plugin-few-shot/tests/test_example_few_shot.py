@@ -42,25 +42,25 @@ def drawings(script: ModuleType, *, characters: int = 24, count: int = 20, dims:
 
 
 def test_a_task_asks_for_other_drawings_of_20_characters_of_one_alphabet(script: ModuleType) -> None:
-    given = drawings(script)
-    for episode in script.episodes(given, 5, count=4, seed=0):
-        support = given.character[episode.support]
+    examples = drawings(script)
+    for episode in script.episodes(examples, 5, count=4, seed=0):
+        support = examples.character[episode.support]
         assert (support == support[:, :1]).all() and len(set(support[:, 0])) == 20
-        assert len(set(given.alphabet[episode.support].ravel())) == 1
-        assert (given.character[episode.queries] == support[episode.answers, 0]).all()
+        assert len(set(examples.alphabet[episode.support].ravel())) == 1
+        assert (examples.character[episode.queries] == support[episode.answers, 0]).all()
         assert not set(episode.queries) & set(episode.support.ravel())
 
 
 def test_its_densities_are_those_of_the_knowledge_type(script: ModuleType) -> None:
-    given = drawings(script)
-    hierarchy = estimate(given.z, torch.from_numpy(np.unique(given.character, return_inverse=True)[1]))
-    few = script.FewShot(hierarchy, given, 100.0)
-    episode = next(script.episodes(given, 5, count=1, seed=0))
+    examples = drawings(script)
+    hierarchy = estimate(examples.z, torch.from_numpy(np.unique(examples.character, return_inverse=True)[1]))
+    few = script.FewShot(hierarchy, examples, 100.0)
+    episode = next(script.episodes(examples, 5, count=1, seed=0))
     log_prob = few.log_prob(episode)
     for way in (0, 7):
         knowledge = FewShotKnowledge((6,), hidden=8).double()
-        knowledge.condition(hierarchy, given.z[episode.support[way]].double())
-        expected = knowledge.log_prob_present(given.z[episode.queries].double()).detach()
+        knowledge.condition(hierarchy, examples.z[episode.support[way]].double())
+        expected = knowledge.log_prob_present(examples.z[episode.queries].double()).detach()
         torch.testing.assert_close(log_prob[:, way], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -83,8 +83,8 @@ def test_the_official_runs_are_read(script: ModuleType, tmp_path: Path, monkeypa
     model = tzk_core.TzK(tzk_core.build_flow((1, 8, 8), steps=1, tile=4))
     one = torch.ones(64, dtype=torch.float64)
     far_apart = Hierarchy(0 * one, one.diag(), one.diag(), one, 100 * one)
-    found = script.official_runs(model, far_apart, 1e6, seed=0)
-    assert found == {name: (1.0, 0.0) for name in ("few-shot", "nearest in z", "nearest in pixels")}
+    actual = script.official_runs(model, far_apart, 1e6, seed=0)
+    assert actual == {name: (1.0, 0.0) for name in ("few-shot", "nearest in z", "nearest in pixels")}
 
 
 def test_it_shows_its_usage() -> None:

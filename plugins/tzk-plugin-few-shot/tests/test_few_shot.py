@@ -26,13 +26,13 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def classes(count: int, each: int, *, dims: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+def classes(count: int, per_class: int, *, dims: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Latents, (count · each, dims), and their class: means differ along two directions, samples along all."""
     mixing = torch.eye(dims, dtype=torch.float64) + 0.15 * draw(dims, dims, seed=100)
-    groups = torch.arange(count).repeat_interleave(each)
+    groups = torch.arange(count).repeat_interleave(per_class)
     means = torch.zeros(count, dims, dtype=torch.float64)
     means[:, :2] = 3 * draw(count, 2, seed=seed)
-    return (means[groups] + draw(count * each, dims, seed=seed + 1)) @ mixing.T + 2, groups
+    return (means[groups] + draw(count * per_class, dims, seed=seed + 1)) @ mixing.T + 2, groups
 
 
 def of_one(within: float, between: float | None) -> Hierarchy:
@@ -51,18 +51,18 @@ def test_the_predictive_moments_are_those_of_numerical_integration(samples: list
     # mean of w is `within`: shape trust/2 + 1 and scale trust/2 · within; the last term is dw = w d log w
     log = -(trust / 2 + 2) * w.log() - trust / 2 * within / w + w.log()
     log = log + Normal(0.0, (between * w).sqrt()).log_prob(m)
-    log = log + sum(Normal(m, w.sqrt()).log_prob(each) for each in y)
+    log = log + sum(Normal(m, w.sqrt()).log_prob(value) for value in y)
     weight = torch.softmax(log.flatten(), 0).view_as(log)
     mean = (weight * m).sum()
     variance = (weight * (w + (m - mean).square())).sum()
-    found = predict(of_one(within, between), y[:, None], trust=trust)
-    torch.testing.assert_close(torch.cat(found), torch.stack([mean, variance]), rtol=1e-3, atol=1e-3)
+    actual = predict(of_one(within, between), y[:, None], trust=trust)
+    torch.testing.assert_close(torch.cat(actual), torch.stack([mean, variance]), rtol=1e-3, atol=1e-3)
 
 
 def test_leave_one_out_is_the_explicit_loop() -> None:
     """Each of y given the others by conditioning their joint Gaussian, dimension by dimension."""
     y, shares = draw(4, 3), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    for share, found in zip(shares, leave_one_out(y, shares), strict=True):
+    for share, actual in zip(shares, leave_one_out(y, shares), strict=True):
         joint = (1 - share) * torch.eye(4, dtype=torch.float64) + share
         total = torch.zeros(())
         for out in range(4):
@@ -70,20 +70,20 @@ def test_leave_one_out_is_the_explicit_loop() -> None:
             zero, every = torch.zeros(4, dtype=torch.float64), MultivariateNormal
             both = every(zero, joint).log_prob(y.T) - every(zero[rest], joint[rest][:, rest]).log_prob(y[rest].T)
             total = total + both.sum()
-        assert found.item() == pytest.approx(total.item())
+        assert actual.item() == pytest.approx(total.item())
 
 
 def test_the_share_between_classes_is_found_from_the_samples() -> None:
     """Without groups, 8 samples that lie close together have a mean that is far from shrunk; scattered ones do not."""
     reference = draw(4000, 40)
     close, scattered = draw(1, 40, seed=1) + 0.3 * draw(8, 40, seed=2), draw(8, 40, seed=3)
-    kept = []
+    predictions = []
     for y in (close, scattered):
         hierarchy = estimate(reference)
         white = hierarchy.whiten(y)
         mean, variance = predict(hierarchy, white)
-        kept.append((float(mean @ white.mean(0) / white.mean(0).square().sum()), float(variance.mean())))
-    (near, narrow), (far, wide) = kept
+        predictions.append((float(mean @ white.mean(0) / white.mean(0).square().sum()), float(variance.mean())))
+    (near, narrow), (far, wide) = predictions
     assert near > 0.95 and far < 0.5
     assert narrow < 0.3 and wide > 0.8
 
@@ -128,10 +128,10 @@ def test_the_hierarchy_is_found_again() -> None:
 
 
 def started(z: Tensor, reference: Tensor, groups: Tensor | None = None, **arguments: float) -> FewShotKnowledge:
-    kind = FewShotKnowledge(tuple(z.shape[1:]), hidden=8, **arguments).double()  # type: ignore[arg-type]
-    kind.initialise(torch.Generator().manual_seed(0))
-    kind.start(z, reference, groups)
-    return kind
+    knowledge = FewShotKnowledge(tuple(z.shape[1:]), hidden=8, **arguments).double()  # type: ignore[arg-type]
+    knowledge.initialise(torch.Generator().manual_seed(0))
+    knowledge.start(z, reference, groups)
+    return knowledge
 
 
 def test_the_type_is_the_predictive_gaussian_whatever_c_explains() -> None:
@@ -142,11 +142,13 @@ def test_the_type_is_the_predictive_gaussian_whatever_c_explains() -> None:
     covariance = hierarchy.inverse * variance @ hierarchy.inverse.T
     expected = MultivariateNormal(hierarchy.centre + hierarchy.inverse @ mean, covariance).log_prob(held)
     for unexplained in (0.1, 0.9):
-        kind = started(new, z, groups, unexplained=unexplained)
-        torch.testing.assert_close(kind.log_prob_present(held).detach(), expected)
+        knowledge = started(new, z, groups, unexplained=unexplained)
+        torch.testing.assert_close(knowledge.log_prob_present(held).detach(), expected)
         C = draw(25, 2, seed=3)  # Bayes at any C
-        by_bayes = kind.log_prob_latent(held, C) + kind.log_prob_characteristics(C)
-        torch.testing.assert_close(by_bayes - kind.log_prob_characteristics_given(C, held), torch.as_tensor(expected))
+        by_bayes = knowledge.log_prob_latent(held, C) + knowledge.log_prob_characteristics(C)
+        torch.testing.assert_close(
+            by_bayes - knowledge.log_prob_characteristics_given(C, held), torch.as_tensor(expected)
+        )
 
 
 def test_the_started_type_conforms() -> None:
@@ -156,11 +158,11 @@ def test_the_started_type_conforms() -> None:
 
 def test_characteristics_given_are_the_moments_of_encode() -> None:
     z, groups = classes(50, 10)
-    kind = started(z[:3], z, groups)
+    knowledge = started(z[:3], z, groups)
     with torch.no_grad():
-        kind.characteristics_prior.fit(3 + 2 * draw(100, 2))
-        C = kind.encode(z[:2], draw(2, 20000, 2))
-        mean, deviation = kind.characteristics_given(z[:2])
+        knowledge.characteristics_prior.fit(3 + 2 * draw(100, 2))
+        C = knowledge.encode(z[:2], draw(2, 20000, 2))
+        mean, deviation = knowledge.characteristics_given(z[:2])
     torch.testing.assert_close(C.mean(1), mean, rtol=0, atol=0.05)
     torch.testing.assert_close(C.std(1), deviation, rtol=0.03, atol=0)
 
@@ -173,9 +175,9 @@ def test_any_number_of_samples_gives_finite_densities(n: int, m: int, grouped: b
     z, groups = classes(20, 2)
     z[:, 3] = 1.0
     for new in (z[:n], z[:1].expand(n, -1)):
-        kind = started(new, z[:m], groups[:m] if grouped else None)
-        assert kind.log_prob_present(z).isfinite().all()
-        assert kind.decode(draw(4, 2), draw(4, 6)).isfinite().all()
+        knowledge = started(new, z[:m], groups[:m] if grouped else None)
+        assert knowledge.log_prob_present(z).isfinite().all()
+        assert knowledge.decode(draw(4, 2), draw(4, 6)).isfinite().all()
 
 
 def test_nothing_to_start_from_is_an_error() -> None:
@@ -205,11 +207,11 @@ def test_the_start_beats_the_reference_on_new_classes(grouped: bool) -> None:
     reference = MultivariateNormal(z.mean(0), z.T.cov())
     for shots in (1, 5, 10):
         total = 0.0
-        for each in new.view(30, 40, 6):
-            kind = FewShotKnowledge((6,), hidden=8).double()
-            kind.condition(hierarchy, each[:shots])
-            held = each[shots:]
-            total += float((kind.log_prob_present(held).detach() - reference.log_prob(held)).mean()) / 30
+        for drawings in new.view(30, 40, 6):
+            knowledge = FewShotKnowledge((6,), hidden=8).double()
+            knowledge.condition(hierarchy, drawings[:shots])
+            held = drawings[shots:]
+            total += float((knowledge.log_prob_present(held).detach() - reference.log_prob(held)).mean()) / 30
         gain[shots] = total
     assert gain[10] > gain[5] > gain[1] > (1.0 if grouped else 0.0)
 
@@ -217,27 +219,27 @@ def test_the_start_beats_the_reference_on_new_classes(grouped: bool) -> None:
 def test_gradient_steps_go_on_from_the_start() -> None:
     z, groups = classes(50, 10)
     new = classes(1, 200, seed=11)[0]
-    kind = started(new[:3], z, groups)
-    before = {key: value.clone() for key, value in kind.state_dict().items()}
-    optimizer = torch.optim.Adam(kind.parameters(), lr=0.02)
+    knowledge = started(new[:3], z, groups)
+    before = {key: value.clone() for key, value in knowledge.state_dict().items()}
+    optimizer = torch.optim.Adam(knowledge.parameters(), lr=0.02)
     losses = []
     for _ in range(50):
-        loss = -kind.log_prob_present(new).mean()
+        loss = -knowledge.log_prob_present(new).mean()
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0] - 0.1
-    fixed = [key for key, value in kind.state_dict().items() if key.startswith("latent.transform")]
-    assert fixed and all(torch.equal(before[key], kind.state_dict()[key]) for key in fixed)
+    fixed = [key for key, value in knowledge.state_dict().items() if key.startswith("latent.transform")]
+    assert fixed and all(torch.equal(before[key], knowledge.state_dict()[key]) for key in fixed)
 
 
 def flow_of(dims: int, **arguments: Any) -> FlowKnowledge:
-    kind = FlowKnowledge((dims,), hidden=8, **arguments).double()
+    knowledge = FlowKnowledge((dims,), hidden=8, **arguments).double()
     with torch.no_grad():
-        for parameter in kind.latent.transform.parameters():
+        for parameter in knowledge.latent.transform.parameters():
             parameter += 0.2 * draw(*parameter.shape, seed=parameter.numel())
-    return kind
+    return knowledge
 
 
 def test_on_the_steps_of_a_flow_it_is_the_same_gaussian_of_what_these_make_of_z() -> None:
@@ -245,20 +247,20 @@ def test_on_the_steps_of_a_flow_it_is_the_same_gaussian_of_what_these_make_of_z(
     new, held = classes(1, 30, seed=7)[0].split([5, 25])
     flow = flow_of(z.shape[1], steps=2)
     with torch.no_grad():
-        stepped = [flow.latent.transform(each) for each in (z, new, held)]
+        stepped = [flow.latent.transform(value) for value in (z, new, held)]
         plain = started(stepped[1][0], stepped[0][0], groups)
         expected = plain.log_prob_present(stepped[2][0]) + stepped[2][1]
-        kind = FewShotKnowledge(tuple(z.shape[1:]), hidden=8, steps=2).double()
-        kind.build_on(flow)
-        assert not any(each.requires_grad for each in kind.latent.transform.parameters())
-        kind.start(new, z, groups)
-        torch.testing.assert_close(kind.log_prob_present(held), expected)
+        knowledge = FewShotKnowledge(tuple(z.shape[1:]), hidden=8, steps=2).double()
+        knowledge.build_on(flow)
+        assert not any(parameter.requires_grad for parameter in knowledge.latent.transform.parameters())
+        knowledge.start(new, z, groups)
+        torch.testing.assert_close(knowledge.log_prob_present(held), expected)
         C = draw(25, 2, seed=3)  # Bayes at any C
-        by_bayes = kind.log_prob_latent(held, C) + kind.log_prob_characteristics(C)
-        torch.testing.assert_close(by_bayes - kind.log_prob_characteristics_given(C, held), expected)
-        sample = kind.decode(C, draw(*held.shape, seed=4))
-        torch.testing.assert_close(kind.latent.transform(sample)[0].isfinite().all(), torch.tensor(True))
-    check_knowledge(kind, z[:4])
+        by_bayes = knowledge.log_prob_latent(held, C) + knowledge.log_prob_characteristics(C)
+        torch.testing.assert_close(by_bayes - knowledge.log_prob_characteristics_given(C, held), expected)
+        sample = knowledge.decode(C, draw(*held.shape, seed=4))
+        torch.testing.assert_close(knowledge.latent.transform(sample)[0].isfinite().all(), torch.tensor(True))
+    check_knowledge(knowledge, z[:4])
 
 
 @pytest.mark.parametrize(
@@ -277,9 +279,9 @@ def test_on_the_steps_of_a_flow_it_is_the_same_gaussian_of_what_these_make_of_z(
     ids=["no steps of its own", "fewer steps", "no flow", "another knee", "another knee, by name"],
 )
 def test_steps_that_are_not_alike_are_refused(steps: int, other: object, words: str) -> None:
-    kind = FewShotKnowledge((6,), hidden=8, steps=steps).double()
+    knowledge = FewShotKnowledge((6,), hidden=8, steps=steps).double()
     with pytest.raises(TzkError, match=words):
-        kind.build_on(other(6))  # type: ignore[operator]
+        knowledge.build_on(other(6))  # type: ignore[operator]
 
 
 def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
@@ -297,14 +299,14 @@ def test_a_checkpoint_keeps_it(tmp_path: Path) -> None:
 
 
 def test_started_types_stack() -> None:
-    kinds = {}
+    types = {}
     for seed, name in enumerate("ab"):
-        kinds[name] = tzk_core.build_knowledge("few-shot", (6,), name=name, hidden=6).double()
+        types[name] = tzk_core.build_knowledge("few-shot", (6,), name=name, hidden=6).double()
         z, groups = classes(20, 5, seed=seed)
-        kinds[name].start(z[: seed + 1], z, groups)
-    (rectangle,) = rectangles(kinds, dict.fromkeys(kinds, torch.arange(4)))
+        types[name].start(z[: seed + 1], z, groups)
+    (rectangle,) = rectangles(types, dict.fromkeys(types, torch.arange(4)))
     held, C = draw(2, 4, 6), draw(2, 4, 2)
     together = rectangle.stack(lambda kind, z, C: (kind.log_prob_latent(z, C), kind.encode(z, C)), held, C)
-    for index, kind in enumerate(kinds.values()):
+    for index, kind in enumerate(types.values()):
         torch.testing.assert_close(together[0][index], kind.log_prob_latent(held[index], C[index]))
         torch.testing.assert_close(together[1][index], kind.encode(held[index], C[index]))

@@ -1,6 +1,6 @@
-"""Register the recipe `glow` and its layers, without importing torch."""
+"""Register recipes, their layers and the optimiser `muon`, without importing torch."""
 
-from tzk_core.plugins import FlowLayer, FlowRecipe, hookimpl
+from tzk_core.plugins import FlowLayer, FlowRecipe, Optimizer, hookimpl
 
 
 @hookimpl
@@ -25,3 +25,10 @@ def tzk_flow_recipes() -> list[FlowRecipe]:
         FlowRecipe("glow", "tzk_plugin_glow.glow:glow", "multi-scale image flow, mixture-of-logistics couplings"),
         FlowRecipe("multiscale", "tzk_plugin_glow.multiscale:multiscale", "grey levels, lattice by lattice; couplings"),
     ]
+
+
+@hookimpl
+def tzk_optimizers() -> list[Optimizer]:
+    """An optimiser for `[training] optimizer`."""
+    summary = "orthogonal steps for the large matrices of the flow's networks, Adam for all else (Jordan 2024)"
+    return [Optimizer("muon", "tzk_plugin_glow.muon:MuonWithAdam", summary)]

@@ -75,6 +75,43 @@ def mapping(
 
 
 @triton.jit
+def _map_gradients(outputs, grad, volume, log_scale, moved, limit: tl.constexpr, knee: tl.constexpr):
+    """Gradients of the map by its values, its bounded log scale and its shift.
+
+    `grad` and `volume` are those by the outputs and by the log-determinant.
+    """
+    magnitude = tl.abs(outputs)
+    at_y = grad - volume * sign(outputs)
+    curved = magnitude
+    beyond = 0.0
+    if knee > 0.0:
+        at_y = tl.where(magnitude < limit, at_y, grad)
+        curved = tl.where(magnitude > limit, limit, magnitude)
+        beyond = magnitude - curved
+    slope = tl.exp(-curved)
+    at_u = at_y * slope
+    at_scale = at_y * (sign(outputs) * (beyond - expm1(-curved)) - moved * slope) + volume
+    return at_u * tl.exp(log_scale), at_scale, at_u
+
+
+@triton.jit
+def _inverse_gradients(y, grad, volume, log_scale, moved, limit: tl.constexpr, knee: tl.constexpr):
+    """The same of the inverse, from its input `y`."""
+    magnitude = tl.abs(y)
+    curved = tl.where(magnitude > limit, limit, magnitude)
+    at_u = grad * tl.exp(-log_scale)
+    through = at_u * tl.exp(curved)
+    u = expm1(curved)
+    if knee > 0.0:
+        at_values = through + tl.where(magnitude <= limit, volume * sign(y), 0.0)
+        u += (magnitude - curved) * (1.0 + knee)
+    else:
+        at_values = tl.where(magnitude <= limit, through + volume * sign(y), 0.0)
+    u = tl.where(y < 0.0, -u, u)
+    return at_values, -(at_u * (u - moved) + volume), -at_u
+
+
+@triton.jit
 def differentiating(
     grad_mapped,
     grad_logabsdet,
@@ -119,33 +156,12 @@ def differentiating(
         outputs = tl.load(y + place, mask=mask, other=0.0).to(TYPE)
         grad = tl.load(grad_mapped + place, mask=mask, other=0.0).to(TYPE)
         volume = tl.load(grad_logabsdet + group * rows + row, mask=real, other=0.0).to(TYPE)[:, None]
-        magnitude = tl.abs(outputs)
         if INVERSE:
-            curved = tl.where(magnitude > limit, limit, magnitude)
-            at_u = grad * tl.exp(-log_scale)
-            through = at_u * tl.exp(curved)
-            u = expm1(curved)
-            if knee > 0.0:
-                at_values = through + tl.where(magnitude <= limit, volume * sign(outputs), 0.0)
-                u += (magnitude - curved) * (1.0 + knee)
-            else:
-                at_values = tl.where(magnitude <= limit, through + volume * sign(outputs), 0.0)
-            u = tl.where(outputs < 0.0, -u, u)
-            of_scale -= tl.sum(at_u * (u - moved) + volume, 0)
-            of_shift -= tl.sum(at_u, 0)
+            at_values, at_scale, at_shift = _inverse_gradients(outputs, grad, volume, log_scale, moved, limit, knee)
         else:
-            at_y = grad - volume * sign(outputs)
-            curved = magnitude
-            beyond = 0.0
-            if knee > 0.0:
-                at_y = tl.where(magnitude < limit, at_y, grad)
-                curved = tl.where(magnitude > limit, limit, magnitude)
-                beyond = magnitude - curved
-            slope = tl.exp(-curved)
-            at_u = at_y * slope
-            at_values = at_u * tl.exp(log_scale)
-            of_scale += tl.sum(at_y * (sign(outputs) * (beyond - expm1(-curved)) - moved * slope) + volume, 0)
-            of_shift += tl.sum(at_u, 0)
+            at_values, at_scale, at_shift = _map_gradients(outputs, grad, volume, log_scale, moved, limit, knee)
+        of_scale += tl.sum(at_scale, 0)
+        of_shift += tl.sum(at_shift, 0)
         tl.store(grad_values + place, at_values.to(grad_values.dtype.element_ty), mask=mask)
     groups = tl.num_programs(2)
     chunks = tl.num_programs(1)

@@ -69,13 +69,13 @@ def test_the_noise_of_an_image_derives_from_it_and_the_seed() -> None:
 
 
 def test_statistics_by_their_formulas(model: TzK) -> None:
-    model.find("k1").implies = ("k0",)
+    model.find("k1").describe_as(implies=("k0",))
     try:
         T = observations()
         found = evidence(model, T, importance_samples=SAMPLES, levels=None)
         reference = Reference.of(model, found.knowledge, {"one": found})
     finally:
-        model.find("k1").implies = ()
+        model.find("k1").describe_as(implies=())
     said = statistics(found, reference)
     given = torch.stack([found.log_prob + found.log_ratio[:, i] for i in range(3)], 1)
     torch.testing.assert_close(said["likelihood"], model.log_prob(T))

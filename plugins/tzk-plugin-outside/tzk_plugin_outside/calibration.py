@@ -94,8 +94,8 @@ def calibration(
 
 def _computed(folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None) -> Calibration:
     try:
-        experiment = Experiment(config)
-        experiment.load(folder)
+        known = list(manifest_of(checkpoint_in(folder))["knowledge"])
+        experiment = Experiment(config, known=known, trained=folder)
         splits = {name: experiment.datasets[name].split("validation") for name in experiment.datasets}
     except TzkError as error:
         raise TzkError(

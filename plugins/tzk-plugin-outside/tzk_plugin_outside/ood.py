@@ -106,7 +106,7 @@ def _report(
     from tzk_plugin_outside.comparison import detections
     from tzk_plugin_outside.evidence import Evidence, evidence
 
-    config = load_config(folder.config)
+    config = load_config(folder.config, finished=True)
     others = datasets_of(_datasets_only(outside))
     experiment = Experiment(config)
     experiment.load(folder.path)

@@ -128,6 +128,8 @@ def _scored(
 
     config, device = _config(folder, needs_data=threshold is None)
     model = tzk_core.load(folder.path).to(device)
+    for knowledge_type in model.opaque.values():
+        output.warning(f"not scored: {knowledge_type.reason}")
     source = source_of(path, readers_of(config, model.shape), like)
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
@@ -158,11 +160,11 @@ def _scored(
 
 def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:
     """The config of the run, and the device that it names; without data, parts of it need not be installed."""
-    from tzk_core.config import load_config, load_run_config
-    from tzk_core.plugins import registry
+    from tzk_core.config import load_run_config
+    from tzk_core.runs.opened import usable_config
     from tzk_core.runs.tables import chosen_device
 
-    config = load_config(folder.config) if needs_data else load_run_config(folder.config)
-    if needs_data:
-        registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
+    config, notes = usable_config(folder.path) if needs_data else (load_run_config(folder.config), [])
+    for note in notes:
+        output.warning(note)
     return config, chosen_device(config.device)

@@ -16,7 +16,7 @@ from tzk_core.model import TzK
 from tzk_core.training.adding.growth import Report, train_addition
 from tzk_core.training.adding.negatives import Negatives, Source
 from tzk_core.training.fit import settings_from
-from tzk_core.training.trainer import Progress
+from tzk_core.training.observers import Progress
 
 _OFF = "the consistency constraint is off while the shared flow, which cannot follow, stays as it is"
 _FIXED = "the shared flow stays as it is"
@@ -30,7 +30,7 @@ LEFT_OUT = {
     "hidden_share": _FIXED,
     "emphasis": _FIXED,
     "optimizer": _FIXED,
-    "matrix_learning_rate": _FIXED,
+    "terms": "they are of a training of the whole model",
     "knowledge_learning_rate": "only knowledge is trained: say learning_rate",
     "checkpoint_every": _ALL_OR_NOTHING,
     "validate_every": _ALL_OR_NOTHING,
@@ -108,10 +108,10 @@ def _check(
     """The older knowledge types in `presence`; `TzkError` where knowledge or data do not fit."""
     if not knowledge:
         raise TzkError("there is no knowledge to add: expected {name: Knowledge}")
-    for name, kind in knowledge.items():
-        if not isinstance(kind, Knowledge):
-            raise TzkError(f"knowledge type {name!r} is expected as a Knowledge; got {type(kind).__name__}")
-        model.check_addition(name, kind)
+    for name, module in knowledge.items():
+        if not isinstance(module, Knowledge):
+            raise TzkError(f"knowledge type {name!r} is expected as a Knowledge; got {type(module).__name__}")
+        model.check_addition(name, module)
     check_observations(T, model.shape)
     older = _check_presence_names(model, knowledge, presence)
     _check_characteristics_names(model, knowledge, characteristics)
@@ -142,7 +142,7 @@ def _check_presence_names(model: TzK, knowledge: Mapping[str, Knowledge], presen
     for name in knowledge:
         if name not in presence:
             raise TzkError(f"presence does not say where {name!r} is present{nearest(name, presence)}")
-    implied = {name for kind in knowledge.values() for name in kind.implies}
+    implied = {name for module in knowledge.values() for name in module.implies}
     older = [name for name in presence if name not in knowledge]
     for name in older:
         if name not in model.knowledge:
@@ -169,7 +169,7 @@ def _check_characteristics_names(
 
 def _check_implied(model: TzK, knowledge: Mapping[str, Knowledge]) -> None:
     known = [*knowledge, *model.knowledge, *model.opaque]
-    for name, kind in knowledge.items():
-        for other in kind.implies:
+    for name, module in knowledge.items():
+        for other in module.implies:
             if other not in known:
                 raise TzkError(f"{name!r} implies {other!r}, which is no knowledge type{nearest(other, known)}")

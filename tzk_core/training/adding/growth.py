@@ -23,8 +23,9 @@ from tzk_core.tensors import like_of
 from tzk_core.training.adding.negatives import Negatives, Source, balanced, own_samples
 from tzk_core.training.adding.untouched import Comparison, check, compare, fingerprints
 from tzk_core.training.initialisation import fit_priors
+from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.settings import Settings
-from tzk_core.training.trainer import Progress, Trainer
+from tzk_core.training.trainer import Trainer
 
 STARTED_FROM = 4096
 """As many samples, at most, a closed-form start sees of the knowledge, and of what contains it."""
@@ -62,6 +63,7 @@ def train_addition(
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
+    observers: Sequence[Observer] = (),
     exclusive: Sequence[Sequence[str]] = (),
     start: Mapping[str, str] | None = None,
 ) -> Report:
@@ -75,8 +77,8 @@ def train_addition(
     trained, for names, shapes and samples that do not fit; afterwards, if something older has changed.
     """
     names = tuple(knowledge)
-    for name, kind in knowledge.items():
-        model.check_addition(name, kind)
+    for name, module in knowledge.items():
+        model.check_addition(name, module)
     _check_present(sources, names)
     probes = _probes(sources, seed).to(like_of(model, *knowledge.values()))
     before = fingerprints(model, probes, seed)
@@ -91,16 +93,16 @@ def train_addition(
             exclusive=exclusive,
             start=start,
         )
-        trainer.run(folder, progress, checkpoints=False)
+        trainer.run(folder, progress, checkpoints=False, observers=observers)
         inconsistency, gain = _last(trainer)
     try:
-        for name, kind in knowledge.items():
-            model.add(name, kind)
+        for name, module in knowledge.items():
+            model.add(name, module)
         unchanged = compare(before, fingerprints(model, probes, seed))
         check(unchanged)
     except BaseException:
-        for name, kind in knowledge.items():
-            if name in model.knowledge and model.knowledge[name] is kind:
+        for name, module in knowledge.items():
+            if name in model.knowledge and model.knowledge[name] is module:
                 del model.knowledge[name]
         raise
     return Report(names, unchanged, inconsistency, gain)
@@ -121,8 +123,8 @@ def addition_trainer(
     made, no step taken. Arguments as of `train_addition`."""
     like = like_of(model, *knowledge.values())
     alone = TzK(model.flow)
-    for name, kind in knowledge.items():
-        alone.add(name, kind.to(like.device, like.dtype))
+    for name, module in knowledge.items():
+        alone.add(name, module.to(like.device, like.dtype))
     started = {name for name, other in (start or {}).items() if _started(alone.find(name), model.find(other))}
     kinds_of_data = {source.levels for source in sources.values()}
     if len(kinds_of_data) > 1:
@@ -144,13 +146,13 @@ def addition_trainer(
     return Trainer(alone, batches, free, seed=seed, levels=levels, trained=tuple(knowledge))
 
 
-def _started(kind: Knowledge, other: Knowledge) -> bool:
+def _started(module: Knowledge, other: Knowledge) -> bool:
     """Starts new knowledge from what it is part of; whether that is all, or its closed form goes on from there."""
-    build_on = getattr(kind, "build_on", None)
-    if build_on is not None and type(kind) is not type(other):
+    build_on = getattr(module, "build_on", None)
+    if build_on is not None and type(module) is not type(other):
         build_on(other)
         return False
-    start_from(kind, other)
+    start_from(module, other)
     return True
 
 
@@ -166,16 +168,16 @@ def _check_present(sources: Mapping[str, Source], names: tuple[str, ...]) -> Non
 def _bounds(sources: Mapping[str, Source]) -> tuple[float, float]:
     """Between which values the data lie, as they are encoded."""
     T = [source.samples.T for source in sources.values() if source.levels is None]
-    return (min(each.min().item() for each in T), max(each.max().item() for each in T)) if T else (0.0, 1.0)
+    return (min(values.min().item() for values in T), max(values.max().item() for values in T)) if T else (0.0, 1.0)
 
 
 def _probes(sources: Mapping[str, Source], seed: int) -> Tensor:
     """A few observations from each source, (at most PROBES, *shape), dequantised."""
-    each = max(1, PROBES // len(sources))
+    share = max(1, PROBES // len(sources))
     picked = []
     for title, source in sources.items():
         generator = stream(seed, "probes", title)
-        rows = torch.randperm(len(source.samples), generator=generator)[:each]
+        rows = torch.randperm(len(source.samples), generator=generator)[:share]
         picked.append(dequantise(source.samples.T[rows], generator, source.levels))
     return torch.cat(picked)[:PROBES]
 
@@ -216,7 +218,7 @@ def _closed_form(alone: TzK, name: str, sources: Mapping[str, Source], *, around
 
     Returns the latents, z, (at most STARTED_FROM, *latent_shape).
     """
-    names = tuple(each for each, _ in alone.named_knowledge())
+    names = tuple(known for known, _ in alone.named_knowledge())
     column = names.index(name)
     of = {title: source.presence[:, column] == 1 for title, source in sources.items()}
     inside = {title: _inside(source, around, names) for title, source in sources.items()}
@@ -268,14 +270,14 @@ def _latents(
 @torch.no_grad()
 def _last(trainer: Trainer) -> tuple[dict[str, float], dict[str, float]]:
     """Inconsistency and gain of each new type, in nats, over the batches that would come next."""
-    found: tuple[dict[str, list[float]], dict[str, list[float]]] = {}, {}
+    measured: tuple[dict[str, list[float]], dict[str, list[float]]] = {}, {}
     like = trainer.model.like
     for step in range(trainer.step, trainer.step + LAST_BATCHES):
         observations = trainer.batches.batch(step).to(like.device, like.dtype)
         noise, objective = trainer.noise_of(step), Objective(fixed_flow=True)
         capacity = mental_capacity(trainer.model, observations, noise, objective=objective)
-        for kept, values in zip(found, (capacity.inconsistency, capacity.conditional), strict=True):
+        for batches, values in zip(measured, (capacity.inconsistency, capacity.conditional), strict=True):
             for name, value in values.items():
-                kept.setdefault(name, []).append(float(value))
-    inconsistency, gain = ({name: sum(each) / len(each) for name, each in kept.items()} for kept in found)
+                batches.setdefault(name, []).append(float(value))
+    inconsistency, gain = ({name: sum(means) / len(means) for name, means in batches.items()} for batches in measured)
     return inconsistency, gain

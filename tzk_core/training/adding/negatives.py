@@ -69,7 +69,7 @@ def own_samples(
     order = torch.randperm(len(older), generator=stream(seed, "own types")).tolist()
     chosen = sorted(older[i] for i in order[: negatives.own_types])
     counts = _divided(negatives.own_samples, chosen)
-    kept = [torch.empty(0, *model.shape, dtype=torch.uint8 if levels else torch.float32)]
+    samples = [torch.empty(0, *model.shape, dtype=torch.uint8 if levels else torch.float32)]
     for name, count in counts.items():
         source = stream(seed, OWN, name or "")
         for start in range(0, count, chunk):
@@ -77,12 +77,12 @@ def own_samples(
             T = model.sample(min(chunk, count - start), name, seed=number)
             T = T[T.flatten(1).isfinite().all(1)]
             if levels:
-                kept.append((T * levels).floor().clamp(0, levels - 1).to(torch.uint8).cpu())
+                samples.append((T * levels).floor().clamp(0, levels - 1).to(torch.uint8).cpu())
                 continue
             T = T.clamp(*bounds)
             z, logabsdet = model.flow.encode(T)
-            kept.append(T[z.flatten(1).isfinite().all(1) & logabsdet.isfinite()].float().cpu())
-    return torch.cat(kept)
+            samples.append(T[z.flatten(1).isfinite().all(1) & logabsdet.isfinite()].float().cpu())
+    return torch.cat(samples)
 
 
 def balanced(
@@ -146,8 +146,8 @@ def _divided(total: int, names: Sequence[str]) -> dict[str | None, int]:
     """How many to draw from the prior, which is None, and from each of these: half and, in equal parts, half."""
     if not names:
         return {None: total}
-    each = total // 2 // len(names)
-    return {None: total - each * len(names), **dict.fromkeys(names, each)}
+    share = total // 2 // len(names)
+    return {None: total - share * len(names), **dict.fromkeys(names, share)}
 
 
 def _scaled(weights: Mapping[str, float], total: float) -> dict[str, float]:

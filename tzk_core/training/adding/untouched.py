@@ -61,13 +61,13 @@ def fingerprints(model: TzK, probes: Tensor, seed: int) -> dict[str | None, Fing
 
     The model is in evaluation mode meanwhile, so that no layer counts this as training.
     """
-    found: dict[str | None, Fingerprint] = {}
+    prints: dict[str | None, Fingerprint] = {}
     names = [None, *(name for name, _ in model.named_knowledge())]
     with evaluating(model), torch.no_grad():
         for name in names:
             module = model.flow if name is None else model.find(name)
             log_prob = model.log_prob(probes, name, importance_samples=IMPORTANCE_SAMPLES, seed=seed)
-            found[name] = Fingerprint(
+            prints[name] = Fingerprint(
                 _digest(module.state_dict()),
                 tuple((key, parameter.requires_grad) for key, parameter in module.named_parameters()),
                 _digest({"log_prob": log_prob}),
@@ -75,15 +75,15 @@ def fingerprints(model: TzK, probes: Tensor, seed: int) -> dict[str | None, Fing
                 _digest({"T": model.sample(SAMPLES, name, seed=seed)}),
             )
     for name, opaque in model.opaque.items():
-        found[name] = Fingerprint(hashlib.sha256(opaque.file).hexdigest())
-    return found
+        prints[name] = Fingerprint(hashlib.sha256(opaque.file).hexdigest())
+    return prints
 
 
 def compare(
     before: dict[str | None, Fingerprint], after: dict[str | None, Fingerprint]
 ) -> dict[str | None, Comparison]:
     """All that was there before, beside what it is now."""
-    return {name: Comparison(each, after.get(name)) for name, each in before.items()}
+    return {name: Comparison(fingerprint, after.get(name)) for name, fingerprint in before.items()}
 
 
 def check(compared: dict[str | None, Comparison]) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tzk_core.errors import TzkError
+from tzk_core.training.optimizers import Trained
+
 LEAST = 32
 """Rows and columns of the smallest matrix that is worth it."""
+
+MOST_RATE = 100
+"""A learning rate beyond this is a slip."""
 
 LITTLE = 1e-12
 """Momentum with a norm below this, whose squares would underflow in float32, is as good as none."""
@@ -36,9 +42,9 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                kept.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(kept, group["momentum"]).flatten(1)  # Nesterov's
+                average = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                average.lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(average, group["momentum"]).flatten(1)  # Nesterov's
                 size = 0.2 * math.sqrt(max(ahead.shape))
                 weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
 
@@ -46,10 +52,38 @@ class Muon(torch.optim.Optimizer):
 class MuonWithAdam:
     """`Muon` for some groups of parameters and fused Adam for the others, as one optimiser."""
 
-    def __init__(
-        self, matrices: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], betas: tuple[float, float]
-    ) -> None:
-        self.parts = (Muon(matrices), torch.optim.Adam(others, betas=betas, fused=True))
+    adam_for_knowledge: ClassVar[bool] = True
+
+    def __init__(self, trained: Trained, *, matrix_learning_rate: float | None = None, momentum: float = 0.95) -> None:
+        """Take the large matrices of the shared flow's networks from all other parameters.
+
+        Args:
+            matrix_learning_rate: of the matrices, where it is not `learning_rate`.
+            momentum: of the matrices.
+
+        Raises:
+            TzkError: if the flow has no such matrix, or a number is out of bounds.
+        """
+        rate = trained.learning_rate if matrix_learning_rate is None else matrix_learning_rate
+        if not 0 < rate <= MOST_RATE:
+            raise TzkError(f"matrix_learning_rate is expected above 0 and at most {MOST_RATE}; got {rate}")
+        if not 0 <= momentum < 1:
+            raise TzkError(f"momentum is expected from 0 to below 1; got {momentum}")
+        large = set().union(*map(matrices_of, trained.flows))
+        matrices, others = [], []
+        for group in trained.groups:
+            matrices += [parameter for parameter in group["params"] if id(parameter) in large]
+            rest = [parameter for parameter in group["params"] if id(parameter) not in large]
+            others += [group | {"params": rest}] if rest else []
+        if not matrices:
+            raise TzkError(
+                "optimizer = 'muon' is for flows with networks of linear layers or convolutions; this one has none "
+                "that is trained and wide enough: write optimizer = 'adam'"
+            )
+        self.parts = (
+            Muon([{"params": matrices, "rate": rate}], momentum),
+            torch.optim.Adam(others, betas=trained.betas, fused=True),
+        )
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -79,11 +113,11 @@ def matrices_of(module: nn.Module) -> set[int]:
     """
     if getattr(module, "adaptive", False):
         return set()
-    found = set().union(*(matrices_of(child) for child in module.children()))
+    matrices = set().union(*(matrices_of(child) for child in module.children()))
     weight = module.weight if isinstance(module, nn.Linear | nn.Conv2d) else None
     if weight is not None and weight.requires_grad and min(weight.flatten(1).shape) >= LEAST:
-        found.add(id(weight))
-    return found
+        matrices.add(id(weight))
+    return matrices
 
 
 def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
