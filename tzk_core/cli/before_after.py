@@ -15,7 +15,6 @@ from tzk_core.storage.manifest import read_manifest
 from tzk_core.storage.places import checkpoint_in
 from tzk_core.training.adding import untouched
 
-
 HEADER = ("KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD", "LOG-LIKELIHOOD (NATS)", "SHA256 OF SAMPLES")
 
 

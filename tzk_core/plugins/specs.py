@@ -177,7 +177,7 @@ class Picture(Spec):
 
 @dataclass(frozen=True)
 class Report(Spec):
-    """A function `(folder, experiment)` that writes a file about a finished run, which `tzk run` and `tzk add` call last.
+    """A function `(folder, experiment)` that writes a file about a finished run; `tzk run` calls it last.
 
     folder: `Path` of the run, complete. experiment: the `Experiment` at hand, or None. It returns the file's `Path`.
     """

@@ -82,8 +82,11 @@ def best_published(prior: Row, rows: Iterable[Row]) -> tuple[Row, str] | None:
 
 
 def _likelihood_of(prior: Row, rows: Sequence[Row]) -> str:
-    dataset, value = prior["dataset"], prior["bits_per_dim"]
-    text = f"On {dataset} it takes {value:.3f} bits/dim"
+    dataset, value, nats = prior["dataset"], prior["bits_per_dim"], prior.get("log_prob_nats")
+    if nats is None:
+        text = f"On {dataset} it takes {value:.3f} bits/dim"
+    else:
+        text = f"On {dataset} log p(T) is {nats:.3f} nats in the mean, in the unit of the data (higher is better)"
     if (prior.get("count") or 0) < FEWEST:
         text += f" (of {prior.get('count') or 0} test samples, too few to compare)"
     for row in rows:

@@ -31,7 +31,8 @@ def write_reports(folder: Path, experiment: Experiment | None = None) -> list[Pa
         except Exception as error:  # a plugin raises what it likes
             source = f"plugin {part.plugin!r} ({part.distribution} {part.version})"
             warnings.warn(
-                f"the report {part.name!r} of {source} was not written: {worded(error)}; the run is complete without it",
+                f"the report {part.name!r} of {source} was not written, and the run is complete without it: "
+                f"{worded(error)}",
                 Note,
                 stacklevel=2,
             )

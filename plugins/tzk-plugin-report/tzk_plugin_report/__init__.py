@@ -8,7 +8,9 @@ def tzk_commands() -> list[Command]:
     """The commands of this plugin."""
     return [
         Command("report", "tzk_plugin_report.report:command", "write what a run is worth as one HTML page"),
-        Command("explore", "tzk_plugin_report.explore:command", "walk through a run's model in a browser, on this machine"),
+        Command(
+            "explore", "tzk_plugin_report.explore:command", "walk through a run's model in a browser, on this machine"
+        ),
         Command("list", "tzk_plugin_report.listing:command", "list runs with their figures"),
         Command("init", "tzk_plugin_report.init:command", "write a commented config for your own data"),
     ]

@@ -34,7 +34,9 @@ def panels(columns: Columns) -> list[dict[str, Any]]:
         ]
         if series and len(steps) > 1:
             thinned = [step for step in _thinned(steps) if step is not None]
-            drawn.append({"key": key, "title": title, "unit": unit, "reading": reading, "steps": thinned, "series": series})
+            drawn.append(
+                {"key": key, "title": title, "unit": unit, "reading": reading, "steps": thinned, "series": series}
+            )
     return drawn
 
 

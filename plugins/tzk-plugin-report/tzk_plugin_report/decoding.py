@@ -97,6 +97,9 @@ def blown_share(samples: Tensor, reference: Tensor) -> float:
         samples, reference: (n, *shape) and (m, *shape).
     """
     finite = samples.flatten(1).isfinite().all(1)
+    reference = reference[reference.flatten(1).isfinite().all(1)]  # what has missing values is no measure
+    if not len(reference):
+        return (~finite).double().mean().item()
     theirs, own = _statistics(torch.nan_to_num(samples, nan=0.0, posinf=1e9, neginf=-1e9)), _statistics(reference)
     low, high = own.amin(0), own.amax(0)
     room = 0.5 * (high - low).clamp_min(1e-6)
@@ -106,9 +109,7 @@ def blown_share(samples: Tensor, reference: Tensor) -> float:
 
 def change_of(plane: Plane, reference: Tensor) -> float:
     """How much the plane changes: the standard deviation over it by that over the reference, means over dimensions."""
-    return (
-        plane.images.flatten(1).std(0).mean() / reference.flatten(1).std(0).mean().clamp_min(1e-9)
-    ).item()
+    return (plane.images.flatten(1).std(0).mean() / reference.flatten(1).std(0).mean().clamp_min(1e-9)).item()
 
 
 def _statistics(T: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes one that is free.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 def command(*, run: Path, port: int, opens: bool) -> None:
-    """Walk through a run's model in a browser: sliders for C and temperature, several knowledge types with "and" and "not".
+    """Walk through a run's model in a browser.
 
+    There are sliders for C and temperature, and several knowledge types with "and" and "not".
     An image dropped on the page is read as the run's data are; the page shows its score, and which knowledge it shows.
     Only this machine can reach the server (127.0.0.1), and only with the address that is printed. Ctrl-C ends it.
     """

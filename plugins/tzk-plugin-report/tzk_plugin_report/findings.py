@@ -141,7 +141,7 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "constraint_not_met",
             "good",
-            f"The constraint of Eq. 5 is met by all {len(known)} knowledge types, with a tolerance of {tolerance:g} nats.",
+            f"The constraint of Eq. 5 is met by all {len(known)} knowledge types, within {tolerance:g} nats.",
         )
 
 
@@ -194,8 +194,8 @@ def blown_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "blown_samples",
             "warning",
-            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} lie far outside of "
-            "what test samples look like.",
+            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} lie far outside "
+            "of what test samples look like.",
             "Sample at a lower temperature (pictures.temperature, --temperature), or train with a smaller knee.",
         )
     elif facts.blown:

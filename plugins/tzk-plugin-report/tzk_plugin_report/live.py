@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tzk_plugin_outside.evidence import dequantised, evidence
+from tzk_plugin_outside.reading import read_all, readers_of
 
 from tzk_core.config import Config
 from tzk_core.data.images import SUFFIXES
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.units import bits_per_dim
-from tzk_plugin_outside.evidence import dequantised, evidence
-from tzk_plugin_outside.reading import read_all, readers_of
 from tzk_plugin_report import decoding, marginals
 from tzk_plugin_report.sprites import is_image, sprite
 
@@ -63,9 +63,9 @@ class Wanted:
             present=_names(asked.get("present", []), "present"),
             absent=_names(asked.get("absent", []), "absent"),
             characteristics={str(name): _numbers(values, str(name)) for name, values in characteristics.items()},
-            temperature=_number(asked.get("temperature", 1.0), "temperature", 0, 10),
-            count=int(_number(asked.get("count", 32), "count", 1, MOST)),
-            seed=int(_number(asked.get("seed", 0), "seed", 0, 2**31)),
+            temperature=_number(asked.get("temperature", 1.0), "temperature", within=(0, 10)),
+            count=int(_number(asked.get("count", 32), "count", within=(1, MOST))),
+            seed=int(_number(asked.get("seed", 0), "seed", within=(0, 2**31))),
         )
 
 
@@ -102,7 +102,11 @@ class Live:
         count = self.model.find(name).characteristics
         for table in self.config.knowledge:
             stem = table.name.split("{")[0]
-            if table.observed and len(table.observed) == count and (name == table.name or (stem and name.startswith(stem))):
+            if (
+                table.observed
+                and len(table.observed) == count
+                and (name == table.name or (stem and name.startswith(stem)))
+            ):
                 return list(table.observed)
         return [f"C{i + 1}" for i in range(count)]
 
@@ -148,7 +152,9 @@ class Live:
         T = dequantised(read.T, levels, self.config.seed).to(self.model.like)
         names = tuple(self.model.knowledge)
         samples = self.config.evaluation.importance_samples
-        scored = evidence(self.model, T, names, importance_samples=samples, seed=self.config.seed, levels=levels, first=0)
+        scored = evidence(
+            self.model, T, names, importance_samples=samples, seed=self.config.seed, levels=levels, first=0
+        )
         posteriors = self.model.posterior(T)
         order = scored.log_ratio[0].argsort(descending=True).tolist() if names else []
         bits = bits_per_dim(float(scored.log_prob[0]), math.prod(self.model.shape), levels)
@@ -178,10 +184,11 @@ def _names(value: Any, key: str) -> tuple[str, ...]:
 def _numbers(values: Any, key: str) -> Tensor:
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TzkError(f"characteristics of {key}: expected a list of numbers; got {values!r}")
-    return torch.tensor([_number(value, key, -1e6, 1e6) for value in values])
+    return torch.tensor([_number(value, key, within=(-1e6, 1e6)) for value in values])
 
 
-def _number(value: Any, key: str, low: float, high: float) -> float:
+def _number(value: Any, key: str, *, within: tuple[float, float]) -> float:
+    low, high = within
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise TzkError(f"{key}: expected a number from {low:g} to {high:g}; got {value!r}")
     return float(value)

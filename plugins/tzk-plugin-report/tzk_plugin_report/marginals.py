@@ -54,7 +54,8 @@ def histograms(test: Tensor, samples: Tensor) -> list[Histogram]:
 
 
 def _histogram(dimension: int, test: Tensor, samples: Tensor) -> Histogram:
-    low, high = test.quantile(0.002).item(), test.quantile(0.998).item()
+    test = test[test.isfinite()]  # a missing value is nan
+    low, high = (test.quantile(share).item() for share in (0.002, 0.998)) if len(test) else (0.0, 1.0)
     room = 0.1 * max(high - low, 1e-6)
     low, high = low - room, high + room
     own, drawn = _shares(test, low, high), _shares(samples, low, high)
@@ -82,6 +83,7 @@ def _outline(heights: Tensor) -> str:
 
 def scatter(test: Tensor, samples: Tensor) -> Scatter:
     """Points, (n, 2) and (m, 2), in a common square."""
+    test = test[test.isfinite().all(1)]
     low, high = test.double().quantile(0.001, 0), test.double().quantile(0.999, 0)
     middle, half = (low + high) / 2, 0.6 * (high - low).max().clamp_min(1e-6)
     start, end = middle - half, middle + half

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tzk_core
-from tzk_core.config import load_run_config
+from tzk_core.config import Config, load_run_config
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.report import views
@@ -91,12 +91,13 @@ def measure(folder: Path, experiment: Experiment | None = None) -> Measured:
     except Exception as error:  # a data set of a plugin raises what it likes where its files are gone
         reason = str(error) if isinstance(error, TzkError) else f"{type(error).__name__}: {error}"
         model = tzk_core.load(folder)
-        return _without_data(model, config.pictures.temperature, config.seed, reason)
+        return _without_data(model, config, reason)
     opened.load(folder)
     return _with_data(opened)
 
 
-def _without_data(model: TzK, temperature: float, seed: int, reason: str) -> Measured:
+def _without_data(model: TzK, config: Config, reason: str) -> Measured:
+    temperature, seed = config.pictures.temperature, config.seed
     names = list(model.knowledge)
     shown = names[:MOST]
     planes = dict(_planes(model, shown))
@@ -114,7 +115,7 @@ def _without_data(model: TzK, temperature: float, seed: int, reason: str) -> Mea
 def _with_data(experiment: Experiment) -> Measured:
     """Measure with the data of the experiment at hand."""
     config, model = experiment.config, experiment.model
-    measured = _without_data(model, config.pictures.temperature, config.seed, "")
+    measured = _without_data(model, config, "")
     evaluation = experiment.evaluation
     limit = min(TESTED, config.evaluation.limit or TESTED)
     encoded = {name: held_out.encode(model, evaluation.split(name, "test", limit)) for name in experiment.datasets}

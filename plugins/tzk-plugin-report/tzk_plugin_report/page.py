@@ -18,8 +18,9 @@ from tzk_plugin_report.provenance import commands, provenance
 from tzk_plugin_report.reading import Run
 
 UNITS = (
-    "Bits/dim is −log₂ p(T) by all dimensions that are modelled, bits/pixel the same by the pixels of the original data: "
-    "how many bits a pixel takes if the model compresses. Lower is better; figures in different units are not to be compared."
+    "Bits/dim is −log₂ p(T) by all dimensions that are modelled, bits/pixel the same by the pixels of the original "
+    "data: how many bits a pixel takes if the model compresses. Lower is better; figures in different units are not to "
+    "be compared."
 )
 
 KINDS = ("prior", "mixture", "baseline", "published")
@@ -155,14 +156,12 @@ def _bars(run: Run, dataset: str) -> dict[str, Any] | None:
     """Rows of a data set as bars, in the unit in which most published figures can stand beside them."""
     rows = [row for row in run.rows_of(dataset) if row["kind"] in KINDS or row["name"] != row.get("knowledge")]
     own = [row for row in rows if row["kind"] == "prior"]
-    if not own:
-        return None
+    if not own or own[0].get("log_prob_nats") is not None:
+        return None  # nats of real-valued data may have either sign, and no bar
     published = words.best_published(own[0], rows)
     unit = published[1] if published else "bits_per_dim"
     beside = sorted((row for row in rows if row.get(unit) is not None), key=lambda row: row[unit])[:MOST_BARS]
     largest = max(row[unit] for row in beside)
-    if largest <= 0:
-        return None  # bits of real-valued data may be negative, and have no bar
     bars = [
         {
             "name": row["name"],

@@ -129,8 +129,7 @@ def surprises(measured: Measured) -> list[dict[str, Any]]:
     return [
         {
             "dataset": dataset,
-            "summary": f"half of {len(encoded.bits):,} test samples take {encoded.bits.median().item():.2f} bits/dim or "
-            "less",
+            "summary": f"half of {len(encoded.bits):,} test samples take at most {encoded.bits.median():.2f} bits/dim",
             "shown": [_surprise(dataset, encoded, surprise) for surprise in held_out.least_likely(encoded)],
         }
         for dataset, encoded in measured.encoded.items()

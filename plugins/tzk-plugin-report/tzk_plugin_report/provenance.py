@@ -18,7 +18,9 @@ def commands(run: Run) -> list[str]:
     plugins = {plugin["distribution"]: plugin["version"] for plugin in record.get("plugins", ())}
     wanted = ["tzk-core", *run.config.get("plugins", ())]
     known = {current_name(name): version for name, version in {**plugins, **versions}.items()}
-    lines.append(shlex.join(["pip", "install", *(f"{name}=={known[name]}" if name in known else name for name in wanted)]))
+    lines.append(
+        shlex.join(["pip", "install", *(f"{name}=={known[name]}" if name in known else name for name in wanted)])
+    )
     if (git := record.get("git")) and git.get("commit"):
         lines.append(f"# at commit {git['commit']}" + (", with files changed since" if git.get("dirty") else ""))
     lineage = record.get("lineage") or ()
@@ -54,4 +56,6 @@ def _times(timings: Mapping[str, float]) -> str:
 
 def _invertibility(measured: Mapping[str, Any]) -> str:
     error = measured.get("max_abs_error")
-    return "" if error is None else f"f(f⁻¹(T)) differs from T by at most {error:.2g} {measured.get('unit', '')}".strip()
+    return (
+        "" if error is None else f"f(f⁻¹(T)) differs from T by at most {error:.2g} {measured.get('unit', '')}".strip()
+    )

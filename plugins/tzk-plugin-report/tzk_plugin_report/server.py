@@ -1,8 +1,8 @@
 """A server for one page on this machine, which answers that page and nothing else.
 
-It listens on 127.0.0.1. A page of another site in the same browser can reach that address too, so that every request has
-to name it as its host (no DNS rebinding), has to come from no other origin, and has to bring a token that only
-the address printed on the terminal has.
+It listens on 127.0.0.1. A page of another site in the same browser can reach that address too. Every request therefore
+has to name it as its host (no DNS rebinding), has to come from no other origin, and has to bring a token that only the
+address printed on the terminal has.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ def share(value: float | None) -> Cell:
 def likelihood(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Likelihood rows of one data set."""
     columns = (
+        ("log p", "nats, higher is better", "log_prob_nats", 3),
         ("bits/dim", "lower is better", "bits_per_dim", 3),
         ("bits/pixel", "of the original", "bits_per_pixel", 3),
         ("bits/sample", "all of −log₂ p(T)", "bits_per_image", 1),
