@@ -50,11 +50,11 @@ def summary(results: Results) -> list[str]:
 
 
 def compared(value: float, other: float) -> str:
-    """`12 % fewer`, `3 % more` or `as many`, of bits beside others."""
+    """`12 % fewer than`, `3 % more than` or `as many as`, of bits beside others."""
     share = (value - other) / abs(other) if other else 0.0
     if not math.isfinite(share) or abs(share) < 0.0005:
-        return "as many"
-    return f"{percent(abs(share))} {'fewer' if share < 0 else 'more'}"
+        return "as many as"
+    return f"{percent(abs(share))} {'fewer' if share < 0 else 'more'} than"
 
 
 def percent(share: float) -> str:
@@ -91,7 +91,7 @@ def _likelihood_of(prior: Row, rows: Sequence[Row]) -> str:
         text += f" (of {prior.get('count') or 0} test samples, too few to compare)"
     for row in rows:
         if row["kind"] == "baseline" and row.get("bits_per_dim") is not None:
-            text += f", {compared(value, row['bits_per_dim'])} than a {row['name']} ({row['bits_per_dim']:.3f})"
+            text += f", {compared(value, row['bits_per_dim'])} a {row['name']} ({row['bits_per_dim']:.3f})"
     if published := best_published(prior, rows):
         row, unit = published
         text += f"; the best published beside it is {row['name']}, {row[unit]:g} {UNITS[unit]}"

@@ -66,7 +66,7 @@ def sentences(runs: Sequence[Run]) -> Iterator[str]:
             values = {name: row[unit] for name, row in priors.items() if row.get(unit) is not None}
             if len(values) > 1 and len(values) == len(priors):
                 best, *others = sorted(values, key=lambda name: values[name])
-                beside = [f"{compared(values[best], values[other])} than {other}" for other in others]
+                beside = [f"{compared(values[best], values[other])} {other}" for other in others]
                 yield f"On {dataset} {best} is the best, {values[best]:.3f} {UNITS[unit]}: {listed(beside)}."
                 break
         else:

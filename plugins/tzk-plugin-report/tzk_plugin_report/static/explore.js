@@ -81,8 +81,13 @@
     if (again) { again = false; draw(); }
   }
   by_id("live-form").addEventListener("submit", (event) => event.preventDefault());
+  by_id("live-form").addEventListener("change", (event) => {
+    if (event.target.tagName !== "SELECT") return;
+    sliders();
+    draw();
+  });
   by_id("live-form").addEventListener("input", (event) => {
-    if (event.target.dataset.type !== undefined) sliders();
+    if (event.target.tagName === "SELECT") return; // a choice is a change
     by_id("temperature-value").textContent = by_id("temperature").value;
     draw();
   });
