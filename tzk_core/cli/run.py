@@ -215,12 +215,13 @@ def _run(
 def _say_end(experiment: Experiment, folder: RunFolder, record: dict[str, Any]) -> None:
     """Write the reports, and say how good the run is and where they are."""
     from tzk_core.report.words import summary
-    from tzk_core.runs.record import timed
+    from tzk_core.runs.record import add_seconds
     from tzk_core.runs.reporting import write_reports
 
-    with timed(record, "reports"):
-        reports = write_reports(folder.path, experiment)
-    folder.write_json(folder.record, record)
+    began = time.monotonic()
+    if reports := write_reports(folder.path, experiment):
+        add_seconds(record, "reports", time.monotonic() - began)
+        folder.write_json(folder.record, record)
     seconds = ", ".join(f"{part.removesuffix('_seconds')} {value:.1f} s" for part, value in record["timings"].items())
     output.detail(f"time: {seconds}")
     for line in summary(json.loads(folder.results.read_text(encoding="utf-8"))):

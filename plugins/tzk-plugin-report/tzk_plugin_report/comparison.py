@@ -134,7 +134,8 @@ def _curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
             for name, values in run.columns.items()
             if name.startswith(prefix) and any(value is not None for value in values)
         }
-        steps = sorted({step for by_step in found.values() for step, value in by_step.items() if value is not None})
+        logged = [(step, value) for by_step in found.values() for step, value in by_step.items()]
+        steps = sorted({step for step, value in logged if step is not None and value is not None})
         if len(steps) > 1:
             series = [
                 {"label": name, "dashed": False, "values": [by_step.get(step) for step in steps]}

@@ -162,7 +162,9 @@ def _table(path: Path) -> Looked:
     if not T:
         raise TzkError(f"{path}: expected columns of many different numbers, which a density can be of; there is none")
     classes = _usable(texts)
-    arguments: dict[str, object] = {"columns": T} | ({"labels": list(classes)} if classes else {})
+    arguments: dict[str, object] = {"columns": T}
+    if classes:
+        arguments["labels"] = list(classes)
     return Looked("table", path, len(frame), (len(T),), arguments, classes=classes, remarks=remarks)
 
 

@@ -175,5 +175,5 @@ def _confusions(experiment: Experiment, encoded: Sequence[held_out.Encoded]) -> 
 
 def _trained_on(experiment: Experiment) -> dict[str, int]:
     annotation = experiment.annotation
-    totals = sum((table == 1).sum(0) for table in annotation.presence.values())
-    return {name: int(count) for name, count in zip(annotation.names, totals, strict=True)} if annotation.names else {}
+    totals = torch.stack([(table == 1).sum(0) for table in annotation.presence.values()]).sum(0)
+    return {name: int(count) for name, count in zip(annotation.names, totals.tolist(), strict=True)}

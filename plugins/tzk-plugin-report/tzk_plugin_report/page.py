@@ -57,7 +57,7 @@ def render(run: Run, measured: Measured | None, *, live: Mapping[str, Any] | Non
     shown |= _results(run, measured) | (_measured(measured) if measured is not None else {})
     shown["curves"] = curves.panels(run.columns)
     planes = shown.get("planes", [])
-    shown["first_plane"] = max(planes, key=_change(measured), default={}).get("name")
+    shown["first_plane"] = max(planes, key=_change(measured))["name"] if planes else None
     shown["data"] = {"curves": shown["curves"], "planes": planes, "live": live}
     shown["sections"] = [
         {"id": identifier, "title": title}
