@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 
 class LineageEntry(BaseModel):
@@ -13,9 +13,19 @@ class LineageEntry(BaseModel):
     model_config = ConfigDict(strict=True)
 
     run: str = ""
-    action: str = ""
-    knowledge: list[str] = []
+    action: str
+    knowledge: list[str]
     pending: bool = False
+
+
+class PluginEntry(BaseModel):
+    """A plugin that was there when the run began."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    distribution: str
+    version: str
 
 
 class Record(BaseModel):
@@ -27,7 +37,8 @@ class Record(BaseModel):
     status: str = "finished"
     command: str = ""
     config: dict[str, Any] = {}
-    timings: dict[str, float] = {}
+    timings: dict[str, FiniteFloat] = {}
     sessions: list[dict[str, Any]] = []
     resumes: list[dict[str, Any]] = []
+    plugins: list[PluginEntry] = []
     lineage: list[LineageEntry] = []
