@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 
 
 class LineageEntry(BaseModel):
@@ -13,9 +13,15 @@ class LineageEntry(BaseModel):
     model_config = ConfigDict(strict=True)
 
     run: str = ""
-    action: str
-    knowledge: list[str]
+    action: str = ""
+    knowledge: list[str] = []
     pending: bool = False
+
+    @model_validator(mode="after")
+    def _settles(self) -> Self:
+        if self.pending and not (self.action and self.knowledge):
+            raise ValueError("what is pending is expected to have an action and knowledge")
+        return self
 
 
 class PluginEntry(BaseModel):
