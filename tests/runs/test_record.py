@@ -30,6 +30,7 @@ RECORD: dict[str, Any] = {
     "name": "small",
     "status": "finished",
     "command": "tzk run small.toml",
+    "observations": {"shape": [2], "levels": None},
     "plugins": [{"name": "tzk", "distribution": "tzk-core", "version": "0.2"}],
     "timings": {"setup_seconds": 0.5},
     "sessions": [{"command": "tzk run small.toml"}],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 
 class LineageEntry(BaseModel):
@@ -34,6 +34,15 @@ class PluginEntry(BaseModel):
     version: str
 
 
+class ObservationsEntry(BaseModel):
+    """The observations that a model was trained on. levels: of grey; None for real-valued ones."""
+
+    model_config = ConfigDict(strict=True)
+
+    shape: list[int]
+    levels: int | None = Field(ge=2, le=256)
+
+
 class Record(BaseModel):
     """run.json; versions before this one lack some of it."""
 
@@ -46,5 +55,6 @@ class Record(BaseModel):
     timings: dict[str, FiniteFloat] = {}
     sessions: list[dict[str, Any]] = []
     resumes: list[dict[str, Any]] = []
+    observations: ObservationsEntry | None = None
     plugins: list[PluginEntry] = []
     lineage: list[LineageEntry] = []
