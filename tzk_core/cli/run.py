@@ -185,6 +185,7 @@ def _run(
     record = (folder.read_record() if asked.resume else {}) or new_record(config, described["device"], asked.typed)
     if asked.resume:
         _note_resume(folder, record, changed, typed=asked.typed)
+    record.setdefault("command", asked.typed)  # a damaged record may lack it
     record |= {"config": config.to_tables(), "observations": described["observations"]}
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, asked.typed)
