@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, overload
 
+import torch
 from nflows.distributions.base import Distribution
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from tzk_core.inputs import check_domain, check_observations
 from tzk_core.modes import training, without_caches
 from tzk_core.parts import FlowParts
 from tzk_core.random_streams import seeded
-from tzk_core.tensors import like_of
+from tzk_core.tensors import like_of, mapped
 from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.shapes import input_shape, output_shape
 
@@ -87,7 +88,11 @@ class SharedFlow(Batched):
 
         Raises:
             TzkError: unless T is (batch, *shape), of the type and device of `like`, and in the domain of the flow.
+                Within `torch.func.vmap` values are not checked: outside the domain it is nan or infinite.
         """
+        if mapped():  # values are not to be had, the form is
+            check_observations(torch.zeros(T.shape, dtype=T.dtype, device=T.device), self.shape, like=like)
+            return self.encode(T)
         check_observations(T, self.shape, like=like)
         z, logabsdet = self.encode(T)
         check_domain(logabsdet)
