@@ -17,7 +17,7 @@ class Adopted(Transform):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         layer = next(base for base in cls.__mro__ if base.__module__.startswith("nflows."))
-        cls.__signature__ = inspect.signature(layer)  # type: ignore[attr-defined]
+        cls.__signature__ = inspect.signature(layer)
 
     def __init__(self, *positional: Any, **named: Any) -> None:
         super().__init__(*positional, **named)
