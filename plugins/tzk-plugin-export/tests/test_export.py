@@ -14,6 +14,7 @@ from torch import Tensor
 from tzk_plugin_export import programs
 from tzk_plugin_export.command import command
 from tzk_plugin_export.functions import functions
+from tzk_plugin_export.triangular import solve
 
 import tzk_core
 from tzk_core import SharedFlow, TzK, TzkError, build_flow, build_knowledge
@@ -67,6 +68,18 @@ def test_programs_agree_for_any_batch_size(format: str, knowledge: str | None, t
         inputs = functions(made, knowledge, batch=batch)["log_prob"].examples
         expected = made.log_prob(inputs[0], knowledge, *inputs[1:])
         torch.testing.assert_close(program(*inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("unitriangular", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 5, 16])
+def test_triangular_systems_are_solved_by_products(n: int, upper: bool, left: bool, unitriangular: bool) -> None:
+    A = torch.randn(n, n, dtype=torch.float64) + 3 * torch.eye(n, dtype=torch.float64)
+    B = torch.randn((n, 7) if left else (7, n), dtype=torch.float64)
+    more = {"upper": upper, "left": left, "unitriangular": unitriangular}
+    triangle = A.triu() if upper else A.tril()
+    torch.testing.assert_close(solve(A, B, **more), torch.linalg.solve_triangular(triangle, B, **more))
 
 
 class DependsOnValues(Transform):

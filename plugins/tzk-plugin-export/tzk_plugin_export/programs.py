@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tzk_core import TzK
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
 from tzk_plugin_export.functions import Function, functions
+from tzk_plugin_export.triangular import DECOMPOSITIONS
 
 FORMATS = ("pt2", "onnx")
 TOLERANCE = 1e-5
@@ -48,7 +50,8 @@ def export(model: TzK, folder: Path, *, format: str, knowledge: str | None = Non
         except TzkError:
             raise
         except Exception as error:
-            raise TzkError(_refusal(name, function, error, format=format)) from error
+            file.unlink(missing_ok=True)
+            raise TzkError(f"{name} cannot be exported to {format}: {_refusal(function, error, write)}") from error
         differences[file.name] = _difference(read(file), others[name])
         if not differences[file.name] <= TOLERANCE:
             what = f"{file}: its results differ from the model's by {differences[file.name]:.2g}"
@@ -75,16 +78,14 @@ def _read_pt2(file: Path) -> Callable[..., Tensor]:
 def _write_onnx(function: Function, file: Path) -> None:
     for library in ("onnx", "onnxscript"):
         _imported(library)
-    batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.onnx about itself
         torch.onnx.export(
-            function.module,
-            function.examples,
+            _program(function).run_decompositions(DECOMPOSITIONS),
+            (),
             file,
             input_names=list(function.inputs),
             output_names=list(function.outputs),
-            dynamic_shapes=tuple({0: batch} for _ in function.examples),
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -116,16 +117,23 @@ def _difference(program: Callable[..., Tensor], function: Function) -> float:
     return float(((actual - expected).abs() / (1 + expected.abs())).max())
 
 
-def _refusal(name: str, function: Function, error: Exception, *, format: str) -> str:
-    """Why a function cannot be exported, with the layer that cannot."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    for layer, inputs, inverse in _calls(function):
-        try:
-            _program(Function(_Alone(layer, inverse=inverse), (inputs,), ("x",), ("y",)))
-        except Exception as its:
-            reason = (str(its).strip() or type(its).__name__).splitlines()[0]
-            return f"{name} cannot be exported to {format}: layer {type(layer).__name__} has no program ({reason})"
-    return f"{name} cannot be exported to {format}, though each of its layers can by itself: {reason}"
+def _refusal(function: Function, error: Exception, write: Callable[[Function, Path], None]) -> str:
+    """Why a function cannot be exported: the first layer that cannot by itself, if there is one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for layer, inputs, inverse in _calls(function):
+            alone = Function(_Alone(layer, inverse=inverse), (inputs,), ("x",), ("y", "logabsdet"))
+            try:
+                write(alone, Path(folder) / "layer")
+            except Exception as its:
+                way = "the inverse of layer" if inverse else "layer"
+                return f"{way} {type(layer).__name__} has no program ({_first_line(its)})"
+    return f"each of its layers can by itself; {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of what an error says, of its cause where torch.onnx wraps that."""
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[0]
 
 
 class _Alone(nn.Module):
