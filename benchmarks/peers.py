@@ -1,11 +1,12 @@
 """How long log-likelihood with gradient, and sampling, take in TzK and in four other libraries of flows.
 
-    pip install ".[peers]" ./plugins/tzk-plugin-baselines
+    pip install ".[peers]" ./plugins/tzk-plugin-baselines ./plugins/tzk-plugin-fast-nflows
     python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
-        [--flows couplings,autoregressive] [--device auto] [--threads N]
+        [--flows couplings,splines,autoregressive] [--device auto] [--threads N]
 
-There are two flows of `steps` layers over vectors, with a standard Gaussian base. One has affine couplings of the
-halves in turn, the other masked autoregressive layers, the order reversed from one to the next. All libraries use their
+There are three flows of `steps` layers over vectors, with a standard Gaussian base. Two have couplings of the halves in
+turn, affine or rational-quadratic splines; the third has masked autoregressive layers, the order reversed from one to
+the next. Our couplings are nflows' layers with the implementations of `tzk-plugin-fast-nflows`. All libraries use their
 own layers and, where the user supplies the network, the same one. Before the timing, numbers of parameters are checked
 to be equal. The layers of nflows compute the same function as ours: weights are copied and log-likelihoods compared.
 The other libraries bound the scale in another way, or order the outputs of the network differently.
@@ -29,15 +30,18 @@ from nflows.nn.nets import ResidualNet
 from timing import Options, Taken, machine, measure, ratios, seconds, spread
 from torch import Tensor, nn
 
-from tzk_core import TzK
+from tzk_core import TzK, accelerate
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.errors import TzkError
+from tzk_core.implementations import places
 from tzk_core.model import SharedFlow
 from tzk_core.runs.tables import chosen_device
 from tzk_core.transforms.composite import Composite
 
 LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA")
-FLOWS = ("couplings", "autoregressive")
+FLOWS = ("couplings", "splines", "autoregressive")
+BINS, TAIL = 8, 5.0
+"""Of the splines."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,32 @@ def halves(dims: int, step: int) -> Tensor:
     return mask if step % 2 == 0 else 1 - mask
 
 
+def coupling_layers(architecture: str, sizes: Sizes) -> list[Any]:
+    """The couplings of nflows."""
+    from nflows.transforms.coupling import AffineCouplingTransform, PiecewiseRationalQuadraticCouplingTransform
+
+    def net(inputs: int, outputs: int) -> nn.Module:
+        return network(inputs, outputs, sizes.hidden)
+
+    masks = [halves(sizes.dims, step) for step in range(sizes.steps)]
+    if architecture == "couplings":
+        return [AffineCouplingTransform(mask, net) for mask in masks]
+    spline = {"num_bins": BINS, "tails": "linear", "tail_bound": TAIL}
+    return [PiecewiseRationalQuadraticCouplingTransform(mask, net, **spline) for mask in masks]
+
+
 def tzk(architecture: str, sizes: Sizes) -> Flow:
-    try:
-        from tzk_plugin_baselines.architectures import AffineCoupling
-        from tzk_plugin_baselines.made import AutoregressiveAffine
-    except ImportError as missing:
-        raise SystemExit("these flows are in a plugin: pip install ./plugins/tzk-plugin-baselines") from missing
     from nflows.transforms.permutations import ReversePermutation
 
     parts: list[Any] = []
-    for step in range(sizes.steps):
-        if architecture == "couplings":
-            parts.append(AffineCoupling(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
-        else:
+    if architecture != "autoregressive":
+        parts = coupling_layers(architecture, sizes)
+    else:
+        try:
+            from tzk_plugin_baselines.made import AutoregressiveAffine
+        except ImportError as missing:
+            raise SystemExit("this flow is in a plugin: pip install ./plugins/tzk-plugin-baselines") from missing
+        for _ in range(sizes.steps):
             parts += [AutoregressiveAffine(sizes.dims, hidden=sizes.hidden, blocks=1), ReversePermutation(sizes.dims)]
     model = TzK(SharedFlow((sizes.dims,), Composite(parts), StandardGaussian((sizes.dims,))))
     return Flow(model, model.flow.log_prob, model.sample)
@@ -100,14 +117,13 @@ def nflows(architecture: str, sizes: Sizes) -> Flow:
     from nflows.flows.base import Flow as Whole
     from nflows.transforms.autoregressive import MaskedAffineAutoregressiveTransform
     from nflows.transforms.base import CompositeTransform
-    from nflows.transforms.coupling import AffineCouplingTransform
     from nflows.transforms.permutations import ReversePermutation
 
     parts: list[Any] = []
-    for step in range(sizes.steps):
-        if architecture == "couplings":
-            parts.append(AffineCouplingTransform(halves(sizes.dims, step), lambda i, o: network(i, o, sizes.hidden)))
-        else:
+    if architecture != "autoregressive":
+        parts = coupling_layers(architecture, sizes)
+    else:
+        for _ in range(sizes.steps):
             layer = MaskedAffineAutoregressiveTransform(
                 sizes.dims, sizes.hidden, num_blocks=1, use_residual_blocks=False
             )
@@ -118,6 +134,8 @@ def nflows(architecture: str, sizes: Sizes) -> Flow:
 
 def normflows(architecture: str, sizes: Sizes) -> Flow:
     library = _imported("normflows")
+    if architecture == "splines":
+        raise Unavailable("has splines of the other half in its spline couplings too, which are more parameters")
     parts: list[Any] = []
     for _ in range(sizes.steps):
         if architecture == "couplings":
@@ -145,11 +163,16 @@ def zuko(architecture: str, sizes: Sizes) -> Flow:
 
     parts: list[Any] = []
     for step in range(sizes.steps):
-        if architecture == "couplings":
+        if architecture != "autoregressive":
             # its mask has ones where nothing is transformed
-            layer = GeneralCouplingTransform(sizes.dims, mask=halves(sizes.dims, step) == 0, hidden_features=[1])
+            mask, more, numbers = halves(sizes.dims, step) == 0, {}, 2
+            if architecture == "splines":  # its intervals are [-5, 5]
+                shapes = [(BINS,), (BINS,), (BINS - 1,)]
+                more = {"univariate": library.transforms.MonotonicRQSTransform, "shapes": shapes}
+                numbers = 3 * BINS - 1
+            layer = GeneralCouplingTransform(sizes.dims, mask=mask, hidden_features=[1], **more)
             inputs = int(layer.mask.sum())
-            layer.hyper = network(inputs, 2 * (sizes.dims - inputs), sizes.hidden)
+            layer.hyper = network(inputs, numbers * (sizes.dims - inputs), sizes.hidden)
         else:
             order = torch.arange(sizes.dims)
             order = order if step % 2 == 0 else order.flip(0)
@@ -168,7 +191,8 @@ def FrEIA(architecture: str, sizes: Sizes) -> Flow:
     from FrEIA.modules import GLOWCouplingBlock
 
     if architecture != "couplings":
-        raise Unavailable("has no masked autoregressive layers")
+        none = "has no masked autoregressive layers"
+        raise Unavailable(none if architecture == "autoregressive" else "has spline couplings of another form")
     if sizes.steps % 2:
         raise Unavailable("has couplings of both halves in one layer: expected an even --steps")
     flow = SequenceINN(sizes.dims)
@@ -207,6 +231,8 @@ def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[d
             missing[name] = str(reason)
     for name, flow in report.items():
         flow.module.to(device)
+        if name == "tzk" and architecture != "autoregressive":
+            accelerate(flow.module)
         if flow.parameters != report["tzk"].parameters:
             raise SystemExit(f"{architecture}: {name} has {flow.parameters} parameters, TzK {report['tzk'].parameters}")
     check_same_density(report["tzk"], report["nflows"], torch.randn(32, sizes.dims, device=device))
@@ -263,7 +289,8 @@ def compared(architecture: str, sizes: Sizes, *, batch_size: int, rounds: int, d
         task: summary(measure({name: steps[task] for name, steps in by_library.items()}, rounds))
         for task in ("log_prob", "sample")
     }
-    return {"parameters": flows["tzk"].parameters, "left_out": missing, **timed}
+    used = places(flows["tzk"].module, device.type)
+    return {"parameters": flows["tzk"].parameters, "implementations": used, "left_out": missing, **timed}
 
 
 def _imported(library: str) -> Any:

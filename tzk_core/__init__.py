@@ -17,6 +17,7 @@ from tzk_core.moved import forward_imports
 
 if TYPE_CHECKING:
     __version__: str
+    from tzk_core.acceleration import accelerate as accelerate
     from tzk_core.build import build_flow as build_flow
     from tzk_core.build import build_knowledge as build_knowledge
     from tzk_core.errors import TzkError as TzkError
@@ -43,6 +44,7 @@ _HOME = {
     "SharedFlow": "tzk_core.model",
     "TzK": "tzk_core.model",
     "Observations": "tzk_core.observations",
+    "accelerate": "tzk_core.acceleration",
     "add": "tzk_core.training.adding.add",
     "fit": "tzk_core.training.fit",
     "load": "tzk_core.training.fit",

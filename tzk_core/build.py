@@ -26,6 +26,7 @@ from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
+from tzk_core.transforms.shapes import output_shape
 from tzk_core.version import CORE_PLUGIN
 
 MOST_DIMS = 2**24
@@ -152,25 +153,6 @@ def start_from(knowledge: Knowledge, other: Knowledge) -> None:
             f"{' and more' if len(differ) > 3 else ''}: give both the same arguments"
         )
     knowledge.load_state_dict({**start, "log_odds": state["log_odds"]})
-
-
-def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of one output: as declared, or as computed for inputs of `shape`."""
-    declared = getattr(transform, "output_shape", None)
-    if declared is not None:
-        return tuple(declared)
-    was_training = transform.training
-    try:
-        with torch.no_grad():
-            outputs = transform.eval()(torch.full((2, *shape), 0.5))[0]
-    except Exception as error:
-        raise TzkError(
-            f"{transform.__class__.__name__} does not take inputs of shape {tuple(shape)}: {error}. "
-            "Most nflows transforms expect vectors: put a `flatten` layer before them"
-        ) from error
-    finally:
-        transform.train(was_training)
-    return tuple(outputs.shape[1:])
 
 
 def _part(spec_type: type[Spec], name: str, arguments: Mapping[str, Any]) -> Part:

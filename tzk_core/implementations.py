@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,30 +59,44 @@ def use_implementations(module: nn.Module, device: str) -> None:
     """Replace, within `module`, whatever has an implementation that is usable on `device`.
 
     A single layer is replaced by one that is built with its arguments and takes over its parameters and buffers
-    themselves. So the state dict stays as it is, and an optimiser goes on. Several layers in a row of a `Composite`
-    stay where they are; the composite computes them at once (`Run`). Where an implementation cannot be imported, has
-    other arguments or parameters than its layer, or is one of several, the layer stays, with a `Note`.
+    themselves. So the state dict stays as it is, and an optimiser goes on. An implementation with a `from_layer` is
+    made from the layer itself by that, whoever built it; None leaves the layer.
+
+    Several layers in a row of a `Composite` stay where they are; the composite computes them at once (`Run`). Where an
+    implementation cannot be imported, has other arguments or parameters than its layer, or is one of several, the
+    layer stays, with a `Note`.
     """
     offered = _offers(device)
     used = [offer for offer in offered if not offer.reason]
     runs = sorted((offer for offer in used if len(offer.layers) > 1), key=lambda offer: -len(offer.layers))
-    alone = {offer.layers[0]: offer for offer in used if len(offer.layers) == 1}
     in_runs: set[int] = set()
     for composite in module.modules():
         if isinstance(composite, Composite):
             composite.runs = _runs(list(composite._transforms), runs)
             in_runs |= {id(layer) for run in composite.runs for layer in composite.layers_of(run)}
-    for parent in list(module.modules()) if alone else []:
-        for name, layer in list(parent._modules.items()):
-            found = alone.get(type(layer)) if hasattr(layer, "arguments") and id(layer) not in in_runs else None
-            fresh = None if layer is None or found is None else _in_place_of(layer, found)
-            if fresh is not None:
-                setattr(parent, name, fresh)
+    _replace_alone(module, {offer.layers[0]: offer for offer in used if len(offer.layers) == 1}, besides=in_runs)
     for offer in map(_as_tried, offered):
         if offer.fault and offer.reason not in _noted:
             _noted.add(offer.reason)
             name = f"the implementation {offer.part.qualified_name!r} ({offer.part.distribution} {offer.part.version})"
             warnings.warn(Note(f"{name} is not used, and layers compute as they are: {offer.reason}"), stacklevel=2)
+
+
+def _replace_alone(module: nn.Module, offered: Mapping[type, Offer], *, besides: Collection[int]) -> None:
+    """Replace single layers by their type, wherever they are; a layer in several places stays one.
+
+    Args:
+        besides: ids of layers that stay.
+    """
+    made: dict[int, nn.Module | None] = {}
+    for parent in list(module.modules()) if offered else []:
+        for name, layer in list(parent._modules.items()):
+            if layer is None or type(layer) not in offered or id(layer) in besides:
+                continue
+            if id(layer) not in made:
+                made[id(layer)] = _in_place_of(layer, offered[type(layer)])
+            if (fresh := made[id(layer)]) is not None:
+                setattr(parent, name, fresh)
 
 
 def offers() -> list[Offer]:
@@ -211,6 +225,12 @@ def _tried(offer: Offer, make: Any) -> Any:
 
 def _in_place_of(layer: nn.Module, found: Offer) -> nn.Module | None:
     """The implementation with a layer's parameters and buffers; None where it cannot be had."""
+    adopt = getattr(found.target, "from_layer", None)
+    if adopt is not None:
+        adopted: nn.Module | None = _tried(found, lambda: adopt(layer))
+        return adopted
+    if not hasattr(layer, "arguments"):
+        return None
     fresh: nn.Module | None = _tried(found, lambda: _built_like(layer, found))
     if fresh is None:
         return None

@@ -1,8 +1,9 @@
-"""The floating-point type and the device of a module, as an example tensor."""
+"""What a tensor is of: the type and device of a module, and whether `torch.func.vmap` maps it."""
 
 from __future__ import annotations
 
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,3 +17,15 @@ def like_of(*modules: nn.Module) -> Tensor:
     tensors = itertools.chain.from_iterable((module.parameters(), module.buffers()) for module in modules)
     floating = (tensor for tensor in itertools.chain.from_iterable(tensors) if tensor.is_floating_point())
     return next(floating, torch.zeros(()))
+
+
+def mapped() -> bool:
+    """Whether this is called within `torch.func.vmap`, where no value of a tensor can decide anything."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
+
+
+def unmapped() -> AbstractContextManager[None]:
+    """Within it tensors are made as outside of `torch.func.vmap`, which refuses to draw noise."""
+    context: AbstractContextManager[None] = torch._C._DisableFuncTorch() if mapped() else nullcontext()
+    return context

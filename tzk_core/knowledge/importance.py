@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import Knowledge
+from tzk_core.tensors import unmapped
 
 
 def log_prob_present(
@@ -27,8 +28,13 @@ def log_prob_present(
 
 
 def proposal_noise(knowledge: Knowledge, z: Tensor, samples: int, *, generator: torch.Generator) -> Tensor:
-    """Standard Gaussian noise for `log_prob_present_from`, (batch, samples, c)."""
-    return torch.randn(z.shape[0], samples, knowledge.characteristics, generator=generator).to(z)
+    """Standard Gaussian noise for `log_prob_present_from`, (batch, samples, c).
+
+    All that `torch.func.vmap` maps has the same.
+    """
+    with unmapped():
+        noise = torch.randn(z.shape[0], samples, knowledge.characteristics, generator=generator)
+    return noise.to(z)
 
 
 def log_prob_present_from(knowledge: Knowledge, z: Tensor, noise: Tensor, *, prior_share: float = 0.125) -> Tensor:

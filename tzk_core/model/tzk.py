@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,17 +14,18 @@ from tzk_core import names as naming
 from tzk_core.errors import TzkError
 from tzk_core.gathering import as_tensor
 from tzk_core.implementations import use_implementations
-from tzk_core.inputs import characteristics_rows, check_observations
+from tzk_core.inputs import check_observations
 from tzk_core.knowledge.base import Knowledge, discriminate
 from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.knowledge.stacking import evaluate_all
 from tzk_core.model.composition import Composition, Names, Side, listed, members
-from tzk_core.model.conditional import Conditional
+from tzk_core.model.conditional import Conditional, ConditionalDistribution
 from tzk_core.model.double import in_double
 from tzk_core.model.flow import SharedFlow
 from tzk_core.model.marginal import Marginal
 from tzk_core.model.missing import is_partly_missing, marginal_of
+from tzk_core.model.sampling import check_sampling, fixed_rows, latents
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
 from tzk_core.tensors import like_of
@@ -210,7 +210,7 @@ class TzK(nn.Module):
             return self.flow.base.log_prob(z) + logabsdet
         member = self.find(name)
         if C is not None:
-            C = characteristics_rows(C, T.shape[0], member.characteristics, name=name, like=z)
+            C = fixed_rows(C, T.shape[0], member, name=name, like=z)
             return member.log_prob_latent(z, C) + logabsdet
         generator = stream(seed, "importance", name)
         return log_prob_present(member, z, importance_samples, generator=generator) + logabsdet
@@ -255,25 +255,31 @@ class TzK(nn.Module):
         Returns:
             (n, *shape).
         """
-        if n < 1:
-            raise TzkError(f"the number of samples is at least 1; got {n}")
-        if not 0 <= temperature < math.inf:
-            raise TzkError(f"the temperature is finite and at least 0; got {temperature}")
         composition = self._composition(knowledge, without, characteristics, temperature=temperature)
-        if composition is not None:
-            return composition.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
+        check_sampling(n, temperature)
+        if composition is None:
+            return self.rsample(n, knowledge, characteristics, temperature=temperature, seed=seed)
+        return composition.sample(n, seed=int(torch.randint(2**62, ())) if seed is None else seed)
+
+    def rsample(
+        self,
+        n: int,
+        knowledge: Names = None,
+        characteristics: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> Tensor:
+        """The same samples as those of `sample`, with gradients in all parameters and in C.
+
+        It is for one knowledge type or none; particles of a composition are chosen, without a gradient.
+        """
+        check_sampling(n, temperature)
+        if self._composition(knowledge, (), characteristics) is not None:
+            raise TzkError("samples of a composition have no gradient: `rsample` is for one knowledge type, or none")
         name, C = self._single(knowledge, characteristics)
-        like = self.like
-        generator = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name or "")
-        if name is None:
-            noise = self.flow.base.noise((n,), generator).to(like)
-            return self.flow.transform.inverse(self.flow.base.from_noise(temperature * noise))[0]
-        member = self.find(name)
-        if C is None:
-            C = member.imagine(member.characteristics_prior.noise((n,), generator).to(like))
-        else:
-            C = characteristics_rows(C, n, member.characteristics, name=name, like=like)
-        z = member.decode(C, temperature * member.latent.noise((n,), generator).to(like))
+        known = None if name is None else (name, self.find(name))
+        z = latents(self.flow, known, C, n=n, seed=seed, temperature=temperature)
         return self.flow.transform.inverse(z)[0]
 
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
@@ -286,6 +292,20 @@ class TzK(nn.Module):
         """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`."""
         self.find(name)
         return Conditional(self, name)
+
+    def distribution(
+        self,
+        knowledge: Names = None,
+        characteristics: Tensor | None = None,
+        *,
+        importance_samples: int = 64,
+        seed: int = 0,
+        without: Names = (),
+    ) -> ConditionalDistribution:
+        """p(T), or p(T given K), for torch: arguments as of `log_prob`, where C, (*batch, c), sets the batch shape."""
+        present, absent = members(self.knowledge, knowledge, without)
+        more = {"importance_samples": importance_samples, "seed": seed}
+        return ConditionalDistribution(self, present, characteristics, without=absent, **more)
 
     def encode_with_logabsdet(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """z and log|det dz/dT|, (batch,), in the model's own type, as densities need them."""

@@ -29,7 +29,8 @@ def check_implementation(
     """Check that an implementation has the parameters, results and gradients of its layers.
 
     Args:
-        implementation: the class; of one layer it is built with the layer's `arguments`, of several without.
+        implementation: the class; of one layer it is made by its `from_layer` if it has one, or built with the layer's
+            `arguments`, of several without.
         layers: the layer, or the consecutive ones, as they are built.
         inputs: (batch, *shape) inside the domain of the first layer.
         tolerance: relative, in float32.
@@ -66,10 +67,17 @@ def check_implementation(
 
 
 def in_place_of(name: str, implementation: Callable[..., Any], layer: Transform) -> Transform:
-    """The implementation with the arguments and the parameters of a layer, once these are compared."""
-    arguments = getattr(layer, "arguments", {})
-    with returning(f"{name}: its constructor with the layer's arguments {dict(arguments)}"):
-        made: Transform = implementation(**arguments)
+    """The implementation of a layer by `from_layer`, or by its arguments and parameters once these are compared."""
+    arguments, adopt = getattr(layer, "arguments", {}), getattr(implementation, "from_layer", None)
+    if adopt is not None:
+        with returning(f"{name}: from_layer"):
+            made: Transform = adopt(copy.deepcopy(layer))
+        expect(
+            isinstance(made, Transform), f"{name}: from_layer should return an implementation of the layer; got {made}"
+        )
+    else:
+        with returning(f"{name}: its constructor with the layer's arguments {dict(arguments)}"):
+            made = implementation(**arguments)
     expected = {key: tuple(value.shape) for key, value in layer.state_dict().items()}
     actual = {key: tuple(value.shape) for key, value in made.state_dict().items()}
     expect(

@@ -1,0 +1,29 @@
+"""Triangular systems by matrix products alone, since ONNX has no operator that solves them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def solve(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
+    """X with A X = B, or X A = B without `left`; arguments as of `torch.linalg.solve_triangular`.
+
+    A = D (I - N) with N strictly triangular, whose n-th power is zero. So its inverse is the finite product
+    (I + N)(I + N²)(I + N⁴)… D⁻¹, of about log2 n factors.
+    """
+    if not left:
+        return solve(A.mT, B.mT, upper=not upper, unitriangular=unitriangular).mT
+    if not unitriangular:
+        diagonal = A.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+        A, B = A / diagonal, B / diagonal
+    power = -(A.triu(1) if upper else A.tril(-1))
+    X, covered = B + power @ B, 2
+    while covered < A.shape[-1]:
+        power = power @ power
+        X, covered = X + power @ X, 2 * covered
+    return X
+
+
+DECOMPOSITIONS = {torch.ops.aten.linalg_solve_triangular.default: solve}
+"""What takes the place of which operator of a program."""
