@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,26 @@ START = 0.5
 """The share of the variance between classes that every feature starts with."""
 
 
+STRETCH = 1.8
+"""The cosine of the rate is laid out for so many times the length of the training."""
+
+
+def share_of_rate(step: int, *, steps: int) -> float:
+    """The share of the rate at a step: a slow cosine, and over the second half a straight line to zero besides."""
+    return 0.5 * (1 + math.cos(math.pi * step / (STRETCH * steps))) * min(1.0, 2 * (1 - step / steps))
+
+
 @dataclass(frozen=True)
 class Settings:
     """Of a training of features.
 
-    classes, drawings: of an episode. rate: of Adam, which falls as a cosine. moved: the `amount` of `augmented`.
+    classes, drawings: of an episode. rate: of Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`.
     presence: the weight of p(κ given T) beside the posterior over the classes of the episode.
     """
 
     features: int = 64
     channels: int = 32
-    steps: int = 1800
+    steps: int = 1000
     classes: int = 40
     drawings: int = 5
     rate: float = 4e-3
@@ -79,7 +90,7 @@ class FeatureTraining:
         self.features.network.initialise(stream(settings.seed, "features"))
         self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, settings.steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(share_of_rate, steps=settings.steps))
         self.step = 0
         if file is not None and file.exists():
             self._load(torch.load(file, weights_only=True), file)
