@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
+from tzk_plugin_few_shot.exchangeable import ClassesKnowledge
 from tzk_plugin_few_shot.feature_training import Features
 
 CLASSES = "classes"
@@ -24,7 +27,8 @@ def model_of(features: Features, shape: tuple[int, int, int]) -> TzK:
     (layer,) = flow.transform._transforms
     layer.network.load_state_dict(features.network.state_dict())
     model = TzK(flow)
-    classes = build_knowledge("exchangeable-classes", model.latent_shape, name=CLASSES, features=number)
+    made = build_knowledge("exchangeable-classes", model.latent_shape, name=CLASSES, features=number)
+    classes = cast("ClassesKnowledge", made)
     classes.between.copy_(features.between)
     model.add(CLASSES, classes)
     return model

@@ -88,7 +88,7 @@ class FeatureTraining:
         c, h, w = images.shape[2:]
         self.features = Features((c, h, w), settings.features, settings.channels)
         self.features.network.initialise(stream(settings.seed, "features"))
-        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(share_of_rate, steps=settings.steps))
         self.step = 0
