@@ -12,10 +12,8 @@ then leaves out, for several settings of the type: the defaults were chosen so.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,16 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
 from tzk_plugin_omniglot.omniglot import Omniglot
+from tzk_plugin_omniglot.one_shot_runs import one_shot_runs
 
 import tzk_core
 from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
-from tzk_core.data.images import resize
-from tzk_core.data.root import places
 from tzk_core.knowledge.importance import log_prob_present
 from tzk_core.random_streams import numpy_stream, stream
 from tzk_core.units import bits_per_dim
@@ -215,34 +211,21 @@ def official_runs(
 
     A run has one drawing of all 20 characters; the standard error is over runs.
     """
-    files = [place / "omniglot-py" / "all_runs.zip" for place in places()]
-    path = next((file for file in files if file.exists()), None)
-    if path is None:
-        return {}
     scores: dict[str, list[float]] = {}
-    with zipfile.ZipFile(path) as archive:
-        names = {name[name.index("run") :] if "run" in name else name: name for name in archive.namelist()}
-        names = {name.removeprefix("runs/"): where for name, where in names.items()}
-        for run in sorted({name.split("/")[0] for name in names if name.startswith("run") and "/" in name}):
-            lines = archive.read(names[f"{run}/class_labels.txt"]).decode().split()
-            pairs = list(zip(lines[::2], lines[1::2], strict=True))
-            classes = sorted({training for _, training in pairs})
-            pictures = [archive.read(names[picture]) for picture in (*classes, *(item for item, _ in pairs))]
-            ink = [255 * (np.asarray(Image.open(io.BytesIO(picture)).convert("L")) == 0) for picture in pictures]
-            images = resize(torch.from_numpy(np.stack(ink).astype(np.uint8))[:, None], model.shape[-1])
-            z, logabsdet = encode(model, images, seed=seed, name=run)
-            none = np.full(len(z), "")
-            pixels = images.flatten(1).float() / (LEVELS - 1)
-            drawings = after_steps_of(model, on, Drawings(pixels, z, logabsdet, none, none))
-            ways = len(classes)
-            answers = np.array([classes.index(training) for _, training in pairs])
-            episode = Episode(np.arange(ways)[:, None], np.arange(ways, len(z)), answers)
-            for name, score in (
-                ("few-shot", FewShot(hierarchy, drawings, trust).log_prob),
-                ("nearest in z", neighbour(drawings.z)),
-                ("nearest in pixels", neighbour(drawings.pixels)),
-            ):
-                scores.setdefault(name, []).append(accuracy(score(episode), episode))
+    for run in one_shot_runs(model.shape[-1]):
+        images = torch.cat([run.support, run.queries])
+        z, logabsdet = encode(model, images, seed=seed, name=run.name)
+        none = np.full(len(z), "")
+        pixels = images.flatten(1).float() / (LEVELS - 1)
+        drawings = after_steps_of(model, on, Drawings(pixels, z, logabsdet, none, none))
+        ways = len(run.support)
+        episode = Episode(np.arange(ways)[:, None], np.arange(ways, len(z)), run.answers)
+        for name, score in (
+            ("few-shot", FewShot(hierarchy, drawings, trust).log_prob),
+            ("nearest in z", neighbour(drawings.z)),
+            ("nearest in pixels", neighbour(drawings.pixels)),
+        ):
+            scores.setdefault(name, []).append(accuracy(score(episode), episode))
     return {name: summary(values) for name, values in scores.items()}
 
 

@@ -20,6 +20,7 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.testing import check_knowledge, check_plugin, check_transform
 
 IMAGE = (1, 4, 4)
+NAMES = ["few-shot", "exchangeable", "exchangeable-classes", "feature-coupling"]
 KNOWLEDGE = {
     "vector": lambda: FewShotKnowledge((3,), hidden=8),
     "images": lambda: FewShotKnowledge(IMAGE, characteristics=3, hidden=8),
@@ -43,7 +44,7 @@ def moved(module: torch.nn.Module, by: float = 0.1, seed: int = 0) -> torch.nn.M
 
 
 def test_the_plugin_conforms() -> None:
-    assert [spec.name for spec in check_plugin("tzk_plugin_few_shot")] == ["few-shot"]
+    assert [spec.name for spec in check_plugin("tzk_plugin_few_shot")] == NAMES
 
 
 def whitening(shape: tuple[int, ...], seed: int = 0) -> Whitening:

@@ -7,18 +7,18 @@ from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
 from tzk_core.distributions.conditional import ConditionalFlow
-from tzk_core.distributions.standard import LOG_2PI
 from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import Knowledge
 from tzk_core.recipes.paper import flow_steps, upgrade_arguments
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.symlog import SymLog
+from tzk_plugin_few_shot.factor_knowledge import FactorKnowledge
 from tzk_plugin_few_shot.factors import FactorGaussian
 from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
 from tzk_plugin_few_shot.whitening import Whitening
 
 
-class FewShotKnowledge(Knowledge):
+class FewShotKnowledge(FactorKnowledge):
     """p(z given κ=1) as the posterior predictive of a Gaussian hierarchy of classes.
 
     `start` computes it in closed form, shrunk towards the reference; training can continue from there and need not. C
@@ -117,30 +117,12 @@ class FewShotKnowledge(Knowledge):
         whitening.set(hierarchy.centre, hierarchy.matrix)
         self.latent.base.set(mean, noise, loading)
 
-    def log_prob_present(self, z: Tensor) -> Tensor:
-        """log p(z given κ=1), (batch,), in nats: the exact integral over C ~ N(0, I)."""
-        y, logabsdet = self.latent.transform(z)
-        return self.latent.base.log_prob_marginal(y) + logabsdet
+    def factors(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.latent.transform(z)
 
-    def log_prob_characteristics_given(self, C: Tensor, z: Tensor) -> Tensor:
-        prior = self.characteristics_prior
-        mean, root = self._posterior(z)
-        standard = prior.standardise(C)
-        standard = (standard - (mean.unsqueeze(1) if standard.dim() > mean.dim() else mean)) @ root
-        log_volume = root.diagonal().log().sum() - prior.scale.log().sum()
-        return -0.5 * (standard.square() + LOG_2PI).sum(-1) + log_volume
-
-    def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mean, root = self._posterior(z)
-        identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
-        deviation = torch.linalg.solve_triangular(root, identity, upper=False).square().sum(0).sqrt()
-        return self.imagine(mean), self.characteristics_prior.scale * deviation.expand_as(mean)
-
-    def encode(self, z: Tensor, noise: Tensor) -> Tensor:
-        mean, root = self._posterior(z)
-        rows = torch.linalg.solve_triangular(root, noise.reshape(-1, noise.shape[-1]), upper=False, left=False)
-        scaled = rows.view(noise.shape)
-        return self.imagine((mean.unsqueeze(1) if scaled.dim() > mean.dim() else mean) + scaled)
+    @property
+    def gaussian(self) -> FactorGaussian:
+        return self.latent.base
 
     def _steps(self) -> Transform | None:
         """The flow steps before the Gaussian; None where there are none."""
@@ -151,10 +133,6 @@ class FewShotKnowledge(Knowledge):
         """The outputs of the flow steps; z itself where there are none."""
         steps = self._steps()
         return z if steps is None or not len(z) else torch.cat([steps(part)[0] for part in z.split(512)])
-
-    def _posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the standardised C, (batch, c), and Cholesky factor of its precision, (c, c)."""
-        return self.latent.base.posterior(self.latent.transform(z)[0])
 
 
 def _outline(steps: nn.Module) -> tuple[dict[str, torch.Size], list[float]]:

@@ -1,0 +1,330 @@
+"""Few shots on Omniglot: a class is added from 1 or 5 drawings, in closed form, to a flow trained for that.
+
+    python examples/knowledge/few_shot.py --features features.pt --json few-shot.json
+
+Features of 28 x 28 images are trained in episodes on the training characters and their quarter turns, then put into a
+shared flow (`feature-coupling`), where knowledge of type `exchangeable` is a closed form of them. Figures are of test
+characters: 20-way and 5-way tasks, the form of the 20 one-shot runs, all characters at once. --features is where the
+training is kept, and goes on from. With --split vinyals 1,200 characters train and 423 test, at random among all
+(Vinyals et al. 2016). With --split alphabets, the default, the 964 of the background alphabets train and the 659 of the
+evaluation alphabets test, as the one-shot runs ask for (Lake et al. 2015).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tzk_plugin_few_shot.exchangeable import ExchangeableKnowledge
+from tzk_plugin_few_shot.feature_coupling import seen
+from tzk_plugin_few_shot.feature_model import CLASSES, model_of
+from tzk_plugin_few_shot.feature_training import Features, FeatureTraining, Settings
+from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
+from tzk_plugin_few_shot.predictive import log_ratio, predictive
+from tzk_plugin_omniglot.omniglot import DRAWERS
+from tzk_plugin_omniglot.one_shot_runs import one_shot_runs
+
+import tzk_core
+from tzk_core.cli import edge
+from tzk_core.data.dequantise import dequantise
+from tzk_core.random_streams import numpy_stream, stream
+from tzk_core.training.adding.negatives import Negatives
+
+sys.path.insert(0, str(Path(__file__).parent))
+from omniglot_tasks import SIZE, SPLITS, Characters, Division, division
+
+LEVELS, QUERIES = 256, 15
+SHAPE = (1, SIZE, SIZE)
+Score = Callable[[Tensor, Tensor], Tensor]
+"""From support, (ways, shots, d), and queries, (q, d), the score of every way, (q, ways)."""
+
+
+class Task(NamedTuple):
+    """Positions of drawings among (characters, drawings): support, (ways, shots), and queries, (ways, q)."""
+
+    characters: np.ndarray
+    support: np.ndarray
+    queries: np.ndarray
+
+
+@dataclass(frozen=True)
+class Method:
+    """Values of all drawings, (characters, drawings, d), and how a class is scored by them."""
+
+    values: Tensor
+    score: Score
+
+    def scores(self, task: Task) -> Tensor:
+        """Scores of the queries, way after way, (ways · q, ways)."""
+        rows = torch.from_numpy(task.characters)[:, None]
+        support, queries = (self.values[rows, torch.from_numpy(chosen)] for chosen in (task.support, task.queries))
+        return self.score(support, queries.flatten(0, 1))
+
+
+def exchangeable(between: Tensor) -> Score:
+    """log p(T given K) - log p(T), in nats."""
+    return lambda support, queries: log_ratio(queries, *predictive(support.sum(1), support.shape[1], between))
+
+
+def nearest(support: Tensor, queries: Tensor) -> Tensor:
+    """The negative distance to the nearest of a class's drawings."""
+    return -torch.cdist(queries, support.flatten(0, 1)).view(len(queries), *support.shape[:2]).amin(2)
+
+
+def few_shot(hierarchy: Hierarchy) -> Score:
+    """The type `few-shot`: log p of whitened values."""
+
+    def score(support: Tensor, queries: Tensor) -> Tensor:
+        moments = [predict(hierarchy, own) for own in support]
+        mean, variance = (torch.stack(values) for values in zip(*moments, strict=True))
+        squares = queries.square() @ (1 / variance).T - 2 * queries @ (mean / variance).T
+        return -0.5 * (squares + (mean.square() / variance + variance.log()).sum(1))
+
+    return score
+
+
+@torch.no_grad()
+def latents(model: tzk_core.TzK, images: Tensor, *, name: str, seed: int, most: int | None = None) -> Tensor:
+    """z, (characters, drawings, d), of uint8 images, dequantised; its first `most` dimensions."""
+    T = dequantise(images.flatten(0, 1), stream(seed, "few-shot", name), LEVELS)
+    z = torch.cat([model.flow.encode(part)[0].flatten(1)[:, :most] for part in T.split(500)])
+    return z.view(*images.shape[:2], -1)
+
+
+def pixels(images: Tensor) -> Tensor:
+    return images.flatten(2).float() / (LEVELS - 1)
+
+
+def tasks(count: int, characters: int, *, ways: int, shots: int, seed: int) -> Iterator[Task]:
+    """Tasks of `ways` of the characters; a character has `shots` drawings and `QUERIES` others to be told."""
+    source = numpy_stream(seed, "tasks", ways, shots)
+    for _ in range(count):
+        drawings = np.stack([source.permutation(DRAWERS)[: shots + QUERIES] for _ in range(ways)])
+        yield Task(source.permutation(characters)[:ways], drawings[:, :shots], drawings[:, shots:])
+
+
+def runs_alike(test: Characters, count: int, *, seed: int) -> Iterator[Task]:
+    """Runs in the form of the 20: of 20 characters of one alphabet, one drawing by one drawer, one by another."""
+    source = numpy_stream(seed, "runs")
+    names, sizes = np.unique(test.alphabet, return_counts=True)
+    alphabets = source.permutation(names[sizes >= 20])
+    for number in range(count):
+        rows = np.flatnonzero(test.alphabet == alphabets[number % len(alphabets)])
+        drawers = np.tile(source.permutation(DRAWERS)[:2], (20, 1))
+        yield Task(source.permutation(rows)[:20], drawers[:, :1], drawers[:, 1:])
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Mean and standard error over tasks."""
+    return {"mean": float(np.mean(values)), "error": float(np.std(values, ddof=1) / math.sqrt(len(values)))}
+
+
+def accuracies(methods: Mapping[str, Method], drawn: list[Task]) -> dict[str, dict[str, float]]:
+    """The accuracy of every method on the same tasks."""
+    right: dict[str, list[float]] = {name: [] for name in methods}
+    for task in drawn:
+        answers = torch.arange(len(task.characters)).repeat_interleave(task.queries.shape[1])
+        for name, method in methods.items():
+            right[name].append(float((method.scores(task).argmax(1) == answers).float().mean()))
+    return {name: summary(values) for name, values in right.items()}
+
+
+def worth(method: Method, shots: int, *, seed: int) -> dict[str, float]:
+    """What knowing the class is worth, in nats an image, all test characters being known from `shots` drawings.
+
+    "ratio" is the mean of log p(T given K) - log p(T) over the other drawings, in the model, where it is exact.
+    "normaliser" is the mean over classes of log E p(T given K)/p(T), the expectation over these drawings of all
+    classes: 0 where p(T) is the data's. "posterior" is log(classes) + the mean of log p(K given T), by Bayes over
+    all classes, a lower bound of the information that T has of its class; it is at most "most".
+    """
+    classes, drawings, d = method.values.shape
+    order = numpy_stream(seed, "worth").permuted(np.tile(np.arange(drawings), (classes, 1)), axis=1)
+    mixed = torch.gather(method.values, 1, torch.from_numpy(order)[:, :, None].expand(-1, -1, d))
+    ratio = method.score(mixed[:, :shots], mixed[:, shots:].flatten(0, 1)).double()
+    own = torch.arange(classes).repeat_interleave(drawings - shots)
+    posterior = -functional.cross_entropy(ratio, own)
+    return {
+        "ratio": float(ratio[torch.arange(len(own)), own].mean()),
+        "normaliser": float((ratio.logsumexp(0) - math.log(len(own))).mean()),
+        "posterior": float(math.log(classes) + posterior),
+        "most": math.log(classes),
+        "accuracy among all": float((ratio.argmax(1) == own).double().mean()),
+        "classes": float(classes),
+    }
+
+
+def added(model: tzk_core.TzK, test: Characters, shots: int, *, seed: int) -> dict[str, float]:
+    """A 20-way task with knowledge that `tzk_core.add` adds one by one, beside the closed form."""
+    task = next(tasks(1, len(test.images), ways=20, shots=shots, seed=seed + 1))
+    rows = torch.from_numpy(task.characters)[:, None]
+    support, queries = (
+        dequantise(test.images[rows, torch.from_numpy(chosen)].flatten(0, 1), stream(seed, "added", name), LEVELS)
+        for name, chosen in (("support", task.support), ("queries", task.queries))
+    )
+    ways, start = [], time.process_time()
+    for way, T in enumerate(support.split(shots)):
+        name = f"way-{way:02}-of-{shots}"
+        knowledge = tzk_core.build_knowledge("exchangeable", model.latent_shape, name=name)
+        knowledge.describe_as(implies=[CLASSES])
+        closed_form = {"steps": 1, "learning_rate": 1e-9, "batch_size": 8, "start": {name: CLASSES}}
+        negatives = Negatives(own_samples=16)
+        tzk_core.add(model, {name: knowledge}, T, {name: torch.ones(shots)}, negatives=negatives, **closed_form)
+        ways.append(knowledge)
+    seconds = (time.process_time() - start) / 20
+    with torch.no_grad():
+        z, own = (model.flow.encode(T)[0] for T in (queries, support))
+        ratio = torch.stack([knowledge.log_ratio(z) for knowledge in ways], 1)
+        features = [ways[0].features(values) for values in (z, own)]
+        expected = exchangeable(ways[0].between)(features[1].view(20, shots, -1), features[0])
+    answers = torch.arange(20).repeat_interleave(QUERIES)
+    return {
+        "accuracy": float((ratio.argmax(1) == answers).float().mean()),
+        "largest difference from the closed form, nats": float((ratio - expected).abs().max()),
+        "seconds a class": seconds,
+        "bytes a class": float(_bytes(ways[0])),
+    }
+
+
+def _bytes(knowledge: ExchangeableKnowledge) -> int:
+    return sum(value.numel() * value.element_size() for value in knowledge.state_dict().values())
+
+
+def train(images: Tensor, options: argparse.Namespace) -> Features:
+    settings = Settings(seed=options.seed, steps=options.steps)
+    training = FeatureTraining(images, settings, mask=seen(SHAPE, settings.features), file=options.features)
+
+    def watch(step: int, loss: Any) -> None:
+        if step % 100 == 0:
+            print(f"step {step}: -log p(class) {float(loss.ways):.3f} nats", flush=True)
+
+    return training.run(watch)
+
+
+def official(model: tzk_core.TzK, methods: Mapping[str, Method], seed: int) -> dict[str, dict[str, float]]:
+    """The accuracy on the 20 one-shot runs, if their file is beside the data."""
+    right: dict[str, list[float]] = {name: [] for name in methods}
+    for run in one_shot_runs(SIZE):
+        images = torch.cat([run.support, run.queries])[:, None]
+        features = latents(model, images, name=run.name, seed=seed, most=methods["exchangeable"].values.shape[2])
+        values = {"exchangeable": features[:, 0], "nearest in pixels": pixels(images)[:, 0]}
+        for name, own in values.items():
+            support, queries = own[: len(run.support), None], own[len(run.support) :]
+            chosen = methods[name].score(support, queries).argmax(1).numpy()
+            right[name].append(float((chosen == run.answers).mean()))
+    return {name: summary(values) for name, values in right.items() if values}
+
+
+def rival(options: argparse.Namespace, images: Tensor, test: Tensor) -> Method:
+    """The type `few-shot` with the training characters as its reference, on pixels or the z of a run."""
+    if options.run is not None:
+        to_values = partial(latents, tzk_core.load(options.run), seed=options.seed)
+    else:
+        to_values = partial(_noisy_pixels, seed=options.seed)
+    reference = to_values(images, name="train").flatten(0, 1)
+    groups = torch.arange(len(images)).repeat_interleave(images.shape[1])
+    hierarchy = estimate(reference, groups)
+    values = to_values(test, name="test")
+    return Method(hierarchy.whiten(values.flatten(0, 1)).view(values.shape), few_shot(hierarchy))
+
+
+def _noisy_pixels(images: Tensor, *, name: str, seed: int) -> Tensor:
+    return dequantise(images, stream(seed, "rival", name), LEVELS).flatten(2)
+
+
+def evaluate(
+    model: tzk_core.TzK, features: Features, divided: Division, *, options: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures, by table."""
+    number, between = len(features.between), features.between.detach()
+
+    def method(of: Characters, name: str) -> Method:
+        z = latents(model, of.images, name=name, seed=options.seed, most=number)
+        return Method(z, exchangeable(between))
+
+    turned = divided.test.turned()
+    own = method(turned, "test, turned")
+    methods = {"exchangeable": own, "nearest in pixels": Method(pixels(turned.images), nearest)}
+    results: dict[str, Any] = {"validation": {}, "tasks": {}, "worth": {}, "added": {}}
+    validation = {"exchangeable": method(divided.validation, "validation")}
+    for ways in (20, 5):
+        for shots in (1, 5):
+            draw = partial(tasks, options.tasks, ways=ways, shots=shots, seed=options.seed)
+            name = f"{ways}-way, {shots}-shot"
+            results["tasks"][name] = accuracies(methods, list(draw(len(turned.images))))
+            results["validation"][name] = accuracies(validation, list(draw(len(divided.validation.images))))
+    plain = {
+        "exchangeable": Method(own.values[: len(divided.test.images)], own.score),
+        "nearest in pixels": Method(pixels(divided.test.images), nearest),
+        "few-shot": rival(options, divided.train.images[: options.reference], divided.test.images),
+    }
+    if options.split == "alphabets":
+        for title, count in (("20 runs", 20), ("400 runs", 400)):
+            results[title] = accuracies(plain, list(runs_alike(divided.test, count, seed=options.seed)))
+        results["official runs"] = official(model, {name: plain[name] for name in methods}, options.seed)
+    for shots in (1, 5):
+        results["worth"][f"{shots}-shot"] = worth(plain["exchangeable"], shots, seed=options.seed)
+        results["added"][f"{shots}-shot"] = added(model, divided.test, shots, seed=options.seed)
+    return results
+
+
+def show(results: Mapping[str, Any]) -> None:
+    for title, table in results.items():
+        print(f"\n{title}")
+        for name, row in table.items():
+            cells = row if all(isinstance(value, float) for value in row.values()) else {}
+            for method, value in row.items() if not cells else ():
+                print(f"  {name:18} {method:18} {value['mean']:.4f} ± {value['error']:.4f}")
+            if cells:
+                print(f"  {name:18} " + ", ".join(f"{key} {value:.4g}" for key, value in cells.items()))
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", choices=SPLITS, default="alphabets", help="(default: %(default)s)")
+    parser.add_argument("--features", type=Path, help="where the training of the features is kept")
+    parser.add_argument("--steps", type=int, default=Settings.steps, help="of training (default: %(default)s)")
+    parser.add_argument("--tasks", type=int, default=400, help="of every form (default: %(default)s)")
+    parser.add_argument("--run", type=Path, help="a run, whose z the type few-shot takes in the place of pixels")
+    parser.add_argument("--reference", type=int, default=500, help="characters that few-shot learns from")
+    parser.add_argument("--save", type=Path, help="a new folder for the model, with no class added yet")
+    parser.add_argument("--seed", type=int, default=0, help="of the division, training and tasks")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = read_options()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    divided = division(options.split, seed=options.seed)
+    start = time.process_time()
+    features = train(divided.train.images, options)
+    trained = time.process_time()
+    model = model_of(features, SHAPE)
+    if options.save is not None:
+        tzk_core.save(model, options.save)
+    results = evaluate(model, features, divided, options=options)
+    seconds = {"training": trained - start, "evaluation": time.process_time() - trained}
+    show(results)
+    if options.json is not None:
+        described = {"split": options.split, "seed": options.seed, "steps": options.steps, "tasks": options.tasks}
+        counts = {name: len(getattr(divided, name).images) for name in ("train", "validation", "test")}
+        written = {"options": described, "characters": counts, "processor seconds": seconds, **results}
+        options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with edge.script():
+        main()

@@ -1,0 +1,108 @@
+"""The few-shot benchmark: its tasks and runs are what they say, and made-up characters go through all of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate
+from tzk_plugin_few_shot.knowledge import FewShotKnowledge
+
+pytest.importorskip("tzk_plugin_omniglot")
+FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
+
+
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ModuleType:
+    return loaded("omniglot_tasks")
+
+
+@pytest.fixture(scope="module")
+def script(drawn: ModuleType) -> ModuleType:
+    return loaded("few_shot")
+
+
+def characters(drawn: ModuleType, count: int, *, alphabets: int = 1, seed: int = 0) -> object:
+    """Random patterns and 20 drawings of each, which differ by noise."""
+    source = np.random.default_rng(seed)
+    pattern = source.random((count, 1, 1, 7, 7)).repeat(4, 3).repeat(4, 4) > 0.6
+    noisy = pattern ^ (source.random((count, 20, 1, 28, 28)) > 0.95)
+    return drawn.Characters(torch.from_numpy((255 * noisy).astype(np.uint8)), np.arange(count) % alphabets)
+
+
+def test_tasks_ask_for_other_drawings_of_different_characters(script: ModuleType) -> None:
+    for task in script.tasks(5, 30, ways=20, shots=5, seed=0):
+        assert len(set(task.characters)) == 20 and task.characters.max() < 30
+        for support, queries in zip(task.support, task.queries, strict=True):
+            assert sorted([*support, *queries]) == list(range(20)) and len(support) == 5
+
+
+def test_runs_are_within_an_alphabet_and_between_two_drawers(script: ModuleType, drawn: ModuleType) -> None:
+    test = characters(drawn, 66, alphabets=3)
+    for task in script.runs_alike(test, 6, seed=0):
+        assert len(set(task.characters)) == 20 and len(set(test.alphabet[task.characters])) == 1  # type: ignore[attr-defined]
+        assert len(set(task.support.ravel())) == len(set(task.queries.ravel())) == 1
+        assert task.support[0, 0] != task.queries[0, 0]
+
+
+def test_the_rival_is_the_type_few_shot(script: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(40, 5, 6, generator=generator, dtype=torch.float64)
+    hierarchy: Hierarchy = estimate(z.flatten(0, 1), torch.arange(40).repeat_interleave(5))
+
+    def log_prob(own: Tensor, queries: Tensor) -> Tensor:
+        knowledge = FewShotKnowledge((6,), hidden=8).double()
+        knowledge.condition(hierarchy, own)
+        return knowledge.log_prob_present(queries).detach()
+
+    queries = z[3, :4]
+    expected = torch.stack([log_prob(own, queries) for own in z[:3, :2]], 1)
+    white = hierarchy.whiten(z.flatten(0, 1)).view(z.shape)
+    actual = script.few_shot(hierarchy)(white[:3, :2], white[3, :4])
+    torch.testing.assert_close(actual - actual[:, :1], expected - expected[:, :1], rtol=1e-6, atol=1e-6)
+
+
+def test_what_a_class_is_worth_where_it_is_certain(script: ModuleType) -> None:
+    """Scores that are right by far leave log(classes) nats; a score that says nothing leaves none."""
+    values = torch.eye(4)[:, None].expand(4, 5, 4).contiguous()
+    certain = script.Method(values, lambda support, queries: 100 * queries @ support.mean(1).T)
+    nothing = script.Method(values, lambda support, queries: torch.zeros(len(queries), len(support)))
+    measured = script.worth(certain, 1, seed=0)
+    assert measured["posterior"] == pytest.approx(np.log(4)) and measured["accuracy among all"] == 1
+    assert measured["normaliser"] == pytest.approx(100 - np.log(4))
+    measured = script.worth(nothing, 1, seed=0)
+    assert measured["posterior"] == pytest.approx(0) and measured["normaliser"] == pytest.approx(0)
+
+
+@pytest.mark.slow
+def test_made_up_characters_go_through_the_benchmark(
+    script: ModuleType, drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = drawn.Division(*(characters(drawn, count, seed=count) for count in (20, 21, 22)))
+    monkeypatch.setattr(script, "division", lambda split, *, seed: parts)
+    monkeypatch.setenv("TZK_DATA", str(tmp_path))
+    file = tmp_path / "few-shot.json"
+    words = ["--steps", "3", "--tasks", "2", "--json", str(file), "--features", str(tmp_path / "features.pt")]
+    monkeypatch.setattr(sys, "argv", ["few_shot.py", *words])
+    script.main()
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert results["tasks"]["20-way, 5-shot"]["nearest in pixels"]["mean"] > 0.9
+    assert results["characters"] == {"train": 20, "validation": 21, "test": 22} and results["official runs"] == {}
+    for shots in ("1-shot", "5-shot"):
+        assert results["added"][shots]["largest difference from the closed form, nats"] < 0.01

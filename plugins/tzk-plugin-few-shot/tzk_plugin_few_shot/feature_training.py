@@ -1,0 +1,152 @@
+"""Training of features in episodes, so that the predictive ratio is p(T given K)/p(T)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tzk_core.errors import TzkError
+from tzk_core.random_streams import stream
+from tzk_core.storage import atomic
+from tzk_plugin_few_shot.episodes import Loss, episode_loss, sample_episode
+from tzk_plugin_few_shot.feature_network import FeatureNetwork
+
+START = 0.5
+"""The share of the variance between classes that every feature starts with."""
+
+
+STRETCH = 1.8
+"""The cosine of the rate is laid out for so many times the length of the training."""
+
+
+def share_of_rate(step: int, *, steps: int) -> float:
+    """The share of the rate at a step: a slow cosine, and over the second half a straight line to zero besides."""
+    return 0.5 * (1 + math.cos(math.pi * step / (STRETCH * steps))) * min(1.0, 2 * (1 - step / steps))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a training of features.
+
+    classes, drawings: of an episode. rate: of Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`.
+    presence: the weight of p(κ given T) beside the posterior over the classes of the episode.
+    """
+
+    features: int = 64
+    channels: int = 32
+    steps: int = 1000
+    classes: int = 40
+    drawings: int = 5
+    rate: float = 4e-3
+    decay: float = 1e-4
+    moved: float = 1.0
+    presence: float = 1.0
+    seed: int = 0
+
+
+class Features(nn.Module):
+    """A feature network and b, the share of the variance of every feature that is between classes."""
+
+    def __init__(self, shape: tuple[int, int, int], features: int, channels: int) -> None:
+        super().__init__()
+        self.network = FeatureNetwork(shape, features, channels)
+        self.raw_between = nn.Parameter(torch.full((features,), START).logit())
+
+    @property
+    def between(self) -> Tensor:
+        """b, (features,), in (0, 1)."""
+        return self.raw_between.sigmoid()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+class FeatureTraining:
+    """A training that goes on from its file where there is one; episodes depend on seed and step alone."""
+
+    def __init__(self, images: Tensor, settings: Settings, *, mask: Tensor | None = None, file: Path | None = None):
+        """Prepare.
+
+        Args:
+            images: uint8 (characters, drawings of each, c, h, w), h = w.
+            mask: of the pixels that the network sees, (c, h, w); None for all.
+            file: of the state, written by `save` and read here.
+
+        Raises:
+            TzkError: if the images have another form, are too few, or the file is of other settings.
+        """
+        _check(images, settings)
+        self.images, self.settings, self.file, self.mask = images, settings, file, mask
+        c, h, w = images.shape[2:]
+        self.features = Features((c, h, w), settings.features, settings.channels)
+        self.features.network.initialise(stream(settings.seed, "features"))
+        self.features.to(memory_format=torch.channels_last)
+        self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(share_of_rate, steps=settings.steps))
+        self.step = 0
+        if file is not None and file.exists():
+            self._load(torch.load(file, weights_only=True), file)
+
+    def run(self, watch: Callable[[int, Loss], None] | None = None, *, save_every: int = 250) -> Features:
+        """Train to the end; `watch` sees every step's loss. The features are returned in evaluation mode."""
+        while self.step < self.settings.steps:
+            loss = self.take_step()
+            if watch is not None:
+                watch(self.step, loss)
+            if self.step % save_every == 0 or self.step == self.settings.steps:
+                self.save()
+        return self.features.eval()
+
+    def take_step(self) -> Loss:
+        """One step of Adam on one episode."""
+        settings = self.settings
+        generator = stream(settings.seed, "episode", self.step)
+        sizes = {"classes": settings.classes, "drawings": settings.drawings}
+        batch = sample_episode(self.images, generator, **sizes, amount=settings.moved)
+        batch = batch if self.mask is None else batch * self.mask
+        self.features.train()
+        values = self.features(batch.contiguous(memory_format=torch.channels_last))
+        loss = episode_loss(values.view(settings.classes, settings.drawings, -1), self.features.between)
+        self.optimizer.zero_grad()
+        (loss.ways + settings.presence * loss.presence).backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        return Loss(loss.ways.detach(), loss.presence.detach())
+
+    def save(self) -> None:
+        """Write the state to the file, if there is one."""
+        if self.file is None:
+            return
+        written = io.BytesIO()
+        torch.save({"settings": asdict(self.settings), "step": self.step, **self._parts()}, written)
+        atomic.write(self.file, written.getvalue())
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in ("features", "optimizer", "schedule")}
+
+    def _load(self, state: dict[str, Any], file: Path) -> None:
+        if state["settings"] != asdict(self.settings):
+            raise TzkError(f"{file} is of a training with {state['settings']}; expected {asdict(self.settings)}")
+        for name in self._parts():
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+
+
+def _check(images: Tensor, settings: Settings) -> None:
+    if images.dim() != 5 or images.dtype != torch.uint8 or images.shape[-1] != images.shape[-2]:
+        got = f"{tuple(images.shape)} {images.dtype}"
+        raise TzkError(f"images are expected as (characters, drawings, c, h, h) in uint8; got {got}")
+    if not 2 <= settings.drawings <= images.shape[1] or not 2 <= settings.classes <= 4 * len(images):
+        raise TzkError(
+            f"episodes of {settings.classes} classes and {settings.drawings} drawings are expected to have at least "
+            f"two of both, and no more than {4 * len(images)} turned characters and {images.shape[1]} drawings"
+        )
