@@ -21,11 +21,11 @@ WARNINGS = tuple(
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the program to end, taken as Ctrl-C is."""
+    """A signal that asks the program to end, taken as Ctrl-C is; `together`, by all of its processes."""
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
+    def __init__(self, number: int = signal.SIGINT, *, together: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
+        self.number, self.together = number, together
 
 
 def status(interrupt: KeyboardInterrupt) -> int:
@@ -50,12 +50,19 @@ def stoppable() -> Iterator[None]:
         yield
 
 
+Check = Callable[[Callable[[int], int] | None], None]
+"""Raises KeyboardInterrupt for a signal that was noted; see `deferred`."""
+
+
 @contextmanager
-def deferred() -> Iterator[Callable[[], None]]:
+def deferred() -> Iterator[Check]:
     """Within the block, the first Ctrl-C, SIGTERM or SIGHUP is only noted.
 
     The function yielded, called where it is safe, raises KeyboardInterrupt for it. A second signal does not wait. Off
     the main thread, where no signal ever arrives, nothing changes.
+
+    Several processes that call the function together stop together: its argument returns the largest of their numbers,
+    which are those of the signals that they noted, or 0. With None, a process stops alone.
     """
     noted: list[int] = []
 
@@ -64,9 +71,12 @@ def deferred() -> Iterator[Callable[[], None]]:
             raise Stopped(number)
         noted.append(number)
 
-    def check() -> None:
-        if noted:
-            raise Stopped(noted[0])
+    def check(agreed: Callable[[int], int] | None) -> None:
+        number = noted[0] if noted else 0
+        if agreed is not None:
+            number = agreed(number)
+        if number:
+            raise Stopped(number, together=agreed is not None)
 
     with _handled((signal.SIGINT, *WARNINGS), note):
         yield check
