@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,22 +10,25 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from in_processes import in_processes
 from models import LAYERS, small
 from nflows.transforms import CompositeTransform, Transform
 from nflows.transforms.normalization import BatchNorm
 from torch import Tensor, nn
 
-from tzk_core import Observations, SharedFlow, TzK, TzkError, build_flow, build_knowledge
+from tzk_core import Observations, SharedFlow, TzK, TzkError, build_flow, build_knowledge, fit
 from tzk_core.distributions.standard import StandardGaussian
 from tzk_core.objective import Wording
 from tzk_core.objective.part import Part
 from tzk_core.random_streams import stream
+from tzk_core.storage.checkpoint import load_trainer
+from tzk_core.training.observers import Logged, Observer, Progress
 from tzk_core.training.reduction import check_independent, part_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
-from tzk_core.world import ALONE, World
+from tzk_core.world import ALONE, Lost, World
 
 NAN = math.nan
 STEPS = 20
@@ -142,8 +146,6 @@ def outcome(made: Trainer, log: list[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def trained(made: Trainer, folder: Path | None = None) -> dict[str, Any]:
-    from tzk_core.training.observers import Logged, Observer
-
     log: list[Mapping[str, float]] = []
 
     class Log(Observer):
@@ -152,6 +154,37 @@ def trained(made: Trainer, folder: Path | None = None) -> dict[str, Any]:
 
     made.run(folder, observers=[Log()])
     return outcome(made, log)
+
+
+STOPPED = 8
+"""The step after which trainings are interrupted that are to be resumed."""
+
+
+def interrupted(made: Trainer, folder: Path) -> None:
+    """Train until it is interrupted, in all processes at once; the first leaves a checkpoint."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == STOPPED:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.run(folder if made.world.first else None, stop)
+
+
+def resumed(made: Trainer, folder: Path) -> dict[str, Any]:
+    if made.world.first:
+        made.resume(folder)
+    return trained(made)
+
+
+RESUMED = "validated"
+
+
+def resumed_and_interrupted(world: World, of_one: Path, of_several: Path) -> dict[str, Any]:
+    """Resume what one process has left, and leave something to resume."""
+    interrupted(trainer("a table of many", world), of_several / "a table of many")
+    interrupted(trainer(RESUMED, world), of_several / RESUMED)
+    return resumed(trainer(RESUMED, world), of_one)
 
 
 def every_case(world: World, cases: list[str], folder: Path) -> dict[str, Any]:
@@ -176,16 +209,130 @@ def assert_same(actual: Any, expected: Any, where: str) -> None:
         assert actual == expected, where
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_train_as_one_does(count: int, tmp_path: Path) -> None:
-    for case in CASES:
-        (tmp_path / case).mkdir()
-    first, *others = in_processes(count, every_case, list(CASES), tmp_path)
-    for case in CASES:
+def assert_trains_as_one(cases: list[str], count: int, folder: Path) -> None:
+    for case in cases:
+        (folder / case).mkdir()
+    first, *others = in_processes(count, every_case, cases, folder)
+    for case in cases:
         expected = trained(trainer(case))
         assert_same(first[case], expected, case)
         for other in others:  # to the bit, or they would drift apart
             for key, value in first[case]["model"].items():
                 assert torch.equal(other[case]["model"][key], value), (case, key)
         assert len(expected["log"]) >= 3 and not math.isnan(expected["log"][-1]["objective"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    assert_trains_as_one(list(CASES), 2, tmp_path)
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one_does(tmp_path: Path) -> None:
+    assert_trains_as_one(["missing T, and some hidden", "a table of many", "validated"], 4, tmp_path)
+
+
+@pytest.mark.slow
+def test_checkpoints_are_of_any_number_of_processes(tmp_path: Path) -> None:
+    """What two have left, one resumes, and the other way around; files are those that one process writes."""
+    of_one, of_several = tmp_path / "one", tmp_path / "several"
+    for name in (RESUMED, "a table of many"):
+        (of_several / name).mkdir(parents=True)
+    of_one.mkdir()
+    interrupted(trainer(RESUMED), of_one)
+    first, _ = in_processes(2, resumed_and_interrupted, of_one, of_several)
+    expected = trained(trainer(RESUMED))
+    assert_same(weights(first), weights(expected), "one, then two")
+    assert_same(weights(resumed(trainer(RESUMED), of_several / RESUMED)), weights(expected), "two, then one")
+    for name in (RESUMED, "a table of many"):
+        last = of_several / name / "checkpoint"
+        again = trainer(name)
+        again.resume(of_several / name)
+        assert again.step == STOPPED
+        again.save(tmp_path / "again" / name)
+        written = tmp_path / "again" / name / "checkpoint"
+        assert files(written) == files(last)
+        assert_same(load_trainer(written), load_trainer(last), name)
+
+
+def weights(of: dict[str, Any]) -> dict[str, Any]:
+    """All but the log, whose file begins anew when a training is resumed."""
+    return {key: value for key, value in of.items() if key != "log"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but the state of the training, in which pickle notes which texts are one object."""
+    entries = json.loads((folder / "manifest.json").read_text())
+    entries["trainer"] = {key: entries["trainer"][key] for key in ("file", "step")}
+    del entries["sha256"]
+    names = (file for file in folder.rglob("*.safetensors"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in names} | {"": json.dumps(entries).encode()}
+
+
+def failing(world: World) -> str:
+    """The second process ends by itself; what the first is told."""
+    made = trainer("missing T, and some hidden", world)
+    if world.rank == 1:
+        made.advance()
+        dist.destroy_process_group()
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # which `in_processes` ends
+        return ""
+    with pytest.raises(Lost, match="another process of this training ended or cannot be reached") as lost:
+        made.run()
+    assert made.step == 1, "a step that others did not take"
+    return str(lost.value)
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_ends_the_others() -> None:
+    in_processes(2, failing)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 13])
+@pytest.mark.parametrize("parts", [1, 2, 4, 7])
+def test_parts_make_up_a_batch(size: int, parts: int) -> None:
+    cut = [Part.of(size, number, parts) for number in range(parts)]
+    assert [row for part in cut for row in range(size)[part.rows]] == list(range(size))
+    assert sum(part.share for part in cut) == pytest.approx(1)
+    lengths = [part.stop - part.start for part in cut]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_the_noise_of_parts_is_that_of_the_batch() -> None:
+    """By what it was drawn for: samples that have a knowledge type get it in their order."""
+    chosen = {"k0": torch.tensor([True, False, True, True, False, True])}
+    whole = {"k0": torch.arange(4.0)[:, None]}
+    pieces = []
+    for number in range(3):
+        part = Part.of(6, number, 3)
+        here = int(chosen["k0"][part.rows].sum())
+        pieces.append(part.noise(lambda name, count: whole[name][:count], chosen)("k0", here))
+    assert [len(piece) for piece in pieces] == [1, 2, 1]
+    torch.testing.assert_close(torch.cat(pieces), whole["k0"])
+
+
+def test_a_batch_smaller_than_the_world_is_refused() -> None:
+    with pytest.raises(TzkError, match="a batch of 3 samples cannot be cut for 4 processes: start fewer"):
+        part_of(World(0, 4), 3)
+    assert part_of(ALONE, 1) is None
+
+
+def test_a_flow_whose_samples_depend_on_each_other_is_refused() -> None:
+    T, parts = torch.randn(6, 3).double(), [Part.of(6, number, 2) for number in range(2)]
+    flow = SharedFlow((3,), CompositeTransform([BatchNorm(3)]), StandardGaussian((3,))).double()
+    before = {name: buffer.clone() for name, buffer in flow.named_buffers()}
+    flow.train()
+    with pytest.raises(TzkError, match="who else is in its batch.*Train it in one process"):
+        check_independent(flow, T, parts)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in flow.named_buffers())
+    check_independent(small().flow, T, parts)
+
+
+def test_a_compiled_step_is_of_one_process() -> None:
+    with pytest.raises(TzkError, match="compile = true is for one process"):
+        Trainer(small(), Batches([[1.0]]), Settings(steps=1, compile=True), levels=None, world=World(0, 2))
+
+
+def test_a_call_is_of_one_process() -> None:
+    with pytest.raises(TzkError, match="fit.* takes no setting 'processes'"):
+        fit(small(()), torch.randn(4, 3), steps=1, processes=2)

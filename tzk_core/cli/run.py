@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Train in so many processes of this machine.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), metavar="N", help="Train in so many processes of this machine."
+)
 @click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
 @click.pass_context

@@ -54,7 +54,9 @@ class Part(NamedTuple):
         if not chosen:
             return noise
         table = torch.stack(list(chosen.values()))
-        totals, before = (dict(zip(chosen, counts.sum(1).tolist(), strict=True)) for counts in (table, table[:, : self.start]))
+        totals, before = (
+            dict(zip(chosen, counts.sum(1).tolist(), strict=True)) for counts in (table, table[:, : self.start])
+        )
 
         def of_part(name: str, count: int) -> Tensor:
             return noise(name, totals[name])[before[name] : before[name] + count]

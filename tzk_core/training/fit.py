@@ -30,6 +30,9 @@ from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
+LEFT_OUT = {"processes": "it trains in the process that calls it; `tzk run` starts several"}
+"""Settings of a run that mean nothing in a call, and why."""
+
 
 def fit(
     model: TzK,
@@ -72,7 +75,7 @@ def fit(
     _check_known(model, len(T), presence=presence, characteristics=characteristics or {})
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
-    options = settings_from(settings, "fit(model, T, steps=...)")
+    options = settings_from(settings, "fit(model, T, steps=...)", LEFT_OUT)
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")

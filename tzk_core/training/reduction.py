@@ -43,7 +43,13 @@ def part_of(world: World, size: int) -> Part | None:
 
 
 def reduced(
-    world: World, part: Part, capacity: Capacity, *, missing: Tensor | None, parameters: Sequence[Tensor], tables: ParameterTables
+    world: World,
+    part: Part,
+    capacity: Capacity,
+    *,
+    missing: Tensor | None,
+    parameters: Sequence[Tensor],
+    tables: ParameterTables,
 ) -> Capacity:
     """The objective of the whole batch, after gradients of parameters and tables were summed over all processes.
 
@@ -104,7 +110,11 @@ class _Summary:
     def pack(self) -> Tensor:
         capacity, share = self._capacity, self._part.share
         weight = capacity.prior_weight.detach() * self._observed if self._observed else torch.zeros(())
-        scalars = [capacity.value.detach() * share, weight, *(mean.detach() * share for mean in capacity.terms.values())]
+        scalars = [
+            capacity.value.detach() * share,
+            weight,
+            *(mean.detach() * share for mean in capacity.terms.values()),
+        ]
         log_prob_T = torch.where(self._seen[self._part.rows], _plain(capacity.log_prob_T), 0.0)
         pieces = [torch.stack([_plain(scalar) for scalar in scalars])]
         pieces += [_plain(capacity.sums[name]) for name in self._names]
@@ -115,7 +125,7 @@ class _Summary:
         capacity, size = self._capacity, self._part.size
         sizes = [2 + len(capacity.terms), 4 * len(self._names), size, size]
         scalars, sums, log_prob_T, log_capacity = packed.split(sizes)
-        value, weight, *terms = scalars.unbind()
+        weight, value, *terms = scalars.unbind()
         own = capacity.value.detach()
         by_name = dict(zip(self._names, sums.view(-1, 4).to(own.dtype), strict=True))
         inconsistency, conditional = means_of(by_name)
