@@ -141,7 +141,8 @@ def main() -> None:
         return
     low, high = report["ratio_quartiles"]
     print(
-        f"{report['machine']}, torch {report['torch']}, {report['threads']} threads in all, batch {report['batch_size']}"
+        f"{report['machine']}, torch {report['torch']}, {report['threads']} threads in all, "
+        f"batch {arguments.batch_size}"
     )
     print(f"one process        {report['one_milliseconds']:>8.1f} ms")
     print(f"{report['processes']} processes        {report['several_milliseconds']:>8.1f} ms")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import torch
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
@@ -251,9 +252,36 @@ def test_processes_that_cannot_meet_are_one_sentence(
 
 def test_signals_are_those_of_all_processes() -> None:
     with interrupts.deferred() as check:
-        check(None)
+        check()
         check(lambda number: number)
         with pytest.raises(KeyboardInterrupt) as stopped:
             check(lambda number: max(number, int(signal.SIGTERM)))
     assert interrupts.status(stopped.value) == 128 + signal.SIGTERM
     assert isinstance(stopped.value, interrupts.Stopped) and stopped.value.together
+
+
+@pytest.mark.slow
+def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
+    from click.testing import CliRunner
+
+    from tzk_core import load
+    from tzk_core.cli import main
+
+    run, spec = tmp_path / "run", tmp_path / "all.toml"
+    done = CliRunner().invoke(main, ["run", str(config), "--out", str(run), "training.steps=3"])
+    assert done.exit_code == 0, done.output
+    spec.write_text(
+        'name = "all"\n[[datasets]]\nname = "two-moons"\n[[knowledge]]\nname = "moons"\ntype = "gaussian"\n'
+        'hidden = 4\npresent = { dataset = "two-moons" }\n'
+        "[training]\nsteps = 4\nbatch_size = 16\nown_samples = 32\n[evaluation]\nimportance_samples = 2\n"
+    )
+    models = []
+    for count in (1, 2):
+        out = tmp_path / f"in-{count}"
+        status, printed, err = start("add", run, spec, "--out", out, f"training.processes={count}").ended()
+        assert status == 0, err
+        assert printed.count("results: ") == 1
+        models.append(load(out))
+    one, two = (model.find("moons").state_dict() for model in models)
+    for name, values in one.items():
+        torch.testing.assert_close(two[name], values, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")

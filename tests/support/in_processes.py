@@ -21,7 +21,10 @@ PATIENCE = 240
 
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What function(world, *arguments) returns in each process, by rank. It is to be at the top of a module."""
+    """What function(world, *arguments) returns in each process, by rank; None for one that ends before.
+
+    The function is to be at the top of a module.
+    """
     with tempfile.TemporaryDirectory() as folder:
         context = torch.multiprocessing.start_processes(
             _call, (Path(folder), count, function, arguments), nprocs=count, join=False, start_method="spawn"
@@ -35,7 +38,8 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
         finally:
             for process in context.processes:
                 process.kill()
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
+        files = [Path(folder) / f"{rank}.pt" for rank in range(count)]
+        return [torch.load(file, weights_only=False) if file.exists() else None for file in files]
 
 
 def _call(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
@@ -47,4 +51,3 @@ def _call(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count, timeout=timedelta(seconds=PATIENCE)
     )
     torch.save(function(World(rank, count), *arguments), folder / f"{rank}.pt")
-    dist.destroy_process_group()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status of a program that Ctrl-C ended."""
@@ -50,8 +50,10 @@ def stoppable() -> Iterator[None]:
         yield
 
 
-Check = Callable[[Callable[[int], int] | None], None]
-"""Raises KeyboardInterrupt for a signal that was noted; see `deferred`."""
+class Check(Protocol):
+    """Raises KeyboardInterrupt for a signal that was noted; see `deferred`."""
+
+    def __call__(self, agreed: Callable[[int], int] | None = None) -> None: ...
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def deferred() -> Iterator[Check]:
     the main thread, where no signal ever arrives, nothing changes.
 
     Several processes that call the function together stop together: its argument returns the largest of their numbers,
-    which are those of the signals that they noted, or 0. With None, a process stops alone.
+    which are those of the signals that they noted, or 0. Without it, a process stops alone.
     """
     noted: list[int] = []
 
@@ -71,7 +73,7 @@ def deferred() -> Iterator[Check]:
             raise Stopped(number)
         noted.append(number)
 
-    def check(agreed: Callable[[int], int] | None) -> None:
+    def check(agreed: Callable[[int], int] | None = None) -> None:
         number = noted[0] if noted else 0
         if agreed is not None:
             number = agreed(number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -82,8 +81,12 @@ def taking_part() -> Iterator[World]:
         raise
 
 
-def launch(words: Sequence[str], processes: int, folder: Path) -> int:
+def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -> int:
     """Run `tzk` with these arguments in several processes of this machine, by torch's elastic launcher.
+
+    Args:
+        folder: that the run is to have.
+        advice: what to do after a process was killed.
 
     Returns:
         The exit status; an interrupt is one, as of one process.
@@ -116,13 +119,13 @@ def launch(words: Sequence[str], processes: int, folder: Path) -> int:
         except SignalException as stopped:
             return 128 + int(stopped.sigval)
         except ChildFailedError as error:
-            return _status(error.failures, processes, folder)
+            return _status(error.failures, processes, advice)
         finally:
             del os.environ[FOLDER]
     return 0
 
 
-def _status(failures: Mapping[int, Any], processes: int, folder: Path) -> int:
+def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
     """The exit status after processes failed, by rank, if that is an interrupt; else raise what the first one said."""
     said = {rank: _said(failure) for rank, failure in failures.items()}
     own = [rank for rank in failures if not said[rank].get("lost")] or list(failures)
@@ -134,8 +137,7 @@ def _status(failures: Mapping[int, Any], processes: int, folder: Path) -> int:
         raise TzkError(said[rank]["message"])
     how = failures[rank].signal_name() if exit_status < 0 else f"exit status {exit_status}"
     raise TzkError(
-        f"process {rank} of the {processes} of this training ended by itself ({how}), and with it all others. To go on "
-        f"from the last checkpoint:\n  {shlex.join(['tzk', 'run', str(folder), '--resume'])}"
+        f"process {rank} of the {processes} of this training ended by itself ({how}), and with it all others. {advice}"
     )
 
 

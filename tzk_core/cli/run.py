@@ -120,7 +120,8 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
     else:
         folder, checked = _planned(asked)
     if ranks.launches(checked.training.processes) and not asked.dry_run:
-        return ranks.launch(asked.words, checked.training.processes, folder.path)
+        advice = f"To go on from the last checkpoint:\n  {_resuming(folder.path)}"
+        return ranks.launch(asked.words, checked.training.processes, folder.path, advice=advice)
     return _run(folder, checked, asked, world=world, changed=changed, held=held)
 
 
@@ -327,7 +328,7 @@ def _train_and_report(
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
-        check(None)
+        check()
     with timed(record, "evaluation"):
         output.say("evaluating on test data")
         results = experiment.evaluate("test")

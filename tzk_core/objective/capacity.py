@@ -13,8 +13,8 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.extra import TermBatch, WeightedTerm, means, weighted
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
-from tzk_core.objective.part import Part
 from tzk_core.objective.routing import Noise, Routing, batch_labels, may_have, presence, route
+from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
 from tzk_core.observations import Observations
@@ -45,7 +45,7 @@ class Objective:
     stacks: where the parameters of several knowledge types come from.
     evaluator: what evaluates a routed batch.
     terms: what is added to Eq. 5, with weights; with none of them the objective is Eq. 5.
-    part: of the batch, which is all that is evaluated; None for the whole batch.
+    shard: of the batch, which is all that is evaluated; None for the whole batch.
     """
 
     wording: Wording = Wording()
@@ -56,7 +56,7 @@ class Objective:
     stacks: Stacks = MODULES
     evaluator: Evaluator = terms
     terms: tuple[WeightedTerm, ...] = ()
-    part: Part | None = None
+    shard: Shard | None = None
 
     @property
     def sizes(self) -> dict[str, int] | None:
@@ -120,10 +120,10 @@ def mental_capacity(
         latent_noise=latent_noise,
         fixed_flow=objective.fixed_flow,
         with_jacobian=wording.is_literal,
-        part=objective.part,
+        shard=objective.shard,
     )
-    if objective.part is not None:
-        here = objective.part
+    if objective.shard is not None:
+        here = objective.shard
         noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
         observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
     if objective.terms:  # they share the z that is encoded here

@@ -25,8 +25,8 @@ from tzk_core.objective import (
     sampled_absences,
 )
 from tzk_core.objective.extra import terms_of
-from tzk_core.objective.part import Part
 from tzk_core.objective.routing import presence
+from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
@@ -34,7 +34,7 @@ from tzk_core.training.metrics import Metrics
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
-from tzk_core.training.reduction import check_independent, part_of, reduced
+from tzk_core.training.reduction import check_independent, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
@@ -67,7 +67,7 @@ class Steps:
 
     `validation`: what a `Trainer` evaluates the model on now and then; `watch` has what came of it.
 
-    `world`: the processes that take the steps together, each with a part of every batch; the state after a step is the
+    `world`: the processes that take the steps together, each with a shard of every batch; the state after a step is the
     same in all of them, and to rounding that of one process. Each is to have all the other arguments.
 
     `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
@@ -144,7 +144,7 @@ class Steps:
 
     def _advance(self) -> Capacity:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
-        part = self._part(observations)
+        shard = self._shard_of(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
             self.model,
@@ -152,15 +152,15 @@ class Steps:
             self.noise_of(self.step),
             multipliers=self.multipliers.values,
             latent_noise=self._latent_noise,
-            objective=self._objective(part),
+            objective=self._objective(shard),
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        (-capacity.value / dims * (part.share if part else 1)).backward()
-        if part:
+        (-capacity.value / dims * (shard.share if shard else 1)).backward()
+        if shard:
             capacity = reduced(
                 self.world,
-                part,
+                shard,
                 capacity,
                 missing=observations.missing(),
                 parameters=trained_tensors(self.optimizer),
@@ -186,20 +186,20 @@ class Steps:
         self.step += 1
         return capacity
 
-    def _part(self, observations: Observations) -> Part | None:
+    def _shard_of(self, observations: Observations) -> Shard | None:
         """What this process evaluates of a batch; None for all of it. The first time, it is checked that one may."""
-        part = part_of(self.world, len(observations))
-        if part and not self._cut:
+        shard = shard_of(self.world, len(observations))
+        if shard and not self._cut:
             missing = observations.missing()
             T = observations.T if missing is None else observations.T[~missing]
             if len(T):
-                parts = [Part.of(len(T), rank, self.world.size) for rank in range(self.world.size)]
-                check_independent(self.model.flow, T, parts)
+                shards = [Shard.of(len(T), rank, self.world.size) for rank in range(self.world.size)]
+                check_independent(self.model.flow, T, shards)
                 self._cut = True
-        return part
+        return shard
 
-    def _objective(self, part: Part | None) -> Objective:
-        """The objective at this step, of a part of its batch."""
+    def _objective(self, shard: Shard | None) -> Objective:
+        """The objective at this step, of a shard of its batch."""
         generator = stream(self.seed, "absences", self.step)
         return Objective(
             wording=self.settings.wording,
@@ -210,7 +210,7 @@ class Steps:
             stacks=self.parameter_tables,
             evaluator=self._compiled or terms,
             terms=self.terms,
-            part=part,
+            shard=shard,
         )
 
     @property

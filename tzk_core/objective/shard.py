@@ -1,4 +1,4 @@
-"""The part of a batch that one process evaluates while others evaluate the rest."""
+"""The shard of a batch that one process evaluates while others evaluate the rest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from tzk_core.objective.routing import BatchLabels, Noise
 
 
-class Part(NamedTuple):
+class Shard(NamedTuple):
     """Neighbouring samples of a batch of `size`, from `start` to before `stop`.
 
-    What is drawn by chance is drawn for the whole batch, and this part of it is taken: the parts of a batch have the
+    What is drawn by chance is drawn for the whole batch, and this shard of it is taken: the shards of a batch have the
     random numbers that the whole one has.
     """
 
@@ -23,9 +23,9 @@ class Part(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, size: int, number: int, parts: int) -> Part:
-        """The part of this number, of parts that differ by one sample at most."""
-        return cls(number * size // parts, (number + 1) * size // parts, size)
+    def of(cls, size: int, number: int, shards: int) -> Shard:
+        """The shard of this number, of shards that differ by one sample at most."""
+        return cls(number * size // shards, (number + 1) * size // shards, size)
 
     @property
     def rows(self) -> slice:
@@ -58,10 +58,10 @@ class Part(NamedTuple):
             dict(zip(chosen, counts.sum(1).tolist(), strict=True)) for counts in (table, table[:, : self.start])
         )
 
-        def of_part(name: str, count: int) -> Tensor:
+        def of_shard(name: str, count: int) -> Tensor:
             return noise(name, totals[name])[before[name] : before[name] + count]
 
-        return of_part
+        return of_shard
 
     def among(self, rows: Tensor) -> slice:
         """Which of these positions in the batch, (n,), in order, are in it."""
