@@ -125,7 +125,7 @@ class _Summary:
         capacity, size = self._capacity, self._shard.size
         sizes = [2 + len(capacity.terms), 4 * len(self._names), size, size]
         scalars, sums, log_prob_T, log_capacity = packed.split(sizes)
-        weight, value, *terms = scalars.unbind()
+        value, weight, *terms = scalars.unbind()
         own = capacity.value.detach()
         by_name = dict(zip(self._names, sums.view(-1, 4).to(own.dtype), strict=True))
         inconsistency, conditional = means_of(by_name)
