@@ -94,9 +94,9 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
     Raises:
         TzkError: of the process that failed first.
     """
-    from torch.distributed.elastic.multiprocessing import SignalException  # torch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException  # torch
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import DefaultLogsSpecs, LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the sentence is said here
     os.environ |= {FOLDER: str(folder)}
