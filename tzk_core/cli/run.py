@@ -58,9 +58,9 @@ def command(
     """
     if processes is not None:
         overrides = (*overrides, f"training.processes={processes}")
-    resume = resume or ranks.goes_on(out)
-    asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
     with ranks.taking_part() as world, ExitStack() as held:
+        resume = resume or ranks.goes_on(out)
+        asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
         try:
             status = _new_or_resumed(asked, world, held) if world.first else _follow(world)
         except KeyboardInterrupt as interrupt:
@@ -138,7 +138,8 @@ def _follow(world: World) -> int:
         try:
             experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
         except KeyboardInterrupt as interrupt:
-            world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
+            if getattr(interrupt, "together", False):
+                world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
             return interrupts.status(interrupt)
     return 0
 
