@@ -51,7 +51,7 @@ importance_samples = 2
 """
 Value = TypeVar("Value")
 
-PATIENCE = 240
+PATIENCE = 900
 """Seconds until a program is taken to hang."""
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="ranks are looked up in /proc")

@@ -16,7 +16,7 @@ import torch.multiprocessing
 
 from tzk_core.world import World
 
-PATIENCE = 240
+PATIENCE = 900
 """Seconds until processes that wait for one another are ended, on however busy a machine."""
 
 
