@@ -260,6 +260,21 @@ def test_signals_are_those_of_all_processes() -> None:
     assert isinstance(stopped.value, interrupts.Stopped) and stopped.value.together
 
 
+def test_a_process_that_is_about_to_end_ignores_signals() -> None:
+    """Its launcher, which ends all after one has failed, is not taken for the user."""
+    numbers = (signal.SIGINT, *interrupts.WARNINGS)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with interrupts.stoppable(), interrupts.deferred() as check:
+            interrupts.ignore()
+            os.kill(os.getpid(), signal.SIGTERM)
+            check()
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @pytest.mark.slow
 def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
     from click.testing import CliRunner

@@ -84,6 +84,13 @@ def deferred() -> Iterator[Check]:
         yield check
 
 
+def ignore() -> None:
+    """From now on, ignore all of them: this process is about to end, and has to say why."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *WARNINGS):
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Within the block, `handler` has these signals, except those that are ignored (nohup)."""
@@ -98,4 +105,5 @@ def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], 
         yield
     finally:
         for number in taken:
-            signal.signal(number, before[number])
+            if signal.getsignal(number) is not signal.SIG_IGN:  # see `ignore`
+                signal.signal(number, before[number])

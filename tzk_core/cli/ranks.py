@@ -129,7 +129,7 @@ def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
     """The exit status after processes failed, by rank, if that is an interrupt; else raise what the first one said."""
     said = {rank: _said(failure) for rank, failure in failures.items()}
     own = [rank for rank in failures if not said[rank].get("lost")] or list(failures)
-    rank = min(own, key=lambda rank: failures[rank].timestamp)
+    rank = min(own, key=lambda rank: (failures[rank].exitcode in INTERRUPTS, failures[rank].timestamp))
     exit_status = failures[rank].exitcode
     if exit_status in INTERRUPTS:
         return exit_status

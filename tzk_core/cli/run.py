@@ -326,6 +326,9 @@ def _train_and_report(
 
         try:
             experiment.train(folder.path, resume=resume, progress=after_step, observers=observers, world=world)
+        except Lost:
+            interrupts.ignore()  # of the launcher, which ends all
+            raise
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
