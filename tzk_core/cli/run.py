@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tzk_core.cli import interrupts, output, ranks
+from tzk_core.cli.follow import Work, follow
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
 from tzk_core.runs.lineage import new_folder
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
-@click.option(
-    "--processes", type=click.IntRange(min=1), metavar="N", help="Train in so many processes of this machine."
-)
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Train in so many processes here.")
 @click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
 @click.pass_context
@@ -62,7 +61,7 @@ def command(
         resume = resume or ranks.goes_on(out)
         asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
         try:
-            status = _new_or_resumed(asked, world, held) if world.first else _follow(world)
+            status = _new_or_resumed(asked, world, held) if world.first else follow(world)
         except KeyboardInterrupt as interrupt:
             status = interrupts.status(interrupt)
             output.say(
@@ -120,41 +119,8 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
     else:
         folder, checked = _planned(asked)
     if ranks.launches(checked.training.processes) and not asked.dry_run:
-        advice = f"To go on from the last checkpoint:\n  {_resuming(folder.path)}"
-        return ranks.launch(asked.words, checked.training.processes, folder.path, advice=advice)
+        return ranks.launch(asked.words, checked.training.processes, folder.path, advice=_going_on(folder.path))
     return _run(folder, checked, asked, world=world, changed=changed, held=held)
-
-
-def _follow(world: World) -> int:
-    """Train with the first of several processes, as that one says; the exit status."""
-    from tzk_core.modes import flushing_denormals  # these import torch
-    from tzk_core.runs.experiment import Experiment
-
-    work: _Work | None = world.of_first(None)
-    if work is None:
-        return 0
-    experiment = Experiment(work.config)
-    with flushing_denormals(), interrupts.deferred() as check:
-        try:
-            experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
-        except KeyboardInterrupt as interrupt:
-            if getattr(interrupt, "together", False):
-                world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
-            return interrupts.status(interrupt)
-    return 0
-
-
-class _Work(NamedTuple):
-    """What the processes of a run train together: a config, and whether they go on from a checkpoint."""
-
-    config: Config
-    resume: bool
-
-
-def _hold(path: Path, held: ExitStack) -> None:
-    from tzk_core.storage.locks import writing  # filelock
-
-    held.enter_context(writing(path))
 
 
 def _planned(asked: _Asked) -> tuple[RunFolder, Config]:
@@ -241,7 +207,7 @@ def _run(
             _write_start(fresh, config, record)
         _hold(folder.path, held)
     going_on = asked.resume and folder.has_checkpoint
-    world.of_first(_Work(config, going_on))
+    world.of_first(Work(config, going_on))
     try:
         with _outcome(folder, record, config), outcome(observers), flushing_denormals():
             _train_and_report(experiment, folder, record, world=world, resume=going_on, observers=observers)
@@ -295,7 +261,7 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
         raise TzkError(f"{error}. To go on with a tenth of the rate:\n  {_resuming(folder.path, lower)}") from error
     except Lost as error:
         record["status"] = "failed"
-        raise TzkError(f"{error}. To go on from the last checkpoint:\n  {_resuming(folder.path)}") from error
+        raise TzkError(f"{error}. {_going_on(folder.path)}") from error
     except BaseException:
         record["status"] = "failed"
         raise
@@ -345,6 +311,10 @@ def _train_and_report(
         pictures.draw(experiment, folder.path, results)
         folder.write(folder.table, table.markdown(results, record["command"], pictures.pictures_in(folder.path)))
     report_end(observers, folder.path, results, step=experiment.last_step or 0, best_step=experiment.step or 0)
+
+
+def _going_on(path: Path) -> str:
+    return f"To go on from the last checkpoint:\n  {_resuming(path)}"
 
 
 def _resuming(path: Path, *overrides: str) -> str:
