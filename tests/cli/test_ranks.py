@@ -286,7 +286,8 @@ def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, s
     done = CliRunner().invoke(main, ["run", str(config), "--out", str(run), "training.steps=3"])
     assert done.exit_code == 0, done.output
     spec.write_text(
-        'name = "all"\n[[datasets]]\nname = "two-moons"\ntrain = 200\nvalidation = 20\ntest = 20\n[[knowledge]]\nname = "moons"\ntype = "gaussian"\n'
+        'name = "all"\n[[datasets]]\nname = "two-moons"\ntrain = 200\nvalidation = 20\ntest = 20\n'
+        '[[knowledge]]\nname = "moons"\ntype = "gaussian"\n'
         'hidden = 4\npresent = { dataset = "two-moons" }\n'
         "[training]\nsteps = 4\nbatch_size = 16\nown_samples = 32\n[evaluation]\nimportance_samples = 2\n"
     )

@@ -123,6 +123,12 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
     return _run(folder, checked, asked, world=world, changed=changed, held=held)
 
 
+def _hold(path: Path, held: ExitStack) -> None:
+    from tzk_core.storage.locks import writing  # filelock
+
+    held.enter_context(writing(path))
+
+
 def _planned(asked: _Asked) -> tuple[RunFolder, Config]:
     """The folder that a new run will have, and its config."""
     config = asked.config
