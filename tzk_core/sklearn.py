@@ -83,7 +83,8 @@ class TzKDensity(DensityMixin, BaseEstimator):
         self.scale_ = np.where(self.scale_ > 0, self.scale_, 1.0)
         layers = COUPLINGS if self.layers is None else self.layers
         self.model_ = TzK(build_flow((X.shape[1],), layers=layers, seed=seed))
-        settings: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        settings: dict[str, Any] = {"steps": self.steps, "batch_size": self.batch_size}
+        settings["learning_rate"] = self.learning_rate
         history = fit(self.model_, self._standardised(X), seed=seed, **settings, **(self.settings or {}))
         self.history_ = {column: history[column] for column in history.columns}
         return self

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import add_cost  # noqa: E402
 import compile as compiling  # noqa: E402
+import distributed  # noqa: E402
 import kernels  # noqa: E402
 import many_types  # noqa: E402
 import peers  # noqa: E402
-import processes  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
 import timing  # noqa: E402
@@ -172,8 +172,10 @@ def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_one_process_and_several_train_the_same_model() -> None:
     flow = {"recipe": "multiscale", "widths": [32], "blocks": [1], "steps": 0, "lead": 1}
-    both = processes.trainers(64, 2, flow)
+    several = distributed.Several(2, 1, ("joint-glow-cpu", 64, flow))
     try:
-        assert processes.difference(both) < 1e-5
+        compared = distributed.compared(several, distributed.trainer("joint-glow-cpu", 64, flow=flow))
     finally:
-        both["several"].close()
+        several.close()
+    assert compared["difference"] < 1e-5
+    assert compared["bytes_of_flow"] < compared["bytes"] < 20 * compared["bytes_of_flow"]

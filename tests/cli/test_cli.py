@@ -18,6 +18,7 @@ from tzk_core.cli import interrupts, main, progress
 from tzk_core.config import load_config
 from tzk_core.plugins import Command, Registry, hookimpl, registry
 from tzk_core.training.observers import Progress
+from tzk_core.world import ALONE, World
 
 CONFIG = """
 name = "small"
@@ -70,7 +71,10 @@ class FakeExperiment:
             "notes": ["something is evaluated in part only"],
         }
 
-    def train(self, folder: Path, resume: bool, progress: Callable[[Any], None], observers: Any = ()) -> None:
+    def train(
+        self, folder: Path, resume: bool, progress: Callable[[Any], None], observers: Any = (), *, world: World
+    ) -> None:
+        assert world == ALONE
         self.calls.append(("train", resume))
         (folder / "checkpoint").mkdir(exist_ok=True)
         for step in range(1, self.config.training.steps + 1):

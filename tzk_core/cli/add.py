@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import interrupts, output
+from tzk_core.cli import interrupts, output, ranks
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
 from tzk_core.runs.lineage import extended, new_folder
@@ -19,6 +19,8 @@ from tzk_core.storage.places import checkpoint_in
 if TYPE_CHECKING:
     from tzk_core.config import AdditionSpec, Base
     from tzk_core.runs.addition import AdditionRun
+    from tzk_core.training.observers import Progress
+    from tzk_core.world import World
 
 
 @click.command(name="add")
@@ -38,16 +40,25 @@ def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, 
     parent = RunFolder.open(run)
     if not parent.has_model:
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
-    base, addition = _read(parent, spec, overrides)
-    path = out or fresh_path(addition.name)
-    if path.exists():
-        raise TzkError(already_there(path))
-    words = ["tzk", "add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
-    try:
-        _add(parent, base, addition, path=path, typed=shlex.join(words))
-    except KeyboardInterrupt as interrupt:
-        output.say(f"\n{interrupts.worded(interrupt)}; {run} is as it was, and nothing else is left")
-        ctx.exit(interrupts.status(interrupt))
+    words = ["add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
+    with ranks.taking_part() as world:
+        base, addition = _read(parent, spec, overrides)
+        path = ranks.launched() or out or fresh_path(addition.name)
+        if world.first and path.exists():
+            raise TzkError(already_there(path))
+        as_it_was = f"{run} is as it was, and nothing else is left"
+        if ranks.launches(addition.training.processes):
+            ctx.exit(ranks.launch(words, addition.training.processes, path, advice=as_it_was))
+        try:
+            if world.first:
+                _add(parent, base, addition, path=path, typed=shlex.join(["tzk", *words]), world=world)
+            else:
+                _follow(parent, base, addition, world=world)
+        except KeyboardInterrupt as interrupt:
+            output.say(f"\n{interrupts.worded(interrupt)}; {as_it_was}")
+            if getattr(interrupt, "together", False):
+                world.wait()  # a launcher ends all soon after one
+            ctx.exit(interrupts.status(interrupt))
 
 
 def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, AdditionSpec]:
@@ -59,7 +70,17 @@ def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base
     return base, load_addition(spec, base, overrides)
 
 
-def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str) -> None:
+def _follow(parent: RunFolder, base: Base, addition: AdditionSpec, *, world: World) -> None:
+    """Train with the first of several processes."""
+    from tzk_core.modes import flushing_denormals  # these import torch
+    from tzk_core.runs.addition import AdditionRun
+
+    adding = AdditionRun(addition, base, checkpoint_in(parent.path))
+    with flushing_denormals(), interrupts.deferred() as check:
+        adding.train(progress=lambda progress: check(world.largest), world=world)
+
+
+def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str, world: World) -> None:
     """Train, evaluate, draw and compare, in a folder that is named when complete."""
     from tzk_core.cli import before_after, progress
     from tzk_core.config.merging import merged
@@ -81,10 +102,16 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         config = merged(base.config, addition)
         record = new_record(config, str(adding.experiment.device), typed)
         record["seed"] = addition.seed
-        begin_session(record, typed)
+        begin_session(record, typed, processes=world.size)
         record["timings"]["setup_seconds"] = round(time.monotonic() - began, 3)
-        with timed(record, "training"), progress.shown(addition.training.steps, progress.gains) as show:
-            adding.train(folder.path, show, observers=observers)
+        shown = progress.shown(addition.training.steps, progress.gains)
+        with timed(record, "training"), shown as show, interrupts.deferred() as check:
+
+            def after_step(progress: Progress) -> None:
+                show(progress)
+                check(world.largest)
+
+            adding.train(folder.path, after_step, observers=observers, world=world)
         new = {name: adding.model.find(name) for name in adding.names}
         extend_checkpoint(checkpoint_in(parent.path), folder.path / "checkpoint", new)
         folder.write(folder.config, config.to_toml())

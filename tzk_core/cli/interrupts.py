@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status of a program that Ctrl-C ended."""
@@ -21,11 +21,11 @@ WARNINGS = tuple(
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the program to end, taken as Ctrl-C is."""
+    """A signal that asks the program to end, taken as Ctrl-C is; `together`, by all of its processes."""
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
+    def __init__(self, number: int = signal.SIGINT, *, together: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
+        self.number, self.together = number, together
 
 
 def status(interrupt: KeyboardInterrupt) -> int:
@@ -50,12 +50,21 @@ def stoppable() -> Iterator[None]:
         yield
 
 
+class Check(Protocol):
+    """Raises KeyboardInterrupt for a signal that was noted; see `deferred`."""
+
+    def __call__(self, agreed: Callable[[int], int] | None = None) -> None: ...
+
+
 @contextmanager
-def deferred() -> Iterator[Callable[[], None]]:
+def deferred() -> Iterator[Check]:
     """Within the block, the first Ctrl-C, SIGTERM or SIGHUP is only noted.
 
     The function yielded, called where it is safe, raises KeyboardInterrupt for it. A second signal does not wait. Off
     the main thread, where no signal ever arrives, nothing changes.
+
+    Several processes that call the function together stop together: its argument returns the largest of their numbers,
+    which are those of the signals that they noted, or 0. Without it, a process stops alone.
     """
     noted: list[int] = []
 
@@ -64,12 +73,22 @@ def deferred() -> Iterator[Callable[[], None]]:
             raise Stopped(number)
         noted.append(number)
 
-    def check() -> None:
-        if noted:
-            raise Stopped(noted[0])
+    def check(agreed: Callable[[int], int] | None = None) -> None:
+        number = noted[0] if noted else 0
+        if agreed is not None:
+            number = agreed(number)
+        if number:
+            raise Stopped(number, together=agreed is not None)
 
     with _handled((signal.SIGINT, *WARNINGS), note):
         yield check
+
+
+def ignore() -> None:
+    """From now on, ignore all of them: this process is about to end, and has to say why."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *WARNINGS):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -86,4 +105,5 @@ def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], 
         yield
     finally:
         for number in taken:
-            signal.signal(number, before[number])
+            if signal.getsignal(number) is not signal.SIG_IGN:  # see `ignore`
+                signal.signal(number, before[number])

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import interrupts, output
+from tzk_core.cli import interrupts, output, ranks
+from tzk_core.cli.follow import Work, follow
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
 from tzk_core.runs.lineage import new_folder
 from tzk_core.storage.places import LAST, step_of
+from tzk_core.world import Lost, World
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Train in so many processes here.")
 @click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
 @output.amount_options
@@ -42,6 +45,7 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     resume: bool,
+    processes: int | None,
     observe: tuple[str, ...],
     dry_run: bool,
     quiet: bool,
@@ -52,11 +56,16 @@ def command(
     KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. An existing folder
     is never overwritten. Ctrl-C, SIGTERM and SIGHUP write a checkpoint, from which --resume goes on as if nothing
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
+
+    --processes N is training.processes=N. Started by torchrun, it takes part in its processes, on one machine or more.
     """
-    asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
-    with ExitStack() as held, output.amount(quiet=quiet, verbose=verbose):
+    if processes is not None:
+        overrides = (*overrides, f"training.processes={processes}")
+    with ranks.taking_part() as world, ExitStack() as held, output.amount(quiet=quiet, verbose=verbose):
+        resume = resume or ranks.goes_on(out)
+        asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
         try:
-            status = _new_or_resumed(asked, held)
+            status = _new_or_resumed(asked, world, held) if world.first else follow(world)
         except KeyboardInterrupt as interrupt:
             status = interrupts.status(interrupt)
             output.result(
@@ -79,16 +88,24 @@ class _Asked:
     dry_run: bool
 
     @property
-    def typed(self) -> str:
-        """The command as it can be typed again."""
-        words = ["tzk", "run", str(self.config), *self.overrides]
+    def words(self) -> list[str]:
+        """The arguments of `tzk`."""
+        words = ["run", str(self.config), *self.overrides]
         words += ["--out", str(self.out)] if self.out else []
         words += ["--resume"] if self.resume else []
-        return shlex.join([*words, *(word for name in self.observe for word in ("--observe", name))])
+        return [*words, *(word for name in self.observe for word in ("--observe", name))]
+
+    @property
+    def typed(self) -> str:
+        """The command as it can be typed again."""
+        return shlex.join(["tzk", *self.words])
 
 
-def _new_or_resumed(asked: _Asked, held: ExitStack) -> int:
-    """Run a config, or resume a run; the exit status. `held` keeps others from writing it."""
+def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
+    """Run a config, or resume a run; the exit status. `held` keeps others from writing it.
+
+    Of several processes this is the first, which tells the others what is to be done.
+    """
     changed: tuple[Change, ...] = ()
     if asked.resume:
         path = _to_resume(asked.config, asked.out).path
@@ -98,13 +115,16 @@ def _new_or_resumed(asked: _Asked, held: ExitStack) -> int:
                 f"{folder.path} is finished: there is nothing to resume; its results are in {folder.table}. "
                 "A larger training.steps, minutes or patience would go on"
             )
+            world.of_first(None)
             return 0
-        if not asked.dry_run:
+        if not asked.dry_run and not ranks.launches(checked.training.processes):
             _hold(path, held)
             folder, checked, changed = _opened(asked, path)  # another may have written it meanwhile
     else:
         folder, checked = _planned(asked)
-    return _run(folder, checked, asked, changed=changed, held=held)
+    if ranks.launches(checked.training.processes) and not asked.dry_run:
+        return ranks.launch(asked.words, checked.training.processes, folder.path, advice=_going_on(folder.path))
+    return _run(folder, checked, asked, world=world, changed=changed, held=held)
 
 
 def _hold(path: Path, held: ExitStack) -> None:
@@ -126,7 +146,7 @@ def _planned(asked: _Asked) -> tuple[RunFolder, Config]:
             f"with the same config, tzk run {config / 'config.toml'}"
         )
     checked = load_config(config, asked.overrides, observe=asked.observe)
-    path = asked.out or fresh_path(checked.name)
+    path = ranks.launched() or asked.out or fresh_path(checked.name)
     if path.exists():
         raise TzkError(already_there(path))
     output.detail(f"config: {config}, with {', '.join(asked.overrides) or 'no overrides'}")
@@ -164,6 +184,7 @@ def _run(
     config: Config,
     asked: _Asked,
     *,
+    world: World,
     changed: Sequence[Change],
     held: ExitStack,
 ) -> int:
@@ -181,6 +202,7 @@ def _run(
     described = experiment.describe()
     output.say(plan(config, described, folder.path))
     if asked.dry_run:
+        world.of_first(None)
         return 0
     record = (folder.read_record() if asked.resume else {}) or new_record(config, described["device"], asked.typed)
     if asked.resume:
@@ -188,7 +210,7 @@ def _run(
     record.setdefault("command", asked.typed)  # a damaged record may lack it
     record |= {"config": config.to_tables(), "observations": described["observations"]}
     record_validation(record, config.training.validate_every, described["validation"])
-    begin_session(record, asked.typed)
+    begin_session(record, asked.typed, processes=world.size)
     add_seconds(record, "setup", time.monotonic() - began)
     if asked.resume:
         _write_start(folder, config, record)
@@ -196,14 +218,18 @@ def _run(
         with new_folder(folder.path) as fresh:
             _write_start(fresh, config, record)
         _hold(folder.path, held)
+    going_on = asked.resume and folder.has_checkpoint
+    world.of_first(Work(config, going_on))
     try:
         with _outcome(folder, record, config), outcome(observers), flushing_denormals():
-            _train_and_report(experiment, folder, record, resume=asked.resume, observers=observers)
+            _train_and_report(experiment, folder, record, world=world, resume=going_on, observers=observers)
     except KeyboardInterrupt as interrupt:
         output.result(
             f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
             f"  {_resuming(folder.path)}"
         )
+        if getattr(interrupt, "together", False):
+            world.wait()
         return interrupts.status(interrupt)
     try:
         _say_end(experiment, folder, record)
@@ -267,6 +293,9 @@ def _outcome(folder: RunFolder, record: dict[str, Any], config: Config) -> Itera
             raise
         lower = f"training.learning_rate={config.training.learning_rate / 10:g}"
         raise TzkError(f"{error}. To go on with a tenth of the rate:\n  {_resuming(folder.path, lower)}") from error
+    except Lost as error:
+        record["status"] = "failed"
+        raise TzkError(f"{error}. {_going_on(folder.path)}") from error
     except BaseException:
         record["status"] = "failed"
         raise
@@ -279,6 +308,7 @@ def _train_and_report(
     folder: RunFolder,
     record: dict[str, Any],
     *,
+    world: World,
     resume: bool,
     observers: Sequence[Observer],
 ) -> None:
@@ -292,11 +322,13 @@ def _train_and_report(
 
         def after_step(progress: Progress) -> None:
             show(progress)
-            check()
+            check(world.largest)
 
         try:
-            going_on = resume and folder.has_checkpoint
-            experiment.train(folder.path, resume=going_on, progress=after_step, observers=observers)
+            experiment.train(folder.path, resume=resume, progress=after_step, observers=observers, world=world)
+        except Lost:
+            interrupts.ignore()  # of the launcher, which ends all
+            raise
         finally:
             record_compilation(record, experiment.compiled)
         record |= {"trained_steps": experiment.last_step, "evaluated_step": experiment.step}
@@ -313,6 +345,10 @@ def _train_and_report(
         pictures.draw(experiment, folder.path, results)
         folder.write(folder.table, table.markdown(results, record["command"], pictures.pictures_in(folder.path)))
     report_end(observers, folder.path, results, step=experiment.last_step or 0, best_step=experiment.step or 0)
+
+
+def _going_on(path: Path) -> str:
+    return f"To go on from the last checkpoint:\n  {_resuming(path)}"
 
 
 def _resuming(path: Path, *overrides: str) -> str:

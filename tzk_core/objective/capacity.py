@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -13,14 +13,15 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.extra import TermBatch, WeightedTerm, means, weighted
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
-from tzk_core.objective.routing import Noise, Routing, batch_labels, presence, route
+from tzk_core.objective.routing import Noise, Routing, batch_labels, may_have, presence, route
+from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
 from tzk_core.observations import Observations
 
 
 class Evaluator(Protocol):
-    """`terms.terms`, or what takes its place: compiled, or with the shared flow in several processes.
+    """`terms.terms`, or what takes its place: compiled.
 
     `sizes`, where it has any, keeps knowledge types together over batches, see `stacking.rectangles`.
     """
@@ -44,6 +45,7 @@ class Objective:
     stacks: where the parameters of several knowledge types come from.
     evaluator: what evaluates a routed batch.
     terms: what is added to Eq. 5, with weights; with none of them the objective is Eq. 5.
+    shard: of the batch, which is all that is evaluated; None for the whole batch.
     """
 
     wording: Wording = Wording()
@@ -54,16 +56,12 @@ class Objective:
     stacks: Stacks = MODULES
     evaluator: Evaluator = terms
     terms: tuple[WeightedTerm, ...] = ()
+    shard: Shard | None = None
 
     @property
     def sizes(self) -> dict[str, int] | None:
         """The classes of counts that the evaluator keeps knowledge types in."""
         return getattr(self.evaluator, "sizes", None)
-
-    def encoder(self, flow: SharedFlow) -> SharedFlow:
-        """The shared flow as the evaluator encodes by it."""
-        encoder: Any = getattr(self.evaluator, "flow", flow)
-        return encoder if isinstance(encoder, SharedFlow) else flow
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class Capacity:
         its encoder where it was not observed.
     prior_weight: the mean weight of log p(T) in the gradient, 1 - Σ_present (½ - λ_i s_i) in the paper's wording; nan
         where every T is missing.
+    sums: by knowledge, (4,), the sums and numbers of samples that those means are of, as of `Terms.sums`.
     terms: by name, the mean of what `Objective.terms` add to `value`, without its weight.
 
     Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
@@ -89,6 +88,7 @@ class Capacity:
     inconsistency: dict[str, Tensor]
     conditional: dict[str, Tensor]
     prior_weight: Tensor
+    sums: dict[str, Tensor] = field(default_factory=dict)
     terms: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -120,9 +120,14 @@ def mental_capacity(
         latent_noise=latent_noise,
         fixed_flow=objective.fixed_flow,
         with_jacobian=wording.is_literal,
+        shard=objective.shard,
     )
+    if objective.shard is not None:
+        here = objective.shard
+        noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
+        observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
     if objective.terms:  # they share the z that is encoded here
-        batch = batch.encoded(objective.encoder(model.flow))
+        batch = batch.encoded(model.flow)
     routing = route(
         {name: model.find(name) for name in labels.presence},
         observations,
@@ -147,18 +152,23 @@ def mental_capacity(
 
 
 def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
-    """The terms with their sums as means, by the names of their rows."""
-    gap, gaps, ratio, ratios = terms.sums.cpu().unbind(1)
+    """The terms with their sums by name, and as means."""
+    sums = dict(zip(names, terms.sums.cpu(), strict=True))
+    inconsistency, conditional = means_of(sums)
     return Capacity(
         value=terms.value,
         log_prob_T=terms.log_prob_T,
         log_capacity=terms.log_capacity,
-        inconsistency=_means(names, gap, gaps),
-        conditional=_means(names, ratio, ratios),
+        inconsistency=inconsistency,
+        conditional=conditional,
         prior_weight=terms.prior_weight,
+        sums=sums,
     )
 
 
-def _means(names: Sequence[str], sums: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """By knowledge type, its sum over its count; those without any are left out."""
-    return {name: mean for name, mean, count in zip(names, sums / counts, counts.tolist(), strict=True) if count}
+def means_of(sums: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """By knowledge type, both sums over their numbers of samples; types without any are left out."""
+    gap, ratio = (
+        {name: both[first] / both[first + 1] for name, both in sums.items() if both[first + 1]} for first in (0, 2)
+    )
+    return gap, ratio

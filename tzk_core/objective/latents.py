@@ -13,6 +13,7 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.modes import evaluating
+from tzk_core.objective.shard import Shard
 from tzk_core.observations import Observations
 
 LatentNoise = Callable[[str, int], tuple[Tensor, Tensor]]
@@ -83,6 +84,7 @@ def encodable(
     latent_noise: LatentNoise | None = None,
     fixed_flow: bool = False,
     with_jacobian: bool = False,
+    shard: Shard | None = None,
 ) -> Encodable:
     """The batch as the objective takes it: `Unencoded`, or `Latents` where some T is missing.
 
@@ -96,18 +98,23 @@ def encodable(
         latent_noise: the noise of the samples; may be None where no T is missing.
         fixed_flow: whether no gradient reaches the shared flow.
         with_jacobian: whether sampled T have their log|det dz/dT| too.
+        shard: of the batch, which is all that is encoded or sampled; None for the whole batch.
 
     Raises:
         TzkError: if some T is missing, and `latent_noise` too.
     """
     missing = observations.missing()
     if missing is None:
-        return Unencoded(observations.T, observations.characteristics, fixed_flow, observations.log_q)
+        here = observations if shard is None else observations.take(shard.positions(observations.T.device))
+        return Unencoded(here.T, here.characteristics, fixed_flow, here.log_q)
     if latent_noise is None:
         raise TzkError(
             f"T is missing in {int(missing.sum())} samples, and there is no latent_noise to sample them with: pass it"
         )
     sources = _sources(model, presence, torch.nonzero(missing).squeeze(1))
+    if shard is not None:
+        sources, latent_noise = _within(shard, sources, latent_noise)
+        observations, missing = observations.take(shard.positions(missing.device)), missing[shard.rows]
     parts = [_observed(model, observations, ~missing, fixed_flow=fixed_flow)]
     characteristics = dict(observations.characteristics)
     for name, rows in sources.items():
@@ -181,6 +188,20 @@ def _sampled(
     log_q = knowledge.log_prob_latent(z, C) + torch.where(is_missing, knowledge.log_prob_characteristics(C), 0.0)
     characteristics[name] = observed.index_copy(0, rows, C)
     return _Sample(z, log_q)
+
+
+def _within(
+    shard: Shard, sources: Mapping[str, Tensor], latent_noise: LatentNoise
+) -> tuple[dict[str, Tensor], LatentNoise]:
+    """The rows of a shard by their source, counted from its start, and their noise."""
+    among = {name: shard.among(rows) for name, rows in sources.items()}
+
+    def noise(name: str, count: int) -> tuple[Tensor, Tensor]:
+        C_noise, z_noise = latent_noise(name, len(sources[name]))
+        return C_noise[among[name]], z_noise[among[name]]
+
+    own = {name: rows[among[name]] - shard.start for name, rows in sources.items()}
+    return {name: rows for name, rows in own.items() if len(rows)}, noise
 
 
 def _sources(model: TzK, presence: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -100,8 +100,8 @@ def route(
     """
     groups = _undecided_groups(observations.exclusive, labels.presence) if wording.sums_exclusive else ()
     group_of = {name: number for number, group in enumerate(groups) for name in group.members}
-    skips, T = wording.skips_unlabelled, observations.T
-    possible = _rows(labels.presence, lambda presence: presence == 1 if skips else presence != 0)
+    T = observations.T
+    possible = _rows(labels.presence, lambda presence: may_have(presence, wording))
     routes = []
     for rectangle in rectangles(knowledge, possible, stacks=stacks, sizes=sizes, not_vmappable=not_vmappable):
         names = rectangle.names
@@ -112,6 +112,11 @@ def route(
         members = {name: group_of[name] for name in names if name in group_of}
         routes.append(Route(rectangle, weights, at, known, C_noise, C, factors, members))
     return Routing(tuple(routes), groups, T.new_tensor(kl_weight))
+
+
+def may_have(presence: Tensor, wording: Wording) -> Tensor:
+    """Where samples have knowledge, or may have it and so take part."""
+    return presence == 1 if wording.skips_unlabelled else presence != 0
 
 
 def batch_labels(observations: Observations, absences: Absences) -> BatchLabels:

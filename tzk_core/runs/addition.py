@@ -28,6 +28,7 @@ from tzk_core.storage.checkpoint import load_checkpoint
 from tzk_core.training.adding.growth import Report, train_addition
 from tzk_core.training.adding.negatives import Source
 from tzk_core.training.observers import Observer, Progress
+from tzk_core.world import ALONE, World
 
 
 class AdditionRun:
@@ -72,6 +73,7 @@ class AdditionRun:
         progress: Callable[[Progress], None] | None = None,
         *,
         observers: Sequence[Observer] = (),
+        world: World = ALONE,
     ) -> Report:
         """Train the new knowledge and add it to `model`; metrics.csv goes into `folder`.
 
@@ -90,6 +92,7 @@ class AdditionRun:
             observers=observers,
             exclusive=self.experiment.batches.exclusive,
             start={name: table.start for name, table in self._tables().items() if table.start},
+            world=world,
         )
 
     def evaluate(self) -> dict[str, Any]:

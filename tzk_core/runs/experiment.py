@@ -31,6 +31,7 @@ from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.state import multipliers_in
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
+from tzk_core.world import ALONE, World
 
 
 class Experiment:
@@ -172,17 +173,20 @@ class Experiment:
 
     def train(
         self,
-        folder: Path,
+        folder: Path | None,
         *,
         resume: bool = False,
         progress: Callable[[Progress], None] | None = None,
         observers: Sequence[Observer] = (),
+        world: World = ALONE,
     ) -> None:
         """Train to the end, leaving metrics.csv and checkpoint/ in `folder`.
 
         `progress` and `observers` are those of `Trainer.run`. `resume` goes on from the checkpoint there. With
         validation data best/ is there too, and the model is then that one. On KeyboardInterrupt a checkpoint is written
         and the exception goes on.
+
+        Of several processes, `world`, the first has the folder, and the others have None.
         """
         trainer = Trainer(
             self.model,
@@ -191,9 +195,11 @@ class Experiment:
             seed=self.config.seed,
             levels=self.levels,
             validation=self.validation(),
+            world=world,
         )
         if resume:
-            trainer.resume(folder)
+            if folder is not None:
+                trainer.resume(folder)
         else:
             start_model(self.model, self.data)
         try:

@@ -48,10 +48,11 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
     }
 
 
-def begin_session(record: dict[str, Any], command: str) -> None:
-    """Notes that the run begins or goes on."""
+def begin_session(record: dict[str, Any], command: str, *, processes: int = 1) -> None:
+    """Notes that the run begins or goes on, and in how many processes if in several."""
     record["status"] = "running"
-    record.setdefault("sessions", []).append({"command": command, "started": now()})
+    several = {"processes": processes} if processes > 1 else {}
+    record.setdefault("sessions", []).append({"command": command, "started": now(), **several})
 
 
 def record_validation(record: dict[str, Any], every: int, samples: dict[str, int]) -> None:

@@ -52,8 +52,8 @@ class StepsTable(Table):
         default=1,
         gt=0,
         le=1024,
-        description="Into how many parts a batch is cut, the shared flow having a process for each; for CPUs, as many "
-        "as there are cores. A batch in which some T is missing is not cut.",
+        description="`tzk run` starts so many processes on this machine, each with a part of every batch, unless "
+        "torchrun has started it, here or on several machines. The steps are those of one process to rounding.",
     )
 
 

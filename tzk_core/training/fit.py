@@ -34,6 +34,8 @@ from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
 LEVELS_OF = "T = tzk_core.data.dequantise.dequantise((255 * T).round().to(torch.uint8), torch.Generator())"
+LEFT_OUT = {"processes": "it trains in the process that calls it; `tzk run` starts several"}
+"""Settings of a run that mean nothing in a call, and why."""
 
 
 def fit(
@@ -80,7 +82,7 @@ def fit(
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
-    options = settings_from(settings, "fit(model, T, steps=...)")
+    options = settings_from(settings, "fit(model, T, steps=...)", LEFT_OUT)
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")

@@ -57,6 +57,7 @@ class ParameterTable:
         self.squares = torch.zeros_like(self.values)
         self.steps = torch.zeros(len(self.names), len(self.columns))
         self._taken: list[tuple[list[int], list[Tensor]]] = []
+        self._dense: tuple[list[int], Tensor] = [], self.values[:0]
 
     def states(self, knowledge: Mapping[str, Knowledge]) -> States:
         """These rows; what they are evaluated as receives the gradients that `step` takes."""
@@ -77,6 +78,45 @@ class ParameterTable:
     def gradients(self) -> list[Tensor]:
         """Those of the parameters that took part since the last step."""
         return [leaf.grad for _, leaves in self._taken for leaf in leaves if leaf.grad is not None]
+
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Gradients of the rows that took part, in their order in the table, and what received any.
+
+        Returns:
+            Gradients, (rows, parameters), zeros where there are none, and (rows, columns) bool.
+        """
+        every = sorted(row for rows, _ in self._taken for row in rows)
+        place = {row: number for number, row in enumerate(every)}
+        gradients = self.values.new_zeros(len(every), self.values.shape[1])
+        reached = torch.zeros(len(every), len(self.columns), dtype=torch.bool)
+        for rows, leaves in self._taken:
+            at = [place[row] for row in rows]
+            for number, (column, leaf) in enumerate(zip(self.columns, leaves, strict=True)):
+                if leaf.grad is not None:
+                    gradients[at, column.start : column.stop] = leaf.grad.flatten(1)
+                    reached[at, number] = True
+        self._dense = every, gradients
+        return gradients, reached
+
+    def take(self, reached: Tensor) -> None:
+        """Put what `dense` returned, as others have changed it, in the place of the gradients.
+
+        Args:
+            reached: (rows, columns), what has a gradient.
+        """
+        every, gradients = self._dense
+        alike: dict[tuple[bool, ...], list[int]] = {}
+        for number, pattern in enumerate(reached.tolist()):
+            alike.setdefault(tuple(pattern), []).append(number)
+        self._taken = []
+        for pattern, numbers in alike.items():
+            chosen = gradients[numbers]
+            leaves = []
+            for column, has in zip(self.columns, pattern, strict=True):
+                leaf = chosen.new_empty(len(numbers), *column.shape)
+                leaf.grad = chosen[:, column.start : column.stop].reshape(leaf.shape) if has else None
+                leaves.append(leaf)
+            self._taken.append(([every[number] for number in numbers], leaves))
 
     def forget(self) -> None:
         """Drops what took part and its gradients."""
@@ -179,6 +219,15 @@ class ParameterTables:
 
     def gradients(self) -> list[Tensor]:
         return [gradient for table in self._tables for gradient in table.gradients()]
+
+    def dense(self) -> list[tuple[Tensor, Tensor]]:
+        """Of every table, gradients of what took part, and what received any: as of `ParameterTable.dense`."""
+        return [table.dense() for table in self._tables]
+
+    def take(self, reached: Sequence[Tensor]) -> None:
+        """Put what `dense` returned, as others have changed it, in the place of the gradients."""
+        for table, columns in zip(self._tables, reached, strict=True):
+            table.take(columns)
 
     def forget(self) -> None:
         for table in self._tables:

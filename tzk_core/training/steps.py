@@ -27,22 +27,24 @@ from tzk_core.objective import (
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
 from tzk_core.objective.routing import presence
+from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.training.metrics import Metrics
-from tzk_core.training.optimizers import Trained, optimizer_of, trains_knowledge_by_adam
+from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
+from tzk_core.training.reduction import check_independent, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
 from tzk_core.training.validation import Validation, Watch
 from tzk_core.units import bits_per_dim
+from tzk_core.world import ALONE, World
 
 if TYPE_CHECKING:
     from tzk_core.objective.compiled import CompiledTerms
-    from tzk_core.training.processes import ProcessTerms
 
 
 class Batches(Protocol):
@@ -66,6 +68,9 @@ class Steps:
 
     `validation`: what a `Trainer` evaluates the model on now and then; `watch` has what came of it.
 
+    `world`: the processes that take the steps together, each with a shard of every batch; the state after a step is the
+    same in all of them, and to rounding that of one process. Each is to have all the other arguments.
+
     `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
     """
 
@@ -79,7 +84,9 @@ class Steps:
         levels: int | None = 256,
         trained: Sequence[str] | None = None,
         validation: Validation | None = None,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
@@ -107,10 +114,10 @@ class Steps:
         self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
         self._compiled = self._compile()
-        self._spread = self._in_processes()
         self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
+        self._cut = False
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
 
     def advance(self) -> Capacity:
@@ -140,6 +147,7 @@ class Steps:
     def _advance(self) -> Capacity:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         observations = self._complete(observations)
+        shard = self._shard_of(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
             self.model,
@@ -147,11 +155,20 @@ class Steps:
             self.noise_of(self.step),
             multipliers=self.multipliers.values,
             latent_noise=self._latent_noise,
-            objective=self._objective(),
+            objective=self._objective(shard),
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        (-capacity.value / dims).backward()
+        (-capacity.value / dims * (shard.share if shard else 1)).backward()
+        if shard:
+            capacity = reduced(
+                self.world,
+                shard,
+                capacity,
+                missing=observations.missing(),
+                parameters=trained_tensors(self.optimizer),
+                tables=self.parameter_tables,
+            )
         if self._compiled:
             self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -172,8 +189,20 @@ class Steps:
         self.step += 1
         return capacity
 
-    def _objective(self) -> Objective:
-        """The objective at this step."""
+    def _shard_of(self, observations: Observations) -> Shard | None:
+        """What this process evaluates of a batch; None for all of it. The first time, it is checked that one may."""
+        shard = shard_of(self.world, len(observations))
+        if shard and not self._cut:
+            missing = observations.missing()
+            T = observations.T if missing is None else observations.T[~missing]
+            if len(T):
+                shards = [Shard.of(len(T), rank, self.world.size) for rank in range(self.world.size)]
+                check_independent(self.model.flow, T, shards)
+                self._cut = True
+        return shard
+
+    def _objective(self, shard: Shard | None) -> Objective:
+        """The objective at this step, of a shard of its batch."""
         generator = stream(self.seed, "absences", self.step)
         return Objective(
             wording=self.settings.wording,
@@ -182,8 +211,9 @@ class Steps:
             fixed_flow=self.fixed_flow,
             absences=partial(sampled_absences, most=self.settings.negatives, generator=generator),
             stacks=self.parameter_tables,
-            evaluator=self._compiled or self._spread or terms,
+            evaluator=self._compiled or terms,
             terms=self.terms,
+            shard=shard,
         )
 
     @property
@@ -197,28 +227,15 @@ class Steps:
         return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
 
     def _compile(self) -> CompiledTerms | None:
+        if self.world.size > 1:
+            if self.settings.compile is True:
+                raise TzkError('compile = true is for one process: write compile = false, or "auto"')
+            return None
         if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
             return None
         from tzk_core.objective.compiled import CompiledTerms  # the compiler takes a second to import
 
         return CompiledTerms(required=self.settings.compile is True)
-
-    def _in_processes(self) -> ProcessTerms | None:
-        if self.settings.processes == 1:
-            return None
-        if self._like.device.type != "cpu":
-            raise TzkError(
-                f"processes = {self.settings.processes} is for CPUs, and this model is on {self._like.device}: write "
-                "processes = 1"
-            )
-        from tzk_core.training.processes import ProcessTerms
-
-        return ProcessTerms(self.model.flow, self.settings.processes)
-
-    def close(self) -> None:
-        """Ends the processes that the shared flow is trained in, where there are several; `run` does it at its end."""
-        if self._spread is not None:
-            self._spread.spread.close()
 
     def _timed_step(self) -> float | None:
         """One step, and how many seconds it took if something was compiled in it."""

@@ -19,7 +19,7 @@ from tzk_core.training.memory import peak_memory
 from tzk_core.training.metrics import STEP, MetricsFile
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
 from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
-from tzk_core.training.soundness import Diverged, LastSound, all_finite, tensors_in
+from tzk_core.training.soundness import Diverged, LastSound, all_finite, copied, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
 from tzk_core.training.steps import Steps
 from tzk_core.training.validation import Best, Validated
@@ -46,6 +46,9 @@ class Trainer(Steps):
     ) -> None:
         """Trains to the end, to the cap in minutes or out of patience, from wherever it is.
 
+        In several processes all go on from the state of the first, which alone has a folder and observers. They are to
+        stop together: `progress` raises KeyboardInterrupt in all of them, or in none.
+
         With `folder`, writes metrics.csv, and, unless told not to, checkpoints there: the last one, at the end too, and
         the best by validation. On KeyboardInterrupt the last one is written before the exception goes on.
 
@@ -69,12 +72,12 @@ class Trainer(Steps):
         try:
             start = Start(self.step, self.settings.steps, folder, MappingProxyType(self.settings.model_dump()))
             self._tell(lambda observer: observer.on_start(start))
+            self._take_state_of_first()
             if self._finite:
                 self._sound.offer(None, self._whole_state)
             self._train_and_save(saved_to)
         finally:
             self._observers = ()
-            self.close()
 
     def _train_and_save(self, saved_to: Path | None) -> None:
         try:
@@ -89,13 +92,24 @@ class Trainer(Steps):
                 self.save(saved_to)
             raise
 
+    def _take_state_of_first(self) -> None:
+        """The state of the first process, in all."""
+        if self.world.size == 1:
+            return
+        first = self.world.first
+        state, best = self.world.of_first((copied(self._whole_state()), self.watch.best) if first else (None, None))
+        if state is not None and not first:
+            self.model.load_state_dict(state["model"])
+            self._load_state(state)
+            self.watch.best = best
+
     def _train(self, saved_to: Path | None) -> None:
         """The steps of `run`, and whatever is due after one."""
         settings, clock = self.settings, _Clock(self.step, self.seconds)
         while self.step < settings.steps:
             compiled = self._timed_step()
             self._sound.confirm()
-            self.seconds = clock.seconds
+            self.seconds = self._agreed(clock.seconds)
             capped = settings.minutes is not None and self.seconds > 60 * settings.minutes
             validated = self.watch.due(self.step, end=capped or self.step == settings.steps)
             if validated:
@@ -108,6 +122,12 @@ class Trainer(Steps):
             self._tell(lambda observer, reached=reached: observer.on_step(reached))  # type: ignore[misc]
             if capped or validated and self.watch.over(self.step):
                 break
+
+    def _agreed(self, seconds: float) -> float:
+        """The seconds by which all processes decide whether the time is over."""
+        if self.settings.minutes is None or self.world.size == 1:
+            return seconds
+        return self.world.largest(round(1e6 * seconds)) / 1e6
 
     def _tell(self, event: Callable[[Observer], None]) -> None:
         for observer in self._observers:
@@ -138,6 +158,7 @@ class Trainer(Steps):
             self.settings.wording,
             negatives=self.settings.negatives,
             stacks=self.parameter_tables,
+            world=self.world,
         )
         self.parameter_tables.forget()
         best = self.watch.take(validated, self.model, self.multipliers.values)

@@ -20,6 +20,7 @@ from tzk_core.objective.filling import Filling
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
 from tzk_core.units import bits_per_dim
+from tzk_core.world import ALONE, World
 
 CHUNK = 512
 """So many samples are evaluated at once."""
@@ -66,33 +67,53 @@ class Validation:
 
     @torch.no_grad()
     def measure(
-        self, model: TzK, step: int, wording: Wording, *, negatives: int = 16, stacks: Stacks = MODULES
+        self,
+        model: TzK,
+        step: int,
+        wording: Wording,
+        *,
+        negatives: int = 16,
+        stacks: Stacks = MODULES,
+        world: World = ALONE,
     ) -> Validated:
         """Evaluates the model, in evaluation mode, on all sets. `wording` and `negatives` as in training.
+
+        The processes of `world` take chunks of samples in turn, and all have the same sums.
 
         What is filled in is always bounded (`fill_in = "bound"`): the literal wording grows without limit.
         """
         wording = replace(wording, fill_in="bound")
-        prior, capacity = {}, {}
         dims = torch.Size(model.shape).numel()
         with evaluating(model), seeded(self.seed, "validation"):
-            for name in self.sets:
-                both = self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks)
-                prior[name], capacity[name] = (bits_per_dim(nats, dims, self.levels) for nats in both)
+            sums = [
+                self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks, world=world)
+                for name in self.sets
+            ]
+        totals = torch.tensor(sums, dtype=torch.float64)
+        world.sum(totals)
+        prior, capacity = (
+            {
+                name: bits_per_dim(total / len(self.sets[name]), dims, self.levels)
+                for name, total in zip(self.sets, column, strict=True)
+            }
+            for column in totals.T.tolist()
+        )
         total = sum(self.weights[name] for name in self.sets)
         criterion = sum(self.weights[name] * value for name, value in capacity.items()) / total
         return Validated(step, prior, capacity, criterion)
 
     def _nats(
-        self, model: TzK, dataset: str, *, wording: Wording, negatives: int, stacks: Stacks
+        self, model: TzK, dataset: str, *, wording: Wording, negatives: int, stacks: Stacks, world: World
     ) -> tuple[float, float]:
-        """Means over the samples of a data set of log p(T) and log M."""
+        """Sums over the samples of a data set that are this process's of log p(T) and log M."""
         observations, like = self.sets[dataset], model.like
         filling = None
         if observations.partly_missing() is not None:
             filling = Filling(model, observations.T, stream(self.seed, "validation reference", dataset))
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
+            if number % world.size != world.rank:
+                continue
 
             def noise(name: str, count: int, number: int = number) -> Tensor:
                 source = stream(self.seed, "validation noise", dataset, number, name)
@@ -111,7 +132,7 @@ class Validation:
             )
             log_prob += terms.log_prob_T.double().sum().item()
             log_capacity += terms.log_capacity.double().sum().item()
-        return log_prob / len(observations), log_capacity / len(observations)
+        return log_prob, log_capacity
 
 
 @dataclass

@@ -53,10 +53,8 @@ class SampleFromNoise(nn.Module):
         self.flow, self.knowledge = model.flow, knowledge
 
     def forward(self, noise: Tensor, C: Tensor | None = None) -> Tensor:
-        if self.knowledge is None or C is None:
-            z = self.flow.base.from_noise(noise)
-        else:
-            z = self.knowledge.decode(C, noise)
+        known = self.knowledge
+        z = self.flow.base.from_noise(noise) if known is None or C is None else known.decode(C, noise)
         return self.flow.transform.inverse(z)[0]
 
 

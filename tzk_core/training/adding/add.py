@@ -36,6 +36,7 @@ LEFT_OUT = {
     "validate_every": _ALL_OR_NOTHING,
     "validation_samples": _ALL_OR_NOTHING,
     "patience": _ALL_OR_NOTHING,
+    "processes": "it trains in the process that calls it",
 }
 """Settings of a whole training that mean nothing here, and why."""
 

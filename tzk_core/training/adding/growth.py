@@ -26,6 +26,7 @@ from tzk_core.training.initialisation import fit_priors
 from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
+from tzk_core.world import ALONE, World
 
 STARTED_FROM = 4096
 """As many samples, at most, a closed-form start sees of the knowledge, and of what contains it."""
@@ -66,6 +67,7 @@ def train_addition(
     observers: Sequence[Observer] = (),
     exclusive: Sequence[Sequence[str]] = (),
     start: Mapping[str, str] | None = None,
+    world: World = ALONE,
 ) -> Report:
     """Trains `knowledge` on `sources`, whose presence has its names as columns, and adds it to `model`.
 
@@ -73,7 +75,8 @@ def train_addition(
     trained: what is older is out of reach, and no step knows how many older types there are. Whatever is raised
     meanwhile, the model has the knowledge types that it had. `folder` receives metrics.csv. `exclusive`: groups of
     new knowledge of which a sample has exactly one where nobody says which. `start`: by new knowledge, the older type
-    whose weights it starts from, in the place of a start in closed form. Raises `TzkError`, before anything is
+    whose weights it starts from, in the place of a start in closed form. `world`: the processes that do all of this
+    together, the first of which has the folder and observers. Raises `TzkError`, before anything is
     trained, for names, shapes and samples that do not fit; afterwards, if something older has changed.
     """
     names = tuple(knowledge)
@@ -92,6 +95,7 @@ def train_addition(
             seed=seed,
             exclusive=exclusive,
             start=start,
+            world=world,
         )
         trainer.run(folder, progress, checkpoints=False, observers=observers)
         inconsistency, gain = _last(trainer)
@@ -118,6 +122,7 @@ def addition_trainer(
     seed: int = 0,
     exclusive: Sequence[Sequence[str]] = (),
     start: Mapping[str, str] | None = None,
+    world: World = ALONE,
 ) -> Trainer:
     """What trains `knowledge`, in a model of its own with the shared flow of `model`: data gathered, closed-form start
     made, no step taken. Arguments as of `train_addition`."""
@@ -143,7 +148,7 @@ def addition_trainer(
     _start(model, alone, sources, population=batches.population(), seed=seed, started=started, built_on=start or {})
     # the constraint is off: it would have the conditionals alone follow a flow that cannot follow them
     free = settings.model_copy(update=dict.fromkeys(("multiplier", "multiplier_max", "multiplier_rate"), 0.0))
-    return Trainer(alone, batches, free, seed=seed, levels=levels, trained=tuple(knowledge))
+    return Trainer(alone, batches, free, seed=seed, levels=levels, trained=tuple(knowledge), world=world)
 
 
 def _started(module: Knowledge, other: Knowledge) -> bool:

@@ -1,0 +1,155 @@
+"""How long a training step takes in several processes of this machine, against one process with as many threads.
+
+    python benchmarks/distributed.py [--json] [--rounds N] [--example joint|joint-glow-cpu] [--batch-size 64]
+                                     [--processes N]
+
+Each of the processes has its share of torch's threads. All train the same model of the example on the same batches of
+made-up images, and the objectives of the first steps are compared. Then both ways take turns within a round, and ratios
+are taken within a round: printed are their median and quartiles, by the clock. Bytes are those of the tensors that
+a step sums over the processes, beside the least it could: the gradients of the shared flow. A ring sends them
+2 (n - 1) / n times from each of n processes. joint-glow-cpu needs tzk-plugin-glow.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from timing import Options, machine, measure, of_two
+from train_step import NAMES, SHAPE, Made, perturbed_model
+
+from tzk_core import TzK, build_flow, build_knowledge
+from tzk_core.training.settings import Settings
+from tzk_core.training.trainer import Trainer
+from tzk_core.world import ALONE, World
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "joint-glow-cpu.toml"
+CHECKED = 3
+"""Over as many first steps the objectives are compared."""
+PATIENCE = datetime.timedelta(minutes=10)
+
+
+def trainer(example: str, batch_size: int, *, world: World = ALONE, flow: dict[str, Any] | None = None) -> Trainer:
+    """The example's model, or joint-glow-cpu's with another flow, on made-up images; the same in every process."""
+    batches = Made(batch_size)
+    common: dict[str, Any] = {"steps": 10**6, "batch_size": batch_size, "compile": False}
+    if example == "joint":
+        return Trainer(perturbed_model(batches), batches, Settings(**common, learning_rate=1e-3), world=world)
+    config = tomllib.loads(EXAMPLE.read_text())
+    structure = {key: config["knowledge"][0][key] for key in ("dims", "rank", "hidden")}
+    model = TzK(build_flow(SHAPE, **(flow or config["flow"])))
+    for name in NAMES:
+        model.add(name, build_knowledge("low-rank", model.latent_shape, name=name, **structure))
+    model.flow.initialise(batches.batch(0).T)
+    training = {key: config["training"][key] for key in ("optimizer", "clip")}
+    return Trainer(
+        model, batches, Settings(**common, emphasis=config["objective"]["emphasis"], **training), world=world
+    )
+
+
+class Several:
+    """The same training in `count` processes, which take a step when they are told."""
+
+    def __init__(self, count: int, threads: int, arguments: tuple[Any, ...]) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        pairs = [torch.multiprocessing.get_context("spawn").Pipe() for _ in range(count)]
+        self._connections = [ours for ours, _ in pairs]
+        theirs = [connection for _, connection in pairs]
+        self._processes = torch.multiprocessing.start_processes(
+            _work, (theirs, threads, self._folder.name, arguments), nprocs=count, join=False, start_method="spawn"
+        )
+
+    def step(self) -> tuple[float, int]:
+        """The objective of a step, and the bytes that it summed."""
+        for connection in self._connections:
+            connection.send("step")
+        answers = [connection.recv() for connection in self._connections]
+        return answers[0]
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.send(None)
+        for process in self._processes.processes:
+            process.join(PATIENCE.total_seconds())
+        self._folder.cleanup()
+
+
+def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
+    rank: int, connections: list[Connection], threads: int, folder: str, arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(threads)
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=len(connections), timeout=PATIENCE)
+    example, batch_size, flow = arguments
+    world = World(rank, len(connections))
+    made = trainer(example, batch_size, world=world, flow=flow)
+    while connections[rank].recv():
+        before = world.reduced
+        value = made.advance().value.item()
+        connections[rank].send((value, world.reduced - before))
+    dist.destroy_process_group()
+
+
+def compared(several: Several, one: Trainer) -> dict[str, float]:
+    """The largest relative difference of the objectives of the first steps, and bytes of a step."""
+    pairs = [(*several.step(), one.advance().value.item()) for _ in range(CHECKED)]
+    flow = sum(p.numel() * p.element_size() for p in one.model.flow.parameters() if p.requires_grad)
+    return {
+        "difference": max(abs(there / here - 1) for there, _, here in pairs),
+        "bytes": pairs[-1][1],
+        "bytes_of_flow": flow,
+    }
+
+
+def main() -> None:
+    parser = Options(__doc__, rounds=10, batch_size=64, least=64, threads=False)
+    parser.add_argument("--example", choices=("joint", "joint-glow-cpu"), default="joint-glow-cpu")
+    parser.count("--processes", default=os.cpu_count(), help="at least 2", least=2)
+    arguments = parser.read()
+    threads = torch.get_num_threads()
+    one = trainer(arguments.example, arguments.batch_size)
+    several = Several(
+        arguments.processes, max(1, threads // arguments.processes), (arguments.example, arguments.batch_size, None)
+    )
+    try:
+        found = compared(several, one)
+        turns: dict[str, Callable[[], Any]] = {"one": one.advance, "several": several.step}
+        taken = measure(turns, arguments.rounds)
+    finally:
+        several.close()
+    report = {
+        "example": arguments.example,
+        **of_two(taken, "several", "one")["wall"],
+        "processes": arguments.processes,
+        **found,
+        "rounds": arguments.rounds,
+        "batch_size": arguments.batch_size,
+        **machine(),
+    }
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+        return
+    low, high = report["ratio_quartiles"]
+    print(
+        f"{report['machine']}, torch {report['torch']}, {report['threads']} threads in all, "
+        f"batch {arguments.batch_size}"
+    )
+    print(f"one process        {report['one_milliseconds']:>8.1f} ms")
+    print(f"{report['processes']} processes        {report['several_milliseconds']:>8.1f} ms")
+    print(f"ratio {report['ratio']:.2f}, quartiles {low:.2f} to {high:.2f}")
+    print(f"a step sums {report['bytes']:,} bytes; the gradients of the shared flow have {report['bytes_of_flow']:,}")
+    print(f"the objectives of {CHECKED} steps differ by {report['difference']:.0e} at most, relatively")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`tzk run` in a process that is not the first: it trains as that one says, and prints and writes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tzk_core.cli import interrupts
+from tzk_core.world import World
+
+if TYPE_CHECKING:
+    from tzk_core.config import Config
+
+
+class Work(NamedTuple):
+    """What the processes of a run train together: a config, and whether they go on from a checkpoint."""
+
+    config: Config
+    resume: bool
+
+
+def follow(world: World) -> int:
+    """Train with the first of several processes; the exit status."""
+    from tzk_core.modes import flushing_denormals  # these import torch
+    from tzk_core.runs.experiment import Experiment
+
+    work: Work | None = world.of_first(None)
+    if work is None:
+        return 0
+    experiment = Experiment(work.config)
+    with flushing_denormals(), interrupts.deferred() as check:
+        try:
+            experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
+        except KeyboardInterrupt as interrupt:
+            if getattr(interrupt, "together", False):
+                world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
+            return interrupts.status(interrupt)
+    return 0

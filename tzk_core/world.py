@@ -1,0 +1,130 @@
+"""The processes that train one model together, on torch.distributed; torch is imported once there are several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tzk_core.errors import TzkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Value = TypeVar("Value")
+
+RANK, SIZE = "RANK", "WORLD_SIZE"
+"""Environment variables by which torchrun, and whatever starts processes as it does, numbers them."""
+
+
+class Lost(TzkError):
+    """Another process of the training ended, or cannot be reached."""
+
+
+@dataclass
+class World:
+    """The processes of a training, by rank, and this one among them.
+
+    All of them call the same methods in the same order.
+
+    rank: of this process, from 0 to `size` - 1.
+    reduced: bytes of all tensors that this process has summed with others so far.
+    """
+
+    rank: int = 0
+    size: int = 1
+    reduced: int = field(default=0, compare=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> None:
+        """Sum a tensor over all processes, in place; the sums are the same to the bit on all."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        self.reduced += values.numel() * values.element_size()
+        _talking(lambda: dist.all_reduce(values))
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers of all processes."""
+        if self.size == 1:
+            return number
+        import torch
+        import torch.distributed as dist
+
+        values = torch.tensor([number], dtype=torch.int64)
+        _talking(lambda: dist.all_reduce(values, op=dist.ReduceOp.MAX))
+        return int(values)
+
+    def of_first(self, value: Value) -> Value:
+        """The value that the first process has; it is pickled, and others have copies."""
+        if self.size == 1:
+            return value
+        import torch
+        import torch.distributed as dist
+
+        values = [value]
+        _talking(lambda: dist.broadcast_object_list(values, src=0, device=torch.device("cpu")))
+        return values[0]
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self.largest(0)
+
+
+ALONE = World()
+"""One process, which needs no torch.distributed."""
+
+
+def numbered() -> bool:
+    """Whether something as torchrun started this process."""
+    return RANK in os.environ and SIZE in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Within the block, the world of the environment, as torchrun sets it; `ALONE` without.
+
+    Processes talk by gloo, and about what is on a GPU by nccl; each takes the GPU of its `LOCAL_RANK`.
+
+    Raises:
+        TzkError: if they cannot meet.
+    """
+    if not numbered() or os.environ[SIZE] == "1":
+        yield World()
+        return
+    import torch
+    import torch.distributed as dist
+
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        where = ":".join(os.environ.get(key, "?") for key in ("MASTER_ADDR", "MASTER_PORT"))
+        raise TzkError(
+            f"the {os.environ[SIZE]} processes of this training could not meet at {where} "
+            f"({_first_line(error)}): start them by torchrun, and look whether that port is free and can be reached"
+        ) from error
+    yield World(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: others may wait for this process, and its end tells them
+
+
+def _talking(call: Callable[[], Any]) -> None:
+    """Call what needs all processes; raise `Lost` where one is missing."""
+    try:
+        call()
+    except RuntimeError as error:
+        raise Lost(f"another process of this training ended or cannot be reached ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
