@@ -1,5 +1,5 @@
-# `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them. Each makes the
-# virtual environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
+# `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them, `make docs` builds
+# the documentation as a site in site/. Each makes the virtual environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugins/tzk-plugin-few-shot
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tzk run examples/quickstart.toml
@@ -25,8 +25,11 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build *.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf $(VENV) site build *.egg-info plugins/*/build plugins/*/*.egg-info
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
@@ -38,6 +41,11 @@ $(VENV)/python.stamp:
 $(VENV)/demo.stamp: $(VENV)/python.stamp $(SOURCES)
 	rm -rf build plugins/*/build
 	$(BIN)/python -m pip install $(PACKAGES)
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/python.stamp $(SOURCES)
+	rm -rf build plugins/*/build
+	$(BIN)/python -m pip install '.[docs]' ./plugins/*/
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/python.stamp $(SOURCES)
