@@ -1,5 +1,6 @@
 # `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them, `make docs` builds
-# the documentation as a site in site/. Each makes the virtual environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
+# the documentation as a site in site/. Each makes the virtual environment that it needs; the stamp files in it say what is
+# installed, so that a second call starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -30,14 +30,14 @@ links, reference = _beside("links"), _beside("reference")
 
 @event_priority(100)  # before the navigation is made of the files
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made, the JSON Schemas, and the pictures of the repository."""
+    """Add the pages that are made, the JSON Schemas, and files of the repository that pages link to."""
     for path, text in reference.pages().items():
         files.append(File.generated(config, path, content=text))
     for path, schema in reference.schemas().items():
         files.append(File.generated(config, path, content=json.dumps(schema, indent=2, ensure_ascii=False)))
-    shown = {path for file in files.documentation_pages() for path in links.pictures(file.src_uri, file.content_string)}
-    for path in sorted(shown):
-        files.append(File.generated(config, f"{links.PICTURES}/{path}", abs_src_path=str(links.ROOT / path)))
+    linked = {path for file in files.documentation_pages() for path in links.copied(file.src_uri, file.content_string)}
+    for path in sorted(linked):
+        files.append(File.generated(config, f"{links.COPIES}/{path}", abs_src_path=str(links.ROOT / path)))
     return files
 
 

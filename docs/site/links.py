@@ -1,7 +1,8 @@
 """Links of a page to files of the repository, as the site has them.
 
 Pages are read in two places: in the repository, where a link may point to any file, and as a site, which has the pages
-alone. There pictures are copied, and a link to another file becomes its path in words, or a link to `repo_url`.
+alone. There pictures, results and examples are copied. A link to anything else becomes its path in words, or a link to
+`repo_url`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[2]
-PICTURES = "repository"
-"""The folder of the site that has the repository's pictures."""
+COPIES = "repository"
+"""The folder of the site that has the files of the repository which pages link to."""
+
+COPIED = (".png", ".json", ".toml", ".py", ".txt", ".cff")
+"""What is copied there; pages in Markdown would become pages of the site."""
 
 _LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _FENCED = re.compile(r"^(`{3,}).*?^\1$", re.MULTILINE | re.DOTALL)
@@ -32,10 +36,10 @@ def in_repository(page: str, target: str) -> str | None:
     return None if path.split("/")[0] in ("docs", "..") else path
 
 
-def pictures(page: str, text: str) -> set[str]:
-    """The pictures of the repository that a page shows, by their paths from its root."""
-    paths = {in_repository(page, match["target"]) for match in _LINK.finditer(text) if match["bang"]}
-    return {path for path in paths if path}
+def copied(page: str, text: str) -> set[str]:
+    """The files of the repository that a page shows or links to and the site copies, by their paths from its root."""
+    paths = {in_repository(page, match["target"]) for match in _LINK.finditer(text)}
+    return {path for path in paths if path and path.endswith(COPIED)}
 
 
 def rewritten(page: str, text: str, repository: str | None) -> str:
@@ -51,11 +55,10 @@ def rewritten(page: str, text: str, repository: str | None) -> str:
         path = in_repository(page, match["target"])
         if path is None:
             return match[0]
-        if match["bang"]:
-            up = "../" * page.count("/")
-            return f"![{match['text']}]({up}{PICTURES}/{path})"
-        if repository:
+        if repository and not match["bang"]:
             return f"[{match['text']}]({repository.rstrip('/')}/tree/main/{path})"
+        if path.endswith(COPIED):
+            return f"{match['bang']}[{match['text']}]({'../' * page.count('/')}{COPIES}/{path})"
         return match["text"] if path in match["text"] else f"{match['text']} (`{path}`)"
 
     return outside_of_code(text, lambda prose: _LINK.sub(replaced, prose))

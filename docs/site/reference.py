@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -66,7 +65,8 @@ def index() -> str:
     """The README as the first page, its links from here."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"\]\((?!https?:|#|docs/)", "](../", text)
-    return text.replace("](docs/", "](")
+    text = text.replace("](docs/", "](").replace("](../CHANGELOG.md)", "](changelog.md)")
+    return f"---\nhide: [navigation]\n---\n\n{text}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -84,8 +84,8 @@ def config() -> str:
     """Every table and key of a config."""
     made = [
         "# Configuration\n",
-        "Every table and key of a config, from the same source as `tzk describe TABLE` and `tzk schema`. The last prints a "
-        "JSON Schema, with which editors complete and check a config: see [the how-to](../how-to/complete-in-an-editor.md).\n",
+        "Every table and key of a config, from the same source as `tzk describe TABLE` and `tzk schema`. The last prints "
+        "a JSON Schema, by which editors complete and check a config: [how](../how-to/complete-in-an-editor.md).\n",
         "Any value can be given on the command line too: `tzk run CONFIG training.steps=100`.\n",
     ]
     made += map(_config_table, every_table())
@@ -94,8 +94,11 @@ def config() -> str:
 
 def _config_table(reference: Reference) -> str:
     lines = [f"## {reference.heading}\n", f"{reference.summary[:1].upper()}{reference.summary[1:]}\n"]
-    rows = [(code(key.name), key.type, code(key.default), key.bounds, key.help) for key in reference.keys]
-    lines.append(table(("key", "type", "default", "bounds", "what it does"), rows))
+    rows = [
+        (code(key.name), ", ".join(filter(None, (key.type, key.bounds))), code(key.default), key.help)
+        for key in reference.keys
+    ]
+    lines.append(table(("key", "type and bounds", "default", "what it does"), rows))
     if reference.open:
         lines.append("All further keys are the arguments of the part that it names: see [Parts](parts/index.md).\n")
     return "\n".join(lines)
@@ -120,13 +123,17 @@ def _with_subcommands(name: str, command: click.Command) -> Iterator[tuple[str, 
 
 def command_line() -> str:
     """Every command with its usage, arguments and options."""
-    made = ["# Command line\n", "Errors are one sentence. `TZK_DEBUG=1` shows the traceback. The exit status is 0 for success.\n"]
+    made = [
+        "# Command line\n",
+        "Errors are one sentence. `TZK_DEBUG=1` shows the traceback. The exit status is 0 for success.\n",
+    ]
     made.append("Your shell can complete all of this: see [Shell completion](../how-to/complete-in-the-shell.md).\n")
     for name, command in every_command():
         context = click.Context(command, info_name=name)
         usage = " ".join([name, *command.collect_usage_pieces(context)])
         made += [f"## {name}\n", f"```text\n{usage}\n```\n", f"{inspect.cleandoc(command.help or '')}\n"]
-        rows = [record for option in command.get_params(context) if (record := option.get_help_record(context))]
+        options = (option for option in command.get_params(context) if isinstance(option, click.Option))
+        rows = [record for option in options if (record := option.get_help_record(context))]
         if rows:
             made.append(table(("option", "what it does"), [(code(left), right) for left, right in rows]))
     return "\n".join(made)
@@ -137,11 +144,17 @@ def parts() -> dict[str, str]:
     by_type = {spec_type: registry().all(spec_type) for spec_type in SPEC_TYPES}
     made = {_file(spec_type): _parts_page(spec_type, found) for spec_type, found in by_type.items() if found}
     rows = [
-        (f"[{_plural(spec_type)}]({_file(spec_type)}.md)", ", ".join(code(part.name) for part in found if not _many(part)))
+        (
+            f"[{_plural(spec_type)}]({_file(spec_type)}.md)",
+            ", ".join(code(part.name) for part in found if not _many(part)),
+        )
         for spec_type, found in by_type.items()
         if found
     ]
-    text = "Everything that plugins offer and a config can name, as `tzk describe NAME` shows it: the core, nflows and the plugins of this repository."
+    text = (
+        "Everything that plugins offer and a config can name, as `tzk describe NAME` shows it: of the core, of nflows "
+        "and of the plugins of this repository."
+    )
     made["index"] = f"# Parts\n\n{text}\n\n" + table(("what", "names"), rows)
     return made
 
@@ -168,7 +181,9 @@ def described(part: Registered) -> str:
     """One part as `tzk describe` shows it."""
     summary = part.spec.summary
     lines = [f"## {part.name}\n", f"{summary[:1].upper()}{summary[1:]}.\n" if summary else ""]
-    lines.append(f"From `{f'{part.distribution} {part.version}'.strip()}`, plugin `{part.plugin}`, at `{part.spec.target}`.\n")
+    lines.append(
+        f"From `{f'{part.distribution} {part.version}'.strip()}`, plugin `{part.plugin}`, at `{part.spec.target}`.\n"
+    )
     if isinstance(part.spec, Command):
         lines.append(f"See [tzk {part.name}](../command-line.md#tzk-{part.name}).\n")
         return "\n".join(lines)
@@ -185,7 +200,7 @@ def described(part: Registered) -> str:
     if rows:
         lines.append(table(("argument", "type", "default"), rows))
     if documentation := taken.docstring or inspect.getdoc(part.load()):
-        lines.append(textwrap.indent(f"{documentation}\n", "    "))
+        lines.append(f"````text\n{documentation}\n````\n")
     return "\n".join(lines)
 
 
@@ -193,8 +208,8 @@ def hooks() -> str:
     """Every hook with its example, from the docstrings of hookspecs.py."""
     made = [
         "# Hooks\n",
-        "A hook is what a plugin implements. `tzk new-plugin NAME` writes a whole plugin; [Plugins](../plugins.md) has what "
-        "its parts keep to. Each example is a complete module, announced in `pyproject.toml`:\n",
+        "A hook is what a plugin implements. `tzk new-plugin NAME` writes a whole plugin; [Plugins](../plugins.md) has "
+        "what its parts keep to. Each example is a complete module, announced in `pyproject.toml`:\n",
         '```toml\n[project.entry-points."tzk.v1"]\nmy-plugin = "my_package.plugin"\n```\n',
     ]
     for name, hook in hook_functions().items():
@@ -205,7 +220,9 @@ def hooks() -> str:
 
 def hook_functions() -> dict[str, object]:
     """The hooks there are, by name."""
-    return {name: hook for name, hook in vars(hookspecs).items() if name.startswith("tzk_") and inspect.isfunction(hook)}
+    return {
+        name: hook for name, hook in vars(hookspecs).items() if name.startswith("tzk_") and inspect.isfunction(hook)
+    }
 
 
 def further_names() -> list[str]:

@@ -28,11 +28,11 @@ from tzk_core.cli import main
 LANGUAGES = {"python", "toml", "sh", "text", "json", "bibtex", "yaml", "markdown"}
 """What a block may be. What is neither Python, TOML nor for the shell is only read."""
 
-TINY = """
-training.steps=2 training.batch_size=32 evaluation.importance_samples=2
-datasets.digits.train=300 datasets.digits.validation=60 datasets.digits.test=60
-datasets.letters.train=300 datasets.letters.validation=60 datasets.letters.test=60
-""".split()
+TINY = [
+    *("training.steps=2", "training.batch_size=32", "evaluation.importance_samples=2"),
+    *("datasets.digits.train=300", "datasets.digits.validation=60", "datasets.digits.test=60"),
+    *("datasets.letters.train=300", "datasets.letters.validation=60", "datasets.letters.test=60"),
+]
 """Overrides that make a run of examples/quickstart.toml take seconds."""
 
 ALL = [page for page in pages() if blocks(page)]
@@ -157,10 +157,22 @@ def test_every_command_exists_and_takes_its_options(block: Block) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["tzk runn a.toml", "tzk run", "tzk run a.toml --outt b", "tzk run examples/none.toml", "tzk knowledge lst runs/a",
-     "tzk run examples/quickstart.toml training.stepps=3", "python examples/none.py", "python examples/toys.py --stps 3",
-     "pip install ./plugins/none", "pip install '.[none]'", "make nothing", "unknown program", "tzk describe a b"],
-)  # fmt: skip
+    [
+        "tzk runn a.toml",
+        "tzk run",
+        "tzk run a.toml --outt b",
+        "tzk run examples/none.toml",
+        "tzk run examples/quickstart.toml training.stepps=3",
+        "tzk knowledge lst runs/a",
+        "tzk describe a b",
+        "python examples/none.py",
+        "python examples/toys.py --stps 3",
+        "pip install ./plugins/none",
+        "pip install '.[none]'",
+        "make nothing",
+        "unknown program",
+    ],
+)
 def test_commands_that_do_not_exist_are_seen(line: str) -> None:
     with pytest.raises(UnknownCommand):
         check_command_line(line)

@@ -60,11 +60,12 @@ def test_links_that_lead_nowhere_are_seen(made: dict[str, str]) -> None:
 
 def test_links_out_of_the_docs_become_what_the_site_has() -> None:
     rewritten = site_module("links").rewritten
-    text = "![P](../../examples/p.png) [run](../../examples/a.toml) [page](../concepts.md)\n```text\n[x](../../y)\n```\n"
+    text = "![P](../../examples/p.png) [run](../../examples/a.md) [page](../concepts.md)\n```text\n[x](../../y)\n```\n"
     plain = rewritten("how-to/a.md", text, None)
-    assert plain.startswith("![P](../repository/examples/p.png) run (`examples/a.toml`) [page](../concepts.md)\n")
+    assert plain.startswith("![P](../repository/examples/p.png) run (`examples/a.md`) [page](../concepts.md)\n")
     assert "[x](../../y)" in plain
-    assert "[run](https://host/x/tree/main/examples/a.toml)" in rewritten("how-to/a.md", text, "https://host/x/")
+    assert rewritten("a.md", "[r](../examples/r.json)", None) == "[r](repository/examples/r.json)"
+    assert "[run](https://host/x/tree/main/examples/a.md)" in rewritten("how-to/a.md", text, "https://host/x/")
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

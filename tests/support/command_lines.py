@@ -22,7 +22,7 @@ class UnknownCommand(Exception):
 
 
 def check_block(lines: Sequence[str]) -> None:
-    """Check the lines of a block; after a `cd`, files of the repository are out of sight, and `tzk` alone is checked."""
+    """Check the lines of a block; after a `cd`, files of the repository are out of sight, and only `tzk` is checked."""
     elsewhere = False
     for line in lines:
         elsewhere = elsewhere or line.startswith("cd ")
@@ -76,7 +76,11 @@ def _parse(command: click.Command, context: click.Context, words: list[str]) -> 
     if values.keys() & {"help", "version"}:
         return
     for parameter in command.params:
-        if isinstance(parameter, click.Argument) and parameter.required and not _supplied(values.get(str(parameter.name))):
+        if (
+            isinstance(parameter, click.Argument)
+            and parameter.required
+            and not _supplied(values.get(str(parameter.name)))
+        ):
             raise UnknownCommand(f"{parameter.human_readable_name} is missing")
 
 

@@ -45,7 +45,9 @@ def trouble(block: Block, folder: Path) -> str:
             config = load_config(base)
             load_addition(file, Base(config, tuple(table.name for table in config.knowledge)))
         else:
-            load_config(file, [] if "training" in tables or "datasets" not in tables else ["training.steps=1"])  # for ood
+            load_config(
+                file, [] if "training" in tables or "datasets" not in tables else ["training.steps=1"]
+            )  # for ood
     except (ConfigError, MissingPlugin) as error:
         return f"{block.place}: {error}"
     return ""
