@@ -84,8 +84,8 @@ def config() -> str:
     """Every table and key of a config."""
     made = [
         "# Configuration\n",
-        "Every table and key of a config, from the same source as `tzk describe TABLE` and `tzk schema`. The last prints "
-        "a JSON Schema, by which editors complete and check a config: [how](../how-to/complete-in-an-editor.md).\n",
+        "Every table and key of a config, from the same source as `tzk describe TABLE` and `tzk schema`. The latter "
+        "prints a JSON Schema, by which editors complete and check one: [how](../how-to/complete-in-an-editor.md).\n",
         "Any value can be given on the command line too: `tzk run CONFIG training.steps=100`.\n",
     ]
     made += map(_config_table, every_table())
