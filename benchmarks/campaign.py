@@ -1,11 +1,12 @@
-"""Kills, damage, hostile files, mutated inputs and races, as many as fit in the time; a table of tries and failures.
+"""Kills, damage, hostile files, mutated inputs and races, as many as fit in the time.
 
     python benchmarks/campaign.py [--minutes M] [--seed N] [--only KIND]... [--json] [--sum FILE...]
 
-A try fails if something was lost (a run that cannot go on to where it would have got to, or an original that changed),
-if an exception came that is no sentence for a person, or if a figure changed in silence. The exit status is 1 if any
-did. The order of tries depends on the seed alone. Each is made in a forked child, which has torch already; one core is
-enough. --json prints counts, which --sum adds up: calls with other seeds make one campaign.
+A try fails if something was lost: a run that cannot go on to where it would have got to, or an original that changed.
+It also fails if an exception came that is no sentence for a person, or if a figure changed in silence. Printed is a
+table of tries and failures. The exit status is 1 if any did. The order of tries depends on the seed alone. Each is
+made in a forked child, which has torch already; one core is enough. --json prints counts, which --sum adds up: calls
+with other seeds make one campaign.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ SORTS: dict[str, Callable[[World, random.Random], Tries]] = {
 
 
 def campaign(minutes: float, seed: int, *, only: list[str], folder: Path) -> dict[str, Tally]:
-    """Tries of each sort until its share of the time is over, or as many were made as is the goal."""
+    """Tries by sort, each until its share of the time or its goal is reached."""
     began, world = time.monotonic(), World(folder)
     left = max(0.0, 60 * minutes - (time.monotonic() - began))
     names = only or list(SORTS)

@@ -1,4 +1,4 @@
-"""Damage to every file of a run at every class of byte, and hostile files that were sealed after they were altered."""
+"""Damage to files at every class of byte, and hostile files that were sealed after they were altered."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def altered(content: bytes, source: random.Random, where: str, *, how: str) -> b
 
 
 def damage(world: World, source: random.Random) -> Tries:
-    """Each file of a run, a packed one and an export, in each way at each class of bytes; then at other places."""
+    """Every file in every way at every class of bytes; then at other places."""
     return in_children(_damages(world, source))
 
 

@@ -144,7 +144,10 @@ def _tried(world: World, name: str, at: int, *, torn: bool, again: int | None = 
 
 
 def _killed(world: World, name: str, at: int | None, *, torn: bool) -> Ending:
-    """Run a command in a child until a kill; with `at` None to its end, of which the message counts operations."""
+    """Run a command in a child until a kill.
+
+    With `at` None it runs to its end, and the message counts its operations.
+    """
     world.clear("victim")
     place = _place(world, name)
     world.clear(place.out.name)

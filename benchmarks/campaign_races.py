@@ -1,4 +1,4 @@
-"""Races: processes that replace one run all the time, and others that read it; and two that would write it at once."""
+"""Races: processes that replace a run, others that read it, and two that write at once."""
 
 from __future__ import annotations
 
@@ -140,7 +140,10 @@ def _command(words: tuple[object, ...]) -> Callable[[], str]:
 
 
 def _two(world: World) -> Ending:
-    """Two processes resume one run: one does, the other one is told so, or comes when nothing is left to do."""
+    """Two processes resume one run.
+
+    One does; the other one is refused, or comes when nothing is left to do.
+    """
     run = world.copy("victim")
 
     def resume() -> str:

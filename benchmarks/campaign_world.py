@@ -118,7 +118,10 @@ def start(*works: Callable[[], Ending]) -> tuple[int, int]:
 
 
 def finish(child: int, reading: int) -> list[Ending]:
-    """The endings that came from a child; the last one says so where a signal ended it, and is a fault."""
+    """The endings that came from a child.
+
+    Where a signal ended it, the last one says so, and is a fault.
+    """
     with os.fdopen(reading) as pipe:
         endings = [Ending(**json.loads(line)) for line in pipe if line.endswith("\n")]
     _, status = os.waitpid(child, 0)

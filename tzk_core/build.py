@@ -26,12 +26,10 @@ from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.random_streams import seeded, stream
 from tzk_core.transforms.composite import Composite
+from tzk_core.version import CORE_PLUGIN
 
 MOST_DIMS = 2**24
 """Of an observation: 4096 x 4096 grey levels. Nothing else is larger either."""
-
-CORE = "tzk"
-"""The plugin of the core's own parts."""
 
 TENSORS = ("permutation",)
 """Arguments of nflows' constructors that want a tensor, which TOML writes as a list."""
@@ -225,12 +223,12 @@ def _base(base: str | Mapping[str, Any]) -> str | Part:
     if "type" not in table:
         raise TzkError(f"the base of a flow is its registered name, or a table with it as `type`; got {table}")
     part = _part(Base, table.pop("type"), table)
-    return part.name if part.plugin == CORE and not part.arguments else part
+    return part.name if part.plugin == CORE_PLUGIN and not part.arguments else part
 
 
 def _density(base: str | Part, latent_shape: tuple[int, ...]) -> Reparametrised:
     """The density that `base` describes, over a latent of this shape."""
-    part = _part(Base, f"{CORE}/{base}", {}) if isinstance(base, str) else base
+    part = _part(Base, f"{CORE_PLUGIN}/{base}", {}) if isinstance(base, str) else base
     density = _call(Base, part, latent_shape)
     if not isinstance(density, Reparametrised) or density.shape != latent_shape:
         got = f"{type(density).__name__} of {getattr(density, 'shape', 'no shape')}"

@@ -22,7 +22,7 @@ def is_allowed(target: Any) -> bool:
 
 
 def callable_problem(name: str, value: Any) -> str:
-    """What is wrong with an argument of a layer that wants a function, or has one in it; "" if nothing is."""
+    """What is wrong with an argument that is, or holds, a function; "" if nothing is."""
     if isinstance(value, Mapping) and "callable" in value:
         if not is_allowed(value["callable"]):
             return (

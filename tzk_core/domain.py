@@ -58,5 +58,5 @@ def intervals(domain: str | Sequence[str], dims: int) -> list[Interval]:
 
 
 def without_data(shape: Sequence[int]) -> str:
-    """The domain of a flow that is built without data: grey levels for images, (c, h, w), else the real line."""
+    """The domain without data: grey levels for images, (c, h, w), else the real line."""
     return LEVELS if len(shape) == 3 else REAL

@@ -107,7 +107,10 @@ def places(module: nn.Module, device: str) -> dict[str, int]:
 
 
 def _offers(device: str | None = None) -> list[Offer]:
-    """The offers for a kind of device, or for all; of several for the same layers that could be used, none is."""
+    """The offers for a type of device, or for all.
+
+    Of several usable ones for the same layers, none is used.
+    """
     parts = [(part, part.spec) for part in registry().all(Implementation) if isinstance(part.spec, Implementation)]
     found = [_offer(part, spec) for part, spec in parts if device in (None, spec.device)]
     usable: dict[tuple[str, tuple[type, ...]], list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the core had up to version 0.2 and has no more: the plugins of this repository that have it now.
+"""What the core had up to version 0.2, and the plugins that have it now.
 
 Checkpoints, configs and scripts name these parts and modules as the core's. They are found in the plugin where it is
 installed; where it is not, the error says which distribution to install.
@@ -14,10 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tzk_core.version import current_name
-
-FORMER_PLUGIN = "tzk"
-"""The built-in plugin that offered them."""
+from tzk_core.version import CORE_PLUGIN, current_name
 
 
 class Home(NamedTuple):
@@ -73,7 +70,7 @@ MODULES: dict[str, tuple[str, Home]] = {
 def home(kind: str, name: str) -> Home | None:
     """Where a part is now that the core had, by its plain or former qualified name; None of any other."""
     plugin, _, plain = name.rpartition("/")
-    return PARTS.get((kind, plain)) if plugin in ("", FORMER_PLUGIN) else None
+    return PARTS.get((kind, plain)) if plugin in ("", CORE_PLUGIN) else None
 
 
 def home_of(part: Mapping[str, Any]) -> Home:

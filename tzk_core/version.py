@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 
+CORE_PLUGIN = "tzk"
+"""The name of the built-in plugin, which offers the core's own parts."""
+
 DISTRIBUTION = "tzk-core"
 FORMER_NAMES = frozenset({"tzk"})
 """What runs, checkpoints and configs of 0.1 call it; on a package index that is somebody else's program."""

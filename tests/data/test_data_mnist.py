@@ -206,9 +206,9 @@ def test_first_use_by_several_processes_at_once(source: Path) -> None:
     processes = [context.Process(target=_first_use, args=(start, answers)) for _ in range(4)]
     for process in processes:
         process.start()
-    actual = {answers.get(timeout=30) for _ in processes}
+    actual = {answers.get(timeout=300) for _ in processes}
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=300)
     assert actual == {hashlib.md5(Mnist().split("test").T.numpy().tobytes()).hexdigest()}
     assert not [path for path in root.cache_root().rglob("*") if path.name.startswith(".")]
 

@@ -249,8 +249,8 @@ def test_shares_that_make_no_sense_are_refused(share: float) -> None:
 def test_fit_takes_the_old_name_of_a_setting_with_a_warning() -> None:
     model = TzK(tzk_core.build_flow((3,), layers=[{"type": "affine"}]))
     with pytest.warns(FutureWarning, match="dreams is now called hidden_share"):
-        trainer = tzk_core.fit(model, torch.randn(8, 3), steps=1, batch_size=8, dreams=0.5)
-    assert trainer.settings.hidden_share == 0.5
+        history = tzk_core.fit(model, torch.randn(8, 3), steps=1, batch_size=8, dreams=0.5)
+    assert history.trainer.settings.hidden_share == 0.5
     with pytest.raises(TzkError, match="dreams is the old name of hidden_share, and both"):
         tzk_core.fit(model, torch.randn(8, 3), steps=1, dreams=0.5, hidden_share=0.5)
 

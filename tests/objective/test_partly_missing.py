@@ -88,8 +88,8 @@ def test_a_short_training_starts_validates_and_repeats() -> None:
 
     def trained() -> dict[str, Tensor]:
         model = TzK(build_flow((3,), steps=1, domain="real")).double()
-        trainer = fit(model, T, steps=6, batch_size=64, validation=T[:50], validate_every=3)
-        assert all(math.isfinite(each.criterion) for each in trainer.watch.history)
+        history = fit(model, T, steps=6, batch_size=64, validation=T[:50], validate_every=3)
+        assert all(math.isfinite(validated.criterion) for validated in history.trainer.watch.history)
         return model.state_dict()
 
     one, other = trained(), trained()

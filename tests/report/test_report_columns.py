@@ -29,7 +29,8 @@ class Experiment:
         for name in ("heavy", "light"):
             self.model.add(name, build_knowledge("gaussian", (dims,), name=name, hidden=4))
         named = SimpleNamespace(name="particles")
-        self.config = SimpleNamespace(seed=0, pictures=SimpleNamespace(temperature=1.0), datasets=[named])
+        drawn = SimpleNamespace(temperature=1.0, draw=("samples", "density"))
+        self.config = SimpleNamespace(seed=0, pictures=drawn, datasets=[named])
         self.datasets = {"particles": SimpleNamespace(columns=list(NAMES[:dims]))}
         self.knowledge_names = ("heavy", "light")
         self.groups = {"{mass}": ["heavy", "light"]} if dims == 3 else {}
@@ -43,9 +44,14 @@ class Experiment:
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    kept: dict[str, Figure] = {}
-    monkeypatch.setattr(figure, "write", lambda page, path: kept.update({Path(path).stem: page}))
-    return kept
+    written: dict[str, Figure] = {}
+
+    def write(page: Figure, path: Path) -> None:
+        written[Path(path).stem] = page
+        Path(path).touch()
+
+    monkeypatch.setattr(figure, "write", write)
+    return written
 
 
 def titles(page: Figure) -> list[str]:

@@ -96,7 +96,7 @@ def test_a_start_above_the_panel_is_the_first_value_of_the_log(tmp_path: Path, p
 
 
 def test_the_line_of_a_family_is_the_mean_of_its_members(tmp_path: Path, pages: dict[str, Figure]) -> None:
-    log: dict[str, list[float]] = {"step": [1.0, 2.0]}
+    log: dict[str, list[float]] = {"step": [1, 2]}
     log |= {f"bits_per_dim_given/{name}": [2.0 + i, 1.0 + i] for i, name in enumerate(DIGITS)}
     curves.draw(written(tmp_path / "metrics.csv", log), tmp_path / "curves.png")
     assert curves_of(panel(pages["curves"], "Bits"), "--") == [[2 + 4.5, 1 + 4.5]]

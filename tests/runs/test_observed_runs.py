@@ -247,7 +247,8 @@ def test_the_commands_know_the_new_parts() -> None:
     )
     environment = os.environ | {"TZK_PLUGINS": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    assert done.stdout.splitlines() == ["['density', 'plane-of-c', 'reconstructions', 'samples', 'training-curves']", "False"]
+    drawn = ["density", "plane-of-c", "reconstructions", "samples", "training-curves"]
+    assert done.stdout.splitlines() == [str(drawn), "False"]
     described = tzk("describe", "observers")
     assert "[[observers]]: what watches the training" in described.stdout and "type" in described.stdout
     assert "picture" in tzk("describe", "training-curves").stdout

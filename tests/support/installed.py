@@ -50,4 +50,4 @@ def python(folder: Path, program: str, **environment: str) -> subprocess.Complet
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("TZK_")}
     environment = inherited | {"PYTHONPATH": os.pathsep.join([str(folder), checkout])} | environment
     command = [sys.executable, "-c", dedent(program)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)

@@ -95,7 +95,7 @@ def subject(shape: tuple[int, ...] = (2,)) -> Subject:
 @pytest.mark.parametrize("shape", [(2,), (1, 6, 6), (3,)])
 def test_the_pictures_of_the_core_conform(draw: Any, shape: tuple[int, ...]) -> None:
     drawn = check_picture(draw, subject(shape))
-    assert bool(drawn) == (shape != (3,))
+    assert bool(drawn) == (len(shape) != 1 or shape == (2,) or draw is pictures.samples)
 
 
 def written(folder: Path, text: str = "x", file: str = "a.txt") -> str:

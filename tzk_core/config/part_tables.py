@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from tzk_core.config.arguments import PartCheck
-from tzk_core.config.choices import as_tables, chosen, naming_key
+from tzk_core.config.choices import CHOICES, as_tables, chosen, naming_key
 from tzk_core.config.paths import resolved
 from tzk_core.config.problems import Path, Problems
 from tzk_core.config.schema import DatasetTable, FlowTable, LayerTable, MetricTable, ObserverTable
@@ -25,6 +25,7 @@ from tzk_core.plugins import (
     Spec,
 )
 from tzk_core.settings import KnowledgeTable, PartChoice, PartTable, Table, TermTable, own_keys
+from tzk_core.version import CORE_PLUGIN
 
 ARRAYS_OF_PARTS: tuple[tuple[Path, type[Spec], type[PartTable], str | None], ...] = (
     (("flow", "layers"), FlowLayer, LayerTable, None),
@@ -80,7 +81,7 @@ def check_parts(
     overridden: Sequence[Path],
     folder: FilePath | None,
 ) -> None:
-    """Check the arguments of every part, and fill in its defaults, its whole name and the paths of its files, in place.
+    """Check every part, and fill in its defaults, whole name and paths, in place.
 
     The whole name, "plugin/name", stays that of the same part whatever else is installed later.
     """
@@ -93,8 +94,8 @@ def check_parts(
             continue  # which is reported with the other keys
         for path, message in _argument_problems(check, table["arguments"]):
             problems.add(where + path, message)
-        if check.qualified_name:
-            table["recipe" if check.spec_type is FlowRecipe else "type"] = check.qualified_name
+        if where not in CHOICES or check.qualified_name != f"{CORE_PLUGIN}/{check.name}":  # whose defaults are plain
+            table["recipe" if check.spec_type is FlowRecipe else "type"] = check.qualified_name or check.name
         table["arguments"] = check.resolved(table["arguments"])
         typed = [path for path in overridden if _below(where, path)]
         table["arguments"] = _with_paths(check, table["arguments"], folder=folder, overridden=typed)

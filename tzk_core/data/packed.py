@@ -65,7 +65,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 class PackedArray(NamedTuple):
-    """An array of an npz file that is not read yet: its shape and type, and its rows, at most `size` at a time."""
+    """An array of an npz file that is not read yet.
+
+    It has a shape and a type, and gives its rows, at most `size` at a time.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

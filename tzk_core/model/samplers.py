@@ -130,7 +130,7 @@ def _population(noise: Tensor, log_weight: Tensor) -> Population:
 
 
 def sampler_of(chosen: str | Mapping[str, Any] | Sampler) -> Sampler:
-    """A sampler by its registered name, by a table with it as `type` and its arguments beside it, or as it is.
+    """A sampler, by name, by a table with `type` and arguments, or as it is.
 
     Raises:
         TzkError: if no plugin offers it, or it does not take its arguments.

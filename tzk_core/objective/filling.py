@@ -1,9 +1,9 @@
 """Single missing values of T, filled in from the model given what was seen of T and of knowledge.
 
-A variable that is filled in from q contributes log M - log q. Here q is the model's own conditional of what is missing,
-had by sampling-importance-resampling: of k proposals one is chosen by its weight w = p_enc(T, K) / proposal, and
-log q = log p_enc(T, K) - log (1/k) Σ w. Without knowledge log p(T) - log q is the importance-weighted bound of
-log p(T_seen), and the gradient at the chosen T is in the mean over choices that of the bound (Fisher's identity).
+A variable that is filled in from q contributes log M - log q. Here q is the model's own conditional of what is
+missing, by sampling-importance-resampling. Of k proposals one is chosen by its weight w = p_enc(T, K) / proposal, and
+log q = log p_enc(T, K) - log (1/k) Σ w. Without knowledge log p(T) - log q is the importance-weighted bound of log
+p(T_seen), and the gradient at the chosen T is in the mean over choices that of the bound (Fisher's identity).
 """
 
 from __future__ import annotations

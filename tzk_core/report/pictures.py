@@ -15,10 +15,9 @@ from tzk_core.report import curves, images, planar, tabular, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic
 from tzk_core.strict_json import json_text
+from tzk_core.version import CORE_PLUGIN
 
 INDEX = "pictures.json"
-CORE = "tzk"
-"""The plugin whose pictures end a run if they fail; those of others are reported and left out."""
 
 
 def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any]) -> list[Drawn]:
@@ -50,7 +49,7 @@ def pictures_in(folder: Path) -> list[Drawn]:
 
 def _drawn(part: Registered, subject: Subject, folder: Path) -> list[Drawn]:
     """What a part draws. Of a plugin's, what goes wrong is reported."""
-    if part.plugin == CORE:
+    if part.plugin == CORE_PLUGIN:
         return list(part.load()(subject, folder))
     try:
         with protected():

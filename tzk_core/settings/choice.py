@@ -40,7 +40,10 @@ Choice = Annotated[PartChoice, _ShortForm()]
 
 
 def written_out(value: Any) -> Any:
-    """The table, with its arguments apart, that a name or a table of a file stands for; a `PartChoice` as it is."""
+    """The table, with its arguments apart, that a name or a table of a file stands for.
+
+    A `PartChoice` stays as it is.
+    """
     if isinstance(value, PartChoice):
         return value
     table = {"type": value} if isinstance(value, str) else value

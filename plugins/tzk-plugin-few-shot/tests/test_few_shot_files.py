@@ -16,13 +16,13 @@ from models import small
 
 import tzk_core
 from tzk_core import Knowledge, TzK, TzkError, build_flow, build_knowledge
-from tzk_core.moved import FORMER_PLUGIN
 from tzk_core.plugins import KnowledgeType, registry
 from tzk_core.storage.checkpoint import knowledge_file, save_checkpoint
 from tzk_core.storage.knowledge_files import export_knowledge, import_knowledge, list_knowledge
 from tzk_core.storage.knowledge_format import KnowledgeFile
 from tzk_core.storage.manifest import read_manifest
 from tzk_core.storage.shared_flow import core_hash
+from tzk_core.version import CORE_PLUGIN
 
 SHAPE = (1, 4, 4)
 STEPS = {"steps": 2, "tile": 2}
@@ -50,7 +50,7 @@ def written_by_a_core_that_had_it(folder: Path, *, knee: float = 1.0) -> TzK:
     def change(manifest: dict[str, Any]) -> None:
         part = manifest["knowledge"]["few"]["part"]
         assert (part["plugin"], part["distribution"], part["state_version"]) == ("few-shot", "tzk-plugin-few-shot", 2)
-        part |= {"plugin": FORMER_PLUGIN, "distribution": "tzk-core", "version": "0.2.0"}
+        part |= {"plugin": CORE_PLUGIN, "distribution": "tzk-core", "version": "0.2.0"}
         if knee == 0:
             for old in (part, manifest["core"]["parts"]["recipe"]):
                 assert old["arguments"].pop("knee") == 0.0
@@ -86,7 +86,7 @@ def test_an_export_of_a_core_that_had_it_is_imported(tmp_path: Path) -> None:
     assert torch.equal(tzk_core.load(tmp_path / "other").log_prob(images, "few"), model.log_prob(images, "few"))
 
 
-@pytest.mark.parametrize("name", ["few-shot", f"{FORMER_PLUGIN}/few-shot", "few-shot/few-shot"])
+@pytest.mark.parametrize("name", ["few-shot", f"{CORE_PLUGIN}/few-shot", "few-shot/few-shot"])
 def test_it_is_found_by_every_name_that_it_had(name: str) -> None:
     assert registry().find(KnowledgeType, name).qualified_name == "few-shot/few-shot"
 
