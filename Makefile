@@ -8,7 +8,8 @@ WORKERS ?= 2
 # A file's tests share fixtures, so a worker takes whole files. Tensors are small here: a thread for each core would make
 # workers wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
-PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugins/tzk-plugin-few-shot
+PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugins/tzk-plugin-few-shot \
+  ./plugins/tzk-plugin-report
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
 .PHONY: demo test test-all lint docs clean

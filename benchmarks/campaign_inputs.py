@@ -14,11 +14,11 @@ import numpy as np
 from campaign_damage import CLASSES, WAYS, altered, mutate
 from campaign_world import TABLES, Tries, Works, World, in_children, tzk
 from PIL import Image
+from tzk_plugin_outside.reading import read_all
 
 from tzk_core.config import config_from, load_config
 from tzk_core.data.folder import Folder
-from tzk_core.data.npz import Npz, read_observations
-from tzk_core.data.reading import read_all
+from tzk_core.data.npz import Npz, open_observations
 
 KEYS: dict[str, list[Any]] = {
     "flow": [{"recipe": "paper", "steps": 1}, {"layers": [{"type": "symlog"}]}, {"layers": [{"type": "logit"}]}],
@@ -221,7 +221,8 @@ def _read(folder: Path, name: str, *, content: bytes) -> str:
     file.write_bytes(content)
     try:
         if name.endswith(".npz"):
-            read_observations(file, (2,), None)
+            for _ in open_observations(file, (2,), None).parts(10):
+                pass
             Npz(file).split("train")
         else:
             images = Folder(folder / "images", size=8, test=0, validation=0)

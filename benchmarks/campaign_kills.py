@@ -6,9 +6,10 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from campaign_world import (
     LONGER,
     LOST,
+    TOGETHER,
     Ending,
     Tries,
     World,
@@ -23,7 +25,7 @@ from campaign_world import (
     ended,
     figures,
     finish,
-    in_child,
+    in_children,
     start,
     tzk,
     weights,
@@ -93,6 +95,11 @@ class Place:
     run: Path
     out: Path
 
+    def make(self) -> None:
+        """Put a fresh copy of the run there, and nothing else."""
+        self.world.clear(self.out.name)
+        self.world.copy(self.run.name)
+
 
 Words = Callable[[Place], tuple[object, ...]]
 """A command as it is typed."""
@@ -106,53 +113,69 @@ class Command:
     check: Callable[[Place], str]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A kill of a command. again: of a second one, of what puts things right after the first."""
+
+    name: str
+    at: int
+    torn: bool
+    again: int | None = None
+
+    def __str__(self) -> str:
+        once = f"{self.name} killed {'within the write before' if self.torn else 'at'} operation {self.at}"
+        return once if self.again is None else f"{once}, and once more at {self.again}"
+
+
 def kills(world: World, source: random.Random) -> Tries:
     """At each operation of each command, before it and within it; then again, killing what puts it right as well."""
-    counts = {name: _killed(world, name, None, torn=False).message for name in COMMANDS}
-    places = [(name, at, torn) for name in COMMANDS for at in range(int(counts[name])) for torn in (False, True)]
-    source.shuffle(places)
-    for name, at, torn in places:
-        yield _described(name, at, torn=torn), _tried(world, name, at, torn=torn)
+    moments = _moments(world, source)
     while True:
-        name, at, torn = source.choice(places)
-        again = source.randrange(int(counts[name]))
-        what = f"{_described(name, at, torn=torn)}, and once more at {again}"
-        yield what, _tried(world, name, at, torn=torn, again=again)
+        killed = []
+        for number, moment in enumerate(islice(moments, TOGETHER)):
+            place = _place(world, moment.name, number)
+            failed = _strike(moment, place)
+            if failed:
+                yield str(moment), failed
+            else:
+                killed.append((str(moment), partial(COMMANDS[moment.name].check, place)))
+        for what, ending in in_children(killed):  # a refusal is a loss: whatever puts things right has to
+            yield what, Ending(LOST, ending.message) if ending.refused else ending
 
 
-def _described(name: str, at: int, *, torn: bool) -> str:
-    return f"{name} killed {'within the write before' if torn else 'at'} operation {at}"
+def _moments(world: World, source: random.Random) -> Iterator[Moment]:
+    counts = {name: int(_killed(name, None, torn=False, place=_place(world, name)).message) for name in COMMANDS}
+    moments = [Moment(name, at, torn) for name in COMMANDS for at in range(counts[name]) for torn in (False, True)]
+    source.shuffle(moments)
+    yield from moments
+    while True:
+        moment = source.choice(moments)
+        yield replace(moment, again=source.randrange(counts[moment.name]))
 
 
-def _place(world: World, name: str) -> Place:
-    single = COMMANDS[name].words is _sample
-    return Place(world, world.folder / "victim", world.folder / ("out.npz" if single else "out"))
+def _place(world: World, name: str, number: int = 0) -> Place:
+    suffix = ".npz" if COMMANDS[name].words is _sample else ""
+    return Place(world, world.folder / f"victim{number}", world.folder / f"out{number}{suffix}")
 
 
-def _tried(world: World, name: str, at: int, *, torn: bool, again: int | None = None) -> Ending:
-    first = _killed(world, name, at, torn=torn)
-    if first.refused or (first.fault and not first.message.endswith("SIGKILL")):
-        return Ending(first.fault or LOST, first.message)
-    place = _place(world, name)
-    if again is not None:
-        hook = Kill(again, torn=torn, folder=world.folder)
-        finish(*start(lambda: _under(hook, lambda: COMMANDS[name].check(place))))
-    ending = in_child(lambda: COMMANDS[name].check(place))
-    if ending.refused:  # whatever puts things right has to
-        return Ending(LOST, ending.message)
-    return ending
+def _strike(moment: Moment, place: Place) -> Ending | None:
+    """Kill a command, and perhaps what puts things right after it; None, or how it ended otherwise."""
+    ending = _killed(moment.name, moment.at, torn=moment.torn, place=place)
+    if ending.refused or not ending.message.endswith("SIGKILL"):
+        return Ending(ending.fault or LOST, ending.message)
+    if moment.again is not None:
+        hook = Kill(moment.again, torn=moment.torn, folder=place.world.folder)
+        finish(*start(lambda: _under(hook, lambda: COMMANDS[moment.name].check(place))))
+    return None
 
 
-def _killed(world: World, name: str, at: int | None, *, torn: bool) -> Ending:
+def _killed(name: str, at: int | None, *, torn: bool, place: Place) -> Ending:
     """Run a command in a child until a kill.
 
     With `at` None it runs to its end, and the message counts its operations.
     """
-    world.clear("victim")
-    place = _place(world, name)
-    world.clear(place.out.name)
-    world.copy("victim")
-    hook = Kill(at, torn=torn, folder=world.folder)
+    place.make()
+    hook = Kill(at, torn=torn, folder=place.world.folder)
     return finish(*start(lambda: _under(hook, lambda: tzk(*COMMANDS[name].words(place)) or "")))[-1]
 
 

@@ -135,7 +135,7 @@ def _whole(folder: Path) -> str:
 
 def _command(words: tuple[object, ...]) -> Callable[[], str]:
     if words[0] == "sample":
-        words = (*words, "-o", f"{words[1]}-{os.getpid()}.npz", "--force")
+        words = (*words, "-o", f"{words[1]}-{os.getpid()}.npz")
     return lambda: tzk(*words) or ""
 
 

@@ -73,8 +73,8 @@ for name in names:
 # a knowledge type may disagree by before its multiplier grows.
 
 # %%
-trainer = tzk_core.fit(model, T, presence, steps=options.steps, learning_rate=5e-3, tolerance=0.5)
-print("multipliers:", ", ".join(f"{name} {value:.2f}" for name, value in trainer.multipliers.values.items()))
+history = tzk_core.fit(model, T, presence, steps=options.steps, learning_rate=5e-3, tolerance=0.5)
+print("multipliers:", ", ".join(f"{name} {value:.2f}" for name, value in history.trainer.multipliers.values.items()))
 
 # %% [markdown]
 # ## What a model answers

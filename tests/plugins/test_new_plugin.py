@@ -19,8 +19,8 @@ from tzk_core.plugins.specs import SPEC_TYPES
 ROOT = Path(__file__).parents[2]
 
 
-WITHOUT = {"tzk_pictures"}
-"""Hooks without a template: a picture is tested on a trained run."""
+WITHOUT = {"tzk_pictures", "tzk_reports"}
+"""Hooks without a template: a picture, and a report, are tested on a trained run."""
 
 
 def test_there_is_a_template_for_every_hook() -> None:

@@ -68,6 +68,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
     from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
     from tzk_core.runs.observing import observers_of, report_end
     from tzk_core.runs.record import begin_session, new_record, timed
+    from tzk_core.runs.reporting import write_reports
     from tzk_core.storage.knowledge_files import extend_checkpoint
     from tzk_core.storage.manifest import read_manifest
     from tzk_core.training.guarded import outcome
@@ -99,13 +100,17 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
             folder.write(folder.table, table.markdown(results, typed, pictures.pictures_in(folder.path)))
         with timed(record, "comparison"):
             compared = before_after.compare(parent.path, folder.path, adding.probes(), seed=addition.seed)
+            folder.write_json(folder.path / "before-after.json", compared.to_json())
         core = read_manifest(folder.path / "checkpoint")["core"]["hash"]
         record["lineage"] = extended(parent, "add", adding.names, core=core, command=typed)
         record["status"] = "finished"
         folder.write_json(folder.record, record)
     report_end(observers, path, results, step=addition.training.steps, best_step=addition.training.steps)
-    output.say(f"before and after, from {parent.path} and {path}:\n{compared}")
+    output.say(f"before and after, from {parent.path} and {path}:\n{compared.text()}")
+    reports = write_reports(path)
     output.say(f"results: {path / folder.table.name}\nsamples: {path / 'samples'}")
+    for file in reports:
+        output.say(f"report: {file}")
 
 
 def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,9 +15,25 @@ from tzk_core.storage.manifest import read_manifest
 from tzk_core.storage.places import checkpoint_in
 from tzk_core.training.adding import untouched
 
+HEADER = ("KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD", "LOG-LIKELIHOOD (NATS)", "SHA256 OF SAMPLES")
 
-def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> str:
-    """A table that compares two runs, with a row for every knowledge type of `before`.
+
+class Comparison(NamedTuple):
+    """Everything older before and after, all bit-identical; a row has a cell for each of `HEADER`."""
+
+    rows: list[tuple[str, ...]]
+
+    def text(self) -> str:
+        """The table, for a terminal."""
+        return output.columns(HEADER, self.rows) + f"\nall {len(self.rows)} are bit-identical"
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of before-after.json."""
+        return {"header": HEADER, "rows": self.rows}
+
+
+def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> Comparison:
+    """Compare two runs, with a row for every knowledge type of `before`.
 
     The first row is the prior. A row has the sha256 of the file in either folder, and what the two models compute.
 
@@ -30,7 +47,7 @@ def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> str:
     older, newer = (untouched.fingerprints(model, probes.to(models[0].like), seed) for model in models)
     compared = untouched.compare(older, newer)
     untouched.check(compared)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, pair in compared.items():
         files = [_digest(checkpoint, name) for checkpoint in checkpoints]
         if files[0] != files[1]:
@@ -48,8 +65,7 @@ def compare(before: Path, after: Path, probes: Tensor, *, seed: int) -> str:
                 f"{(pair.before.samples or '')[:8]} = {(now.samples or '')[:8]}" if usable else "",
             )
         )
-    header = ("KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD", "LOG-LIKELIHOOD (NATS)", "SHA256 OF SAMPLES")
-    return output.columns(header, rows) + f"\nall {len(rows)} are bit-identical"
+    return Comparison(rows)
 
 
 def _digest(checkpoint: Path, name: str | None) -> str:

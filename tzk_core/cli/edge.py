@@ -78,6 +78,8 @@ def _of_python(error: Exception) -> str:
         return "something is nested too deep to be followed: brackets of a file, or parts of a flow"
     if isinstance(error, UnicodeError):
         return f"a text is not {getattr(error, 'encoding', 'UTF-8')}, as is expected ({first}): save it as UTF-8"
+    if isinstance(error, ValueError) and "embedded null" in first:
+        return "a path or name has a NUL character in it, which no file can have: give another one"
     if isinstance(error, ImportError):
         return f"a module cannot be imported: {first}: install what is missing, or see `tzk doctor`"
     return ""

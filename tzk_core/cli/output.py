@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
 
 import click
 
-say = click.echo
+
+class Amount(IntEnum):
+    """How much a command says: `--quiet`, as usual, `--verbose`."""
+
+    QUIET = 0
+    USUAL = 1
+    VERBOSE = 2
+
+
+_amount = Amount.USUAL
+
+
+@contextmanager
+def amount(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Say less or more within the block.
+
+    Raises:
+        click.UsageError: for both at once.
+    """
+    global _amount
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude one another")
+    before = _amount
+    _amount = Amount.QUIET if quiet else Amount.VERBOSE if verbose else before
+    try:
+        yield
+    finally:
+        _amount = before
+
+
+def amount_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--quiet` and `--verbose`."""
+    quiet = click.option("-q", "--quiet", is_flag=True, help="Say only how it ended.")
+    return quiet(click.option("-v", "--verbose", is_flag=True, help="Say more, such as what took how long.")(command))
+
+
+def is_quiet() -> bool:
+    return _amount == Amount.QUIET
+
+
+def say(message: str = "", *, nl: bool = True) -> None:
+    """What a command says as it goes, but for `--quiet`."""
+    if not is_quiet():
+        click.echo(message, nl=nl)
+
+
+def detail(message: str) -> None:
+    """What it says with `--verbose` alone."""
+    if _amount == Amount.VERBOSE:
+        click.echo(message)
+
+
+def result(message: str) -> None:
+    """What it came to, said always; in bold on a terminal, unless NO_COLOR is set (no-color.org)."""
+    plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
+    click.echo(message if plain else click.style(message, bold=True))
 
 
 def error(message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from tzk_core.cli import output
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def shown(steps: int, words: Words | None = None) -> AbstractContextManager[Callable[[Progress], None]]:
     """A function to call with each `Progress`: a bar on a terminal, lines elsewhere."""
+    if output.is_quiet():
+        return nullcontext(lambda progress: None)
     return bar(steps, words, otherwise=lambda: lines(time.monotonic, words))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, or in CONFIG if that is a run folder.")
 @click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, load the data, print the plan and stop.")
+@output.amount_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -42,6 +44,8 @@ def command(
     resume: bool,
     observe: tuple[str, ...],
     dry_run: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Train a config, evaluate it on test data and leave a run folder.
 
@@ -50,12 +54,12 @@ def command(
     had happened. It may go on with other learning rates, clip, minutes, patience, and more steps; run.json says which.
     """
     asked = _Asked(config, overrides, out=out, resume=resume, observe=observe, dry_run=dry_run)
-    with ExitStack() as held:
+    with ExitStack() as held, output.amount(quiet=quiet, verbose=verbose):
         try:
             status = _new_or_resumed(asked, held)
         except KeyboardInterrupt as interrupt:
             status = interrupts.status(interrupt)
-            output.say(
+            output.result(
                 f"\n{interrupts.worded(interrupt)} before training; nothing was lost"
                 f"{'' if resume else ' and nothing is left'}"
             )
@@ -125,6 +129,7 @@ def _planned(asked: _Asked) -> tuple[RunFolder, Config]:
     path = asked.out or fresh_path(checked.name)
     if path.exists():
         raise TzkError(already_there(path))
+    output.detail(f"config: {config}, with {', '.join(asked.overrides) or 'no overrides'}")
     return RunFolder(path), checked
 
 
@@ -180,6 +185,7 @@ def _run(
     record = (folder.read_record() if asked.resume else {}) or new_record(config, described["device"], asked.typed)
     if asked.resume:
         _note_resume(folder, record, changed, typed=asked.typed)
+    record.setdefault("command", asked.typed)  # a damaged record may lack it
     record |= {"config": config.to_tables(), "observations": described["observations"]}
     record_validation(record, config.training.validate_every, described["validation"])
     begin_session(record, asked.typed)
@@ -194,13 +200,35 @@ def _run(
         with _outcome(folder, record, config), outcome(observers), flushing_denormals():
             _train_and_report(experiment, folder, record, resume=asked.resume, observers=observers)
     except KeyboardInterrupt as interrupt:
-        output.say(
+        output.result(
             f"\n{interrupts.worded(interrupt)}; what was reached is in {folder.path}. To go on:\n"
             f"  {_resuming(folder.path)}"
         )
         return interrupts.status(interrupt)
-    output.say(f"results: {folder.table}\nsamples: {folder.path / 'samples'}")
+    try:
+        _say_end(experiment, folder, record)
+    except KeyboardInterrupt as interrupt:
+        output.result(f"\n{interrupts.worded(interrupt)}; the run in {folder.path} is complete, but for a report")
+        return interrupts.status(interrupt)
     return 0
+
+
+def _say_end(experiment: Experiment, folder: RunFolder, record: dict[str, Any]) -> None:
+    """Write the reports, and say how good the run is and where they are."""
+    from tzk_core.report.words import summary
+    from tzk_core.runs.record import add_seconds
+    from tzk_core.runs.reporting import write_reports
+
+    began = time.monotonic()
+    if reports := write_reports(folder.path, experiment):
+        add_seconds(record, "reports", time.monotonic() - began)
+        folder.write_json(folder.record, record)
+    seconds = ", ".join(f"{part.removesuffix('_seconds')} {value:.1f} s" for part, value in record["timings"].items())
+    output.detail(f"time: {seconds}")
+    for line in summary(json.loads(folder.results.read_text(encoding="utf-8"))):
+        output.result(line)
+    where = [*map(str, reports), str(folder.table), str(folder.path / "samples")]
+    output.result(f"{'report' if reports else 'results'}: {', '.join(where)}")
 
 
 def _write_start(folder: RunFolder, config: Config, record: dict[str, Any]) -> None:

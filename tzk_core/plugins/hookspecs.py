@@ -22,6 +22,7 @@ from tzk_core.plugins.specs import (
     Observer,
     Optimizer,
     Picture,
+    Report,
     Sampler,
     Schedule,
 )
@@ -180,4 +181,15 @@ def tzk_pictures() -> Iterable[Picture]:
     @hookimpl
     def tzk_pictures():
         return [Picture("typicality", "my_package.typical:draw", "log p(T) of test data beside that of samples")]
+    """
+
+
+@hookspec
+def tzk_reports() -> Iterable[Report]:
+    """Offer reports: functions that write a file about a finished run, called at its end.
+
+    from tzk_core.plugins import Report, hookimpl
+    @hookimpl
+    def tzk_reports():
+        return [Report("slides", "my_package.slides:write", "slides.pdf, six pages for a talk")]
     """

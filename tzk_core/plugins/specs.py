@@ -175,6 +175,17 @@ class Picture(Spec):
     hook: ClassVar[str] = "tzk_pictures"
 
 
+@dataclass(frozen=True)
+class Report(Spec):
+    """A function `(folder, experiment)` that writes a file about a finished run; `tzk run` calls it last.
+
+    folder: `Path` of the run, complete. experiment: the `Experiment` at hand, or None. It returns the file's `Path`.
+    """
+
+    kind: ClassVar[str] = "report"
+    hook: ClassVar[str] = "tzk_reports"
+
+
 SPEC_TYPES: tuple[type[Spec], ...] = (
     KnowledgeType,
     Dataset,
@@ -190,4 +201,5 @@ SPEC_TYPES: tuple[type[Spec], ...] = (
     Sampler,
     Observer,
     Picture,
+    Report,
 )

@@ -44,11 +44,12 @@ class Line:
 
 
 class Panel(NamedTuple):
-    """Lines with a title, and the scale of their vertical axis: "likelihood", "log" or "linear"."""
+    """Lines with a title, the scale of their vertical axis ("likelihood", "log" or "linear") and its unit."""
 
     title: str
     lines: list[Line]
     scale: str
+    unit: str
 
 
 def draw(metrics_csv: Path, png: Path) -> None:
@@ -96,10 +97,10 @@ def _panels(columns: Mapping[str, np.ndarray]) -> list[Panel]:
     legend = f"\ndashed: {' and '.join(dashed)}" if dashed else ""
     weight = Line("", "", (columns.get("prior_weight", np.full(len(columns["step"]), np.nan)),))
     return [
-        Panel(f"Bits per dim in training{legend}", lines + validation, "likelihood"),
-        Panel("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log"),
-        Panel("Multipliers λ", _families(_under(columns, "multiplier/")), "linear"),
-        Panel("Weight of log p(z) in the objective", [weight], "linear"),
+        Panel(f"Bits per dim in training{legend}", lines + validation, "likelihood", "bits/dim"),
+        Panel("Inconsistency g, nats", _families(_under(columns, "inconsistency/")), "log", "nats"),
+        Panel("Multipliers λ", _families(_under(columns, "multiplier/")), "linear", "λ, per nat"),
+        Panel("Weight of log p(z) in the objective", [weight], "linear", "share"),
     ]
 
 
@@ -163,6 +164,7 @@ def _draw_panel(
     """
     figure.title(axes, panel.title)
     figure.count_axis(axes, "step")
+    figure.value_axis(axes, panel.unit)
     ends, shown = [], []
     for line in panel.lines:
         colour, style = colours[line.entity], "--" if line.dashed else "-"

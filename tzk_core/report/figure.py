@@ -55,6 +55,11 @@ def count_axis(axes: Axes, label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
+def value_axis(axes: Axes, unit: str) -> None:
+    """Label the vertical axis with its unit."""
+    axes.set_ylabel(unit, fontsize=9, color=TEXT)
+
+
 def log_axis(axes: Axes) -> None:
     """Make the vertical axis logarithmic, with plain numbers at its ticks."""
     axes.set_yscale("log")

@@ -91,6 +91,8 @@ def _frame(axes: Axes, points: Sequence[Tensor]) -> None:
     axes.set_xlim(x - half, x + half)
     axes.set_ylim(y - half, y + half)
     axes.set_aspect("equal")
+    figure.value_axis(axes, "T₂, the data's unit")
+    axes.set_xlabel("T₁, the data's unit", fontsize=9, color=figure.TEXT)
 
 
 def _notes(axes: Axes, texts: Sequence[tuple[str, str]]) -> None:

@@ -17,14 +17,10 @@ ROW_TYPES = ("prior", "knowledge", "mixture", "baseline", "published")
 DASH = "—"
 
 NOTES = """\
-Lower is better, and units are never compared across columns: bits/image is the whole of -log2 p(T), bits/dim
-divides it by all dimensions modelled, bits/pixel by the pixels of the original data (a dash where these were
-resized). ± is the standard error of bits/image. Rows of kind *baseline* and *published* are no results of
-this model; published ones are quoted in the unit of their source.
-
-Grey levels are dequantised: *one draw* is the density of one noisy image, which bounds what its grey levels cost from
-above in the mean, and *dequantisations* the mean density of several, a tighter bound. Of a row of kind *knowledge* the
-knowledge is given, of a mean over labels each image's own; in a *mixture*, and in "class summed out", it is not."""
+Lower is better. bits/image is the whole of -log2 p(T), bits/dim divides it by all dimensions modelled, bits/pixel by
+the pixels of the original data. ± is the standard error of bits/image. *One draw* is the density of one dequantised
+image, an upper bound; *dequantisations* the mean over several, a tighter one. Of *knowledge* the knowledge is given, in
+a *mixture* it is not; *baseline* and *published* rows are no results of this model."""
 
 REAL_NOTES = """\
 log p is the mean of log p(T) in nats, in the unit of the data: higher is better, and another unit of a column moves it

@@ -177,7 +177,7 @@ def _asked(table: MetricTable) -> AskedMetric:
     """A metric that the config asks for; its module is imported when it is made."""
     part = registry().find(Metric, table.type)
     return AskedMetric(
-        name=table.type,
+        name=part.spec.name,
         plugin=part.plugin,
         distribution=part.distribution,
         version=part.version,

@@ -43,12 +43,16 @@ def usable_config(folder: Path, record: Mapping[str, Any] | None = None) -> tupl
     sources = {each["name"]: f"{each['distribution']} {each['version']}" for each in recorded}
     gone = _missing(config, sources)
     notes = [f"Data set {name!r} is left out: {reason}." for name, reason in gone.items()]
-    if len(gone) == len(config.datasets):
-        raise TzkError(f"{folder} cannot be evaluated, since none of its data sets can be had here. {' '.join(notes)}")
+    lacking = ""
     try:
         registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
     except MissingPlugin as error:
-        notes.append(f"Evaluated without a plugin: {error}.")
+        lacking = f"{error}."
+    if len(gone) == len(config.datasets):
+        reasons = " ".join([*notes, lacking]).rstrip()
+        raise TzkError(f"{folder} cannot be evaluated, since none of its data sets can be had here. {reasons}")
+    if lacking:
+        notes.append(f"Evaluated without a plugin: {lacking}")
     return (_without(config, gone, notes), notes) if gone else (config, notes)
 
 

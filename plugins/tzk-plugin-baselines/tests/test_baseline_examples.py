@@ -31,8 +31,10 @@ def test_every_config_is_valid(path: Path) -> None:
     assert config.name == path.stem
     assert [table.name for table in config.datasets] == ["mnist"]
     types = [table.type for table in config.knowledge]
-    assert types == {"vae": ["gaussian"]}.get(path.stem, ["class-conditional"] if "class" in path.stem else [])
-    assert (config.flow.recipe == "logit") == bool(types)
+    assert types == {"vae": ["tzk/gaussian"]}.get(
+        path.stem, ["baselines/class-conditional"] if "class" in path.stem else []
+    )
+    assert (config.flow.recipe == "baselines/logit") == bool(types)
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if "class" not in path.stem], ids=lambda path: path.stem)

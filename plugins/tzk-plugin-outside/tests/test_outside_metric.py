@@ -39,11 +39,11 @@ importance_samples = 3
 [[evaluation.metrics]]
 type = "outside"
 dataset = "glyph-letters"
-arguments = { train = 10, validation = 10, test = 30 }
+options = { train = 10, validation = 10, test = 30 }
 [[evaluation.metrics]]
 type = "outside/outside"
 dataset = "glyph-letters"
-arguments = { size = 20 }
+options = { size = 20 }
 """
 OUTSIDE = """
 [[datasets]]
@@ -86,6 +86,6 @@ def test_it_says_what_the_command_says(tmp_path: Path) -> None:
 
     assert refused["rows"] == [] and "is of shape (1, 20, 20)" in refused["error"]
     (note,) = (note for note in results["notes"] if "metric" in note)
-    assert "outside/outside" in note and "tzk-plugin-outside" in note
+    assert "'outside'" in note and "tzk-plugin-outside" in note
     table = (tmp_path / "run" / "results.md").read_text()
     assert "## outside (dataset = glyph-letters" in table and "area, probability ↑" in table and note[:30] in table

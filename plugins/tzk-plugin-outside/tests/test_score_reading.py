@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +88,7 @@ def test_a_threshold_needs_not_even_the_plugin_of_the_data(run: Path, tmp_path: 
     (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
     config = run / "config.toml"
     text = config.read_text()
-    config.write_text(text.replace('type = "npz"', 'type = "gone"').replace("plugins = []", ""))
+    config.write_text(text.replace('type = "tzk/npz"', 'type = "gone"').replace("plugins = []", ""))
     assert config.read_text() != text
     config.write_text('plugins = ["tzk-plugin-gone"]\n' + config.read_text())
     code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
@@ -102,6 +104,49 @@ def test_what_a_threshold_was_chosen_on_outlives_the_data(run: Path, tmp_path: P
     assert code == 0 and (run / STORED).is_file()
     (tmp_path / "config" / "d.npz").unlink()
     assert tzk(*words) == (0, before)
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _with_a_column_more(file: Path) -> None:
+    with np.load(file) as arrays:
+        np.savez(file, **arrays, **{"0.more": np.zeros(3)})
+
+
+def _with_a_column_cut(file: Path) -> None:
+    with np.load(file) as arrays:
+        np.savez(file, **{**arrays, "0.log_prob": arrays["0.log_prob"][:3]})
+
+
+@pytest.mark.parametrize("change", [_pipe, _with_a_column_more, _with_a_column_cut])
+def test_stored_evidence_is_not_believed(run: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    words = ("score", run, tmp_path / "config" / "d.npz", "--json")
+    code, before = tzk(*words)
+    assert code == 0
+    change(run / STORED)
+    assert tzk(*words) == (0, before)
+    assert (run / STORED).is_file()
+
+
+def test_levels_of_data_that_are_gone_are_those_that_the_run_recorded(tmp_path: Path) -> None:
+    """No config says them of a data set whose plugin is gone, and an array in [0, 1] does not show them."""
+    T = np.random.default_rng(0).integers(0, 2, (120, 1, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", T=T)
+    text = CONFIG.format(type="npz", path="d.npz").replace('"d.npz"', '"d.npz"\nlevels = 2')
+    (tmp_path / "c.toml").write_text(text)
+    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
+    assert code == 0, output
+    np.savez(tmp_path / "new.npz", T=((T + 0.5) / 2).astype(np.float32))
+    before = tzk("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN)
+    assert before[0] == 0
+    config = tmp_path / "run" / "config.toml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("levels =", "path ="))]
+    config.write_text("\n".join(lines).replace('type = "tzk/npz"', 'type = "gone"'))
+    assert "gone" in config.read_text()
+    assert tzk("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN) == before
 
 
 def test_grey_levels_of_data_that_are_gone_are_those_of_the_config(tmp_path: Path) -> None:

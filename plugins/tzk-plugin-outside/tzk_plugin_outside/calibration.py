@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.config import Config
-from tzk_core.data.packed import UNREADABLE
+from tzk_core.data.packed import UNREADABLE, read_arrays
 from tzk_core.errors import TzkError
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.atomic import new_file
@@ -126,18 +126,30 @@ def _column(presence: Tensor, names: Sequence[str], name: str) -> Tensor:
 
 
 def _stored(file: Path, made_from: str) -> Calibration | None:
-    with contextlib.suppress(*UNREADABLE, KeyError), np.load(file, allow_pickle=False) as arrays:
+    """What the file has; None where it is missing, damaged, no file, or about something else."""
+    with contextlib.suppress(*UNREADABLE, KeyError, TypeError, TzkError):
+        arrays = read_arrays(file)
         if str(arrays["made_from"]) != made_from:
             return None
         names, knowledge = [str(name) for name in arrays["datasets"]], tuple(map(str, arrays["knowledge"]))
         evidences, present = {}, {}
         for i, name in enumerate(names):
-            own = [key for key in arrays.files if key.startswith(f"{i}.")]
+            own = [key for key in arrays if key.startswith(f"{i}.")]
             tensors = {key.partition(".")[2]: torch.from_numpy(arrays[key]) for key in own}
             present[name] = tensors.pop("present")
             evidences[name] = Evidence(knowledge, **tensors)
+            _check_table(evidences[name], present[name])
         return Calibration(evidences, present)
     return None
+
+
+def _check_table(evidence: Evidence, present: Tensor) -> None:
+    """Raise ValueError unless all columns are about the same samples and knowledge."""
+    rows, table = (len(evidence),), (len(evidence), len(evidence.knowledge))
+    lengths = rows if evidence.code_length is None else tuple(evidence.code_length.shape)
+    tables = {tuple(tensor.shape) for tensor in (evidence.log_ratio, evidence.log_presence, present)}
+    if evidence.log_prob.shape != rows or lengths != rows or tables != {table} or present.dtype != torch.bool:
+        raise ValueError("the columns do not fit each other")
 
 
 def _store(file: Path, made_from: str, computed: Calibration) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.config import Config
+from tzk_core.config import Config, DatasetTable
 from tzk_core.data.images import SUFFIXES, read_image
 from tzk_core.data.listing import images_below
 from tzk_core.data.npz import ObservationFile, open_observations
@@ -23,6 +23,10 @@ BATCH = 1024
 """How many observations are in memory together."""
 
 _COLOUR_OF = {1: "grey", 3: "rgb"}
+
+
+class Guessed(Unread):
+    """A data set that is gone, with the grey levels of its config: nothing recorded what they were."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Source:
     def levels(self) -> int | None:
         """The grey levels of what is read; None where it is real-valued."""
         first = next(iter(self.datasets.values()))
-        if isinstance(first, Unread) and self.array is not None and not self.array.is_grey:
+        if isinstance(first, Guessed) and self.array is not None and not self.array.is_grey:
             return None  # the data that would tell are gone: what has no grey levels is taken for real-valued
         return first.levels
 
@@ -133,8 +137,14 @@ def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = Non
     )
 
 
-def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
-    """The data sets of a config, for reading files; `Unread` where their data, or their plugin, are gone."""
+def readers_of(
+    config: Config, shape: tuple[int, ...], observations: Mapping[str, Any] | None = None
+) -> dict[str, Dataset]:
+    """The data sets of a config, for reading files; `Unread` where their data, or their plugin, are gone.
+
+    Args:
+        observations: what run.json has of the observations that the model was trained on, their `levels` among it.
+    """
     readers: dict[str, Dataset] = {}
     for table in config.datasets:
         dataset_type: Any = None
@@ -144,10 +154,17 @@ def readers_of(config: Config, shape: tuple[int, ...]) -> dict[str, Dataset]:
         except Exception as error:  # a plugin raises what it likes where its files are gone
             reason = str(error) if isinstance(error, TzkError) else f"{type(error).__name__}: {error}"
             unread = getattr(dataset_type, "unread", None)
-            levels = table.arguments.get("levels", 256)
-            gone: Any = unread(shape, **table.arguments) if unread else Unread(table.name, shape, reason, levels=levels)
-            readers[table.name] = gone
+            gone: Any = _gone(table, shape, reason, observations=observations)
+            readers[table.name] = unread(shape, **table.arguments) if unread else gone
     return readers
+
+
+def _gone(
+    table: DatasetTable, shape: tuple[int, ...], reason: str, *, observations: Mapping[str, Any] | None
+) -> Unread:
+    if observations is None:
+        return Guessed(table.name, shape, reason, levels=table.arguments.get("levels", 256))
+    return Unread(table.name, shape, reason, levels=observations["levels"])
 
 
 def _batches_of(array: ObservationFile) -> Iterator[Read]:

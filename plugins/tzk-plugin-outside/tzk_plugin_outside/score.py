@@ -130,7 +130,7 @@ def _scored(
     model = tzk_core.load(folder.path).to(device)
     for knowledge_type in model.opaque.values():
         output.warning(f"not scored: {knowledge_type.reason}")
-    source = source_of(path, readers_of(config, model.shape), like)
+    source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
     samples = importance_samples or config.evaluation.importance_samples
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
