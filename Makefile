@@ -1,5 +1,6 @@
-# `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them. Each makes the
-# virtual environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
+# `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them, `make docs` builds
+# the documentation as a site in site/. Each makes the virtual environment that it needs; the stamp files in it say what is
+# installed, so that a second call starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugi
   ./plugins/tzk-plugin-report
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tzk run examples/quickstart.toml
@@ -26,8 +27,11 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build *.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf $(VENV) site build *.egg-info plugins/*/build plugins/*/*.egg-info
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
@@ -39,6 +43,11 @@ $(VENV)/python.stamp:
 $(VENV)/demo.stamp: $(VENV)/python.stamp $(SOURCES)
 	rm -rf build plugins/*/build
 	$(BIN)/python -m pip install $(PACKAGES)
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/python.stamp $(SOURCES)
+	rm -rf build plugins/*/build
+	$(BIN)/python -m pip install '.[docs]' ./plugins/*/
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/python.stamp $(SOURCES)

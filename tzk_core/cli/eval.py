@@ -14,7 +14,13 @@ from tzk_core.strict_json import json_text
 
 @click.command(name="eval")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="On which samples of the run's data.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many samples of each data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print what results.json would hold.")
 def command(*, run: Path, split: str, limit: int | None, as_json: bool) -> None:

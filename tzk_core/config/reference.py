@@ -44,6 +44,22 @@ def references(table: str) -> list[Reference]:
     return tables
 
 
+def every_table() -> list[Reference]:
+    """The keys at the head of a file, then all of its tables, those within others behind them."""
+    schema = json_schema(Config)
+    plain = {name: key for name, key in schema["properties"].items() if (name,) not in MODELS}
+    keys = tuple(_keys(plain, schema.get("required", ())))
+    found = [Reference("The head of the file", "keys above the first table.", keys, open=False)]
+    for table in TABLES:
+        found += references(table)
+        for path in MODELS:
+            if len(path) == 2 and path[0] == table:
+                name = ".".join(path)
+                definition = schema["$defs"][MODELS[path].__name__]
+                found.append(_reference(f"[[{name}]]" if path in ARRAYS else f"[{name}]", definition))
+    return found
+
+
 def _reference(heading: str, schema: Mapping[str, Any]) -> Reference:
     summary = " ".join(schema["description"].split()).partition(": ")[2]
     required = schema.get("required", ())

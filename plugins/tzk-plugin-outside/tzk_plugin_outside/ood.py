@@ -26,7 +26,13 @@ FORMAT = 1
 @click.command(name="ood")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("outside", metavar="OUTSIDE.toml", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="test",
+    show_default=True,
+    help="On which samples of either's data.",
+)
 @click.option("--limit", type=click.IntRange(min=2), help="Only so many samples of each data set.")
 @click.option("--knowledge", multiple=True, metavar="NAME", help="Of these knowledge types only; by default of all.")
 @click.option(
