@@ -64,7 +64,7 @@ CASES = {
     "cuda": (throw(torch.OutOfMemoryError("CUDA out of memory. Tried")), 2, "not enough memory"),
     "deep": (lambda: raising_depth(0), 2, "nested too deep"),
     "text": (lambda: b"\xff".decode(), 2, "a text is not utf-8"),
-    "nul": (lambda: Path("a\0b").open(), 2, "has a NUL character in it"),
+    "nul": (lambda: Path("a\0b").read_text(), 2, "has a NUL character in it"),
     "shapes": (lambda: torch.ones(2, 3) @ torch.ones(2, 3), 2, "layers and data do not fit each other: mat1"),
     "domain": (throw(InputOutsideDomain()), 2, "outside the domain of a layer"),
     "inverse": (throw(InverseNotAvailable()), 2, "has no inverse"),

@@ -100,7 +100,7 @@ def test_a_config_keeps_the_arguments_of_parts_apart_from_its_own_keys(tmp_path:
     model = build_model(config, RunData(config))
     assert model.flow.transform.got == (5, 6, 7.5, "mine")
     assert model.find("moons").got == (8, "inner", "other", 0.5)
-    assert (config.flow.recipe, config.flow.base) == ("extra/awkward", "gaussian")
+    assert (config.flow.recipe, config.flow.base.type) == ("extra/awkward", "tzk/gaussian")
     assert checked(config.to_toml()) == config
     save_checkpoint(model, tmp_path / "checkpoint")
     again = load_checkpoint(tmp_path / "checkpoint")

@@ -40,7 +40,7 @@ class FlowTable(PartTable):
         default=None, description="The layers in their order, in the place of a recipe."
     )
     base: Choice = Field(
-        default=PartChoice(type="gaussian"),
+        default=PartChoice(type="tzk/gaussian"),
         description='The density of the latent: "gaussian", "logistic", or what a plugin offers; a name, or { type = '
         "NAME, ... } with arguments.",
     )

@@ -58,4 +58,6 @@ def start_model(model: TzK, data: RunData) -> None:
 def _build_flow(config: Config, shape: tuple[int, ...]) -> SharedFlow:
     flow = config.flow
     layers = [{"type": layer.type, "arguments": layer.arguments} for layer in flow.layers] if flow.layers else None
-    return build_flow(shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=flow.arguments)
+    return build_flow(
+        shape, flow.recipe, layers, base=flow.base.to_table(), seed=config.seed, arguments=flow.arguments
+    )

@@ -12,7 +12,10 @@ from tzk_core.settings.table import PartTable
 
 
 class PartChoice(PartTable):
-    """A registered part and its arguments, where one key of a table names it."""
+    """A registered part and its arguments, where one key of a table names it.
+
+    Defaults have whole names, "tzk/adam", as a config that was written has: a run is resumed with either.
+    """
 
     type: str = Field(min_length=1, description="The registered part; all further keys are its arguments.")
 

@@ -37,7 +37,7 @@ class StepsTable(Table):
     )
     warmup: CountOrNone = Field(default=0, description="Over so many steps the learning rate rises to its full value.")
     schedule: Choice = Field(
-        default=PartChoice(type="cosine"),
+        default=PartChoice(type="tzk/cosine"),
         description='How the learning rate goes over the steps: "cosine" falls to zero, "constant" does not fall, or '
         "what a plugin offers; a name, or { type = NAME, ... } with arguments.",
     )
@@ -61,7 +61,7 @@ class WholeTable(StepsTable):
     """What `fit` and the [training] of a config hold."""
 
     optimizer: Choice = Field(
-        default=PartChoice(type="adam"),
+        default=PartChoice(type="tzk/adam"),
         description='What moves the parameters: "adam", or what a plugin offers; a name, or { type = NAME, ... } with '
         "arguments.",
     )

@@ -39,11 +39,11 @@ importance_samples = 3
 [[evaluation.metrics]]
 type = "outside"
 dataset = "glyph-letters"
-arguments = { train = 10, validation = 10, test = 30 }
+dataset_arguments = { train = 10, validation = 10, test = 30 }
 [[evaluation.metrics]]
 type = "outside/outside"
 dataset = "glyph-letters"
-arguments = { size = 20 }
+dataset_arguments = { size = 20 }
 """
 OUTSIDE = """
 [[datasets]]
@@ -88,4 +88,6 @@ def test_it_says_what_the_command_says(tmp_path: Path) -> None:
     (note,) = (note for note in results["notes"] if "metric" in note)
     assert "outside/outside" in note and "tzk-plugin-outside" in note
     table = (tmp_path / "run" / "results.md").read_text()
-    assert "## outside (dataset = glyph-letters" in table and "area, probability ↑" in table and note[:30] in table
+    assert (
+        "## outside/outside (dataset = glyph-letters" in table and "area, probability ↑" in table and note[:30] in table
+    )

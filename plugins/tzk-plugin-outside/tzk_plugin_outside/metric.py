@@ -23,7 +23,7 @@ class Outside:
 
     Args:
         dataset: the registered name of the other data set, of the same shape and grey levels.
-        arguments: of that data set.
+        dataset_arguments: of that data set.
         limit: at most so many of its samples, chosen by seed.
     """
 
@@ -34,8 +34,10 @@ class Outside:
         Column("outside", "samples"),
     )
 
-    def __init__(self, dataset: str, arguments: Mapping[str, Any] | None = None, limit: int | None = None) -> None:
-        self.dataset, self.arguments, self.limit = dataset, dict(arguments or {}), limit
+    def __init__(
+        self, dataset: str, dataset_arguments: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> None:
+        self.dataset, self.arguments, self.limit = dataset, dict(dataset_arguments or {}), limit
 
     def rows(self, evaluated: Evaluated) -> list[dict[str, float | str | None]]:
         """One row a statistic; the area is the probability that it is larger inside than outside.

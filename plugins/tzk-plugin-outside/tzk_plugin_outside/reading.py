@@ -154,9 +154,10 @@ def readers_of(
         except Exception as error:  # a plugin raises what it likes where its files are gone
             reason = str(error) if isinstance(error, TzkError) else f"{type(error).__name__}: {error}"
             unread = getattr(dataset_type, "unread", None)
-            readers[table.name] = (
+            gone: Any = (
                 unread(shape, **table.arguments) if unread else _gone(table, shape, reason, observations=observations)
             )
+            readers[table.name] = gone
     return readers
 
 
