@@ -320,7 +320,7 @@ def test_a_faulty_table_does_not_make_others_look_unknown():
     [
         ("training.steps=7", "training", "steps", 7),
         ("training.learning_rate = 1e-4", "training", "learning_rate", 1e-4),
-        ("training.schedule=constant", "training", "schedule", PartChoice(type="constant")),
+        ("training.schedule=constant", "training", "schedule", PartChoice(type="tzk/constant")),
         ("objective.fill_in='literal'", "objective", "fill_in", "literal"),
     ],
 )
