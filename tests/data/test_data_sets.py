@@ -97,6 +97,23 @@ def test_splits_of_every_data_set_are_disjoint(dataset: Callable[..., Dataset]) 
     assert len(seen) == len(set(seen))
 
 
+# --- sizes
+
+
+@pytest.mark.parametrize("dataset", [GlyphDigits, GlyphLetters, GlyphSigns, TwoMoons, Rings])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("count", [-1, 10**7 + 1, 10**30])
+def test_a_drawn_split_has_a_bound_before_anything_is_drawn(dataset: type, split: str, count: int) -> None:
+    with pytest.raises(TzkError, match=f"{split} = {count}, expected a number of samples, 0 to 10,000,000"):
+        dataset(**{split: count})
+
+
+@pytest.mark.parametrize("size", [7, 8193, 10**30])
+def test_a_drawn_image_has_a_bound(size: int) -> None:
+    with pytest.raises(TzkError, match=f"size = {size}, expected 8 pixels, for glyphs to be legible, to 8192"):
+        GlyphDigits(size=size)
+
+
 # --- glyphs
 
 

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 
 from tzk_core.data.protocol import Samples, check_split
+from tzk_core.data.splits import check_drawn
 from tzk_core.data.strokes import FACTORS, Factors, Points, arc, render
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import numpy_stream
+
+LARGEST = 8192
+"""The largest side of an image in pixels."""
 
 DIGITS: dict[str, Sequence[Points]] = {
     "0": [arc((0, 0), (0.6, 0.95), (90, 450), pieces=14)],
@@ -76,12 +80,10 @@ class Glyphs:
     def __init__(
         self, size: int = 16, *, train: int = 4000, validation: int = 500, test: int = 1000, seed: int = 0
     ) -> None:
-        if size < 8:
-            raise TzkError(f"{self.name}: size = {size}, expected at least 8 pixels, for glyphs to be legible")
+        if not 8 <= size <= LARGEST:
+            raise TzkError(f"{self.name}: size = {size}, expected 8 pixels, for glyphs to be legible, to {LARGEST}")
         self.counts = {"train": train, "validation": validation, "test": test}
-        for split, count in self.counts.items():
-            if count < 0:
-                raise TzkError(f"{self.name}: {split} = {count}, expected a number of samples, at least 0")
+        check_drawn(self.counts, self.name)
         self.size, self.seed = size, seed
         self.shape: tuple[int, ...] = (1, size, size)
         self.original_dims: int | None = size * size

@@ -10,6 +10,20 @@ from tzk_core.data.protocol import SPLITS
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import numpy_stream
 
+MOST_DRAWN = 10**7
+"""The largest split of a data set that is drawn; one is held in memory whole."""
+
+
+def check_drawn(counts: Mapping[str, int], name: str) -> None:
+    """Check the numbers of samples that a data set draws, by split.
+
+    Raises:
+        TzkError: for a negative number, or one above `MOST_DRAWN`.
+    """
+    for split, count in counts.items():
+        if not 0 <= count <= MOST_DRAWN:
+            raise TzkError(f"{name}: {split} = {count}, expected a number of samples, 0 to {MOST_DRAWN:,}")
+
 
 def cut(count: int, taken: int, seed: int, *names: str, split: str = "validation") -> tuple[np.ndarray, np.ndarray]:
     """Cut `taken` of `count` samples at random.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tzk_core.data.protocol import Samples, check_split
+from tzk_core.data.splits import check_drawn
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import numpy_stream
 
@@ -36,9 +37,7 @@ class Toy:
             raise TzkError(f"{self.name}: noise = {noise}, expected a standard deviation, at least 0")
         self.noise, self.seed = noise, seed
         self.counts = {"train": train, "validation": validation, "test": test}
-        for split, count in self.counts.items():
-            if count < 0:
-                raise TzkError(f"{self.name}: {split} = {count}, expected a number of samples, at least 0")
+        check_drawn(self.counts, self.name)
 
     def points(self, curve: str, share: np.ndarray) -> np.ndarray:
         """Points of a curve, (n, 2), at shares of its length, (n,)."""

@@ -39,11 +39,11 @@ importance_samples = 3
 [[evaluation.metrics]]
 type = "outside"
 dataset = "glyph-letters"
-options = { train = 10, validation = 10, test = 30 }
+dataset_arguments = { train = 10, validation = 10, test = 30 }
 [[evaluation.metrics]]
 type = "outside/outside"
 dataset = "glyph-letters"
-options = { size = 20 }
+dataset_arguments = { size = 20 }
 """
 OUTSIDE = """
 [[datasets]]

@@ -23,7 +23,7 @@ class Outside:
 
     Args:
         dataset: the registered name of the other data set, of the same shape and grey levels.
-        options: the arguments of that data set.
+        dataset_arguments: of that data set.
         limit: at most so many of its samples, chosen by seed.
     """
 
@@ -34,8 +34,10 @@ class Outside:
         Column("outside", "samples"),
     )
 
-    def __init__(self, dataset: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> None:
-        self.dataset, self.options, self.limit = dataset, dict(options or {}), limit
+    def __init__(
+        self, dataset: str, dataset_arguments: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> None:
+        self.dataset, self.arguments, self.limit = dataset, dict(dataset_arguments or {}), limit
 
     def rows(self, evaluated: Evaluated) -> list[dict[str, float | str | None]]:
         """One row a statistic; the area is the probability that it is larger inside than outside.
@@ -44,7 +46,7 @@ class Outside:
             TzkError: for a data set of another shape or number of grey levels.
         """
         held_out, model = evaluated.held_out, evaluated.model
-        other = registry().find(Dataset, self.dataset).load()(**self.options)
+        other = registry().find(Dataset, self.dataset).load()(**self.arguments)
         if (tuple(other.shape), other.levels) != (model.shape, held_out.levels):
             raise TzkError(
                 f"data set {self.dataset!r} is of shape {tuple(other.shape)} with {other.levels} grey levels; the "
