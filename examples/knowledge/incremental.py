@@ -30,6 +30,7 @@ from tzk_plugin_features.knowledge import FeatureKnowledge
 from tzk_plugin_omniglot.omniglot import Omniglot
 
 import tzk_core
+from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
 from tzk_core.data.mnist import Mnist
 from tzk_core.errors import TzkError
@@ -181,6 +182,7 @@ def trained_on(run: Path, seed: int) -> Tensor:
 
 
 def of_flow(run: Path, classes: list[Tensor], test: list[Tensor], *, dreams: bool, seed: int) -> dict[str, Any]:
+    """Figures of one frozen flow, the folder `run`, to which the classes are added."""
     model = tzk_core.load(run)
     started = time.process_time()
     if dreams:
@@ -286,6 +288,8 @@ def main() -> None:
 
     torch.set_flush_denormal(True)
     started = time.process_time()
+    for run in options.runs:
+        tzk_core.load(run)  # what is not there is said before anything is computed
     classes, test = digits("train", options.most), digits(options.split, None)
     rows: dict[str, dict[str, Any]] = {}
     for run in options.runs:
@@ -327,4 +331,5 @@ def _words(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with edge.script():
+        main()

@@ -102,8 +102,4 @@ def test_a_class_by_itself_keeps_its_column(script: ModuleType, classes: list[Te
 
 
 def test_it_shows_its_usage() -> None:
-    sys.path.insert(0, str(FOLDER))
-    try:
-        assert "--dreams" in printed_by(FOLDER / "incremental.py", "--help")
-    finally:
-        sys.path.remove(str(FOLDER))
+    assert "--dreams" in printed_by(FOLDER / "incremental.py", "--help")

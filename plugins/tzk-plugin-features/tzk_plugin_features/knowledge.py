@@ -40,7 +40,7 @@ class FeatureKnowledge(Knowledge):
     """
 
     latent: Tilted
-    characteristics_prior: Categorical  # type: ignore[assignment]
+    characteristics_prior: Categorical
 
     def __init__(
         self,
