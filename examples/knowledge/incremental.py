@@ -56,7 +56,7 @@ class Knowing(ByClass):
     def __init__(self, model: tzk_core.TzK, reference: Tensor, seed: int, **arguments: Any) -> None:
         super().__init__()
         self.model, self.calibration, self.seed, self.arguments = model, reference[:CALIBRATION], seed, arguments
-        self.features = self._build("reference").latent.patches
+        self.features = self._build("reference").latent.seen
         self.features.fit(reference, stream(seed, "features", "reference"))
         self.names: list[str] = []
         self.probes = dequantise((255 * reference[:PROBES]).round().to(torch.uint8), stream(seed, "probes"), LEVELS)
@@ -116,7 +116,7 @@ class Knowing(ByClass):
     def bytes(self) -> int:
         """Bytes of the last class without the features, which all share."""
         state = self.find(self.names[-1]).state_dict()
-        return sum(value.nbytes for key, value in state.items() if not key.startswith("latent.patches."))
+        return sum(value.nbytes for key, value in state.items() if not key.startswith("latent.seen."))
 
     def find(self, name: str) -> FeatureKnowledge:
         knowledge = self.model.find(name)

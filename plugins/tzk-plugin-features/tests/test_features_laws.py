@@ -7,9 +7,9 @@ from itertools import permutations
 import pytest
 import torch
 from torch import Tensor
+from tzk_plugin_features.features import PatchFeatures
 from tzk_plugin_features.knowledge import FeatureKnowledge
 from tzk_plugin_features.mixture import Components
-from tzk_plugin_features.patches import PatchFeatures
 
 import tzk_core
 from tzk_core.errors import TzkError
@@ -154,7 +154,7 @@ def test_types_added_one_after_the_other_see_the_same() -> None:
         T = torch.cat([images(40, kind=kind), images(40, kind=2)])
         new = FeatureKnowledge(SHAPE, **SIZES)
         tzk_core.add(model, {f"k{kind}": new}, T, {f"k{kind}": (torch.arange(80) < 40).float()}, steps=1, batch_size=16)
-    first, second = (model.find(f"k{kind}").latent.patches.state_dict() for kind in range(2))
+    first, second = (model.find(f"k{kind}").latent.seen.state_dict() for kind in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -190,3 +190,15 @@ def test_flat_references_are_an_error() -> None:
     features = PatchFeatures(SHAPE, filters=6, patch=5, channels=3, grid=2)
     with pytest.raises(TzkError, match="contrast"):
         features.fit(torch.zeros(4, *SHAPE), torch.Generator())
+
+
+def test_of_a_vector_the_features_are_its_whitened_entries() -> None:
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor([1, 2, 3])
+    knowledge = FeatureKnowledge((3,), components=1).double()
+    knowledge.latent.seen.fit(x, torch.Generator())
+    y = knowledge.latent.see(x)
+    values = (x - x.mean(0)).T.cov()
+    expected = torch.linalg.inv(values + 0.01 * values.diagonal().mean() * torch.eye(3))  # with the ridge
+    centred = x - x.mean(0)
+    torch.testing.assert_close(y.square().sum(1), ((centred @ expected) * centred).sum(1), rtol=1e-6, atol=1e-6)
+    check_knowledge(knowledge, x[:4])

@@ -11,8 +11,8 @@ from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import Knowledge, Presence
 from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound
+from tzk_plugin_features.features import Features, PatchFeatures
 from tzk_plugin_features.mixture import Categorical, quantile, select
-from tzk_plugin_features.patches import PatchFeatures
 from tzk_plugin_features.tilted import Tilted
 
 DREAMS = 4096
@@ -33,7 +33,8 @@ class FeatureKnowledge(Knowledge):
     Gaussians of the log ratio, of the class and of the reference; its slope and offset are all that training changes.
 
     Args:
-        filters, patch, channels, grid: of the features, see `PatchFeatures`.
+        filters, patch, channels, grid: of the features of images, see `PatchFeatures`; other observations are their own
+            features.
         components: of a class; fewer where it has fewer than 20 samples for each.
         shrinkage, trust: of their covariances, see `Components.fit`.
         candidates: samples of p(z) of which one sample is chosen.
@@ -64,7 +65,9 @@ class FeatureKnowledge(Knowledge):
         if not 0 <= shrinkage <= 1 or trust <= 0:
             raise TzkError(f"features expects shrinkage in [0, 1] and trust above 0; got {shrinkage} and {trust}")
         shape = tuple(latent_shape)
-        seen = PatchFeatures(shape, filters=filters, patch=patch, channels=channels, grid=grid)
+        seen = Features(shape)
+        if len(shape) == 3:
+            seen = PatchFeatures(shape, filters=filters, patch=patch, channels=channels, grid=grid)
         super().__init__(
             shape, Tilted(shape, seen, components, candidates=candidates), 1, hidden=1, layers=1, features=seen.dims
         )
@@ -78,7 +81,7 @@ class FeatureKnowledge(Knowledge):
         self.latent.attach(transform, base)
 
     def initialise(self, generator: torch.Generator) -> None:
-        self.latent.patches.initialise(generator)
+        self.latent.seen.initialise(generator)
 
     @torch.no_grad()
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
@@ -87,7 +90,7 @@ class FeatureKnowledge(Knowledge):
         So types that are added one after the other have the same features.
         """
         dreams = self.dream()
-        self.latent.patches.fit(dreams, stream(0, "features", "reference"))
+        self.latent.seen.fit(dreams, stream(0, "features", "reference"))
         self.condition(torch.cat([self.latent.observe(part) for part in z.split(512)]), dreams)
 
     @torch.no_grad()
@@ -97,13 +100,13 @@ class FeatureKnowledge(Knowledge):
         dreams = [self.latent.observe(self.latent.base.from_noise(part)) for part in noise.split(512)]
         return torch.cat(dreams)
 
-    def share(self, features: PatchFeatures) -> None:
+    def share(self, features: Features) -> None:
         """Take over fitted features, which many types can share.
 
         Raises:
             TzkError: if they have other sizes.
         """
-        own = self.latent.patches
+        own = self.latent.seen
         if {key: value.shape for key, value in own.state_dict().items()} != {
             key: value.shape for key, value in features.state_dict().items()
         }:
@@ -126,7 +129,7 @@ class FeatureKnowledge(Knowledge):
                 "features: a class is fitted to at least one of its images and one of the reference; "
                 f"got {len(images)} and {len(reference)}"
             )
-        seen = self.latent.patches
+        seen = self.latent.seen
         y, other = (torch.cat([seen(part) for part in each.split(512)]) for each in (images, reference))
         weights = self.latent.components.fit(
             y, shrinkage=self.shrinkage, trust=self.trust, generator=stream(0, "features", "components")

@@ -9,8 +9,8 @@ from torch import Tensor
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.distributions.conditional import required
 from tzk_core.distributions.standard import StandardGaussian
+from tzk_plugin_features.features import Features
 from tzk_plugin_features.mixture import Components, quantile, select
-from tzk_plugin_features.patches import PatchFeatures
 
 
 class Tilted(Reparametrised):
@@ -25,9 +25,9 @@ class Tilted(Reparametrised):
     knowledge cannot lead a composition, which moves in noise.
     """
 
-    def __init__(self, shape: tuple[int, ...], features: PatchFeatures, components: int, *, candidates: int) -> None:
+    def __init__(self, shape: tuple[int, ...], features: Features, components: int, *, candidates: int) -> None:
         super().__init__(shape)
-        self.patches = features
+        self.seen = features
         self.components = Components(components, features.dims)
         self.candidates = candidates
         self._flow: tuple[Transform | None, Reparametrised] = (None, StandardGaussian(shape))
@@ -51,7 +51,7 @@ class Tilted(Reparametrised):
 
     def see(self, z: Tensor) -> Tensor:
         """y, (batch, dims)."""
-        return self.patches(self.observe(z))
+        return self.seen(self.observe(z))
 
     def log_ratios(self, z: Tensor) -> Tensor:
         """log p(z given C) - log p(z) of all components, (batch, components), in nats."""

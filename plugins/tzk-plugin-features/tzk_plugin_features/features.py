@@ -1,6 +1,8 @@
-"""Features of an image: how much of it looks like patches of a dictionary, and where."""
+"""Features of observations, whitened; of an image, how much of it looks like patches of a dictionary, and where."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +24,59 @@ PATCHES, ROUNDS = 40_000, 8
 """Of the dictionary: at most so many patches, and rounds of k-means."""
 
 
-class PatchFeatures(nn.Module):
+class Features(nn.Module):
     """y(T), whitened: under the reference it was fitted on it has mean 0 and, nearly, covariance I.
 
+    Here y are the entries of T, of any shape. It is fitted without labels, in closed form, and then is fixed. Buffers
+    only, so that it is no part of what is trained.
+    """
+
+    centre: Tensor
+    whitening: Tensor
+
+    def __init__(self, shape: tuple[int, ...], dims: int | None = None) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.dims = math.prod(shape) if dims is None else dims
+        self.register_buffer("centre", torch.zeros(self.dims))
+        self.register_buffer("whitening", torch.eye(self.dims))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Sample what is random before anything was fitted; here nothing."""
+
+    @torch.no_grad()
+    def fit(self, reference: Tensor, generator: torch.Generator) -> None:
+        """Fit to reference observations, (n, *shape); images are in [0, 1].
+
+        Raises:
+            TzkError: for fewer than two.
+        """
+        if len(reference) < 2:
+            raise TzkError(f"features are fitted to at least two reference observations; got {len(reference)}")
+        self.fit_map(reference, generator)
+        y = torch.cat([self.map(part) for part in reference.split(500)])
+        self.centre.copy_(y.mean(0))
+        values, axes = torch.linalg.eigh((y - self.centre).T.double().cov())
+        values = values.clamp_min(0)
+        self.whitening.copy_((axes / (values + RIDGE * values.mean()).sqrt()).T)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """y, (batch, dims), of observations, (batch, *shape)."""
+        return (self.map(observations) - self.centre) @ self.whitening.T
+
+    def fit_map(self, reference: Tensor, generator: torch.Generator) -> None:
+        """Fit what comes before the whitening; here nothing."""
+
+    def map(self, observations: Tensor) -> Tensor:
+        """What is whitened, (batch, dims)."""
+        return observations.flatten(1)
+
+
+class PatchFeatures(Features):
+    """Features of images: responses to a dictionary of patches.
+
     One convolution with a dictionary of patches, in cosines (Coates, Lee and Ng 2011), a threshold, the mean over the
-    cells of a grid, a square root, the leading directions of the channels, and a whitening. All of it is fitted to the
-    reference without labels, in closed form or by k-means, and then is fixed. Buffers only, so that it is no part of
-    what is trained.
+    cells of a grid, a square root, and the leading directions of the channels. The dictionary is that of k-means.
 
     shape: of an image, (channels, height, width).
     filters: in the dictionary. patch: their side. channels: left of the filters. grid: cells along a side.
@@ -37,11 +85,9 @@ class PatchFeatures(nn.Module):
     filters: Tensor
     mean: Tensor
     directions: Tensor
-    centre: Tensor
-    whitening: Tensor
 
     def __init__(self, shape: tuple[int, ...], *, filters: int, patch: int, channels: int, grid: int) -> None:
-        super().__init__()
+        super().__init__(shape, channels * grid * grid)
         if len(shape) != 3 or min(shape[1:]) < patch + STRIDE * (grid - 1):
             raise TzkError(
                 f"features expects images of (channels, height, width), of at least {patch + STRIDE * (grid - 1)} "
@@ -49,43 +95,25 @@ class PatchFeatures(nn.Module):
             )
         if not 1 <= channels <= filters:
             raise TzkError(f"features expects channels of 1 to filters = {filters}; got {channels}")
-        self.shape, self.patch, self.grid = tuple(shape), patch, grid
-        self.dims = channels * grid * grid
+        self.patch, self.grid = patch, grid
         self.register_buffer("filters", torch.zeros(filters, shape[0], patch, patch))
         self.register_buffer("mean", torch.zeros(filters))
         self.register_buffer("directions", torch.eye(filters, channels))
-        self.register_buffer("centre", torch.zeros(self.dims))
-        self.register_buffer("whitening", torch.eye(self.dims))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Sample a random dictionary, which sees something before anything was fitted."""
         self.filters.copy_(_unit(torch.randn(self.filters.shape, generator=generator)))
 
-    @torch.no_grad()
-    def fit(self, images: Tensor, generator: torch.Generator) -> None:
-        """Fit dictionary, directions and whitening to reference images, (n, *shape), in [0, 1].
-
-        Raises:
-            TzkError: for fewer than two images.
-        """
-        if len(images) < 2:
-            raise TzkError(f"features are fitted to at least two reference images; got {len(images)}")
-        self.filters.copy_(self._dictionary(images, generator))
-        responses = torch.cat([self.responses(part) for part in images.split(500)])
-        channels = responses.transpose(1, 2).flatten(0, 1)
+    def fit_map(self, reference: Tensor, generator: torch.Generator) -> None:
+        self.filters.copy_(self._dictionary(reference, generator))
+        channels = torch.cat([self.responses(part) for part in reference.split(500)]).transpose(1, 2).flatten(0, 1)
         self.mean.copy_(channels.mean(0))
         axes = torch.linalg.eigh((channels - self.mean).T.double().cov()).eigenvectors.flip(1)
         self.directions.copy_(axes[:, : self.directions.shape[1]])
-        reduced = self._reduced(responses)
-        self.centre.copy_(reduced.mean(0))
-        values, axes = torch.linalg.eigh((reduced - self.centre).T.double().cov())
-        values = values.clamp_min(0)
-        self.whitening.copy_((axes / (values + RIDGE * values.mean()).sqrt()).T)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """y, (batch, dims), of images, (batch, *shape)."""
-        return (self._reduced(self.responses(images)) - self.centre) @ self.whitening.T
+    def map(self, observations: Tensor) -> Tensor:
+        return ((self.responses(observations).transpose(1, 2) - self.mean) @ self.directions).flatten(1)
 
     def responses(self, images: Tensor) -> Tensor:
         """How much every cell of the grid looks like every filter, (batch, filters, grid²), in [0, 1]."""
@@ -97,9 +125,6 @@ class PatchFeatures(nn.Module):
         cosine = functional.conv2d(images, self.filters, stride=STRIDE) / (norm + CONTRAST)
         cells = functional.adaptive_avg_pool2d((cosine - LEAST_RESPONSE).clamp_min(0), self.grid)
         return (cells.flatten(2) + 1e-12).sqrt()
-
-    def _reduced(self, responses: Tensor) -> Tensor:
-        return ((responses.transpose(1, 2) - self.mean) @ self.directions).flatten(1)
 
     def _dictionary(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Spherical k-means of patches with some contrast, (filters, channels, patch, patch)."""
