@@ -294,3 +294,8 @@ def test_the_real_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert round(values.mean().item(), 1) == mean and round(values.std().item(), 1) == deviation
         assert not values.isnan().any()
     assert ((test.T > 0).float().mean((0, 1))[:2] == 0).all() and test.T.max() == 255
+
+
+def test_some_digits_only_are_asked_for_by_number() -> None:
+    with pytest.raises(TzkError, match=r"digits = \[10\], expected some of 0 to 9"):
+        Mnist(digits=[10])

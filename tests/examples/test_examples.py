@@ -141,7 +141,7 @@ SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "def main" in path
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_ends_with_one_sentence(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for plugin in ("omniglot", "few-shot"):
+    for plugin in ("omniglot", "few-shot", "features"):
         module, distribution = f"tzk_plugin_{plugin.replace('-', '_')}", f"tzk-plugin-{plugin}"
         if module in path.read_text(encoding="utf-8") and not installed(distribution):
             pytest.skip(f"{distribution} is not installed")

@@ -13,7 +13,9 @@ from unittest import mock
 def printed_by(script: Path, *words: str) -> str:
     """The output of `python script words`; raises its exceptions, and `SystemExit` if it fails."""
     printed = io.StringIO()
-    with mock.patch.object(sys, "argv", [str(script), *words]), contextlib.redirect_stdout(printed):
+    argv = mock.patch.object(sys, "argv", [str(script), *words])
+    path = mock.patch.object(sys, "path", [str(script.parent), *sys.path])  # as `python script` has it
+    with argv, path, contextlib.redirect_stdout(printed):
         try:
             runpy.run_path(str(script), run_name="__main__")
         except SystemExit as ended:

@@ -49,6 +49,7 @@ class Mnist:
             ones resized (antialiased bilinear; original_dims None).
         validation: the number of the 60,000 that are the validation split, chosen by `seed`. Published figures differ
             here: 50,000 + 10,000 is as common as training on all 60,000. The test split is the same.
+        digits: those that every split has; None for all ten.
     """
 
     name = "mnist"
@@ -61,9 +62,13 @@ class Mnist:
         *,
         validation: int = 5000,
         seed: int = 0,
+        digits: list[int] | None = None,
     ) -> None:
         if size < 1:
             raise TzkError(f"mnist: size = {size}, expected the side of the images in pixels, at least 1")
+        if digits is not None and (not digits or not set(digits) <= set(range(10))):
+            raise TzkError(f"mnist: digits = {digits}, expected some of 0 to 9, or leave it out for all")
+        self.digits = digits
         self.root, self.size, self.validation, self.seed = root, size, validation, seed
         self.shape: tuple[int, ...] = (1, size, size)
         self.original_dims: int | None = SIDE * SIDE if size >= SIDE else None
@@ -81,6 +86,9 @@ class Mnist:
             train, validation = cut(len(images), self.validation, self.seed, self.name)
             chosen = train if split == "train" else validation
             images, labels = images[torch.as_tensor(chosen)], labels[chosen]
+        if self.digits is not None:
+            wanted = np.isin(labels, self.digits)
+            images, labels = images[torch.from_numpy(wanted)], labels[wanted]
         ink = images[:, 0].numpy()
         characteristics = {"slant": slant(ink), "thickness": thickness(ink)}
         return Samples(

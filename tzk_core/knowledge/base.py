@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
+from nflows.transforms.base import Transform
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -163,6 +164,17 @@ class Knowledge(nn.Module):
             encoder.start_linear(
                 leading_directions(features, self.characteristics, dims, generator=generator), ENCODER_DEVIATION
             )
+
+    def attach(self, transform: Transform, base: Reparametrised) -> None:
+        """Take notice of the shared flow of the model that it is added to; by default not at all.
+
+        `TzK.add` calls it. A type that looks at T keeps the flow here, outside of its own parameters and buffers, as
+        it is frozen and belongs to the model. p(T given K)/p(T) stays a function of z, as T is.
+
+        Args:
+            transform: f_T^{-1}, whose inverse takes z to T.
+            base: p(z).
+        """
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
         """Start in closed form when added to a trained model; by default not at all.

@@ -90,6 +90,7 @@ class TzK(nn.Module):
         """
         self.check_addition(name, knowledge)
         without_caches(knowledge)
+        knowledge.attach(self.flow.transform, self.flow.base)
         self.knowledge[name] = knowledge.eval()
 
     def check_addition(self, name: str, knowledge: Knowledge) -> None:
