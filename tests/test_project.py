@@ -31,8 +31,11 @@ def test_the_plugins_are_found() -> None:
 @EVERY
 def test_every_distribution_has_the_version_and_the_licence_of_the_core(folder: Path) -> None:
     own, core = project(folder), project()
-    for key in ("version", "license", "license-files", "authors", "urls", "requires-python", "classifiers"):
+    for key in ("version", "license", "authors", "urls", "requires-python", "classifiers"):
         assert own[key] == core[key], key
+    licence, *others = own["license-files"]
+    assert [licence] == core["license-files"]
+    assert all((folder / other).is_file() for other in others), "of what others wrote, packed with it"
     assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
