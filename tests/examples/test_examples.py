@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -136,7 +137,10 @@ def test_the_toys_run_and_draw_their_picture(tmp_path: Path) -> None:
     assert min(Image.open(picture).size) > 300
 
 
-SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*.py")) if "def main" in path.read_text(encoding="utf-8")]
+SCRIPTS = [
+    path for path in sorted(EXAMPLES.rglob("*.py")) if re.search(r'add_argument\("runs?"', path.read_text("utf-8"))
+]
+"""Those that take a run."""
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -15,6 +15,7 @@ from tzk_core.model.marginal import Marginal, Proposal, marginal
 from tzk_core.observations import partly_missing
 from tzk_core.random_streams import stream
 from tzk_core.recipes.entrance import entrance_of
+from tzk_core.tensors import mapped
 
 if TYPE_CHECKING:
     from tzk_core.model.tzk import TzK
@@ -27,9 +28,12 @@ SAMPLES_OF_C = 16
 
 
 def is_partly_missing(T: Any) -> bool:
-    """Whether T is a tensor, (batch, *shape), with a row of which some but not all values are nan."""
+    """Whether T is a tensor, (batch, *shape), with a row of which some but not all values are nan.
+
+    Within `torch.func.vmap`, where no value can decide anything, it is none.
+    """
     shaped = isinstance(T, Tensor) and T.is_floating_point() and T.dim() > 1
-    return shaped and bool(partly_missing(T).any())
+    return shaped and not mapped() and bool(partly_missing(T).any())
 
 
 def marginal_of(  # noqa: PLR0917  as `TzK.marginal`

@@ -12,7 +12,7 @@ from tzk_core.cli import output
 @click.command(name="export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--knowledge", help="Export its conditional, with C as an input; without it p(T).")
-@click.option("--format", type=click.Choice(["onnx", "pt2"]), default="pt2", show_default=True)
+@click.option("--format", type=click.Choice(["onnx", "pt2"]), default="pt2", show_default=True, help="Of the files.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write to; by default exported/ in RUN.")
 def command(*, run: Path, knowledge: str | None, format: str, out: Path | None) -> None:
     """Write the model of RUN as programs, for any batch size.

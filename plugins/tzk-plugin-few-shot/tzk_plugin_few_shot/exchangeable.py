@@ -17,6 +17,9 @@ from tzk_plugin_few_shot.factor_knowledge import FactorKnowledge
 from tzk_plugin_few_shot.factors import FactorGaussian
 from tzk_plugin_few_shot.predictive import predictive
 
+FEATURES = 64
+"""How many features there are by default; all dimensions of a latent that has fewer."""
+
 LEAST_SHARE = 0.01
 """The least share of a feature's variance that is estimated to be between classes, and within them."""
 
@@ -79,7 +82,7 @@ class ExchangeableKnowledge(FactorKnowledge):
         latent_shape: tuple[int, ...],
         characteristics: int = 2,
         *,
-        features: int = 64,
+        features: int | None = None,
         share: float = 0.8,
         unexplained: float = 0.1,
         hidden: int = 16,
@@ -89,6 +92,7 @@ class ExchangeableKnowledge(FactorKnowledge):
             raise TzkError(
                 f"exchangeable expects share in (0, 1) and unexplained in (0, 1]; got {share} and {unexplained}"
             )
+        features = min(FEATURES, math.prod(latent_shape)) if features is None else features
         latent = LeadingGaussian(latent_shape, features, characteristics)
         super().__init__(latent_shape, latent, characteristics, hidden=hidden, layers=layers, features=features)
         del self.characteristics_encoder  # the exact posterior of the factors is in its place

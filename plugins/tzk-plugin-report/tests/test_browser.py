@@ -95,6 +95,12 @@ def test_the_plane_answers_the_pointer_and_the_arrow_keys(browser: Any, page: st
     assert "encoded to" in browser.find_element("id", "plane-nearest-where").text
 
 
+def click(browser: Any, button: Any) -> None:
+    """Click a button in the middle of the window, where nothing else lies over it."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
+    button.click()
+
+
 def test_tables_sort_by_number_both_ways_and_say_so(browser: Any, page: str) -> None:
     opened(browser, page)
     table = browser.find_element("css selector", "#knowledge table")
@@ -104,7 +110,7 @@ def test_tables_sort_by_number_both_ways_and_say_so(browser: Any, page: str) -> 
     rows = "[...document.querySelector('#knowledge table').tBodies[0].rows]"
     cells = f"return {rows}.map((row) => Number(row.cells[{column}].dataset.value))"
     for order in ("ascending", "descending"):
-        heading.find_element("css selector", "button").click()
+        click(browser, heading.find_element("css selector", "button"))
         values = browser.execute_script(cells)
         assert values == sorted(values, reverse=order == "descending") and len(set(values)) > 1
         assert heading.get_attribute("aria-sort") == order
@@ -114,7 +120,7 @@ def test_curves_zoom(browser: Any, page: str) -> None:
     opened(browser, page)
     lowest = "tzk_charts.get('likelihood').scales.x.min"
     before = wait(browser, lowest)
-    browser.find_element("css selector", "button.late").click()
+    click(browser, browser.find_element("css selector", "button.late"))
     assert wait(browser, lowest) > before
 
 
