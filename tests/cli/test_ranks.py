@@ -195,7 +195,7 @@ def test_torchrun_takes_part_and_starts_again(config: Path, tmp_path: Path) -> N
     command = [sys.executable, *words, "run", str(config), "--out", str(run), "training.steps=20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
-    assert "going on from step 10" in done.stdout and done.stdout.count("results: ") == 1
+    assert "going on from step 10" in done.stdout and done.stdout.count("evaluating on test data") == 1, done.stdout
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished" and [entry["step"] for entry in record["resumes"]] == [10]
     shutil.rmtree(run)

@@ -53,6 +53,7 @@ def test_a_kill_at_the_start_leaves_nothing_or_what_can_be_resumed(
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(config_from(TABLES).to_toml())
     monkeypatch.setattr(run_command, "_train_and_report", lambda *arguments, **options: None)
+    monkeypatch.setattr(run_command, "_say_end", lambda *arguments: None)
     moment, through, left = 0, False, []
     while not through:
         out = f"out-{moment}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -129,6 +130,8 @@ def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
     """The exit status after processes failed, by rank, if that is an interrupt; else raise what the first one said."""
     said = {rank: _said(failure) for rank, failure in failures.items()}
     own = [rank for rank in failures if not said[rank].get("lost")] or list(failures)
+    if any(failures[rank].exitcode in INTERRUPTS for rank in own):  # the launcher then ends the others by SIGTERM
+        own = [rank for rank in own if failures[rank].exitcode != -signal.SIGTERM]
     rank = min(own, key=lambda rank: (failures[rank].exitcode in INTERRUPTS, failures[rank].timestamp))
     exit_status = failures[rank].exitcode
     if exit_status in INTERRUPTS:
