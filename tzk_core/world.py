@@ -18,6 +18,9 @@ Value = TypeVar("Value")
 RANK, SIZE = "RANK", "WORLD_SIZE"
 """Environment variables by which torchrun, and whatever starts processes as it does, numbers them."""
 
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+"""The one by which torchrun says how often it has started the processes again."""
+
 
 class Lost(TzkError):
     """Another process of the training ended, or cannot be reached."""
@@ -101,13 +104,17 @@ def joined() -> Iterator[World]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        dist.init_process_group(backend)
+        store, rank, size = next(rendezvous("env://"))
+        # A launcher may keep its store when it starts processes again: addresses of those that ended are in it.
+        tries = dist.PrefixStore(f"tzk/{os.environ.get(RESTARTS, '0')}", store)
+        dist.init_process_group(backend, store=tries, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         where = ":".join(os.environ.get(key, "?") for key in ("MASTER_ADDR", "MASTER_PORT"))
         raise TzkError(

@@ -176,10 +176,7 @@ def test_any_process_may_be_interrupted_or_killed(config: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_torchrun_takes_part_and_starts_again(config: Path, tmp_path: Path) -> None:
-    """`--max-restarts` goes on by itself: the first try ends without a process, at the third checkpoint.
-
-    Processes that start again may not meet at once (gloo), for which there are further restarts.
-    """
+    """`--max-restarts` goes on by itself: the first try ends without a process, at the third checkpoint."""
     run, once = tmp_path / "run", tmp_path / "once.py"
     once.write_text(
         "import os, sys\n"
@@ -194,7 +191,7 @@ def test_torchrun_takes_part_and_starts_again(config: Path, tmp_path: Path) -> N
         "sys.argv[0] = 'tzk'\n"
         "main()\n"
     )
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=4", str(once)]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(once)]
     command = [sys.executable, *words, "run", str(config), "--out", str(run), "training.steps=20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr

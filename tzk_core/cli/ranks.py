@@ -20,12 +20,11 @@ import click
 
 from tzk_core.cli import edge, interrupts
 from tzk_core.errors import TzkError
-from tzk_core.world import Lost, World, joined, numbered
+from tzk_core.world import RESTARTS, Lost, World, joined, numbered
 
 FOLDER = "TZK_RUN_FOLDER"
 """Environment variable by which `launch` tells the processes that it starts which folder the run has."""
 
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """Seconds that torch's launcher waits for processes that it has interrupted."""
 
