@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tzk_core import Observations, SharedFlow, TzK, TzkError, build_flow, build_knowledge, fit
 from tzk_core.distributions.standard import StandardGaussian
+from tzk_core.errors import Note
 from tzk_core.objective import Wording
 from tzk_core.objective.shard import Shard
 from tzk_core.random_streams import stream
@@ -332,6 +333,9 @@ def test_a_compiled_step_is_of_one_process() -> None:
         Trainer(small(), Batches([[1.0]]), Settings(steps=1, compile=True), levels=None, world=World(0, 2))
 
 
-def test_a_call_is_of_one_process() -> None:
-    with pytest.raises(TzkError, match="fit.* takes no setting 'processes'"):
-        fit(small(()), torch.randn(4, 3), steps=1, processes=2)
+def test_a_call_is_of_one_process_whatever_it_asks_for() -> None:
+    T, one, two = torch.randn(8, 3), small(()), small(())
+    fit(one, T.to(one.like), steps=2, batch_size=4)
+    with pytest.warns(Note, match="processes = 2 is for `tzk run`; fit trains in this one"):
+        fit(two, T.to(two.like), steps=2, batch_size=4, processes=2)
+    assert all(torch.equal(value, two.state_dict()[name]) for name, value in one.state_dict().items())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.data.disguised import warn_of_grey_levels
-from tzk_core.errors import TzkError, nearest
+from tzk_core.errors import Note, TzkError, nearest
 from tzk_core.gathering import gather
 from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.model import SharedFlow, TzK
@@ -34,8 +34,6 @@ from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 
 LEVELS_OF = "T = tzk_core.data.dequantise.dequantise((255 * T).round().to(torch.uint8), torch.Generator())"
-LEFT_OUT = {"processes": "it trains in the process that calls it; `tzk run` starts several"}
-"""Settings of a run that mean nothing in a call, and why."""
 
 
 def fit(
@@ -82,7 +80,10 @@ def fit(
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
-    options = settings_from(settings, "fit(model, T, steps=...)", LEFT_OUT)
+    options = settings_from(settings, "fit(model, T, steps=...)")
+    if options.processes > 1:
+        text = f"processes = {options.processes} is for `tzk run`; fit trains in this one, to the same numbers"
+        warnings.warn(text, Note, stacklevel=2)
     like = next(model.parameters(), None)
     if like is None:
         raise TzkError("this model has no parameters: there is nothing to train")
