@@ -200,10 +200,6 @@ class Watch:
             and (step - self.best.step >= self.patience * self.every)
         )
 
-    def go_back(self, step: int) -> None:
-        """Forgets what was found after `step`, but for the best model: it stays the best that was seen."""
-        self.history = [validated for validated in self.history if validated.step <= step]
-
     def columns(self) -> list[str]:
         """Those of metrics.csv."""
         if not self.on or self.validation is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,11 +103,3 @@ def _pair(values: Tensor) -> tuple[float, float]:
 def rounded(values: Tensor) -> list[list[float]]:
     """Rows of numbers with four significant digits, (n, dims), for the data of a page."""
     return [[float(f"{value:.4g}") for value in row] for row in values.flatten(1).double().tolist()]
-
-
-def dimension_names(shape: Sequence[int]) -> list[str]:
-    """`T1`, `T2`, ... of the dimensions that are shown."""
-    count = 1
-    for size in shape:
-        count *= size
-    return [f"T{i + 1}" for i in range(min(MOST, count))]
