@@ -113,8 +113,8 @@ def joined() -> Iterator[World]:
     try:
         store, rank, size = next(rendezvous("env://"))
         # A launcher may keep its store when it starts processes again: addresses of those that ended are in it.
-        tries = dist.PrefixStore(f"tzk/{os.environ.get(RESTARTS, '0')}", store)
-        dist.init_process_group(backend, store=tries, rank=rank, world_size=size)
+        again = dist.PrefixStore(f"tzk/{os.environ.get(RESTARTS, '0')}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=again, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         where = ":".join(os.environ.get(key, "?") for key in ("MASTER_ADDR", "MASTER_PORT"))
         raise TzkError(
