@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-import torch
 
 import tzk_core
 from tzk_core.config import load_run_config
+from tzk_core.modes import flushing_denormals
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.knowledge_files import list_knowledge
 from tzk_core.storage.manifest import read_manifest
@@ -73,8 +73,8 @@ def test_its_figures_are_reproduced(here: Path) -> None:
     expected = json.loads(file.read_text())
     experiment = Experiment(load_run_config(here / "config.toml"))
     experiment.load(here)
-    torch.set_flush_denormal(True)
-    actual = experiment.evaluate("test", limit)
+    with flushing_denormals():
+        actual = experiment.evaluate("test", limit)
     for row, wanted in zip(actual["rows"], expected["rows"], strict=True):
         assert all(row[key] == wanted[key] for key in ("name", "dataset", "count"))
         for unit in ("bits_per_dim", "bits_per_pixel"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -41,9 +42,10 @@ def check_observer(make: Callable[[], Observer]) -> None:
         run = Path(folder)
         _train(observer, folder=run, first=0)
         _train(make(), folder=run, first=4)
-    observer = make()
-    _call(observer, "on_start", Start(0, 4, None, MappingProxyType({"steps": 4})))
-    _call(observer, "on_failure", RuntimeError("a failure of the check"))
+    with TemporaryDirectory() as folder, chdir(folder):  # without a run folder it may write into the current one
+        observer = make()
+        _call(observer, "on_start", Start(0, 4, None, MappingProxyType({"steps": 4})))
+        _call(observer, "on_failure", RuntimeError("a failure of the check"))
 
 
 def _train(observer: Observer, *, folder: Path, first: int) -> None:
