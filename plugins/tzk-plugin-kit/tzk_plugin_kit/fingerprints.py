@@ -17,7 +17,7 @@ PROGRAM = """
 import json, os, pickle, sys
 with os.fdopen(os.dup(1), "w") as answer:
     os.dup2(2, 1)  # what a data set prints is not the answer
-    from tzk_core.testing.fingerprints import fingerprints
+    from tzk_plugin_kit.fingerprints import fingerprints
     with open(sys.argv[1], "rb") as file:
         sys.path[:] = pickle.load(file)
         made = pickle.load(file)

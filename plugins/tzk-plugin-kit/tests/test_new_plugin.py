@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tzk_plugin_kit.new import kinds, new_plugin
 
 from tzk_core.cli import main
 from tzk_core.errors import TzkError
-from tzk_core.plugins.new import kinds, new_plugin
 from tzk_core.plugins.specs import SPEC_TYPES
 
-ROOT = Path(__file__).parents[2]
+ROOT, KIT = Path(__file__).parents[3], Path(__file__).parents[1]
 
 
 WITHOUT = {"tzk_pictures", "tzk_reports"}
@@ -85,7 +85,7 @@ def test_every_plugin_installs_and_its_tests_pass_untouched(tmp_path: Path) -> N
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     _run([*pip, "--target", str(site), *map(str, folders)], {})
-    path = os.pathsep.join([str(site), str(ROOT)])
+    path = os.pathsep.join([str(site), str(ROOT), str(KIT)])
     tests = [str(folder / "tests") for folder in folders]
     result = _run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], {"PYTHONPATH": path})
     assert "failed" not in result and "passed" in result

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.stacking import MODULES, Stack
+from tzk_core.testing.building import perturbed
 from tzk_core.testing.expectations import expect, expect_equal, returning
-from tzk_core.testing.state import perturbed
-from tzk_core.testing.values import Inputs, distributions
+from tzk_plugin_kit.values import Inputs, distributions
 
 
 def check_stacked(name: str, knowledge: Knowledge, inputs: Inputs, *, by: float, tolerance: float) -> None:

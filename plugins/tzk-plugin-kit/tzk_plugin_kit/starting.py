@@ -11,8 +11,8 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.testing.expectations import expect, expect_equal, returning
-from tzk_core.testing.state import REGISTER, different, random_states
-from tzk_core.testing.values import Inputs, distributions
+from tzk_plugin_kit.state import REGISTER, different, random_states
+from tzk_plugin_kit.values import Inputs, distributions
 
 MANY = 64
 """Latents that knowledge starts from."""

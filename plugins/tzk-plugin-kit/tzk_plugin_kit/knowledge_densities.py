@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
-from tzk_core.testing.draws import DRAWS, expect_same_distribution, expect_sampler
 from tzk_core.testing.expectations import expect, expect_equal, expect_shape, jacobian
-from tzk_core.testing.values import Inputs
+from tzk_plugin_kit.draws import DRAWS, expect_same_distribution, expect_sampler
+from tzk_plugin_kit.values import Inputs
 
 LAWS = {"p(z given C)": "decode", "p(C given z)": "encode", "p(C)": "imagine"}
 """Densities, and the methods that sample from them."""

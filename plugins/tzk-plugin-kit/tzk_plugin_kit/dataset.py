@@ -14,8 +14,8 @@ from torch import Tensor
 from tzk_core.data.protocol import SPLITS, Dataset, Samples
 from tzk_core.errors import TzkError
 from tzk_core.testing.expectations import NotConforming, expect, expect_finite, expect_shape, returning
-from tzk_core.testing.fingerprints import fingerprint, fingerprint_elsewhere
-from tzk_core.testing.state import different, random_states
+from tzk_plugin_kit.fingerprints import fingerprint, fingerprint_elsewhere
+from tzk_plugin_kit.state import different, random_states
 
 PICTURES = ((1, 9, 7), (3, 12, 12))
 """Shapes of pictures, (channels, height, width), that `prepare` gets."""

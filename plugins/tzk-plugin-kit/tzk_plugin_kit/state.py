@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +13,7 @@ from torch import Tensor, nn
 
 from tzk_core.testing.expectations import expect
 
-Module = TypeVar("Module", bound=nn.Module)
-
 REGISTER = "register it as a buffer (`register_buffer`) or a parameter, which are saved, loaded, moved and stacked"
-
-
-def perturbed(module: Module, by: float, seed: int) -> Module:
-    """A copy in float64 whose every parameter has noise of this deviation added."""
-    moved = copy.deepcopy(module).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in moved.parameters():
-            if by and parameter.is_floating_point():
-                parameter.add_(by * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
-    return moved
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 
+from tzk_core.testing.building import perturbed
 from tzk_core.testing.expectations import (
     expect,
     expect_equal,
@@ -21,7 +22,7 @@ from tzk_core.testing.expectations import (
     jacobian,
     returning,
 )
-from tzk_core.testing.state import REGISTER, expect_registered, perturbed, unchanged
+from tzk_plugin_kit.state import REGISTER, expect_registered, unchanged
 
 LARGE = 10.0
 """By what inputs are multiplied to be large, where the domain is not the unit interval."""

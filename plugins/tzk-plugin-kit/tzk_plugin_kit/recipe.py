@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +9,9 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from tzk_core.testing.expectations import expect, returning
-from tzk_core.testing.transform import check_transform
+from tzk_core.testing.building import built
+from tzk_core.testing.expectations import expect
+from tzk_plugin_kit.transform import check_transform
 
 
 def check_recipe(recipe: Callable[..., Any], inputs: Tensor, **options: Any) -> None:
@@ -55,31 +54,3 @@ def check_recipe(recipe: Callable[..., Any], inputs: Tensor, **options: Any) -> 
         return built(name, recipe, shape)
 
     check_transform(first, inputs, **({"again": again} | options))
-
-
-def built(name: str, recipe: Callable[..., Any], shape: tuple[int, ...]) -> Transform:
-    """The transform that a recipe returns, once its type and its dimensions are checked."""
-    with returning(f"recipe {name} of {shape}"):
-        transform = recipe(shape)
-    expect(
-        isinstance(transform, Transform),
-        f"recipe {name}: should return an nflows Transform; got {type(transform).__name__}:"
-        " end it with `return`, such as of tzk_core.transforms.composite.Composite(layers)",
-    )
-    declared = tuple(getattr(transform, "output_shape", None) or shape)
-    expect(
-        math.prod(declared) == math.prod(shape),
-        f"recipe {name}: should keep the {math.prod(shape)} dimensions of {shape}; got {declared}",
-    )
-    return transform
-
-
-def takes_shape(target: Callable[..., Any]) -> bool:
-    """Whether a recipe or a layer can be built from a shape alone."""
-    parameters = list(inspect.signature(target).parameters.values())
-    needed = [parameter.name for parameter in parameters if parameter.default is parameter.empty and _named(parameter)]
-    return needed in (["shape"], ["features"])
-
-
-def _named(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

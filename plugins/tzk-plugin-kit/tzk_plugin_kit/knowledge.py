@@ -11,12 +11,13 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError, nearest
 from tzk_core.knowledge import Knowledge
+from tzk_core.testing.building import perturbed
 from tzk_core.testing.expectations import expect, expect_equal, expect_finite, expect_gradients, expect_shape, returning
-from tzk_core.testing.knowledge_densities import LAWS, check_densities
-from tzk_core.testing.stacked import check_stacked
-from tzk_core.testing.starting import check_loading, check_start
-from tzk_core.testing.state import REGISTER, expect_registered, perturbed, unchanged
-from tzk_core.testing.values import Inputs, Values, distributions
+from tzk_plugin_kit.knowledge_densities import LAWS, check_densities
+from tzk_plugin_kit.stacked import check_stacked
+from tzk_plugin_kit.starting import check_loading, check_start
+from tzk_plugin_kit.state import REGISTER, expect_registered, unchanged
+from tzk_plugin_kit.values import Inputs, Values, distributions
 
 ALONE = "compute each sample by itself, without statistics of the batch or branches on its values"
 
