@@ -28,6 +28,7 @@ OUTSIDE = Home("outside", "tzk-plugin-outside")
 FEW_SHOT = Home("few-shot", "tzk-plugin-few-shot")
 GLOW = Home("glow", "tzk-plugin-glow")
 KIT = Home("kit", "tzk-plugin-kit")
+REPORT = Home("report", "tzk-plugin-report")
 
 PARTS: dict[tuple[str, str], Home] = {
     ("knowledge type", "few-shot"): FEW_SHOT,
@@ -35,6 +36,8 @@ PARTS: dict[tuple[str, str], Home] = {
     ("command", "ood"): OUTSIDE,
     ("command", "new-plugin"): KIT,
     ("optimizer", "muon"): GLOW,
+    ("picture", "density"): REPORT,
+    ("picture", "training-curves"): REPORT,
 }
 """By the kind of part, in words, and its plain name."""
 
@@ -84,6 +87,10 @@ MODULES: dict[str, tuple[str, Home]] = {
             "transform",
             "values",
         )
+    },
+    **{
+        f"tzk_core.report.{name}": (f"tzk_plugin_report.plots.{name}", REPORT)
+        for name in ("columns", "curves", "figure", "planar", "scatter", "tabular")
     },
     "tzk_core.cli.new_plugin": ("tzk_plugin_kit.command", KIT),
     "tzk_core.plugins.new": ("tzk_plugin_kit.new", KIT),

@@ -202,7 +202,7 @@ def test_pictures_are_listed_and_one_that_fails_is_reported(here: Path) -> None:
     assert done.exit_code == 0, done.output
     index = json.loads((here / "run/samples/pictures.json").read_text())
     assert [(entry["picture"], entry["file"]) for entry in index] == [
-        ("tzk/training-curves", "training-curves.png"),
+        ("report/training-curves", "training-curves.png"),
         ("diary/dot", "dot.txt"),
     ]
     assert pictures_in(here / "run")[1] == Drawn("dot.txt", "a dot", "A dot on white.")
@@ -247,7 +247,7 @@ def test_the_commands_know_the_new_parts() -> None:
     )
     environment = os.environ | {"TZK_PLUGINS": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    drawn = ["density", "plane-of-c", "reconstructions", "samples", "training-curves"]
+    drawn = ["plane-of-c", "reconstructions", "samples"]
     assert done.stdout.splitlines() == [str(drawn), "False"]
     described = tzk("describe", "observers")
     assert "[[observers]]: what watches the training" in described.stdout and "type" in described.stdout

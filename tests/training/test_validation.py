@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
+from tzk_plugin_report.plots import curves, figure
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge, fit
@@ -22,7 +23,6 @@ from tzk_core.errors import TzkError
 from tzk_core.objective import mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.report import curves, figure
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.checkpoint import load_checkpoint, load_trainer
 from tzk_core.storage.places import checkpoint_in

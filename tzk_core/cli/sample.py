@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -144,6 +145,8 @@ def _checked_file(file: Path | None, title: str, shape: tuple[int, ...], *, numb
         raise TzkError(f"expected -o to name a .png or .npz file, got {file}")
     if file.suffix == ".png" and not drawable:
         raise TzkError(f"samples of shape {shape} are no picture: name an .npz file with -o")
+    if file.suffix == ".png" and shape == (2,):
+        _scatter()
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
     if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(shape)]):
@@ -264,6 +267,18 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
     return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
+def _scatter() -> Any:
+    """The module that draws points.
+
+    Raises:
+        TzkError: where its plugin, which `tzk_core.moved` knows, is not installed.
+    """
+    try:
+        return importlib.import_module("tzk_core.report.scatter")
+    except ModuleNotFoundError as error:
+        raise TzkError(f"points are drawn by a plugin: {error}; or name an .npz file with -o") from None
+
+
 def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> None:
     """Write samples into an .npz file as they come, or into one picture."""
     import torch  # imports where that file is written
@@ -279,6 +294,4 @@ def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> N
 
         grid.save(samples, file, columns=math.ceil(math.sqrt(len(samples))))
     else:
-        from tzk_core.report import scatter
-
-        scatter.alone({title: samples}, file, title=title)
+        _scatter().alone({title: samples}, file, title=title)

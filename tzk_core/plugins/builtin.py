@@ -117,10 +117,8 @@ class Core:
             Picture(name, f"tzk_core.report.pictures:{target}", summary)
             for name, target, summary in (
                 ("samples", "samples", "samples of the prior and of every knowledge type"),
-                ("density", "densities", "the density of one or two dimensions"),
                 ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
                 ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
-                ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),
             )
         ]
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from tzk_core.report import figure
 from tzk_core.training.metrics import read_rows
+from tzk_plugin_report.plots import figure
 
 FAMILY = 4
 """From this many names that differ in their last part only (digit-0 ... digit-9), one line is the mean of all."""

@@ -10,10 +10,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from tzk_plugin_report.plots import columns, figure
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
-from tzk_core.report import columns, figure, pictures
+from tzk_core.report import pictures
 
 NAMES = ("mass", "charge", "spin")
 

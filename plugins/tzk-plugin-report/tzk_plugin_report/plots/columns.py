@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from tzk_core.report import figure
+from tzk_plugin_report.plots import figure
 
 MOST_MARGINALS, MOST_PAIRS = 24, 6
 BINS = 40

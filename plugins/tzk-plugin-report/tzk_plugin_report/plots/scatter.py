@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
-from tzk_core.report import figure
+from tzk_plugin_report.plots import figure
 
 
 def beside(observed: Mapping[str, Tensor], samples: Mapping[str, Tensor], path: Path, *, title: str) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from tzk_core.report import scatter, views
+from tzk_core.report import views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.report.views import MEMBERS, file_name
+from tzk_plugin_report.plots import scatter
 
 SHOWN = 2000
 """Test observations and samples of a picture."""

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tzk_core.report import columns, views
+from tzk_core.report import views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.report.views import MEMBERS, file_name
+from tzk_plugin_report.plots import columns
 
 SHOWN = 2000
 """Test observations and samples of a picture."""
