@@ -17,8 +17,6 @@ from tzk_plugin_report.plots import curves, figure
 
 from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import Registry
-from tzk_core.plugins.builtin import BUILTIN
-from tzk_core.plugins.loader import load_all
 from tzk_core.report import grid, pictures, table, views
 
 DIGITS = [f"digit-{i}" for i in range(10)]
@@ -369,7 +367,7 @@ def test_observations_shown_are_those_where_the_knowledge_is_present() -> None:
 def test_without_the_plugin_of_plots_vectors_have_no_picture_and_a_note_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "registry", lambda: Registry(load_all(BUILTIN, [])))
+    monkeypatch.setattr(pictures, "registry", lambda: Registry.discover([], path=[]))
     with pytest.warns(Note, match="'density' .*'training-curves' is in the plugin 'tzk-plugin-report'"):
         assert pictures.draw(blob_experiment(shape=(2,)), tmp_path, {}) == []
     with pytest.warns(Note, match="'tzk-plugin-report'"):

@@ -113,7 +113,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> list[ObserverSpec]:
     )
 
     def with_plugin() -> Registry:
-        return Registry([*load_all(BUILTIN, []), *([Loaded(record, tuple(specs))] if specs else [])])
+        return Registry([*load_all(BUILTIN, ["report"]), *([Loaded(record, tuple(specs))] if specs else [])])
 
     for module in (loading, observing, pictures):
         monkeypatch.setattr(module, "registry", with_plugin)

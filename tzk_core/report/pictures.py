@@ -41,15 +41,21 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 
 
 def _found(names: Iterable[str]) -> Iterator[Registered]:
-    """The registered pictures of these names. One that a plugin has, which is not installed, is noted and left out."""
+    """The registered pictures of these names.
+
+    Of a plugin that is not installed, those that the core had once are left out with a note; of a disabled one, without.
+    """
+    disabled = {record.name for record in registry().plugins if record.state == "disabled"}
     missing: list[str] = []
     for name in names:
         try:
             yield registry().find(Picture, name)
         except UnknownPart as error:
-            if not home(Picture.kind, name):
+            where = home(Picture.kind, name)
+            if where is None:
                 raise
-            missing.append(str(error))
+            if where.plugin not in disabled:
+                missing.append(str(error))
     if missing:
         warnings.warn(Note(f"left out: {'; '.join(missing)}"), stacklevel=2)
 
