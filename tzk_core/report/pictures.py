@@ -43,7 +43,7 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 def _found(names: Iterable[str]) -> Iterator[Registered]:
     """The registered pictures of these names.
 
-    Of a plugin that is not installed, those that the core had once are left out with a note; of a disabled one, without.
+    Those that the core had once are left out where their plugin is not installed, with a note, or disabled.
     """
     disabled = {record.name for record in registry().plugins if record.state == "disabled"}
     missing: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins.registry import Registry
 from tzk_core.plugins.specs import SPEC_TYPES, Spec
