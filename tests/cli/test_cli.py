@@ -581,3 +581,18 @@ def test_a_second_interrupt_does_not_wait():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second interrupt was put off as well")
+
+
+def test_points_go_into_an_array_where_nothing_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tzk_core.cli.sample import _checked_file
+    from tzk_core.errors import TzkError
+
+    assert _checked_file(None, "prior", (2,), number=9) == Path("prior.png")
+    for name in [name for name in sys.modules if name.startswith("tzk_plugin_report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "tzk_core.report.scatter")
+    monkeypatch.setitem(sys.modules, "tzk_plugin_report", None)
+    assert _checked_file(None, "prior", (2,), number=9) == Path("prior.npz")
+    assert _checked_file(None, "prior", (1, 4, 4), number=9) == Path("prior.png")
+    with pytest.raises(TzkError, match="pip install tzk-plugin-report; or name an .npz file"):
+        _checked_file(tmp_path / "points.png", "prior", (2,), number=9)

@@ -140,13 +140,13 @@ def command(
 def _checked_file(file: Path | None, title: str, shape: tuple[int, ...], *, number: int) -> Path:
     """The file to write; `TzkError`, before anything is sampled, if it cannot hold the samples."""
     drawable = len(shape) == 3 and shape[0] in (1, 3) or shape == (2,)
-    file = file or Path(f"{title}{'.png' if drawable else '.npz'}")
+    file = file or Path(f"{title}{'.png' if drawable and not _undrawable(shape) else '.npz'}")
     if file.suffix not in (".png", ".npz"):
         raise TzkError(f"expected -o to name a .png or .npz file, got {file}")
     if file.suffix == ".png" and not drawable:
         raise TzkError(f"samples of shape {shape} are no picture: name an .npz file with -o")
-    if file.suffix == ".png" and shape == (2,):
-        _scatter()
+    if file.suffix == ".png" and (missing := _undrawable(shape)):
+        raise TzkError(f"{missing}; or name an .npz file with -o")
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
     if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(shape)]):
@@ -267,16 +267,20 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
     return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
-def _scatter() -> Any:
-    """The module that draws points.
-
-    Raises:
-        TzkError: where its plugin, which `tzk_core.moved` knows, is not installed.
-    """
+def _undrawable(shape: tuple[int, ...]) -> str:
+    """Why samples of this shape are not drawn here: points are by a plugin, which may be missing; "" if they are."""
+    if shape != (2,):
+        return ""
     try:
-        return importlib.import_module("tzk_core.report.scatter")
+        _scatter()
     except ModuleNotFoundError as error:
-        raise TzkError(f"points are drawn by a plugin: {error}; or name an .npz file with -o") from None
+        return f"points are drawn by a plugin: {error}"
+    return ""
+
+
+def _scatter() -> Any:
+    """The module that draws points, under the name that `tzk_core.moved` forwards to its plugin."""
+    return importlib.import_module("tzk_core.report.scatter")
 
 
 def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> None:
