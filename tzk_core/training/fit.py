@@ -1,4 +1,4 @@
-"""The Python interface without a config: train a model on tensors, save it, open it again."""
+"""The Python interface without a config: training on tensors, saving and opening."""
 
 from __future__ import annotations
 
@@ -161,7 +161,12 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
 
 
 def settings_from(keywords: Mapping[str, Any], call: str, left_out: Mapping[str, str] | None = None) -> Settings:
-    """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
+    """`Settings` from keywords of `call`.
+
+    Args:
+        call: how the call is written, which an error shows.
+        left_out: by setting that the call does not take, the reason.
+    """
     left_out = left_out or {}
     keywords = with_new_names(with_new_names(keywords, "objective"), "training")
     known = [name for name in (*Settings.model_fields, "wording") if name not in left_out]
@@ -178,7 +183,7 @@ def settings_from(keywords: Mapping[str, Any], call: str, left_out: Mapping[str,
 def _check_known(
     model: TzK, count: int, *, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor]
 ) -> None:
-    """Raises `TzkError` for knowledge that the model lacks, and columns of another form than `fit` takes."""
+    """Raise `TzkError` for knowledge that the model lacks, and columns that `fit` does not take."""
     for name, column in presence.items():
         model.find(name)
         check_presence(column, count, name)
@@ -187,7 +192,10 @@ def _check_known(
 
 
 def _gaps_closed(T: Any) -> Any:
-    """T with 0 for the missing values of rows that are missing in part; the rest is for `check_observations`."""
+    """T with 0 for the missing values of partly missing rows.
+
+    `check_observations` checks the rest.
+    """
     if not (isinstance(T, Tensor) and T.is_floating_point() and T.dim() > 1):
         return T
     partly = partly_missing(T).view(-1, *[1] * (T.dim() - 1))
@@ -211,7 +219,10 @@ def _held_out(model: TzK, validation: Any, seed: int) -> Validation:
 
 
 class _Batches:
-    """Batches of one tensor, every epoch in a fresh order; a batch depends on (seed, step) alone."""
+    """Batches of one tensor, every epoch in a fresh order.
+
+    A batch depends on (seed, step) alone.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""Parameters of many knowledge types of one structure in one table, and Adam for those of its rows that a step uses."""
+"""Parameters of many knowledge types of one structure in one table, with its Adam.
+
+Adam updates those rows alone that a step uses.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ MANY = 32
 
 @dataclass(frozen=True)
 class Column:
-    """Where a trained parameter is in each row of a table, and the learning rate at which it is trained."""
+    """A trained parameter: its place in each row of a table, and its learning rate."""
 
     key: str
     shape: torch.Size
@@ -29,10 +32,12 @@ class Column:
 
 
 class ParameterTable:
-    """Trained parameters of knowledge types of one structure, (types, parameters); the modules' are views of it.
+    """Trained parameters of knowledge types of one structure, (types, parameters).
 
-    A step takes the rows that it needs, whatever their number, by one operation, and updates these alone, as
-    `torch.optim.Adam` does with parameters that have no gradient: their moments and counts of steps stay as they are.
+    The modules' parameters are views of it.
+
+    A step takes the rows that it needs, whatever their number, by one operation, and updates these alone. The others
+    keep their moments and counts of steps, as in `torch.optim.Adam` parameters without a gradient do.
     """
 
     def __init__(self, knowledge: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float]) -> None:
@@ -80,7 +85,7 @@ class ParameterTable:
         return [leaf.grad for _, leaves in self._taken for leaf in leaves if leaf.grad is not None]
 
     def dense(self) -> tuple[Tensor, Tensor]:
-        """Gradients of the rows that took part, in their order in the table, and what received any.
+        """Gradients of the rows that took part, in table order, and which columns received any.
 
         Returns:
             Gradients, (rows, parameters), zeros where there are none, and (rows, columns) bool.
@@ -144,7 +149,7 @@ class ParameterTable:
         self.forget()
 
     def _runs(self, rows: Sequence[int], leaves: Sequence[Tensor]) -> Iterator[list[int]]:
-        """Neighbouring columns that received a gradient and are alike in learning rate and steps so far."""
+        """Neighbouring columns with gradients that are alike in learning rate and steps so far."""
         steps = self.steps[rows]
         alike = (steps[:, 1:] == steps[:, :-1]).all(0).tolist()
         run: list[int] = []
