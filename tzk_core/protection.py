@@ -1,4 +1,7 @@
-"""What code of others cannot change: random states, and settings of the process that numbers depend on."""
+"""Random states and settings of the process that others' code cannot change.
+
+They are settings that numbers depend on.
+"""
 
 from __future__ import annotations
 

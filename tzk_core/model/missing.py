@@ -1,4 +1,7 @@
-"""log p of a partly missing T under a model: proposals from the model's own samples."""
+"""log p of a partly missing T under a model.
+
+Proposals are made of the model's own samples.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ SAMPLES_OF_C = 16
 
 
 def is_partly_missing(T: Any) -> bool:
-    """Whether T is a tensor, (batch, *shape), with a row of which some but not all values are nan.
+    """Whether T is a tensor, (batch, *shape), with a partly missing row.
+
+    Such a row has some but not all values nan.
 
     Within `torch.func.vmap`, where no value can decide anything, it is none.
     """

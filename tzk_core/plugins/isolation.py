@@ -1,4 +1,7 @@
-"""Code of plugins, called so that nothing that it raises, prints or changes reaches the rest of the program."""
+"""Isolated calls of plugins' code.
+
+Nothing that it raises, prints or changes reaches the rest of the program.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,10 @@ def threads_left() -> list[str]:
 
 
 def _place(error: BaseException, package: str) -> str:
-    """Where it was raised: the last line of the plugin, or else the last that is not of the loader."""
+    """Where an error was raised.
+
+    That is the last line of the plugin, or else the last that is not of the loader.
+    """
     lines, step = [], error.__traceback__
     while step is not None:
         lines.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
@@ -149,7 +155,10 @@ def _flush(streams: set[Any]) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The signals that arrive within the block, which have their usual handlers: what they raise is the user's."""
+    """The signals that arrive within the block, which have their usual handlers.
+
+    What these raise is the user's.
+    """
     arrived: list[int] = []
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}

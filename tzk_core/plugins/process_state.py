@@ -1,4 +1,4 @@
-"""What is shared by all code of a process, remembered so that it can be put back."""
+"""What all code of a process shares, remembered so that it can be restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 
 class Setting(NamedTuple):
-    """Something that the whole process shares. read: its value, which can be compared. write: sets it."""
+    """A setting that the whole process shares.
+
+    read: its value, which can be compared. write: sets it.
+    """
 
     name: str
     read: Callable[[], Any]
@@ -94,6 +97,9 @@ def _set_environment(variables: dict[str, str]) -> None:
 
 
 def _is_wide(warning: Any) -> bool:
-    """Whether a filter of warnings is about all messages of a category of Python's own, in all modules."""
+    """Whether a filter of warnings is about a whole category of Python's own.
+
+    It is about all messages of the category, in all modules.
+    """
     _, message, category, module, _ = warning
     return message is None and module is None and category.__module__ == "builtins"

@@ -53,7 +53,9 @@ def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dic
 
 @contextmanager
 def changing(folder: RunFolder, action: str, knowledge: Sequence[str], *, core: str, command: str) -> Iterator[None]:
-    """Note before and after the block, in the record of `folder`, what is done to its model.
+    """Note a change of a model in the record of `folder`.
+
+    It is noted before and after the block, which makes the change.
 
     A kill in between leaves it noted as pending, so that nothing that was done is lost, and `settled` tells. A block
     that fails leaves the lineage as it was.

@@ -152,7 +152,7 @@ def _check_single(name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances
 
 
 def _check_large(name: str, knowledge: Knowledge, inputs: Inputs, *, large: float) -> None:
-    """Check that large z have finite values, and leave those of other samples as they were."""
+    """Check that large z have finite values, and do not change those of other samples."""
     joint = replace(
         inputs,
         z=torch.cat([inputs.z, large * inputs.z]),

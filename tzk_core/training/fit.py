@@ -48,26 +48,36 @@ def fit(
     validation: Any = None,
     **settings: Any,
 ) -> History:
-    """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1]. A row of nan is a T
-    that was not observed: it is drawn anew in every step, by the knowledge that is present in it. Single nan
-    values are filled in from the model, given what was seen (`objective.filling`). Arrays may be of torch, numpy or
-    pandas; T may be a torch `Dataset` or `DataLoader` with all of it (`tzk_core.gathering.gather`).
+    """Train `model` in place on T, (n, *shape), in floating point.
 
-    presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
-    characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
-    `training.settings.Settings`, which `tzk describe training` and `tzk describe objective` list; `steps` is required.
+    Images are dequantised, in [0, 1].
+
+    A row of nan is a T that was not observed: it is sampled anew in every step, by the knowledge that is present in it.
+    Single nan values are filled in from the model, conditional on what was seen (`objective.filling`). Arrays may be of
+    torch, numpy or pandas. T may be a torch `Dataset` or `DataLoader` with all of it (`tzk_core.gathering.gather`).
+
     p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics.
 
-    validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those in
-    the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains
-    no longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
+    Args:
+        presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no
+            part.
+        characteristics: by knowledge type, (n, c), nan where not observed.
+        progress: True shows a bar, or lines where there is no terminal. A function is called after every step; if it
+            raises an exception, the training ends there, with a warning and `history.error`.
+        observers: `Observer`s, or names of registered ones. They watch; what they raise is reported and ends nothing.
+        validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those
+            in the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen,
+            and trains no longer than `patience` validations without a better one. All of it is used, whatever
+            `validation_samples` says.
+        settings: those of `training.settings.Settings`, which `tzk describe training` and `tzk describe objective`
+            list; `steps` is required.
 
-    progress: True shows a bar, or lines where there is no terminal. A function is called after every step; if it
-    raises an exception, the training ends there, with a warning and `history.error`.
-    observers: `Observer`s, or names of registered ones. They watch; what they raise is reported and ends nothing.
+    Returns:
+        The log as arrays, and the trainer.
 
-    Returns the log as arrays, and the trainer. Raises `Diverged` where anything stops being finite; the model is then
-    the last one that is fit to go on from. On KeyboardInterrupt it is that of the last step.
+    Raises:
+        Diverged: where anything stops being finite; the model is then the last one that is fit to go on from. On
+            KeyboardInterrupt it is that of the last step.
     """
     T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)

@@ -80,6 +80,9 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         return False
 
     def kl_weight(self, step: int) -> float:
-        """The weight, from 0 to 1, of the KL of a filled-in C at this step."""
+        """The weight of the KL of a C that was filled in at this step.
+
+        It is from 0 to 1.
+        """
         steps = self.kl_warmup * self.steps
         return min(1.0, step / steps) if steps else 1.0

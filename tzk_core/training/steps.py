@@ -343,7 +343,9 @@ def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
 
 
 def _idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that take no part in a batch.
+    """The knowledge types that no sample of a batch has.
+
+    Where unlabelled samples take part, none may have them either.
 
     No sample has them, and none that takes part may have them.
     """

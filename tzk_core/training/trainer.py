@@ -44,7 +44,9 @@ class Trainer(Steps):
         checkpoints: bool = True,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """Train to the end, to the cap in minutes or out of patience, from the current step.
+        """Train from where it is to the last step, the cap, or out of patience.
+
+        The cap is `settings.minutes`.
 
         In several processes all go on from the state of the first, which alone has a folder and observers. They are to
         stop together: `progress` raises KeyboardInterrupt in all of them, or in none.

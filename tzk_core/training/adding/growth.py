@@ -86,14 +86,6 @@ def train_addition(
     Raises:
         TzkError: before anything is trained, for names, shapes and samples that do not fit; afterwards, if something
             older has changed.
-
-    The new types are trained in a model of their own with the same shared flow, which is encoded with and not
-    trained: what is older is out of reach, and no step knows how many older types there are. Whatever is raised
-    meanwhile, the model has the knowledge types that it had. `folder` receives metrics.csv. `exclusive`: groups of
-    new knowledge of which a sample has exactly one where nobody says which. `start`: by new knowledge, the older type
-    whose weights it starts from, in the place of a start in closed form. `world`: the processes that do all of this
-    together, the first of which has the folder and observers. Raises `TzkError`, before anything is
-    trained, for names, shapes and samples that do not fit; afterwards, if something older has changed.
     """
     names = tuple(knowledge)
     for name, module in knowledge.items():
@@ -247,7 +239,8 @@ def _closed_form(alone: TzK, name: str, sources: Mapping[str, Source], *, around
 
     These are the older types that contain it.
 
-    Returns the latents, z, (at most STARTED_FROM, *latent_shape).
+    Returns:
+        The latents, z, (at most STARTED_FROM, *latent_shape).
     """
     names = tuple(known for known, _ in alone.named_knowledge())
     column = names.index(name)
