@@ -55,12 +55,3 @@ def protected() -> Iterator[None]:
         for read, write, value in settings:
             if read() != value:  # writing torch's default device, even the one there is, slows every call down
                 write(value)
-
-
-def worded(error: BaseException) -> str:
-    """The type of an exception and its text, if that can be had."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

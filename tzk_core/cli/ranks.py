@@ -137,23 +137,23 @@ def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
 
     Else the error of the first one is raised.
     """
-    said = {rank: _said(failure) for rank, failure in failures.items()}
-    own = [rank for rank in failures if not said[rank].get("lost")] or list(failures)
+    recorded = {rank: _recorded(failure) for rank, failure in failures.items()}
+    own = [rank for rank in failures if not recorded[rank].get("lost")] or list(failures)
     if any(failures[rank].exitcode in INTERRUPTS for rank in own):  # the launcher then ends the others by SIGTERM
         own = [rank for rank in own if failures[rank].exitcode != -signal.SIGTERM]
     rank = min(own, key=lambda rank: (failures[rank].exitcode in INTERRUPTS, failures[rank].timestamp))
     exit_status = failures[rank].exitcode
     if exit_status in INTERRUPTS:
         return exit_status
-    if "message" in said[rank]:
-        raise TzkError(said[rank]["message"])
+    if "message" in recorded[rank]:
+        raise TzkError(recorded[rank]["message"])
     how = failures[rank].signal_name() if exit_status < 0 else f"exit status {exit_status}"
     raise TzkError(
         f"process {rank} of the {processes} of this training ended by itself ({how}), and with it all others. {advice}"
     )
 
 
-def _said(failure: Any) -> Mapping[str, Any]:
+def _recorded(failure: Any) -> Mapping[str, Any]:
     """What `_record` wrote of a process; nothing if it did not come to that."""
     message = failure.error_file_data.get("message")
     return {"message": message["message"], **message["extraInfo"]} if isinstance(message, dict) else {}

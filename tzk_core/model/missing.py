@@ -41,12 +41,12 @@ def is_partly_missing(T: Any) -> bool:
     return shaped and not mapped() and bool(partly_missing(T).any())
 
 
-def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
+def marginal_of(
     model: TzK,
     T: Tensor,
     knowledge: Names,
-    characteristics: Tensor | Mapping[str, Tensor] | None,
     *,
+    characteristics: Tensor | Mapping[str, Tensor] | None,
     importance_samples: int,
     seed: int,
     without: Names,

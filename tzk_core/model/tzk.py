@@ -230,8 +230,15 @@ class TzK(nn.Module):
 
         nan is missing.
         """
-        T, k = as_tensor(T, like=self.like), importance_samples
-        return marginal_of(self, T, knowledge, characteristics, importance_samples=k, seed=seed, without=without)
+        return marginal_of(
+            self,
+            as_tensor(T, like=self.like),
+            knowledge,
+            characteristics=characteristics,
+            importance_samples=importance_samples,
+            seed=seed,
+            without=without,
+        )
 
     @torch.no_grad()
     def sample(

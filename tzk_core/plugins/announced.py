@@ -105,8 +105,8 @@ def _records(metadata: _Metadata, text: str, fault: str) -> list[PluginRecord]:
     state = replace(broken, state="incompatible" if unmet else "ok", reason=unmet)
     records = [replace(state, name=name, entry_point=value, group=group) for group, name, value in pairs]
     readable = [record for record in records if record.group == GROUP]
-    found = readable or records  # a distribution may also have a plugin for another version of the core
-    return found + ([replace(broken, reason="; ".join(faults))] if faults else [])
+    wanted = readable or records  # a distribution may also have a plugin for another version of the core
+    return wanted + ([replace(broken, reason="; ".join(faults))] if faults else [])
 
 
 def _parsed(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:

@@ -55,7 +55,7 @@ def kinds() -> dict[str, Kind]:
 
     They are those for hooks that this version has.
     """
-    found: dict[str, Kind] = {}
+    offered: dict[str, Kind] = {}
     hooks = {spec_type.hook for spec_type in SPEC_TYPES}
     for folder in sorted(_templates().iterdir(), key=lambda folder: folder.name):
         description = folder / "kind.toml"
@@ -64,8 +64,8 @@ def kinds() -> dict[str, Kind]:
         table: Mapping[str, Any] = tomllib.loads(description.read_text(encoding="utf-8"))
         kind = Kind(folder.name, table["hook"], table["summary"], table["class"], table["module"], table["usage"])
         if kind.hook in hooks:
-            found[kind.name] = kind
-    return found
+            offered[kind.name] = kind
+    return offered
 
 
 def new_plugin(name: str, kind: str, into: Path) -> Path:

@@ -42,10 +42,10 @@ class ProcessState:
         if self._without_torch and (torch := _module("torch")) and torch.get_default_dtype() != torch.float32:
             torch.set_default_dtype(torch.float32)
             yield "the default dtype"
-        new = [each for each in filters if each not in self._filters]
-        wide = [each for each in new if _is_wide(each)]
-        warnings.filters[:0] = [each for each in new if each not in wide]  # type: ignore[index]
-        if wide or [each for each in filters if each not in new] != self._filters:
+        new = [entry for entry in filters if entry not in self._filters]
+        wide = [entry for entry in new if _is_wide(entry)]
+        warnings.filters[:0] = [entry for entry in new if entry not in wide]  # type: ignore[index]
+        if wide or [entry for entry in filters if entry not in new] != self._filters:
             yield "the filters of warnings"
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import Picture, Registered, registry
-from tzk_core.protection import protected, worded
+from tzk_core.plugins.isolation import worded
+from tzk_core.protection import protected
 from tzk_core.report import curves, images, planar, tabular, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic

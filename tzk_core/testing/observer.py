@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from tzk_core.errors import nearest
-from tzk_core.protection import worded
+from tzk_core.plugins.isolation import worded
 from tzk_core.testing.expectations import NotConforming, expect
 from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Progress, Start
 from tzk_core.training.validation import Validated

@@ -19,7 +19,7 @@ from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.filling import hot_deck
 from tzk_core.observations import Observations, partly_missing
-from tzk_core.protection import worded
+from tzk_core.plugins.isolation import worded
 from tzk_core.random_streams import stream
 from tzk_core.renamed import with_new_names
 from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -50,13 +50,12 @@ def fit(
 ) -> History:
     """Train `model` in place on T, (n, *shape), in floating point.
 
-    Images are dequantised, in [0, 1].
+    Images are dequantised, in [0, 1]. A row of nan is a T that was not observed: it is sampled anew in every step, by
+    the knowledge that is present in it. Single nan values are filled in from the model, conditional on what was seen
+    (`objective.filling`). Arrays may be of torch, numpy or pandas. T may be a torch `Dataset` or `DataLoader` with all
+    of it (`tzk_core.gathering.gather`).
 
-    A row of nan is a T that was not observed: it is sampled anew in every step, by the knowledge that is present in it.
-    Single nan values are filled in from the model, conditional on what was seen (`objective.filling`). Arrays may be of
-    torch, numpy or pandas. T may be a torch `Dataset` or `DataLoader` with all of it (`tzk_core.gathering.gather`).
-
-    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics.
+    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics. KeyboardInterrupt leaves the last step.
 
     Args:
         presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no
@@ -66,8 +65,8 @@ def fit(
             raises an exception, the training ends there, with a warning and `history.error`.
         observers: `Observer`s, or names of registered ones. They watch; what they raise is reported and ends nothing.
         validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those
-            in the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen,
-            and trains no longer than `patience` validations without a better one. All of it is used, whatever
+            in the same form. The model is evaluated on it every `validate_every` steps and ends as the best so far. It
+            trains no longer than `patience` validations without a better one. All of it is used, whatever
             `validation_samples` says.
         settings: those of `training.settings.Settings`, which `tzk describe training` and `tzk describe objective`
             list; `steps` is required.
@@ -76,13 +75,12 @@ def fit(
         The log as arrays, and the trainer.
 
     Raises:
-        Diverged: where anything stops being finite; the model is then the last one that is fit to go on from. On
-            KeyboardInterrupt it is that of the last step.
+        Diverged: where anything stops being finite; the model is then the last one that is fit to go on from.
     """
     T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
-    at = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
-    seen = T[at] if fits else T
+    observed = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
+    seen = T[observed] if fits else T
     if fits and len(T) and not len(seen):
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
     check_observations(_gaps_closed(seen), model.shape)
@@ -94,21 +92,30 @@ def fit(
     if options.processes > 1:
         text = f"processes = {options.processes} is for `tzk run`; fit trains in this one, to the same numbers"
         warnings.warn(text, Note, stacklevel=2)
-    like = next(model.parameters(), None)
-    if like is None:
+    if next(model.parameters(), None) is None:
         raise TzkError("this model has no parameters: there is nothing to train")
     batches = _Batches(T, presence, characteristics, size=options.batch_size, seed=seed)
-    first = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
+    _start(model, batches, presence, rows=observed, options=options)
+    trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held_out)
+    return _trained(trainer, progress=progress, observers=watching)
+
+
+def _start(model: TzK, batches: _Batches, presence: Mapping[str, Tensor], *, rows: Tensor, options: Settings) -> None:
+    """Start the model from the data of `fit`.
+
+    Args:
+        rows: the numbers of the rows in which T was observed, of which some are the large batch.
+    """
+    seed = batches.seed
+    first = rows[torch.randperm(len(rows), generator=stream(seed, "initialisation"))[: options.initialisation]]
     initialise(
         model,
         {name: column.float().nanmean() for name, column in presence.items()},
         batches.characteristics,
-        T=hot_deck(seen[first], stream(seed, "hot deck")) if options.initialisation else None,
-        presence={name: column[at[first]] for name, column in presence.items()},
+        T=hot_deck(batches.T[first], stream(seed, "hot deck")) if options.initialisation else None,
+        presence={name: column[first] for name, column in presence.items()},
         seed=seed,
     )
-    trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held_out)
-    return _trained(trainer, progress=progress, observers=watching)
 
 
 def _trained(

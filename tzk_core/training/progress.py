@@ -43,11 +43,11 @@ def bar(
         ncols=size.columns,
         nrows=size.lines,
         bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
-    ) as drawn:
+    ) as line:
 
         def show(progress: Progress) -> None:
-            drawn.set_postfix_str(words(progress), refresh=False)
-            drawn.update(progress.step - drawn.n)
+            line.set_postfix_str(words(progress), refresh=False)
+            line.update(progress.step - line.n)
 
         yield show
 

@@ -70,7 +70,7 @@ def reduced(
     reached = [torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.bool)]
     reached += [columns.flatten() for _, columns in dense]
     summary = _Summary(shard, capacity, missing)
-    numbers = torch.cat([summary.pack(), *(each.double() for each in reached)])
+    numbers = torch.cat([summary.pack(), *(columns.double() for columns in reached)])
     world.sum(numbers)
     packed, *counts = numbers.split([len(numbers) - sum(map(len, reached)), *map(len, reached)])
     some = [parameter for parameter, count in zip(parameters, counts[0].tolist(), strict=True) if count]

@@ -284,8 +284,9 @@ class Steps:
         source = stream(self.seed, "latent noise", name, self.step)
         if not name:
             return torch.empty(count, 0), self.model.flow.base.noise((count,), source)
-        kind = self.model.find(name)
-        return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
+        knowledge = self.model.find(name)
+        C_noise = torch.randn(count, knowledge.characteristics, generator=source)
+        return C_noise, knowledge.latent.noise((count,), source)
 
     def _hiding(self, observations: Observations) -> Observations:
         """The batch with its share of T hidden.
@@ -325,12 +326,12 @@ class Steps:
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
         values |= {f"term/{name}": value for name, value in capacity.terms.items()}
-        for name, log_prob in _given(capacity, observations).items():
+        for name, log_prob in _log_prob_of_present(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})
 
 
-def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
     """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
 
     These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.

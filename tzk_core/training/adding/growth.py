@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,17 +108,24 @@ def train_addition(
         )
         trainer.run(folder, progress, checkpoints=False, observers=observers)
         inconsistency, gain = _last(trainer)
+    with _all_or_none(model, knowledge):
+        unchanged = compare(before, fingerprints(model, probes, seed))
+        check(unchanged)
+    return Report(names, unchanged, inconsistency, gain)
+
+
+@contextmanager
+def _all_or_none(model: TzK, knowledge: Mapping[str, Knowledge]) -> Iterator[None]:
+    """Add all of `knowledge` before the block, and take it out again where anything is raised."""
     try:
         for name, module in knowledge.items():
             model.add(name, module)
-        unchanged = compare(before, fingerprints(model, probes, seed))
-        check(unchanged)
+        yield
     except BaseException:
         for name, module in knowledge.items():
             if name in model.knowledge and model.knowledge[name] is module:
                 del model.knowledge[name]
         raise
-    return Report(names, unchanged, inconsistency, gain)
 
 
 def addition_trainer(
@@ -141,10 +149,10 @@ def addition_trainer(
     for name, module in knowledge.items():
         alone.add(name, module.to(like.device, like.dtype))
     started = {name for name, other in (start or {}).items() if _started(alone.find(name), model.find(other))}
-    kinds_of_data = {source.levels for source in sources.values()}
-    if len(kinds_of_data) > 1:
-        raise TzkError(f"samples that are added together have one number of grey levels; got {kinds_of_data}")
-    (levels,) = kinds_of_data
+    all_levels = {source.levels for source in sources.values()}
+    if len(all_levels) > 1:
+        raise TzkError(f"samples that are added together have one number of grey levels; got {all_levels}")
+    (levels,) = all_levels
     batches = balanced(
         sources,
         own_samples(model, negatives, seed, levels=levels, bounds=_bounds(sources)),
