@@ -28,6 +28,7 @@ from tzk_core.model.missing import is_partly_missing, marginal_of
 from tzk_core.model.sampling import check_sampling, fixed_rows, latents
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
+from tzk_core.recipes.entrance import entrance_of
 from tzk_core.tensors import like_of
 
 
@@ -238,6 +239,7 @@ class TzK(nn.Module):
             importance_samples=importance_samples,
             seed=seed,
             without=without,
+            entrance=entrance_of(self.flow.transform),
         )
 
     @torch.no_grad()

@@ -89,6 +89,17 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return _reading(Path(folder), read_manifest)
 
 
+def step_of(folder: Path) -> int | None:
+    """The steps that a checkpoint was trained for, from its manifest.
+
+    None where it does not say.
+    """
+    try:
+        return manifest_of(folder).get("trainer", {}).get("step")
+    except (OSError, TzkError):
+        return None
+
+
 def _reading(folder: Path, read: Callable[[Path], T]) -> T:
     """Read a checkpoint, or the last one where a best one went meanwhile.
 

@@ -55,7 +55,8 @@ def fit(
     (`objective.filling`). Arrays may be of torch, numpy or pandas. T may be a torch `Dataset` or `DataLoader` with all
     of it (`tzk_core.gathering.gather`).
 
-    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics. KeyboardInterrupt leaves the last step.
+    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics. On KeyboardInterrupt the model is that
+    of the last step.
 
     Args:
         presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no
@@ -78,13 +79,8 @@ def fit(
         Diverged: where anything stops being finite; the model is then the last one that is fit to go on from.
     """
     T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
-    fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
-    observed = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
-    seen = T[observed] if fits else T
-    if fits and len(T) and not len(seen):
-        raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
-    check_observations(_gaps_closed(seen), model.shape)
-    warn_of_grey_levels(seen, "T", LEVELS_OF)
+    observed = _observed(model, T)
+    warn_of_grey_levels(T[observed], "T", LEVELS_OF)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
@@ -98,6 +94,16 @@ def fit(
     _start(model, batches, presence, rows=observed, options=options)
     trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held_out)
     return _trained(trainer, progress=progress, observers=watching)
+
+
+def _observed(model: TzK, T: Any) -> Tensor:
+    """The numbers of the rows in which T was observed, once these are checked."""
+    fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
+    rows = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
+    if fits and len(T) and not len(rows):
+        raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
+    check_observations(_gaps_closed(T[rows] if fits else T), model.shape)
+    return rows
 
 
 def _start(model: TzK, batches: _Batches, presence: Mapping[str, Tensor], *, rows: Tensor, options: Settings) -> None:

@@ -116,7 +116,7 @@ def train_addition(
 
 @contextmanager
 def _all_or_none(model: TzK, knowledge: Mapping[str, Knowledge]) -> Iterator[None]:
-    """Add all of `knowledge` before the block, and take it out again where anything is raised."""
+    """Add `knowledge` before the block, and take it out where anything is raised."""
     try:
         for name, module in knowledge.items():
             model.add(name, module)
