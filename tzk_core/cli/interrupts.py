@@ -23,7 +23,7 @@ WARNINGS = tuple(
 class Stopped(KeyboardInterrupt):
     """A signal that asks the program to end, taken as Ctrl-C is.
 
-    together: whether it is one of all of its processes.
+    together: whether all of its processes take it.
     """
 
     def __init__(self, number: int = signal.SIGINT, *, together: bool = False) -> None:

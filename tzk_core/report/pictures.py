@@ -45,7 +45,7 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 def pictures_in(folder: Path) -> list[Drawn]:
     """The pictures of a run folder, as its index lists them.
 
-    None if it has no index, or a damaged one.
+    There are none if it has no index, or a damaged one.
     """
     try:
         listed = json.loads((folder / "samples" / INDEX).read_text(encoding="utf-8"))

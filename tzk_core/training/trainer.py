@@ -44,9 +44,9 @@ class Trainer(Steps):
         checkpoints: bool = True,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """Train from where it is to the last step, the cap, or out of patience.
+        """Train to the last step, to the cap in minutes or out of patience.
 
-        The cap is `settings.minutes`.
+        It goes on from wherever it is.
 
         In several processes all go on from the state of the first, which alone has a folder and observers. They are to
         stop together: `progress` raises KeyboardInterrupt in all of them, or in none.
