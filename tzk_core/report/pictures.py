@@ -1,4 +1,7 @@
-"""The pictures of a run: every registered one that its config names, and their list in samples/pictures.json."""
+"""The pictures of a run, and their list in samples/pictures.json.
+
+They are the registered ones that its config names.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from typing import Any
 from tzk_core.errors import Note, TzkError
 from tzk_core.moved import home
 from tzk_core.plugins import Picture, Registered, UnknownPart, registry
-from tzk_core.protection import protected, worded
+from tzk_core.plugins.isolation import worded
+from tzk_core.protection import protected
 from tzk_core.report import images, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic
@@ -61,7 +65,10 @@ def _found(names: Iterable[str]) -> Iterator[Registered]:
 
 
 def pictures_in(folder: Path) -> list[Drawn]:
-    """The pictures of a run folder, as its index lists them; none if it has no index, or a damaged one."""
+    """The pictures of a run folder, as its index lists them.
+
+    There are none if it has no index, or a damaged one.
+    """
     try:
         listed = json.loads((folder / "samples" / INDEX).read_text(encoding="utf-8"))
         return [Drawn(entry["file"], entry["caption"], entry["alt"]) for entry in listed]
