@@ -268,7 +268,10 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
 
 
 def _undrawable(shape: tuple[int, ...]) -> str:
-    """Why samples of this shape are not drawn here: points are by a plugin, which may be missing; "" if they are."""
+    """Why samples of this shape are not drawn here; "" if they are.
+
+    Points are drawn by a plugin, which may be missing.
+    """
     if shape != (2,):
         return ""
     try:
@@ -279,7 +282,7 @@ def _undrawable(shape: tuple[int, ...]) -> str:
 
 
 def _scatter() -> Any:
-    """The module that draws points, under the name that `tzk_core.moved` forwards to its plugin."""
+    """The module that draws points, by the name that `tzk_core.moved` forwards."""
     return importlib.import_module("tzk_core.report.scatter")
 
 

@@ -110,7 +110,10 @@ def checked(drawings: Iterable[Drawn], folder: Path) -> Iterator[Drawn]:
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Samples of the prior and of knowledge: grids of images, and what a plugin draws of vectors."""
+    """Samples of the prior and of knowledge.
+
+    They are grids of images, or what a plugin draws of vectors.
+    """
     yield from images.samples(subject, folder) if subject.images else _of_vectors("samples", subject, folder)
 
 
@@ -126,6 +129,9 @@ def planes(subject: Subject, folder: Path) -> Iterator[Drawn]:
 
 
 def _of_vectors(name: str, subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """What the registered picture of this name, and "-of-vectors", draws; nothing where no plugin has one."""
+    """What the registered picture of this name and "-of-vectors" draws.
+
+    Nothing is drawn where no plugin has one.
+    """
     with contextlib.suppress(UnknownPart):
         yield from _drawn(registry().find(Picture, f"{name}-of-vectors"), subject, folder)

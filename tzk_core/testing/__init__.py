@@ -64,7 +64,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A check of the kit, by its former module, so that the error where it is missing names the distribution."""
+    """A check of the kit.
+
+    It is imported by its former module, so that without the kit the error names the distribution.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     part = name.removeprefix("check_")

@@ -24,7 +24,10 @@ def tzk_reports() -> list[Report]:
 
 @hookimpl
 def tzk_pictures() -> list[Picture]:
-    """Plots. The core's pictures draw images, and have vectors drawn by those of their name and `-of-vectors`."""
+    """The plots of this plugin.
+
+    The core's pictures draw images, and have vectors drawn by those of their name and `-of-vectors`.
+    """
     return [
         Picture(name, f"tzk_plugin_report.plots.pictures:{target}", summary)
         for name, target, summary in (
