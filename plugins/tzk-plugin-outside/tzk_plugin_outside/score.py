@@ -94,11 +94,12 @@ def command(
     if table is not None:
         scored.write_csv(table)
     if as_json:
-        for part in scored.json_parts():
-            output.say(part, nl=False)
-        output.say("")
+        parts = scored.json_parts()
     else:
-        output.say(scored.text())
+        parts = scored.text_parts()
+    for part in parts:
+        output.say(part, nl=False)
+    output.say("")
     for reason in scored.unreadable.values():
         output.error(reason)
     if scored.unreadable:
