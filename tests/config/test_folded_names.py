@@ -43,7 +43,8 @@ def test_what_a_file_system_takes_for_one_has_one_key(rule: Callable[[str], str]
 
 
 @pytest.mark.parametrize(
-    "names", [("A", "a"), ("É", "é"), ("Σ", "ς"), ("ß", "ẞ"), ("\u212a", "k"), ("é", "e\u0301"), ("ſ", "S"), ("ﬁ", "fi")]
+    "names",
+    [("A", "a"), ("É", "é"), ("Σ", "ς"), ("ß", "ẞ"), ("\u212a", "k"), ("é", "e\u0301"), ("ſ", "S"), ("ﬁ", "fi")],
 )
 def test_names_that_differ_by_case_or_form_alone_have_one_key(names: tuple[str, str]) -> None:
     assert key(names[0]) == key(names[1])

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,12 +116,13 @@ def _with_fourth_channel(image: Image.Image) -> Image.Image:
 
     Pillow drops it where the header does not say what it is, which many programs leave out.
     """
-    arguments = image.tile[0][3] if image.tile else ()
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0][3] if tiles else ()
     if not isinstance(arguments, tuple) or not arguments or arguments[0] != "BGRX":
         return image
     seen = image.copy()
-    fourth = Image.open(image.filename, formats=("BMP",))  # type: ignore[attr-defined]
-    fourth.tile = [tile._replace(args=("BGRA", *tile[3][1:])) for tile in fourth.tile]  # type: ignore[union-attr,index]
+    fourth: Any = Image.open(getattr(image, "filename", ""), formats=("BMP",))
+    fourth.tile = [(*tile[:3], ("BGRA", *tile[3][1:])) for tile in fourth.tile]
     fourth._mode = "RGBA"
     alpha = fourth.getchannel("A")
     if alpha.getextrema()[0] != alpha.getextrema()[1]:

@@ -27,6 +27,8 @@ OTHER_SUFFIXES = frozenset(
 )
 """Suffixes of images that are not read."""
 
+_OF_IMAGES = OTHER_SUFFIXES.union(SUFFIXES)
+
 
 def images_below(folder: Path) -> list[Path]:
     """List the files below a folder that have names of images, in natural order.
@@ -36,10 +38,10 @@ def images_below(folder: Path) -> list[Path]:
     Raises:
         TzkError: for an unreadable folder, a broken link, or a link to a folder above itself.
     """
-    images: list[Path] = []
-    others: Counter[str] = Counter()
-    _collect(folder, (folder.resolve(),), images, others)
-    if others:
+    files: list[Path] = []
+    _collect(folder, (folder.resolve(),), files)
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if others := Counter(file.suffix.lower() for file in files) - Counter(file.suffix.lower() for file in images):
         found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
         warnings.warn(
             f"{folder} has images that are not read ({found}), expected names that end in {' '.join(SUFFIXES)}: "
@@ -76,8 +78,8 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
     return [entry.name for entry in _subfolders(base) if entry.name not in with_images]
 
 
-def _collect(folder: Path, above: tuple[Path, ...], images: list[Path], others: Counter[str]) -> None:
-    """Append the images below a folder, and count others by suffix; `above` are the folders that lead there."""
+def _collect(folder: Path, above: tuple[Path, ...], files: list[Path]) -> None:
+    """Append the files below a folder that are called as images; `above` are the folders that lead there."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -92,11 +94,9 @@ def _collect(folder: Path, above: tuple[Path, ...], images: list[Path], others: 
             real = path.resolve()
             if real in above:
                 raise TzkError(f"{path} is a link to a folder above it ({real}), without end: remove it")
-            _collect(path, (*above, real), images, others)
-        elif (suffix := path.suffix.lower()) in SUFFIXES:
-            images.append(path)
-        elif suffix in OTHER_SUFFIXES:
-            others[suffix] += 1
+            _collect(path, (*above, real), files)
+        elif path.suffix.lower() in _OF_IMAGES:
+            files.append(path)
 
 
 def _named_as_splits(folder: Path) -> dict[str, str]:

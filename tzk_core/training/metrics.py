@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
-from tzk_core.files import naming
-from tzk_core.files import check_regular
+from tzk_core.files import check_regular, naming
 from tzk_core.storage.atomic import new_file
 from tzk_core.training.observers import Logged, Observer, Start
 

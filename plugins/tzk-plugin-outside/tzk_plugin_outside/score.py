@@ -93,11 +93,7 @@ def command(
     )
     if table is not None:
         scored.write_csv(table)
-    if as_json:
-        parts = scored.json_parts()
-    else:
-        parts = scored.text_parts()
-    for part in parts:
+    for part in scored.json_parts() if as_json else scored.text_parts():
         output.say(part, nl=False)
     output.say("")
     for reason in scored.unreadable.values():

@@ -25,7 +25,7 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 -- it is open as long as this is
 
     def add(self, files: list[str], rows: list[int | None], evidence: Evidence) -> None:
         """Append one batch.
