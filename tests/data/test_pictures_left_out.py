@@ -77,3 +77,12 @@ def test_a_fourth_channel_of_one_value_means_nothing(tmp_path: Path, alpha: int)
     pixels = np.concatenate([np.repeat(GREY[..., None], 3, axis=2), np.full((4, 5, 1), alpha, np.uint8)], axis=2)
     Image.fromarray(pixels).save(tmp_path / "x.bmp")
     assert read_image(tmp_path / "x.bmp", "grey", "t")[0].numpy().tolist() == GREY.tolist()
+
+
+def test_a_label_that_training_images_lack_is_noted(tmp_path: Path) -> None:
+    """As nothing is trained on it, its test images would count for no knowledge type."""
+    images(tmp_path, ["train/a", "train/b", "test/a", "test/c", "val/b"])
+    with pytest.warns(Note, match=r"test has labels that train has not: c: nothing") as noted:
+        dataset = Folder(tmp_path)
+    assert len(noted) == 1
+    assert set(dataset.split("test").labels["label"].tolist()) == {"a", "c"}
