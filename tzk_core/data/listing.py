@@ -49,7 +49,7 @@ def images_below(folder: Path) -> list[Path]:
             Note,
             stacklevel=2,
         )
-    return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
+    return images
 
 
 def supplied_splits(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
@@ -79,9 +79,12 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
 
 
 def _collect(folder: Path, above: tuple[Path, ...], files: list[Path]) -> None:
-    """Append the files below a folder that are called as images; `above` are the folders that lead there."""
+    """Append the files below a folder that are called as images, in natural order.
+
+    `above` are the folders that lead there.
+    """
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
     except OSError as error:
         raise TzkError(f"the folder {folder} cannot be read: {error.strerror}") from None
     for entry in entries:
