@@ -41,7 +41,7 @@ def check_regular(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give errors of the system the path, which those of reading, writing and a full disk come without."""
+    """Give errors of the system a path where they have none, as on a full disk."""
     try:
         yield
     except OSError as error:

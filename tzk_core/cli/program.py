@@ -68,7 +68,10 @@ class Program(click.Group):
                 raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """The context of a call; reading the plugins for its help can be interrupted as a command can."""
+        """The context of a call.
+
+        It reads the plugins for the help, which can be interrupted as a command can.
+        """
         try:
             return super().make_context(*args, **kwargs)
         except KeyboardInterrupt as interrupt:

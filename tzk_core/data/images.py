@@ -112,9 +112,10 @@ def _pixels(image: Image.Image, mode: str, ground: int) -> np.ndarray:
 
 
 def _with_fourth_channel(image: Image.Image) -> Image.Image:
-    """A BMP of 32 bits with its fourth channel as transparency, unless that is the same everywhere.
+    """A BMP of 32 bits with its fourth channel as transparency.
 
-    Pillow drops it where the header does not say what it is, which many programs leave out.
+    Pillow drops that where the header does not say what it is, which many programs leave out. It means nothing where it
+    is the same everywhere.
     """
     tiles = getattr(image, "tile", ())
     arguments = tiles[0][3] if tiles else ()

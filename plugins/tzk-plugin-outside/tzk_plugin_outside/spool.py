@@ -1,4 +1,4 @@
-"""Batches of evidence in a temporary file, so that memory does not grow with the number of images."""
+"""Batches of evidence in a temporary file: memory does not grow with the images."""
 
 from __future__ import annotations
 
