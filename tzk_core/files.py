@@ -41,7 +41,7 @@ def check_regular(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give errors of the system a path where they have none, as on a full disk."""
+    """Name the path in errors of the system that have none."""
     try:
         yield
     except OSError as error:

@@ -114,7 +114,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _check_lists(tables: Mapping[str, Any], path: Path, keys: Sequence[str]) -> None:
-    """Raises `TzkError` where one of the keys is there and holds anything but a list of tables."""
+    """Raise `TzkError` where a key holds anything but a list of tables."""
     for key in keys:
         value = tables.get(key, [])
         if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
