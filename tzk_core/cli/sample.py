@@ -187,9 +187,9 @@ def _seed_at(start: int, seed: int) -> int:
     return seed if start == 0 else int(torch.randint(2**62, (), generator=stream(seed, "sample", "from", start)))
 
 
-def _parts(number: int, most: int) -> list[tuple[int, int]]:
+def _parts(number: int, most: int) -> Iterator[tuple[int, int]]:
     """The parts, (start, size), in which `number` samples are taken, to limit memory."""
-    return [(start, min(most, number - start)) for start in range(0, number, most)]
+    return ((start, min(most, number - start)) for start in range(0, number, most))
 
 
 def _by_name(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
-from tzk_core.files import check_regular
+from tzk_core.files import check_regular, naming
 from tzk_core.storage.atomic import new_file
 from tzk_core.training.observers import Logged, Observer, Start
 
@@ -71,7 +71,7 @@ class MetricsFile(Observer):
     def on_log(self, logged: Logged) -> None:
         there = _header(self.path)
         row = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in logged.values.items()}
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, there or logged.columns, extrasaction="ignore", restval="")
             if not there:
                 writer.writeheader()
