@@ -104,14 +104,12 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         record["seed"] = addition.seed
         begin_session(record, typed, processes=world.size)
         record["timings"]["setup_seconds"] = round(time.monotonic() - began, 3)
-        shown = progress.shown(addition.training.steps, progress.gains)
-        with timed(record, "training"), shown as show, interrupts.deferred() as check:
+        with timed(record, "training"), progress.shown(progress.gains) as shown, interrupts.deferred() as check:
 
-            def after_step(progress: Progress) -> None:
-                show(progress)
+            def after_step(_: Progress) -> None:
                 check(world.largest)
 
-            adding.train(folder.path, after_step, observers=observers, world=world)
+            adding.train(folder.path, after_step, observers=[*observers, *shown], world=world)
         new = {name: adding.model.find(name) for name in adding.names}
         extend_checkpoint(checkpoint_in(parent.path), folder.path / "checkpoint", new)
         folder.write(folder.config, config.to_toml())
