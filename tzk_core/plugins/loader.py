@@ -17,6 +17,7 @@ from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.plugins.records import PluginRecord, State, canonical
 from tzk_core.plugins.specs import Spec
 from tzk_core.plugins.validation import GROUP, FaultyPlugin, specs_of
+from tzk_core.plugins.waiting import waiting_for
 from tzk_core.version import DISTRIBUTION, installed_version
 
 __all__ = ["Builtin", "Loaded", "PluginRecord", "State", "canonical", "load_all"]
@@ -89,13 +90,22 @@ def _load_installed(record: PluginRecord) -> Loaded:
 
     Whatever it raises becomes the reason of a "broken" record; Ctrl-C of the user is raised.
     """
-    outcome = isolated(lambda: _specs(record))
+    with waiting_for(f"the plugin {record.name!r} ({record.distribution} {record.version})", _way_out(record)):
+        outcome = isolated(lambda: _specs(record))
     record = replace(record, remarks=outcome.remarks)
     if (error := outcome.error) is not None:
         top = re.split(r"[.:]", record.entry_point)[0]
         reason = str(error) if isinstance(error, FaultyPlugin) else worded(error, top)
         return Loaded(replace(record, state="broken", reason=reason))
     return Loaded(replace(record, hooks=tuple(outcome.value)), _flattened(outcome.value.values()))
+
+
+def _way_out(record: PluginRecord) -> str:
+    """How to do without a plugin that does not return."""
+    return (
+        "Ctrl-C ends this program. To do without the plugin, list the others in TZK_PLUGINS (empty for none), or"
+        f" pip uninstall {record.distribution}"
+    )
 
 
 def _specs(record: PluginRecord) -> dict[str, tuple[Spec, ...]]:

@@ -23,6 +23,7 @@ from tzk_core.testing.observer import check_observer
 from tzk_core.testing.picture import check_picture
 from tzk_core.testing.plugin import check_plugin
 from tzk_core.testing.recipe import check_recipe
+from tzk_core.testing.report import check_report
 from tzk_core.testing.training import check_objective_term, check_optimizer, check_schedule
 from tzk_core.testing.transform import check_transform
 
@@ -39,6 +40,7 @@ __all__ = [
     "check_picture",
     "check_plugin",
     "check_recipe",
+    "check_report",
     "check_sampler",
     "check_schedule",
     "check_transform",
