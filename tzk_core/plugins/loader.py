@@ -17,7 +17,7 @@ from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.plugins.records import PluginRecord, State, canonical
 from tzk_core.plugins.specs import Spec
 from tzk_core.plugins.validation import GROUP, FaultyPlugin, specs_of
-from tzk_core.plugins.waiting import waiting_for
+from tzk_core.plugins.waiting import LONG, Waiting
 from tzk_core.version import DISTRIBUTION, installed_version
 
 __all__ = ["Builtin", "Loaded", "PluginRecord", "State", "canonical", "load_all"]
@@ -55,7 +55,24 @@ def load_all(
     loaded = [_load_builtin(name, plugin) for name, plugin in builtin.items()]
     taken = {plugin.record.name: plugin.record for plugin in loaded}
     allowed = None if allow is None else {canonical(name) for name in allow}
-    for record in sorted(announced(path), key=lambda record: (record.name, canonical(record.distribution))):
+    records = sorted(announced(path), key=lambda record: (record.name, canonical(record.distribution)))
+    with Waiting(LONG).watching() as waiting:
+        loaded += _installed(records, taken, allowed=allowed, builtin=builtin, waiting=waiting)
+    known = {name for plugin in loaded for name in _names(plugin.record)}
+    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in known]
+
+
+def _installed(
+    records: Iterable[PluginRecord],
+    taken: dict[str, PluginRecord],
+    *,
+    allowed: Collection[str] | None,
+    builtin: Mapping[str, Builtin],
+    waiting: Waiting,
+) -> list[Loaded]:
+    """Load the installed plugins, of which `taken` has those whose names are taken, by name."""
+    loaded = []
+    for record in records:
         if allowed is not None and not allowed & _names(record):
             reason = "not in the allow-list TZK_PLUGINS"
             loaded.append(Loaded(replace(record, state="disabled", reason=reason)))
@@ -67,10 +84,10 @@ def load_all(
             reason = _shadowed(record, by=taken[record.name], builtin=builtin)
             loaded.append(Loaded(replace(record, state="shadowed", reason=reason)))
         else:
+            waiting.begin(f"the plugin {record.name!r} ({record.distribution} {record.version})", _way_out(record))
             loaded.append(_load_installed(record))
             taken[record.name] = record
-    known = {name for plugin in loaded for name in _names(plugin.record)}
-    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in known]
+    return loaded
 
 
 def _names(record: PluginRecord) -> set[str]:
@@ -90,8 +107,7 @@ def _load_installed(record: PluginRecord) -> Loaded:
 
     Whatever it raises becomes the reason of a "broken" record; Ctrl-C of the user is raised.
     """
-    with waiting_for(f"the plugin {record.name!r} ({record.distribution} {record.version})", _way_out(record)):
-        outcome = isolated(lambda: _specs(record))
+    outcome = isolated(lambda: _specs(record))
     record = replace(record, remarks=outcome.remarks)
     if (error := outcome.error) is not None:
         top = re.split(r"[.:]", record.entry_point)[0]
