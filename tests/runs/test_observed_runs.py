@@ -181,7 +181,7 @@ def test_what_cannot_be_made_is_said_before_anything_is_written(here: Path) -> N
         ({"observers": [{"mark": "*"}]}, r"\[\[observers\]\] #1 type: is required"),
         (
             {"observers": [{"type": "metrics-csv"}]},
-            r"#1 type: observer 'metrics-csv' is the core's own, and not to be named: the log in metrics.csv; every run",
+            r"#1 type: observer 'metrics-csv' is the core's own, and not to be named: the log in metrics.csv; every",
         ),
         ({"observers": [{"type": "tzk/progress"}]}, r"#1 type: observer 'progress' is the core's own.* --quiet"),
         ({"observers": {"type": "diary"}}, r"tables that are each headed \[\[observers\]\]"),

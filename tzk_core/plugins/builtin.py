@@ -117,7 +117,11 @@ class Core:
         return [
             Observer(name, f"tzk_core.training.{target}", summary)
             for name, target, summary in (
-                ("early-stopping", "stopping:EarlyStopping", "ends a training without a better validation; by patience"),
+                (
+                    "early-stopping",
+                    "stopping:EarlyStopping",
+                    "ends a training without a better validation; by patience",
+                ),
                 ("metrics-csv", "metrics:MetricsFile", "the log in metrics.csv; every run has it"),
                 ("progress", "progress:ProgressLine", "a bar or lines; without --quiet, or by fit(progress=True)"),
             )

@@ -66,7 +66,7 @@ def _installed(
     records: Iterable[PluginRecord],
     taken: dict[str, PluginRecord],
     *,
-    allowed: Collection[str] | None,
+    allowed: set[str] | None,
     builtin: Mapping[str, Builtin],
     waiting: Waiting,
 ) -> list[Loaded]:

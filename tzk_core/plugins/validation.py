@@ -59,7 +59,7 @@ def specs_of(plugin: object, name: str) -> dict[str, tuple[Spec, ...]]:
 
 
 class _Manager(pluggy.PluginManager):
-    """pluggy's, which looks up every attribute of a plugin with `inspect.getattr_static`: of modules, only functions."""
+    """pluggy's, which looks up all attributes with `inspect.getattr_static`; of modules only functions."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         if isinstance(plugin, ModuleType) and not inspect.isroutine(vars(plugin).get(name)):

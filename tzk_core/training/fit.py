@@ -107,11 +107,13 @@ def _trained(
     """Train to the end, or until `progress` raises, and take the best model."""
     history = History(trainer)
     with outcome(observers), ExitStack() as shown:
-        call = progress or None
+        call: Callable[[Progress], None] | None = None
         if progress is True:
             line = shown.enter_context(own_observer(PROGRESS))
             line.begin(trainer.settings.steps)
             call = line.on_step
+        elif progress:
+            call = progress
         try:
             trainer.run(progress=_Stopping(call) if call else None, observers=[history, *observers])
         except _Stopped as stopped:
