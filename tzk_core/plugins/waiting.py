@@ -1,4 +1,4 @@
-"""Who is waited for: code of a plugin that does not return is named on stderr while it still runs."""
+"""Code of a plugin that does not return is named while it still runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Waiting:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Waiting]:
-        """Watch from a thread of `_thread`, which costs less than the import of `threading` and never outlasts all."""
+        """Watch from another thread.
+
+        It is one of `_thread`, which costs less than the import of `threading` and never keeps the program from ending.
+        """
         done = _thread.allocate_lock()
         done.acquire()
         with contextlib.suppress(RuntimeError):  # no more threads can be started

@@ -1,4 +1,4 @@
-"""Checks of a report: it writes into the folder of a finished run, and leaves what is there as it is."""
+"""Checks of a report: it adds its file to a finished run, and changes no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Write = Callable[..., Any]
 
 
 def check_report(write: Write, folder: Path, experiment: Any = None) -> str:
-    """Check that a report writes its file into a run's folder, and again over an older one.
+    """Check that a report writes its file, and nothing else, into a run's folder, twice.
 
     In a run a raised exception would be a warning, and the run complete; here it fails the check.
 

@@ -18,7 +18,7 @@ def own_observer(name: str, *arguments: Any, **keywords: Any) -> Any:
 
 
 def refuse_own(part: Registered) -> None:
-    """Refuse an observer of the core's where others are named: it is there already, or not wanted.
+    """Refuse an observer of the core's where others are named.
 
     Raises:
         TzkError: with what has it instead.
