@@ -1,4 +1,4 @@
-"""Checks of a report: it adds its file to a finished run, and changes no other."""
+"""Checks of a report: it adds its file to a run and changes no other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tzk_core.protection import worded
+from tzk_core.plugins.isolation import worded
 from tzk_core.testing.expectations import NotConforming, expect
 
 Write = Callable[..., Any]

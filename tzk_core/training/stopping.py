@@ -9,8 +9,9 @@ from tzk_core.training.validation import Validated
 class EarlyStopping(Observer):
     """Notes when `training.patience` validations in a row brought nothing better.
 
-    With a patience of 0 it never does. It keeps nothing of its own: the best step is that of `Progress`, which a resumed training has from its checkpoint.
-    It ends a training by being asked. `Trainer` asks the one that it has built itself and no other observer.
+    With a patience of 0 it never does. It keeps nothing of its own: the best step is that of `Progress`, which a
+    resumed training has from its checkpoint. It ends a training by being asked. `Trainer` asks the one that it has
+    built itself and no other observer.
 
     Attributes:
         over: whether the training is to end after this step.
