@@ -80,6 +80,7 @@ MODULES: dict[str, tuple[str, Home]] = {
             "observer",
             "picture",
             "recipe",
+            "report",
             "stacked",
             "starting",
             "state",

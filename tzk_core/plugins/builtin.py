@@ -14,6 +14,7 @@ from tzk_core.plugins.specs import (
     FlowRecipe,
     KnowledgeType,
     Metric,
+    Observer,
     Optimizer,
     Picture,
     Sampler,
@@ -109,6 +110,21 @@ class Core:
         return [
             Sampler("smc", "tzk_core.model.samplers:SequentialMonteCarlo", "tempered, resampled and moved particles"),
             Sampler("rejection", "tzk_core.model.samplers:Rejection", "exact and independent samples, many tries"),
+        ]
+
+    @hookimpl
+    def tzk_observers(self) -> Iterable[Observer]:
+        return [
+            Observer(name, f"tzk_core.training.{target}", summary)
+            for name, target, summary in (
+                (
+                    "early-stopping",
+                    "stopping:EarlyStopping",
+                    "ends a training without a better validation; by patience",
+                ),
+                ("metrics-csv", "metrics:MetricsFile", "the log in metrics.csv; every run has it"),
+                ("progress", "progress:ProgressLine", "a bar or lines; without --quiet, or by fit(progress=True)"),
+            )
         ]
 
     @hookimpl

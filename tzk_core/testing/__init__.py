@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tzk_plugin_kit.observer import check_observer
     from tzk_plugin_kit.picture import check_picture
     from tzk_plugin_kit.recipe import check_recipe
+    from tzk_plugin_kit.report import check_report
     from tzk_plugin_kit.training import check_objective_term, check_optimizer, check_schedule
     from tzk_plugin_kit.transform import check_transform
 
@@ -48,6 +49,7 @@ __all__ = [
     "check_picture",
     "check_plugin",
     "check_recipe",
+    "check_report",
     "check_sampler",
     "check_schedule",
     "check_transform",

@@ -19,13 +19,9 @@ from tzk_core.plugins.specs import SPEC_TYPES
 ROOT, KIT = Path(__file__).parents[3], Path(__file__).parents[1]
 
 
-WITHOUT = {"tzk_pictures", "tzk_reports"}
-"""Hooks without a template: a picture, and a report, are tested on a trained run."""
-
-
 def test_there_is_a_template_for_every_hook() -> None:
     hooks = {spec_type.hook for spec_type in SPEC_TYPES}
-    assert {kind.hook for kind in kinds().values()} == hooks - WITHOUT
+    assert {kind.hook for kind in kinds().values()} == hooks
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from tzk_core import TzK, build_flow, build_knowledge
+from tzk_core.plugins import Observer as ObserverSpec
+from tzk_core.plugins import Registered, registry
 from tzk_core.report import pictures
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.testing import NotConforming, check_observer, check_picture
 from tzk_core.training.history import History
-from tzk_core.training.metrics import MetricsFile
 from tzk_core.training.observers import EachStep, Logged, Observer, Start
 
 
@@ -48,8 +49,9 @@ def test_the_observers_of_the_core_conform(make: Callable[[], Observer]) -> None
     check_observer(make)
 
 
-def test_the_log_of_a_run_conforms(tmp_path: Path) -> None:
-    check_observer(lambda: MetricsFile(tmp_path / "metrics.csv"))
+@pytest.mark.parametrize("part", [part for part in registry().all(ObserverSpec) if part.plugin == "tzk"], ids=str)
+def test_the_registered_observers_of_the_core_conform(part: Registered) -> None:
+    check_observer(part.load())
 
 
 @pytest.mark.parametrize(

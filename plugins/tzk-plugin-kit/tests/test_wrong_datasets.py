@@ -91,6 +91,31 @@ class Infinite(Noise):
         return samples
 
 
+class InfiniteT(Noise):
+    """Real values, of which one is infinite."""
+
+    levels = None
+    original_dims = None
+
+    def split(self, split: str) -> Samples:
+        samples = super().split(split)
+        T = samples.T.float()
+        T[2, 0, 1, 1] = torch.inf
+        return Samples(T, samples.labels, samples.characteristics)
+
+    def prepare(self, image: Tensor, name: str) -> Tensor:
+        return super().prepare(image, name).float()
+
+
+class TestInValidation(Noise):
+    """Right but for the validation split, which is the test split again."""
+
+    __test__ = False  # no class of tests
+
+    def source(self, split: str) -> np.random.Generator:
+        return super().source("test" if split == "validation" else split)
+
+
 class SameSplits(Noise):
     def source(self, split: str) -> np.random.Generator:
         return numpy_stream(0, self.name)
@@ -182,6 +207,8 @@ WRONG: dict[type[Noise], str] = {
     RandomLabels: "should be the same each time; it differs in label column 'label'",
     RandomConstructor: "made again, should be the same each time",
     Infinite: "characteristic 'measure' should be finite, or nan where it is not known; 1 values are infinite",
+    InfiniteT: "T should be finite|T .*infinit",
+    TestInValidation: "test should have other samples than validation; 100% of them are the same: set samples aside",
     SameSplits: "test should have other samples than train; 100% of them are the same: set samples aside",
     ChangesSeed: "it changes torch: use a generator of its own",
     ChangesNumpy: "it changes numpy.random: use a generator of its own",

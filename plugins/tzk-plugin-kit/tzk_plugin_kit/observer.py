@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Any
 
 from tzk_core.errors import nearest
 from tzk_core.plugins.isolation import worded
 from tzk_core.testing.expectations import NotConforming, expect
 from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Progress, Start
+from tzk_core.training.settings import Settings
 from tzk_core.training.validation import Validated
 
 METHODS = tuple(name for name in vars(Observer) if name.startswith("on_"))
@@ -46,13 +48,13 @@ def check_observer(make: Callable[[], Observer]) -> None:
         _train(make(), folder=run, first=4)
     with TemporaryDirectory() as folder, chdir(folder):  # without a run folder it may write into the current one
         observer = make()
-        _call(observer, "on_start", Start(0, 4, None, MappingProxyType({"steps": 4})))
+        _call(observer, "on_start", Start(0, 4, None, _settings(4)))
         _call(observer, "on_failure", RuntimeError("a failure of the check"))
 
 
 def _train(observer: Observer, *, folder: Path, first: int) -> None:
     """Two logged steps with a validation, a checkpoint and results in a folder."""
-    settings = MappingProxyType({"steps": first + 2, "learning_rate": 0.001, "minutes": None, "decay": "cosine"})
+    settings = _settings(first + 2)
     _call(observer, "on_start", Start(first, first + 2, folder, settings))
     for step in (first + 1, first + 2):
         bits = MappingProxyType({"moons": 2.0 / step})
@@ -66,6 +68,10 @@ def _train(observer: Observer, *, folder: Path, first: int) -> None:
     row = {"name": "prior", "kind": "prior", "dataset": "moons", "split": "test", "count": 10, "bits_per_dim": 1.5}
     results = MappingProxyType({"format": 1, "rows": [row], "knowledge": []})
     _call(observer, "on_end", End(first + 2, first + 2, folder, results))
+
+
+def _settings(steps: int) -> Mapping[str, Any]:
+    return MappingProxyType(Settings(steps=steps).model_dump())
 
 
 def _call(observer: Observer, method: str, event: object) -> None:
