@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tzk_plugin_sweep
 from click.testing import CliRunner, Result
 from tzk_plugin_sweep import sweep
 from tzk_plugin_sweep.processes import Job
@@ -50,7 +49,7 @@ def swept(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plugin_keeps_the_contract() -> None:
-    check_plugin(tzk_plugin_sweep)
+    check_plugin("tzk_plugin_sweep")
 
 
 @pytest.mark.slow
@@ -101,12 +100,12 @@ def test_a_second_call_does_what_is_missing_and_no_more(
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_ends_no_other(config: Path, tmp_path: Path) -> None:
-    text = "training.learning_rate=1e-3,1e30"
-    result = call(config, tmp_path / "out", text, "training.steps=30", "--jobs", "1", status=1)
+    key = "evaluation.partitions.all"
+    result = call(config, tmp_path / "out", f'{key}=["moon-*", "moon-*"],["moon-*", "none-*"]', "--jobs", "1", status=1)
     good, bad = table(tmp_path / "out")["runs"]
-    assert good["status"] == "finished" and bad["status"] == "failed" and "diverged" in bad["error"]
-    assert bad["run"] in result.output and "diverged" in result.output
-    assert {row["values"]["training.learning_rate"] for row in table(tmp_path / "out")["rows"]} == {"1e-3"}
+    assert good["status"] == "finished" and bad["status"] == "failed" and "none-*" in bad["error"]
+    assert bad["run"] in result.output and bad["error"] in result.output
+    assert {row["values"][key] for row in table(tmp_path / "out")["rows"]} == {'["moon-*", "moon-*"]'}
     assert bad["run"] in (tmp_path / "out/sweep.md").read_text()
 
 
