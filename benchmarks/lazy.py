@@ -5,7 +5,7 @@
 Checkpoints have so many small types of one structure, each with values of its own, over a flow of 16 dimensions. In a
 process of its own, each is opened. The posterior of 8 observations is computed for every type, and log p(T given κ=1)
 for the first 1,000; then the peak of its memory is taken, less what importing takes. Up to `--whole` types the same is
-done with the whole model, and all values are compared bit for bit. Figures are bytes, and ratios to the smallest one.
+done with the whole model, which is saved as well, and all values are compared bit for bit. Figures are bytes, and ratios to the smallest one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def used(folder: Path, *, lazy: bool) -> dict[str, Any]:
     posteriors = time.perf_counter()
     for name, log_prob in islice(tzk_core.log_probs(model, T, importance_samples=SAMPLES), SCORED):
         values.update(name.encode() + log_prob.numpy().tobytes())
-    return {
+    report = {
         "open_seconds": round(opened - began, 3),
         "posterior_seconds": round(posteriors - opened, 3),
         "log_prob_seconds": round(time.perf_counter() - posteriors, 3),
@@ -84,6 +84,13 @@ def used(folder: Path, *, lazy: bool) -> dict[str, Any]:
         "bytes": peak() - imported,
         "values": values.hexdigest(),
     }
+    if not lazy:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            began, began_cpu = time.perf_counter(), time.process_time()
+            tzk_core.save(model, Path(place) / "saved")
+            report["save_seconds"] = round(time.perf_counter() - began, 3)
+            report["save_cpu_seconds"] = round(time.process_time() - began_cpu, 3)
+    return report
 
 
 def apart(folder: Path, how: str) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def main() -> None:
                 cells = "".join(f"{value:>9.2f} s" for value in seconds)
                 print(f"{number:>8}{cells}{own['bytes'] / 2**20:>9.1f} MB{ratio:>8}")
         if "equal" in entry:
-            print(f"{number:>8}  equal bit for bit: {entry['equal']}")
+            print(f"{number:>8}  equal bit for bit: {entry['equal']}; saved in {entry['whole']['save_seconds']:.2f} s")
 
 
 if __name__ == "__main__":
