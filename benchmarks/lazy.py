@@ -5,7 +5,8 @@
 Checkpoints have so many small types of one structure, each with values of its own, over a flow of 16 dimensions. In a
 process of its own, each is opened. The posterior of 8 observations is computed for every type, and log p(T given κ=1)
 for the first 1,000; then the peak of its memory is taken, less what importing takes. Up to `--whole` types the same is
-done with the whole model, which is saved as well, and all values are compared bit for bit. Figures are bytes, and ratios to the smallest one.
+done with the whole model, which is saved as well, and all values are compared bit for bit. Figures are bytes, and
+ratios to the smallest one.
 """
 
 from __future__ import annotations
