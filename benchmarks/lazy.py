@@ -4,7 +4,7 @@
 
 Checkpoints have so many small types of one structure, each with values of its own, over a flow of 16 dimensions. In a
 process of its own, each is opened. The posterior of 8 observations is computed for every type, and log p(T given κ=1)
-for the first 1,000; then the peak of its memory is taken, less what importing takes. Up to `--whole` types the same is
+for the first 1,000. Then the peak of its memory is taken, less what importing takes. Up to `--whole` types the same is
 done with the whole model, which is saved as well, and all values are compared bit for bit. Figures are bytes, and
 ratios to the smallest one.
 """
@@ -39,7 +39,7 @@ SCORED = 1000
 
 
 def write(folder: Path, types: int) -> float:
-    """Write a checkpoint of so many types without ever having them in memory; the seconds taken."""
+    """Write a checkpoint of so many types, one at a time; the seconds taken."""
     began = time.perf_counter()
     model = TzK(build_flow((DIMS,), layers=[{"type": "affine"}]))
     save_checkpoint(model, folder)
@@ -58,7 +58,10 @@ def write(folder: Path, types: int) -> float:
 
 
 def peak() -> int:
-    """The most memory that this process has had, in bytes; `getrusage` counts that of the one that started it too."""
+    """The most memory that this process has had, in bytes.
+
+    `getrusage` counts that of the process that started it too.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if line[:6] == "VmHWM:")
@@ -66,7 +69,7 @@ def peak() -> int:
 
 
 def used(folder: Path, *, lazy: bool) -> dict[str, Any]:
-    """Open a checkpoint and go through all of its types: seconds, bytes, and a hash of all values."""
+    """Go through all types of a checkpoint: seconds, bytes, a hash of all values."""
     imported, began = peak(), time.perf_counter()
     model = tzk_core.open(folder, lazy=lazy)
     opened = time.perf_counter()

@@ -38,7 +38,7 @@ class KnowledgeDict(nn.ModuleDict):
         self._folded[naming.key(key)] = key
 
     def name_taken(self, name: str) -> str | None:
-        """The name here, opaque ones included, that differs from `name` in case at most; None if there is none."""
+        """The name here that differs from `name` in case at most, or None."""
         key = naming.key(name)
         if (other := self._folded.get(key)) is not None and other in self:
             return other

@@ -227,7 +227,9 @@ def evaluate_each(
     together: int = 128,
     not_vmappable: set[type[Knowledge]] | None = None,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """Name and function(knowledge type, *arguments), a tuple of tensors or a named one, one structure after the other.
+    """Yield name and function(knowledge type, *arguments), one structure after the other.
+
+    The function returns a tuple of tensors, which may be a named one.
 
     Args:
         together: how many of one structure are evaluated at a time.

@@ -1,4 +1,4 @@
-"""Posterior and likelihood under many knowledge types, one after the other, in memory that does not grow with them."""
+"""Posterior and likelihood under many knowledge types, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def posteriors(model: TzK, T: Tensor) -> Iterator[tuple[str, Posterior]]:
 
 @torch.no_grad()
 def log_probs(model: TzK, T: Tensor, *, importance_samples: int = 64, seed: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and log p(T given κ=1), (batch,) in nats, of every knowledge type, encoding T once.
+    """Yield name and log p(T given κ=1), (batch,), of every knowledge type.
 
-    Each is `TzK.log_prob(T, name, importance_samples=..., seed=...)`, without gradients.
+    Each is `TzK.log_prob(T, name, importance_samples=..., seed=...)`, in nats, without gradients. T is encoded once.
 
     Args:
         T: (batch, *shape), in the scale of the model, nothing missing.

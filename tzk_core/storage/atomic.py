@@ -313,8 +313,8 @@ def _short(name: str) -> str:
 def _wait_for(path: Path) -> None:
     """Wait until a file, or a folder with all its contents, is on the disk.
 
-    The files of a folder are waited for at its end, and many of them at once: a disk writes a thousand together ten
-    times as soon as one after the other.
+    The files of a folder are waited for at its end, and many of them at once. A disk writes a thousand together
+    ten times as soon as one after the other.
     """
     inside = [*path.rglob("*"), path] if path.is_dir() else [path]
     folders = [each for each in inside if each.is_dir()]

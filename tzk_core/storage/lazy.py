@@ -1,4 +1,4 @@
-"""Knowledge types of a checkpoint that are read from their files when they are first asked for."""
+"""Knowledge types that are read from their files when first asked for."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _state_of(folder: Path) -> tuple[int, int] | None:
 
 
 class LazyKnowledge(KnowledgeDict):
-    """All knowledge types of a checkpoint, of which the last that were asked for are in memory.
+    """All knowledge types of a checkpoint, the last used of them in memory.
 
     It is a `KnowledgeDict` that cannot be changed. A type that another one displaced is read again when it is asked for
     again, as another object of the same values.
@@ -172,7 +172,7 @@ class LazyKnowledge(KnowledgeDict):
         self._kept.clear()
 
     def _usable(self, name: str) -> Knowledge | None:
-        """A knowledge type, from memory or from its file; None if it cannot be used here."""
+        """A knowledge type, from memory or its file; None if it is opaque."""
         if (kept := self._kept.get(name)) is not None:
             with suppress(KeyError):  # another thread has displaced it
                 self._kept.move_to_end(name)
@@ -203,9 +203,9 @@ class _Values(ValuesView[Knowledge]):
 
 
 class LazyTzK(TzK):
-    """A model whose knowledge types are read when they are first asked for; it scores and samples as any other.
+    """A model whose knowledge types are read when first asked for.
 
-    Nothing in it requires a gradient. What would change it, or needs all knowledge types at once, is refused.
+    It scores and samples as any other. Nothing in it requires a gradient. What would change it, or needs all knowledge types at once, is refused.
     """
 
     knowledge: LazyKnowledge

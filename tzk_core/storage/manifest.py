@@ -101,9 +101,9 @@ def write_file(folder: Path, name: str, content: bytes) -> dict[str, Any]:
 
 
 def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
-    """The sha256 of `json.dumps(manifest, sort_keys=True)`, which is the same once it was written and read again.
+    """The sha256 of `json.dumps(manifest, sort_keys=True)`.
 
-    It is taken entry by entry, as the text of a hundred thousand knowledge types is larger than what is read of them.
+    It is the same once the manifest was written and read again. It is taken entry by entry, as the text of a hundred thousand knowledge types is larger than what is read of them.
     """
     whole = hashlib.sha256(b"{")
     for number, key in enumerate(sorted(manifest)):
@@ -125,7 +125,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def _sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A hook for `json` that gives equal parts as one object: a hundred thousand knowledge types have few."""
+    """A hook for `json` that gives equal parts as one object, since many types have few."""
     seen: dict[str, dict[str, Any]] = {}
 
     def shared(value: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run opened to use its model: all of it at once, or knowledge types as they are asked for."""
+"""A run opened to use its model: whole, or type by type."""
 
 from __future__ import annotations
 

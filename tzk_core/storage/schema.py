@@ -113,7 +113,7 @@ def first_problem(model: type[BaseModel], value: Any) -> str:
 
 
 def manifest_problem(value: Any) -> str:
-    """What is wrong first with a manifest, as `first_problem`; knowledge types are checked some at a time.
+    """What is wrong first with a manifest, checked some types at a time.
 
     Models of pydantic take ten times the memory of what they check.
     """

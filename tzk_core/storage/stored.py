@@ -96,7 +96,7 @@ def read_core(folder: Path) -> Stored:
 
 
 def knowledge_of(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    """The file of one knowledge type, which has to be as its entry of the manifest says."""
+    """The file of one knowledge type, as its entry of the manifest says."""
     return reading(folder, lambda place: read_knowledge(place, name, entry))
 
 

@@ -1,4 +1,4 @@
-"""`tzk compare RUN RUN ...`: figures of runs in one table, with differences where the data are the same."""
+"""`tzk compare RUN RUN ...`: figures of runs in one table, with differences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ and at most their sum, which stands behind ±. Of bits lower is better, of log p
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, runs: tuple[Path, ...], as_json: bool) -> None:
-    """Put the figures of runs in one table, a unit a column, beside those of the first run.
+    """Put the figures of runs in one table, beside those of the first.
 
     A difference stands where both figures are of the same samples alone; where data, split or limit differ, the table
     says so in its place.
@@ -47,11 +47,11 @@ def command(*, runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def comparison(runs: Sequence[Evaluated]) -> dict[str, Any]:
-    """All rows of all runs, those of one quantity together, with what they differ by from the first run.
+    """All rows of all runs, with their differences from the first run.
 
     Returns:
-        "runs", their paths, and "rows". A row has the keys of `IDENTITY` and, by unit, "figures": for every run its
-        "value", "standard_error", "difference" from the first run and "largest_error" of it, null where there is none.
+        "runs", their paths, and "rows". A row has the keys of `IDENTITY` and, by unit, "figures" of every run. These are "value",
+        "standard_error", "difference" from the first run and its "largest_error", null where there is none.
         "not_the_same_data" is by run the reason why there is no difference, "" where there may be one.
     """
     by_quantity: dict[tuple[Any, ...], dict[int, Row]] = {}

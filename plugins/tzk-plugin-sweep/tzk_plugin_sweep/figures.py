@@ -1,4 +1,4 @@
-"""Rows of results.json: which are of the same quantity, on the same data, in which units."""
+"""Rows of results.json: of which quantity, data and units they are."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def identity(row: Row) -> tuple[Any, ...]:
 
 
 def difference_of_data(first: Evaluated, other: Evaluated, *, dataset: str, split: str | None) -> str:
-    """Why figures of two runs on a data set of this name are not on the same samples; "" if they are.
+    """Why figures of two runs are not on the same samples; "" if they are.
 
     The noise in grey levels, and what a limit chooses, derive from the seed; the samples themselves do not.
     """
@@ -111,7 +111,7 @@ def units_of(rows: Sequence[Row]) -> list[str]:
 
 
 def error_of(row: Row, unit: str) -> float | None:
-    """The standard error of a row in a unit: in results.json it is of bits per image, or of nats."""
+    """The standard error of a row in a unit; in results.json it is of bits per image."""
     error, bits, value = row.get("standard_error"), row.get("bits_per_image"), row.get(unit)
     if error is None or not bits or value is None:
         return None

@@ -21,7 +21,7 @@ LONGEST = 80
 
 @dataclass(frozen=True)
 class Point:
-    """One run: values of keys as they were typed, and its seed; None for that of the config."""
+    """One run: values of keys as typed, and its seed, None for the config's."""
 
     values: Mapping[str, str]
     seed: int | None

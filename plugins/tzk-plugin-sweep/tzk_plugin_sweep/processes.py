@@ -43,7 +43,7 @@ class Job:
         return ["run", str(self.config), *self.overrides, "--out", str(self.folder), "--quiet"]
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start it, in a process group of its own, so that Ctrl-C reaches it through the sweep alone."""
+        """Start it in a process group of its own: Ctrl-C reaches it through the sweep."""
         environment = os.environ | dict.fromkeys(THREADS, "1")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
@@ -65,7 +65,7 @@ class Job:
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, int]]:
-    """Yield each job as it ends, with its exit status; a failed one ends no other.
+    """Yield each job as it ends, with its status; a failure ends no other.
 
     Raises:
         KeyboardInterrupt: for Ctrl-C, SIGTERM and SIGHUP, once all processes have ended: each writes a checkpoint. A

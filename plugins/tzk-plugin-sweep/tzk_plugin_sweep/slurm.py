@@ -21,7 +21,9 @@ MINUTES = 24 * 60
 def submit_all(
     jobs: Sequence[Job], at_once: int, *, folder: Path, parameters: Mapping[str, Any], cluster: str | None = None
 ) -> Iterator[tuple[Job, int]]:
-    """Submit all jobs as one array, and yield each as it ends, with its exit status; 1 where Slurm ended it.
+    """Submit all jobs as one array; yield each as it ends, with its status.
+
+    The status is 1 where Slurm ended it.
 
     Args:
         at_once: so many at once, at most.

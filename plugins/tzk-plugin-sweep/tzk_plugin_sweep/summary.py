@@ -13,7 +13,7 @@ from tzk_plugin_sweep.grid import Point
 
 
 def rows_of(finished: Sequence[tuple[Point, Evaluated]]) -> list[dict[str, Any]]:
-    """A row for every combination of values and every quantity: mean and standard error over its seeds.
+    """A row for every combination and quantity: mean and standard error over seeds.
 
     The standard error is the deviation between seeds over √n, null for a single seed. It says nothing of the samples,
     which all seeds have in common.

@@ -1,4 +1,4 @@
-"""`tzk sweep CONFIG key=a,b,c --seeds N`: many runs side by side, and one table of them."""
+"""`tzk sweep CONFIG key=a,b,c --seeds N`: many runs side by side, in one table."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def command(
 
 
 def _checked(config: Path, wanted: Sequence[Point]) -> tuple[str, str]:
-    """The hash of the config and its name, once every combination of values has been checked.
+    """The hash of the config and its name, once every combination is checked.
 
     Raises:
         TzkError: for what is wrong with it, or with a value.
