@@ -196,7 +196,7 @@ def load_knowledge(
 
 
 def unusable(name: str, entry: Mapping[str, Any]) -> str | None:
-    """Why a knowledge type cannot be used here, by its entry of the manifest; or None."""
+    """Why a knowledge type cannot be used here, by its entry; or None."""
     if entry["part"] is None:
         return f"knowledge type {name!r} was built in Python, not by a name"
     part = Part.from_json(entry["part"])

@@ -205,7 +205,8 @@ class _Values(ValuesView[Knowledge]):
 class LazyTzK(TzK):
     """A model whose knowledge types are read when first asked for.
 
-    It scores and samples as any other. Nothing in it requires a gradient. What would change it, or needs all knowledge types at once, is refused.
+    It scores and samples as any other. Nothing in it requires a gradient. What would change it, or needs all knowledge
+    types at once, is refused.
     """
 
     knowledge: LazyKnowledge

@@ -103,7 +103,8 @@ def write_file(folder: Path, name: str, content: bytes) -> dict[str, Any]:
 def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
     """The sha256 of `json.dumps(manifest, sort_keys=True)`.
 
-    It is the same once the manifest was written and read again. It is taken entry by entry, as the text of a hundred thousand knowledge types is larger than what is read of them.
+    It is the same once the manifest was written and read again. It is taken entry by entry: the whole text is larger
+    than what is read of it.
     """
     whole = hashlib.sha256(b"{")
     for number, key in enumerate(sorted(manifest)):
@@ -125,7 +126,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def _sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A hook for `json` that gives equal parts as one object, since many types have few."""
+    """A hook for `json` that gives equal parts as one object: there are few."""
     seen: dict[str, dict[str, Any]] = {}
 
     def shared(value: dict[str, Any]) -> dict[str, Any]:

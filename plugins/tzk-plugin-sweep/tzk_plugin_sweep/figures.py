@@ -111,7 +111,7 @@ def units_of(rows: Sequence[Row]) -> list[str]:
 
 
 def error_of(row: Row, unit: str) -> float | None:
-    """The standard error of a row in a unit; in results.json it is of bits per image."""
+    """The standard error of a row in a unit; results.json has bits per image."""
     error, bits, value = row.get("standard_error"), row.get("bits_per_image"), row.get(unit)
     if error is None or not bits or value is None:
         return None

@@ -32,7 +32,13 @@ JSON, TABLE = "sweep.json", "sweep.md"
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Every combination with the seeds 0 to N-1.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="So many at once; by default one a core.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the sweep; default runs/NAME-sweep.")
-@click.option("--launcher", type=click.Choice(["processes", "submitit"]), default="processes", show_default=True)
+@click.option(
+    "--launcher",
+    type=click.Choice(["processes", "submitit"]),
+    default="processes",
+    show_default=True,
+    help="Where runs are done.",
+)
 @click.option("--slurm", multiple=True, metavar="KEY=VALUE", help="A parameter of submitit, as slurm_partition=gpu.")
 @click.option("--cluster", type=click.Choice(["slurm", "local"]), help="Where submitit runs; Slurm if there is one.")
 @click.pass_context
