@@ -50,7 +50,7 @@ def comparison(runs: Sequence[Evaluated]) -> dict[str, Any]:
     """All rows of all runs, with their differences from the first run.
 
     Returns:
-        "runs", their paths, and "rows". A row has the keys of `IDENTITY` and, by unit, "figures" of every run. These are
+        "runs", their paths, and "rows". A row has the keys of `IDENTITY` and, by unit, "figures" of every run:
         "value", "standard_error", "difference" from the first run and its "largest_error", null where there is none.
         "not_the_same_data" is by run the reason why there is no difference, "" where there may be one.
     """
