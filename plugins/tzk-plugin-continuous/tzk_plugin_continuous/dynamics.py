@@ -7,6 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+FIRST = 3.0
+"""By what the first layer's usual start is multiplied: its units then bend within the data, not far outside of them."""
+
+OPEN = 2.0
+"""What gates start at, before the sigmoid: 0.88 of what comes in."""
+
+
 class Squashed(nn.Module):
     """A linear map of x with a gate and a shift that depend on time: (W x + b) σ(g t + g₀) + s t (FFJORD, ConcatSquash).
 
@@ -18,6 +25,7 @@ class Squashed(nn.Module):
         self.linear = linear
         self.gate = nn.Linear(1, outputs)
         self.shift = nn.Linear(1, outputs, bias=False)
+        nn.init.constant_(self.gate.bias, OPEN)
 
     def forward(self, t: Tensor, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """The map of x at time t, and its Jacobian, which does not depend on x, times directions.
@@ -53,7 +61,10 @@ class Dynamics(nn.Module):
         self.squashed = nn.ModuleList(
             [_squashed(shape, *pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)]  # each size and the next
         )
-        last = self.squashed[-1]
+        first, last = self.squashed[0], self.squashed[-1]
+        with torch.no_grad():
+            for parameter in first.linear.parameters():
+                parameter *= FIRST
         for parameter in (*last.linear.parameters(), last.shift.weight):
             nn.init.zeros_(parameter)
 

@@ -21,7 +21,7 @@ def ffjord(
     hidden: int = 64,
     depth: int = 2,
     solver: str = "rk4",
-    steps: int = 6,
+    steps: int = 4,
     tolerance: float = 1e-5,
     evaluation_tolerance: float = 1e-6,
     adjoint: bool = False,

@@ -139,8 +139,8 @@ def extrapolated(augmented: Augmented, x: Tensor, solver: Solver, *, backwards: 
 def _extrapolated(coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
     """The limit of two grids, and the largest error of each sample by which the finer one differs from it, (batch,)."""
     correction = (fine - coarse) / (2**ORDER - 1)
-    error = (correction / (1 + fine.abs())).detach().abs().reshape(len(fine), -1)
-    return fine + correction, error.amax(1)
+    error = (correction / (1 + fine.abs())).detach().abs()
+    return fine + correction, error.flatten(1).amax(1) if error.ndim > 1 else error
 
 
 def _options(solver: Solver) -> dict[str, object]:
