@@ -40,10 +40,10 @@ def test_a_linear_equation_is_solved_by_the_matrix_exponential(trace: str) -> No
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 2)])
 def test_log_det_is_that_of_the_jacobian(shape: tuple[int, ...]) -> None:
-    layer = perturbed(Ffjord(shape, 5, 2))
-    inputs = torch.randn(3, *shape, dtype=torch.float64)
+    layer = perturbed(Ffjord(shape, 5, 2), by=0.2)
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
     logabsdet = layer(inputs)[1]
-    for row in range(3):
+    for row in range(2):
         matrix = torch.autograd.functional.jacobian(lambda x: layer(x[None])[0].flatten(), inputs[row])
         expected = torch.linalg.slogdet(matrix.reshape(inputs[0].numel(), -1)).logabsdet
         torch.testing.assert_close(logabsdet[row], expected, rtol=0, atol=1e-6)
@@ -51,7 +51,7 @@ def test_log_det_is_that_of_the_jacobian(shape: tuple[int, ...]) -> None:
 
 def test_the_layer_conforms() -> None:
     torch.manual_seed(0)
-    check_transform(Ffjord((1,), 3, 1), torch.randn(2, 1), draws=1)
+    check_transform(Ffjord((1,), 3, 1, steps=16), torch.randn(2, 1), draws=1)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_the_layer_conforms() -> None:
 )
 def test_every_way_to_train_conforms(arguments: dict[str, object]) -> None:
     torch.manual_seed(0)
-    check_transform(Ffjord((2,), 4, 1, **arguments), torch.randn(3, 2), draws=1)  # type: ignore[arg-type]
+    check_transform(Ffjord((2,), 4, 1, steps=32, **arguments), torch.randn(3, 2), draws=1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
@@ -91,18 +91,18 @@ def _count(layer: Ffjord, inputs: Tensor) -> float:
 
 
 def test_a_tighter_tolerance_is_closer_to_the_solution_and_costs_more() -> None:
-    layer = perturbed(Ffjord((2,), 8, 2, steps=1), by=1.0)
+    layer = perturbed(Ffjord((2,), 8, 1), by=0.3)
     inputs = torch.randn(20, 2, dtype=torch.float64)
     solved = {}
-    for tolerance in (1e-2, 1e-5, 1e-11):
-        own = Ffjord((2,), 8, 2, steps=1, evaluation_tolerance=tolerance).double().eval()
+    for tolerance in (1e-3, 1e-5, 1e-9):
+        own = Ffjord((2,), 8, 1, evaluation_tolerance=tolerance).double().eval()
         own.load_state_dict(layer.state_dict())
         solved[tolerance] = (*own(inputs), evaluations_of(own))
-    exact = solved[1e-11]
-    for tolerance in (1e-2, 1e-5):
+    exact = solved[1e-9]
+    for tolerance in (1e-3, 1e-5):
         assert (solved[tolerance][0] - exact[0]).abs().max() < 10 * tolerance
         assert (solved[tolerance][1] - exact[1]).abs().max() < 10 * tolerance
-    assert solved[1e-2][2] < solved[1e-5][2] < exact[2]
+    assert solved[1e-3][2] < solved[1e-5][2] < exact[2]
 
 
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
@@ -122,9 +122,9 @@ def test_gradients_of_the_adjoint_are_those_through_the_steps(solver: str) -> No
 def test_every_sample_of_an_adaptive_solver_is_within_the_tolerance() -> None:
     """In training, one hard sample among many: the norm is not a mean over the batch, which would drown it."""
     torch.manual_seed(0)
-    layer = perturbed(Ffjord((2,), 8, 2, solver="dopri5", tolerance=1e-5), by=1.0)
+    layer = perturbed(Ffjord((2,), 8, 1, solver="dopri5", tolerance=1e-5))
     inputs = torch.cat([torch.randn(1, 2), torch.zeros(999, 2)]).double()
-    exact = perturbed(Ffjord((2,), 8, 2, evaluation_tolerance=1e-11))
+    exact = perturbed(Ffjord((2,), 8, 1, evaluation_tolerance=1e-8))
     exact.load_state_dict(layer.state_dict())
     expected = exact(inputs[:1])
     outputs, logabsdet = layer.train()(inputs)

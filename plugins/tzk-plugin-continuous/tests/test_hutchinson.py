@@ -12,7 +12,7 @@ from tzk_core.random_streams import seeded
 
 
 def test_noise_is_plus_or_minus_one_without_correlations() -> None:
-    """Of 4,000 samples that differ little: means, and products of neighbours in every direction, within 4 deviations."""
+    """Of 4,000 samples that differ little: means and products of neighbours, within four deviations."""
     inputs = 1 + 1e-3 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
     noise = rademacher(inputs, 5, 2).flatten(1)
     assert noise.abs().eq(1).all()
@@ -32,19 +32,21 @@ def test_noise_depends_on_the_values_of_a_sample_and_their_order() -> None:
 
 
 def test_the_mean_of_the_estimate_is_the_exact_trace() -> None:
-    exact = perturbed(Ffjord((4,), 6, 2, evaluation_trace="exact"))
-    estimate = perturbed(Ffjord((4,), 6, 2, evaluation_trace="hutchinson"))
+    exact = perturbed(Ffjord((4,), 6, 1, evaluation_trace="exact", steps=2, evaluation_tolerance=1e-3), by=0.2)
+    estimate = Ffjord((4,), 6, 1, evaluation_trace="hutchinson", steps=2, evaluation_tolerance=1e-3).double().eval()
+    estimate.load_state_dict(exact.state_dict())
     inputs = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    outputs, expected = exact(inputs)
+    outputs, expected = (each.detach() for each in exact(inputs))
     draws = []
-    for key in range(400):
+    for key in range(200):
         estimate.key = key
-        z, logabsdet = estimate(inputs)
-        draws.append(logabsdet.detach())
-    torch.testing.assert_close(z, outputs, rtol=0, atol=1e-6)  # the noise moves no sample
+        with torch.no_grad():
+            z, logabsdet = estimate(inputs)
+        draws.append(logabsdet)
+    torch.testing.assert_close(z, outputs, rtol=0, atol=1e-2)  # the noise moves no sample
     each = torch.stack(draws)
     assert (each.std(0) > 0.01).all()
-    assert ((each.mean(0) - expected).abs() < 4 * each.std(0) / 400**0.5).all()
+    assert ((each.mean(0) - expected).abs() < 4 * each.std(0) / 200**0.5).all()
 
 
 def test_more_probes_have_less_variance() -> None:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 FIRST = 3.0
 """By what the first layer's usual start is multiplied: its units then bend within the data, not far outside of them."""
 
@@ -15,7 +14,7 @@ OPEN = 2.0
 
 
 class Squashed(nn.Module):
-    """A linear map of x with a gate and a shift that depend on time: (W x + b) σ(g t + g₀) + s t (FFJORD, ConcatSquash).
+    """A linear map of x with a gate and a shift by time, (W x + b) σ(g t + g₀) + s t: FFJORD's ConcatSquash.
 
     linear: of vectors, or a convolution of images.
     """
@@ -58,10 +57,9 @@ class Dynamics(nn.Module):
     def __init__(self, shape: tuple[int, ...], hidden: int, depth: int) -> None:
         super().__init__()
         sizes = [shape[0], *[hidden] * depth, shape[0]]
-        self.squashed = nn.ModuleList(
-            [_squashed(shape, *pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)]  # each size and the next
-        )
-        first, last = self.squashed[0], self.squashed[-1]
+        squashed = [_squashed(shape, *pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.squashed = nn.ModuleList(squashed)
+        first, last = squashed[0], squashed[-1]
         with torch.no_grad():
             for parameter in first.linear.parameters():
                 parameter *= FIRST

@@ -22,9 +22,9 @@ class SolverMetric:
     """Evaluations a sample, the error of log p(T) and the deviation of an estimated trace, in nats.
 
     The error is the difference from a solution in float64 to a tolerance of 1e-10. That of the training solver says
-    what training has seen: where it is large, write more `steps`, or a smaller `tolerance`. Where the trace is estimated
-    there is no error, since that of the estimate is far larger: "deviation" is the standard deviation of log p(T) of one
-    sample over the noise of the estimate.
+    what training has seen: where it is large, write more `steps`, or a smaller `tolerance`. Where the trace is
+    estimated there is no error, since that of the estimate is far larger. "deviation" is the standard deviation of
+    log p(T) of one sample over the noise of the estimate.
 
     samples: how many of a split are solved again.
     """
