@@ -61,8 +61,8 @@ class Dynamics(nn.Module):
         self.squashed = nn.ModuleList(squashed)
         first, last = squashed[0], squashed[-1]
         with torch.no_grad():
-            for parameter in first.linear.parameters():
-                parameter *= FIRST
+            for start in first.linear.parameters():
+                start.mul_(FIRST)
         for parameter in (*last.linear.parameters(), last.shift.weight):
             nn.init.zeros_(parameter)
 

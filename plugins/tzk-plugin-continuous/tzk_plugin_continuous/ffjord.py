@@ -35,7 +35,8 @@ class Ffjord(Layer):
         tolerance: of an adaptive solver in training, relative and absolute.
         evaluation_tolerance: of x and log|det| in evaluation (`solver.solve_each`).
         adjoint: whether gradients solve the adjoint equation instead of going back through the steps.
-        trace: in training "exact", "hutchinson", an unbiased estimate (FFJORD, Eq. 7), or "auto", exact up to 8 dimensions.
+        trace: in training "exact", "hutchinson", an unbiased estimate (FFJORD, Eq. 7), or "auto", exact
+            up to 8 dimensions.
         evaluation_trace: the same in evaluation, where "auto" is exact up to 64 dimensions.
         probes: the number of noise vectors in an estimate.
         seed: of the noise, together with a sample's own values. In training each call has other noise, by torch's
