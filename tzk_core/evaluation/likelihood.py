@@ -268,7 +268,7 @@ def _one_draw(scores: Scores, log_prob: Callable[[Scores], Tensor]) -> dict[str,
 
 
 def _estimate(scores: Scores, names: Iterable[str]) -> dict[str, Any]:
-    """How the integrals over C and over the noise in grey levels were estimated, and log|det| where it was."""
+    """How the integrals over C and noise were estimated, and log|det| where it was."""
     held_out, draws = scores.held_out, ""
     if held_out.levels is not None:
         draws = ", one draw" if held_out.draws == 1 else f", {held_out.draws} dequantisations"

@@ -1,4 +1,4 @@
-"""Networks f(t, x) of an ordinary differential equation, with products of their Jacobian and given directions."""
+"""Networks f(t, x) of an equation, with products of Jacobian and directions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPEN = 2.0
 
 
 class Squashed(nn.Module):
-    """A linear map of x with a gate and a shift by time, (W x + b) σ(g t + g₀) + s t: FFJORD's ConcatSquash.
+    """FFJORD's ConcatSquash, (W x + b) σ(g t + g₀) + s t.
 
     linear: of vectors, or a convolution of images.
     """
@@ -27,7 +27,7 @@ class Squashed(nn.Module):
         nn.init.constant_(self.gate.bias, OPEN)
 
     def forward(self, t: Tensor, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """The map of x at time t, and its Jacobian, which does not depend on x, times directions.
+        """The map of x at time t, and its Jacobian times directions.
 
         Args:
             t: (1,).
@@ -45,7 +45,9 @@ class Squashed(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """f(t, x): squashed layers with tanh between them, fully connected on vectors, 3×3 convolutions on images.
+    """f(t, x): squashed layers with tanh between them.
+
+    They are fully connected on vectors, 3×3 convolutions on images.
 
     The last layer starts at zero, so that the flow starts at the identity. f is bounded, so that the flow exists for
     all x and all times.

@@ -39,12 +39,12 @@ def counting(module: nn.Module) -> Iterator[Counting]:
 
 
 def evaluations_of(module: nn.Module) -> float:
-    """Evaluations a sample in the last pass through a module, over all its layers; 0 where none counts."""
+    """Evaluations a sample in the last pass, over all layers; 0 where none counts."""
     return sum(part.evaluations.last for part in counting(module))
 
 
 class FunctionEvaluations:
-    """A term of the objective that is logged and weighs nothing: evaluations a sample in the last pass of the flow.
+    """A term that is logged: evaluations a sample in the last pass of the flow.
 
     Write it with `weight = 0`. Its column in metrics.csv is term/function-evaluations. Its gradient is zero, so that
     another weight changes no step either.

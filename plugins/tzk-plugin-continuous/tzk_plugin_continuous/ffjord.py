@@ -1,4 +1,4 @@
-"""A layer whose map is the flow of an ordinary differential equation (Chen et al. 2018; Grathwohl et al. 2018)."""
+"""A layer whose map is the flow of an ordinary differential equation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ EXACT_IN_TRAINING, EXACT_IN_EVALUATION = 8, 64
 
 
 class Ffjord(Layer):
-    """z = x(1) of dx/dt = f(t, x) from x(0), with log|det ∂z/∂x| = ∫ tr ∂f/∂x dt (Chen et al. 2018, Theorem 1).
+    """z = x(1) of dx/dt = f(t, x) from x(0), with log|det| = ∫ tr ∂f/∂x dt.
+
+    Sources: Chen et al. 2018, Theorem 1; FFJORD, Grathwohl et al. 2018.
 
     Training solves by `solver`, all samples of a batch together. Evaluation solves by rk4, and halves the steps of each
     sample by itself until two grids agree: what comes out depends on the sample alone.

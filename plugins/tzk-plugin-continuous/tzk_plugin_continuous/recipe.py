@@ -31,7 +31,7 @@ def ffjord(
     alpha: float = 1e-6,
     domain: str | list[str] = "auto",
 ) -> Transform:
-    """FFJORD: `flows` layers `ffjord` one after the other, at each of `scales` with a squeeze between them.
+    """FFJORD: `flows` layers at each of `scales`, with a squeeze between scales.
 
     z is (d,). Arguments of the layers are those of `Ffjord`.
 

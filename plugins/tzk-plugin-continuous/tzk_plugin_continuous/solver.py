@@ -1,4 +1,4 @@
-"""Solutions by torchdiffeq of x with log|det|: on one grid, or on grids made finer sample by sample."""
+"""Solutions of x with log|det| by torchdiffeq, on one grid or sample by sample."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Solver:
 
 
 class Solved(NamedTuple):
-    """x at the other end, (batch, *shape), log|det|, (batch,), and evaluations, the mean over the samples."""
+    """x at the other end, log|det|, (batch,), and evaluations, the mean over samples."""
 
     x: Tensor
     logabsdet: Tensor
@@ -99,7 +99,7 @@ def solve(augmented: Augmented, x: Tensor, solver: Solver, *, backwards: bool) -
 
 
 def solve_each(augmented: Augmented, x: Tensor, solver: Solver, *, backwards: bool) -> Solved:
-    """Solve by rk4, halving the steps of each sample by itself until it is within `solver.tolerance`.
+    """Solve by rk4, halving the steps of each sample by itself until it converges.
 
     The error is estimated by comparing a grid with the one before it, and the two are extrapolated (Richardson). So the
     grid of a sample, and with it the result, depends on the sample alone. The tolerance is per value, absolute below 1
@@ -128,7 +128,7 @@ def solve_each(augmented: Augmented, x: Tensor, solver: Solver, *, backwards: bo
 
 
 def extrapolated(augmented: Augmented, x: Tensor, solver: Solver, *, backwards: bool) -> Solved:
-    """Two grids for all samples, of 4 and 8 times the first steps, and their limit: without a branch on values.
+    """The limit of 4 and 8 times the first steps, without a branch on values.
 
     `torch.func.vmap` needs that. It also refuses what torchdiffeq writes in place, so that the steps are taken here.
     """
@@ -157,7 +157,7 @@ def _moved(state: tuple[Tensor, Tensor], slope: tuple[Tensor, Tensor], step: flo
 
 
 def _extrapolated(coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-    """The limit of two grids, and the largest error of each sample by which the finer one differs from it, (batch,)."""
+    """The limit of two grids, and the largest error of each sample, (batch,)."""
     correction = (fine - coarse) / (2**ORDER - 1)
     error = (correction / (1 + fine.abs())).detach().abs()
     return fine + correction, error.flatten(1).amax(1) if error.ndim > 1 else error

@@ -19,7 +19,7 @@ FINER = 1e-10
 
 
 class SolverMetric:
-    """Evaluations a sample, the error of log p(T) and the deviation of an estimated trace, in nats.
+    """Evaluations, the error of log p(T), and the deviation of an estimated trace.
 
     The error is the difference from a solution in float64 to a tolerance of 1e-10. That of the training solver says
     what training has seen: where it is large, write more `steps`, or a smaller `tolerance`. Where the trace is
@@ -42,7 +42,7 @@ class SolverMetric:
         self.samples = samples
 
     def rows(self, evaluated: Evaluated) -> Iterator[dict[str, float | str | None]]:
-        """A row for the solver of evaluation and one for that of training; none for flows without such layers."""
+        """A row for each solver, of evaluation and of training; none for other flows."""
         flow = evaluated.model.flow
         layers = layers_of(flow)
         if not layers:

@@ -1,4 +1,4 @@
-"""The trace of a Jacobian: exactly, or by Hutchinson's estimate with noise that depends on each sample alone."""
+"""The trace of a Jacobian: exactly, or by Hutchinson's estimate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def basis(inputs: Tensor) -> Tensor:
 
 
 def rademacher(inputs: Tensor, key: int, probes: int) -> Tensor:
-    """Noise ±1 for Hutchinson's estimate, (batch, probes, *shape), a function of `key` and of each sample alone.
+    """Noise ±1, (batch, probes, *shape), a function of `key` and each sample alone.
 
     It is the output of a generator based on counters, started at a hash of the sample's values in float32. So neither
     the samples beside it nor its place among them matter, and nothing is shared by samples: errors average out.
@@ -37,7 +37,7 @@ def rademacher(inputs: Tensor, key: int, probes: int) -> Tensor:
 
 
 def trace(directions: Tensor, products: Tensor, *, exact: bool) -> Tensor:
-    """The mean of vᵀ J v over directions v, (batch,), or the sum over those of a basis, where it is exact.
+    """The mean of vᵀ J v over directions v, (batch,), or over a basis the sum.
 
     Args:
         directions: (batch, probes, *shape) of `rademacher`, or (1, dims, *shape) of `basis`.
