@@ -37,7 +37,7 @@ def rademacher(inputs: Tensor, key: int, probes: int) -> Tensor:
 
 
 def trace(directions: Tensor, products: Tensor, *, exact: bool) -> Tensor:
-    """The mean of vᵀ J v over directions v, (batch,), or over a basis the sum.
+    """The mean of vᵀ J v over directions, (batch,), or over a basis the sum.
 
     Args:
         directions: (batch, probes, *shape) of `rademacher`, or (1, dims, *shape) of `basis`.
