@@ -24,7 +24,8 @@ from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CONFIGS = sorted(path for folder in ("", "ood/", "baselines/") for path in EXAMPLES.glob(f"{folder}*.toml"))
+FOLDERS = ("", "ood/", "baselines/", "continuous/")
+CONFIGS = sorted(path for folder in FOLDERS for path in EXAMPLES.glob(f"{folder}*.toml"))
 
 
 def installed(distribution: str) -> bool:
