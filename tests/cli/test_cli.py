@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import refused, tzk
 
-from tzk_core.cli import interrupts, main, progress
+from tzk_core.cli import interrupts, progress
 from tzk_core.config import load_config
 from tzk_core.plugins import Command, Registry, hookimpl, registry
 from tzk_core.training.observers import Progress
@@ -113,19 +113,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(CONFIG)
     return tmp_path
-
-
-def tzk(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def refused(*words: object) -> str:
-    """The message of a command that ends with one error and no traceback."""
-    result = tzk(*words)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    return result.stderr
 
 
 # --- starting ---

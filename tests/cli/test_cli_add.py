@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import tzk
 from installed import install, python
 
 import tzk_core
 from tzk_core import TzkError
-from tzk_core.cli import before_after, main, progress
+from tzk_core.cli import before_after, progress
 from tzk_core.config import load_config
 from tzk_core.runs.lineage import new_folder
 from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -98,13 +99,6 @@ partitions = { "mixture of signs" = ["sign-*"] }
 EACH_SIGN = SPEC[SPEC.index('[[knowledge]]\nname = "sign-') : SPEC.index("[training]")]
 MIXTURE = SPEC[SPEC.index("partitions") :]
 SIGNS = ["sign-arrow", "sign-hash", "sign-plus", "sign-sun", "sign-times"]
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")

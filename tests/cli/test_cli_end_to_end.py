@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import tzk
 from PIL import Image
 
-from tzk_core.cli import main, progress
+from tzk_core.cli import progress
 from tzk_core.config import load_config
 from tzk_core.report import pictures
 from tzk_core.runs.experiment import Experiment
@@ -61,13 +61,6 @@ importance_samples = 4
 partitions = { digits = ["digit-*"] }
 means = { "mean digit" = ["digit-*"] }
 """
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")

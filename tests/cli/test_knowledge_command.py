@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from kills import Killed, killing
 from models import LAYERS
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.model import TzK
 from tzk_core.storage.checkpoint import save_checkpoint
 from tzk_core.storage.locks import LOCK
@@ -53,15 +52,8 @@ def run_folder(name: str, model: TzK, **record: Any) -> Path:
     return folder
 
 
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, ["knowledge", *map(str, words)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def done(*words: object) -> str:
-    result = tzk(*words)
+    result = commands.tzk("knowledge", *words)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -69,10 +61,9 @@ def done(*words: object) -> str:
 def refused(*words: object) -> str:
     """The message of a command that ends with one error and changes no file."""
     before = snapshot()
-    result = tzk(*words)
-    assert result.exit_code == 2 and result.stdout == "", result.output
+    message = commands.refused("knowledge", *words)
     assert snapshot() == before
-    return result.stderr
+    return message
 
 
 def snapshot() -> dict[str, bytes]:
@@ -118,7 +109,7 @@ def test_export_import_and_remove_in_place(here: Path) -> None:
     assert done("export", one, "a", "b").splitlines() == ["a.safetensors", "b.safetensors"]
     assert done("export", one, "a", "-o", "c.safetensors") == "c.safetensors\n"
     assert Path("c.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
-    result = tzk("import", other, "a.safetensors", "b.safetensors")
+    result = commands.tzk("knowledge", "import", other, "a.safetensors", "b.safetensors")
     assert result.stdout.startswith("a, b imported into other\n") and "tzk eval other" in result.stdout
     assert "warning: the state of the training" in result.stderr
     assert done("import", other, "a.safetensors", "--as", "my a").startswith("my a imported into other\n")
@@ -196,7 +187,7 @@ def test_what_is_wrong_is_said_in_one_line(here: Path) -> None:
 
 def test_implied_knowledge_that_is_gone_is_a_warning(here: Path) -> None:
     run = run_folder("run", made())
-    result = tzk("remove", run, "all")
+    result = commands.tzk("knowledge", "remove", run, "all")
     assert "warning: 'a' implies 'all', which is gone" in result.stderr and result.exit_code == 0
 
 

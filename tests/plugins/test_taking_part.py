@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of
 from parts_offered import Labels, Laplace, SmallZ
 from torch import Tensor
 
 from tzk_core import fit
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import discriminate
@@ -354,10 +353,10 @@ def test_the_command_samples_by_name(
 ) -> None:
     monkeypatch.setattr("tzk_core.load", lambda path: trained)
     (tmp_path / "config.toml").write_text(config_from(TABLES).to_toml())
-    asked = ["sample", str(tmp_path), "--knowledge", "left", "--knowledge", "low", "-n", "5", "--sampler", sampler]
-    done = CliRunner().invoke(main, [*asked, "-o", str(tmp_path / "samples.npz")], catch_exceptions=False)
-    assert done.exit_code == 0 and all(word in done.output for word in words), done.output
-    assert ("tempering" in done.output) == (sampler == "smc")
+    asked = ["sample", tmp_path, "--knowledge", "left", "--knowledge", "low", "-n", 5, "--sampler", sampler]
+    output = output_of(*asked, "-o", tmp_path / "samples.npz")
+    assert all(word in output for word in words), output
+    assert ("tempering" in output) == (sampler == "smc")
 
 
 # from a config
@@ -417,7 +416,7 @@ def test_a_config_names_them_and_reads_back_equal() -> None:
 )
 @pytest.mark.usefixtures("parts")
 def test_describe_shows_them(name: str, words: list[str]) -> None:
-    shown = CliRunner().invoke(main, ["describe", name], catch_exceptions=False).output
+    shown = output_of("describe", name)
     assert all(word in shown for word in words), shown
-    plugins = CliRunner().invoke(main, ["plugins"], catch_exceptions=False).output
+    plugins = output_of("plugins")
     assert "bases" in plugins and "optimizers" in plugins

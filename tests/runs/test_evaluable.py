@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 from models import held_out
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import load_config
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.classification import classification
@@ -51,10 +50,6 @@ def config(
         f"{dataset}\n[training]\nsteps = 2\nbatch_size = 8\n{more}"
     )
     return file
-
-
-def tzk(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {

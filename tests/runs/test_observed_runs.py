@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 
 import tzk_core
-from tzk_core.cli import main
 from tzk_core.config import config_from, load_config
 from tzk_core.config.problems import ConfigError
 from tzk_core.plugins import Observer as ObserverSpec
@@ -126,10 +125,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("moons.toml").write_text(CONFIG)
     return tmp_path
-
-
-def tzk(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
 
 
 def results(folder: Path) -> dict:

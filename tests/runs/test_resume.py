@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 from torch import Tensor
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
@@ -295,13 +294,6 @@ def test_what_may_not_change_is_named(override: str) -> None:
 
 
 # by hand
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 from torch import Tensor
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge, fit
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
 from tzk_core.objective import mental_capacity
@@ -324,13 +323,6 @@ initialisation = 32
 [evaluation]
 importance_samples = 2
 """
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_a_run_validates_on_what_has_a_validation_split_and_evaluates_the_best(tmp_path: Path) -> None:
