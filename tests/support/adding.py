@@ -1,0 +1,42 @@
+"""Adding knowledge to a model with three knowledge types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from models import small
+from torch import Tensor
+
+import tzk_core
+from tzk_core import Knowledge, TzK, build_knowledge
+from tzk_core.training.adding import growth
+
+KINDS = ("gaussian", "flow", "gaussian")
+T = torch.randn(60, 3, generator=torch.Generator().manual_seed(5)) + torch.tensor([2.0, 0.0, 0.0])
+PRESENT = torch.ones(60)
+QUICK: dict[str, Any] = {"steps": 4, "batch_size": 16}
+
+
+def old(kinds: tuple[str, ...] = KINDS) -> TzK:
+    return small(kinds).float()
+
+
+def new(name: str = "new", kind: str = "gaussian", **arguments: Any) -> Knowledge:
+    return build_knowledge(kind, (3,), 0, name=name, **{"hidden": 6, "layers": 3, **arguments})
+
+
+def add(model: TzK, name: str = "new", **more: Any) -> growth.Report:
+    presence = more.pop("presence", {name: PRESENT})
+    return tzk_core.add(model, more.pop("knowledge", None) or {name: new(name)}, T, presence, **{**QUICK, **more})
+
+
+def state(model: TzK) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def holds(model: TzK, before: dict[str, Tensor]) -> None:
+    """The model has exactly the tensors of before, bit for bit, in their order."""
+    now = model.state_dict()
+    assert list(now) == list(before)
+    assert all(torch.equal(now[key], value) for key, value in before.items())
