@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from additions import EACH_SIGN, MIXTURE, SPEC, added_to, contents
+from additions import EACH_SIGN, MIXTURE, SPEC, added_to
 from commands import tzk
+from folders import contents
 
 from tzk_core import TzkError
 from tzk_core.cli import before_after, progress

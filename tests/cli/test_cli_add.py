@@ -8,8 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from additions import SIGNS, SPEC, added_to, contents, results
+from additions import SIGNS, SPEC, added_to, results
 from commands import tzk
+from folders import contents
 from installed import install, python
 
 import tzk_core

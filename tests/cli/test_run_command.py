@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from commands import refused, tzk
 from fake_experiment import FakeExperiment
+from folders import contents
 
 
 def test_run_leaves_a_run_folder(here: Path, experiment: type[FakeExperiment]):
@@ -47,11 +48,11 @@ def test_the_default_folder_is_named_and_dated(here: Path, experiment: type[Fake
 
 def test_an_existing_folder_is_never_overwritten(here: Path, experiment: type[FakeExperiment]):
     assert tzk("run", "small.toml", "--out", "out").exit_code == 0
-    before = {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file()}
+    before = contents(here / "out")
     message = refused("run", "small.toml", "--out", "out")
     assert "the run folder out is there already" in message
     assert "tzk run out --resume" in message
-    assert {path: path.read_bytes() for path in (here / "out").rglob("*") if path.is_file()} == before
+    assert contents(here / "out") == before
     (here / "other").mkdir()
     assert "name another folder with --out" in refused("run", "small.toml", "--out", "other")
 

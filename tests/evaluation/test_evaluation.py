@@ -11,6 +11,7 @@ import pytest
 import torch
 from models import NO_TABLES, held_out, small
 from torch import Tensor, nn
+from weights import same, state
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.data.dequantise import dequantise
@@ -177,13 +178,13 @@ def test_evaluation_repeats_and_leaves_the_model_as_it_was(
     parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]],
 ) -> None:
     model = parts[0]
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = state(model)
     random = torch.get_rng_state()
     model.train()
     assert evaluated(parts) == evaluated(parts)
     assert model.training
     assert torch.equal(random, torch.get_rng_state())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert same(model.state_dict(), before)
 
 
 @pytest.mark.parametrize("members", [["digits"], ["digits", "digit-0"], ["letters", "digit-0"]])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from commands import output_of
-from halves import DATA, LAYERS, LEFT, LOW, TABLES, InOrder, Uninstall, made, trainer
+from halves import BATCHES, DATA, LAYERS, LEFT, LOW, TABLES, Uninstall, made, trainer
 from parts_offered import Labels, Laplace, SmallZ
 
 from tzk_core import fit
@@ -106,7 +106,7 @@ def test_a_state_from_before_optimisers_had_names_goes_on_by_adam(tmp_path: Path
 def test_only_an_optimiser_that_moves_knowledge_as_adam_does_leaves_it_to_tables() -> None:
     names = tuple(f"k{number}" for number in range(MANY + 1))
     for optimizer, tabled in (("adam", len(names)), ("descent", 0)):
-        one = Trainer(made(names), InOrder(), Settings(steps=1, optimizer=optimizer), levels=None)
+        one = Trainer(made(names), BATCHES, Settings(steps=1, optimizer=optimizer), levels=None)
         assert len(one.parameter_tables.names) == tabled
 
 
@@ -170,7 +170,7 @@ def test_a_base_that_cannot_be_built_says_why(base: Any, message: str) -> None:
 
 def test_a_training_does_not_go_on_with_another_base(tmp_path: Path) -> None:
     trainer().save(tmp_path)
-    other = Trainer(made(base="logistic"), InOrder(), Settings(steps=4), levels=None)
+    other = Trainer(made(base="logistic"), BATCHES, Settings(steps=4), levels=None)
     with pytest.raises(TzkError, match=r"has the base gaussian, not logistic: write that under \[flow\]"):
         other.resume(tmp_path)
 

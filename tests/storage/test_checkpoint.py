@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpointed import FLOWS, assert_same, contents, made, of
+from checkpointed import FLOWS, assert_same, made, of
+from folders import contents
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from checkpointed import assert_same, contents, made, of
+from checkpointed import assert_same, made, of
 from extra_plugin import OFFERED, Versioned, VersionedLayer
+from folders import contents
 from manifests import rewritten
 from torch import Tensor
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from folders import contents
 from kills import Killed, killing
-from knowledge_runs import TYPES, T, assert_says_the_same, contents, made, refused, saved
+from knowledge_runs import TYPES, T, assert_says_the_same, made, refused, saved
 from manifests import rewritten
 from safetensors.torch import load as load_tensors
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from models import small
 from torch import Tensor
+from weights import same
 
 import tzk_core
 from tzk_core import Knowledge, TzK, build_knowledge
@@ -31,12 +32,6 @@ def add(model: TzK, name: str = "new", **more: Any) -> growth.Report:
     return tzk_core.add(model, more.pop("knowledge", None) or {name: new(name)}, T, presence, **{**QUICK, **more})
 
 
-def state(model: TzK) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
 def holds(model: TzK, before: dict[str, Tensor]) -> None:
     """The model has exactly the tensors of before, bit for bit, in their order."""
-    now = model.state_dict()
-    assert list(now) == list(before)
-    assert all(torch.equal(now[key], value) for key, value in before.items())
+    assert same(model.state_dict(), before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -114,12 +113,6 @@ def added_to(run: Path, out: Path, spec: str, *overrides: str) -> Result:
     path = out.with_name(f"{out.name}.toml")
     path.write_text(spec)
     return tzk("add", run, path, *overrides, "--out", out)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """sha256 by file, below a folder."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +59,3 @@ def assert_same(model: TzK, other: TzK) -> None:
     assert list(states[0]) == list(states[1])
     for key, value in states[0].items():
         assert value.dtype == states[1][key].dtype and torch.equal(value, states[1][key]), key
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

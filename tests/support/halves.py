@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from in_order import InOrder
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
@@ -16,18 +17,8 @@ from tzk_core.training.trainer import Trainer
 LAYERS = [{"type": "affine"}, {"type": "tiled-convolution"}, {"type": "symlog"}, {"type": "affine"}]
 DATA = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
 LEFT, LOW = (DATA[:, 0] < 0).float(), (DATA[:, 1] < 0).float()
+BATCHES = InOrder(Observations(DATA, torch.stack([LEFT, LOW], 1), ("left", "low")), size=32)
 Uninstall = Callable[[], None]
-
-
-class InOrder:
-    """Batches of 32 of the data, in order."""
-
-    def batch(self, step: int) -> Observations:
-        rows = torch.arange(32 * step, 32 * (step + 1)) % len(DATA)
-        return Observations(DATA[rows], torch.stack([LEFT[rows], LOW[rows]], 1), ("left", "low"))
-
-    def sources(self, step: int) -> dict[str, slice]:
-        return {"T": slice(0, 32)}
 
 
 def made(names: tuple[str, ...] = ("left", "low"), **flow: Any) -> TzK:
@@ -39,7 +30,7 @@ def made(names: tuple[str, ...] = ("left", "low"), **flow: Any) -> TzK:
 
 def trainer(**settings: Any) -> Trainer:
     options = {"steps": 4, "learning_rate": 1e-2, "validate_every": 0} | settings
-    return Trainer(made(), InOrder(), Settings(**options), levels=None)
+    return Trainer(made(), BATCHES, Settings(**options), levels=None)
 
 
 TABLES: dict[str, Any] = {

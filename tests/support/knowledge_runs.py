@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from folders import contents
 from models import LAYERS
 
 from tzk_core.build import build_flow, build_knowledge
@@ -48,10 +49,6 @@ def saved(path: Path, model: TzK, trainer: dict[str, Any] | None = None) -> Path
     path.mkdir()
     save_checkpoint(model, path / "checkpoint", trainer)
     return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def answers(model: TzK, name: str) -> tuple[torch.Tensor, ...]:

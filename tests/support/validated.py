@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from in_order import InOrder
 
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.observations import Observations
@@ -20,15 +19,8 @@ DATA[::2, 0] -= 6.0
 PRESENCE = (DATA[:, :1] < 0).float()
 
 
-class InOrder:
-    """Batches of `DATA` in order, the first half of each being the data set "a", the second "b"."""
-
-    def batch(self, step: int) -> Observations:
-        rows = torch.arange(16 * step, 16 * (step + 1)) % len(DATA)
-        return Observations(DATA[rows], PRESENCE[rows], ("left",))
-
-    def sources(self, step: int) -> Mapping[str, slice]:
-        return {"a": slice(0, 8), "b": slice(8, 16)}
+BATCHES = InOrder(Observations(DATA, PRESENCE, ("left",)), sources={"a": slice(0, 8), "b": slice(8, 16)})
+"""The first half of each is the data set "a", the second "b"."""
 
 
 def made(layers: Any = LAYERS) -> TzK:
@@ -48,12 +40,4 @@ def held(shift: float = 0.0) -> Validation:
 
 def trainer(validation: Validation | None = None, model: TzK | None = None, **settings: Any) -> Trainer:
     options = {"steps": 12, "log_every": 4, "validate_every": 3, "learning_rate": 1e-2} | settings
-    return Trainer(model or made(), InOrder(), Settings(**options), levels=None, validation=validation)
-
-
-def state(model: TzK) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+    return Trainer(model or made(), BATCHES, Settings(**options), levels=None, validation=validation)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from adding import KINDS, PRESENT, QUICK, T, add, holds, new, old, state
+from adding import KINDS, PRESENT, QUICK, T, add, holds, new, old
 from models import small
 from torch import Tensor
+from weights import state
 
 from tzk_core import Knowledge, Observations, TzK, TzkError, build_flow
 from tzk_core.objective import Objective, mental_capacity

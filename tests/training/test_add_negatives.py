@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from adding import PRESENT, QUICK, T, add, holds, new, old, state
+from adding import PRESENT, QUICK, T, add, holds, new, old
 from models import small
 from torch import Tensor
+from weights import state
 
 import tzk_core
 from tzk_core import TzK, TzkError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from commands import tzk
 from torch import Tensor
-from validated import held, same, state, trainer
+from validated import held, trainer
+from weights import same, state
 
 import tzk_core
 from tzk_core.config import config_from

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from validated import DATA, LAYERS, PRESENCE, held, made, same, state, trainer
+from validated import DATA, LAYERS, PRESENCE, held, made, trainer
+from weights import same, state
 
 import tzk_core
 from tzk_core import TzK, fit
