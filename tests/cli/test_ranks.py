@@ -20,7 +20,8 @@ from commands import output_of, tzk
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
-from tzk_core.storage.places import LAST, step_of
+from tzk_core.storage.places import LAST
+from tzk_core.storage.stored import step_of
 
 CONFIG = """
 name = "moons"

@@ -12,8 +12,8 @@ import pytest
 from commands import output_of, refused
 
 from tzk_core.errors import TzkError
-from tzk_core.plugins.new import kinds, new_plugin
 from tzk_core.plugins.specs import SPEC_TYPES
+from tzk_core.templates.new import kinds, new_plugin
 
 ROOT = Path(__file__).parents[2]
 

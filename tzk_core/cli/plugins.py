@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError
 from tzk_core.plugins import SPEC_TYPES, Command, PluginRecord, registry
 from tzk_core.strict_json import json_text

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.inputs import check_observations
 from tzk_core.model.composition import Names
+from tzk_core.model.densities import Densities
 from tzk_core.model.marginal import Marginal, Proposal, marginal
 from tzk_core.observations import partly_missing
 from tzk_core.random_streams import stream
-from tzk_core.recipes.entrance import entrance_of
 from tzk_core.tensors import mapped
-
-if TYPE_CHECKING:
-    from tzk_core.model.tzk import TzK
 
 PROPOSAL_DRAWS = 512
 """Samples of the model that propose what is missing of T."""
@@ -37,7 +35,7 @@ def is_partly_missing(T: Any) -> bool:
 
 
 def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
-    model: TzK,
+    model: Densities,
     T: Tensor,
     knowledge: Names,
     characteristics: Tensor | Mapping[str, Tensor] | None,
@@ -45,14 +43,18 @@ def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
     importance_samples: int,
     seed: int,
     without: Names,
+    entrance: Transform | None,
 ) -> Marginal:
     """As `TzK.marginal`, of a tensor.
 
     Proposals come from `PROPOSAL_DRAWS` samples of the model, of the knowledge type where there is one.
+
+    Args:
+        entrance: of the model's flow, an element-wise transform of the domain of T to the real line; None for none.
     """
     check_whole_or_missing(model, T)
     single = knowledge if isinstance(knowledge, str) else None
-    proposal = Proposal(model.sample(PROPOSAL_DRAWS, single, seed=seed), entrance_of(model.flow.transform))
+    proposal = Proposal(model.sample(PROPOSAL_DRAWS, single, seed=seed), entrance)
 
     def log_prob(whole: Tensor, rows: Tensor) -> Tensor:
         return model.log_prob(
@@ -67,7 +69,7 @@ def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
     return marginal(log_prob, T, proposal, samples=importance_samples, generator=stream(seed, "missing"))
 
 
-def check_whole_or_missing(model: TzK, T: Tensor) -> None:
+def check_whole_or_missing(model: Densities, T: Tensor) -> None:
     """Check T, (batch, *shape), in which single values may be nan.
 
     Raises:

@@ -28,6 +28,7 @@ from tzk_core.model.missing import is_partly_missing, marginal_of
 from tzk_core.model.sampling import check_sampling, fixed_rows, latents
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
+from tzk_core.recipes.entrance import entrance_of
 from tzk_core.tensors import like_of
 
 
@@ -227,8 +228,16 @@ class TzK(nn.Module):
         without: Names = (),
     ) -> Marginal:
         """`log_prob` of what was seen of T, nan being missing, with its effective number of importance samples."""
-        T, k = as_tensor(T, like=self.like), importance_samples
-        return marginal_of(self, T, knowledge, characteristics, importance_samples=k, seed=seed, without=without)
+        return marginal_of(
+            self,
+            as_tensor(T, like=self.like),
+            knowledge,
+            characteristics,
+            importance_samples=importance_samples,
+            seed=seed,
+            without=without,
+            entrance=entrance_of(self.flow.transform),
+        )
 
     @torch.no_grad()
     def sample(

@@ -23,13 +23,3 @@ def checkpoint_in(path: str | Path) -> Path:
     if not is_there(path):
         raise TzkError(f"there is no run or checkpoint at {path}")
     return next((path / name for name in (BEST, LAST) if is_there(path / name)), path)
-
-
-def step_of(folder: Path) -> int | None:
-    """How many steps a checkpoint was trained for, from its manifest; None where that is not said."""
-    from tzk_core.storage.stored import manifest_of  # pydantic and torch, which most commands come here without
-
-    try:
-        return manifest_of(folder).get("trainer", {}).get("step")
-    except (OSError, TzkError):
-        return None

@@ -83,6 +83,14 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return _reading(Path(folder), read_manifest)
 
 
+def step_of(folder: Path) -> int | None:
+    """How many steps a checkpoint was trained for, from its manifest; None where that is not said."""
+    try:
+        return manifest_of(folder).get("trainer", {}).get("step")
+    except (OSError, TzkError):
+        return None
+
+
 def _reading(folder: Path, read: Callable[[Path], T]) -> T:
     """Read a checkpoint; the last one where it is a best one that went meanwhile, as changing knowledge lets it."""
     try:

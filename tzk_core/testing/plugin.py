@@ -11,7 +11,7 @@ import click
 import torch
 from nflows.transforms.base import Transform
 
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.config.schema import MODELS
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.errors import TzkError

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins.registry import Registry
 from tzk_core.plugins.specs import SPEC_TYPES, Spec
@@ -108,8 +109,6 @@ def _check_name(name: str, kind: Kind) -> None:
         )
     core = [part.name for part in Registry.discover(allow=[]).all(kind.spec_type)]
     if kind.name == "command":
-        from tzk_core.cli.program import OWN_COMMANDS  # which has the command that calls this
-
         core += list(OWN_COMMANDS)
     if name in core:
         raise TzkError(f"the core has a {kind.spec_type.kind} {name!r}, which would hide it: such as 'my-{name}'")
