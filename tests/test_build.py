@@ -135,7 +135,7 @@ def test_a_knowledge_type_starts_by_its_name_alone() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_said(layer: Table, words: str) -> None:
+def test_what_does_not_fit_is_refused(layer: Table, words: str) -> None:
     with pytest.raises(TzkError, match=words):
         flow_of(layer)
 

@@ -256,7 +256,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("target", FAULTS)
-def test_an_implementation_that_is_wrong_costs_no_run_and_is_said_once(
+def test_an_implementation_that_is_wrong_costs_no_run_and_is_reported_once(
     offered: list[Implementation], monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     monkeypatch.setattr(implementations, "_noted", set())

@@ -206,7 +206,7 @@ def test_older_knowledge_is_bit_identical_after_an_addition(layers: list[dict[st
     assert torch.equal(before[3], model.sample(4, "b", seed=1))
 
 
-def test_a_missing_T_is_drawn_through_batch_normalisation() -> None:
+def test_a_missing_T_is_sampled_through_batch_normalisation() -> None:
     """The literal wording wants the Jacobian of the inverse, which batch normalisation has in evaluation mode only."""
     model, T = made(FLOWS["batch norm between layers"]), data()
     T[::4] = torch.nan

@@ -106,7 +106,7 @@ def test_a_folder_is_new_folder(tmp_path: Path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["c"] and (tmp_path / "a/c/x").read_text() == "x"
 
 
-def test_a_mismatch_on_disk_is_found(run: Path, added: tuple[Path, str], tmp_path: Path):
+def test_a_mismatch_on_disk_is_refused(run: Path, added: tuple[Path, str], tmp_path: Path):
     probes = torch.rand(3, 1, 16, 16)
     assert "all 12 are bit-identical" in before_after.compare(run, added[0], probes, seed=0).text()
     model = load_checkpoint(added[0] / "checkpoint")

@@ -46,7 +46,7 @@ def test_help_lists_every_command():
         assert tzk(name, "--help").exit_code == 0
 
 
-def test_an_unknown_command_is_told_the_nearest():
+def test_an_unknown_command_suggests_the_nearest():
     assert "no command is called 'smaple'; did you mean 'sample'?" in refused("smaple")
 
 
@@ -132,14 +132,14 @@ def test_plugins_can_be_loaded_whole():
         ("nflows/lu-linear", ["flow layer"]),
     ],
 )
-def test_describe(name: str, message: list[str]):
+def test_describe_prints_arguments_defaults_and_where_a_part_comes_from(name: str, message: list[str]):
     result = tzk("describe", name)
     assert result.exit_code == 0, result.output
     for each in message:
         assert each in result.stdout
 
 
-def test_describe_shows_every_kind_of_that_name():
+def test_describe_shows_every_spec_type_of_that_name():
     parts = [part.name for kind in registry()._parts for part in registry().all(kind)]
     for name in {name for name in parts if parts.count(name) > 1}:
         assert tzk("describe", name).stdout.count("target") == parts.count(name)

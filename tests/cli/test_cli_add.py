@@ -41,7 +41,7 @@ def test_the_same_spec_and_seed_give_the_same_knowledge(folder: Path, added: tup
     assert contents(folder / "again" / "checkpoint") == contents(added[0] / "checkpoint")
 
 
-def test_what_is_frozen_and_trained_is_said_and_everything_older_compared(run: Path, added: tuple[Path, str]):
+def test_what_is_frozen_and_trained_is_printed_and_everything_older_compared(run: Path, added: tuple[Path, str]):
     model, new = tzk_core.load(run), tzk_core.load(added[0])
     flow = sum(p.numel() for p in model.flow.parameters())
     signs = sum(p.numel() for p in new.find("signs").parameters())
@@ -80,7 +80,7 @@ def test_results_are_of_the_new_data_and_knowledge(added: tuple[Path, str]):
     assert half["sign-sun"] == pytest.approx(0.1, abs=1e-6)
 
 
-def test_the_lineage_is_told(run: Path, added: tuple[Path, str]):
+def test_the_lineage_is_recorded(run: Path, added: tuple[Path, str]):
     (entry,) = json.loads((added[0] / "run.json").read_text())["lineage"]
     assert (entry["run"], entry["action"], entry["knowledge"]) == ("old", "add", ["signs", *SIGNS])
     assert entry["core"] == read_manifest(run / "best")["core"]["hash"]

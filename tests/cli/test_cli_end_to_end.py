@@ -110,7 +110,7 @@ def test_the_run_folder_is_whole(run: Path):
     assert len(metrics(run)) == 3
 
 
-def test_the_results_have_every_kind_of_row(run: Path):
+def test_the_results_have_every_row_type(run: Path):
     rows = results(run)["rows"]
     assert {row["kind"] for row in rows} == {"prior", "knowledge", "mixture", "baseline"}
     assert {row["dataset"] for row in rows if row["kind"] == "prior"} == {"digits", "letters"}
@@ -176,7 +176,7 @@ def test_samples_from_the_prior_and_given_knowledge(run: Path, tmp_path: Path):
     assert "did you mean 'digit-1'" in result.stderr
 
 
-def test_what_knowledge_was_removed_is_left_out_of_the_table_and_said(run: Path, tmp_path: Path):
+def test_what_knowledge_was_removed_is_left_out_of_the_table_and_named(run: Path, tmp_path: Path):
     assert tzk("knowledge", "remove", run, "digit-3", "--out", tmp_path / "less").exit_code == 0
     reduced, whole = json.loads(tzk("eval", tmp_path / "less", "--json").stdout), results(run)
     rows_of = [{(row["name"], row["kind"]) for row in table["rows"]} for table in (whole, reduced)]

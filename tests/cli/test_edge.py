@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,22 +197,29 @@ batch_size = 16
 """
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run of points whose path was written relative to the config."""
-    (tmp_path / "config").mkdir()
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of points, whose path was written relative to the config; tests leave it as it is."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "config").mkdir()
     points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
-    np.savez(tmp_path / "config" / "d.npz", T=points)
-    (tmp_path / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
-    output_of("run", tmp_path / "config" / "c.toml", "--out", tmp_path / "run")
-    return tmp_path / "run"
+    np.savez(place / "config" / "d.npz", T=points)
+    (place / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
+    output_of("run", place / "config" / "c.toml", "--out", place / "run")
+    return place
 
 
-def test_a_run_finds_its_data_from_any_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    output_of("eval", "../run")
-    (tmp_path / "config" / "d.npz").rename(tmp_path / "elsewhere" / "d.npz")
+@pytest.fixture
+def run(place: Path) -> Path:
+    return place / "run"
+
+
+def test_a_run_finds_its_data_from_any_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output_of("eval", os.path.relpath(place / "run"))
+    (tmp_path / "config").mkdir()
+    shutil.copy(place / "config" / "c.toml", tmp_path / "config")
+    shutil.copy(place / "config" / "d.npz", tmp_path)
     output = output_of("check", tmp_path / "config" / "c.toml")
     assert "note: path = 'd.npz' is not in the folder of the config" in output
 
@@ -250,10 +258,10 @@ def test_a_picture_has_a_bound(run: Path) -> None:
     assert "at most 1,000,000 of these samples: name an .npz file" in output
 
 
-def test_a_batch_far_larger_than_the_data_is_refused(run: Path, tmp_path: Path) -> None:
-    output = output_of("run", tmp_path / "config" / "c.toml", "training.batch_size=9601", "--dry-run", status=2)
+def test_a_batch_far_larger_than_the_data_is_refused(place: Path) -> None:
+    output = output_of("run", place / "config" / "c.toml", "training.batch_size=9601", "--dry-run", status=2)
     assert "batch_size = 9,601 is more than 100 times the 96 training samples" in output
-    output_of("run", tmp_path / "config" / "c.toml", "training.batch_size=9600", "--dry-run")
+    output_of("run", place / "config" / "c.toml", "training.batch_size=9600", "--dry-run")
 
 
 IMAGES = """
@@ -282,11 +290,11 @@ def test_what_does_not_fit_names_its_key(tmp_path: Path, override: str, message:
     assert message in output
 
 
-def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
-    assert "it is a file" in output_of("eval", tmp_path / "config" / "c.toml", status=2)
+def test_what_is_no_run_is_called_what_it_is(place: Path, tmp_path: Path) -> None:
+    assert "it is a file" in output_of("eval", place / "config" / "c.toml", status=2)
     (tmp_path / "empty").mkdir()
     assert "a folder without a config.toml" in output_of("run", tmp_path / "empty", status=2)
-    output = output_of("pack", run, tmp_path / "empty", status=2)
+    output = output_of("pack", place / "run", tmp_path / "empty", status=2)
     assert "name another folder" in output and "--resume" not in output and "--out" not in output
 
 

@@ -171,7 +171,7 @@ def test_a_run_that_is_not_finished_is_not_changed(here: Path) -> None:
     assert "tzk knowledge remove run b --out DIR" in message
 
 
-def test_what_is_wrong_is_said_in_one_line(here: Path) -> None:
+def test_what_is_wrong_is_refused_in_one_line(here: Path) -> None:
     run, other = run_folder("run", made()), run_folder("other", made(("all",), seed=1))
     done("export", run, "a")
     assert "did you mean 'all'" in refused("remove", run, "al")

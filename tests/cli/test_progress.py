@@ -24,7 +24,7 @@ def test_lines_come_now_and_then():
     assert said == [f"step {step} of 5, 1:01 left, bits/dim a 1.250" for step in (1, 3, 5)]
 
 
-def test_what_compiling_took_is_said_where_nothing_is_known_of_other_steps():
+def test_what_compiling_took_is_printed_where_nothing_is_known_of_other_steps():
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.output, "say", said.append)

@@ -76,7 +76,7 @@ def test_an_amount_is_a_number_of_samples_or_a_share_and_is_written_as_such(writ
         ("objective.fill_in='literal'", "objective", "fill_in", "literal"),
     ],
 )
-def test_overrides(override: str, table: str, key: str, value: object):
+def test_an_override_takes_the_place_of_a_value(override: str, table: str, key: str, value: object):
     assert getattr(getattr(config_from(tables(), overrides=[override]), table), key) == value
 
 

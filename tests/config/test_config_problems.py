@@ -12,7 +12,7 @@ from tzk_core.errors import TzkError
 from tzk_core.plugins import MissingPlugin
 
 
-def test_everything_wrong_is_said_at_once():
+def test_every_problem_is_named_at_once():
     text = """
 nmae = "joint"
 seed = "one"

@@ -107,7 +107,7 @@ def test_a_wording_takes_the_place_of_its_keys() -> None:
         Settings(steps=1, wording="literal")  # type: ignore[arg-type]
 
 
-def test_all_that_is_wrong_is_said_at_once_with_the_nearest_name() -> None:
+def test_all_that_is_wrong_is_named_at_once_with_the_nearest_name() -> None:
     with pytest.raises(TzkError) as refused:
         Settings(stepz=3, schedule=3, beta2=1.0)  # type: ignore[call-arg]
     problems = str(refused.value)

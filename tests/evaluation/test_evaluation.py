@@ -130,7 +130,7 @@ def test_results_have_a_row_for_everything(parts: tuple[TzK, list[EvaluationSpli
     ]
 
 
-def test_results_say_what_kind_of_number_each_is(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
+def test_rows_have_their_estimate_and_their_units(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:
     results = evaluated(parts)
     for each in results["rows"]:
         bound = each["kind"] in ("knowledge", "mixture")

@@ -217,7 +217,7 @@ def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
         ({}, False, None),  # not known, as of a model that is shared without its training
     ],
 )
-def test_a_constraint_that_was_not_active_is_said_to_be(
+def test_a_constraint_that_was_not_active_is_a_note(
     multipliers: dict[str, float], fixed: bool, note: str | None
 ) -> None:
     notes = constraint_notes(multipliers, 20.0, fixed=fixed)

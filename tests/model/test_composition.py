@@ -50,7 +50,7 @@ def test_one_sample_of_c_is_as_exact_as_many() -> None:
 
 
 @pytest.mark.parametrize("fixed", [{"a": 0.7}, {"b": -1.2}, {"a": 0.7, "b": -1.2}])
-def test_characteristics_that_are_given_are_not_integrated_over(fixed: dict[str, float]) -> None:
+def test_observed_characteristics_are_not_integrated_over(fixed: dict[str, float]) -> None:
     observed = {name: torch.tensor([value]) for name, value in fixed.items()}
     composition = model_of(a=A, b=B).compose("a", "b", characteristics=observed, side="decoder")
     mean, covariance, log_normaliser = product(A.conditional(fixed.get("a")), B.conditional(fixed.get("b")))

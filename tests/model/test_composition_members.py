@@ -62,7 +62,7 @@ def test_not_the_whole_says_not_the_part() -> None:
         ({"without": "a", "characteristics": {"a": torch.zeros(1)}}, "say which, knowledge=..."),
     ],
 )
-def test_what_makes_no_sense_is_said_before_anything_is_computed(
+def test_what_makes_no_sense_is_refused_before_anything_is_computed(
     asked: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(a=A, b=B, part=A, whole=B)

@@ -80,7 +80,7 @@ def image_batch(**changes: Any) -> Tensor:
         (lambda m: m.flow.initialise(torch.full((4, 1, 4, 4), 7.0)), "outside the domain of the flow"),
     ],
 )
-def test_what_makes_no_sense_is_said_before_anything_is_computed(ask: Callable[[TzK], Any], words: str) -> None:
+def test_what_makes_no_sense_is_refused_before_anything_is_computed(ask: Callable[[TzK], Any], words: str) -> None:
     model = images()
     model.add("digit-7", build_knowledge("gaussian", model.latent_shape))
     before = [value.clone() for value in model.state_dict().values()]
@@ -98,7 +98,7 @@ def test_names_that_cannot_be_files_or_attributes_are_refused(name: str) -> None
         model.add(name, build_knowledge("gaussian", model.latent_shape))
 
 
-def test_a_name_is_given_once_and_the_latent_has_to_fit() -> None:
+def test_a_name_is_taken_once_and_the_latent_has_to_fit() -> None:
     model = images()
     with pytest.raises(TzkError, match="has a knowledge type 'a' already"):
         model.add("a", build_knowledge("gaussian", model.latent_shape))

@@ -124,7 +124,7 @@ def test_only_an_optimiser_that_moves_knowledge_as_adam_does_leaves_it_to_tables
         ({"terms": [{"type": "labels", "weight": 1.0}] * 2}, "several are called labels: give each a name"),
     ],
 )
-def test_what_does_not_fit_is_said(settings: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TzkError, match=message):
         trainer(**settings)
 

@@ -162,7 +162,7 @@ def test_a_failure_is_an_event(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.exit_code != 0 and SEEN == ["start 0", "log 2", "log 4", "failure ZeroDivisionError"]
 
 
-def test_what_cannot_be_made_is_said_before_anything_is_written(here: Path) -> None:
+def test_what_cannot_be_made_is_refused_before_anything_is_written(here: Path) -> None:
     done = tzk("run", "moons.toml", "--observe", "needs-paper", "--out", "run")
     assert done.exit_code == 2 and "there is no paper" in done.stderr and not (here / "run").exists()
 

@@ -63,7 +63,7 @@ def test_a_damaged_manifest_is_refused_by_its_name(tmp_path: Path, content: str,
         load_checkpoint(tmp_path / "c")
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(TzkError, match="there is no run or checkpoint at .*nowhere"):
         tzk_core.load(tmp_path / "nowhere")
     with pytest.raises(TzkError, match="no checkpoint in .*: manifest.json is not there"):

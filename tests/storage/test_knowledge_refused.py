@@ -211,7 +211,7 @@ def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
         export_knowledge(run, "all", tmp_path / "file")
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     run = saved(tmp_path / "one", made())
     export_knowledge(run, "b", tmp_path / "digit-1.safetensors")
     with pytest.raises(TzkError, match="no file .*digit-l.safetensors; did you mean 'digit-1.safetensors'"):

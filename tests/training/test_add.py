@@ -177,7 +177,7 @@ def tampering(change: Callable[[TzK], Any], model: TzK) -> Callable[[Progress], 
         (lambda model: model.knowledge.pop("k1"), "'k1'.*no longer there"),
     ],
 )  # fmt: skip
-def test_older_knowledge_that_is_tampered_with_meanwhile_is_found(change: Callable[[TzK], Any], words: str) -> None:
+def test_older_knowledge_that_is_tampered_with_meanwhile_is_refused(change: Callable[[TzK], Any], words: str) -> None:
     model = old()
     with pytest.raises(TzkError, match=words):
         add(model, progress=tampering(change, model))

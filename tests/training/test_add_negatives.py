@@ -39,7 +39,7 @@ def test_batches_have_the_stated_share_of_present_samples_and_p_of_presence_is_t
     assert batches.population().item() == pytest.approx(share, abs=1e-6)
 
 
-def test_the_rest_is_half_the_models_own_and_half_the_absent_samples_given() -> None:
+def test_the_rest_is_half_the_models_own_and_half_the_absent_samples() -> None:
     weights = {name: float(weight) for name, weight in made().weights.items()}
     assert weights == pytest.approx({"a": 0.375, "b": 0.125, "a, absent": 0.25, OWN: 0.25})
     weights = {name: float(weight) for name, weight in made(absent=0).weights.items()}
@@ -53,7 +53,7 @@ def test_with_nothing_to_tell_it_from_there_is_nothing_to_learn() -> None:
         made(own=0, absent=0)
 
 
-def test_own_samples_are_drawn_by_seed_from_the_prior_and_a_bounded_number_of_types() -> None:
+def test_own_samples_are_sampled_by_seed_from_the_prior_and_a_bounded_number_of_types() -> None:
     model, requests = old(), []
     whole = model.sample
 

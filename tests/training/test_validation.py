@@ -75,7 +75,7 @@ def test_weights_are_the_same_with_validation_and_without(layers: Any) -> None:
 # the best one
 
 
-def test_the_best_is_kept_beside_the_last_and_is_what_is_loaded(tmp_path: Path) -> None:
+def test_the_best_is_saved_beside_the_last_and_is_what_is_loaded(tmp_path: Path) -> None:
     """Validation data that lie elsewhere are left behind by training: the first validation is the best."""
     one = trainer(held(4.0), learning_rate=0.1)
     seen = {}
@@ -116,7 +116,7 @@ def test_a_resumed_run_validates_as_an_uninterrupted_one(tmp_path: Path) -> None
     assert [{**row, "seconds": ""} for row in rows(parts)] == [{**row, "seconds": ""} for row in rows(whole)]
 
 
-def test_a_line_of_the_log_and_of_progress_have_what_was_found(tmp_path: Path) -> None:
+def test_a_line_of_the_log_and_of_progress_have_the_validation(tmp_path: Path) -> None:
     one, seen = trainer(held()), []
     one.run(tmp_path, seen.append)
     logged = {int(row["step"]): row for row in rows(tmp_path)}
@@ -234,7 +234,7 @@ def test_validation_that_does_not_fit_is_refused(validation: Any, words: str) ->
         fit(made(), DATA, validation=validation, steps=1)
 
 
-def test_a_best_that_was_kept_outlives_the_model() -> None:
+def test_the_best_outlives_the_model() -> None:
     model, watch = made(), Watch(held(), 1, 0)
     watch.take(found(1, 1.0), model, {"left": 0.5})
     before = state(model)
