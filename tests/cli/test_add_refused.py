@@ -69,8 +69,8 @@ def edited(*pairs: tuple[str, str]) -> str:
 )  # fmt: skip
 def test_what_cannot_be_added(run: Path, tmp_path: Path, spec: str, words: list[str]):
     said = fails(run, tmp_path / "none", spec)
-    for each in words:
-        assert each in said, said
+    for word in words:
+        assert word in said, said
 
 
 def test_a_folder_that_is_there_and_one_that_is_no_run_are_refused(run: Path, tmp_path: Path, added: tuple[Path, str]):
@@ -120,8 +120,8 @@ def test_a_mismatch_on_disk_is_refused(run: Path, added: tuple[Path, str], tmp_p
 def test_a_comparison_that_fails_is_an_error_and_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def tampering(parent: Path, folder: Path, kinds: Any) -> None:
-        extend_checkpoint(parent, folder, kinds)
+    def tampering(parent: Path, folder: Path, knowledge: Any) -> None:
+        extend_checkpoint(parent, folder, knowledge)
         model = load_checkpoint(folder)
         with torch.no_grad():
             next(model.find("digit-5").parameters()).add_(1.0)

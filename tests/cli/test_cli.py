@@ -140,7 +140,7 @@ def test_describe_prints_arguments_defaults_and_where_a_part_comes_from(name: st
 
 
 def test_describe_shows_every_spec_type_of_that_name():
-    parts = [part.name for kind in registry()._parts for part in registry().all(kind)]
+    parts = [part.name for spec_type in registry()._parts for part in registry().all(spec_type)]
     for name in {name for name in parts if parts.count(name) > 1}:
         assert tzk("describe", name).stdout.count("target") == parts.count(name)
 

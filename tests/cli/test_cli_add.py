@@ -62,20 +62,20 @@ def test_what_is_frozen_and_trained_is_printed_and_everything_older_compared(run
 
 
 def test_results_are_of_the_new_data_and_knowledge(added: tuple[Path, str]):
-    found = results(added[0])
-    rows = {(row["kind"], row["name"]) for row in found["rows"]}
-    assert {row["dataset"] for row in found["rows"]} == {"signs"}
+    reported = results(added[0])
+    rows = {(row["kind"], row["name"]) for row in reported["rows"]}
+    assert {row["dataset"] for row in reported["rows"]} == {"signs"}
     assert rows == {
         ("prior", "prior"),
         ("mixture", "mixture of signs"),
         ("baseline", "per-pixel histogram"),
         *(("knowledge", name) for name in ["signs", *SIGNS]),
     }
-    for entry in found["knowledge"]:
+    for entry in reported["knowledge"]:
         assert entry["inconsistency_nats"] > 0 and entry["gap_nats"] is not None and entry["multiplier"] == 0
-    (note,) = found["notes"]
+    (note,) = reported["notes"]
     assert note.startswith("The constraint of Eq. 5 was off") and note in (added[0] / "results.md").read_text()
-    half = {entry["name"]: entry["presence_prior"] for entry in found["knowledge"]}
+    half = {entry["name"]: entry["presence_prior"] for entry in reported["knowledge"]}
     assert half["signs"] == pytest.approx(0.5, abs=1e-6)
     assert half["sign-sun"] == pytest.approx(0.1, abs=1e-6)
 
@@ -88,9 +88,9 @@ def test_the_lineage_is_recorded(run: Path, added: tuple[Path, str]):
 
 
 def test_the_new_folder_evaluates_samples_and_trains_jointly(added: tuple[Path, str], tmp_path: Path):
-    found = json.loads(tzk("eval", added[0], "--json").stdout)
-    assert {row["dataset"] for row in found["rows"]} == {"digits", "signs"}
-    ours = {row["name"]: row["bits_per_image"] for row in found["rows"] if row["dataset"] == "signs"}
+    reported = json.loads(tzk("eval", added[0], "--json").stdout)
+    assert {row["dataset"] for row in reported["rows"]} == {"digits", "signs"}
+    ours = {row["name"]: row["bits_per_image"] for row in reported["rows"] if row["dataset"] == "signs"}
     for row in results(added[0])["rows"]:
         assert ours[row["name"]] == row["bits_per_image"], row["name"]
     assert tzk("sample", added[0], "--knowledge", "sign-sun", "-n", 4, "-o", tmp_path / "s.png").exit_code == 0

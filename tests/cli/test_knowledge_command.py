@@ -36,9 +36,9 @@ def made(names: tuple[str, ...] = ("all", "a", "b"), seed: int = 0) -> TzK:
         for parameter in model.flow.parameters():
             parameter += 0.1 * seed
     for name in names:
-        kind = build_knowledge("gaussian", (3,), 0, name=name, hidden=4, layers=2)
-        kind.describe_as(implies=() if name == "all" else ("all",))
-        model.add(name, kind)
+        knowledge = build_knowledge("gaussian", (3,), 0, name=name, hidden=4, layers=2)
+        knowledge.describe_as(implies=() if name == "all" else ("all",))
+        model.add(name, knowledge)
     return model
 
 
@@ -84,10 +84,10 @@ def test_list_says_all_of_it_in_a_table_and_in_json(here: Path) -> None:
     columns = ["NAME", "TYPE", "FROM", "PARAMETERS", "C", "PRIOR", "IMPLIES", "CORE", "BYTES", "SHA256", "STATE"]
     assert header.split() == columns
     core = core_hash(model.flow)[:12]
-    for line, each in zip(lines, listed, strict=True):
+    for line, entry in zip(lines, listed, strict=True):
         cells = line.split()
-        assert cells[0] == each["name"] and cells[1] == "tzk/gaussian" and cells[-1] == "ok"
-        assert cells[-4:-2] == [core, f"{each['bytes']:,}"] and cells[-2] == each["sha256"][:12]
+        assert cells[0] == entry["name"] and cells[1] == "tzk/gaussian" and cells[-1] == "ok"
+        assert cells[-4:-2] == [core, f"{entry['bytes']:,}"] and cells[-2] == entry["sha256"][:12]
     done("remove", run, "all", "a", "b")
     assert done("list", run) == "run has no knowledge types: its model is the shared flow alone\n"
     assert json.loads(done("list", run, "--json")) == []
@@ -119,8 +119,8 @@ def test_export_import_and_remove_in_place(here: Path) -> None:
     assert record["status"] == "finished" and record["name"] == "small"
     first, *lineage = record["lineage"]
     assert first == {"run": "first"}
-    for each in lineage:
-        assert each.pop("date").startswith("20") and each.pop("core") == core_hash(model.flow)
+    for entry in lineage:
+        assert entry.pop("date").startswith("20") and entry.pop("core") == core_hash(model.flow)
     assert lineage == [
         {
             "run": "other",
@@ -156,7 +156,7 @@ def test_a_new_run_folder_has_its_lineage_and_the_old_one_is_untouched(here: Pat
     assert names("again") == ["all", "a", "b"]
     record = json.loads(Path("again/run.json").read_text())
     assert (record["status"], record["seed"]) == ("finished", 7)
-    assert [(each["run"], each["action"], each["knowledge"]) for each in record["lineage"]] == [
+    assert [(entry["run"], entry["action"], entry["knowledge"]) for entry in record["lineage"]] == [
         ("run", "remove", ["b"]),
         ("less", "import", ["b"]),
     ]

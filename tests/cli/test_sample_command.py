@@ -98,17 +98,17 @@ def test_samples_of_anything_make_an_array(here: Path, model: Callable[..., Fake
 def test_what_cannot_be_sampled(model: Callable[..., FakeModel]):
     model(1, 16, 16)
     assert "--characteristics needs --knowledge" in refused("sample", "out", "--characteristics", "1,2")
-    given = ["--knowledge", "moons", "--characteristics"]
-    assert "moons has 2 characteristics; got 3" in refused("sample", "out", *given, "1,2,3")
-    assert "expected numbers with commas between them" in refused("sample", "out", *given, "a,b")
-    assert "expected finite numbers, got 'nan,1'" in refused("sample", "out", *given, "nan,1")
-    assert "moons has 2 characteristics; got 1" in refused("sample", "out", *given, "moons=1")
+    of_moons = ["--knowledge", "moons", "--characteristics"]
+    assert "moons has 2 characteristics; got 3" in refused("sample", "out", *of_moons, "1,2,3")
+    assert "expected numbers with commas between them" in refused("sample", "out", *of_moons, "a,b")
+    assert "expected finite numbers, got 'nan,1'" in refused("sample", "out", *of_moons, "nan,1")
+    assert "moons has 2 characteristics; got 1" in refused("sample", "out", *of_moons, "moons=1")
     assert "'moon', which --knowledge does not name; did you mean 'moons'" in refused(
-        "sample", "out", *given, "moon=1,2"
+        "sample", "out", *of_moons, "moon=1,2"
     )
-    twice = [*given, "1,2", "--characteristics", "moons=1,2"]
+    twice = [*of_moons, "1,2", "--characteristics", "moons=1,2"]
     assert "--characteristics of 'moons' are given twice" in refused("sample", "out", *twice)
-    several = ["--knowledge", "rings", *given, "1,2"]
+    several = ["--knowledge", "rings", *of_moons, "1,2"]
     assert "takes its name: rings=1.0,2.0" in refused("sample", "out", *several)
     assert "expected -o to name a .png or .npz file" in refused("sample", "out", "-o", "a.jpg")
     assert "there is no folder nowhere" in refused("sample", "out", "-o", "nowhere/a.png")

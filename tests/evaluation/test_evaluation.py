@@ -69,7 +69,7 @@ def parts() -> tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]:
 
 def evaluated(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]], **changes: Any) -> dict[str, Any]:
     model, held, train = parts
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "partitions": {"data sets": NAMES[:2], "classes": NAMES[2:]},
         "means": {"mean class": NAMES[2:]},
         "published": [
@@ -84,7 +84,7 @@ def evaluated(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]], **cha
         "multipliers": {"digits": 0.2},
         "importance_samples": 4,
     }
-    return evaluate(model, held, train, **{**given, **changes})
+    return evaluate(model, held, train, **{**arguments, **changes})
 
 
 def test_results_have_the_format_of_the_design(parts: tuple[TzK, list[EvaluationSplit], dict[str, Tensor]]) -> None:

@@ -105,15 +105,15 @@ def test_histogram_of_many_images_takes_them_all() -> None:
 # Rows over several knowledge types
 
 
-def scores(held: EvaluationSplit, given: Tensor) -> Scores:
-    """Scores with `given`, (knowledge, n), on every sample."""
+def scores(held: EvaluationSplit, conditional: Tensor) -> Scores:
+    """Scores with `conditional`, (knowledge, n), on every sample."""
     rows = torch.arange(len(held.T))
     names = held.knowledge
     return Scores(
         held,
-        given.mean(0),
+        conditional.mean(0),
         dict.fromkeys(names, rows),
-        dict(zip(names, given, strict=True)),
+        dict(zip(names, conditional, strict=True)),
         importance_samples=8,
     )
 
@@ -146,10 +146,10 @@ def test_a_knowledge_row_takes_the_samples_that_have_it() -> None:
 
 def test_the_mean_row_averages_classes_and_not_samples() -> None:
     scored = three()
-    given = scored.conditional
-    each = [given["a"][:2].mean(), given["b"][2], given["c"][3]]
+    conditional = scored.conditional
+    means = [conditional["a"][:2].mean(), conditional["b"][2], conditional["c"][3]]
     mean = mean_row(scored, "mean", ["a", "b", "c"])
-    assert mean["bits_per_image"] == pytest.approx(-sum(float(e) for e in each) / 3 / math.log(2))
+    assert mean["bits_per_image"] == pytest.approx(-sum(float(e) for e in means) / 3 / math.log(2))
     assert mean["count"] == 4
     assert mean["standard_error"] is None, "the classes with one sample have none"
     alone = [knowledge_row(twice(scored), name, None)["standard_error"] for name in "abc"]
@@ -161,8 +161,8 @@ def twice(scored: Scores) -> Scores:
     """The same samples and as many others, so that every class has several."""
     held = scored.held_out
     more = held_out(torch.cat([held.T, held.T]), torch.cat([held.presence, held.presence]), list(held.knowledge))
-    given = torch.stack([scored.conditional[name] for name in held.knowledge])
-    return scores(more, torch.cat([given, given.flip(0) - 0.7], 1))
+    conditional = torch.stack([scored.conditional[name] for name in held.knowledge])
+    return scores(more, torch.cat([conditional, conditional.flip(0) - 0.7], 1))
 
 
 def test_the_gain_is_paired_with_the_prior_of_the_same_samples() -> None:
@@ -175,8 +175,8 @@ def test_the_gain_is_paired_with_the_prior_of_the_same_samples() -> None:
     mine = knowledge_row(scored, "a", None)
     assert (mine["gain_bits_per_dim"], mine["gain_standard_error"]) == pytest.approx((mean, error))
     images = 50 * torch.arange(8)
-    given = {name: values + images for name, values in scored.conditional.items()}
-    noisy = replace(scored, prior=scored.prior + images, conditional=given)
+    moved = {name: values + images for name, values in scored.conditional.items()}
+    noisy = replace(scored, prior=scored.prior + images, conditional=moved)
     again = knowledge_row(noisy, "a", None)
     assert again["gain_standard_error"] == pytest.approx(error)
     assert again["standard_error"] > 20 * mine["standard_error"], "images differ, which the pairs do not see"
@@ -197,12 +197,12 @@ def test_the_gain_is_paired_with_the_prior_of_the_same_samples() -> None:
 def test_bayes_takes_the_shares_of_the_members_into_account() -> None:
     """Of an image that two members explain alike but for little, the one that is common is the more probable."""
     held = held_out(torch.rand(3, 2), [[1, 0], [1, 0], [0, 1]], ["common", "rare"])
-    given = torch.tensor([[-10.0, -12.0, -10.0], [-9.0, -9.0, -9.5]], dtype=torch.float64)
+    conditional = torch.tensor([[-10.0, -12.0, -10.0], [-9.0, -9.0, -9.5]], dtype=torch.float64)
     presence = {"common": torch.tensor([-0.1, -2.0, -0.1]), "rare": torch.tensor([-2.0, -0.1, -2.0])}
-    scored = replace(scores(held, given), presence=presence)
-    found = classification(scored, "shares", {"common": math.log(0.9), "rare": math.log(0.1)})  # log odds of 2.2
-    assert found["bayes_accuracy"] == pytest.approx(1 / 3)  # the first alone: 1 < 2.2 < 3, and 0.5 < 2.2
-    assert found["discriminator_accuracy"] == pytest.approx(1 / 3) and found["disagreement"] == 0
+    scored = replace(scores(held, conditional), presence=presence)
+    decided = classification(scored, "shares", {"common": math.log(0.9), "rare": math.log(0.1)})  # log odds of 2.2
+    assert decided["bayes_accuracy"] == pytest.approx(1 / 3)  # the first alone: 1 < 2.2 < 3, and 0.5 < 2.2
+    assert decided["discriminator_accuracy"] == pytest.approx(1 / 3) and decided["disagreement"] == 0
     even = classification(scored, "even", dict.fromkeys(("common", "rare"), math.log(0.5)))
     assert even["bayes_accuracy"] == pytest.approx(1 / 3) and even["disagreement"] == pytest.approx(2 / 3)
 

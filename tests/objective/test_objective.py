@@ -142,7 +142,7 @@ MANY = [
     [0, 1, 0, 1, 1],
     [1, 0, 0, 0, 0],
 ]
-KINDS = ["gaussian", "flow", "gaussian", "flow", "gaussian"]
+KNOWLEDGE_TYPES = ["gaussian", "flow", "gaussian", "flow", "gaussian"]
 
 
 def assert_same(one: Capacity, other: Capacity, order: Tensor | None = None) -> None:
@@ -159,7 +159,7 @@ def assert_same(one: Capacity, other: Capacity, order: Tensor | None = None) -> 
 
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
 def test_neither_the_order_of_samples_nor_that_of_knowledge_matters(wording: Wording) -> None:
-    model, seen = small(KINDS), batch(MANY, observed=["k0", "k1"])
+    model, seen = small(KNOWLEDGE_TYPES), batch(MANY, observed=["k0", "k1"])
     multipliers = {f"k{i}": 0.1 * i for i in range(5)}
     straight = mental_capacity(model, seen, steady(), multipliers=multipliers, objective=Objective(wording=wording))
 
@@ -183,7 +183,7 @@ def test_neither_the_order_of_samples_nor_that_of_knowledge_matters(wording: Wor
 @pytest.mark.parametrize("wording", WORDINGS, ids=str)
 def test_knowledge_types_add_up(wording: Wording) -> None:
     """log M - log p(T) of several is the sum of each by itself, whatever is evaluated together."""
-    model, seen = small(KINDS), batch(MANY, observed=["k0", "k1"])
+    model, seen = small(KNOWLEDGE_TYPES), batch(MANY, observed=["k0", "k1"])
 
     def noise(name: str, count: int) -> Tensor:
         return torch.randn(count, 2, generator=torch.Generator().manual_seed(int(name[1:])))

@@ -37,10 +37,10 @@ def test_it_comes_back_bit_for_bit(tmp_path: Path, flow: str, dtype: torch.dtype
     assert_same(model, loaded)
     T = of(model)
     assert torch.equal(model.log_prob(T), loaded.log_prob(T))
-    for name, kind in model.named_knowledge():
+    for name, knowledge in model.named_knowledge():
         assert torch.equal(model.log_prob(T, name), loaded.log_prob(T, name))
         assert torch.equal(model.sample(3, name, seed=0), loaded.sample(3, name, seed=0))
-        assert loaded.find(name).implies == kind.implies and loaded.find(name).part == kind.part
+        assert loaded.find(name).implies == knowledge.implies and loaded.find(name).part == knowledge.part
     assert loaded.flow.parts == model.flow.parts
 
 

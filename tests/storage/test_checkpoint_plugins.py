@@ -43,8 +43,8 @@ def test_knowledge_without_its_plugin_stays_byte_for_byte(tmp_path: Path, offere
 def test_knowledge_of_another_shared_flow_is_not_mixed_in(tmp_path: Path) -> None:
     """A file copied from a run with the same architecture and other weights fits by its shapes and means nothing."""
     model, other = made(), made(seed=1)
-    for each, folder in ((model, "c"), (other, "other")):
-        save_checkpoint(each, tmp_path / folder)
+    for saved, folder in ((model, "c"), (other, "other")):
+        save_checkpoint(saved, tmp_path / folder)
     theirs = read_stored(tmp_path / "other").manifest["knowledge"]["a"]
     (tmp_path / "c/knowledge/a.safetensors").write_bytes((tmp_path / "other/knowledge/a.safetensors").read_bytes())
     rewritten(tmp_path / "c", lambda manifest: manifest["knowledge"].update(a=theirs), headers=False)
@@ -70,10 +70,10 @@ def test_an_older_state_of_knowledge_is_upgraded(
     tmp_path: Path, offered: list[Spec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made()
-    kind = build_knowledge("versioned", model.latent_shape, name="x")
-    model.add("x", kind)
-    expected = {key: value.clone() for key, value in kind.state_dict().items()}
-    kind.describe_as(part=replace(kind.part, state_version=1))
+    knowledge = build_knowledge("versioned", model.latent_shape, name="x")
+    model.add("x", knowledge)
+    expected = {key: value.clone() for key, value in knowledge.state_dict().items()}
+    knowledge.describe_as(part=replace(knowledge.part, state_version=1))
     monkeypatch.setattr(tensors, "of", older(tensors.of, Versioned, new="latent.", old="old_latent."))
     save_checkpoint(model, tmp_path / "c")
     loaded = load_checkpoint(tmp_path / "c").find("x")
@@ -81,12 +81,12 @@ def test_an_older_state_of_knowledge_is_upgraded(
     assert all(torch.equal(value, expected[key]) for key, value in loaded.state_dict().items())
 
 
-def older(of: Any, kind: type, *, new: str, old: str) -> Any:
-    """How an older version of `kind` would have named its tensors."""
+def older(of: Any, owner: type, *, new: str, old: str) -> Any:
+    """How an older version of `owner` would have named its tensors."""
 
     def named(module: torch.nn.Module) -> dict[str, Tensor]:
         state = of(module)
-        if isinstance(module, kind):
+        if isinstance(module, owner):
             return {key.replace(new, old): value for key, value in state.items()}
         return state
 

@@ -52,8 +52,8 @@ def test_knowledge_taken_from_one_run_into_another_is_the_same_file_and_says_the
     after = tzk_core.load(other)
     assert_says_the_same(tzk_core.load(one), after, "a é")
     assert after.find("a é").implies == ("all",)
-    for each in ("all", "b"):
-        assert_says_the_same(before, after, each)
+    for name in ("all", "b"):
+        assert_says_the_same(before, after, name)
     manifests = [json.loads((run / "checkpoint/manifest.json").read_text()) for run in (one, other)]
     assert manifests[0]["core"] == manifests[1]["core"] and manifests[0]["knowledge"] == manifests[1]["knowledge"]
 
@@ -183,19 +183,19 @@ def test_knowledge_without_its_plugin_is_listed_exported_and_removed_but_not_imp
         model.add(name, build_knowledge("versioned", (4,), name=name, hidden=2, layers=2))
     run, other = saved(tmp_path / "run", model), saved(tmp_path / "other", made(("all",)))
     (with_plugin,) = export_knowledge(run, "x", tmp_path / "with")
-    found = list(offered)
+    specs = list(offered)
     offered.clear()
     (file,) = export_knowledge(run, "x", tmp_path / "without")
     assert file.read_bytes() == with_plugin.read_bytes()
     message = refused(other, "cannot be imported: .*needs tzk-plugin-extra 1.5", lambda: import_knowledge(other, file))
     assert str(file) in message
-    listed = {each["name"]: each for each in list_knowledge(run)}
+    listed = {entry["name"]: entry for entry in list_knowledge(run)}
     assert listed["x"]["state"] == "opaque" and "needs tzk-plugin-extra 1.5" in listed["x"]["reason"]
     assert (listed["x"]["type"], listed["x"]["plugin"]) == ("versioned", "extra")
     remove_knowledge(run, "y")
     assert list(tzk_core.load(run).opaque) == ["x"]
     remove_knowledge(run, "all")
-    offered[:] = found
+    offered[:] = specs
     import_knowledge(other, file)
     assert_says_the_same(model, tzk_core.load(other), "x")
     assert_says_the_same(model, tzk_core.load(run), "x")
@@ -208,7 +208,7 @@ def test_knowledge_of_another_core_within_a_run_is_listed_as_opaque(tmp_path: Pa
     manifests = [json.loads((run / "checkpoint/manifest.json").read_text()) for run in (one, other)]
     theirs = manifests[1]["knowledge"]["b"]
     rewritten(one / "checkpoint", lambda manifest: manifest["knowledge"].update(b=theirs), headers=False)
-    listed = {each["name"]: each for each in list_knowledge(one)}
+    listed = {entry["name"]: entry for entry in list_knowledge(one)}
     assert listed["b"]["state"] == "opaque" and "another shared flow" in listed["b"]["reason"]
     assert listed["b"]["core"] == manifests[1]["core"]["hash"] != listed["all"]["core"]
     remove_knowledge(other, "b")
@@ -229,7 +229,7 @@ def test_what_was_built_in_python_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(TzkError, match="pass it"):
         import_knowledge(run, file, "c")
     import_knowledge(run, file, "c", flow=flow())
-    assert [each["state"] for each in list_knowledge(run, flow())] == ["opaque", "ok", "ok"]
+    assert [entry["state"] for entry in list_knowledge(run, flow())] == ["opaque", "ok", "ok"]
 
 
 # listing
@@ -239,22 +239,22 @@ def test_what_is_listed_is_what_the_model_has(tmp_path: Path) -> None:
     model = made()
     run = saved(tmp_path / "run", model)
     listed = list_knowledge(run)
-    assert [each["name"] for each in listed] == list(TYPES)
+    assert [entry["name"] for entry in listed] == list(TYPES)
     core = json.loads((run / "checkpoint/manifest.json").read_text())["core"]["hash"]
-    for each in listed:
-        kind, file = model.find(each["name"]), run / f"checkpoint/knowledge/{each['name']}.safetensors"
-        arguments = each.pop("arguments")
-        assert arguments["hidden"] == 6 and arguments.get("characteristics", 2) == kind.characteristics
-        assert each == {
-            "name": each["name"],
-            "type": TYPES[each["name"]]["type"],
+    for entry in listed:
+        knowledge, file = model.find(entry["name"]), run / f"checkpoint/knowledge/{entry['name']}.safetensors"
+        arguments = entry.pop("arguments")
+        assert arguments["hidden"] == 6 and arguments.get("characteristics", 2) == knowledge.characteristics
+        assert entry == {
+            "name": entry["name"],
+            "type": TYPES[entry["name"]]["type"],
             "plugin": "tzk",
             "distribution": "tzk-core",
-            "version": kind.part.version,
-            "parameters": sum(parameter.numel() for parameter in kind.parameters()),
-            "characteristics": kind.characteristics,
-            "presence_prior": pytest.approx(1 / (1 + torch.e ** len(each["name"])), rel=1e-5),
-            "implies": list(kind.implies),
+            "version": knowledge.part.version,
+            "parameters": sum(parameter.numel() for parameter in knowledge.parameters()),
+            "characteristics": knowledge.characteristics,
+            "presence_prior": pytest.approx(1 / (1 + torch.e ** len(entry["name"])), rel=1e-5),
+            "implies": list(knowledge.implies),
             "core": core,
             "bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

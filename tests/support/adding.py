@@ -13,18 +13,18 @@ import tzk_core
 from tzk_core import Knowledge, TzK, build_knowledge
 from tzk_core.training.adding import growth
 
-KINDS = ("gaussian", "flow", "gaussian")
+KNOWLEDGE_TYPES = ("gaussian", "flow", "gaussian")
 T = torch.randn(60, 3, generator=torch.Generator().manual_seed(5)) + torch.tensor([2.0, 0.0, 0.0])
 PRESENT = torch.ones(60)
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 16}
 
 
-def old(kinds: tuple[str, ...] = KINDS) -> TzK:
-    return small(kinds).float()
+def old(types: tuple[str, ...] = KNOWLEDGE_TYPES) -> TzK:
+    return small(types).float()
 
 
-def new(name: str = "new", kind: str = "gaussian", **arguments: Any) -> Knowledge:
-    return build_knowledge(kind, (3,), 0, name=name, **{"hidden": 6, "layers": 3, **arguments})
+def new(name: str = "new", knowledge_type: str = "gaussian", **arguments: Any) -> Knowledge:
+    return build_knowledge(knowledge_type, (3,), 0, name=name, **{"hidden": 6, "layers": 3, **arguments})
 
 
 def add(model: TzK, name: str = "new", **more: Any) -> growth.Report:

@@ -29,11 +29,11 @@ def made(names: tuple[str, ...] = tuple(TYPES), seed: int = 0) -> TzK:
     model = TzK(build_flow((4,), layers=LAYERS, seed=seed))
     _shake(model.flow, seed)
     for name in names:
-        kind = build_knowledge(latent_shape=(4,), seed=seed, name=name, hidden=6, layers=2, **TYPES[name])
-        _shake(kind, seed + len(name))
-        kind.log_odds.fill_(-len(name))
-        kind.describe_as(implies=() if name == "all" else ("all",))
-        model.add(name, kind)
+        knowledge = build_knowledge(latent_shape=(4,), seed=seed, name=name, hidden=6, layers=2, **TYPES[name])
+        _shake(knowledge, seed + len(name))
+        knowledge.log_odds.fill_(-len(name))
+        knowledge.describe_as(implies=() if name == "all" else ("all",))
+        model.add(name, knowledge)
     return model
 
 

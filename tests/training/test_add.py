@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from adding import KINDS, PRESENT, QUICK, T, add, holds, new, old
+from adding import KNOWLEDGE_TYPES, PRESENT, QUICK, T, add, holds, new, old
 from models import small
 from torch import Tensor
 from weights import state
@@ -40,11 +40,11 @@ def test_what_is_older_is_bit_identical_in_values_flags_likelihoods_and_samples(
 
 
 def test_the_new_type_is_trained_and_finds_its_data() -> None:
-    model, kind = old(), new()
-    start = {key: value.clone() for key, value in kind.named_parameters()}
-    report = add(model, knowledge={"new": kind}, steps=150, learning_rate=1e-2, batch_size=64)
-    assert model.find("new") is kind
-    assert all(not torch.equal(value, start[key]) for key, value in kind.named_parameters())
+    model, knowledge = old(), new()
+    start = {key: value.clone() for key, value in knowledge.named_parameters()}
+    report = add(model, knowledge={"new": knowledge}, steps=150, learning_rate=1e-2, batch_size=64)
+    assert model.find("new") is knowledge
+    assert all(not torch.equal(value, start[key]) for key, value in knowledge.named_parameters())
     assert model.log_prob(T, "new").mean() > model.log_prob(T).mean() + 1
     present = model.posterior(T)["new"].presence.mean()
     assert present > model.posterior(model.sample(60, seed=1))["new"].presence.mean() + 0.3
@@ -63,15 +63,15 @@ def test_no_gradient_reaches_the_flow_and_the_optimiser_never_holds_what_is_olde
 
     monkeypatch.setattr(growth, "Trainer", Watched)
     older = {id(p) for p in model.parameters()}
-    kind = new()
-    add(model, knowledge={"new": kind})
+    knowledge = new()
+    add(model, knowledge={"new": knowledge})
     assert len(held) == QUICK["steps"]
-    assert all(set(ids) == {id(p) for p in kind.parameters()} and not set(ids) & older for ids in held)
+    assert all(set(ids) == {id(p) for p in knowledge.parameters()} and not set(ids) & older for ids in held)
     assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("knowledge.new."))
 
 
 def test_a_fixed_flow_changes_no_value_and_no_gradient_of_knowledge() -> None:
-    model = small(KINDS)
+    model = small(KNOWLEDGE_TYPES)
     observations = Observations(T.double(), torch.ones(60, 3), ("k0", "k1", "k2"))
 
     def noise(name: str, count: int) -> Tensor:
@@ -129,12 +129,12 @@ def test_an_end_between_two_additions_takes_the_first_out_again(monkeypatch: pyt
     model, calls = old(), []
     before, whole = state(model), TzK.add
 
-    def add_or_stop(self: TzK, name: str, kind: Knowledge) -> None:
+    def add_or_stop(self: TzK, name: str, knowledge: Knowledge) -> None:
         if self is model:
             calls.append(name)
             if len(calls) == call:
                 raise Stop
-        whole(self, name, kind)
+        whole(self, name, knowledge)
 
     monkeypatch.setattr(TzK, "add", add_or_stop)
     with pytest.raises(Stop):

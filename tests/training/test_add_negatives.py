@@ -75,24 +75,24 @@ def test_p_of_presence_and_of_observed_characteristics_are_fitted() -> None:
     C = torch.stack([torch.linspace(4.0, 8.0, 60), torch.linspace(-1.0, 1.0, 60)], 1)
     C[::3] = math.nan
     add(model, characteristics={"new": C}, steps=1, negatives=Negatives(0.25))
-    kind = model.find("new")
-    assert kind.log_odds.sigmoid().item() == pytest.approx(0.25, abs=1e-6)
+    knowledge = model.find("new")
+    assert knowledge.log_odds.sigmoid().item() == pytest.approx(0.25, abs=1e-6)
     seen = C[~C.isnan().any(1)]
-    torch.testing.assert_close(kind.characteristics_prior.mean_, seen.mean(0))
+    torch.testing.assert_close(knowledge.characteristics_prior.mean_, seen.mean(0))
 
 
 class Recording(type(new())):  # type: ignore[misc]
-    """Keeps what its closed-form start was given."""
+    """Keeps what its closed-form start starts from."""
 
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        self.given = z, reference
+        self.started_from = z, reference
 
 
 def started(model: TzK, implies: tuple[str, ...], presence: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    kind = Recording((3,), hidden=6, layers=3)
-    kind.describe_as(implies=implies)
-    add(model, knowledge={"new": kind}, presence=presence, steps=1)
-    return kind.given
+    knowledge = Recording((3,), hidden=6, layers=3)
+    knowledge.describe_as(implies=implies)
+    add(model, knowledge={"new": knowledge}, presence=presence, steps=1)
+    return knowledge.started_from
 
 
 def rows_of(z: Tensor) -> set[bytes]:

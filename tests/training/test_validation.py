@@ -36,18 +36,18 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_it_measures_log_p_and_log_m_in_bits_per_dim_by_data_set() -> None:
     model = made()
-    found = held().measure(model, 7, Settings(steps=1).wording)
-    assert found.step == 7
+    measured = held().measure(model, 7, Settings(steps=1).wording)
+    assert measured.step == 7
     for name, observations in held().sets.items():
         bits = -model.log_prob(observations.T).double().mean().item() / 2 / math.log(2)
-        assert found.prior[name] == pytest.approx(bits, rel=1e-5)
+        assert measured.prior[name] == pytest.approx(bits, rel=1e-5)
 
-        def noise(kind: str, count: int, name: str = name) -> Tensor:
-            return torch.randn(count, 2, generator=stream(0, "validation noise", name, 0, kind))
+        def noise(knowledge: str, count: int, name: str = name) -> Tensor:
+            return torch.randn(count, 2, generator=stream(0, "validation noise", name, 0, knowledge))
 
         capacity = mental_capacity(model, observations, noise).log_capacity.double().mean().item()
-        assert found.capacity[name] == pytest.approx(-capacity / 2 / math.log(2), rel=1e-5)
-    assert found.criterion == pytest.approx((found.capacity["a"] + 2 * found.capacity["b"]) / 3)
+        assert measured.capacity[name] == pytest.approx(-capacity / 2 / math.log(2), rel=1e-5)
+    assert measured.criterion == pytest.approx((measured.capacity["a"] + 2 * measured.capacity["b"]) / 3)
 
 
 def test_it_is_in_evaluation_mode_and_leaves_everything_as_it_was() -> None:
@@ -80,7 +80,7 @@ def test_the_best_is_saved_beside_the_last_and_is_what_is_loaded(tmp_path: Path)
     one = trainer(held(4.0), learning_rate=0.1)
     seen = {}
     one.run(tmp_path, lambda reached: seen.__setitem__(reached.step, state(one.model)))
-    criteria = {each.step: each.criterion for each in one.watch.history}
+    criteria = {entry.step: entry.criterion for entry in one.watch.history}
     best = min(criteria, key=criteria.__getitem__)
     assert list(criteria) == [3, 6, 9, 12] and best < 12, criteria
     assert checkpoint_in(tmp_path) == tmp_path / "best" and load_trainer(tmp_path / "best")["step"] == best
@@ -93,7 +93,7 @@ def test_the_best_is_saved_beside_the_last_and_is_what_is_loaded(tmp_path: Path)
 def test_the_end_is_validated_whatever_the_steps() -> None:
     one = trainer(held(), steps=7, validate_every=5)
     one.run()
-    assert [each.step for each in one.watch.history] == [5, 7]
+    assert [entry.step for entry in one.watch.history] == [5, 7]
 
 
 def test_a_resumed_run_validates_as_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -121,11 +121,13 @@ def test_a_line_of_the_log_and_of_progress_have_the_validation(tmp_path: Path) -
     one.run(tmp_path, seen.append)
     logged = {int(row["step"]): row for row in rows(tmp_path)}
     assert list(logged) == [3, 4, 6, 8, 9, 12]
-    for found in one.watch.history:
+    for validation in one.watch.history:
         for name in ("a", "b"):
-            assert float(logged[found.step][f"validation/{name}"]) == pytest.approx(found.prior[name], rel=1e-5)
-            assert float(logged[found.step][f"validation_capacity/{name}"]) == pytest.approx(
-                found.capacity[name], rel=1e-5
+            assert float(logged[validation.step][f"validation/{name}"]) == pytest.approx(
+                validation.prior[name], rel=1e-5
+            )
+            assert float(logged[validation.step][f"validation_capacity/{name}"]) == pytest.approx(
+                validation.capacity[name], rel=1e-5
             )
     assert logged[4]["validation/a"] == ""
     assert seen[1].validation == {} and seen[1].best is None
@@ -135,7 +137,7 @@ def test_a_line_of_the_log_and_of_progress_have_the_validation(tmp_path: Path) -
 # patience
 
 
-def found(step: int, criterion: float) -> Validated:
+def validated(step: int, criterion: float) -> Validated:
     return Validated(step, {"a": criterion}, {"a": criterion}, criterion)
 
 
@@ -144,7 +146,7 @@ def test_patience_counts_validations_without_a_better_one() -> None:
     watch = Watch(held(), 10, 2)
     ends = []
     for step, criterion in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 1.9), (50, 1.9), (60, 2.0)):
-        watch.take(found(step, criterion), model, {})
+        watch.take(validated(step, criterion), model, {})
         ends.append(watch.over(step))
     assert ends == [False] * 5 + [True]
     assert watch.best is not None and watch.best.step == 40, "as good as the best is no better"
@@ -168,9 +170,9 @@ def test_patience_without_validation_is_refused() -> None:
 
 def test_what_is_not_finite_is_never_the_best_and_explodes_after_what_was() -> None:
     model, watch = made(), Watch(held(), 10, 0)
-    assert not watch.take(found(10, math.inf), model, {}) and watch.best is None and not watch.exploded()
-    assert watch.take(found(20, 2.0), model, {}) and not watch.exploded()
-    assert not watch.take(found(30, math.nan), model, {}) and watch.exploded()
+    assert not watch.take(validated(10, math.inf), model, {}) and watch.best is None and not watch.exploded()
+    assert watch.take(validated(20, 2.0), model, {}) and not watch.exploded()
+    assert not watch.take(validated(30, math.nan), model, {}) and watch.exploded()
 
 
 def test_validation_that_explodes_ends_the_run_where_it_was_finite(
@@ -180,7 +182,7 @@ def test_validation_that_explodes_ends_the_run_where_it_was_finite(
 
     def exploding(self: Validation, model: TzK, step: int, *rest: Any, **named: Any) -> Validated:
         seen[step] = state(model)
-        return measure(self, model, step, *rest, **named) if step < 9 else found(step, math.nan)
+        return measure(self, model, step, *rest, **named) if step < 9 else validated(step, math.nan)
 
     monkeypatch.setattr(Validation, "measure", exploding)
     one = trainer(held())
@@ -205,7 +207,7 @@ def test_fit_ends_with_the_best_by_validation() -> None:
         patience=2,
         learning_rate=0.1,
     )
-    criteria = {each.step: each.criterion for each in done.trainer.watch.history}
+    criteria = {entry.step: entry.criterion for entry in done.trainer.watch.history}
     best = min(criteria, key=criteria.__getitem__)
     assert done.trainer.step == best + 10 < 40
     fit(other, DATA, {"left": PRESENCE[:, 0]}, steps=40, validate_every=5, learning_rate=0.1, minutes=1)
@@ -216,8 +218,8 @@ def test_fit_ends_with_the_best_by_validation() -> None:
 
 def test_fit_takes_validation_without_knowledge() -> None:
     done = fit(made(), DATA, {"left": PRESENCE[:, 0]}, validation=DATA[:20], steps=4, validate_every=2)
-    assert [each.step for each in done.trainer.watch.history] == [2, 4]
-    assert all(each.prior == each.capacity for each in done.trainer.watch.history)
+    assert [entry.step for entry in done.trainer.watch.history] == [2, 4]
+    assert all(entry.prior == entry.capacity for entry in done.trainer.watch.history)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_validation_that_does_not_fit_is_refused(validation: Any, words: str) ->
 
 def test_the_best_outlives_the_model() -> None:
     model, watch = made(), Watch(held(), 1, 0)
-    watch.take(found(1, 1.0), model, {"left": 0.5})
+    watch.take(validated(1, 1.0), model, {"left": 0.5})
     before = state(model)
     with torch.no_grad():
         for parameter in model.parameters():
