@@ -1,4 +1,7 @@
-"""The commands of `tzk` that are the core's own; those of plugins come from their hooks."""
+"""The commands of `tzk` that are the core's own.
+
+Those of plugins come from their hooks.
+"""
 
 OWN_COMMANDS = {
     "run": "Train and evaluate a config; leave a run folder.",

@@ -59,7 +59,10 @@ def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
 
 
 def _with_hidden_commands(record: PluginRecord) -> PluginRecord:
-    """The record with a remark for each of its commands that is called as one of tzk's own."""
+    """The record with a remark for each command that tzk's own hides.
+
+    Such a command has the name of one of tzk's own.
+    """
     hidden = tuple(
         f"the command {part.name!r} is hidden by that of tzk: type 'tzk {part.qualified_name}'"
         for part in registry().all(Command)

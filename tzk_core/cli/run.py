@@ -102,7 +102,9 @@ class _Asked:
 
 
 def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
-    """Run a config, or resume a run; the exit status. `held` keeps others from writing it.
+    """Run a config, or resume a run, and return the exit status.
+
+    `held` keeps others from writing to the run.
 
     Of several processes this is the first, which tells the others what is to be done.
     """

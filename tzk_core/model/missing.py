@@ -1,4 +1,7 @@
-"""log p of a partly missing T under a model: proposals from the model's own samples."""
+"""log p of a partly missing T under a model.
+
+Proposals are made of the model's own samples.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ SAMPLES_OF_C = 16
 
 
 def is_partly_missing(T: Any) -> bool:
-    """Whether T is a tensor, (batch, *shape), with a row of which some but not all values are nan.
+    """Whether T is a tensor, (batch, *shape), with a partly missing row.
+
+    Such a row has some but not all values nan.
 
     Within `torch.func.vmap`, where no value can decide anything, it is none.
     """
@@ -34,12 +39,12 @@ def is_partly_missing(T: Any) -> bool:
     return shaped and not mapped() and bool(partly_missing(T).any())
 
 
-def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
+def marginal_of(
     model: Densities,
     T: Tensor,
     knowledge: Names,
-    characteristics: Tensor | Mapping[str, Tensor] | None,
     *,
+    characteristics: Tensor | Mapping[str, Tensor] | None,
     importance_samples: int,
     seed: int,
     without: Names,

@@ -227,12 +227,15 @@ class TzK(nn.Module):
         seed: int = 0,
         without: Names = (),
     ) -> Marginal:
-        """`log_prob` of what was seen of T, nan being missing, with its effective number of importance samples."""
+        """`log_prob` of what was seen of T, with its effective number of importance samples.
+
+        nan is missing.
+        """
         return marginal_of(
             self,
             as_tensor(T, like=self.like),
             knowledge,
-            characteristics,
+            characteristics=characteristics,
             importance_samples=importance_samples,
             seed=seed,
             without=without,
@@ -312,7 +315,10 @@ class TzK(nn.Module):
         seed: int = 0,
         without: Names = (),
     ) -> ConditionalDistribution:
-        """p(T), or p(T given K), for torch: arguments as of `log_prob`, where C, (*batch, c), sets the batch shape."""
+        """p(T), or p(T given K), as a torch distribution.
+
+        Arguments are as of `log_prob`, where C, (*batch, c), sets the batch shape.
+        """
         present, absent = members(self.knowledge, knowledge, without)
         more = {"importance_samples": importance_samples, "seed": seed}
         return ConditionalDistribution(self, present, characteristics, without=absent, **more)
