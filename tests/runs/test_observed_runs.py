@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 
 import tzk_core
-from tzk_core.cli import main
 from tzk_core.config import config_from, load_config
 from tzk_core.config.problems import ConfigError
 from tzk_core.plugins import Observer as ObserverSpec
@@ -128,10 +127,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tzk(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
-
-
 def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
@@ -167,7 +162,7 @@ def test_a_failure_is_an_event(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.exit_code != 0 and SEEN == ["start 0", "log 2", "log 4", "failure ZeroDivisionError"]
 
 
-def test_what_cannot_be_made_is_said_before_anything_is_written(here: Path) -> None:
+def test_what_cannot_be_made_is_refused_before_anything_is_written(here: Path) -> None:
     done = tzk("run", "moons.toml", "--observe", "needs-paper", "--out", "run")
     assert done.exit_code == 2 and "there is no paper" in done.stderr and not (here / "run").exists()
 

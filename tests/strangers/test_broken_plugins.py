@@ -130,7 +130,7 @@ def test_everything_else_works(records: dict[str, dict]) -> None:
         assert records[distribution]["state"] == "ok" and records[distribution]["not_loadable"] == []
 
 
-def test_names_of_the_core_are_hidden_and_said(records: dict[str, dict]) -> None:
+def test_names_of_the_core_are_hidden_and_named(records: dict[str, dict]) -> None:
     hidden = records["tzk-good-00"]
     for kind, name in (
         ("flow layer", "affine"),

@@ -9,10 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import output_of, refused
 from tzk_plugin_kit.new import kinds, new_plugin
 
-from tzk_core.cli import main
 from tzk_core.errors import TzkError
 from tzk_core.plugins.specs import SPEC_TYPES
 
@@ -46,13 +45,12 @@ def test_a_plugin_is_a_whole_distribution(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["new-plugin", "tzk-plugin-two-stars", "--into", str(tmp_path)])
-    assert result.exit_code == 0, result.output
+    output = output_of("new-plugin", "tzk-plugin-two-stars", "--into", tmp_path)
     assert (tmp_path / "tzk-plugin-two-stars" / "tzk_plugin_two_stars" / "knowledge.py").is_file()
-    assert 'pip install -e ".[test]"' in result.output
-    again = CliRunner().invoke(main, ["new-plugin", "two-stars", "--kind", "layer", "--into", str(tmp_path)])
-    assert again.exit_code == 2 and len(again.output.splitlines()) == 1
-    assert "tzk-plugin-two-stars is already there: choose another name, or remove it first" in again.output
+    assert 'pip install -e ".[test]"' in output
+    again = refused("new-plugin", "two-stars", "--kind", "layer", "--into", tmp_path)
+    assert len(again.splitlines()) == 1
+    assert "tzk-plugin-two-stars is already there: choose another name, or remove it first" in again
 
 
 @pytest.mark.parametrize(
