@@ -24,7 +24,7 @@ from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CONFIGS = sorted(path for folder in ("", "ood/", "baselines/") for path in EXAMPLES.glob(f"{folder}*.toml"))
+CONFIGS = sorted(path for folder in ("", "ood/", "baselines/", "tabular/") for path in EXAMPLES.glob(f"{folder}*.toml"))
 
 
 def installed(distribution: str) -> bool:
