@@ -1,4 +1,7 @@
-"""Damage to files at every class of byte, and hostile files that were sealed after they were altered."""
+"""Damage to files at every class of byte, and hostile files.
+
+Hostile files were sealed after they were altered.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +80,10 @@ WAYS: dict[str, Callable[..., bytes]] = {
 
 
 def altered(content: bytes, source: random.Random, where: str, *, how: str) -> bytes | None:
-    """A file with one class of its bytes damaged in one way; None where it has no such bytes."""
+    """A file with one class of its bytes damaged in one way.
+
+    None where it has no such bytes.
+    """
     places = [place for place in CLASSES[where](content) if place < len(content)]
     return WAYS[how](content, source.choice(places), source=source) if places else None
 
@@ -116,7 +122,10 @@ def _damaged(world: World, folder: Path, name: str, *, content: bytes) -> str:
 
 
 def _used(run: Path, sound: Path) -> str:
-    """Go through the commands that read config.toml, run.json and metrics.csv; the model has to stay what it is."""
+    """Run the commands that read config.toml, run.json and metrics.csv.
+
+    The model has to stay what it is.
+    """
     for words in (("eval", run), ("knowledge", "list", run), ("run", run, "--resume", LONGER)):
         try:
             tzk(*words)
@@ -134,7 +143,10 @@ def _used(run: Path, sound: Path) -> str:
 
 
 def hostile(world: World, source: random.Random) -> Tries:
-    """Exports and manifests that were sealed after they were altered, and files that are something else."""
+    """Exports and manifests that were sealed after they were altered, and other files.
+
+    The other files are something else than exports and manifests.
+    """
     return in_children(_hostiles(world, source))
 
 
@@ -224,7 +236,10 @@ def _something_else(world: World, source: random.Random) -> tuple[str, Callable[
 
 
 def _imported(world: World, content: bytes) -> str:
-    """Import a file as new knowledge: it has to be refused, nothing changed, or be what it was."""
+    """Import a file as new knowledge.
+
+    It has to be refused, nothing changed, or be what it was.
+    """
     run, file = world.copy("victim"), world.folder / "hostile.safetensors"
     file.write_bytes(content)
     before = contents(run)

@@ -120,7 +120,10 @@ TRAINED = 8
 
 
 def configs(world: World, source: random.Random) -> Tries:
-    """Configs with values, tables and letters altered; what is accepted is planned, or trained for a step."""
+    """Configs with values, tables and letters altered.
+
+    What is accepted is planned, or trained for a step.
+    """
     return in_children(_configs(world, source))
 
 
@@ -165,7 +168,10 @@ def _overridden(config: Path, override: str, *, train: bool) -> str:
 
 
 def inputs(world: World, source: random.Random) -> Tries:
-    """Images of each format, a folder of them and npz files, damaged in each way at each class of bytes."""
+    """Damaged images of each format, a folder of them and npz files.
+
+    They are damaged in each way at each class of bytes.
+    """
     return in_children(_inputs(world, source))
 
 

@@ -1,4 +1,7 @@
-"""Kills: SIGKILL in the place of every operation on files of every command that writes, and within every write."""
+"""Kills by SIGKILL in the place of every operation on files, and within every write.
+
+They are of every command that writes.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "
 
 
 class Kill:
-    """An audit hook that kills this process in the place of the `moment`-th operation on files below a folder.
+    """An audit hook that kills this process in the place of an operation.
+
+    It is the `moment`-th operation on files below a folder.
 
     torn: where the operation before it opened a file to write, half of what was written since is taken back, as if the
     kill had come within the write.
@@ -107,7 +112,10 @@ Words = Callable[[Place], tuple[object, ...]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command that writes. words: as they are typed. check: what a kill of it destroyed, or ""."""
+    """A command that writes.
+
+    words: as they are typed. check: what a kill of it destroyed, or "".
+    """
 
     words: Words
     check: Callable[[Place], str]
@@ -115,7 +123,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Moment:
-    """A kill of a command. again: of a second one, of what puts things right after the first."""
+    """A kill of a command.
+
+    again: of a second one, of what puts things right after the first.
+    """
 
     name: str
     at: int
@@ -128,7 +139,10 @@ class Moment:
 
 
 def kills(world: World, source: random.Random) -> Tries:
-    """At each operation of each command, before it and within it; then again, killing what puts it right as well."""
+    """Kills at each operation of each command, before it and within it.
+
+    Then again, what puts it right is killed as well.
+    """
     moments = _moments(world, source)
     while True:
         killed = []
@@ -159,7 +173,11 @@ def _place(world: World, name: str, number: int = 0) -> Place:
 
 
 def _strike(moment: Moment, place: Place) -> Ending | None:
-    """Kill a command, and perhaps what puts things right after it; None, or how it ended otherwise."""
+    """Kill a command, and perhaps what puts things right after it.
+
+    Returns:
+        None, or how it ended otherwise.
+    """
     ending = _killed(moment.name, moment.at, torn=moment.torn, place=place)
     if ending.refused or not ending.message.endswith("SIGKILL"):
         return Ending(ending.fault or LOST, ending.message)
@@ -192,7 +210,7 @@ def _unfinished(folder: Path) -> str:
 
 
 def _is_like(run: Path, whole: Path) -> str:
-    """LOST where a run is not to the letter what it had been without a kill."""
+    """LOST where a run differs by a letter from one without a kill."""
     same = weights(run) == weights(whole) and log_of(run) == log_of(whole) and RunFolder(run).finished
     same = same and (run / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     return _unfinished(run) if same else LOST
@@ -226,7 +244,10 @@ def _after_change(action: str, names: set[str], place: Place, *, words: Words) -
 
 
 def _after_copy(words: Words, names: set[str], place: Place) -> str:
-    """Check that the original is what it was, and that the new folder is whole or not there."""
+    """Check the original and the new folder.
+
+    The original is what it was, and the new folder is whole or not there.
+    """
     if contents(place.run) != place.world.files:
         return LOST
     if not place.out.exists():

@@ -1,4 +1,7 @@
-"""Races: processes that replace a run, others that read it, and two that write at once."""
+"""Races: replacing a run, reading it, and two writers at once.
+
+Each is in processes of its own.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,10 @@ def _models(world: World) -> list[TzK]:
 
 @contextmanager
 def _writing(work: Callable[[], str]) -> Iterator[Callable[[], Ending | None]]:
-    """Within the block a child writes; the function yielded gives its ending once it has one."""
+    """Within the block a child writes.
+
+    The function yielded gives its ending once it has one.
+    """
     child, pipe = start(partial(ended, partial(_hesitant, work)))
     endings: list[Ending] = []
 

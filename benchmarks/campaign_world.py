@@ -1,4 +1,7 @@
-"""What the campaign's tries start from: one small run, and forked children that share nothing with each other."""
+"""The start of the campaign's tries: one small run, and forked children.
+
+The children share nothing with each other.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,10 @@ T = torch.linspace(-1, 1, 8).view(4, 2)
 
 @dataclass(frozen=True)
 class Ending:
-    """How a try ended. fault: what failed, or "". message: what it said. refused: whether a sentence refused it."""
+    """The ending of a try.
+
+    fault: what failed, or "". message: what it said. refused: whether a sentence refused it.
+    """
 
     fault: str = ""
     message: str = ""
@@ -99,7 +105,11 @@ def be_patient() -> None:
 
 
 def start(*works: Callable[[], Ending]) -> tuple[int, int]:
-    """A forked child that works; its process number, and a pipe on which its endings come, one a line."""
+    """A forked child that works.
+
+    Returns:
+        Its process number, and a pipe on which its endings come, one a line.
+    """
     reading, writing = os.pipe()
     gc.freeze()  # or the child's first collection copies all of the parent's memory
     child = os.fork()
@@ -137,7 +147,10 @@ def in_child(work: Callable[[], str]) -> Ending:
 
 
 def in_children(works: Works) -> Tries:
-    """How works end in forked children, each of which takes `TOGETHER` of them, or those until a signal ends it."""
+    """How works end in forked children.
+
+    Each child takes `TOGETHER` of them, or those until a signal ends it.
+    """
     works = iter(works)
     while group := list(islice(works, TOGETHER)):
         while group:
@@ -159,7 +172,9 @@ def tzk(*words: object) -> None:
 
 
 def hurry() -> None:
-    """Leave pictures small and empty from now on, seed no accelerator, and wait for no disk.
+    """Save the time of pictures, of seeding accelerators and of waiting for disks.
+
+    From now on, pictures are small and empty, no accelerator is seeded, and no disk is waited for.
 
     That is most of a small run's time. All files are written as ever, and what is not waited for is lost when the power
     fails, not by a kill.
@@ -180,7 +195,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def figures(folder: Path, *, whole: bool = False) -> dict[str, Any]:
-    """All that a model says of some observations, and what it is made of. whole: of this very checkpoint."""
+    """The figures of a model on some observations, and what it is made of.
+
+    whole: of this very checkpoint.
+    """
     model = load_checkpoint(folder) if whole else tzk_core.load(folder)
     with torch.no_grad():
         densities = {name: model.log_prob(T, name).tolist() for name in model.knowledge}
@@ -190,7 +208,10 @@ def figures(folder: Path, *, whole: bool = False) -> dict[str, Any]:
 
 
 def weights(run: Path) -> dict[str, bytes]:
-    """The files of the last model, without those of its training, which hold the time that it took."""
+    """The files of the last model, without those of its training.
+
+    The latter hold the time that it took.
+    """
     files = contents(run / "checkpoint")
     return {name: content for name, content in files.items() if name.endswith(".safetensors")}
 

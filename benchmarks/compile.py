@@ -59,7 +59,10 @@ def compiled_in(both: dict[str, Trainer]) -> tuple[float, float]:
 
 
 def summary(taken: Taken, seconds: float) -> dict[str, Any]:
-    """Milliseconds a step, ratios by clock, and from how many steps on compiling pays; None if it never does."""
+    """Milliseconds a step, ratios by clock, and the steps after which compiling pays.
+
+    None if it never does.
+    """
     report = {"compile_seconds": round(seconds, 1), **of_two(taken, "compiled", "plain")}
     saved = report["wall"]["plain_milliseconds"] - report["wall"]["compiled_milliseconds"]
     report["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None

@@ -1,4 +1,6 @@
-"""How long a training step takes in several processes of this machine, against one process with as many threads.
+"""The time of a training step in several processes of this machine.
+
+It is compared with one process that has as many threads.
 
     python benchmarks/distributed.py [--json] [--rounds N] [--example joint|joint-glow-cpu] [--batch-size 64]
                                      [--processes N]
@@ -40,7 +42,10 @@ PATIENCE = datetime.timedelta(minutes=10)
 
 
 def trainer(example: str, batch_size: int, *, world: World = ALONE, flow: dict[str, Any] | None = None) -> Trainer:
-    """The example's model, or joint-glow-cpu's with another flow, on made-up images; the same in every process."""
+    """The example's model on made-up images, the same in every process.
+
+    `flow` replaces the flow of joint-glow-cpu's.
+    """
     batches = Made(batch_size)
     common: dict[str, Any] = {"steps": 10**6, "batch_size": batch_size, "compile": False}
     if example == "joint":
@@ -101,7 +106,7 @@ def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
 
 
 def compared(several: Several, one: Trainer) -> dict[str, float]:
-    """The largest relative difference of the objectives of the first steps, and bytes of a step."""
+    """The largest relative difference of the first steps' objectives, and bytes of a step."""
     pairs = [(*several.step(), one.advance().value.item()) for _ in range(CHECKED)]
     flow = sum(p.numel() * p.element_size() for p in one.model.flow.parameters() if p.requires_grad)
     return {

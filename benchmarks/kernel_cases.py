@@ -1,4 +1,7 @@
-"""What `kernels.py` times on a GPU: kernels and torch.compile of their definitions, on the same tensors."""
+"""The cases of `kernels.py` on a GPU.
+
+They are kernels and torch.compile of their definitions, on the same tensors.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,13 @@ def cases(batch: int, dims: int, device: str = "cuda") -> dict[str, Case]:
 
 
 def affine_cases(x: Tensor, raw: Tensor, shift: Tensor) -> dict[str, Case]:
-    """Map, backward and inverse of `affine-symlog`; x (1, batch, dims), raw log scale and shift (1, dims)."""
+    """Map, backward and inverse of `affine-symlog`.
+
+    Args:
+        x: (1, batch, dims).
+        raw: log scale, (1, dims).
+        shift: (1, dims).
+    """
     y, logabsdet = affine_symlog(x, raw, shift, BOUND, KNEE)
     plain = {name: torch.compile(getattr(affine_symlog_torch, name)) for name in ("forward", "backward", "inverse")}
     size = 4 * x.numel()

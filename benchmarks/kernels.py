@@ -74,7 +74,10 @@ def flows(depth: int, T: Tensor) -> dict[str, TzK]:
 
 
 def gradient(model: TzK, T: Tensor) -> Tensor:
-    """The gradient of the mean of log p(T), over all parameters of the flow, as one vector."""
+    """The gradient of the mean of log p(T), as one vector.
+
+    It is over all parameters of the flow.
+    """
     parameters = [parameter for parameter in model.flow.parameters() if parameter.requires_grad]
     return torch.cat([part.flatten() for part in torch.autograd.grad(model.log_prob(T).mean(), parameters)])
 
@@ -98,7 +101,10 @@ def saved_bytes(model: TzK, T: Tensor) -> int:
 
 
 def steps_of(depth: int, T: Tensor, *, rounds: int, repeat: int = 1) -> dict[str, Any]:
-    """By way: saved bytes, peak, seconds with their ratio to the layers', and the error of the gradient."""
+    """Memory, seconds and the error of the gradient, by way.
+
+    They are saved bytes, peak, and seconds with their ratio to the layers'.
+    """
     models = flows(depth, T)
     exact = gradient(copy.deepcopy(models["layers"]).double(), T.double())
     steps = {name: partial(gradient, model, T) for name, model in models.items()}

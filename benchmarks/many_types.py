@@ -60,7 +60,10 @@ def name_of(number: int) -> str:
 
 
 def trainer(types: int, *, batch_size: int, type: str, steps: int = 10, **arguments: Any) -> Trainer:
-    """A trainer of a model with so many knowledge types; their number does not change the shared flow."""
+    """A trainer of a model with so many knowledge types.
+
+    Their number does not change the shared flow.
+    """
     batches = Labelled(types, batch_size)
     model = TzK(build_flow(SHAPE, "paper", steps=steps, tile=16))
     model.flow.initialise(batches.batch(0).T)

@@ -1,4 +1,6 @@
-"""How long log-likelihood with gradient, and sampling, take in TzK and in four other libraries of flows.
+"""The time of log-likelihood with gradient, and of sampling, in libraries of flows.
+
+TzK is compared with four others.
 
     pip install ".[peers]" ./plugins/tzk-plugin-baselines ./plugins/tzk-plugin-fast-nflows
     python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
@@ -55,7 +57,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Flow:
-    """One flow in one library: its parameters, log p(x) of (batch, dims), and so many samples."""
+    """One flow in one library.
+
+    log_prob: log p(x) of (batch, dims). sample: so many samples.
+    """
 
     module: nn.Module
     log_prob: Callable[[Tensor], Tensor]
@@ -219,7 +224,9 @@ BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
 
 
 def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
-    """The flow in the libraries that have it, ours first, and why the others are left out.
+    """The flow in the libraries that have it, ours first.
+
+    With it goes why the others are left out.
 
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
@@ -241,7 +248,11 @@ def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[d
 
 @torch.no_grad()
 def check_same_density(ours: Flow, theirs: Flow, x: Tensor) -> None:
-    """Copy our weights and masks to nflows' flow, in order; raises `SystemExit` if log p(x) then differs."""
+    """Copy our weights and masks to nflows' flow, in order, and compare.
+
+    Raises:
+        SystemExit: if log p(x) then differs.
+    """
     for mine, other in zip(_tensors(ours.module), _tensors(theirs.module), strict=True):
         other.copy_(mine)
     difference = (ours.log_prob(x) - theirs.log_prob(x)).abs().max().item()
@@ -270,7 +281,10 @@ def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
 
 
 def summary(taken: Taken) -> dict[str, Any]:
-    """By library, milliseconds and the ratio to ours within a round, with quartiles, by the clock."""
+    """By library, milliseconds and the ratio to ours, by the clock.
+
+    The ratio is within a round, with quartiles.
+    """
     report = {}
     for name in taken:
         ratio, quartiles = spread(ratios(taken, name, "tzk"), 2)

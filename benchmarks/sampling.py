@@ -1,4 +1,6 @@
-"""How long a trained model takes to sample 64 images, from the prior and given one knowledge type.
+"""The time that a trained model takes to sample 64 images.
+
+They are from the prior and of one knowledge type.
 
     python benchmarks/sampling.py RUN [--json] [--number 64] [--knowledge NAME ...] [--rounds N] [--threads N]
 
@@ -28,7 +30,9 @@ GOAL = 1.0
 
 
 def sampling_steps(model: TzK, names: Sequence[str], number: int) -> dict[str, Callable[[], None]]:
-    """By density, the prior first, a function that takes `number` samples, new ones at every call.
+    """By density, a function that takes `number` samples, new ones at every call.
+
+    The prior comes first.
 
     Raises `TzkError` for a name that the model does not have.
     """

@@ -1,9 +1,11 @@
-"""How long `tzk --help` and `tzk plugins` take, against an empty click program that reads entry points.
+"""The time of `tzk --help` and `tzk plugins`.
+
+It is compared with an empty click program that reads entry points.
 
     python benchmarks/startup.py [--json] [--rounds N]
 
-Each is run with the plugins of this environment, and with twenty more, each of one module that offers one part of
-every type, in a folder that only this program knows. The empty program, too, runs with them.
+Each is run with the plugins of this environment, and with twenty more. Each of these has one module that offers one
+part of every type, in a folder that only this program knows. The empty program, too, runs with them.
 
 The programs run in processes of their own and take turns within a round, so that other load of the machine falls on all
 alike. Ratios are taken within a round, to the empty program with the same plugins; printed are their median and
@@ -74,7 +76,10 @@ def install_plugins(folder: Path) -> None:
 
 
 def seconds(program: list[str], folder: Path | None) -> float:
-    """Wall time of one run in a process of its own, with the plugins in `folder`.
+    """Wall time of one run in a process of its own.
+
+    Args:
+        folder: where its plugins are.
 
     Raises `CalledProcessError` if it fails.
     """
@@ -88,7 +93,10 @@ def seconds(program: list[str], folder: Path | None) -> float:
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """Seconds by program, one a round; a first round, which fills the caches, does not count."""
+    """Seconds by program, one a round.
+
+    A first round, which fills the caches, does not count.
+    """
     with tempfile.TemporaryDirectory() as folder:
         install_plugins(Path(folder))
         runs = {name: (program, None) for name, program in PROGRAMS.items()}

@@ -152,7 +152,10 @@ class StockTzK(nn.Module):
     def objective(
         self, observations: Observations, multipliers: Mapping[str, float], noise: Callable[[str, int], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 5, C filled in within the bound; and by knowledge type its inconsistency in this batch."""
+        """Eq. 5, C filled in within the bound, and the inconsistencies of this batch.
+
+        The inconsistencies are by knowledge type.
+        """
         presence = observations.presence
         z, logabsdet = self.transform(observations.T)
         log_prob_T = self.base.log_prob(z) + logabsdet
@@ -237,5 +240,8 @@ def _take_transform(target: nn.Module, source: nn.Module) -> None:
 
 
 def as_image(values: Tensor, shape: torch.Size) -> Tensor:
-    """`values` at their places in the image, if they are those of its tiles, one a channel."""
+    """`values` at their places in the image.
+
+    They are moved if they are those of its tiles, one a channel.
+    """
     return values if values.shape == shape else Unsqueeze(tuple(values.shape), 2, "blocks")(values[None])[0][0]

@@ -1,4 +1,4 @@
-"""Test log-likelihoods of the same flows in TzK, nflows, normflows and zuko, on five real tables.
+"""Test log-likelihoods of the same flows in four libraries, on five real tables.
 
     pip install ".[peers,sklearn]" ./plugins/tzk-plugin-baselines
     python benchmarks/tabular.py [--tables iris,wine] [--flows maf] [--seeds 3] [--steps 300] [--json] [--out FILE]
@@ -64,7 +64,7 @@ class Splits(NamedTuple):
 
 
 def columns(name: str) -> np.ndarray:
-    """The columns of a table that have a density, (n, dims) in float64; constant ones have none."""
+    """The columns of a table that have a density, (n, dims) in float64."""
     table = getattr(datasets, f"load_{name}")(**({"scaled": False} if name == "diabetes" else {}))
     kept = [
         column not in LEFT_OUT.get(name, ()) and np.ptp(values) > 0
@@ -188,7 +188,7 @@ def _test(library: str, architecture: str, table: str, *, sizes: Sizes, training
 
 
 def summary(nats: Mapping[str, list[float]]) -> dict[str, Any]:
-    """By library mean and standard error over seeds; TzK less the best of the others, and whether it is worse.
+    """Means and standard errors over seeds, and TzK beside the best of the others.
 
     The best is that of the largest mean. TzK is worse if it is below that by more than the error of the difference.
     """

@@ -56,7 +56,10 @@ class Options(argparse.ArgumentParser):
         self._least[flag.strip("-").replace("-", "_")] = least
 
     def read(self) -> argparse.Namespace:
-        """Parse the command line and set torch's threads; ends the program if a number is too small."""
+        """Parse the command line and set torch's threads.
+
+        Ends the program if a number is too small.
+        """
         arguments = self.parse_args()
         for key, least in self._least.items():
             if getattr(arguments, key) < least:
@@ -69,7 +72,9 @@ class Options(argparse.ArgumentParser):
 
 
 def measure(steps: Mapping[str, Callable[[], Any]], rounds: int, repeat: int = 3) -> Taken:
-    """Seconds of a step by name and round; the steps take turns, so that other load falls on all alike.
+    """Seconds of a step by name and round.
+
+    The steps take turns, so that other load falls on all alike.
 
     A first round, which warms up, does not count. A step on a GPU ends when the GPU has finished it.
     """
@@ -109,7 +114,10 @@ def seconds(taken: Taken, name: str, clock: str = "wall") -> list[float]:
 
 
 def beside_the_first(taken: Taken) -> dict[str, Any]:
-    """By name and clock, milliseconds a step and its ratio to the first: medians and quartiles."""
+    """By name and clock, milliseconds a step and its ratio to the first.
+
+    They are medians and quartiles.
+    """
     first = next(iter(taken))
     report: dict[str, Any] = {}
     for name in taken:

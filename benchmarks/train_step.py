@@ -61,7 +61,10 @@ class Made:
 
 
 def perturbed_model(batches: Made) -> TzK:
-    """The model of joint.toml with perturbed parameters, so that no term of the objective is trivial."""
+    """The model of joint.toml with perturbed parameters.
+
+    So no term of the objective is trivial.
+    """
     model = TzK(build_flow(SHAPE, "paper", steps=10, tile=16))
     for name in NAMES:
         model.add(name, build_knowledge("flow", model.latent_shape, name=name))

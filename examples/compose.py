@@ -1,4 +1,6 @@
-"""Whether samples of "digit 3 and thick and not slanted" and its parts are that, by judges fitted on real glyphs.
+"""Judgements of samples of "digit 3 and thick and not slanted" and its parts.
+
+The judges are fitted on real glyphs.
 
     tzk run examples/compose.toml --out runs/compose
     python examples/compose.py runs/compose [--number 512] [--temperature 1]
@@ -56,7 +58,10 @@ def judges(glyphs: int) -> Callable[[Tensor], Judged]:
 
 
 def row(name: str, judged: Judged, asked: Collection[str]) -> str:
-    """A line of the table: shares of each property and of all that are asked for, and the means of the factors."""
+    """A line of the table of judged samples.
+
+    It has the shares of each property and of all that are asked for, and the means of the factors.
+    """
     digit, thickness, slant = judged
     right = {"is 3": digit == 3, "thick": thickness > CLASS_EDGE, "upright": slant.abs() < CLASS_EDGE}
     shares = [*right.values(), torch.stack([right[ASKED[member]] for member in asked]).all(0)]
@@ -67,7 +72,10 @@ def row(name: str, judged: Judged, asked: Collection[str]) -> str:
 def composed(
     model: tzk_core.TzK, judge: Callable[[Tensor], Judged], *, number: int, temperature: float
 ) -> list[tuple[str, str]]:
-    """A row of the table for each composition and side, and what to say of its particles; where it is refused, why."""
+    """A row of the table for each composition and side.
+
+    With it goes what to say of its particles; where it is refused, why.
+    """
     results = []
     for present, absent in COMPOSITIONS:
         for side in get_args(Side):

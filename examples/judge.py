@@ -1,4 +1,6 @@
-"""Whether samples show what was asked for, by a network that never saw the model, and by the model itself.
+"""Judgements of samples, by a network that never saw the model, and by the model.
+
+The question is whether they show what was asked for.
 
     python examples/judge.py RUN [--number 1000] [--temperature 1 0.7] [--json]
 
@@ -48,7 +50,7 @@ class Labelled:
 
 
 def labelled(experiment: Experiment, names: Sequence[str], *, dataset: str, split: str) -> Labelled:
-    """The samples of a split in which exactly one of the knowledge types is present, with all their labels."""
+    """The samples of a split with exactly one of the knowledge types, with labels."""
     samples = experiment.datasets[dataset].split(split)
     annotation = experiment.annotation.of({dataset: samples})
     present = annotation.presence[dataset][:, [annotation.names.index(name) for name in names]] == 1
@@ -57,7 +59,10 @@ def labelled(experiment: Experiment, names: Sequence[str], *, dataset: str, spli
 
 
 class Network(nn.Sequential):
-    """Three convolutions with batch normalisation and one linear layer, on grey levels, (n, c, h, w), in [0, 1]."""
+    """Three convolutions with batch normalisation and one linear layer.
+
+    They take grey levels, (n, c, h, w), in [0, 1].
+    """
 
     def __init__(self, channels: int, classes: int, width: int = 16) -> None:
         parts: list[nn.Module] = []
@@ -68,7 +73,10 @@ class Network(nn.Sequential):
 
 
 def train(data: Labelled, classes: int, *, epochs: float = 2.0, seed: int = 0, batch: int = 128) -> Network:
-    """A network trained by Adam with one cycle of the rate; its random numbers derive from the seed."""
+    """A network trained by Adam with one cycle of the rate.
+
+    Its random numbers derive from the seed.
+    """
     with seeded(seed, "judge"):
         network = Network(data.T.shape[1], classes)
     source = stream(seed, "judge", "batches")
@@ -90,7 +98,10 @@ def train(data: Labelled, classes: int, *, epochs: float = 2.0, seed: int = 0, b
 
 @torch.no_grad()
 def classify(network: Network, T: Tensor) -> Tensor:
-    """The classes, (n,), that the network assigns to images in grey levels, (n, c, h, w)."""
+    """The classes, (n,), that the network assigns to images.
+
+    Images are in grey levels, (n, c, h, w).
+    """
     return torch.cat([network(_scaled(part)).argmax(1) for part in T.split(4 * CHUNK)])
 
 
@@ -145,7 +156,10 @@ def judge(
     importance_samples: int = 16,
     judge_only: bool = False,
 ) -> dict[str, Any]:
-    """All accuracies, in [0, 1]: "test", and by temperature those of the knowledge types and their mean, "all"."""
+    """All accuracies, in [0, 1], on the test split and on samples.
+
+    They are "test", and by temperature those of the knowledge types and their mean, "all".
+    """
     training = labelled(experiment, names, dataset=dataset, split="train")
     network = train(training, len(names), epochs=epochs)
     test = labelled(experiment, names, dataset=dataset, split="test")
@@ -193,7 +207,9 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def classes_of(experiment: Experiment, table: str | None) -> tuple[list[str], str]:
-    """The knowledge types of a table of the config, and the data set that has most samples of them.
+    """The knowledge types of a table of the config, and their data set.
+
+    It is the data set that has most samples of them.
 
     By default the table is the first with a `{column}`.
     """

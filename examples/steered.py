@@ -1,4 +1,6 @@
-"""Whether C steers: samples at a grid of slants and thicknesses, measured as MNIST's images were.
+"""Samples at a grid of slants and thicknesses, measured as MNIST's images were.
+
+They show whether C steers.
 
     tzk run examples/steered.toml --out runs/steered
     python examples/steered.py runs/steered
@@ -23,7 +25,11 @@ QUANTILES = torch.special.ndtri(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))
 
 
 def measured(model: tzk_core.TzK, name: str, C: torch.Tensor, *, samples: int, temperature: float) -> np.ndarray:
-    """Median slant and thickness by C, (n, 2) for C, (n, 2); nan where no sample has ink."""
+    """Median slant and thickness by C, (n, 2), nan where no sample has ink.
+
+    Args:
+        C: (n, 2).
+    """
     T = model.sample(len(C) * samples, name, C.repeat_interleave(samples, 0), temperature=temperature, seed=0)
     images = (T[:, 0].clamp(0, 1) * 255).round().byte().numpy()
     both = np.stack([slant(images), thickness(images)], axis=1)

@@ -62,22 +62,15 @@ def test_the_citation_and_the_changelog_are_of_this_version() -> None:
     assert released[0] == version and released == sorted(released, key=numbers, reverse=True)
 
 
-PLAIN_ROOMS = [
-    "config",
-    "data",
-    "distributions",
-    "knowledge",
-    "model",
-    "objective",
-    "recipes",
-    "settings",
-    "transforms",
-]
-PLAIN_FILES = sorted(
-    [*ROOT.glob("tzk_core/*.py"), *ROOT.glob("benchmarks/*.py")]
-    + [file for room in PLAIN_ROOMS for file in ROOT.glob(f"tzk_core/{room}/*.py")]
+SOURCES = sorted(
+    file
+    for folder in ("benchmarks", "examples", "plugins", "tzk_core")
+    for file in ROOT.glob(f"{folder}/**/*.py")
+    if not {"tests", "build"} & set(file.relative_to(ROOT).parts)
 )
-LONGEST_FIRST_LINE, LONGEST_SENTENCE = 20, 35
+OF_SOURCES = pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+LONGEST_FIRST_LINE, LONGEST_SENTENCE = 15, 30
+LONGEST_FUNCTION, LONGEST_FILE, MOST_POSITIONAL = 60, 400, 3
 
 
 def words(text: str) -> int:
@@ -109,9 +102,58 @@ def test_a_long_sentence_and_a_long_first_line_are_seen() -> None:
     assert not too_long(f"Short.\n\nArgs:\n    x: {word * (many - 2)}\n    y: {word * (many - 2)}")
 
 
-@pytest.mark.parametrize("file", PLAIN_FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_sources_are_of_every_room_plugin_and_example() -> None:
+    rooms = {file.relative_to(ROOT).parent.parts[:2] for file in SOURCES}
+    assert {("tzk_core", folder.parent.name) for folder in ROOT.glob("tzk_core/*/__init__.py")} < rooms
+    assert {("plugins", folder.name) for folder in PLUGINS} | {("examples", "knowledge"), ("benchmarks",)} < rooms
+
+
+@OF_SOURCES
 def test_docstrings_have_short_first_lines_and_sentences(file: Path) -> None:
     assert [text for docstring in docstrings(file.read_text(encoding="utf-8")) for text in too_long(docstring)] == []
+
+
+def functions(source: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def positional_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The parameters that a caller may pass by position, without the object or class of a method."""
+    names = [parameter.arg for parameter in (*function.args.posonlyargs, *function.args.args)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names
+
+
+def says_why(function: ast.FunctionDef | ast.AsyncFunctionDef, source: str) -> bool:
+    """Whether the signature, or the head of the file, tells ruff to leave it alone, with a reason."""
+    lines = source.splitlines()
+    signature = lines[function.lineno - 1 : function.body[0].lineno - 1]
+    told = [match for line in signature + lines[:20] if (match := re.search(r"noqa: ([A-Z0-9, ]+)(.*)", line))]
+    return any("PLR0917" in match[1] and words(match[2]) > 1 for match in told)
+
+
+def test_long_functions_and_many_positional_parameters_are_seen() -> None:
+    source = "def f(a, b, c, d, *, e):\n" + "    pass\n" * LONGEST_FUNCTION
+    (function,) = functions(source)
+    assert lines_of(function) == LONGEST_FUNCTION + 1 and len(positional_of(function)) == MOST_POSITIONAL + 1
+    assert not says_why(function, source) and not says_why(function, source.replace(":\n", ":  # noqa: PLR0917\n", 1))
+    assert says_why(function, source.replace(":\n", ":  # noqa: PLR0917 -- torch calls it\n", 1))
+    (method,) = functions(
+        "class C:\n    def f(  # noqa: PLR0917 -- torch calls it\n        self, a, b):\n        pass\n"
+    )
+    assert positional_of(method) == ["a", "b"]
+
+
+@OF_SOURCES
+def test_files_and_functions_are_short_and_calls_go_by_name(file: Path) -> None:
+    source = file.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= LONGEST_FILE
+    assert [function.name for function in functions(source) if lines_of(function) > LONGEST_FUNCTION] == []
+    many = [function for function in functions(source) if len(positional_of(function)) > MOST_POSITIONAL]
+    assert [function.name for function in many if not says_why(function, source)] == []
 
 
 def test_the_directory_lists_every_plugin_of_this_repository() -> None:

@@ -1,4 +1,7 @@
-"""Faster computations for a flow that somebody wrote: what plugins bring, in the place of its layers."""
+"""Faster computations for a flow that somebody wrote.
+
+What plugins bring takes the place of its layers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def accelerate(flow: Module) -> Module:
-    """Put the implementations of installed plugins in the place of a flow's layers, and return the flow.
+    """Put installed plugins' implementations in the place of a flow's layers.
+
+    Returns the flow.
 
         flow = tzk_core.accelerate(nflows.flows.Flow(transform, base))
 

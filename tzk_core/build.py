@@ -200,7 +200,10 @@ def _upgraded(spec_type: type[Spec], part: Part) -> Part:
 
 
 def _base(base: str | Mapping[str, Any]) -> str | Part:
-    """The density of a latent as a checkpoint has it: the name alone of the core's, which take no arguments."""
+    """The density of a latent as a checkpoint has it.
+
+    It is the name alone of the core's, which take no arguments.
+    """
     table = {"type": base} if isinstance(base, str) else dict(base)
     if "type" not in table:
         raise TzkError(f"the base of a flow is its registered name, or a table with it as `type`; got {table}")

@@ -1,4 +1,7 @@
-"""Domains of observations: grey levels, or an open interval of the real line for every dimension."""
+"""Domains of observations: grey levels, or an open interval for every dimension.
+
+The intervals are of the real line.
+"""
 
 from __future__ import annotations
 

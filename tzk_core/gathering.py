@@ -1,4 +1,7 @@
-"""Observations as people have them, numpy arrays, pandas frames, torch data sets and loaders, as tensors."""
+"""Observations as people have them, made tensors.
+
+They are numpy arrays, pandas frames, torch data sets and loaders.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class Gathered(NamedTuple):
 
 
 def as_tensor(values: Any, what: str = "T", *, like: Tensor) -> Any:
-    """A numpy array, or what has `to_numpy` as frames and series of pandas have, as a tensor.
+    """A numpy array, or frame or series of pandas, as a tensor.
+
+    Whatever has `to_numpy` is taken, as frames and series do.
 
     Real values get the type and device of `like`, integers keep theirs. Anything else is returned as it is, tensors
     included: whoever takes it checks it.

@@ -1,4 +1,6 @@
-"""Put plugins' implementations for a type of device, such as fused kernels, in the place of layers.
+"""Plugins' implementations for a type of device, in the place of layers.
+
+Fused kernels are such.
 
 An implementation that cannot be used, for whatever reason, costs speed and no run: its layers compute as they are.
 """
@@ -29,7 +31,7 @@ _noted: set[str] = set()
 
 @dataclass(frozen=True)
 class Offer:
-    """An implementation of a layer, or of several in a row, and why it is not used.
+    """An implementation of one layer or several in a row, and why it is unused.
 
     reason: "" where it is used. fault: whether that is something to put right.
     target, layers: its class and those of the layers, where it is used.
@@ -83,7 +85,9 @@ def use_implementations(module: nn.Module, device: str) -> None:
 
 
 def _replace_alone(module: nn.Module, offered: Mapping[type, Offer], *, besides: Collection[int]) -> None:
-    """Replace single layers by their type, wherever they are; a layer in several places stays one.
+    """Replace single layers by their type, wherever they are.
+
+    A layer in several places stays one.
 
     Args:
         besides: ids of layers that stay.
@@ -168,7 +172,10 @@ def _offer(part: Registered, spec: Implementation) -> Offer:
 
 
 def _constructor_fault(target: Any, layers: Sequence[type]) -> str:
-    """Why a target cannot be built with the arguments of its layer, or with none for several; "" if it can."""
+    """Why a target cannot be built with the arguments of its layer; "" if it can.
+
+    Of several layers, it is built with no arguments.
+    """
     try:
         signature = inspect.signature(target)
         taken = inspect.signature(layers[0]).parameters if len(layers) == 1 else {}
@@ -184,7 +191,10 @@ def _constructor_fault(target: Any, layers: Sequence[type]) -> str:
 
 
 def _as_tried(offer: Offer) -> Offer:
-    """The offer with the reason why it failed in the place of a layer, if it did."""
+    """The offer with the reason why it failed in the place of a layer.
+
+    It is unchanged if it did not fail.
+    """
     failed = _failures.get(offer.target, "") if offer.target is not None else ""
     return replace(offer, reason=failed, fault=True) if failed and not offer.reason else offer
 
@@ -212,7 +222,10 @@ def _runs(layers: Sequence[nn.Module], offered: Sequence[Offer]) -> tuple[Run, .
 
 
 def _tried(offer: Offer, make: Any) -> Any:
-    """What `make()` returns; None where it fails, which is the reason of the offer from then on."""
+    """The result of `make()`; None where it fails.
+
+    The failure is the reason of the offer from then on.
+    """
     if offer.target in _failures:
         return None
     outcome = isolated(make)

@@ -1,4 +1,7 @@
-"""Modes that end with a block: training mode within a step, evaluation mode elsewhere, denormal numbers as zero."""
+"""Modes that end with a block: training, evaluation, and denormal numbers as zero.
+
+Training mode is on within a step, evaluation mode elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ def without_caches(module: nn.Module) -> None:
 
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Within it denormal numbers are zero in this thread; afterwards they are what they were before.
+    """Within the block denormal numbers are zero in this thread.
+
+    Afterwards they are what they were before.
 
     A step takes ten times as long once numbers become denormal.
     """

@@ -68,7 +68,10 @@ MODULES: dict[str, tuple[str, Home]] = {
 
 
 def home(kind: str, name: str) -> Home | None:
-    """Where a part is now that the core had, by its plain or former qualified name; None of any other."""
+    """The present place of a part that the core had, by its former name.
+
+    That is its plain or qualified name. None of any other.
+    """
     plugin, _, plain = name.rpartition("/")
     return PARTS.get((kind, plain)) if plugin in ("", CORE_PLUGIN) else None
 
@@ -80,7 +83,10 @@ def home_of(part: Mapping[str, Any]) -> Home:
 
 
 class _Forward(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a module under its former name. Python asks it for modules that nothing else has."""
+    """An importer of modules under their former names.
+
+    Python asks it for modules that nothing else has.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -29,7 +29,7 @@ def problem(name: str) -> str:
 
 
 def wanted_of_file(name: str) -> str:
-    """What the name of a data set or run should be instead; "" if it will do.
+    """The rule that a data set's or run's name breaks; "" if it will do.
 
     Unlike that of a knowledge type it may hold dots.
     """

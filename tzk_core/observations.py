@@ -76,7 +76,10 @@ class Observations:
         return missing if missing.any() else None
 
     def partly_missing(self) -> Tensor | None:
-        """Where some but not all of T was observed, (batch,) bool; None if it is nowhere so."""
+        """Where T is partly missing, (batch,) bool.
+
+        Some but not all of T was observed there. None if it is nowhere so.
+        """
         partly = partly_missing(self.T)
         if self.hidden is not None:
             partly = partly & ~self.hidden

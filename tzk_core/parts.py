@@ -64,7 +64,9 @@ def _within(value: Any) -> Iterator[Part]:
 
 @dataclass(frozen=True)
 class FlowParts:
-    """The shared flow: the shape of T, the density of z, and one recipe or a list of layers.
+    """The parts of the shared flow: the shape of T, base density, and transform.
+
+    The transform is one recipe or a list of layers.
 
     base: the name alone of a density of the core, which has no arguments.
     """

@@ -1,4 +1,7 @@
-"""What code of others cannot change: random states, and settings of the process that numbers depend on."""
+"""Random states and settings of the process that others' code cannot change.
+
+They are settings that numbers depend on.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,3 @@ def protected() -> Iterator[None]:
         for read, write, value in settings:
             if read() != value:  # writing torch's default device, even the one there is, slows every call down
                 write(value)
-
-
-def worded(error: BaseException) -> str:
-    """The type of an exception and its text, if that can be had."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

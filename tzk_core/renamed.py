@@ -46,7 +46,9 @@ def with_new_names(table: Mapping[str, Any], name: str, *, warn: bool = True) ->
 
 
 def _with_moved(table: Mapping[str, Any], name: str, *, warn: bool) -> Mapping[str, Any]:
-    """The table with keys that are now arguments of a part among those of the part that it names.
+    """The table with moved keys among the arguments of the part that it names.
+
+    Those keys were the table's own and are now a part's.
 
     The core's own parts have no use for such a key and never had: it is left out there.
     """

@@ -1,4 +1,4 @@
-"""What a tensor is of: the type and device of a module, and whether `torch.func.vmap` maps it."""
+"""The type and device of a module, and whether `torch.func.vmap` maps a tensor."""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ FORMER_NAMES = frozenset({"tzk"})
 
 
 def current_name(distribution: str) -> str:
-    """The name to install a distribution by: the core's own in place of a former one."""
+    """The name to install a distribution by.
+
+    The core's own name stands in the place of a former one.
+    """
     return DISTRIBUTION if distribution in FORMER_NAMES else distribution
 
 

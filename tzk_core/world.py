@@ -1,4 +1,7 @@
-"""The processes that train one model together, on torch.distributed; torch is imported once there are several."""
+"""The processes that train one model together, on torch.distributed.
+
+torch is imported once there are several.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> None:
-        """Sum a tensor over all processes, in place; the sums are the same to the bit on all."""
+        """Sum a tensor over all processes, in place.
+
+        The sums are the same to the bit on all.
+        """
         if self.size == 1:
             return
         import torch.distributed as dist

@@ -16,7 +16,7 @@ import click
 
 import tzk_core
 from tzk_core.cli import main
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.config.arguments import supplied
 from tzk_core.config.json_schema import json_schema
 from tzk_core.config.reference import Reference, every_table

@@ -3,10 +3,10 @@
     python examples/baselines/table.py runs/maf runs/maf-class runs/vae
 
 Prints Markdown, a table for each data set, best first. A row is p(T) of a shared flow, or p(T given κ=1) of a knowledge
-type on the samples that have it; the shared flow of recipe "logit", which only preprocesses, has no row. With
-"C summed out" the class is not known: p(T) = mean over y of p(T given y), as published for class-conditional networks.
-With "label known" it is: the mean over classes of log p(T given its own class). These are two quantities. Parameters
-are those of the row's own parts, with encoder and discriminator, and a dash where a run has no checkpoint; seconds are
+type on the samples that have it. The shared flow of recipe "logit", which only preprocesses, has no row. With "C summed
+out" the class is not known: p(T) = mean over y of p(T given y), as published for class-conditional networks. With
+"label known" it is: the mean over classes of log p(T given its own class). These are two quantities. Parameters are
+those of the row's own parts, with encoder and discriminator, and a dash where a run has no checkpoint; seconds are
 wall-clock time. Published rows and the per-pixel histogram are in italics, once per table.
 """
 
@@ -64,7 +64,10 @@ def quantity(row: Mapping[str, Any]) -> str:
 
 
 def error(row: Mapping[str, Any]) -> str:
-    """The standard error in bits per dim; "too few" for samples that are too few to compare."""
+    """The standard error in bits per dim.
+
+    "too few" stands for samples that are too few to compare.
+    """
     if (row.get("count") or FEWEST) < FEWEST:
         return "too few"
     if row.get("standard_error") is None or not row.get("bits_per_image"):

@@ -1,9 +1,12 @@
-"""Few shots on Omniglot: a class is added from 1 or 5 drawings, in closed form, to a flow trained for that.
+"""Few shots on Omniglot: a class added from 1 or 5 drawings.
+
+It is added in closed form, to a flow trained for that.
 
     python examples/knowledge/few_shot.py --features features.pt --json few-shot.json
 
-Features of 28 x 28 images are trained in episodes on the training characters and their quarter turns, then put into a
-shared flow (`feature-coupling`), where knowledge of type `exchangeable` is a closed form of them. Figures are of test
+Features of 28 x 28 images are trained in episodes on the training characters and their quarter turns. Then they are put
+into a shared flow (`feature-coupling`), where knowledge of type `exchangeable` is a closed form of them. Figures are of
+test
 characters: 20-way and 5-way tasks, the form of the 20 one-shot runs, all characters at once. --features is where the
 training is kept, and goes on from. With --split vinyals 1,200 characters train and 423 test, at random among all
 (Vinyals et al. 2016). With --split alphabets, the default, the 964 of the background alphabets train and the 659 of the
@@ -108,7 +111,10 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def tasks(count: int, characters: int, *, ways: int, shots: int, seed: int) -> Iterator[Task]:
-    """Tasks of `ways` of the characters; a character has `shots` drawings and `QUERIES` others to be told."""
+    """Tasks of `ways` of the characters.
+
+    A character has `shots` drawings and `QUERIES` others to be told.
+    """
     source = numpy_stream(seed, "tasks", ways, shots)
     for _ in range(count):
         drawings = np.stack([source.permutation(DRAWERS)[: shots + QUERIES] for _ in range(ways)])
@@ -116,7 +122,10 @@ def tasks(count: int, characters: int, *, ways: int, shots: int, seed: int) -> I
 
 
 def runs_alike(test: Characters, count: int, *, seed: int) -> Iterator[Task]:
-    """Runs in the form of the 20: of 20 characters of one alphabet, one drawing by one drawer, one by another."""
+    """Runs in the form of the 20.
+
+    They are of 20 characters of one alphabet, one drawing by one drawer, one by another.
+    """
     source = numpy_stream(seed, "runs")
     names, sizes = np.unique(test.alphabet, return_counts=True)
     alphabets = source.permutation(names[sizes >= 20])
@@ -142,12 +151,14 @@ def accuracies(methods: Mapping[str, Method], drawn: list[Task]) -> dict[str, di
 
 
 def worth(method: Method, shots: int, *, seed: int) -> dict[str, float]:
-    """What knowing the class is worth, in nats an image, all test characters being known from `shots` drawings.
+    """The worth of knowing the class, in nats an image.
+
+    All test characters are known from `shots` drawings.
 
     "ratio" is the mean of log p(T given K) - log p(T) over the other drawings, in the model, where it is exact.
     "normaliser" is the mean over classes of log E p(T given K)/p(T), the expectation over these drawings of all
-    classes: 0 where p(T) is the data's. "posterior" is log(classes) + the mean of log p(K given T), by Bayes over
-    all classes, a lower bound of the information that T has of its class; it is at most "most".
+    classes: 0 where p(T) is the data's. "posterior" is log(classes) + the mean of log p(K given T), by Bayes over all
+    classes. It is a lower bound of the information that T has of its class, and at most "most".
     """
     classes, drawings, d = method.values.shape
     order = numpy_stream(seed, "worth").permuted(np.tile(np.arange(drawings), (classes, 1)), axis=1)
@@ -227,7 +238,10 @@ def official(model: tzk_core.TzK, methods: Mapping[str, Method], seed: int) -> d
 
 
 def rival(options: argparse.Namespace, images: Tensor, test: Tensor) -> Method:
-    """The type `few-shot` with the training characters as its reference, on pixels or the z of a run."""
+    """The type `few-shot` on pixels or the z of a run.
+
+    The training characters are its reference.
+    """
     if options.run is not None:
         to_values = partial(latents, tzk_core.load(options.run), seed=options.seed)
     else:

@@ -1,4 +1,6 @@
-"""Class-incremental learning on MNIST: digits come one after the other, and of earlier ones only their knowledge stays.
+"""Class-incremental learning on MNIST: digits come one after the other.
+
+Of earlier ones only their knowledge stays.
 
     tzk run examples/knowledge/flow-omniglot.toml --out runs/flow-omniglot
     tzk run examples/knowledge/flow-two-digits.toml --out runs/flow-two-digits
@@ -79,7 +81,10 @@ class Knowing(ByClass):
 
     @torch.no_grad()
     def fingerprint(self) -> dict[str, str]:
-        """By class the sha256 of its tensors, and of its log ratios of fixed images, through the flow."""
+        """By class the sha256 of its tensors and of its log ratios.
+
+        The ratios are of fixed images, through the flow.
+        """
         z = self.model.encode_with_logabsdet(self.probes)[0] if self.names else None
         prints = {}
         for name in self.names:
@@ -213,7 +218,9 @@ def rivals(seed: int, features: int) -> dict[str, Callable[[], Learner]]:
 
 
 def characters(run: Path, count: int, seed: int, *, most: int = 15) -> list[dict[str, Any]]:
-    """Accuracy and time as characters are added one by one: 15 drawings each, tested on the other 5.
+    """Accuracy and time as characters are added one by one.
+
+    Each has 15 drawings, and is tested on the other 5.
 
     Characters of the evaluation alphabets come first. The flow saw those of the background alphabets without labels.
     """

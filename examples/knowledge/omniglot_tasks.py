@@ -34,7 +34,10 @@ class Characters:
 
 @dataclass(frozen=True)
 class Division:
-    """Characters to train on, to validate with, and to test on, no two of which share one."""
+    """Characters to train on, to validate with, and to test on.
+
+    No two of these share a character.
+    """
 
     train: Characters
     validation: Characters

@@ -1,4 +1,7 @@
-"""What is run beside TzK in incremental.py: learners that see one class after the other and keep no images."""
+"""The learners beside TzK in incremental.py.
+
+They see one class after the other and keep no images.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Learner(Protocol):
 
 
 class ByClass:
-    """Scores every class by itself: its column of the same images is computed once, as nothing can change it."""
+    """Scores of every class by itself.
+
+    Its column of the same images is computed once, as nothing can change it.
+    """
 
     def __init__(self) -> None:
         self._images: Tensor | None = None
@@ -72,7 +78,9 @@ class NearestMean:
 
 
 class StreamingLDA:
-    """Means of the classes, and one covariance within them that every class updates (Hayes and Kanan 2020).
+    """Means of the classes, and one covariance within them (Hayes and Kanan 2020).
+
+    Every class updates the covariance.
 
     With random Fourier features it is RanDumb (Prabhu et al. 2024), here with a whole class as one batch.
     """
@@ -126,7 +134,14 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(latents, hidden), nn.ReLU(), nn.Linear(hidden, dims))
 
     def log_weights(self, x: Tensor, noise: Tensor) -> Tensor:
-        """log p(x, u) - log q(u given x) of u sampled from q, (samples, n); noise is (samples, n, latents)."""
+        """log p(x, u) - log q(u given x) of u sampled from q.
+
+        Args:
+            noise: (samples, n, latents).
+
+        Returns:
+            (samples, n).
+        """
         mean, log_deviation = self.encoder(x).chunk(2, -1)
         u = mean + log_deviation.exp() * noise
         log_likelihood = -functional.binary_cross_entropy_with_logits(
@@ -136,7 +151,10 @@ class Autoencoder(nn.Module):
 
 
 class AutoencoderPerClass(ByClass):
-    """A variational autoencoder for each class, and Bayes (van de Ven, Li and Tolias 2021); a small one."""
+    """A small variational autoencoder for each class, and Bayes.
+
+    The method is that of van de Ven, Li and Tolias (2021).
+    """
 
     def __init__(self, *, hidden: int = 200, latents: int = 20, epochs: int = 5, samples: int = 10, seed: int = 0):
         super().__init__()

@@ -1,4 +1,6 @@
-"""How good the type `few-shot` is with a few drawings of a new character: held-out bits and 20-way classification.
+"""The worth of the type `few-shot` with a few drawings of a new character.
+
+It is measured by held-out bits and 20-way classification.
 
     python examples/online/few_shot.py runs/mnist [--knowledge omniglot] [--json few-shot.json]
 
@@ -54,7 +56,10 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Episode:
-    """Positions of drawings: support, (ways, k), and queries, (q,); `answers` are the ways of the queries, (q,)."""
+    """Positions of drawings in an episode.
+
+    support: (ways, k). queries: (q,). answers: the ways of the queries, (q,).
+    """
 
     support: np.ndarray
     queries: np.ndarray
@@ -87,7 +92,10 @@ def read(model: tzk_core.TzK, split: str, seed: int) -> Drawings:
 
 
 def episodes(drawings: Drawings, shots: int, *, count: int, seed: int, queries: int = 5) -> Iterator[Episode]:
-    """`count` tasks of 20 characters of one alphabet; a character has `shots` drawings as support and `queries`."""
+    """`count` tasks of 20 characters of one alphabet.
+
+    A character has `shots` drawings as support and `queries`.
+    """
     source = numpy_stream(seed, "episodes", shots)
     within = {name: np.unique(drawings.character[drawings.alphabet == name]) for name in np.unique(drawings.alphabet)}
     alphabets = [name for name, characters in within.items() if len(characters) >= WAYS]
@@ -106,7 +114,10 @@ def gaussian(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 class FewShot:
-    """The type `few-shot` for many classes at once: their p(z given κ=1) are Gaussians in the same coordinates."""
+    """The type `few-shot` for many classes at once.
+
+    Their p(z given κ=1) are Gaussians in the same coordinates.
+    """
 
     def __init__(self, hierarchy: Hierarchy, drawings: Drawings, trust: float) -> None:
         self.hierarchy, self.trust = hierarchy, trust
@@ -185,7 +196,10 @@ def of_the_model(model: tzk_core.TzK, names: list[str], drawings: Drawings, *, s
 def of_trained_flows(
     model: tzk_core.TzK, drawings: Drawings, shots: int, *, characters: int, steps: int, rate: float, seed: int
 ) -> tuple[float, float]:
-    """bits/dim of the other drawings of `characters` after training a `flow` on `shots`, from the identity."""
+    """bits/dim of drawings after training a `flow` on others.
+
+    It is trained on `shots` drawings of each of `characters`, from the identity, and evaluated on the rest.
+    """
     names = numpy_stream(seed, "trained").permutation(np.unique(drawings.character))[:characters]
     results = []
     for name in names:
@@ -207,7 +221,9 @@ def of_trained_flows(
 def official_runs(
     model: tzk_core.TzK, hierarchy: Hierarchy, trust: float, *, seed: int, on: str | None = None
 ) -> dict[str, tuple[float, float]]:
-    """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015), if `all_runs.zip` is beside the data.
+    """Accuracy on the 20 runs of Lake, Salakhutdinov and Tenenbaum (2015).
+
+    `all_runs.zip` has to be beside the data.
 
     A run has one drawing of all 20 characters; the standard error is over runs.
     """

@@ -19,7 +19,8 @@ import torch
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
-from tzk_core.storage.places import LAST, step_of
+from tzk_core.storage.places import LAST
+from tzk_core.storage.stored import step_of
 
 CONFIG = """
 name = "moons"

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from tzk_core.cli import main
 from tzk_core.errors import TzkError
-from tzk_core.plugins.new import kinds, new_plugin
 from tzk_core.plugins.specs import SPEC_TYPES
+from tzk_core.templates.new import kinds, new_plugin
 
 ROOT = Path(__file__).parents[2]
 

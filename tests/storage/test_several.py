@@ -17,8 +17,8 @@ from tzk_core.errors import TzkError
 from tzk_core.storage import atomic
 from tzk_core.storage.checkpoint import save_checkpoint
 from tzk_core.storage.locks import writing
-from tzk_core.storage.places import checkpoint_in, step_of
-from tzk_core.storage.stored import read_stored
+from tzk_core.storage.places import checkpoint_in
+from tzk_core.storage.stored import read_stored, step_of
 
 
 def tiny(seed: int) -> TzK:

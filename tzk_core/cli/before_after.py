@@ -19,7 +19,10 @@ HEADER = ("KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD", "LOG-LIKELIHOOD (NATS)
 
 
 class Comparison(NamedTuple):
-    """Everything older before and after, all bit-identical; a row has a cell for each of `HEADER`."""
+    """Everything older before and after, all bit-identical.
+
+    A row has a cell for each of `HEADER`.
+    """
 
     rows: list[tuple[str, ...]]
 

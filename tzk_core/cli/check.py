@@ -34,7 +34,7 @@ def command(config: Path, overrides: tuple[str, ...]) -> None:
         ("flow", f"{shape}, {flow.base} base"),
         *(("data sets", _typed(table.name, table.type)) for table in checked.datasets),
         *(
-            ("knowledge", f"{_typed(table.name, table.type)}, C in R^{table.characteristics}{_kept(table)}")
+            ("knowledge", f"{_typed(table.name, table.type)}, C in R^{table.characteristics}{_amounts(table)}")
             for table in checked.knowledge
         ),
         ("training", f"{output.count(training.steps, 'step')} of {training.batch_size}"),
@@ -51,7 +51,7 @@ def _short(part: str) -> str:
     return part.removeprefix("tzk/")
 
 
-def _kept(table: KnowledgeTable) -> str:
+def _amounts(table: KnowledgeTable) -> str:
     """What the table does not hide: `, labels kept in 1,000`, or `in 10 %`."""
     amounts = (("labels", table.labelled), ("C", table.characterised))
     return "".join(

@@ -29,9 +29,9 @@ def command(name: str) -> None:
     Of a part: its kind, plugin, arguments with types and defaults, documentation and source. Of a table: every key
     with type, default, bounds and help.
 
-    NAME is whatever a plugin offers, such as a data set, a knowledge type, a flow layer (any nflows transform too), an
-    observer or a command; every part of that name is shown. plugin/name names the part of one plugin. Or it is a
-    table, such as training, objective or evaluation; [flow] is the table alone where a part is called so too.
+    NAME is whatever a plugin offers, such as a data set, a knowledge type, a flow layer, an observer or a command. Any
+    nflows transform is a flow layer too. Every part of that name is shown. plugin/name names the part of one plugin. Or
+    it is a table, such as training, objective or evaluation; [flow] is the table alone where a part is called so too.
     """
     from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without
 

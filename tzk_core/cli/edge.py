@@ -130,7 +130,10 @@ def printable() -> Iterator[None]:
 
 @contextmanager
 def script() -> Iterator[None]:
-    """Within the block of a script an error ends it as it ends a command: one sentence on stderr, and its status."""
+    """Within the block of a script, an error ends it as it ends a command.
+
+    It prints one sentence on stderr, and sets its status.
+    """
     with printable():
         try:
             yield

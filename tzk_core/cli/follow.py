@@ -1,4 +1,7 @@
-"""`tzk run` in a process that is not the first: it trains as that one says, and prints and writes nothing."""
+"""`tzk run` in a process other than the first.
+
+It trains as the first one says, and prints and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """What the processes of a run train together: a config, and whether they go on from a checkpoint."""
+    """The work of a run's processes: a config, and whether they resume from a checkpoint."""
 
     config: Config
     resume: bool

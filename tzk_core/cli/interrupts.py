@@ -21,7 +21,10 @@ WARNINGS = tuple(
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks the program to end, taken as Ctrl-C is; `together`, by all of its processes."""
+    """A signal that asks the program to end, taken as Ctrl-C is.
+
+    together: whether all of its processes take it.
+    """
 
     def __init__(self, number: int = signal.SIGINT, *, together: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
@@ -85,7 +88,10 @@ def deferred() -> Iterator[Check]:
 
 
 def ignore() -> None:
-    """From now on, ignore all of them: this process is about to end, and has to say why."""
+    """Ignore all of them from now on.
+
+    This process is about to end, and has to say why.
+    """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, *WARNINGS):
             signal.signal(number, signal.SIG_IGN)

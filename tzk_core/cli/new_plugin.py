@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tzk_core.cli import output
-from tzk_core.plugins.new import kinds, new_plugin
+from tzk_core.templates.new import kinds, new_plugin
 
 
 @click.command(name="new-plugin")

@@ -64,7 +64,10 @@ def detail(message: str) -> None:
 
 
 def result(message: str) -> None:
-    """What it came to, said always; in bold on a terminal, unless NO_COLOR is set (no-color.org)."""
+    """Print the result of a command, always.
+
+    It is bold on a terminal, unless NO_COLOR is set (no-color.org).
+    """
     plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
     click.echo(message if plain else click.style(message, bold=True))
 

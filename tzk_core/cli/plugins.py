@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from tzk_core.cli import output
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError
 from tzk_core.plugins import SPEC_TYPES, Command, PluginRecord, registry
 from tzk_core.strict_json import json_text
@@ -59,7 +59,10 @@ def command(ctx: click.Context, *, as_json: bool, load: bool) -> None:
 
 
 def _with_hidden_commands(record: PluginRecord) -> PluginRecord:
-    """The record with a remark for each of its commands that is called as one of tzk's own."""
+    """The record with a remark for each command that tzk's own hides.
+
+    Such a command has the name of one of tzk's own.
+    """
     hidden = tuple(
         f"the command {part.name!r} is hidden by that of tzk: type 'tzk {part.qualified_name}'"
         for part in registry().all(Command)

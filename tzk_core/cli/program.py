@@ -11,26 +11,11 @@ from typing import Any
 import click
 
 from tzk_core.cli import edge, interrupts, output
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError, nearest
 from tzk_core.moved import home
 from tzk_core.plugins import Command, Registered, UnknownPart, registry
 from tzk_core.plugins.isolation import threads_left
-
-OWN_COMMANDS = {
-    "run": "Train and evaluate a config; leave a run folder.",
-    "add": "Add knowledge to a trained run; leave a new run folder.",
-    "eval": "Print the likelihood table of a run.",
-    "sample": "Draw samples from a run.",
-    "knowledge": "List, export, import and remove the knowledge types of a run.",
-    "pack": "Make a small copy of a run, to share its model.",
-    "check": "Say everything that is wrong with a config.",
-    "describe": "Say what a registered part, or a table of a config, is and takes.",
-    "schema": "Print the JSON Schema of a config, for editors.",
-    "doctor": "Report versions, devices, plugins and active layer implementations.",
-    "plugins": "List the plugins and the state of each.",
-    "new-plugin": "Write a plugin that installs, with a test.",
-}
-"""Name and summary of each command; the module of the same name, with "_" for "-", has it as `command`."""
 
 
 class Program(click.Group):

@@ -1,4 +1,7 @@
-"""Commands that run in several processes: started on this machine, or by torchrun, and silent but for the first."""
+"""Commands that run in several processes, silent but for the first.
+
+They are started on this machine, or by torchrun.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ def launched() -> Path | None:
 
 
 def goes_on(out: Path | None) -> bool:
-    """Whether torchrun starts the processes of a run again, after one has failed, and the run has begun.
+    """Whether this is a restart by torchrun of a run that has begun.
+
+    torchrun starts the processes of a run again after one has failed.
 
     Raises:
         TzkError: if nobody said which folder it has.
@@ -54,13 +59,15 @@ def goes_on(out: Path | None) -> bool:
 
 
 def launches(processes: int) -> bool:
-    """Whether a command that wants so many processes is to start them, and is none of them itself."""
+    """Whether a command is to start its processes, and is none of them itself."""
     return processes > 1 and not numbered()
 
 
 @contextmanager
 def taking_part() -> Iterator[World]:
-    """Within the block of a command, the processes that it runs in; all but the first are silent.
+    """The processes that a command runs in, within its block.
+
+    All but the first are silent.
 
     The sentence of an error is printed once: by the first process, or by the program that has started them all. Torch's
     launcher gets it from every process.
@@ -126,31 +133,37 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
 
 
 def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
-    """The exit status after processes failed, by rank, if that is an interrupt; else raise what the first one said."""
-    said = {rank: _said(failure) for rank, failure in failures.items()}
-    own = [rank for rank in failures if not said[rank].get("lost")] or list(failures)
+    """The exit status after processes failed, by rank, if that is an interrupt.
+
+    Else the error of the first one is raised.
+    """
+    recorded = {rank: _recorded(failure) for rank, failure in failures.items()}
+    own = [rank for rank in failures if not recorded[rank].get("lost")] or list(failures)
     if any(failures[rank].exitcode in INTERRUPTS for rank in own):  # the launcher then ends the others by SIGTERM
         own = [rank for rank in own if failures[rank].exitcode != -signal.SIGTERM]
     rank = min(own, key=lambda rank: (failures[rank].exitcode in INTERRUPTS, failures[rank].timestamp))
     exit_status = failures[rank].exitcode
     if exit_status in INTERRUPTS:
         return exit_status
-    if "message" in said[rank]:
-        raise TzkError(said[rank]["message"])
+    if "message" in recorded[rank]:
+        raise TzkError(recorded[rank]["message"])
     how = failures[rank].signal_name() if exit_status < 0 else f"exit status {exit_status}"
     raise TzkError(
         f"process {rank} of the {processes} of this training ended by itself ({how}), and with it all others. {advice}"
     )
 
 
-def _said(failure: Any) -> Mapping[str, Any]:
+def _recorded(failure: Any) -> Mapping[str, Any]:
     """What `_record` wrote of a process; nothing if it did not come to that."""
     message = failure.error_file_data.get("message")
     return {"message": message["message"], **message["extraInfo"]} if isinstance(message, dict) else {}
 
 
 def _record(error: Exception, message: str) -> None:
-    """Write the sentence of an error to where torch's launcher looks for it, in its format."""
+    """Write the sentence of an error where torch's launcher looks for it.
+
+    It has the launcher's format.
+    """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         return

@@ -18,7 +18,7 @@ from tzk_core.cli.follow import Work, follow
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
 from tzk_core.runs.lineage import new_folder
-from tzk_core.storage.places import LAST, step_of
+from tzk_core.storage.places import LAST
 from tzk_core.world import Lost, World
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ class _Asked:
 
 
 def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
-    """Run a config, or resume a run; the exit status. `held` keeps others from writing it.
+    """Run a config, or resume a run, and return the exit status.
+
+    `held` keeps others from writing to the run.
 
     Of several processes this is the first, which tells the others what is to be done.
     """
@@ -266,6 +268,7 @@ def _note_resume(folder: RunFolder, record: dict[str, Any], changed: Sequence[Ch
     """Report the step that the run resumes from and what has changed; record both."""
     from tzk_core.runs.record import now
     from tzk_core.runs.resume import described, entry
+    from tzk_core.storage.stored import step_of
 
     step = step_of(folder.path / LAST)
     output.say(described(step, changed))

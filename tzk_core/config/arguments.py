@@ -93,7 +93,10 @@ class PartCheck:
                 yield argument.name, f"{part} needs this argument{annotation}{written}"
 
     def resolved(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments with the defaults of those not given, as far as TOML can hold them."""
+        """The arguments, with the defaults of those left out.
+
+        Defaults that TOML cannot hold are not among them.
+        """
         own = supplied(self.spec_type, self.signature) if self.signature else frozenset()
         defaults = {
             argument.name: argument.value

@@ -1,4 +1,7 @@
-"""The keys of a config that name a part, or hold a table of a part and its arguments."""
+"""The keys of a config that choose a part.
+
+They name it, or hold a table of it and its arguments.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The tables of a config that name registered parts: their arguments apart, checked, and their defaults filled in."""
+"""The tables of a config that name registered parts.
+
+Their arguments are set apart and checked, and their defaults are filled in.
+"""
 
 from __future__ import annotations
 
@@ -110,14 +113,20 @@ def _below(where: Path, path: Path) -> bool:
 def _with_paths(
     check: PartCheck, arguments: dict[str, Any], *, folder: FilePath | None, overridden: Sequence[Path]
 ) -> dict[str, Any]:
-    """The arguments of a data set with its paths resolved against the folder of the config; others as they are."""
+    """The arguments of a data set, its paths resolved against the folder of the config.
+
+    Other arguments stay as they are.
+    """
     if folder is None or check.spec_type is not Dataset or check.signature is None:
         return arguments
     return resolved(arguments, check.signature, folder, typed=frozenset(str(path[-1]) for path in overridden))
 
 
 def named_parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[Path, dict[str, Any], PartCheck]]:
-    """Every table that names a registered part: its path, the table, and the part with its arguments."""
+    """The tables that name a registered part.
+
+    Each has its path, the table, and the part with its arguments.
+    """
     flow = prepared.get("flow")
 
     def check(spec_type: type[Spec], name: str, model: type[PartTable]) -> PartCheck:
@@ -134,7 +143,7 @@ def named_parts(prepared: Mapping[str, Any], parts: Registry) -> Iterator[tuple[
 
 
 def _argument_problems(check: PartCheck, arguments: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """What is wrong with the arguments of a part, by where it stands in the part's table."""
+    """The problems of a part's arguments, by where they stand in the part's table."""
     for argument, message in check.problems(arguments):
         yield ("arguments", argument) if argument in check.own_keys else (argument,), message
 

@@ -45,7 +45,10 @@ def references(table: str) -> list[Reference]:
 
 
 def every_table() -> list[Reference]:
-    """The keys at the head of a file, then all of its tables, those within others behind them."""
+    """The keys at the head of a file, then all of its tables.
+
+    Those within others come behind them.
+    """
     schema = json_schema(Config)
     plain = {name: key for name, key in schema["properties"].items() if (name,) not in MODELS}
     keys = tuple(_keys(plain, schema.get("required", ())))

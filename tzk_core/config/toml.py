@@ -1,4 +1,7 @@
-"""TOML, with a bound on the digits of a number, which Python has for decimal ones alone."""
+"""TOML, with a bound on the digits of a number.
+
+Python has one for decimal numbers alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Observers and pictures of a config: those of the command line, and those that a finished run does without."""
+"""The observers and pictures of a config.
+
+The command line adds some, and a finished run does without those that are not installed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ def with_observers(tables: dict[str, Any], names: Sequence[str]) -> dict[str, An
 
 
 def without_absent(tables: Mapping[str, Any], parts: Registry) -> dict[str, Any]:
-    """The tables without observers and pictures that are not installed: a trained model is the same without them."""
+    """The tables without observers and pictures that are not installed.
+
+    A trained model is the same without them.
+    """
     present = dict(tables)
     observers, pictures = tables.get("observers"), tables.get("pictures")
     if isinstance(observers, list):

@@ -31,7 +31,11 @@ def are_grey_levels(T: Tensor, most: int = 200_000) -> bool:
 
 
 def warn_of_grey_levels(T: Tensor, where: str, line: str) -> None:
-    """Warn of real values that are grey levels, with the line that makes levels of them."""
+    """Warn of real values that are grey levels.
+
+    Args:
+        line: the line of code or config that makes levels of them.
+    """
     if torch.is_floating_point(T) and are_grey_levels(T):
         warnings.warn(
             f"{where}: these real values are grey levels over 255. A density of such points grows without limit, and "

@@ -183,7 +183,11 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def _observations(T: np.ndarray, levels: int, where: str, *, first: int = 0) -> np.ndarray:
-    """Grey levels as they are, all others as float32; `first` is the number of the first sample for errors."""
+    """Grey levels as they are, all others as float32.
+
+    Args:
+        first: the number of the first sample, for errors.
+    """
     if T.ndim < 2 or 0 in T.shape:
         raise TzkError(f"{where}: expected shape (n, *shape), none of it 0; got {T.shape}")
     if T.dtype == np.uint8:

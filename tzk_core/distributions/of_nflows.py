@@ -1,4 +1,7 @@
-"""Base densities of nflows as those of this package, which sample by a function of noise."""
+"""Base densities of nflows as those of this package.
+
+They sample by a function of noise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Baselines without a model: histograms of grey levels for every pixel, a Gaussian for real-valued data."""
+"""Baselines without a model, for grey levels and real-valued data.
+
+They are histograms of grey levels for every pixel, and a Gaussian.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def histogram_bits(train: Tensor, test: Tensor, *, levels: int = 256, pseudo_cou
 
 
 def gaussian_log_prob(train: Tensor, test: Tensor) -> Tensor | None:
-    """log N(x; mean, covariance) of test samples, (m,), in nats, under the moments of training samples.
+    """The Gaussian baseline, log N(x; mean, covariance) in nats, of test samples, (m,).
+
+    The moments are those of the training samples.
 
     None where these have no full covariance: with no more training samples than dimensions, or dimensions that depend
     linearly on one another.

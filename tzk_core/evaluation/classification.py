@@ -17,7 +17,9 @@ from tzk_core.model import TzK
 
 
 class Classification:
-    """Accuracies of partitions with several members in a data set, and of every observed C with finitely many values.
+    """The core's own metric: accuracies of partitions and of observed C.
+
+    A partition has several members in a data set. Such a C has finitely many values.
 
     It is the core's own metric: results.json always has its rows, under "classification".
     """

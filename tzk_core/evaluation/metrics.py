@@ -1,4 +1,7 @@
-"""Metrics: further tables of results, from the model and a scored split. What a plugin's metric has to be."""
+"""Metrics: further tables of results, from the model and a scored split.
+
+This is what a plugin's metric has to be.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ Better = Literal["higher", "lower", ""]
 
 
 class Column(NamedTuple):
-    """A column of numbers: its name, its unit, such as "bits/dim" or "share", and which direction is better, if any."""
+    """A column of numbers.
+
+    unit: such as "bits/dim" or "share". better: which direction is better, if any.
+    """
 
     name: str
     unit: str
@@ -60,7 +66,10 @@ class Metric(Protocol):
     def columns(self) -> Sequence[Column]: ...
 
     def rows(self, evaluated: Evaluated) -> Iterable[Mapping[str, float | str | None]]:
-        """Rows for one split: numbers by the names of columns, None for one without, and texts by any other key."""
+        """Rows for one split.
+
+        They have numbers by the names of columns, None for one without, and texts by any other key.
+        """
         ...
 
 
@@ -79,7 +88,10 @@ class AskedMetric:
     make: Callable[[], Metric]
 
     def measured(self, splits: Sequence[Evaluated]) -> dict[str, Any]:
-        """Its entry in results.json: who offers it, arguments, columns and rows, or the error that it raised."""
+        """The metric's entry in results.json.
+
+        It has who offers it, arguments, columns and rows, or the error that it raised.
+        """
         entry: dict[str, Any] = {
             "name": self.name,
             "plugin": self.plugin,
@@ -99,7 +111,7 @@ class AskedMetric:
         return entry | {"columns": [column._asdict() for column in columns], "rows": rows}
 
     def note(self, entry: Mapping[str, Any]) -> str:
-        """What a reader has to know of a metric that failed; "" of one that did not."""
+        """The note for a reader on a metric that failed; "" if it did not."""
         if "error" not in entry:
             return ""
         source = f"plugin {self.plugin!r}, {self.distribution} {self.version}".rstrip()

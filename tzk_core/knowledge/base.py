@@ -166,7 +166,7 @@ class Knowledge(nn.Module):
             )
 
     def attach(self, transform: Transform, base: Reparametrised) -> None:
-        """Take notice of the shared flow of the model that it is added to; by default not at all.
+        """Take notice of the shared flow of the model; by default do nothing.
 
         `TzK.add` calls it. A type that looks at T keeps the flow here, outside of its own parameters and buffers, as
         it is frozen and belongs to the model. p(T given K)/p(T) stays a function of z, as T is.

@@ -261,7 +261,10 @@ class Composition:
         return total
 
     def _log_bound(self) -> float:
-        """What the log of the ratios of all members but the leader is nowhere above: Σ -log p(κ)."""
+        """A bound from above on the log of the followers' ratios: Σ -log p(κ).
+
+        Followers are all members but the leader.
+        """
         followers = self.present[1:]
         if followers and (self.side == "decoder" or any(name in self.characteristics for name in followers)):
             return math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,15 +11,13 @@ from torch.distributions import Distribution, constraints
 
 from tzk_core.distributions.base import Batched
 from tzk_core.errors import TzkError
-
-if TYPE_CHECKING:
-    from tzk_core.model.tzk import TzK
+from tzk_core.model.densities import Densities
 
 
 class Conditional(Batched):
     """p(T given κ=1[, C]) of one knowledge type as an nflows `Distribution`; `context` is C."""
 
-    def __init__(self, model: TzK, name: str) -> None:
+    def __init__(self, model: Densities, name: str) -> None:
         super().__init__()
         self.model = model
         self.name = name
@@ -62,7 +60,7 @@ class ConditionalDistribution(Distribution):
 
     def __init__(
         self,
-        model: TzK,
+        model: Densities,
         knowledge: Sequence[str] = (),
         characteristics: Tensor | None = None,
         *,

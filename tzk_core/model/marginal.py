@@ -1,4 +1,7 @@
-"""T of which a part is missing: proposals of that part, and log p(what was seen) by importance sampling."""
+"""T of which a part is missing: proposals, and the density of the rest.
+
+log p(what was seen) comes by importance sampling from the proposals.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ class Marginal:
 
 
 class Filled(NamedTuple):
-    """T with what was missing proposed, (batch, samples, *shape), and log q of the proposals, (batch, samples)."""
+    """T with what was missing proposed, and log q of the proposals.
+
+    T: (batch, samples, *shape). log_q: (batch, samples).
+    """
 
     T: Tensor
     log_q: Tensor
@@ -103,7 +109,11 @@ class Proposal:
         return Filled(filled.view(batch, samples, *shape), log_q.to(T))
 
     def _conditional(self, u: Tensor, pattern: Tensor, samples: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Samples of the missing u, (m, samples, missing), and their log-density, (m, samples), given the seen u."""
+        """Samples of the missing u, and their log-density, from the seen u.
+
+        Returns:
+            u, (m, samples, missing), and log q, (m, samples).
+        """
         seen, gone = torch.nonzero(~pattern).squeeze(1), torch.nonzero(pattern).squeeze(1)
         factor = torch.linalg.cholesky(self.covariance[seen][:, seen])
         slope = torch.cholesky_solve(self.covariance[seen][:, gone], factor).T  # (missing, seen)

@@ -1,24 +1,25 @@
-"""log p of a partly missing T under a model: proposals from the model's own samples."""
+"""log p of a partly missing T under a model.
+
+Proposals are made of the model's own samples.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.inputs import check_observations
 from tzk_core.model.composition import Names
+from tzk_core.model.densities import Densities
 from tzk_core.model.marginal import Marginal, Proposal, marginal
 from tzk_core.observations import partly_missing
 from tzk_core.random_streams import stream
-from tzk_core.recipes.entrance import entrance_of
 from tzk_core.tensors import mapped
-
-if TYPE_CHECKING:
-    from tzk_core.model.tzk import TzK
 
 PROPOSAL_DRAWS = 512
 """Samples of the model that propose what is missing of T."""
@@ -28,7 +29,9 @@ SAMPLES_OF_C = 16
 
 
 def is_partly_missing(T: Any) -> bool:
-    """Whether T is a tensor, (batch, *shape), with a row of which some but not all values are nan.
+    """Whether T is a tensor, (batch, *shape), with a partly missing row.
+
+    Such a row has some but not all values nan.
 
     Within `torch.func.vmap`, where no value can decide anything, it is none.
     """
@@ -36,23 +39,27 @@ def is_partly_missing(T: Any) -> bool:
     return shaped and not mapped() and bool(partly_missing(T).any())
 
 
-def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
-    model: TzK,
+def marginal_of(
+    model: Densities,
     T: Tensor,
     knowledge: Names,
-    characteristics: Tensor | Mapping[str, Tensor] | None,
     *,
+    characteristics: Tensor | Mapping[str, Tensor] | None,
     importance_samples: int,
     seed: int,
     without: Names,
+    entrance: Transform | None,
 ) -> Marginal:
     """As `TzK.marginal`, of a tensor.
 
     Proposals come from `PROPOSAL_DRAWS` samples of the model, of the knowledge type where there is one.
+
+    Args:
+        entrance: of the model's flow, an element-wise transform of the domain of T to the real line; None for none.
     """
     check_whole_or_missing(model, T)
     single = knowledge if isinstance(knowledge, str) else None
-    proposal = Proposal(model.sample(PROPOSAL_DRAWS, single, seed=seed), entrance_of(model.flow.transform))
+    proposal = Proposal(model.sample(PROPOSAL_DRAWS, single, seed=seed), entrance)
 
     def log_prob(whole: Tensor, rows: Tensor) -> Tensor:
         return model.log_prob(
@@ -67,7 +74,7 @@ def marginal_of(  # noqa: PLR0917  as `TzK.marginal`
     return marginal(log_prob, T, proposal, samples=importance_samples, generator=stream(seed, "missing"))
 
 
-def check_whole_or_missing(model: TzK, T: Tensor) -> None:
+def check_whole_or_missing(model: Densities, T: Tensor) -> None:
     """Check T, (batch, *shape), in which single values may be nan.
 
     Raises:

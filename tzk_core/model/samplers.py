@@ -37,7 +37,9 @@ class Target:
 
 
 class Sampler(Protocol):
-    """Samples a `Target`; an object of what a plugin offers, made with the arguments of `sampler`.
+    """A sampler of a `Target`.
+
+    It is an object of what a plugin offers, made with the arguments of `sampler`.
 
     It MUST return at least n particles of equal weight, and the same for the same state of the generator. It MUST
     raise `TzkError` where it cannot, saying what to do, rather than return samples of something else.

@@ -45,7 +45,9 @@ def latents(
 
 
 def fixed_rows(C: Tensor, n: int, knowledge: Knowledge, *, name: str, like: Tensor) -> Tensor:
-    """C of a knowledge type, (n, c), from (c,) or (n, c); checked as `characteristics_rows` does.
+    """C of a knowledge type, (n, c), from (c,) or (n, c).
+
+    It is checked as `characteristics_rows` does.
 
     Within `torch.func.vmap` only its form is checked.
     """

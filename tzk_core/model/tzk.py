@@ -28,6 +28,7 @@ from tzk_core.model.missing import is_partly_missing, marginal_of
 from tzk_core.model.sampling import check_sampling, fixed_rows, latents
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
+from tzk_core.recipes.entrance import entrance_of
 from tzk_core.tensors import like_of
 
 
@@ -226,9 +227,20 @@ class TzK(nn.Module):
         seed: int = 0,
         without: Names = (),
     ) -> Marginal:
-        """`log_prob` of what was seen of T, nan being missing, with its effective number of importance samples."""
-        T, k = as_tensor(T, like=self.like), importance_samples
-        return marginal_of(self, T, knowledge, characteristics, importance_samples=k, seed=seed, without=without)
+        """`log_prob` of what was seen of T, with its effective number of importance samples.
+
+        nan is missing.
+        """
+        return marginal_of(
+            self,
+            as_tensor(T, like=self.like),
+            knowledge,
+            characteristics=characteristics,
+            importance_samples=importance_samples,
+            seed=seed,
+            without=without,
+            entrance=entrance_of(self.flow.transform),
+        )
 
     @torch.no_grad()
     def sample(
@@ -303,7 +315,10 @@ class TzK(nn.Module):
         seed: int = 0,
         without: Names = (),
     ) -> ConditionalDistribution:
-        """p(T), or p(T given K), for torch: arguments as of `log_prob`, where C, (*batch, c), sets the batch shape."""
+        """p(T), or p(T given K), as a torch distribution.
+
+        Arguments are as of `log_prob`, where C, (*batch, c), sets the batch shape.
+        """
         present, absent = members(self.knowledge, knowledge, without)
         more = {"importance_samples": importance_samples, "seed": seed}
         return ConditionalDistribution(self, present, characteristics, without=absent, **more)

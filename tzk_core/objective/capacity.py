@@ -167,7 +167,10 @@ def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
 
 
 def means_of(sums: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """By knowledge type, both sums over their numbers of samples; types without any are left out."""
+    """By knowledge type, both sums over their numbers of samples.
+
+    Types without any are left out.
+    """
     gap, ratio = (
         {name: both[first] / both[first + 1] for name, both in sums.items() if both[first + 1]} for first in (0, 2)
     )

@@ -1,4 +1,7 @@
-"""Terms that are added to Eq. 5: a value of every sample, with a weight, logged by itself."""
+"""Terms that are added to Eq. 5, with a weight.
+
+A term is a value of every sample, logged by itself.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from tzk_core.settings import TermTable
 
 @dataclass(frozen=True)
 class TermBatch:
-    """What a term sees of a batch; it MUST NOT change any of it, nor the parameters of the model.
+    """A batch as a term sees it.
+
+    A term MUST NOT change any of it, nor the parameters of the model.
 
     T: (batch, *shape), as observed, nan where it is missing.
     z: (batch, *latent_shape), of T, or as it was sampled where T is missing; its gradient reaches the shared flow.
@@ -37,7 +42,9 @@ class TermBatch:
 
 
 class Term(Protocol):
-    """A term of the objective; an object of what a plugin offers, made with the arguments of its table.
+    """A term of the objective.
+
+    It is an object of what a plugin offers, made with the arguments of its table.
 
     It returns a finite value of every sample, (batch,), in nats, to be maximised: a penalty is negative. It MUST be a
     function of the batch alone: without state, random numbers of its own, or influence of samples on one another.
@@ -67,7 +74,7 @@ def terms_of(tables: Sequence[TermTable]) -> tuple[WeightedTerm, ...]:
 
 
 def means(terms: Sequence[WeightedTerm], batch: TermBatch) -> dict[str, Tensor]:
-    """By name of a term, the mean of its values over the batch, without its weight.
+    """The mean of every term over the batch, by its name, without its weight.
 
     Raises:
         TzkError: for values of another shape, and for a term that changed what it saw.

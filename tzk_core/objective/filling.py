@@ -1,9 +1,11 @@
-"""Single missing values of T, filled in from the model given what was seen of T and of knowledge.
+"""Single missing values of T, filled in from the model.
 
-A variable that is filled in from q contributes log M - log q. Here q is the model's own conditional of what is
-missing, by sampling-importance-resampling. Of k proposals one is chosen by its weight w = p_enc(T, K) / proposal, and
-log q = log p_enc(T, K) - log (1/k) Σ w. Without knowledge log p(T) - log q is the importance-weighted bound of log
-p(T_seen), and the gradient at the chosen T is in the mean over choices that of the bound (Fisher's identity).
+They are filled in from what was seen of T and of knowledge.
+
+A variable that is filled in from q contributes log M - log q. Here q is the model's own conditional of what is missing,
+by sampling-importance-resampling. Of k proposals one is chosen by its weight w = p_enc(T, K) / proposal, and log q =
+log p_enc(T, K) - log (1/k) Σ w. Without knowledge log p(T) - log q is the importance-weighted bound of log p(T_seen).
+The gradient at the chosen T is in the mean over choices that of the bound (Fisher's identity).
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ REFERENCE = 512
 
 
 def hot_deck(T: Tensor, generator: Generator) -> Tensor:
-    """T with the missing values of every dimension replaced by seen ones of other rows, at random.
+    """T with missing values replaced by seen ones of other rows, at random.
+
+    That is done for every dimension.
 
     Rows of which nothing was seen are left out. A dimension that was never seen becomes 0.
 
@@ -49,7 +53,9 @@ def hot_deck(T: Tensor, generator: Generator) -> Tensor:
 
 
 class Filling:
-    """Fills in the missing values of batches, by proposals from a reference, such as training samples.
+    """The filling in of missing values of batches, by proposals from a reference.
+
+    The reference is such as training samples.
 
     Args:
         T: the reference, (n, *shape), which may have gaps itself.
@@ -68,7 +74,10 @@ class Filling:
 
     @torch.no_grad()
     def complete(self, observations: Observations, generator: Generator) -> Observations:
-        """The same observations with every partly missing T whole, and log q of what was filled in."""
+        """The same observations with every partly missing T whole.
+
+        They have log q of what was filled in.
+        """
         partly = observations.partly_missing()
         if partly is None:
             return observations

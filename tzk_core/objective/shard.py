@@ -14,8 +14,8 @@ from tzk_core.objective.routing import BatchLabels, Noise
 class Shard(NamedTuple):
     """Neighbouring samples of a batch of `size`, from `start` to before `stop`.
 
-    What is drawn by chance is drawn for the whole batch, and this shard of it is taken: the shards of a batch have the
-    random numbers that the whole one has.
+    What is sampled at random is sampled for the whole batch, and this shard of it is taken. The shards of a batch so
+    have the random numbers that the whole one has.
     """
 
     start: int

@@ -37,7 +37,7 @@ from tzk_core.objective.wording import Wording
 class Terms(NamedTuple):
     """The objective on one batch, as `Capacity` has it, but by position.
 
-    sums: (knowledge, 4), in the order of the routes: Σ |log p_dec - log p_enc| and its number of samples,
+    sums: (knowledge, 4), in the order of the routes. The four are Σ |log p_dec - log p_enc| and its number of samples,
     Σ log p(z given C) - log p(z) and its number of samples.
     """
 

@@ -29,7 +29,10 @@ _COMPARISONS = {
 
 
 class _Metadata(NamedTuple):
-    """Of one distribution: its name, its version, what it requires, and what is wrong with its METADATA."""
+    """The metadata of one distribution.
+
+    fault: what is wrong with its METADATA.
+    """
 
     name: str
     version: str
@@ -59,7 +62,10 @@ def announced(path: Sequence[str] | None) -> Iterator[PluginRecord]:
 
 
 def _entry_points(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    """The text of a distribution's entry points, as far as it is one, and what is wrong with it."""
+    """The text of a distribution's entry points, and what is wrong with it.
+
+    Bytes that are no text are replaced.
+    """
     try:
         return distribution.read_text(ENTRY_POINTS) or "", ""
     except Exception as error:  # what another's files hold is not ours to foresee
@@ -99,12 +105,15 @@ def _records(metadata: _Metadata, text: str, fault: str) -> list[PluginRecord]:
     state = replace(broken, state="incompatible" if unmet else "ok", reason=unmet)
     records = [replace(state, name=name, entry_point=value, group=group) for group, name, value in pairs]
     readable = [record for record in records if record.group == GROUP]
-    found = readable or records  # a distribution may also have a plugin for another version of the core
-    return found + ([replace(broken, reason="; ".join(faults))] if faults else [])
+    wanted = readable or records  # a distribution may also have a plugin for another version of the core
+    return wanted + ([replace(broken, reason="; ".join(faults))] if faults else [])
 
 
 def _parsed(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """(group, name, value) of each entry point in a group of ours, and what is wrong with other lines."""
+    """(group, name, value) of each entry point in a group of ours, and faults.
+
+    The faults are what is wrong with other lines.
+    """
     pairs, faults, group = [], [], ""
     for number, written in enumerate(text.splitlines(), 1):
         line = written.strip()
@@ -124,9 +133,9 @@ def _parsed(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:
 
 
 def _unmet(requires: Sequence[str]) -> str:
-    """Which requirement of the core the installed one does not meet, as a sentence; "" if it meets all.
+    """A sentence on the requirement of the core that the installed one fails; "" without.
 
-    Only the clauses that compare plain releases are read, as in `tzk-core>=0.2,<0.3`: pip checks the others, and a
+    Only the clauses that compare plain releases are read, as in `tzk-core>=0.2,<0.3`. pip checks the others, and a
     library that reads them all would take longer to import than the plugins.
     """
     installed = re.match(r"\d+(\.\d+)*", installed_version() or "")

@@ -1,4 +1,4 @@
-"""A registered part called with what the core supplies, and with the arguments that a config has for it."""
+"""Calls of registered parts, with the core's arguments and those of a config."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def call_part(part: Registered, arguments: Mapping[str, Any], *supplied: Any) ->
 
 
 def _taken(target: Any, supplied: int) -> list[str] | None:
-    """The arguments that a target takes by keyword; None where it takes any, or has no signature."""
+    """The arguments that a target takes by keyword.
+
+    None where it takes any, or has no signature.
+    """
     try:
         parameters = list(inspect.signature(target).parameters.values())[supplied:]
     except (TypeError, ValueError):

@@ -1,4 +1,7 @@
-"""Where parts are that people ask for by a plain name: text for messages, of which nothing else depends."""
+"""Where parts are that people ask for by a plain name.
+
+It is text for messages, of which nothing else depends.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _ALIASES: dict[tuple[type[Spec], str], str] = {
 
 
 def elsewhere(spec_type: type[Spec], name: str, installed: Collection[str]) -> str:
-    """The end of a message: what a part is called, and the distribution to install; "" if neither is known."""
+    """The end of a message: a part's name, and the distribution to install.
+
+    "" if neither is known.
+    """
     called = _ALIASES.get((spec_type, name), name)
     distribution = _PARTS.get((spec_type, called))
     if distribution is None:

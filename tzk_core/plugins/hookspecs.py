@@ -120,7 +120,7 @@ def tzk_optimizers() -> Iterable[Optimizer]:
 
 @hookspec
 def tzk_schedules() -> Iterable[Schedule]:
-    """Offer schedules: functions of the number of steps that return the share of the learning rate by step.
+    """Offer schedules, functions of the number of steps: the learning rate's share by step.
 
     from tzk_core.plugins import Schedule, hookimpl
     @hookimpl

@@ -1,4 +1,7 @@
-"""Code of plugins, called so that nothing that it raises, prints or changes reaches the rest of the program."""
+"""Isolated calls of plugins' code.
+
+Nothing that it raises, prints or changes reaches the rest of the program.
+"""
 
 from __future__ import annotations
 
@@ -76,21 +79,24 @@ def isolated(function: Callable[[], Any]) -> Outcome:
     return Outcome(value, error, seconds, changed, tuple(sorted(repr(thread.name) for thread in left)))
 
 
-def worded(error: BaseException, package: str = "") -> str:
-    """An exception on one line, with its place in the code of the plugin.
+def worded(error: BaseException, package: str | None = None) -> str:
+    """An exception on one line, perhaps with its place in the code of a plugin.
 
     Args:
-        package: the plugin's top-level package or module, whose innermost line is the place.
+        package: the plugin's top-level package or module, whose innermost line is the place. The text is then cut to
+            300 characters. None asks for the whole text, if that can be had, and for no place.
     """
     try:
         text = str(error)
     except BaseException as another:
-        text = f"its __str__ raises {type(another).__name__}"
-    if isinstance(error, SyntaxError) and error.filename:
+        text = "" if package is None else f"its __str__ raises {type(another).__name__}"
+    if package is not None and isinstance(error, SyntaxError) and error.filename:
         text, place = error.msg, f" ({error.filename}, line {error.lineno})"
     else:
-        place = _place(error, package)
-    return shortened(f"{type(error).__name__}: {text}", 300) + place
+        place = "" if package is None else _place(error, package)
+    name, text = type(error).__name__, " ".join(text.split())
+    line = f"{name}: {text}" if text else name
+    return (line if package is None else shortened(line, 300)) + place
 
 
 def threads_left() -> list[str]:
@@ -99,7 +105,10 @@ def threads_left() -> list[str]:
 
 
 def _place(error: BaseException, package: str) -> str:
-    """Where it was raised: the last line of the plugin, or else the last that is not of the loader."""
+    """Where an error was raised.
+
+    That is the last line of the plugin, or else the last that is not of the loader.
+    """
     lines, step = [], error.__traceback__
     while step is not None:
         lines.append((step.tb_frame.f_code.co_filename, step.tb_lineno))
@@ -149,7 +158,10 @@ def _flush(streams: set[Any]) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """The signals that arrive within the block, which have their usual handlers: what they raise is the user's."""
+    """The signals that arrive within the block, which have their usual handlers.
+
+    What these raise is the user's.
+    """
     arrived: list[int] = []
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}

@@ -1,4 +1,4 @@
-"""What is shared by all code of a process, remembered so that it can be put back."""
+"""What all code of a process shares, remembered so that it can be restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 
 class Setting(NamedTuple):
-    """Something that the whole process shares. read: its value, which can be compared. write: sets it."""
+    """A setting that the whole process shares.
+
+    read: its value, which can be compared. write: sets it.
+    """
 
     name: str
     read: Callable[[], Any]
@@ -39,10 +42,10 @@ class ProcessState:
         if self._without_torch and (torch := _module("torch")) and torch.get_default_dtype() != torch.float32:
             torch.set_default_dtype(torch.float32)
             yield "the default dtype"
-        new = [each for each in filters if each not in self._filters]
-        wide = [each for each in new if _is_wide(each)]
-        warnings.filters[:0] = [each for each in new if each not in wide]  # type: ignore[index]
-        if wide or [each for each in filters if each not in new] != self._filters:
+        new = [entry for entry in filters if entry not in self._filters]
+        wide = [entry for entry in new if _is_wide(entry)]
+        warnings.filters[:0] = [entry for entry in new if entry not in wide]  # type: ignore[index]
+        if wide or [entry for entry in filters if entry not in new] != self._filters:
             yield "the filters of warnings"
 
 
@@ -94,6 +97,9 @@ def _set_environment(variables: dict[str, str]) -> None:
 
 
 def _is_wide(warning: Any) -> bool:
-    """Whether a filter of warnings is about all messages of a category of Python's own, in all modules."""
+    """Whether a filter of warnings is about a whole category of Python's own.
+
+    It is about all messages of the category, in all modules.
+    """
     _, message, category, module, _ = warning
     return message is None and module is None and category.__module__ == "builtins"

@@ -100,7 +100,7 @@ class Registered:
 
 
 def _fetched(module: str, attributes: str) -> Outcome:
-    """The attribute of a module, which is isolated where it is imported for the first time."""
+    """The attribute of a module, isolated where the module is imported for the first time."""
 
     def fetch() -> Any:
         return functools.reduce(getattr, attributes.split("."), importlib.import_module(module))
@@ -225,7 +225,9 @@ class Registry:
         return message + self.not_available(plugin)
 
     def not_available(self, plugin: str = "") -> str:
-        """The plugins that are not "ok", as the end of a sentence; "" if there are none.
+        """The plugins that are not "ok", as the end of a sentence.
+
+        "" if there are none.
 
         Args:
             plugin: the name of one of them, or of its distribution; all by default.

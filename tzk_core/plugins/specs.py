@@ -129,7 +129,10 @@ class Optimizer(Spec):
 
 @dataclass(frozen=True)
 class Schedule(Spec):
-    """A function of the number of steps that returns the rate's share by step: `[training] schedule = NAME`."""
+    """A schedule of the learning rate: `[training] schedule = NAME`.
+
+    It is a function of the number of steps that returns the rate's share by step.
+    """
 
     kind: ClassVar[str] = "schedule"
     hook: ClassVar[str] = "tzk_schedules"
@@ -177,7 +180,9 @@ class Picture(Spec):
 
 @dataclass(frozen=True)
 class Report(Spec):
-    """A function `(folder, experiment)` that writes a file about a finished run; `tzk run` calls it last.
+    """A function `(folder, experiment)` that writes a file about a finished run.
+
+    `tzk run` calls it last.
 
     folder: `Path` of the run, complete. experiment: the `Experiment` at hand, or None. It returns the file's `Path`.
     """

@@ -1,4 +1,4 @@
-"""What whole flows begin with: the map from the domain of the data onto the real line."""
+"""The beginning of whole flows: the map from the domain to the real line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def entrance_of(transform: Transform) -> Logit | Standardise | None:
 
 
 def gains_domain(recipe: Callable[..., Transform], version: int) -> None:
-    """Have a recipe upgrade what was saved before it took a `domain`: its flows began with a logit.
+    """Have a recipe upgrade what was saved before it took a `domain`.
+
+    Its flows began with a logit then.
 
     Args:
         recipe: a function with the argument `domain`, by default "auto", as text: configs read it without importing.

@@ -1,4 +1,4 @@
-"""Pictures of tables: every column, pairs of columns, and in one or two dimensions the density itself."""
+"""Pictures of tables: columns, pairs of columns, and densities in one or two dimensions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ FINE = 161
 
 
 def marginals(observed: Tensor, samples: Mapping[str, Tensor], path: Path, *, names: Sequence[str]) -> None:
-    """Draw a histogram of every column, the first `MOST_MARGINALS`: test data filled, samples as lines by name.
+    """Draw a histogram of every column, up to `MOST_MARGINALS`.
+
+    Test data are filled, samples are lines by name.
 
     Args:
         observed: (n, d). samples: (m, d) by name.
@@ -44,7 +46,9 @@ def marginals(observed: Tensor, samples: Mapping[str, Tensor], path: Path, *, na
 
 
 def pairs(observed: Tensor, samples: Tensor, path: Path, *, names: Sequence[str], title: str) -> None:
-    """Draw every pair of the first `MOST_PAIRS` columns, samples over test data, and every column on the diagonal.
+    """Draw every pair of the first `MOST_PAIRS` columns, samples over test data.
+
+    Every column by itself is on the diagonal.
 
     Args:
         observed: (n, d). samples: (m, d). names: of the d columns.

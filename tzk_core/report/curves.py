@@ -44,7 +44,10 @@ class Line:
 
 
 class Panel(NamedTuple):
-    """Lines with a title, the scale of their vertical axis ("likelihood", "log" or "linear") and its unit."""
+    """Lines with a title and a vertical axis.
+
+    scale: of that axis, "likelihood", "log" or "linear". unit: of that axis.
+    """
 
     title: str
     lines: list[Line]

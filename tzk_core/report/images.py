@@ -1,4 +1,7 @@
-"""Pictures of images: grids of samples, of reconstructions through C, and of the plane of C."""
+"""Pictures of images: samples, reconstructions through C, and the plane of C.
+
+They are grids.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from tzk_core.report.views import MEMBERS, file_name
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Grids of the prior's samples, of every single knowledge type's, and of every group's, a row for a member."""
+    """Grids of samples of the prior, of single knowledge types and of groups.
+
+    A group has a row for a member.
+    """
     across, many = _across(subject), max(4, min(16, 1024 // max(subject.model.shape)))
     yield _grid(subject, folder, "prior", columns=across)
     for name in subject.singles:
@@ -39,7 +45,9 @@ def reconstructions(subject: Subject, folder: Path) -> Iterator[Drawn]:
 
 
 def planes(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """The plane of C at even quantiles of its prior, of single types and the last of every group.
+    """The plane of C at even quantiles of its prior.
+
+    It is drawn of single types and the last of every group.
 
     Only C in R² has one. C1 is to the right, C2 upwards. Observed characteristics have their names.
     """

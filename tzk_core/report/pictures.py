@@ -1,4 +1,7 @@
-"""The pictures of a run: every registered one that its config names, and their list in samples/pictures.json."""
+"""The pictures of a run, and their list in samples/pictures.json.
+
+They are the registered ones that its config names.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 
 from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import Picture, Registered, registry
-from tzk_core.protection import protected, worded
+from tzk_core.plugins.isolation import worded
+from tzk_core.protection import protected
 from tzk_core.report import curves, images, planar, tabular, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic
@@ -39,7 +43,10 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
 
 
 def pictures_in(folder: Path) -> list[Drawn]:
-    """The pictures of a run folder, as its index lists them; none if it has no index, or a damaged one."""
+    """The pictures of a run folder, as its index lists them.
+
+    There are none if it has no index, or a damaged one.
+    """
     try:
         listed = json.loads((folder / "samples" / INDEX).read_text(encoding="utf-8"))
         return [Drawn(entry["file"], entry["caption"], entry["alt"]) for entry in listed]
@@ -81,7 +88,10 @@ def checked(drawings: Iterable[Drawn], folder: Path) -> Iterator[Drawn]:
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Samples of the prior and of knowledge: grids of images, points in the plane, or columns of vectors."""
+    """Samples of the prior and of knowledge.
+
+    They are grids of images, points in the plane, or columns of vectors.
+    """
     if subject.images:
         yield from images.samples(subject, folder)
     elif subject.planar:

@@ -1,4 +1,7 @@
-"""Pictures of points in the plane: samples beside test data, reconstructions through C, and the plane of C."""
+"""Pictures of points in the plane: samples, reconstructions through C, and the plane of C.
+
+Samples are beside test data.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The subject of pictures, a trained model on its test split, and what a picture says of itself."""
+"""The subject of pictures, a trained model on its test split.
+
+With it is what a picture says of itself.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ class Subject:
         return len(self.model.shape) == 1
 
     def sample(self, count: int, name: str | None = None) -> Tensor:
-        """Samples of p(T), or of p(T given a knowledge type), (count, *shape), at the temperature of the config.
+        """Samples of p(T) or p(T given a knowledge type), (count, *shape).
+
+        They have the temperature of the config.
 
         The config's seed makes them, so that the same model gives the same pictures.
         """
@@ -71,7 +76,10 @@ class Subject:
         return self.model.sample(count, *names, seed=self.experiment.config.seed, temperature=self._temperature)
 
     def tests(self, count: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Up to `count` test observations by data set, and by present knowledge type, spread over the split."""
+        """Up to `count` test observations by data set, and by present knowledge type.
+
+        They are spread over the split.
+        """
         return self._tests(count)
 
     @cached_property

@@ -1,4 +1,7 @@
-"""Pictures of vectors: marginals and pairs of their columns, and the density of one or two dimensions."""
+"""Pictures of vectors: marginals, pairs of columns, and densities.
+
+Densities are drawn of one or two dimensions.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ SHOWN = 2000
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Samples over test data, column by column and in pairs, of the prior, of knowledge and of groups of it."""
+    """Samples over test data, column by column and in pairs.
+
+    They are of the prior, of knowledge and of groups of it.
+    """
     datasets, tests = subject.tests(SHOWN)
     observed, names = torch.cat(list(datasets.values())), views.column_names(subject.experiment)
     for name in (None, *subject.singles):

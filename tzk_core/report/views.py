@@ -70,7 +70,10 @@ def _spread(values: Tensor, count: int) -> Tensor:
 
 
 def column_names(experiment: Experiment) -> tuple[str, ...]:
-    """Names of the dimensions of vectors: those of a data set that has `columns`, else T1, T2, ..."""
+    """Names of the dimensions of vectors.
+
+    They are those of a data set that has `columns`, else T1, T2, ...
+    """
     named = [getattr(dataset, "columns", None) for dataset in getattr(experiment, "datasets", {}).values()]
     count = int(experiment.model.shape[0])
     first = next((tuple(map(str, names)) for names in named if names and len(names) == count), None)

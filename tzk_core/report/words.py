@@ -16,14 +16,20 @@ Row = Mapping[str, Any]
 
 
 def likelihood(results: Results) -> list[str]:
-    """A sentence for every data set: what the prior needs, beside the baseline and the best published figure."""
+    """A sentence for every data set on what the prior needs.
+
+    The baseline and the best published figure are beside it.
+    """
     rows = list(results.get("rows", ()))
     priors = [row for row in rows if row["kind"] == "prior"]
     return [_likelihood_of(prior, [row for row in rows if row.get("dataset") == prior["dataset"]]) for prior in priors]
 
 
 def knowledge(results: Results) -> str:
-    """How many knowledge types say more than the prior, and how often they are told apart; "" without any."""
+    """How many knowledge types are better than the prior, and how often classification is right.
+
+    "" without any.
+    """
     entries = [entry for entry in results.get("knowledge", ()) if entry.get("gap_nats") is not None]
     if not entries:
         return ""
@@ -71,7 +77,7 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def common_unit(first: Row, second: Row) -> str | None:
-    """The column in which two rows can be compared; None if they have none in common."""
+    """The column in which two rows can be compared; None if there is none."""
     return next((key for key in UNITS if first.get(key) is not None and second.get(key) is not None), None)
 
 

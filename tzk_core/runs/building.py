@@ -32,7 +32,7 @@ def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -
 
 
 def _check_invertible(flow: SharedFlow) -> None:
-    """Raises `TzkError` for a layer without an inverse, without which no sample can be drawn after the training."""
+    """Raise `TzkError` for a layer without an inverse, which sampling after the training needs."""
     for layer in flow.modules():
         if isinstance(layer, Transform) and type(layer).inverse is Transform.inverse:
             raise TzkError(

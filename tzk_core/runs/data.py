@@ -55,7 +55,10 @@ class RunData:
 
     @property
     def domain(self) -> Domain:
-        """Of all data sets (`tzk_core.domain`): grey levels, or the real line where they say no other."""
+        """The domain of all data sets (`tzk_core.domain`).
+
+        Grey levels have their own. Real-valued data sets that name no domain have the real line.
+        """
         if self.levels is not None:
             return LEVELS
         domains = {name: getattr(dataset, "domain", REAL) for name, dataset in self.datasets.items()}
@@ -84,7 +87,10 @@ class RunData:
         return limited(samples, dataset, split, limit=limit, seed=self.config.seed)
 
     def lacking(self, dataset: str, split: str) -> int:
-        """How many samples of a split have missing values in T, of which no table is made."""
+        """The number of samples of a split with missing values in T.
+
+        No table is made of these.
+        """
         return int(self.split(split)[dataset].T.flatten(1).isnan().any(1).sum())
 
     @property

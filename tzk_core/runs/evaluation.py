@@ -137,7 +137,7 @@ class RunEvaluation:
         return matched(evaluation.partitions, names), matched(evaluation.means, names)
 
     def _lacking(self, split: str) -> list[str]:
-        """A note for every data set some of whose samples are left out of the tables."""
+        """Notes of the data sets some of whose samples are left out of the tables."""
         counts = {name: self.data.lacking(name, split) for name in self.data.datasets}
         return [
             f"{count:,} of the {len(self.data.split(split)[name]):,} samples of {name!r} lack values of T and are left "

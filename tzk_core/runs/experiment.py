@@ -25,8 +25,8 @@ from tzk_core.runs.evaluation import RunEvaluation
 from tzk_core.runs.settings import settings_of
 from tzk_core.runs.tables import chosen_device
 from tzk_core.storage.checkpoint import model_of
-from tzk_core.storage.places import LAST, checkpoint_in, step_of
-from tzk_core.storage.stored import read_stored
+from tzk_core.storage.places import LAST, checkpoint_in
+from tzk_core.storage.stored import read_stored, step_of
 from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.state import multipliers_in
 from tzk_core.training.trainer import Trainer

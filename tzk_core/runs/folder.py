@@ -1,5 +1,4 @@
-"""The folder that a run leaves behind, as the commands see it: made once, never overwritten, opened by
-name."""
+"""The run folder, as the commands see it: made once, never overwritten, opened by name."""
 
 from __future__ import annotations
 
@@ -57,7 +56,11 @@ class RunFolder:
         return any(is_there(self.path / name) for name in (BEST, LAST))
 
     def read_record(self) -> dict[str, Any]:
-        """run.json, or nothing if there is none yet. Raises TzkError if it cannot be read, or has another structure."""
+        """The contents of run.json; empty if there is none yet.
+
+        Raises:
+            TzkError: if it cannot be read, or has another structure.
+        """
         from tzk_core.runs.record_schema import Record  # pydantic, which most commands come here without
         from tzk_core.storage.schema import first_problem
 
@@ -81,8 +84,11 @@ class RunFolder:
 
 
 def already_there(path: Path, *, option: bool = True) -> str:
-    """What to say of a run folder that cannot be made because something of that name is there; `option`: whether its
-    name came by --out."""
+    """The message for a run folder that cannot be made because its name is taken.
+
+    Args:
+        option: whether its name came by --out.
+    """
     if not option:
         advice = "name another folder"
     elif (path / "config.toml").is_file():

@@ -34,7 +34,10 @@ def extended(
 
 
 def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dict[str, Any]]:
-    """The lineage without doubt: what a kill left pending either happened, as the checkpoint shows, or did not."""
+    """The lineage without doubt about entries that a kill left pending.
+
+    The checkpoint shows whether each of these happened; those that did not are left out.
+    """
     from tzk_core.storage.stored import manifest_of  # torch
 
     certain = []
@@ -50,7 +53,9 @@ def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dic
 
 @contextmanager
 def changing(folder: RunFolder, action: str, knowledge: Sequence[str], *, core: str, command: str) -> Iterator[None]:
-    """Note in the record of `folder` what is done to its model in the block, before and after.
+    """Note a change of a model in the record of `folder`.
+
+    It is noted before and after the block, which makes the change.
 
     A kill in between leaves it noted as pending, so that nothing that was done is lost, and `settled` tells. A block
     that fails leaves the lineage as it was.

@@ -1,4 +1,4 @@
-"""The observers of a config, and what they are told at the end of a run."""
+"""The observers of a config, and what they receive at the end of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A finished run, opened with what is installed here: what is missing is left out and named, and the rest is whole."""
+"""A finished run, opened with what is installed here.
+
+What is missing is left out and named, and the rest is whole.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from tzk_core.storage.stored import manifest_of
 
 
 def open_run(folder: Path, record: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment of a run with its model, on those of its data sets whose plugins are here.
+    """The experiment of a run with its model, on its available data sets.
+
+    Data sets whose plugins are not installed are left out.
 
     Knowledge types whose plugins are not are opaque in the model; a missing part of the shared flow is an error.
 
@@ -33,14 +38,16 @@ def open_run(folder: Path, record: Mapping[str, Any] | None = None) -> Experimen
 
 
 def usable_config(folder: Path, record: Mapping[str, Any] | None = None) -> tuple[Config, list[str]]:
-    """The config of a run without the data sets that cannot be had here, and a note for whatever is left out.
+    """The config of a run without the data sets that are not available here.
+
+    With it comes a note for whatever is left out.
 
     Arguments and errors are those of `open_run`.
     """
     run = RunFolder(folder)
     config = load_run_config(run.config)
     recorded = (run.read_record() if record is None else record).get("plugins", [])
-    sources = {each["name"]: f"{each['distribution']} {each['version']}" for each in recorded}
+    sources = {plugin["name"]: f"{plugin['distribution']} {plugin['version']}" for plugin in recorded}
     gone = _missing(config, sources)
     notes = [f"Data set {name!r} is left out: {reason}." for name, reason in gone.items()]
     lacking = ""
@@ -69,7 +76,10 @@ def _missing(config: Config, sources: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without(config: Config, gone: Mapping[str, str], notes: list[str]) -> Config:
-    """The config without these data sets, and without what is about them alone; adds to the notes."""
+    """The config without these data sets, and without what is about them alone.
+
+    Adds to the notes.
+    """
     everywhere = [table.name for table in config.datasets]
     tables = [_narrowed(table, everywhere, gone) for table in config.knowledge]
     dropped = [old.name for old, new in zip(config.knowledge, tables, strict=True) if new is None]

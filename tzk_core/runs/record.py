@@ -19,7 +19,11 @@ PACKAGES = (DISTRIBUTION, "torch", "torchvision", "nflows", "numpy", "safetensor
 
 
 def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
-    """The record of a run that begins now. `device` is the one that "auto" came to mean."""
+    """The record of a run that begins now.
+
+    Args:
+        device: the device that was chosen, also where the config says "auto".
+    """
     import torch  # after the config was checked
 
     from tzk_core.implementations import offers
@@ -49,32 +53,45 @@ def new_record(config: Config, device: str, command: str) -> dict[str, Any]:
 
 
 def begin_session(record: dict[str, Any], command: str, *, processes: int = 1) -> None:
-    """Notes that the run begins or goes on, and in how many processes if in several."""
+    """Note that the run begins or goes on; if in several processes, in how many."""
     record["status"] = "running"
     several = {"processes": processes} if processes > 1 else {}
     record.setdefault("sessions", []).append({"command": command, "started": now(), **several})
 
 
 def record_validation(record: dict[str, Any], every: int, samples: dict[str, int]) -> None:
-    """Notes what the training is validated on: by data set, how many samples; 0 where it has no validation split."""
+    """Note what the training is validated on.
+
+    Args:
+        every: the number of steps between validations.
+        samples: by data set, how many samples; 0 where it has no validation split.
+    """
     without = [name for name, count in samples.items() if not count]
     record["validation"] = {"every": every, "samples": samples, "without": without}
 
 
 def record_divergence(record: dict[str, Any], step: int, reason: str, *, back: int | None, best: int | None) -> None:
-    """Notes where a training diverged, and the steps that its last and its best checkpoint have now."""
+    """Note where a training diverged.
+
+    Args:
+        back: the step that the last checkpoint has now.
+        best: the step that the best checkpoint has now.
+    """
     record["status"] = "diverged"
     record["diverged"] = {"step": step, "reason": reason, "checkpoint_step": back, "best_step": best}
 
 
 def add_seconds(record: dict[str, Any], part: str, seconds: float) -> None:
-    """Adds to the time that a part of the run has taken over all its sessions."""
+    """Add to the time of a part of the run, over all its sessions."""
     timings = record.setdefault("timings", {})
     timings[f"{part}_seconds"] = round(timings.get(f"{part}_seconds", 0.0) + seconds, 3)
 
 
 def record_compilation(record: dict[str, Any], compilation: dict[str, Any] | None) -> None:
-    """Notes of the current session whether its steps were compiled and how long that took, or why they were not."""
+    """Note in the current session whether its steps were compiled.
+
+    With it goes how long that took, or why they were not.
+    """
     record["sessions"][-1]["compiled"] = compilation
     if compilation and "seconds" in compilation:
         add_seconds(record, "compilation", compilation["seconds"])
@@ -91,8 +108,11 @@ def timed(record: dict[str, Any], part: str) -> Iterator[None]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit that is checked out where one is and whether files differ from it; None outside of a
-    repository."""
+    """The commit that is checked out, and whether files differ from it.
+
+    Returns:
+        None outside of a repository.
+    """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}

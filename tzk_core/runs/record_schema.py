@@ -1,4 +1,7 @@
-"""What other commands rely on in run.json, as a pydantic model; what else is in it is for people."""
+"""The keys of run.json that other commands rely on, as a pydantic model.
+
+What else is in it is for people.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 
 class LineageEntry(BaseModel):
-    """One thing that was done to a trained model. pending: it was begun, and a kill may have come before its end."""
+    """One change of a trained model.
+
+    pending: it was begun, and a kill may have come before its end.
+    """
 
     model_config = ConfigDict(strict=True)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tzk_core.errors import Note
 from tzk_core.plugins import Report, registry
-from tzk_core.protection import protected, worded
+from tzk_core.plugins.isolation import worded
+from tzk_core.protection import protected
 
 if TYPE_CHECKING:
     from tzk_core.runs.experiment import Experiment

@@ -1,4 +1,7 @@
-"""A registered part by its name, or by a table of its name as `type` and its arguments."""
+"""A registered part, by its name or by a table.
+
+The table has its name as `type`, and its arguments.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ Choice = Annotated[PartChoice, _ShortForm()]
 
 
 def written_out(value: Any) -> Any:
-    """The table, with its arguments apart, that a name or a table of a file stands for.
+    """The table that a name or a table of a file stands for.
+
+    It has its arguments apart.
 
     A `PartChoice` stays as it is.
     """

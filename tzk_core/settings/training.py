@@ -13,7 +13,10 @@ from tzk_core.settings.table import Count, CountOrNone, Rate, Table
 
 
 class StepsTable(Table):
-    """What any [training] holds: Adam (Kingma & Ba) with linear warm-up and a schedule of the learning rate."""
+    """The keys of any [training]: steps, Adam, and the learning rate.
+
+    Adam (Kingma & Ba) has linear warm-up and a schedule of the learning rate.
+    """
 
     steps: Count = Field(description="The length, in steps, which makes runs repeatable.")
     minutes: float | None = Field(

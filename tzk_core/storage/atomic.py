@@ -1,8 +1,10 @@
-"""Files and folders that are written whole or not at all: an interrupted write leaves what was there.
+"""Files and folders that are written whole or not at all.
+
+An interrupted write leaves what was there.
 
 All is written under a temporary name beside its place, waited for until it is on the disk, then renamed. A file system
 replaces a file in one step. For a folder it takes two renames: the old one is set aside, the new one takes its place.
-Whoever reads a folder goes by `reading`, which changes nothing: it takes the one set aside where a kill came between
+Whoever reads a folder goes by `reading`, which changes nothing. It takes the one set aside where a kill came between
 the two renames, and reads again where the folder was replaced meanwhile. The next writer puts things right.
 """
 
@@ -42,7 +44,9 @@ class AlreadyThere(FileExistsError):
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; the file takes the place of `path` once the block is through.
+    """Yield a temporary path to write to.
+
+    The file takes the place of `path` once the block is through.
 
     Two processes that do this at once each write a whole file, and the last one stays. Raises `OSError`.
     """
@@ -89,7 +93,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill, which takes the place of `path`, if there is one, once the block is through.
+    """Yield a temporary folder to fill.
+
+    It takes the place of `path`, if there is one, once the block is through.
 
     Of two processes that do this at once each writes a whole folder, and the last one stays.
     """
@@ -122,7 +128,10 @@ def _swap(path: Path, fresh: Path, old: Path) -> None:
 
 
 def repair(path: Path) -> None:
-    """Put back the old folder where a kill came between the two renames of `replaced_folder`; writers alone do this."""
+    """Put back the old folder where a kill came between the two renames.
+
+    The renames are those of `replaced_folder`. Writers alone do this.
+    """
     left = [each for each in _set_aside(path) if not _is_in_use(each)]
     if not path.exists() and left:
         with suppress(FileNotFoundError, FileExistsError):  # another writer did so
@@ -133,7 +142,10 @@ def repair(path: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove or put back what killed processes left in a folder, once nothing else writes there."""
+    """Remove or put back what killed processes left in a folder.
+
+    Nothing else may write there.
+    """
     for left in folder.iterdir():
         match = _TEMPORARY.fullmatch(left.name)
         if match is None or _is_in_use(left):
@@ -145,7 +157,10 @@ def tidy(folder: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, whole or not at all, with the old ones that `repair` would put back. Raises `OSError`."""
+    """Remove a folder, whole or not at all.
+
+    The old ones that `repair` would put back go with it. Raises `OSError`.
+    """
     for each in _set_aside(path):  # before it goes, or they would stand in its place
         _remove(each)
     with _temporary(path) as gone:
@@ -160,7 +175,9 @@ def is_there(path: Path) -> bool:
 
 
 def reading(path: Path, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a folder that may be replaced meanwhile, from one and the same state of it.
+    """The result of `read` on one and the same state of a folder.
+
+    The folder may be replaced meanwhile.
 
     `read` gets the folder, or where a kill left none the old one that was set aside. It is called again where it fails
     and the folder is another one by then. Nothing is changed.
@@ -178,7 +195,7 @@ def reading(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def _standing(path: Path) -> Path | None:
-    """The folder, or the newest one that is set aside in its place; None if there is neither."""
+    """The folder, or the newest one set aside in its place; None without either."""
     for _ in range(3):  # between two looks a writer may have put it back
         if path.is_dir():
             return path
@@ -210,7 +227,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a path is one under which something is being written, or was when its process was killed."""
+    """Whether something is being written under a path, or was when its process was killed."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
@@ -227,8 +244,10 @@ def _make(fresh: Path, path: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path, what: str = PARTIAL) -> Iterator[Path]:
-    """A name for what will be at `path`, or was, which no other process has; what is still there at the end of a block
-    that fails is removed, but for the old folder."""
+    """A name that no other process has, for what will be at `path`, or was.
+
+    What is still there at the end of a block that fails is removed, but for the old folder.
+    """
     if what == PARTIAL:
         _remove_left(path)
     fresh = path.with_name(f".{_short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.{what}")
@@ -288,7 +307,7 @@ def _short(name: str) -> str:
 
 
 def _wait_for(path: Path) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk.
+    """Wait until a file, or a folder with all its contents, is on the disk.
 
     The files of a folder are waited for at its end: a thousand are written sooner so than each by itself.
     """
@@ -307,13 +326,19 @@ def _missing_above(path: Path) -> list[Path]:
 
 
 def _wait_for_listing(path: Path, made: list[Path]) -> None:
-    """Wait until `path` is listed by its folder, and the folders `made` for it by theirs, on the disk."""
+    """Wait until `path` is listed by its folder on the disk.
+
+    The folders `made` for it have to be listed by theirs, too.
+    """
     for each in (path, *made):
         _wait_for_names(each.parent)
 
 
 def _wait_for_names(folder: Path) -> None:
-    """Wait until what a folder lists is on the disk, where the system can say so of folders."""
+    """Wait until the listing of a folder is on the disk.
+
+    Not every system can say so of folders.
+    """
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,9 @@
-"""A bound on what building a module may hold, so that sizes in a file are not believed before memory is taken.
+"""A bound on what building a module may hold.
 
-It is the bound of the file that the module is built for. Building on the meta device and comparing would say the same,
-but makes torch import 480 modules at first (1.3 s, and 5 s more for `eye`), and constructors that read a value fail.
+Sizes in a file are not believed before memory is taken.
+
+It is the bound of the file that the module is built for. Building on the meta device and comparing would say the same.
+But it makes torch import 480 modules at first (1.3 s, and 5 s more for `eye`), and constructors that read a value fail.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class TooLarge(TzkError):
 
 
 class Budget(TorchFunctionMode):
-    """Within it torch makes no tensor, and modules register no more, than fits so many elements in so many tensors.
+    """A bound on the tensors that torch makes, and modules register, within the block.
+
+    They may hold so many elements in so many tensors, with some room.
 
     Raises `TooLarge` before the memory is taken.
     """

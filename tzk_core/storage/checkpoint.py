@@ -1,4 +1,4 @@
-"""Checkpoints: one file a knowledge type, a manifest with hashes, replaced as a whole (DESIGN of a run folder).
+"""Checkpoints: one file a knowledge type, a manifest with hashes, replaced as a whole.
 
     checkpoint/
       manifest.json  core.safetensors  knowledge/NAME.safetensors  trainer.pt
@@ -38,8 +38,10 @@ from tzk_core.storage.stored import Stored, read_stored, trainer_of
 
 @dataclass(frozen=True)
 class OpaqueKnowledge:
-    """A knowledge type that cannot be used here, most often since its plugin is not installed: its file and its entry
-    of the manifest, kept as they came."""
+    """A knowledge type that cannot be used here.
+
+    Most often its plugin is not installed. Its file and its entry of the manifest are kept as they came.
+    """
 
     file: bytes
     entry: Mapping[str, Any]
@@ -47,7 +49,9 @@ class OpaqueKnowledge:
 
 
 def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None = None, *, half: bool = False) -> None:
-    """Write the model, and the state of its training, as `folder`, replacing what was there as a whole.
+    """Write the model, and the state of its training, as `folder`.
+
+    What was there is replaced as a whole.
 
     half: float32 tensors whose every value float16 has exactly are written so, as `packing` makes them. They are read
     as float32 again, and hashes are those of float32.
@@ -84,7 +88,9 @@ def copy_checkpoint(
     without: Collection[str] = (),
     more: Mapping[str, tuple[Mapping[str, Any], bytes]] | None = None,
 ) -> None:
-    """Write the checkpoint `source` as `folder`, which may be the same, with other knowledge in it.
+    """Write the checkpoint `source` as `folder` with other knowledge in it.
+
+    Both may be the same folder.
 
     without: names of knowledge to leave out. more: by name, the entry and the file of knowledge to put in. All other
     files stay as they are, byte for byte, but for the state of the training, which no longer fits and is left out.
@@ -106,8 +112,8 @@ def copy_checkpoint(
 def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
     """The model of a checkpoint, on the CPU.
 
-    A shared flow that was built in Python, not by names, has to be given as `flow`, with weights of any value; one that
-    was built by names is built by them again. A knowledge type whose plugin is missing is kept in `model.opaque`.
+    A shared flow that was built in Python, not by names, has to be supplied as `flow`, with weights of any value. One
+    that was built by names is built by them again. A knowledge type whose plugin is missing is kept in `model.opaque`.
     Raises `TzkError` naming a file that is missing, truncated or altered; for a missing part of the flow it says which
     distribution to install.
     """
@@ -163,7 +169,9 @@ def load_knowledge(
     where: Path,
     like: Knowledge | None = None,
 ) -> Knowledge | OpaqueKnowledge:
-    """The knowledge type in `file`, or, where its plugin does not work here, the file as it is and why.
+    """The knowledge type in `file`.
+
+    Where its plugin does not work here, the file as it is, with the reason.
 
     entry: what the manifest says of it. where: what errors call the file. like: one that was loaded for the same part
     and latent shape: a thousand are copied sooner than built anew.
@@ -249,14 +257,21 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 
 def knowledge_file(name: str, kind: Knowledge, core: str, *, half: bool = False) -> tuple[dict[str, Any], bytes]:
-    """What the manifest says of a knowledge type, but for its file, and the file; `half` as in `save_checkpoint`."""
+    """The file of a knowledge type, and its entry in the manifest.
+
+    Args:
+        half: as in `save_checkpoint`.
+
+    Returns:
+        The entry, but for what it says of the file, and the file.
+    """
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
     return entry, save_tensors(tensors.stored(kind, half=half), metadata={"tzk": json.dumps({"name": name, **entry})})
 
 
 @contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of the checkpoint `folder` once the block is through."""
+    """A folder to fill, which replaces the checkpoint `folder` at the end of the block."""
     with replaced_folder(folder) as fresh:
         (fresh / "knowledge").mkdir()
         yield fresh

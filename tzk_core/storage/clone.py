@@ -1,4 +1,7 @@
-"""A module again, around other tensors: much sooner than building it anew, or a deep copy, for each of a thousand."""
+"""Copies of a module around other tensors.
+
+For each of a thousand, that is much sooner done than building it anew, or a deep copy.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ _NEVER_CHANGED = (bool, int, float, str, bytes, type(None), type, FunctionType, 
 
 
 def copy_around(module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
-    """A copy of `module` that has `tensors`, by the keys of its state dict, in the place of its own; each once.
+    """A copy of `module` that has `tensors` in the place of its own.
+
+    They go by the keys of its state dict, each once.
 
     All else is copied deeply, but for what is never changed. Parameters require a gradient where those of `module` do.
     """

@@ -1,4 +1,7 @@
-"""Knowledge types listed, taken out of a run as files, put into another run with the same shared flow, and removed."""
+"""Knowledge types of a run: listed, exported as files, imported into another run, and removed.
+
+The other run has the same shared flow.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,11 @@ SHORT = 12
 
 @dataclass(frozen=True)
 class Changed:
-    """Which knowledge types came or went, the hash of the shared flow, and what a person should know of it."""
+    """A change of the knowledge of a checkpoint.
+
+    knowledge: the types that came or went. core: the hash of the shared flow. warnings: what a person should know of
+    it.
+    """
 
     knowledge: tuple[str, ...]
     core: str
@@ -49,18 +56,25 @@ def _nothing_around(changed: Changed) -> AbstractContextManager[None]:
 
 
 def extend_checkpoint(source: Path, folder: Path, added: Mapping[str, Knowledge]) -> None:
-    """Writes the checkpoint `source` as `folder` with more knowledge in it; all else is copied byte for byte."""
+    """Write the checkpoint `source` as `folder` with more knowledge in it.
+
+    All else is copied byte for byte.
+    """
     core = manifest_of(source)["core"]["hash"]
     copy_checkpoint(source, folder, more={name: knowledge_file(name, kind, core) for name, kind in added.items()})
 
 
 def list_knowledge(run: str | Path, flow: SharedFlow | None = None) -> list[dict[str, Any]]:
-    """Every knowledge type of a run or checkpoint folder, in its order, from the folder alone.
+    """The knowledge types of a run or checkpoint folder, in order, from the folder alone.
 
-    Each has "name", "type", "plugin", "distribution", "version" (of what wrote it), "arguments", "parameters" (how
-    many), "characteristics" (the dimension of C), "presence_prior" (p(κ=1)), "implies", "core" (the hash of the shared
-    flow that it was trained with), "bytes" and "sha256" of its file, "state" ("ok", or "opaque" where it is kept but
-    cannot be used here) and "reason" (why it is opaque, else ""). What an opaque one does not tell is None.
+    Each has
+
+    - "name", "type", "plugin", "distribution", "version" (of what wrote it) and "arguments";
+    - "parameters" (how many), "characteristics" (the dimension of C), "presence_prior" (p(κ=1)) and "implies";
+    - "core" (the hash of the shared flow that it was trained with), "bytes" and "sha256" of its file;
+    - "state" ("ok", or "opaque" where it is kept but cannot be used here) and "reason" (why it is opaque, else "").
+
+    What an opaque one does not tell is None.
     """
     stored = read_stored(checkpoint_in(run))
     model = model_of(stored, flow)
@@ -69,7 +83,9 @@ def list_knowledge(run: str | Path, flow: SharedFlow | None = None) -> list[dict
 
 
 def export_knowledge(run: str | Path, names: str | Sequence[str], to: str | Path = ".") -> list[Path]:
-    """Write knowledge types of a run or checkpoint folder as files of their own and returns where they are.
+    """Write knowledge types of a run or checkpoint folder as files of their own.
+
+    Returns the files' paths.
 
     to: a folder, made if need be, that gets a NAME.safetensors for each; or, for one of them, the file to write, which
     ends in .safetensors. Knowledge whose plugin is not installed here is exported as it came. Raises `TzkError` for an
@@ -107,12 +123,14 @@ def import_knowledge(
     flow: SharedFlow | None = None,
     around: Around = _nothing_around,
 ) -> Changed:
-    """Put exported knowledge types into a run or checkpoint folder, or into a new checkpoint folder `out`.
+    """Put exported knowledge types into a run or checkpoint folder.
+
+    With `out`, they go into a new checkpoint folder there.
 
     name: what to call it here, for one file. around: gives the context in which the checkpoint is replaced, once all is
     checked. That is as a whole, and it holds no state of a training then. Raises `TzkError`, before anything is
-    written, for a file that is no export or was altered, knowledge of another shared flow, a plugin that is not
-    installed, and a name that is taken or that would imply itself.
+    written, for a file that is no export or was altered, and knowledge of another shared flow. So it does for a plugin
+    that is not installed, and a name that is taken or that would imply itself.
     """
     folder = checkpoint_in(run)
     paths = [files] if isinstance(files, str | Path) else list(files)
@@ -158,7 +176,9 @@ def remove_knowledge(
     *,
     around: Around = _nothing_around,
 ) -> Changed:
-    """Take knowledge types out of a run or checkpoint folder, or leaves them out of a new checkpoint folder `out`.
+    """Take knowledge types out of a run or checkpoint folder.
+
+    With `out`, they are left out of a new checkpoint folder there.
 
     The files of all others stay as they are, byte for byte. The checkpoint is replaced as a whole, and holds no state
     of a training then. Needs no plugin. around: as in `import_knowledge`. Raises `TzkError` for an unknown name, before
@@ -181,7 +201,14 @@ def remove_knowledge(
 
 
 def _copied(folder: Path, out: str | Path | None, changed: Changed, *, trained: bool, **difference: Any) -> Changed:
-    """Writes the changed checkpoint; `changed` with what is lost by it. `trained`: whether the old one could go on."""
+    """Write the changed checkpoint.
+
+    Args:
+        trained: whether the old one could go on.
+
+    Returns:
+        `changed` with what is lost by it.
+    """
     if out is not None and os.path.lexists(out):
         raise TzkError(f"{out} is there already, and nothing is overwritten: name a new folder")
     if out is not None or folder.name != BEST:

@@ -1,8 +1,10 @@
-"""The file of one knowledge type on its way between runs: safetensors that say what they are, hashed to the last byte.
+"""The file of one knowledge type on its way between runs.
+
+It is safetensors that say what they are, hashed to the last byte.
 
 Its tensors are the checkpoint's, byte for byte. Beside what a checkpoint's file says of itself ("tzk": name, part,
-implies, core), the header has one more entry, "tzk-knowledge": the format, and the sha256 of the file as it is without
-this entry, which is how the checkpoint has it that it comes from and that it goes to. A hash finds damage; it does not
+implies, core), the header has one more entry, "tzk-knowledge". It has the format, and the sha256 of the file without
+this entry. That is the file as the checkpoints have it that it comes from and goes to. A hash finds damage; it does not
 say who made a file. Nothing in it is ever run.
 """
 
@@ -25,8 +27,10 @@ _PICKLES = (b"PK\x03\x04", b"\x80")
 
 @dataclass(frozen=True)
 class KnowledgeFile:
-    """A knowledge type outside of any model: its name, what a checkpoint's manifest says of it (part, implies, core),
-    and its file as a checkpoint has it."""
+    """A knowledge type outside of any model.
+
+    entry: what a checkpoint's manifest says of it (part, implies, core). content: its file as a checkpoint has it.
+    """
 
     name: str
     entry: Mapping[str, Any]
@@ -47,7 +51,14 @@ class KnowledgeFile:
 
 
 def parse_export(content: bytes, where: Path) -> KnowledgeFile:
-    """What `sealed` wrote. Raises `TzkError`, calling the file `where`, if it is anything else or was altered."""
+    """The knowledge type that `sealed` wrote.
+
+    Args:
+        where: what errors call the file.
+
+    Raises:
+        TzkError: if the content is anything else or was altered.
+    """
     if content.startswith(_PICKLES) and content[8:9] != b"{":  # safetensors begin with any length, then a "{"
         raise TzkError(
             f"{where} is a pickle, as torch.save writes them, and opening one would run whatever it holds: expected "
@@ -73,7 +84,9 @@ def parse_export(content: bytes, where: Path) -> KnowledgeFile:
 
 
 def _check_seal(seal: Any, where: Path, *, said: Any, sha256: str | None) -> None:
-    """Raises `TzkError` unless a file was sealed by an export, and is as it was then.
+    """Check that a file was sealed by an export, and is as it was then.
+
+    Raises `TzkError` otherwise.
 
     said: what else the header has. sha256: of the file without its seal; None if it is not written as an export is.
     """
@@ -95,7 +108,10 @@ def _check_seal(seal: Any, where: Path, *, said: Any, sha256: str | None) -> Non
 
 
 def _entry(said: Any) -> dict[str, Any] | None:
-    """What a manifest says of a knowledge type, from what its file says; None where that is not as it should be."""
+    """The manifest's entry of a knowledge type, from what its file says of itself.
+
+    None where that is not as it should be.
+    """
     try:
         entry = {key: said[key] for key in ("part", "implies", "core")}
         part = Part.from_json(entry["part"])
@@ -107,7 +123,9 @@ def _entry(said: Any) -> dict[str, Any] | None:
 
 
 def said_of(content: bytes, where: Path) -> dict[str, Any] | None:
-    """What a checkpoint's knowledge file says of itself: name, part, implies and core; None if it says nothing.
+    """What a checkpoint's knowledge file says of itself: name, part, implies and core.
+
+    None if it says nothing.
 
     Raises `TzkError`, calling the file `where`, if it is no safetensors.
     """
@@ -130,14 +148,19 @@ def with_metadata(header: Mapping[str, Any], name: str, entry: Mapping[str, Any]
 
 
 def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and data of safetensors: 8 bytes of little-endian length, so much JSON, and the rest."""
+    """Header and data of safetensors.
+
+    A file has 8 bytes of little-endian length, so much JSON, and the rest.
+    """
     start = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:start]), content[start:]
 
 
 def _joined(header: Mapping[str, Any], data: bytes) -> bytes:
-    """As the safetensors library writes it: compact JSON, filled up with spaces so that data begins at a multiple
-    of 8."""
+    """Header and data as the safetensors library writes them.
+
+    That is compact JSON, filled up with spaces so that data begins at a multiple of 8.
+    """
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data

@@ -17,7 +17,9 @@ LOCK = ".lock"
 
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """Within it no other process is let into such a block for this folder, which is tidied first.
+    """Within the block, no other process may be in such a block for this folder.
+
+    The folder is tidied first.
 
     Raises `TzkError` if one is in it.
     """

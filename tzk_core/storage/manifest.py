@@ -1,4 +1,6 @@
-"""The manifest of a checkpoint: which files it has, their sha256, and what is known of each without reading it.
+"""The manifest of a checkpoint: its files, their sha256, and what they hold.
+
+What is known of each file is known without reading it.
 
 It has fixed names for files, and a sha256 of itself. One without that was written by an older version.
 """
@@ -23,7 +25,11 @@ _ITSELF = "sha256"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, without its hash of itself. Raises `TzkError` if it is damaged or not there."""
+    """The manifest of a checkpoint, without its hash of itself.
+
+    Raises:
+        TzkError: if it is damaged or not there.
+    """
     path = Path(folder) / MANIFEST
     try:
         check_regular(path)
@@ -50,12 +56,20 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
-    """The file that an entry of the manifest names. Raises `TzkError` if it is missing, truncated or altered."""
+    """The file that an entry of the manifest names.
+
+    Raises:
+        TzkError: if it is missing, truncated or altered.
+    """
     return checked(folder / entry["file"], entry["sha256"])
 
 
 def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    """The file of a knowledge type, as `read_file`; what it says of itself has to be what the manifest says."""
+    """The file of a knowledge type, as `read_file`.
+
+    Raises:
+        TzkError: as `read_file`, and if the file says another thing of itself than the manifest.
+    """
     content = read_file(folder, entry)
     said = said_of(content, folder / entry["file"])
     of_manifest = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}

@@ -1,4 +1,7 @@
-"""A checkpoint made small: without the state of its training, its weights in half precision where that is enough."""
+"""A small checkpoint, without the state of its training.
+
+Its weights are in half precision where that is enough.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ RELATIVE_ERROR = 2**-11
 
 
 def pack_checkpoint(source: Path, folder: Path, *, half: bool = False) -> list[str]:
-    """Write the checkpoint `source` as `folder` without the state of its training, byte for byte but for that.
+    """Write the checkpoint `source` as `folder` without the state of its training.
+
+    All else is copied byte for byte.
 
     half: float32 tensors are rounded to float16 and stored so, but for those where this errs by more than
     `RELATIVE_ERROR`, which stay as they are; their names are returned. The shared flow is then another one, so that its
@@ -37,7 +42,11 @@ def pack_checkpoint(source: Path, folder: Path, *, half: bool = False) -> list[s
 
 @torch.no_grad()
 def round_to_half(model: TzK) -> list[str]:
-    """Round float32 parameters and buffers to what float16 has, in place; the names of those that keep theirs."""
+    """Round float32 parameters and buffers to what float16 has, in place.
+
+    Returns:
+        The names of those that keep theirs.
+    """
     kept = []
     for name, tensor in model.state_dict().items():
         if tensor.dtype == torch.float32:
@@ -50,6 +59,9 @@ def round_to_half(model: TzK) -> list[str]:
 
 
 def _close(rounded: Tensor, tensor: Tensor) -> bool:
-    """Whether rounding errs by a share of `RELATIVE_ERROR` at most; more than 65,504 becomes infinite, and does not."""
+    """Whether rounding errs by a share of `RELATIVE_ERROR` at most.
+
+    More than 65,504 becomes infinite, and does not.
+    """
     error, size = (each.double().square().sum().sqrt() for each in (rounded - tensor, tensor))
     return bool(error <= RELATIVE_ERROR * size)

@@ -1,4 +1,7 @@
-"""Where a run keeps its checkpoints: the last one, which training goes on from, and the best, which is used."""
+"""The checkpoints of a run: the last, to go on from, and the best.
+
+The best is the one that is used.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ BEST = "best"
 
 
 def checkpoint_in(path: str | Path) -> Path:
-    """The checkpoint of a run that is used: the best by validation where there is one, else the last.
+    """The checkpoint of a run that is used: the best by validation, else the last.
 
     `path` itself where it is a checkpoint folder. Raises `TzkError` if nothing is there.
     """
@@ -23,13 +26,3 @@ def checkpoint_in(path: str | Path) -> Path:
     if not is_there(path):
         raise TzkError(f"there is no run or checkpoint at {path}")
     return next((path / name for name in (BEST, LAST) if is_there(path / name)), path)
-
-
-def step_of(folder: Path) -> int | None:
-    """How many steps a checkpoint was trained for, from its manifest; None where that is not said."""
-    from tzk_core.storage.stored import manifest_of  # pydantic and torch, which most commands come here without
-
-    try:
-        return manifest_of(folder).get("trainer", {}).get("step")
-    except (OSError, TzkError):
-        return None

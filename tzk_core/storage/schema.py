@@ -1,4 +1,7 @@
-"""The structure of a manifest, as pydantic models: checked whole before any of it is used."""
+"""The structure of a manifest, as pydantic models.
+
+It is checked whole before any of it is used.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,11 @@ def first_problem(model: type[BaseModel], value: Any) -> str:
 
 
 def _check_within(value: Any, deepest: int) -> None:
-    """Raises ValueError where what stands for a part in the arguments of another is none, or is nested too deep."""
+    """Check the parts in the arguments of a part.
+
+    Raises:
+        ValueError: where what stands for one is none, or is nested too deep.
+    """
     if deepest == 0:
         raise ValueError(f"arguments are nested more than {DEEPEST} deep")
     if isinstance(value, dict) and set(value) == KEYS:

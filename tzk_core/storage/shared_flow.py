@@ -1,4 +1,7 @@
-"""What a shared flow is known by: its hash, which knowledge has to fit, and the versions of its parts."""
+"""The identity of a shared flow: its hash, and the versions of its parts.
+
+Knowledge has to fit that hash.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ from tzk_core.storage import tensors
 
 
 def core_hash(flow: SharedFlow) -> str:
-    """What two cores share if and only if knowledge can be moved between them: weights, base and preprocessing.
+    """A hash of weights, base and preprocessing.
 
-    Which version of a distribution they were built with does not matter, and neither does an argument that a part has
+    Two cores share it if and only if knowledge can be moved between them.
+
+    The versions of the distributions that they were built with do not matter. Neither does an argument that a part has
     gained since its first version, at the value that stands for what it did before.
     """
     return _hash(flow, flow.parts, tensors.of(flow))
@@ -55,7 +60,10 @@ def _hash(flow: SharedFlow, parts: FlowParts | None, state: Mapping[str, Tensor]
 
 
 def check_same_flow(saved: SharedFlow, flow: SharedFlow, folder: Path) -> None:
-    """Raises `TzkError` where a flow is not built as the one in `folder` is: equal weights would be another density."""
+    """Check that a flow is built as the one in `folder`.
+
+    Equal weights would be another density otherwise. Raises `TzkError`.
+    """
     if saved.parts and flow.parts:
         expected, got = _base_of(saved.parts), _base_of(flow.parts)
         if got != expected:
@@ -75,7 +83,7 @@ def _base_of(parts: FlowParts) -> str:
 
 
 def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """The state dict of a shared flow as the installed versions of its parts read it.
+    """The state dict of a shared flow, for the installed versions of its parts.
 
     Raises `TzkError` naming the distributions to install where parts are missing, or older than what wrote the state.
     """
@@ -109,7 +117,7 @@ def upgraded_flow(parts: FlowParts, state: dict[str, Tensor], folder: Path) -> d
 
 
 def _upgraded(state: dict[str, Tensor], prefix: str, part: Registered, *, version: int) -> dict[str, Tensor]:
-    """A state dict with what is under `prefix` as the installed version of that part reads it.
+    """A state dict, upgraded under `prefix` for the installed version of that part.
 
     Raises `TzkError` where its `upgrade` is missing, raises, or returns no state dict.
     """
@@ -134,7 +142,10 @@ def _as_first_written(parts: FlowParts) -> FlowParts:
 
 
 def _without_gained(spec_type: type[Spec], part: Part) -> Part:
-    """The part, and the layers in its arguments, without arguments at the value that stands for an older version."""
+    """The part without arguments at the value that stands for an older version.
+
+    So are the layers in its arguments.
+    """
     try:
         target = registry().find(spec_type, part.qualified_name).load()
     except (UnknownPart, PartNotLoadable):

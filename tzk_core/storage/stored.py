@@ -1,4 +1,7 @@
-"""A checkpoint as it is on the disk at one moment, though its folder may be replaced while it is read."""
+"""A checkpoint as it is on the disk at one moment.
+
+Its folder may be replaced while it is read.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ class Stored:
 
 
 def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str] = ()) -> Stored:
-    """A checkpoint; with the file of its training only if `trainer`, and none of the knowledge types `without`.
+    """A checkpoint, without the knowledge types `without`.
+
+    Args:
+        trainer: whether the file of its training is read.
 
     Raises `TzkError` naming a file that is missing, truncated or altered.
     """
@@ -83,8 +89,22 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     return _reading(Path(folder), read_manifest)
 
 
+def step_of(folder: Path) -> int | None:
+    """The steps that a checkpoint was trained for, from its manifest.
+
+    None where it does not say.
+    """
+    try:
+        return manifest_of(folder).get("trainer", {}).get("step")
+    except (OSError, TzkError):
+        return None
+
+
 def _reading(folder: Path, read: Callable[[Path], T]) -> T:
-    """Read a checkpoint; the last one where it is a best one that went meanwhile, as changing knowledge lets it."""
+    """Read a checkpoint, or the last one where a best one went meanwhile.
+
+    Changing knowledge lets it go.
+    """
     try:
         return reading(folder, read)
     except (TzkError, OSError):

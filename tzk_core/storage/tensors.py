@@ -29,8 +29,14 @@ def stored(module: torch.nn.Module, *, half: bool) -> dict[str, Tensor]:
 
 
 def parse(file: bytes, where: Path, *, half: bool = False) -> dict[str, Tensor]:
-    """The tensors of a file, float16 as float32 but with `half`. Raises `TzkError`, calling it `where`, if it is no
-    safetensors."""
+    """The tensors of a file; float16 becomes float32 unless `half`.
+
+    Args:
+        where: what errors call the file.
+
+    Raises:
+        TzkError: if it is no safetensors.
+    """
     try:
         tensors = load(file)
     except Exception as error:
@@ -41,7 +47,11 @@ def parse(file: bytes, where: Path, *, half: bool = False) -> dict[str, Tensor]:
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Put tensors into a module, which takes their type. Raises `TzkError` where they do not fit."""
+    """Put tensors into a module, which takes their type.
+
+    Raises:
+        TzkError: where they do not fit.
+    """
     module.to(next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None))
     check(module, tensors, where)
     module.load_state_dict(tensors)
@@ -63,7 +73,11 @@ def check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
 
 @contextmanager
 def no_larger_than(tensors: Mapping[str, Tensor], where: Path) -> Iterator[None]:
-    """Within it, modules that are built may hold about as much as a file; raises `TzkError` before they hold more."""
+    """Within the block, modules that are built may hold about as much as a file.
+
+    Raises:
+        TzkError: before they hold more.
+    """
     try:
         with Budget(sum(each.numel() for each in tensors.values()), len(tensors)):
             yield

@@ -1,4 +1,7 @@
-"""Checks of a `Dataset`: shapes, types, columns, splits apart, and the same samples at every call and everywhere."""
+"""Checks of a `Dataset`: shapes, types, columns, disjoint splits, and repeatability.
+
+It has the same samples at every call and everywhere.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ SAME = "derive all from the arguments: sort what a set or a folder lists, and dr
 def check_dataset(
     dataset: Dataset | Callable[[], Dataset], *, overlap: float = OVERLAP, another_process: bool = True
 ) -> None:
-    """Check that a `Dataset` has three splits as promised, the same at every call and in another process.
+    """Check that a `Dataset` has three splits as promised.
+
+    They are the same at every call and in another process.
 
     The splits may not share samples, memory or columns that the others lack. No value is infinite. Reading changes no
     global random numbers. `prepare` converts pictures of other sizes, or raises `TzkError`.

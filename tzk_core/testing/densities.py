@@ -78,14 +78,14 @@ def _check_uniform(what: str, values: Tensor) -> None:
 
 
 def _check_noise(name: str, base: Reparametrised, noise: Tensor) -> None:
-    """Check that samples are a function of the noise, and the noise one of the generator."""
+    """Check that samples are a function of noise, and noise of the generator."""
     again = base.noise((SAMPLES,), torch.Generator().manual_seed(0)).double()
     expect_equal(f"{name}: noise of the same generator", again, noise, tolerance=0.0)
     expect_equal(f"{name}: from_noise again", base.from_noise(noise), base.from_noise(noise), tolerance=0.0)
 
 
 def _check_shape(name: str, base: Reparametrised, shape: tuple[int, ...]) -> None:
-    """Check shapes, finite values, and that samples do not influence one another, over events of `shape`."""
+    """Check shapes, finite values, and the independence of samples, over events of `shape`."""
     expect(base.shape == shape, f"{name}: shape should be {shape}, as it was asked for; got {base.shape}")
     noise = base.noise((5,), torch.Generator().manual_seed(1)).double()
     z = base.from_noise(noise)
@@ -97,7 +97,9 @@ def _check_shape(name: str, base: Reparametrised, shape: tuple[int, ...]) -> Non
 
 
 def check_sampler(sampler: Sampler, *, n: int = 2048) -> None:
-    """Check that a sampler of compositions samples its target, of known moments and normaliser, and repeats itself.
+    """Check that a sampler of compositions samples its target, and repeats itself.
+
+    The moments and the normaliser of the target are known.
 
     The target is Gaussian, with the weight exp(-|x - 1|² / 2), in three dimensions: N(½, ½), with the normaliser
     (½)^(3/2) exp(-¾). A target without any weight has to be refused with a `TzkError`.

@@ -1,4 +1,7 @@
-"""Whether draws follow a density, for samples that are not one-to-one in their noise, as those of a mixture."""
+"""Whether draws follow a density.
+
+It is for samples that are not one-to-one in their noise, as those of a mixture.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,8 @@ class Gaussian:
 def expect_sampler(what: str, draws: Tensor, log_prob: Callable[[Tensor], Tensor]) -> None:
     """Check that draws follow a density, and that it integrates to 1.
 
-    For densities p and q, ∫ h p q / (p + q) is the mean of h q / (p + q) over draws of p, and that of h p / (p + q)
-    over draws of q (Bennett 1976; Meng and Wong 1996). Here q is a Gaussian fitted to the draws. With h = 1 the two
+    For densities p and q, ∫ h p q / (p + q) is the mean of h q / (p + q) over draws of p. It is that of h p / (p + q)
+    over draws of q too (Bennett 1976; Meng and Wong 1996). Here q is a Gaussian fitted to the draws. With h = 1 the two
     means differ by the integral of p, with other h where the draws are not p's. All means are of bounded values, so
     that their errors are known. What lies outside the range of the draws is left out: C may be bounded.
 

@@ -1,4 +1,4 @@
-"""Check of an implementation: the parameters and the numbers of the layers in whose place it computes."""
+"""Check of an implementation: its parameters and its numbers are those of its layers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def check_implementation(
 
 
 def in_place_of(name: str, implementation: Callable[..., Any], layer: Transform) -> Transform:
-    """The implementation of a layer by `from_layer`, or by its arguments and parameters once these are compared."""
+    """The implementation of a layer, by `from_layer` or by its arguments and parameters.
+
+    Parameters are compared first.
+    """
     arguments, adopt = getattr(layer, "arguments", {}), getattr(implementation, "from_layer", None)
     if adopt is not None:
         with returning(f"{name}: from_layer"):

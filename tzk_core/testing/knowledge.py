@@ -74,9 +74,7 @@ def check_knowledge(
         NotConforming: with what was expected, what it got and what to change.
         TzkError: if `many_to_one` has other names.
     """
-    for law in many_to_one:
-        if law not in LAWS:
-            raise TzkError(f"many_to_one has names of {', '.join(LAWS)}; got {law!r}{nearest(law, LAWS)}")
+    _check_names(many_to_one)
     name = type(knowledge).__name__
     expect(isinstance(knowledge, Knowledge), f"{name}: a subclass of tzk_core.knowledge.Knowledge is expected")
     expect_registered(name, knowledge)
@@ -85,16 +83,29 @@ def check_knowledge(
     for draw in range(draws + 1):
         moved = perturbed(knowledge, perturbation if draw else 0.0, draw)
         where = f"{name} with perturbed parameters" if draw else name
-        with returning(f"{where}: float64 z", f"{REGISTER.capitalize()}"):
-            values = _check_values(where, moved, inputs, tolerances=tolerances)
-            check_densities(where, moved.eval(), inputs, many_to_one=many_to_one, tolerance=tolerance)
-            expect_gradients(where, moved, *(value for value, _ in values.values()))
-        _check_single(where, moved, inputs, tolerances=tolerances)
+        _check_laws(where, moved, inputs, tolerances=tolerances, many_to_one=many_to_one)
         _check_large(where, moved, inputs, large=large)
     if stackable:
         check_stacked(name, knowledge, inputs, by=perturbation, tolerance=tolerance)
     check_start(name, knowledge)
     check_loading(name, knowledge, inputs)
+
+
+def _check_names(many_to_one: Collection[str]) -> None:
+    for law in many_to_one:
+        if law not in LAWS:
+            raise TzkError(f"many_to_one has names of {', '.join(LAWS)}; got {law!r}{nearest(law, LAWS)}")
+
+
+def _check_laws(
+    name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances: Tolerances, many_to_one: Collection[str]
+) -> None:
+    """Check values, densities and gradients, and that float32 agrees."""
+    with returning(f"{name}: float64 z", f"{REGISTER.capitalize()}"):
+        values = _check_values(name, knowledge, inputs, tolerances=tolerances)
+        check_densities(name, knowledge.eval(), inputs, many_to_one=many_to_one, tolerance=tolerances.double)
+        expect_gradients(name, knowledge, *(value for value, _ in values.values()))
+    _check_single(name, knowledge, inputs, tolerances=tolerances)
 
 
 def _check_values(name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances: Tolerances) -> Values:
@@ -152,7 +163,7 @@ def _check_single(name: str, knowledge: Knowledge, inputs: Inputs, *, tolerances
 
 
 def _check_large(name: str, knowledge: Knowledge, inputs: Inputs, *, large: float) -> None:
-    """Check that large z have finite values, and leave those of other samples as they were."""
+    """Check that large z have finite values, and do not change those of other samples."""
     joint = replace(
         inputs,
         z=torch.cat([inputs.z, large * inputs.z]),

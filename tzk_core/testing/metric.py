@@ -1,4 +1,4 @@
-"""Checks of a `Metric`: columns and rows as promised, the same at every call, and a model that stays as it was."""
+"""Checks of a `Metric`: columns and rows as promised, repeatability, and an unchanged model."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from tzk_core.errors import nearest
-from tzk_core.protection import worded
+from tzk_core.plugins.isolation import worded
 from tzk_core.testing.expectations import NotConforming, expect
 from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Progress, Start
 from tzk_core.training.validation import Validated
@@ -18,7 +18,9 @@ METHODS = tuple(name for name in vars(Observer) if name.startswith("on_"))
 
 
 def check_observer(make: Callable[[], Observer]) -> None:
-    """Check that an observer goes through a training in a run folder, a resumed one, and a failing one of `fit`.
+    """Check that an observer goes through three trainings.
+
+    They are one in a run folder, a resumed one, and a failing one of `fit`.
 
     In a run a raised exception would be reported and the training go on; here it fails the check. The records are
     read-only, as in a run.

@@ -1,4 +1,4 @@
-"""Checks of a picture: its files, its words, and that it leaves the model as it is."""
+"""Checks of a picture: its files, its words, and an unchanged model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Draw = Callable[[Subject, Path], Iterable[Drawn]]
 
 
 def check_picture(draw: Draw, subject: Subject) -> list[Drawn]:
-    """Check that a picture lists the files that it writes, twice the same, and changes no number.
+    """Check that a picture lists its files, repeats itself, and changes no number.
 
     Args:
         subject: what it is to be drawn of, such as `Subject(experiment, results)` of a small run. A picture that has

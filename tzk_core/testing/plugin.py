@@ -1,4 +1,4 @@
-"""Checks of a plugin: registration, names and arguments, and targets that are what its specs say."""
+"""Checks of a plugin: registration, names and arguments, and targets as its specs say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 import torch
 from nflows.transforms.base import Transform
 
-from tzk_core.cli.program import OWN_COMMANDS
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.config.schema import MODELS
 from tzk_core.distributions.base import Reparametrised
 from tzk_core.errors import TzkError
@@ -54,7 +54,7 @@ _CALLED: dict[type[specs.Spec], tuple[str, str]] = {
 
 
 def check_plugin(entry_point: str) -> list[specs.Spec]:
-    """Check that a plugin registers as it should, and that every target is what its spec says.
+    """Check that a plugin registers as it should, with targets as its specs say.
 
     Registration is tried in a fresh interpreter, where it may import nothing heavy, print nothing, change nothing and
     take no second. Parts have names and arguments that the core does not use itself. A flow layer has to be an nflows
@@ -174,7 +174,10 @@ def _fault_of_kind(what: str, spec: specs.Spec, target: Any) -> str:
 
 
 def _build_recipe(name: str, recipe: Callable[..., Any]) -> None:
-    """Build a recipe for the first shape that it takes; raise the fault, if any, but for refusals of all shapes."""
+    """Build a recipe for the first shape that it takes.
+
+    Raises the fault, if any, but for refusals of all shapes.
+    """
     for shape in SHAPES:
         try:
             with torch.random.fork_rng(devices=[]):
@@ -205,7 +208,10 @@ def _fault_of_implementation(what: str, spec: specs.Implementation, target: Any)
 
 
 def _compare_with_layers(spec: specs.Implementation, target: Any, layers: list[Any], *, usable: bool) -> None:
-    """Compare parameters and, where it can be used here, numbers; layers that need more arguments are left out."""
+    """Compare parameters with those of the layers and, where usable here, numbers.
+
+    Layers that need more arguments are left out.
+    """
     if not all(map(takes_shape, layers)):
         return
     shape = next((shape for shape in SHAPES if _takes(layers, shape)), None)

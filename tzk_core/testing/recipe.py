@@ -1,4 +1,7 @@
-"""Check of a recipe: a function that builds a shared flow for the shape of an observation."""
+"""Check of a recipe: a function that builds a shared flow for a shape.
+
+The shape is that of an observation.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from tzk_core.testing.transform import check_transform
 
 
 def check_recipe(recipe: Callable[..., Any], inputs: Tensor, **options: Any) -> None:
-    """Check that a recipe builds a `Transform` of its inputs' shape, anew at each call and from torch's seed alone.
+    """Check that a recipe builds a `Transform` of its inputs' shape.
+
+    It does so anew at each call, and from torch's seed alone.
 
     Args:
         recipe: called with the shape of an observation; `functools.partial` for its further arguments.

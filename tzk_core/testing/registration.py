@@ -1,4 +1,7 @@
-"""How a plugin registers, tried in a process of its own: quickly, quietly, without heavy imports."""
+"""The registration of a plugin, tried in a process of its own.
+
+It is quick and quiet, without heavy imports.
+"""
 
 from __future__ import annotations
 

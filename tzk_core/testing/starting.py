@@ -1,4 +1,7 @@
-"""Checks of how a `Knowledge` starts: from its generator, and with all that it sets in the state dict."""
+"""Checks of how a `Knowledge` starts, from its generator.
+
+All that it sets is in the state dict.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def _initialised(name: str, knowledge: Knowledge, seed: int) -> dict[str, Tensor
 
 
 def check_loading(name: str, knowledge: Knowledge, inputs: Inputs) -> None:
-    """Check that a copy which loads the state dict of a started knowledge type computes the same."""
+    """Check that a copy of a started knowledge type computes the same.
+
+    The copy loads the state dict.
+    """
     started, loaded = copy.deepcopy(knowledge).double(), copy.deepcopy(knowledge).double()
     generator = torch.Generator().manual_seed(5)
     z = torch.randn(MANY, *knowledge.latent_shape, generator=generator, dtype=torch.float64)

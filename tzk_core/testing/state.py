@@ -67,7 +67,7 @@ def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """What the attributes of a module and its parts hold beside parameters, buffers and modules, comparable."""
+    """The attributes of a module and its parts beside parameters, buffers and modules, comparable."""
     return {
         f"{path}.{key}" if path else key: _comparable(value)
         for path, part in module.named_modules()

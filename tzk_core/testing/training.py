@@ -19,7 +19,10 @@ STEPS = 8
 
 
 class _Problem(nn.Module):
-    """A small regression, with a matrix that is wide enough for optimisers of matrices, and an idle parameter."""
+    """A small regression, with a wide matrix and an idle parameter.
+
+    The matrix is wide enough for optimisers of matrices.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +39,9 @@ class _Problem(nn.Module):
 
 
 def check_optimizer(build: Callable[[Trained], Optimiser], *, learning_rate: float = 1e-3) -> None:
-    """Check that an optimiser trains all that it is given, at the rates that it is told, and goes on from its state.
+    """Check that an optimiser trains all its parameters, and goes on from its state.
+
+    It trains at the rates that it is told.
 
     Args:
         build: the class of the plugin, or a function that calls it with arguments.
@@ -92,7 +97,10 @@ def _mean_loss(module: _Problem) -> float:
 
 
 def _check_rate(name: str, build: Callable[[Trained], Optimiser], learning_rate: float) -> None:
-    """Check that "lr" of the groups is the rate of a step: with 0 nothing moves."""
+    """Check that "lr" of the groups is the rate of a step.
+
+    With 0 nothing moves.
+    """
     module, optimizer = _built(build, learning_rate)
     start = copy.deepcopy(module.state_dict())
     _advance(module, optimizer, range(1), share=0.0)
@@ -120,7 +128,9 @@ def _check_state(name: str, build: Callable[[Trained], Optimiser], learning_rate
 
 
 def check_schedule(build: Callable[[int], Shares], *, steps: int = 50) -> None:
-    """Check that a schedule gives a finite share of at least 0 for every step, whatever it was asked before.
+    """Check that a schedule gives a finite share of at least 0 for every step.
+
+    It does so whatever it was asked before.
 
     Args:
         build: the function of the plugin, or one that calls it with arguments.
@@ -144,7 +154,9 @@ def check_schedule(build: Callable[[int], Shares], *, steps: int = 50) -> None:
 
 
 def check_objective_term(term: Term, batch: TermBatch) -> None:
-    """Check that a term gives every sample a finite value of its own, purely, and changes nothing.
+    """Check that a term gives every sample a finite value of its own.
+
+    It is a pure function, and changes nothing.
 
     Args:
         batch: few and small samples; T and labels may be missing in some.

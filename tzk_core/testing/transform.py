@@ -59,7 +59,9 @@ def check_transform(
     same_in_training: bool = True,
     again: Callable[[], Transform] | None = None,
 ) -> None:
-    """Check that a `Transform` is an invertible function of its inputs alone, with the right log-determinant.
+    """Check that a `Transform` is an invertible function of its inputs alone.
+
+    Its log-determinant has to be right.
 
     It is checked as it is and with perturbed parameters, since what is wrong with a scale does not show where the scale
     is 1. The log-determinant has to be that of autograd's Jacobian. The samples of a batch may not influence each
@@ -220,7 +222,10 @@ def _check_single(name: str, transform: Transform, batch: Batch) -> None:
 
 
 def _check_loading(name: str, transform: Transform, batch: Batch, *, again: Callable[[], Transform] | None) -> None:
-    """Check that a layer which loads the state dict of a started one computes the same."""
+    """Check that a layer computes the same as a started one.
+
+    It loads the state dict of that one.
+    """
     started, arguments = perturbed(transform, 0.1, 1).eval(), getattr(transform, "arguments", None)
     build: Callable[[], Transform] = partial(_copied, transform)
     if again is not None:

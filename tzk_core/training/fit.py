@@ -1,4 +1,4 @@
-"""The Python interface without a config: train a model on tensors, save it, open it again."""
+"""The Python interface without a config: training on tensors, saving and opening."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tzk_core.inputs import check_observations, check_observed, check_presence
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.filling import hot_deck
 from tzk_core.observations import Observations, partly_missing
-from tzk_core.protection import worded
+from tzk_core.plugins.isolation import worded
 from tzk_core.random_streams import stream
 from tzk_core.renamed import with_new_names
 from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -48,35 +48,39 @@ def fit(
     validation: Any = None,
     **settings: Any,
 ) -> History:
-    """Trains `model` in place on T, (n, *shape), in floating point; images dequantised, in [0, 1]. A row of nan is a T
-    that was not observed: it is drawn anew in every step, by the knowledge that is present in it. Single nan
-    values are filled in from the model, given what was seen (`objective.filling`). Arrays may be of torch, numpy or
-    pandas; T may be a torch `Dataset` or `DataLoader` with all of it (`tzk_core.gathering.gather`).
+    """Train `model` in place on T, (n, *shape), in floating point.
 
-    presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no part.
-    characteristics: by knowledge type, (n, c), nan where not observed. `settings` are those of
-    `training.settings.Settings`, which `tzk describe training` and `tzk describe objective` list; `steps` is required.
-    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics.
+    Images are dequantised, in [0, 1]. A row of nan is a T that was not observed: it is sampled anew in every step, by
+    the knowledge that is present in it. Single nan values are filled in from the model, conditional on what was seen
+    (`objective.filling`). Arrays may be of torch, numpy or pandas. T may be a torch `Dataset` or `DataLoader` with all
+    of it (`tzk_core.gathering.gather`).
 
-    validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those in
-    the same form. The model is evaluated on it every `validate_every` steps, ends as the best that was seen, and trains
-    no longer than `patience` validations without a better one. All of it is used, whatever `validation_samples` says.
+    p(κ) is fitted to the shares in `presence`, p(C) to observed characteristics. On KeyboardInterrupt the model is that
+    of the last step.
 
-    progress: True shows a bar, or lines where there is no terminal. A function is called after every step; if it
-    raises an exception, the training ends there, with a warning and `history.error`.
-    observers: `Observer`s, or names of registered ones. They watch; what they raise is reported and ends nothing.
+    Args:
+        presence: by knowledge type, (n,) in {0, 1, nan}, nan where it is not known; a type that is left out takes no
+            part.
+        characteristics: by knowledge type, (n, c), nan where not observed.
+        progress: True shows a bar, or lines where there is no terminal. A function is called after every step; if it
+            raises an exception, the training ends there, with a warning and `history.error`.
+        observers: `Observer`s, or names of registered ones. They watch; what they raise is reported and ends nothing.
+        validation: held-out T, no row of it all missing, or (T, presence) or (T, presence, characteristics) with those
+            in the same form. The model is evaluated on it every `validate_every` steps and ends as the best so far. It
+            trains no longer than `patience` validations without a better one. All of it is used, whatever
+            `validation_samples` says.
+        settings: those of `training.settings.Settings`, which `tzk describe training` and `tzk describe objective`
+            list; `steps` is required.
 
-    Returns the log as arrays, and the trainer. Raises `Diverged` where anything stops being finite; the model is then
-    the last one that is fit to go on from. On KeyboardInterrupt it is that of the last step.
+    Returns:
+        The log as arrays, and the trainer.
+
+    Raises:
+        Diverged: where anything stops being finite; the model is then the last one that is fit to go on from.
     """
     T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
-    fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
-    at = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
-    seen = T[at] if fits else T
-    if fits and len(T) and not len(seen):
-        raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
-    check_observations(_gaps_closed(seen), model.shape)
-    warn_of_grey_levels(seen, "T", LEVELS_OF)
+    observed = _observed(model, T)
+    warn_of_grey_levels(T[observed], "T", LEVELS_OF)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
@@ -84,21 +88,40 @@ def fit(
     if options.processes > 1:
         text = f"processes = {options.processes} is for `tzk run`; fit trains in this one, to the same numbers"
         warnings.warn(text, Note, stacklevel=2)
-    like = next(model.parameters(), None)
-    if like is None:
+    if next(model.parameters(), None) is None:
         raise TzkError("this model has no parameters: there is nothing to train")
     batches = _Batches(T, presence, characteristics, size=options.batch_size, seed=seed)
-    first = torch.randperm(len(seen), generator=stream(seed, "initialisation"))[: options.initialisation]
+    _start(model, batches, presence, rows=observed, options=options)
+    trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held_out)
+    return _trained(trainer, progress=progress, observers=watching)
+
+
+def _observed(model: TzK, T: Any) -> Tensor:
+    """The numbers of the rows in which T was observed, once these are checked."""
+    fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
+    rows = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
+    if fits and len(T) and not len(rows):
+        raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
+    check_observations(_gaps_closed(T[rows] if fits else T), model.shape)
+    return rows
+
+
+def _start(model: TzK, batches: _Batches, presence: Mapping[str, Tensor], *, rows: Tensor, options: Settings) -> None:
+    """Start the model from the data of `fit`.
+
+    Args:
+        rows: the numbers of the rows in which T was observed, of which some are the large batch.
+    """
+    seed = batches.seed
+    first = rows[torch.randperm(len(rows), generator=stream(seed, "initialisation"))[: options.initialisation]]
     initialise(
         model,
         {name: column.float().nanmean() for name, column in presence.items()},
         batches.characteristics,
-        T=hot_deck(seen[first], stream(seed, "hot deck")) if options.initialisation else None,
-        presence={name: column[at[first]] for name, column in presence.items()},
+        T=hot_deck(batches.T[first], stream(seed, "hot deck")) if options.initialisation else None,
+        presence={name: column[first] for name, column in presence.items()},
         seed=seed,
     )
-    trainer = Trainer(model, batches, options, seed=seed, levels=None, validation=held_out)
-    return _trained(trainer, progress=progress, observers=watching)
 
 
 def _trained(
@@ -161,7 +184,12 @@ def load(path: str | Path, flow: SharedFlow | None = None) -> TzK:
 
 
 def settings_from(keywords: Mapping[str, Any], call: str, left_out: Mapping[str, str] | None = None) -> Settings:
-    """`Settings` from keywords of `call`, which an error shows; `left_out` are those that it does not take, and why."""
+    """`Settings` from keywords of `call`.
+
+    Args:
+        call: how the call is written, which an error shows.
+        left_out: by setting that the call does not take, the reason.
+    """
     left_out = left_out or {}
     keywords = with_new_names(with_new_names(keywords, "objective"), "training")
     known = [name for name in (*Settings.model_fields, "wording") if name not in left_out]
@@ -178,7 +206,7 @@ def settings_from(keywords: Mapping[str, Any], call: str, left_out: Mapping[str,
 def _check_known(
     model: TzK, count: int, *, presence: Mapping[str, Tensor], characteristics: Mapping[str, Tensor]
 ) -> None:
-    """Raises `TzkError` for knowledge that the model lacks, and columns of another form than `fit` takes."""
+    """Raise `TzkError` for knowledge that the model lacks, and columns that `fit` does not take."""
     for name, column in presence.items():
         model.find(name)
         check_presence(column, count, name)
@@ -187,7 +215,10 @@ def _check_known(
 
 
 def _gaps_closed(T: Any) -> Any:
-    """T with 0 for the missing values of rows that are missing in part; the rest is for `check_observations`."""
+    """T with 0 for the missing values of partly missing rows.
+
+    `check_observations` checks the rest.
+    """
     if not (isinstance(T, Tensor) and T.is_floating_point() and T.dim() > 1):
         return T
     partly = partly_missing(T).view(-1, *[1] * (T.dim() - 1))
@@ -211,7 +242,10 @@ def _held_out(model: TzK, validation: Any, seed: int) -> Validation:
 
 
 class _Batches:
-    """Batches of one tensor, every epoch in a fresh order; a batch depends on (seed, step) alone."""
+    """Batches of one tensor, every epoch in a fresh order.
+
+    A batch depends on (seed, step) alone.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ from typing import Any
 from tzk_core.errors import Note, TzkError
 from tzk_core.plugins import Observer as ObserverSpec
 from tzk_core.plugins import Registered, registry
-from tzk_core.protection import protected, worded
+from tzk_core.plugins.isolation import worded
+from tzk_core.protection import protected
 from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Progress, Start
 from tzk_core.training.validation import Validated
 

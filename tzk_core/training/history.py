@@ -76,6 +76,6 @@ class History(Observer):
 
     @property
     def best_step(self) -> int:
-        """The step that the model is of: the best by validation, or without validation the last."""
+        """The step of the model's state: the best by validation, or the last without validation."""
         best = self.trainer.watch.best
         return self.trainer.step if best is None else best.step

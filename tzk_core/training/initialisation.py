@@ -1,4 +1,4 @@
-"""What a model starts its training from: priors fitted to the data, and a start that depends on one large batch."""
+"""The start of a training: priors fitted to the data, and one large batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def initialise(
     presence: Mapping[str, Tensor],
     seed: int,
 ) -> None:
-    """Fit the priors of knowledge, then start the shared flow and the encoders of C from one large batch.
+    """Fit the priors of knowledge, then start the model from one large batch.
+
+    The shared flow and the encoders of C start from that batch.
 
     Args:
         shares: by knowledge type, p(κ=1); nan where nothing says it.
@@ -42,7 +44,9 @@ def initialise(
 
 @torch.no_grad()
 def fit_priors(knowledge: Knowledge, share: Tensor, observed: Tensor | None) -> None:
-    """Set p(κ=1) of a knowledge type to `share` and p(C given κ=1) to the moments of `observed`.
+    """Fit p(κ=1) and p(C given κ=1) of a knowledge type.
+
+    p(κ=1) becomes `share`, and p(C given κ=1) takes the moments of `observed`.
 
     Args:
         share: one half is taken where it is nan.
@@ -58,7 +62,9 @@ def fit_priors(knowledge: Knowledge, share: Tensor, observed: Tensor | None) -> 
 def start_characteristics(
     model: TzK, T: Tensor, presence: Mapping[str, Tensor], *, observed: Collection[str], seed: int, chunk: int = 512
 ) -> None:
-    """Start the encoders of every C that nobody observes from the latents in which its knowledge is present.
+    """Start the encoders of every unobserved C.
+
+    They start from the latents in which their knowledge is present.
 
     Args:
         T: (n, *shape), dequantised.

@@ -16,7 +16,10 @@ _UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that were in use so far: of a CUDA device, or else of the process; None if that is unknown."""
+    """The most bytes in use so far, of a CUDA device or the process.
+
+    None if that is unknown.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT

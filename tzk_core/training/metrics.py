@@ -36,7 +36,10 @@ class Metrics:
         return self.sums[key] / self.counts[key] if key in self.sums else None
 
     def means(self, of: str = "") -> dict[str, float]:
-        """The averages since the last row of all keys `of`/NAME, by name; by default of all keys."""
+        """The averages since the last row of all keys `of`/NAME, by name.
+
+        By default those of all keys.
+        """
         prefix = f"{of}/" if of else ""
         means = {key: total / self.counts[key] for key, total in self.sums.items() if key.startswith(prefix)}
         return {key.removeprefix(prefix): mean for key, mean in means.items()}
@@ -76,7 +79,9 @@ class MetricsFile(Observer):
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Takes the rows after `step` out of a file, as a kill may leave them, and one that was cut off.
+    """Remove the rows after `step`, and one that was cut off.
+
+    A kill may leave them.
 
     Raises `TzkError` if it is no metrics.csv.
     """
@@ -90,7 +95,9 @@ def keep_until(path: Path, step: int) -> None:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]], bool]:
-    """The columns of a metrics.csv, of which the first is the step, its whole rows, and whether the end is cut off.
+    """The columns of a metrics.csv, its whole rows, and whether its end is cut off.
+
+    The first column is the step.
 
     Raises `TzkError` naming the line of a row that is not whole and not the last.
     """

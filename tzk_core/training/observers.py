@@ -1,4 +1,4 @@
-"""What may watch a training: the events of it, and the methods that are called with them."""
+"""The observers of a training: its events, and the methods that they call."""
 
 from __future__ import annotations
 

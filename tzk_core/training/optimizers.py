@@ -149,7 +149,7 @@ def check_same(saved: Mapping[str, str] | None, state: Mapping[str, Any], settin
 
 
 def restore(optimizer: Optimiser, state: Mapping[str, Any]) -> None:
-    """Take moments and counts of steps from `state`; the rates stay those of the settings of now.
+    """Take moments and counts of steps from `state`; rates stay those of the settings.
 
     Raises:
         TzkError: if `state` is that of other groups of parameters.

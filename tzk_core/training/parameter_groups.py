@@ -1,4 +1,4 @@
-"""What is trained, in groups by the role of a parameter, each with a learning rate of its own."""
+"""Trained parameters, in groups by role, each with a learning rate of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def parameter_groups(
 
 
 def knowledge_rates(settings: Settings, flows: Sequence[nn.Module]) -> tuple[float, float]:
-    """The learning rate of knowledge, and its multiple for element-wise maps, where no flow is trained beside it."""
+    """The learning rate of knowledge, and its multiple for element-wise maps.
+
+    The multiple applies where no flow is trained beside them.
+    """
     rate = settings.knowledge_learning_rate or settings.learning_rate
     return rate, 1.0 if flows else settings.elementwise_rate
 

@@ -1,4 +1,7 @@
-"""Parameters of many knowledge types of one structure in one table, and Adam for those of its rows that a step uses."""
+"""Parameters of many knowledge types of one structure in one table, with its Adam.
+
+Adam updates those rows alone that a step uses.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ MANY = 32
 
 @dataclass(frozen=True)
 class Column:
-    """Where a trained parameter is in each row of a table, and the learning rate at which it is trained."""
+    """A trained parameter: its place in each row of a table, and its learning rate."""
 
     key: str
     shape: torch.Size
@@ -29,10 +32,12 @@ class Column:
 
 
 class ParameterTable:
-    """Trained parameters of knowledge types of one structure, (types, parameters); the modules' are views of it.
+    """Trained parameters of knowledge types of one structure, (types, parameters).
 
-    A step takes the rows that it needs, whatever their number, by one operation, and updates these alone, as
-    `torch.optim.Adam` does with parameters that have no gradient: their moments and counts of steps stay as they are.
+    The modules' parameters are views of it.
+
+    A step takes the rows that it needs, whatever their number, by one operation, and updates these alone. The others
+    keep their moments and counts of steps, as in `torch.optim.Adam` parameters without a gradient do.
     """
 
     def __init__(self, knowledge: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float]) -> None:
@@ -40,7 +45,7 @@ class ParameterTable:
         self._row = {name: row for row, name in enumerate(self.names)}
         self.columns = tuple(_columns(next(iter(knowledge.values())), rate_of))
         trained = {column.key for column in self.columns}
-        parameters = [dict(each.named_parameters()) for each in knowledge.values()]
+        parameters = [dict(module.named_parameters()) for module in knowledge.values()]
         with torch.no_grad():
             self.values = torch.stack(
                 [torch.cat([own[column.key].flatten() for column in self.columns]) for own in parameters]
@@ -51,7 +56,8 @@ class ParameterTable:
         self._first = [own[self.columns[0].key] for own in parameters]
         self._places = [parameter.data_ptr() for parameter in self._first]
         self._fixed = [
-            {key: value for key, value in state_of(each).items() if key not in trained} for each in knowledge.values()
+            {key: value for key, value in state_of(module).items() if key not in trained}
+            for module in knowledge.values()
         ]
         self.moments = torch.zeros_like(self.values)
         self.squares = torch.zeros_like(self.values)
@@ -80,7 +86,7 @@ class ParameterTable:
         return [leaf.grad for _, leaves in self._taken for leaf in leaves if leaf.grad is not None]
 
     def dense(self) -> tuple[Tensor, Tensor]:
-        """Gradients of the rows that took part, in their order in the table, and what received any.
+        """Gradients of the rows that took part, in table order, and which columns received any.
 
         Returns:
             Gradients, (rows, parameters), zeros where there are none, and (rows, columns) bool.
@@ -144,7 +150,7 @@ class ParameterTable:
         self.forget()
 
     def _runs(self, rows: Sequence[int], leaves: Sequence[Tensor]) -> Iterator[list[int]]:
-        """Neighbouring columns that received a gradient and are alike in learning rate and steps so far."""
+        """Neighbouring columns with gradients that are alike in learning rate and steps so far."""
         steps = self.steps[rows]
         alike = (steps[:, 1:] == steps[:, :-1]).all(0).tolist()
         run: list[int] = []
@@ -172,8 +178,8 @@ class ParameterTable:
         """Raises `TzkError` if it is that of other knowledge types."""
         if state["names"] != list(self.names) or state["columns"] != [column.key for column in self.columns]:
             raise TzkError("the state of this training is that of other knowledge types: it cannot be resumed")
-        for own, given in ((self.moments, "moments"), (self.squares, "squares"), (self.steps, "steps")):
-            own.copy_(state[given])
+        for own, name in ((self.moments, "moments"), (self.squares, "squares"), (self.steps, "steps")):
+            own.copy_(state[name])
 
 
 class ParameterTables:
@@ -191,14 +197,14 @@ class ParameterTables:
         self._tables: list[ParameterTable] = []
         alike: dict[Hashable, dict[str, Knowledge]] = {}
         owners: dict[int, int] = {}
-        for each in knowledge.values():
-            for _, parameter in each.named_parameters(remove_duplicate=False):
+        for module in knowledge.values():
+            for _, parameter in module.named_parameters(remove_duplicate=False):
                 owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-        for name, each in knowledge.items():
-            own = [parameter for parameter in each.parameters() if parameter.requires_grad]
+        for name, module in knowledge.items():
+            own = [parameter for parameter in module.parameters() if parameter.requires_grad]
             uniform = len({(parameter.dtype, parameter.device) for parameter in own}) == 1
             if uniform and all(owners[id(parameter)] == 1 for parameter in own):
-                alike.setdefault(structure(name, each), {})[name] = each
+                alike.setdefault(structure(name, module), {})[name] = module
         for group in alike.values():
             if len(group) > MANY:
                 table = ParameterTable(group, rate_of)
@@ -262,9 +268,9 @@ class ParameterTables:
             table.load_state_dict(state)
 
 
-def _columns(kind: Knowledge, rate_of: Callable[[nn.Module], float]) -> Iterator[Column]:
+def _columns(knowledge: Knowledge, rate_of: Callable[[nn.Module], float]) -> Iterator[Column]:
     start = 0
-    for prefix, module in kind.named_modules():
+    for prefix, module in knowledge.named_modules():
         for key, parameter in module.named_parameters(prefix, recurse=False):
             if parameter.requires_grad:
                 yield Column(key, parameter.shape, start, start + parameter.numel(), rate_of(module))

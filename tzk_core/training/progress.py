@@ -43,11 +43,11 @@ def bar(
         ncols=size.columns,
         nrows=size.lines,
         bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
-    ) as drawn:
+    ) as line:
 
         def show(progress: Progress) -> None:
-            drawn.set_postfix_str(words(progress), refresh=False)
-            drawn.update(progress.step - drawn.n)
+            line.set_postfix_str(words(progress), refresh=False)
+            line.update(progress.step - line.n)
 
         yield show
 
@@ -70,7 +70,10 @@ def lines(
 
 
 def bits(progress: Progress) -> str:
-    """The text of a `Progress`: time, pace, memory, and bits per dim in training and validation."""
+    """The text of a `Progress`.
+
+    It has time, pace, memory, and bits per dim in training and validation.
+    """
     training = ", ".join(f"{name} {value:.3f}" for name, value in progress.bits_per_dim.items())
     held_out = ", ".join(f"{name} {value:.3f}" for name, value in progress.validation.items())
     best = "" if progress.best is None else f" (best at step {progress.best:,})"
@@ -98,7 +101,10 @@ def duration(seconds: float) -> str:
 
 
 def _pace(progress: Progress) -> str:
-    """The time left, steps per second and memory; after the step that compiled, how long that took."""
+    """The time left, steps per second and memory.
+
+    After the step that compiled, how long that took.
+    """
     if progress.compiled is not None:
         return f"compiled in {duration(progress.compiled)}"
     parts = [f"{duration(progress.seconds_left)} left"]

@@ -1,4 +1,6 @@
-"""A step in several processes: each has a shard of the batch, and gradients and what is logged are summed.
+"""A training step in several processes, each with a shard of the batch.
+
+Gradients and what is logged are summed.
 
 Every process draws the whole batch and its noise by (seed, step), and evaluates Eq. 5 on its own shard, weighted by the
 shard's share. The sum over the processes is Eq. 5 of the batch, and so is that of gradients. Then all take one and the
@@ -27,7 +29,10 @@ APART = 1e-3
 
 
 def shard_of(world: World, size: int) -> Shard | None:
-    """The shard of a batch of so many samples that this process evaluates; None for all of it.
+    """The shard that this process evaluates of a batch of `size` samples.
+
+    Returns:
+        None for the whole batch.
 
     Raises:
         TzkError: for a batch of fewer samples than there are processes.
@@ -51,7 +56,9 @@ def reduced(
     parameters: Sequence[Tensor],
     tables: ParameterTables,
 ) -> Capacity:
-    """The objective of the whole batch, after gradients of parameters and tables were summed over all processes.
+    """The objective of the whole batch, with gradients summed over all processes.
+
+    The gradients are those of parameters and tables.
 
     A parameter that the shard of some process reached has a gradient then, and no other has.
 
@@ -63,7 +70,7 @@ def reduced(
     reached = [torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.bool)]
     reached += [columns.flatten() for _, columns in dense]
     summary = _Summary(shard, capacity, missing)
-    numbers = torch.cat([summary.pack(), *(each.double() for each in reached)])
+    numbers = torch.cat([summary.pack(), *(columns.double() for columns in reached)])
     world.sum(numbers)
     packed, *counts = numbers.split([len(numbers) - sum(map(len, reached)), *map(len, reached)])
     some = [parameter for parameter, count in zip(parameters, counts[0].tolist(), strict=True) if count]
@@ -76,7 +83,7 @@ def reduced(
 
 
 def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> None:
-    """Check that z of a sample depends on the sample alone, so that a batch can be cut.
+    """Check that z depends on its sample alone, which lets a batch be cut.
 
     Args:
         T: observed samples, (n, *shape).
@@ -99,7 +106,10 @@ def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> N
 
 
 class _Summary:
-    """What a step reports of its batch, as a vector in float64 whose sum over the shards is that of the batch."""
+    """What a step reports of its batch, as a vector in float64.
+
+    Its sum over the shards is that of the batch.
+    """
 
     def __init__(self, shard: Shard, capacity: Capacity, missing: Tensor | None) -> None:
         self._shard, self._capacity = shard, capacity
@@ -153,7 +163,10 @@ def _gradients(parameters: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _sum_together(world: World, tensors: Sequence[Tensor]) -> None:
-    """Sum tensors in place over all processes, those of one type and device in one message."""
+    """Sum tensors in place over all processes.
+
+    Those of one type and device go in one message.
+    """
     alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         alike.setdefault((tensor.dtype, tensor.device), []).append(tensor)

@@ -21,7 +21,9 @@ COMPILED_FROM = {"cuda": 2000}
 
 
 class Settings(Keywords, ObjectiveTable, WholeTable):
-    """What the tables [training] and [objective] say, as keywords; `tzk describe training` prints them with help.
+    """The settings of [training] and [objective], as keywords.
+
+    `tzk describe training` prints them with help.
 
     `wording=Wording(...)` may take the place of its three keys.
 
@@ -55,8 +57,9 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         return 0.9, self.beta2
 
     def compiles(self, device: str, types: int) -> bool:
-        """Whether the step is compiled on this kind of device, for a model of so many knowledge types: by `compile`, or
-        where the steps are enough to win back what compiling takes.
+        """Whether the step is compiled on this kind of device, for so many knowledge types.
+
+        `compile` decides; "auto" compiles where the steps are enough to win back what compiling takes.
 
         With many types each step is of other ones (`negatives`, `parameter_tables`), and so of other shapes: "auto"
         does not compile then, and True raises `TzkError`.
@@ -77,6 +80,9 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         return False
 
     def kl_weight(self, step: int) -> float:
-        """The weight of the KL of a C that was filled in at this step, from 0 to 1."""
+        """The weight of the KL of a C that was filled in at this step.
+
+        It is from 0 to 1.
+        """
         steps = self.kl_warmup * self.steps
         return min(1.0, step / steps) if steps else 1.0

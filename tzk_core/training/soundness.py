@@ -1,4 +1,4 @@
-"""A training that diverged goes back to the last state from which it can go on."""
+"""The last sound state, to which a training that diverged goes back."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ class Diverged(TzkError):
 
 
 class LastSound:
-    """A copy of the last state that is fit to go on from, in the memory of the CPU.
+    """A copy of the last state that is fit to go on from.
+
+    It lies in the memory of the CPU.
 
     A run that diverges is often worse for hundreds of steps before a number overflows, and every state of these leads
     there again. So a state is a candidate if its score, the higher the better, is at least the median of the last
-    `WINDOWS`; and it is taken once the step after it was finite, as that step does not depend on its rate.
+    `WINDOWS`. It is taken once the step after it was finite, as that step does not depend on its rate.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,10 @@ class LastSound:
         self.state: dict[str, Any] | None = None
 
     def offer(self, score: float | None, state: Callable[[], dict[str, Any]]) -> None:
-        """Makes a candidate of the state, which is finite, if its score allows; without a score, always."""
+        """Make a candidate of the state, which is finite, if its score allows it.
+
+        Without a score it always is one.
+        """
         if score is not None:
             allowed = not self._scores or score >= median(self._scores)
             self._scores = [*self._scores, score][-WINDOWS:]

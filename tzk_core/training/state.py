@@ -1,4 +1,7 @@
-"""The structure of what a checkpoint holds of a training, as pydantic models: checked before any of it is used."""
+"""The structure of a checkpoint's training state, as pydantic models.
+
+It is checked before any of it is used.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ class _OptimizerPart(BaseModel):
 
 
 class State(BaseModel):
-    """The state of a training to go on from; older versions lack banks, validations and the optimiser's part."""
+    """The state of a training to go on from.
+
+    Older versions lack banks, validations and the optimiser's part.
+    """
 
     model_config = ConfigDict(strict=True)
 

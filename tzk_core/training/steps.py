@@ -1,4 +1,7 @@
-"""The steps of a training: a batch in, Eq. 5 and its gradient, parameters and multipliers moved."""
+"""The steps of a training: Eq. 5 of a batch, its gradient, and the updates.
+
+Parameters and multipliers are updated.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ if TYPE_CHECKING:
 
 
 class Batches(Protocol):
-    """Where observations come from: a batch depends on its step alone, so that a run can be resumed anywhere."""
+    """A source of observations.
+
+    A batch depends on its step alone, so that a run can be resumed anywhere.
+    """
 
     def batch(self, step: int) -> Observations: ...
 
@@ -68,7 +74,7 @@ class Steps:
 
     `validation`: what a `Trainer` evaluates the model on now and then; `watch` has what came of it.
 
-    `world`: the processes that take the steps together, each with a shard of every batch; the state after a step is the
+    `world`: the processes that take the steps together, each with a shard of every batch. The state after a step is the
     same in all of them, and to rounding that of one process. Each is to have all the other arguments.
 
     `compile_seconds`: of the steps in which something was compiled, `compile_steps` in number.
@@ -121,14 +127,21 @@ class Steps:
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
 
     def advance(self) -> Capacity:
-        """One step. Raises `Diverged` if the objective or its gradient is not finite; the model is then as before."""
+        """Take one step.
+
+        Raises:
+            Diverged: if the objective or its gradient is not finite; the model is then as before.
+        """
         with flushing_denormals(), self._training():
             return self._advance()
 
     @contextmanager
     def _training(self) -> Iterator[None]:
-        """A shared flow that is trained is in training mode, and what it draws, as dropout does, is of this step. What
-        its layers count, as batch normalisation does, is as before if the step fails."""
+        """Within the block, a shared flow that is trained is in training mode.
+
+        What it samples, as dropout does, is of this step. What its layers count, as batch normalisation does, is as
+        before if the step fails.
+        """
         if self.fixed_flow:
             yield
             return
@@ -190,7 +203,10 @@ class Steps:
         return capacity
 
     def _shard_of(self, observations: Observations) -> Shard | None:
-        """What this process evaluates of a batch; None for all of it. The first time, it is checked that one may."""
+        """The shard that this process evaluates of a batch; None for all of it.
+
+        The first call checks that the batch may be cut.
+        """
         shard = shard_of(self.world, len(observations))
         if shard and not self._cut:
             missing = observations.missing()
@@ -218,8 +234,12 @@ class Steps:
 
     @property
     def compilation(self) -> dict[str, Any] | None:
-        """What came of compiling, for the record of a run: the seconds of the steps in which something was, or why
-        nothing could be; None if nothing was to be."""
+        """The outcome of compiling, for the record of a run.
+
+        Returns:
+            The seconds of the steps in which something was compiled, or why nothing could be; None if nothing was to
+                be.
+        """
         if self._compiled is None:
             return None
         if self._compiled.failure is not None:
@@ -264,11 +284,15 @@ class Steps:
         source = stream(self.seed, "latent noise", name, self.step)
         if not name:
             return torch.empty(count, 0), self.model.flow.base.noise((count,), source)
-        kind = self.model.find(name)
-        return torch.randn(count, kind.characteristics, generator=source), kind.latent.noise((count,), source)
+        knowledge = self.model.find(name)
+        C_noise = torch.randn(count, knowledge.characteristics, generator=source)
+        return C_noise, knowledge.latent.noise((count,), source)
 
     def _hiding(self, observations: Observations) -> Observations:
-        """The batch with its share of T hidden; over the steps the shares come to `hidden_share` exactly."""
+        """The batch with its share of T hidden.
+
+        Over the steps the shares come to `hidden_share` exactly.
+        """
         share, size = self.settings.hidden_share, len(observations)
         hidden = math.floor((self.step + 1) * share * size) - math.floor(self.step * share * size)
         if not hidden:
@@ -277,7 +301,10 @@ class Steps:
         return observations.hiding(torch.randperm(size, generator=generator)[:hidden])
 
     def _complete(self, observations: Observations) -> Observations:
-        """The batch with single missing values of T filled in, by proposals that are made of the first batches."""
+        """The batch with single missing values of T filled in.
+
+        The proposals are made of the first batches.
+        """
         if observations.partly_missing() is None:
             return observations
         if self._filling is None:
@@ -299,14 +326,16 @@ class Steps:
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
         values |= {f"term/{name}": value for name, value in capacity.terms.items()}
-        for name, log_prob in _given(capacity, observations).items():
+        for name, log_prob in _log_prob_of_present(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})
 
 
-def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
-    """By knowledge, the mean of log p(T given C, κ=1) over the samples in which it is present and T was observed, C
-    being as observed, or else from its encoder."""
+def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+    """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
+
+    These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.
+    """
     seen = ~capacity.log_prob_T.isnan()
     present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
     prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
@@ -315,7 +344,12 @@ def _given(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
 
 
 def _idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that no sample of a batch has, and none may have that takes part."""
+    """The knowledge types that no sample of a batch has.
+
+    Where unlabelled samples take part, none may have them either.
+
+    No sample has them, and none that takes part may have them.
+    """
     table = presence(observations)
     reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
     return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

@@ -26,7 +26,7 @@ from tzk_core.training.validation import Best, Validated
 
 
 class Trainer(Steps):
-    """Trains a model in place, to the end and with what is due on the way: validation, checkpoints and a log."""
+    """A training in place, to the end, with validation, checkpoints and a log."""
 
     _observers: tuple[Observer, ...] = ()  # of the `run` that is going on
     seconds = 0.0
@@ -44,7 +44,9 @@ class Trainer(Steps):
         checkpoints: bool = True,
         observers: Sequence[Observer] = (),
     ) -> None:
-        """Trains to the end, to the cap in minutes or out of patience, from wherever it is.
+        """Train to the last step, to the cap in minutes or out of patience.
+
+        It goes on from wherever it is.
 
         In several processes all go on from the state of the first, which alone has a folder and observers. They are to
         stop together: `progress` raises KeyboardInterrupt in all of them, or in none.
@@ -150,7 +152,11 @@ class Trainer(Steps):
         )
 
     def _validate(self, saved_to: Path | None) -> None:
-        """Evaluates the model on validation data and keeps it if it is the best. Raises `Diverged`."""
+        """Evaluate the model on validation data, and keep it if it is the best.
+
+        Raises:
+            Diverged: where the last validation exploded.
+        """
         assert self.watch.validation is not None
         validated = self.watch.validation.measure(
             self.model,
@@ -173,7 +179,11 @@ class Trainer(Steps):
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
     def _close_window(self, *, validated: bool) -> None:
-        """Logs the averages since the last time, and keeps the state if it is fit to go on from. Raises `Diverged`."""
+        """Log the averages since the last row, and keep the state if it is sound.
+
+        Raises:
+            Diverged: if parameters or moments of the optimiser are not finite.
+        """
         if not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
         objective = self.metrics.mean("objective")
@@ -188,7 +198,10 @@ class Trainer(Steps):
 
     @property
     def _finite(self) -> bool:
-        """Whether a step from here could be finite: what is trained is, and what the optimiser knows of it."""
+        """Whether a step from here could be finite.
+
+        What is trained is finite then, and the optimiser's state too.
+        """
         optimizer = self.optimizer
         parts = (trained_tensors(optimizer), self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
         return all(map(all_finite, parts))
@@ -197,7 +210,11 @@ class Trainer(Steps):
         return {"model": self.model.state_dict(), **self._state()}
 
     def _restore_sound(self) -> bool:
-        """Goes back to the last state that is fit to go on from; whether there is one."""
+        """Go back to the last state that is fit to go on from.
+
+        Returns:
+            Whether there is one.
+        """
         state = self._sound.state
         if state is None:
             return False
@@ -216,8 +233,11 @@ class Trainer(Steps):
             error.best = self.watch.best.step
 
     def save(self, folder: Path) -> None:
-        """Writes folder/checkpoint with everything that is needed to go on. Raises `Diverged` rather than write what
-        is not finite."""
+        """Write folder/checkpoint with everything that is needed to go on.
+
+        Raises:
+            Diverged: rather than write what is not finite.
+        """
         if not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
         save_checkpoint(self.model, Path(folder) / LAST, self._state())
@@ -238,7 +258,11 @@ class Trainer(Steps):
             self._load_state(state)
 
     def take_best(self) -> int:
-        """Puts the model, and the multipliers, to the best by validation, if there is one; the step that it is of."""
+        """Set the model and the multipliers to the best by validation, if there is one.
+
+        Returns:
+            The step that the model is of.
+        """
         best = self.watch.best
         if best is None:
             return self.step
@@ -284,7 +308,10 @@ class Trainer(Steps):
         self.metrics.load_state_dict(state)
 
     def _logged(self) -> Logged:
-        """The averages since the last row; columns are of all knowledge types, whatever this row has."""
+        """The averages since the last row.
+
+        The columns are of all knowledge types, whatever this row has.
+        """
         columns = [STEP, "seconds", "learning_rate", "objective", "prior_weight"]
         columns += [f"bits_per_dim/{name}" for name in self.batches.sources(self.step)]
         by_knowledge = ("bits_per_dim_given", "conditional", "inconsistency", "multiplier")
@@ -300,7 +327,7 @@ class Trainer(Steps):
 
 
 class _Clock:
-    """The time that a training takes, over all its pieces, and what is left of it."""
+    """The time of a training, over all its sessions, and what is left of it."""
 
     def __init__(self, step: int, seconds: float) -> None:
         self._first, self._begun, self._before = step, time.monotonic(), seconds

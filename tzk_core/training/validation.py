@@ -1,4 +1,4 @@
-"""Validation in training: bits per dim on held-out samples now and then, and the best model that was seen."""
+"""Validation in training: bits per dim on held-out samples, and the best model so far."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Validation:
     def _nats(
         self, model: TzK, dataset: str, *, wording: Wording, negatives: int, stacks: Stacks, world: World
     ) -> tuple[float, float]:
-        """Sums over the samples of a data set that are this process's of log p(T) and log M."""
+        """Sums of log p(T) and log M over this process's samples of a data set."""
         observations, like = self.sets[dataset], model.like
         filling = None
         if observations.partly_missing() is not None:
@@ -174,7 +174,11 @@ class Watch:
         return self.on and (end or step % self.every == 0)
 
     def take(self, validated: Validated, model: TzK, multipliers: Mapping[str, float]) -> bool:
-        """Notes a validation; whether the model is the best one so far, which is then kept."""
+        """Note a validation, and keep the model if it is the best so far.
+
+        Returns:
+            Whether it is.
+        """
         self.history.append(validated)
         if not validated.finite or (self.best is not None and validated.criterion >= self.best.validated.criterion):
             return False
@@ -183,8 +187,10 @@ class Watch:
         return True
 
     def exploded(self) -> bool:
-        """Whether the last validation is out of all bounds, and an earlier one was not: not finite, or, for grey
-        levels, worse than the uniform density."""
+        """Whether the last validation is out of all bounds, and an earlier one was not.
+
+        Out of bounds is not finite, or, for grey levels, worse than the uniform density.
+        """
         if self.last is None or self.best is None or self.validation is None:
             return False
         levels = self.validation.levels

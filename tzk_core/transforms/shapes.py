@@ -34,7 +34,9 @@ def output_shape(transform: Transform, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def input_shape(transform: Transform, latent_shape: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The shape of one input: by the inverse of a latent, or by the first layer that tells it.
+    """The shape of one input.
+
+    It comes by the inverse of a latent, or by the first layer that tells it.
 
     Args:
         latent_shape: of one output, where it is known.

@@ -1,4 +1,7 @@
-"""The first layer of flows of real-valued data: onto the real line, then to mean 0 and deviation 1."""
+"""The first layer of flows of real-valued data.
+
+It maps onto the real line, then to mean 0 and deviation 1.
+"""
 
 from __future__ import annotations
 

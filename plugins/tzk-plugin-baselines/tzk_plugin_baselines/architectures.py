@@ -37,7 +37,9 @@ def nice(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | N
 
 
 def real_nvp(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
-    """`steps` affine couplings of a checkerboard and its complement in turn (Papamakarios et al. 2017, Section 4).
+    """`steps` affine couplings of a checkerboard and its complement in turn.
+
+    The architecture is that of Papamakarios et al. (2017, Section 4).
 
     An element-wise scale and shift, started from data, follows every coupling in the place of batch normalisation.
     """
@@ -46,21 +48,30 @@ def real_nvp(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int
 
 
 def maf(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
-    """`steps` masked autoregressive layers, the order reversed from one to the next (Papamakarios et al. 2017)."""
+    """`steps` masked autoregressive layers, the order reversed from one to the next.
+
+    The architecture is that of Papamakarios et al. (2017).
+    """
     _check(steps)
     layers = _autoregressive(math.prod(shape), steps, hidden=hidden, blocks=blocks, context=context)
     return Composite([Flatten(shape), *layers])
 
 
 def made_mog(shape: Shape, *, hidden: int, blocks: int, components: int, context: int | None = None) -> Transform:
-    """One MADE whose conditionals are mixtures of `components` Gaussians, as a transform to a standard Gaussian."""
+    """One MADE whose conditionals are mixtures of `components` Gaussians.
+
+    It is a transform to a standard Gaussian.
+    """
     return maf_mog(shape, steps=0, hidden=hidden, blocks=blocks, components=components, context=context)
 
 
 def maf_mog(
     shape: Shape, *, steps: int, hidden: int, blocks: int, components: int, context: int | None = None
 ) -> Transform:
-    """`steps` masked autoregressive layers whose base is a MADE with mixtures (Papamakarios et al. 2017, MAF MoG)."""
+    """`steps` masked autoregressive layers whose base is a MADE with mixtures.
+
+    The architecture is that of Papamakarios et al. (2017, MAF MoG).
+    """
     dims = math.prod(shape)
     layers = _autoregressive(dims, steps, hidden=hidden, blocks=blocks, context=context)
     base = MixtureMade(dims, hidden=hidden, blocks=blocks, components=components, context=context)
@@ -113,7 +124,10 @@ def build(name: str, shape: Shape, *, sizes: Mapping[str, int], context: int | N
 
 
 def _couplings(shape: Shape, coupling: Callable[[Tensor], Transform], *, steps: int, between: bool) -> Transform:
-    """`steps` couplings by mask; a scale and shift follows the last, and with `between` every one."""
+    """`steps` couplings by mask.
+
+    A scale and shift follows the last, and with `between` every one.
+    """
     _check(steps)
     mask, dims = _checkerboard(shape), math.prod(shape)
     parts: list[Transform] = [Flatten(shape)]

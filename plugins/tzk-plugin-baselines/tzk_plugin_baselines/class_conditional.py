@@ -18,7 +18,9 @@ from tzk_plugin_baselines.contextual import ContextFlow
 
 
 class ClassConditional(Knowledge):
-    """Knowledge whose C is a class, one number 0 … classes - 1 (Papamakarios et al. 2017, Section 4.3).
+    """Knowledge whose C is a class, one number 0 … classes - 1.
+
+    It is that of Papamakarios et al. (2017, Section 4.3).
 
     p(z given C, κ=1) is an architecture of this plugin with the class, one-hot, as the context of all its networks.
     The classes have equal priors, as in the paper. They are finitely many, so that p(z given κ=1) is an exact sum over
@@ -77,7 +79,7 @@ class ClassConditional(Knowledge):
         return (one_hot * (log_prob.unsqueeze(1) if one_hot.dim() > log_prob.dim() else log_prob)).sum(-1)
 
     def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The most probable class, and the standard deviation of the number of the class; (batch, 1) each."""
+        """The most probable class, and the standard deviation of its number; (batch, 1) each."""
         probabilities, numbers = self._log_classes(z).exp(), self.support().squeeze(1)
         mean = (probabilities * numbers).sum(1, keepdim=True)
         deviation = (probabilities * (numbers - mean).square()).sum(1, keepdim=True).sqrt()
@@ -101,7 +103,11 @@ class EqualClasses(Reparametrised):
         self.classes = classes
 
     def fit(self, values: Tensor) -> None:
-        """Check the observed classes, (n, 1), and fit nothing; raises `TzkError` if there are others than `classes`."""
+        """Check the observed classes, (n, 1), and fit nothing.
+
+        Raises:
+            TzkError: if there are others than `classes`.
+        """
         observed = values[~values.isnan()]
         if len(observed) and (observed.max() >= self.classes or observed.min() < 0 or (observed % 1).any()):
             raise TzkError(
@@ -121,7 +127,7 @@ class EqualClasses(Reparametrised):
 
 
 class ClassFlow(ContextFlow):
-    """A density over events of shape `shape` by a transform that takes the class, one-hot, as context."""
+    """A density over events of `shape` by a transform with the class as context."""
 
     def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised, *, classes: int) -> None:
         super().__init__(shape, transform, base)

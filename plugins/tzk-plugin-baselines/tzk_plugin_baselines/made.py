@@ -47,7 +47,9 @@ class AutoregressiveAffine(MaskedAffineAutoregressiveTransform):
 
 
 class MixtureMade(Transform):
-    """z_i = Φ⁻¹(F_i(x_i given x_<i)), F_i a mixture of `components` Gaussians that a MADE regresses; (batch, features).
+    """z_i = Φ⁻¹(F_i(x_i given x_<i)), F_i a mixture of `components` Gaussians.
+
+    A MADE regresses the mixtures. z is (batch, features).
 
     With a standard Gaussian base the density is that of MADE MoG: log φ(z) + log|det| is its log-density.
     """
@@ -84,7 +86,9 @@ class MixtureMade(Transform):
 
 
 def spread_degrees(made: MADE) -> None:
-    """Spread the degrees of the hidden units of a layer evenly over 1 to features - 1, in order.
+    """Spread the degrees of a layer's hidden units evenly over 1 to features - 1.
+
+    They ascend in order.
 
     nflows counts 1, 2, 3, …: with fewer hidden units than features nothing would depend on the last features. With a
     context they start at 0: such units see nothing else, and the first feature sees them.
@@ -103,7 +107,10 @@ def _mask(layer: MaskedLinear, mask: Tensor) -> None:
 
 
 def _degrees(made: MADE) -> list[int]:
-    """In ascending order, so that what depends on the first i features is the first units of a layer."""
+    """The degrees of a layer's hidden units, in ascending order.
+
+    What depends on the first i features is then the first units of a layer.
+    """
     features, units = made.initial_layer.in_features, made.initial_layer.out_features
     least = 0 if hasattr(made, "context_layer") else 1
     return [least + unit * max(0, features - 1 - least) // max(1, units - 1) for unit in range(units)]

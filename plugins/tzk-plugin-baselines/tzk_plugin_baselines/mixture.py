@@ -1,4 +1,7 @@
-"""The map of a mixture of Gaussians to the standard Gaussian, and back, by logarithms of the smaller tail."""
+"""The map of a mixture of Gaussians to the standard Gaussian, and back.
+
+It goes by logarithms of the smaller tail.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,9 @@ class _ToGaussian(torch.autograd.Function):
 
 
 def log_quantile(log_p: Tensor) -> Tensor:
-    """z with log Φ(z) = log_p, for log_p up to about log ½: -1e6 gives z = -1414.
+    """z with log Φ(z) = log_p, for log_p up to about log ½.
+
+    At -1e6, z = -1414.
 
     Newton's method on log Φ, which is concave, from Φ⁻¹ or, far out, from its asymptote.
     """
@@ -141,7 +146,11 @@ def log_ndtr(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _summed(parts: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithm of the sum of exponentials, (…), and the shares of the parts in it, (…, k)."""
+    """The logarithm of the sum of exponentials, and the shares of its parts.
+
+    Returns:
+        The logarithm, (…), and the shares, (…, k).
+    """
     most = parts.amax(-1, keepdim=True)
     scaled = (parts - most).exp()
     total = scaled.sum(-1, keepdim=True)

@@ -14,7 +14,10 @@ def dense(inputs: int, outputs: int, *, hidden: int, blocks: int, context: int |
 
 
 class Convolutional(nn.Module):
-    """(batch, inputs, h, w) to (batch, outputs, h, w); the context, (batch, context), is the same at every pixel."""
+    """A network from (batch, inputs, h, w) to (batch, outputs, h, w).
+
+    The context, (batch, context), is the same at every pixel.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, hidden: int, blocks: int, context: int | None) -> None:
         super().__init__()

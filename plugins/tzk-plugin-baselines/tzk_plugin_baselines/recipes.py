@@ -1,4 +1,6 @@
-"""Whole shared flows: the preprocessing of Papamakarios et al. 2017 (Section 4.3), then one of the architectures.
+"""Whole shared flows: preprocessing, then one of the architectures.
+
+The preprocessing is that of Papamakarios et al. (2017, Section 4.3).
 
 Dequantised grey levels are in [0, 1]: the logit takes them to the reals, and a scale and shift for each dimension,
 started from data, standardises them. Data of another domain begin with the core's `Standardise` instead.
@@ -15,7 +17,10 @@ from tzk_plugin_baselines import architectures, splines
 
 
 def logit(shape: tuple[int, ...], *, alpha: float = 1e-6, domain: str | list[str] = "auto") -> Transform:
-    """The preprocessing alone; the latent keeps the shape. With a Gaussian base it models every pixel by itself."""
+    """The preprocessing alone; the latent keeps the shape.
+
+    With a Gaussian base it models every pixel by itself.
+    """
     return Composite([entrance(shape, domain, alpha), Affine(shape)])
 
 

@@ -1,4 +1,7 @@
-"""Neural spline flows (Durkan et al. 2019) on standardised vectors: splines of nflows, matrices of the core."""
+"""Neural spline flows (Durkan et al. 2019) on standardised vectors.
+
+Splines are those of nflows, matrices those of the core.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def coupling(
     tail_bound: float = 4.0,
     context: int | None = None,
 ) -> Transform:
-    """`steps` of a matrix and a coupling, whose halves take turns; a matrix at the end.
+    """`steps` of a matrix and a coupling, and a matrix at the end.
+
+    The halves take turns in the couplings.
 
     Splines are the identity beyond `tail_bound` deviations. With a context, of that length, networks see it too.
 
@@ -51,7 +56,9 @@ def coupling(
 
 
 def autoregressive(shape: Shape, *, steps: int, hidden: int, blocks: int, bins: int, tail_bound: float) -> Transform:
-    """`steps` of a matrix and a masked autoregressive layer of splines; a matrix at the end.
+    """`steps` of a matrix and an autoregressive layer, and a matrix at the end.
+
+    The masked autoregressive layers are of splines.
 
     Raises:
         TzkError: if `hidden` is less than the number of dimensions, which nflows' masks cut off from one another then.

@@ -1,4 +1,7 @@
-"""`tzk export RUN`: log p(T), z from T, and T from noise, as programs that need no TzK."""
+"""`tzk export RUN`: a model as programs that need no TzK.
+
+They compute log p(T), z from T, and T from noise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is exported of a model: modules that are functions of tensors alone, with any batch size."""
+"""The functions of a model that are exported.
+
+They are modules that are functions of tensors alone, with any batch size.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from tzk_core.knowledge import Knowledge
 
 
 class Function(NamedTuple):
-    """A module with example inputs, each (batch, …); `inputs` and `outputs` are their names in the program."""
+    """A module with example inputs, each (batch, …).
+
+    `inputs` and `outputs` are their names in the program.
+    """
 
     module: nn.Module
     examples: tuple[Tensor, ...]

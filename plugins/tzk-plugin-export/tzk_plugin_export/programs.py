@@ -118,7 +118,10 @@ def _difference(program: Callable[..., Tensor], function: Function) -> float:
 
 
 def _refusal(function: Function, error: Exception, write: Callable[[Function, Path], None]) -> str:
-    """Why a function cannot be exported: the first layer that cannot by itself, if there is one."""
+    """Why a function cannot be exported.
+
+    It is the first layer that cannot by itself, if there is one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for layer, inputs, inverse in _calls(function):
             alone = Function(_Alone(layer, inverse=inverse), (inputs,), ("x",), ("y", "logabsdet"))
@@ -148,7 +151,10 @@ class _Alone(nn.Module):
 
 
 def _calls(function: Function) -> Iterator[tuple[Transform, Tensor, bool]]:
-    """The layers that a function computes one after the other, with what reaches them and the direction."""
+    """The layers that a function computes, one after the other.
+
+    Each comes with its inputs and the direction.
+    """
     flow: Any = function.module.flow
     inverse = function.inputs[0] == "noise"
     with torch.no_grad():

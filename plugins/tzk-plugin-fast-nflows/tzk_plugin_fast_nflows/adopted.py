@@ -1,4 +1,7 @@
-"""What all implementations here share: they take over an nflows layer with everything that it holds."""
+"""The base of all implementations here.
+
+They take over an nflows layer with everything that it holds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from nflows.transforms.base import Transform
 
 
 class Adopted(Transform):
-    """A mix-in before an nflows layer: `from_layer` makes one that shares the layer's parameters and networks.
+    """A mix-in before an nflows layer.
+
+    `from_layer` makes one that shares the layer's parameters and networks.
 
     `_prepare` is called whenever the state may have changed: at the start and after loading.
     """
@@ -25,7 +30,9 @@ class Adopted(Transform):
 
     @classmethod
     def from_layer(cls, layer: Transform) -> Self | None:
-        """The implementation in place of a layer, with its parameters, buffers and networks; None where there is none.
+        """The implementation in place of a layer; None where there is none.
+
+        It has the layer's parameters, buffers and networks.
 
         Args:
             layer: of the very class that it computes like.

@@ -16,7 +16,10 @@ from tzk_plugin_fast_nflows.spline import Raw, Spline, evaluate
 
 
 class _Coupling(Adopted, CouplingTransform):
-    """A coupling whose two groups of features are read by slices where each is an arithmetic progression."""
+    """A coupling that reads its two groups of features by slices.
+
+    It does so where each is an arithmetic progression.
+    """
 
     _slices: tuple[slice, slice] | None
 

@@ -1,7 +1,9 @@
-"""The inverse of a MADE in one pass: a hidden unit is computed once, as soon as what it depends on is known.
+"""The inverse of a MADE in one pass.
 
-nflows evaluates the whole network once for every feature. A unit of degree d sees features 1 to d alone, so that the
-units in the order of their degrees are computed piece by piece while the features are solved, the same numbers in all.
+A hidden unit is computed once, as soon as what it depends on is known.
+
+nflows evaluates the whole network once for every feature. A unit of degree d sees features 1 to d alone. So the units
+in the order of their degrees are computed piece by piece while the features are solved, the same numbers in all.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ Solve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def counts_of(made: MADE) -> list[list[int]] | None:
-    """For every hidden layer in order, how many units have a degree of at most 0, 1, …
+    """For every hidden layer, how many units have a degree of at most 0, 1, …
+
+    The layers are in order.
 
     None where units cannot be computed one by one: with batch normalisation, or residual blocks of other degrees.
     """
@@ -64,7 +68,10 @@ def _hidden(made: MADE) -> Iterator[MaskedLinear]:
 
 @dataclass
 class _Layer:
-    """A hidden layer with its units in the order of their degrees, and what reached it so far."""
+    """A hidden layer with its units in the order of their degrees.
+
+    inputs: what reached it so far.
+    """
 
     weight: Tensor
     bias: Tensor

@@ -12,7 +12,10 @@ from tzk_plugin_fast_nflows.adopted import Adopted
 
 
 class LU(Adopted, LULinear):
-    """y = L U x + b. What nflows caches is computed anew: it would be stale after loading, and of one type."""
+    """y = L U x + b, without a cache.
+
+    What nflows caches is computed anew: it would be stale after loading, and of one type.
+    """
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.forward_no_cache(inputs)

@@ -53,7 +53,10 @@ class Raw(NamedTuple):
 
     @classmethod
     def of_network(cls, parameters: Tensor, bins: int, network: nn.Module) -> Raw:
-        """Split (…, 3 bins ± 1) outputs; nflows divides sizes by the root of a network's width, where it tells one."""
+        """Split (…, 3 bins ± 1) outputs of a network.
+
+        nflows divides sizes by the root of a network's width, where it tells one.
+        """
         width = getattr(network, "hidden_features", getattr(network, "hidden_channels", 1))
         sizes = parameters[..., : 2 * bins].unflatten(-1, (2, bins))
         return cls(sizes if width == 1 else sizes / math.sqrt(width), parameters[..., 2 * bins :])

@@ -1,4 +1,7 @@
-"""Features of observations, whitened; of an image, how much of it looks like patches of a dictionary, and where."""
+"""Features of observations, whitened.
+
+Of an image they are how much of it looks like patches of a dictionary, and where.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ PATCHES, ROUNDS = 40_000, 8
 
 
 class Features(nn.Module):
-    """y(T), whitened: under the reference it was fitted on it has mean 0 and, nearly, covariance I.
+    """Whitened features y(T), fitted on a reference.
+
+    Under it they have mean 0 and, nearly, covariance I.
 
     Here y are the entries of T, of any shape. It is fitted without labels, in closed form, and then is fixed. Buffers
     only, so that it is no part of what is trained.
@@ -75,8 +80,9 @@ class Features(nn.Module):
 class PatchFeatures(Features):
     """Features of images: responses to a dictionary of patches.
 
-    One convolution with a dictionary of patches, in cosines (Coates, Lee and Ng 2011), a threshold, the mean over the
-    cells of a grid, a square root, and the leading directions of the channels. The dictionary is that of k-means.
+    One convolution with a dictionary of patches is taken in cosines (Coates, Lee and Ng 2011). A threshold, the mean
+    over the cells of a grid, a square root, and the leading directions of the channels follow. The dictionary is that
+    of k-means.
 
     shape: of an image, (channels, height, width).
     filters: in the dictionary. patch: their side. channels: left of the filters. grid: cells along a side.
@@ -116,7 +122,11 @@ class PatchFeatures(Features):
         return ((self.responses(observations).transpose(1, 2) - self.mean) @ self.directions).flatten(1)
 
     def responses(self, images: Tensor) -> Tensor:
-        """How much every cell of the grid looks like every filter, (batch, filters, grid²), in [0, 1]."""
+        """How much the cells of the grid look like the filters.
+
+        Returns:
+            (batch, filters, grid²), in [0, 1].
+        """
         size = self.filters[0].numel()
         box = torch.ones_like(self.filters[:1])
         total = functional.conv2d(images, box, stride=STRIDE)

@@ -1,4 +1,7 @@
-"""The knowledge type `features`: a class in closed form from its own samples, for adding one class at a time."""
+"""The knowledge type `features`: a class in closed form from its own samples.
+
+It is for adding one class at a time.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,11 @@ DREAMS = 4096
 
 
 class FeatureKnowledge(Knowledge):
-    """p(T given K)/p(T) as a ratio of Gaussians in fixed features y of T, a mixture over C.
+    """p(T given K)/p(T) as a ratio of Gaussians in features y of T.
 
-    The features are fitted to a reference without labels and shared by all types of a model; by default the reference
+    The features are fixed, and the ratio is a mixture over C.
+
+    The features are fitted to a reference without labels and shared by all types of a model. By default the reference
     are samples of the shared flow, so that no data are kept. A class is a mixture of Gaussians in y, fitted to its own
     samples alone, in closed form. Hence adding a class changes no older one, not by a bit, and their order is of no
     matter.
@@ -85,7 +90,9 @@ class FeatureKnowledge(Knowledge):
 
     @torch.no_grad()
     def start(self, z: Tensor, reference: Tensor, groups: Tensor | None = None) -> None:
-        """Fit features to samples of the shared flow, and the class to z; the reference and groups are not used.
+        """Fit features to samples of the shared flow, and the class to z.
+
+        The reference and groups are not used.
 
         So types that are added one after the other have the same features.
         """
@@ -138,7 +145,10 @@ class FeatureKnowledge(Knowledge):
         self._calibrate(self.log_ratio_of(y), self.log_ratio_of(other))
 
     def log_ratio_of(self, y: Tensor) -> Tensor:
-        """log p(T given κ=1) - log p(T), (batch,), in nats, of features y, (batch, dims): the exact sum over C."""
+        """log p(T given κ=1) - log p(T), (batch,), in nats, of features y.
+
+        y is (batch, dims). The sum over C is exact.
+        """
         ratios = torch.cat([self.latent.components(part) for part in y.split(512)])
         return (ratios + self.characteristics_prior.weights.log()).logsumexp(1)
 
@@ -174,7 +184,10 @@ class FeatureKnowledge(Knowledge):
         return (self.latent.log_ratios(z) + self.characteristics_prior.weights.log()).log_softmax(-1)
 
     def _calibrate(self, own: Tensor, other: Tensor) -> None:
-        """Set slope and offset: the log ratio is Gaussian in the class and in the reference, of one variance."""
+        """Set slope and offset of the discriminator.
+
+        The log ratio is taken as Gaussian in the class and in the reference, of one variance.
+        """
         variance = 0.5 * (own.var(correction=0) + other.var(correction=0)).clamp_min(1e-3)
         slope = ((own.mean() - other.mean()) / variance).clamp_min(0)
         self.slope.copy_(slope)

@@ -18,7 +18,9 @@ OWN = 0.5
 
 
 class Components(nn.Module):
-    """log N(y; mean_c, S_c) - log N(y; 0, I) of the components c of a class, in closed form.
+    """log N(y; mean_c, S_c) - log N(y; 0, I) of a class's components c.
+
+    They are in closed form.
 
     Buffers only: nothing of it is trained, and nothing of it depends on another class.
     """

@@ -1,4 +1,7 @@
-"""The shared prior, tilted towards a class by a ratio of Gaussians in features of the observation."""
+"""The shared prior, tilted towards a class.
+
+The tilt is a ratio of Gaussians in features of the observation.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from tzk_plugin_features.mixture import Components, quantile, select
 
 
 class Tilted(Reparametrised):
-    """p(z given C) = p(z) N(y; mean_C, S_C) / N(y; 0, I), with y the features of T = f_T(z).
+    """p(z given C) = p(z) N(y; mean_C, S_C) / N(y; 0, I).
+
+    Here y are the features of T = f_T(z).
 
     The shared flow is held outside of parameters and buffers, as it is frozen and belongs to the model. Without one,
     z itself is what the features see, and p(z) is N(0, I).
@@ -58,7 +63,11 @@ class Tilted(Reparametrised):
         return self.components(self.see(z))
 
     def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """Noise of the candidates, and in the last row that of the choice: (*size, candidates + 1, *shape)."""
+        """Noise of the candidates and, in the last row, of the choice.
+
+        Returns:
+            (*size, candidates + 1, *shape).
+        """
         return torch.randn(*size, self.candidates + 1, *self.shape, generator=generator)
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:

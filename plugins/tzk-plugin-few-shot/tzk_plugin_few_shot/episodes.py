@@ -76,7 +76,9 @@ def augmented(images: Tensor, generator: torch.Generator, *, amount: float = 1.0
 def sample_episode(
     images: Tensor, generator: torch.Generator, *, classes: int, drawings: int, amount: float = 1.0
 ) -> Tensor:
-    """Sample the images of an episode; each class is turned by a random multiple of 90 degrees.
+    """Sample the images of an episode.
+
+    Each class is turned by a random multiple of 90 degrees.
 
     Args:
         images: uint8, (characters, drawings of each, c, h, w), h = w.

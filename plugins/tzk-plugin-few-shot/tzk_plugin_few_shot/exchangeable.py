@@ -1,4 +1,7 @@
-"""The knowledge types `exchangeable`, a class from few samples, and `exchangeable-classes`, what all have in common."""
+"""The knowledge types `exchangeable` and `exchangeable-classes`.
+
+They are a class from few samples, and what all classes have in common.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +61,9 @@ class LeadingGaussian(Reparametrised):
 class ExchangeableKnowledge(FactorKnowledge):
     """One class of an exchangeable Gaussian model of features, the first dimensions of z.
 
-    In every feature the mean of a class is N(0, b) and a sample of it has the variance 1 - b, so that z of an unknown
-    class is N(0, I), the shared prior. `start` takes the posterior predictive of some samples of the class; their order
-    does not matter. All else in z is N(0, I). So p(T given K)/p(T) is the predictive likelihood ratio of the features,
+    In every feature the mean of a class is N(0, b) and a sample of it has the variance 1 - b. So z of an unknown class
+    is N(0, I), the shared prior. `start` takes the posterior predictive of some samples of the class; their order does
+    not matter. All else in z is N(0, I). So p(T given K)/p(T) is the predictive likelihood ratio of the features,
     exactly, where the shared flow's base is Gaussian.
 
     Where the class is absent, T is of a class that is not known, and p(T) that of the shared prior. Then p(κ=1 given T)
@@ -170,7 +173,9 @@ class ExchangeableKnowledge(FactorKnowledge):
 
 
 class ClassesKnowledge(ExchangeableKnowledge):
-    """What the classes of an exchangeable Gaussian model have in common: b, and that any of them is N(0, I).
+    """What the classes of an exchangeable Gaussian model have in common.
+
+    That is b, and that any of them is N(0, I).
 
     New classes start from it: `start = NAME`. It says no more of T than the shared prior until it is trained.
     """
@@ -184,7 +189,9 @@ class ClassesKnowledge(ExchangeableKnowledge):
 
 
 def shares_between(features: Tensor, groups: Tensor) -> Tensor:
-    """b of every feature, (d,): 1 less the pooled variance within groups, within `LEAST_SHARE` of 0 and 1.
+    """b of every feature, (d,): 1 less the pooled variance within groups.
+
+    It is held within `LEAST_SHARE` of 0 and 1.
 
     Args:
         features: (n, d), of variance 1 over all groups.

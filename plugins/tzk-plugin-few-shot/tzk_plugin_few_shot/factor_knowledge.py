@@ -1,4 +1,7 @@
-"""Knowledge whose C are the factors of a Gaussian, so that what is integrated over C is exact."""
+"""Knowledge whose C are the factors of a Gaussian.
+
+So what is integrated over C is exact.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,19 @@ from tzk_plugin_few_shot.factors import FactorGaussian
 
 
 class FactorKnowledge(Knowledge):
-    """p(z given C, κ=1) is a `FactorGaussian` of coordinates y of z; p(C given z, κ=1) is its posterior.
+    """Knowledge by a `FactorGaussian` of coordinates y of z.
+
+    It is p(z given C, κ=1), and p(C given z, κ=1) is its posterior.
 
     Subclasses MUST implement `factors` and `gaussian`. They have no `characteristics_encoder`.
     """
 
     def factors(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The coordinates of the Gaussian, (batch, *shape), and the rest of log p(z given κ=1), (batch,)."""
+        """The coordinates of the Gaussian, and the rest of log p(z given κ=1).
+
+        Returns:
+            The coordinates, (batch, *shape), and the rest, (batch,).
+        """
         raise NotImplementedError
 
     @property

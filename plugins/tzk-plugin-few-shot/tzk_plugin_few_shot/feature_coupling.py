@@ -1,4 +1,7 @@
-"""A flow layer that puts features of an image, of any network, into the latent: an additive coupling."""
+"""A flow layer that puts features of an image into the latent.
+
+The features are of any network. It is an additive coupling.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from tzk_plugin_few_shot.feature_network import FeatureNetwork
 
 
 def carriers(shape: tuple[int, ...], features: int) -> Tensor:
-    """Positions in the flattened image of the pixels that carry features, (features,): those farthest from its centre.
+    """Positions in the flattened image of the pixels that carry features, (features,).
+
+    They are those farthest from its centre.
 
     Raises:
         TzkError: unless the shape is (channels, height, width) and has more pixels than features.
@@ -29,14 +34,19 @@ def carriers(shape: tuple[int, ...], features: int) -> Tensor:
 
 
 def seen(shape: tuple[int, ...], features: int) -> Tensor:
-    """The mask of the pixels that the network sees, `shape`: 0 where features go, 1 elsewhere."""
+    """The mask of the pixels that the network sees, `shape`.
+
+    It is 0 where features go, 1 elsewhere.
+    """
     mask = torch.ones(math.prod(shape))
     mask[carriers(shape, features)] = 0
     return mask.view(shape)
 
 
 class FeatureCoupling(Layer):
-    """z = (s x_a + φ(x_b), x_b): the features φ of nearly all of an image come first in the latent.
+    """z = (s x_a + φ(x_b), x_b), whose first entries are features φ.
+
+    They are of nearly all of an image.
 
     An additive coupling (Dinh et al. 2015): whatever the network, it is invertible, and log|det| is log s for every
     feature. x_a are the `carriers`, pixels at the corners, which hardly ever have ink; the network sees them as 0. A

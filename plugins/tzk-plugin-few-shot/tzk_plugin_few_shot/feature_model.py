@@ -1,4 +1,7 @@
-"""A model from trained features: a shared flow that has them, and what their classes have in common."""
+"""A model from trained features.
+
+It is a shared flow that has them, and what their classes have in common.
+"""
 
 from __future__ import annotations
 

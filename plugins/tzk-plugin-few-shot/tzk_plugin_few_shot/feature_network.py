@@ -14,7 +14,9 @@ def _block(inputs: int, outputs: int, *, pool: bool) -> list[nn.Module]:
 
 
 class FeatureNetwork(nn.Module):
-    """Four 3x3 convolutions, three of them followed by pooling, and a linear map to the features.
+    """Four 3x3 convolutions, and a linear map to the features.
+
+    Pooling follows three of the convolutions.
 
     The last layer is a batch normalisation without scale and shift: what is trained cannot leave the marginal N(0, 1)
     that `predictive` assumes of every feature, but in its shape.

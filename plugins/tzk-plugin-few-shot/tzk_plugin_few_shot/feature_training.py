@@ -28,7 +28,10 @@ STRETCH = 1.8
 
 
 def share_of_rate(step: int, *, steps: int) -> float:
-    """The share of the rate at a step: a slow cosine, and over the second half a straight line to zero besides."""
+    """The share of the rate at a step, a slow cosine.
+
+    Over the second half, a straight line to zero is multiplied in.
+    """
     return 0.5 * (1 + math.cos(math.pi * step / (STRETCH * steps))) * min(1.0, 2 * (1 - step / steps))
 
 
@@ -53,7 +56,10 @@ class Settings:
 
 
 class Features(nn.Module):
-    """A feature network and b, the share of the variance of every feature that is between classes."""
+    """A feature network and b.
+
+    b is the share of the variance of every feature that is between classes.
+    """
 
     def __init__(self, shape: tuple[int, int, int], features: int, channels: int) -> None:
         super().__init__()
@@ -70,7 +76,10 @@ class Features(nn.Module):
 
 
 class FeatureTraining:
-    """A training that goes on from its file where there is one; episodes depend on seed and step alone."""
+    """A training that goes on from its file where there is one.
+
+    Episodes depend on seed and step alone.
+    """
 
     def __init__(self, images: Tensor, settings: Settings, *, mask: Tensor | None = None, file: Path | None = None):
         """Prepare.
@@ -96,7 +105,11 @@ class FeatureTraining:
             self._load(torch.load(file, weights_only=True), file)
 
     def run(self, watch: Callable[[int, Loss], None] | None = None, *, save_every: int = 250) -> Features:
-        """Train to the end; `watch` sees every step's loss. The features are returned in evaluation mode."""
+        """Train to the end, and return the features in evaluation mode.
+
+        Args:
+            watch: sees every step's loss.
+        """
         while self.step < self.settings.steps:
             loss = self.take_step()
             if watch is not None:

@@ -26,11 +26,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024) for weights of linear layers and convolutions, (rows, ...) taken as (rows, columns).
+    """Muon (Jordan et al. 2024) for weights of linear layers and convolutions.
 
-    A step goes along the orthogonal factor of the momentum, all of whose singular values are near 1, scaled by
-    0.2 √max(rows, columns), so that its entries are about as large as Adam's and a learning rate of Adam's will do (Liu
-    et al. 2025, "Muon is scalable for LLM training"). Unlike `torch.optim.Muon` it takes convolutions.
+    Weights of (rows, ...) are taken as (rows, columns).
+
+    A step goes along the orthogonal factor of the momentum, all of whose singular values are near 1. Scaled by 0.2
+    √max(rows, columns), its entries are about as large as Adam's, and a learning rate of Adam's will do (Liu et al.
+    2025, "Muon is scalable for LLM training"). 2025, "Muon is scalable for LLM training"). Unlike `torch.optim.Muon` it
+    takes convolutions.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], momentum: float = 0.95) -> None:
@@ -106,10 +109,12 @@ class MuonWithAdam:
 
 
 def matrices_of(module: nn.Module) -> set[int]:
-    """The id of every trained weight of a linear layer or convolution that has `LEAST` rows and columns or more.
+    """The id of every trained weight that `Muon` takes.
 
-    Modules with an attribute `adaptive` that is true are left out, and all that is in them: those whose gradient is
-    mostly noise, for which steps of one length are too long.
+    That is one of a linear layer or convolution with `LEAST` rows and columns or more.
+
+    Modules with an attribute `adaptive` that is true are left out, and all that is in them. Their gradient is mostly
+    noise, for which steps of one length are too long.
     """
     if getattr(module, "adaptive", False):
         return set()
@@ -121,8 +126,9 @@ def matrices_of(module: nn.Module) -> set[int]:
 
 
 def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """U Vᵀ of the singular value decomposition U S Vᵀ, (rows, columns), to within singular values of 0.7 to 1.2: of a
-    polynomial iteration of Newton and Schulz.
+    """U Vᵀ of the singular value decomposition U S Vᵀ, (rows, columns).
+
+    It comes by a polynomial iteration of Newton and Schulz, to within singular values of 0.7 to 1.2.
 
     With X ← p(X Xᵀ) X in every round, X Xᵀ ← p X Xᵀ p: the rounds are of the small square alone, and their product is
     applied to X once. That halves the time where one side is several times the other, as with convolutions.

@@ -1,4 +1,7 @@
-"""The 20 one-shot runs of Lake, Salakhutdinov and Tenenbaum (2015), where `all_runs.zip` lies beside the data."""
+"""The 20 one-shot runs of Lake, Salakhutdinov and Tenenbaum (2015).
+
+`all_runs.zip` has to lie beside the data.
+"""
 
 from __future__ import annotations
 

@@ -126,7 +126,10 @@ def _column(presence: Tensor, names: Sequence[str], name: str) -> Tensor:
 
 
 def _stored(file: Path, made_from: str) -> Calibration | None:
-    """What the file has; None where it is missing, damaged, no file, or about something else."""
+    """The calibration in the file.
+
+    None where it is missing, damaged, no file, or about something else.
+    """
     with contextlib.suppress(*UNREADABLE, KeyError, TypeError, TzkError):
         arrays = read_arrays(file)
         if str(arrays["made_from"]) != made_from:

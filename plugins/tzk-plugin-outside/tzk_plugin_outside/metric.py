@@ -1,4 +1,4 @@
-"""The metric `outside`: areas under ROC curves against another data set, as a table of results."""
+"""The metric `outside`: a table of areas under ROC curves against another data set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Outside:
         self.dataset, self.arguments, self.limit = dataset, dict(dataset_arguments or {}), limit
 
     def rows(self, evaluated: Evaluated) -> list[dict[str, float | str | None]]:
-        """One row a statistic; the area is the probability that it is larger inside than outside.
+        """One row a statistic, with the area under its ROC curve.
+
+        The area is the probability that the statistic is larger inside than outside.
 
         Raises:
             TzkError: for a data set of another shape or number of grey levels.

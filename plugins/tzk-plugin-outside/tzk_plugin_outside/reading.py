@@ -26,7 +26,10 @@ _COLOUR_OF = {1: "grey", 3: "rgb"}
 
 
 class Guessed(Unread):
-    """A data set that is gone, with the grey levels of its config: nothing recorded what they were."""
+    """A data set that is gone, with the grey levels of its config.
+
+    Nothing recorded what they were.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Read:
 
 @dataclass
 class Source:
-    """An image, the images of a folder, or the array T of an npz file; iterating reads it, at most `BATCH` at a time.
+    """An image, the images of a folder, or the array T of an npz file.
+
+    Iterating reads it, at most `BATCH` at a time.
 
     Images are converted as the images of the data sets are: in colour or grey, padded, resized or inverted by their
     `prepare`. An npz file has T as the model sees it, (n, *shape): uint8 grey levels, or floating point in the model's
@@ -74,7 +79,11 @@ class Source:
         return self._images()
 
     def _images(self) -> Iterator[Read]:
-        """Raises `TzkError` for an image by itself that cannot be read, and for a folder without one that can."""
+        """The images, in batches of at most `BATCH`.
+
+        Raises:
+            TzkError: for an image by itself that cannot be read, and for a folder without one that can.
+        """
         batch: dict[Path, Tensor] = {}
         for file in self.files:
             try:
@@ -94,7 +103,9 @@ class Source:
 
 
 def source_of(path: Path, datasets: Mapping[str, Dataset], like: str | None = None) -> Source:
-    """What `path` holds, checked as far as that takes no image; of an array, all of it.
+    """The observations at `path`, checked as far as that takes no image.
+
+    Of an array, all of it is checked.
 
     Args:
         like: the data set to follow; with None, all that can read an image have to agree on it.
@@ -140,7 +151,9 @@ def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = Non
 def readers_of(
     config: Config, shape: tuple[int, ...], observations: Mapping[str, Any] | None = None
 ) -> dict[str, Dataset]:
-    """The data sets of a config, for reading files; `Unread` where their data, or their plugin, are gone.
+    """The data sets of a config, for reading files.
+
+    `Unread` takes the place of one whose data, or whose plugin, are gone.
 
     Args:
         observations: what run.json has of the observations that the model was trained on, their `levels` among it.

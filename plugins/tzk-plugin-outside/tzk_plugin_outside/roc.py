@@ -1,4 +1,7 @@
-"""Detection by one statistic: the area under the ROC curve, and a threshold by false alarms."""
+"""Detection by one statistic.
+
+There are the area under the ROC curve, and a threshold by false alarms.
+"""
 
 from __future__ import annotations
 

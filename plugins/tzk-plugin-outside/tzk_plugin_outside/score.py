@@ -63,15 +63,15 @@ def command(
 ) -> None:
     """Score images: how likely each is, and which knowledge type it shows best, or none.
 
-    FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file with
-    an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it. Images are
-    padded, resized or inverted as the data sets of the run do it. Grey levels get uniform noise that derives from
-    --seed and the image alone, so that an image has one score whatever is scored beside it.
+    FILE_OR_FOLDER is an image, a folder of images, which are looked for in its subfolders too, or an npz file. An npz
+    file has an array T of shape (n, *shape): uint8 grey levels, or floating point in [0, 1] with its noise in it.
+    Images are padded, resized or inverted as the data sets of the run do it. Grey levels get uniform noise that derives
+    from --seed and the image alone, so that an image has one score whatever is scored beside it.
 
-    An image is none of them if its statistic lies below a threshold, chosen so that --false-alarms is the share of
-    validation images with knowledge that do; the run folder keeps what that takes. With --threshold neither the run's
-    data nor the plugins that read them are needed, but for images that only these can convert. Files of a folder that
-    cannot be read are listed, and the exit status is then 1.
+    An image is none of them if its statistic lies below a threshold. The threshold is chosen so that --false-alarms is
+    the share of validation images with knowledge that do; the run folder keeps what that takes. With --threshold
+    neither the run's data nor the plugins that read them are needed, but for images that only these can convert. Files
+    of a folder that cannot be read are listed, and the exit status is then 1.
     """
     folder = RunFolder.open(run)
     if threshold is not None and not math.isfinite(threshold):
@@ -159,7 +159,10 @@ def _scored(
 
 
 def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:
-    """The config of the run, and the device that it names; without data, parts of it need not be installed."""
+    """The config of the run, and the device that it names.
+
+    Without data, parts of it need not be installed.
+    """
     from tzk_core.config import load_run_config
     from tzk_core.runs.opened import usable_config
     from tzk_core.runs.tables import chosen_device

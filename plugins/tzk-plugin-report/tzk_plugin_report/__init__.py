@@ -1,4 +1,7 @@
-"""Registers the commands `report`, `explore`, `list` and `init`, and the report of a run, without importing torch."""
+"""The commands `report`, `explore`, `list` and `init`, and the report of a run.
+
+They are registered without importing torch.
+"""
 
 from tzk_core.plugins import Command, Report, hookimpl
 

@@ -1,4 +1,7 @@
-"""One page that compares several runs: figures side by side, validation in one chart, and where configs differ."""
+"""One page that compares several runs.
+
+It has figures side by side, validation in one chart, and where configs differ.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ DIGITS = 5
 
 
 def panels(columns: Columns) -> list[dict[str, Any]]:
-    """Panels with something logged, each with its steps and series: label, dashed, values with null for gaps."""
+    """Panels with something logged, each with its steps and series.
+
+    A series has a label, whether it is dashed, and values with null for gaps.
+    """
     steps = [int(step or 0) for step in columns.get("step", ())]
     drawn = []
     for key, title, unit, prefixes, reading in PANELS:

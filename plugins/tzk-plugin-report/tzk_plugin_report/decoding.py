@@ -1,4 +1,7 @@
-"""What a model decodes, for pictures of it: samples, and the plane of C of a knowledge type."""
+"""Pictures of what a model decodes.
+
+They are samples, and the plane of C of a knowledge type.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def has_plane(knowledge: Knowledge) -> bool:
 
 @torch.no_grad()
 def plane(model: TzK, name: str, side: int = SIDE) -> Plane:
-    """Decode the plane of C of a knowledge type, from the middle of p(z given C, κ=1)."""
+    """Decode the plane of C of a knowledge type.
+
+    It is decoded from the middle of p(z given C, κ=1).
+    """
     knowledge = model.find(name)
     half = side // 2
     steps = torch.arange(-half, side - half) * (REACH / max(half, 1))  # with an exact middle
@@ -61,7 +67,10 @@ def plane(model: TzK, name: str, side: int = SIDE) -> Plane:
 
 @torch.no_grad()
 def decoded(model: TzK, name: str, C: Tensor) -> Tensor:
-    """T at C, (n, *shape), from the middle of p(z given C, κ=1), in the model's own type."""
+    """T at C, (n, *shape), from the middle of p(z given C, κ=1).
+
+    It is of the model's own type.
+    """
     knowledge = model.find(name)
     parts = []
     for rows in C.to(model.like).split(CHUNK):
@@ -71,7 +80,10 @@ def decoded(model: TzK, name: str, C: Tensor) -> Tensor:
 
 
 def place_on_plane(knowledge: Knowledge, C: Tensor) -> Tensor:
-    """Where C lies on the plane, (n, 2) in [0, 1], from the left and from the top; what is beyond lies on its edge."""
+    """The place of C on the plane, (n, 2) in [0, 1].
+
+    It is from the left and from the top; what is beyond lies on its edge.
+    """
     standard = knowledge.characteristics_prior.standardise(C).clamp(-REACH, REACH)
     across = (standard[:, 0] + REACH) / (2 * REACH)
     if knowledge.characteristics < 2:
@@ -108,7 +120,10 @@ def blown_share(samples: Tensor, reference: Tensor) -> float:
 
 
 def change_of(plane: Plane, reference: Tensor) -> float:
-    """How much the plane changes: the standard deviation over it by that over the reference, means over dimensions."""
+    """How much the plane changes, relative to the reference.
+
+    It is the standard deviation over the plane by that over the reference, means over dimensions.
+    """
     return (plane.images.flatten(1).std(0).mean() / reference.flatten(1).std(0).mean().clamp_min(1e-9)).item()
 
 

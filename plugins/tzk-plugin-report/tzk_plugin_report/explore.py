@@ -1,4 +1,7 @@
-"""`tzk explore RUN`: the report of a run with live decoding, served on this machine alone."""
+"""`tzk explore RUN`: the report of a run with live decoding.
+
+It is served on this machine alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Test samples under a model: where knowledge is confused, and which samples are the least likely, and why."""
+"""Test samples under a model: confused knowledge, and the least likely samples.
+
+With these is why they are unlikely.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,9 @@ def _distance(model: TzK, name: str, C: Tensor) -> Tensor:
 
 
 def confusion(title: str, members: Sequence[str], encoded: Sequence[Encoded]) -> Confusion | None:
-    """What the samples of a group of knowledge types are taken for: the most probable member by p(κ=1 given T).
+    """The confusion of a group of knowledge types on their samples.
+
+    A sample is taken for the most probable member by p(κ=1 given T).
 
     Only samples with exactly one member present count.
 
@@ -144,7 +149,10 @@ def least_likely(encoded: Encoded, count: int = 8) -> list[Surprise]:
 
 
 def reasons(encoded: Encoded, index: int) -> list[str]:
-    """Why a sample may be unlikely, as far as it shows: its knowledge, its C, and its look."""
+    """Why a sample may be unlikely, as far as it shows.
+
+    Reasons are its knowledge, its C, and its look.
+    """
     return [*_knowledge_reasons(encoded, index), *_look_reasons(encoded, index)] or [
         "nothing unusual shows in its knowledge, its C or its ink"
     ]

@@ -1,4 +1,7 @@
-"""`tzk init DATA`: a commented config for a folder of images, a table or an npz file."""
+"""`tzk init DATA`: a commented config for a person's data.
+
+They are a folder of images, a table or an npz file.
+"""
 
 from __future__ import annotations
 

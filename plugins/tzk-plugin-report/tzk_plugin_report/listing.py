@@ -22,7 +22,9 @@ HEADER = ("RUN", "BEGUN", "STATE", "STEP", "DATA SET", "BITS/DIM", "BITS/PIXEL",
 @click.argument("folders", metavar="[FOLDER]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the runs in FOLDER, runs/ by default, the latest first: state, likelihood of the prior, classification.
+    """List the runs in FOLDER, runs/ by default, the latest first.
+
+    A run has its state, the likelihood of the prior, and classification.
 
     FOLDER may be a run itself. A run that cannot be read is listed with its error, and the exit status is then 1.
     """
@@ -59,7 +61,10 @@ def _runs(folders: Sequence[Path]) -> Iterator[Path]:
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
-    """What is listed of a run: an entry for every data set, one without figures if there are none."""
+    """The entries of a run, one for every data set.
+
+    There is one without figures if there are no data sets with any.
+    """
     from tzk_plugin_report.reading import read_run  # pydantic
 
     empty = dict.fromkeys(

@@ -133,7 +133,9 @@ class Live:
 
     @torch.no_grad()
     def posterior(self, content: bytes, suffix: str, like: str | None) -> dict[str, Any]:
-        """What an image shows: p(κ=1 given T) and C of every knowledge type, the best first, and its score.
+        """The knowledge that an image shows, and its score.
+
+        It has p(κ=1 given T) and C of every knowledge type, the best first.
 
         Args:
             suffix: of the file's name, such as ".png".

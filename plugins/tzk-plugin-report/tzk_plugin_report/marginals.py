@@ -1,4 +1,7 @@
-"""Marginals of data that are no images: histograms of test data and samples, and points of the plane, as SVG paths."""
+"""Marginals of data that are no images, as SVG paths.
+
+They are histograms of test data and samples, and points of the plane.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Two-dimensional test data and samples: paths of dots in a box of 200 x 200, and what the axes span."""
+    """Two-dimensional test data and samples, as paths of dots.
+
+    They lie in a box of 200 x 200. low, high: what the axes span.
+    """
 
     low: tuple[float, float]
     high: tuple[float, float]

@@ -75,7 +75,9 @@ class Measured:
 
 
 def measure(folder: Path, experiment: Experiment | None = None) -> Measured:
-    """Measure the model of a run; what needs its data is left out where these are gone.
+    """Measure the model of a run.
+
+    What needs its data is left out where these are gone.
 
     Args:
         experiment: of the run, trained or loaded, so that nothing is read again.

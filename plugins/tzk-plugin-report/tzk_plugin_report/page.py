@@ -1,4 +1,4 @@
-"""The page of a run: what stands on it, and how it becomes one HTML file."""
+"""The page of a run: its contents, and how it becomes one HTML file."""
 
 from __future__ import annotations
 
@@ -153,7 +153,10 @@ def _is_best(run: Run) -> bool:
 
 
 def _bars(run: Run, dataset: str) -> dict[str, Any] | None:
-    """Rows of a data set as bars, in the unit in which most published figures can stand beside them."""
+    """Rows of a data set as bars.
+
+    They have the unit in which most published figures can stand beside them.
+    """
     rows = [row for row in run.rows_of(dataset) if row["kind"] in KINDS or row["name"] != row.get("knowledge")]
     own = [row for row in rows if row["kind"] == "prior"]
     if not own or own[0].get("log_prob_nats") is not None:

@@ -155,7 +155,10 @@ def _surprise(dataset: str, encoded: held_out.Encoded, surprise: held_out.Surpri
 
 
 def distributions(measured: Measured) -> list[dict[str, Any]]:
-    """Histograms of test data and of samples, where data are no images and there are test data."""
+    """Histograms of test data and of samples.
+
+    They are of data that are no images, where there are test data.
+    """
     shape = tuple(measured.model.shape)
     if is_image(shape) or not measured.encoded:
         return []

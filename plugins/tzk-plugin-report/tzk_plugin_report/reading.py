@@ -76,7 +76,9 @@ def read_run(path: Path) -> Run:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of metrics.csv, in order of step; of a step logged twice, the last row.
+    """The columns of metrics.csv, in order of step.
+
+    Of a step logged twice, the last row counts.
 
     Raises:
         TzkError: if there is no column `step`.

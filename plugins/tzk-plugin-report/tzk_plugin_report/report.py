@@ -21,7 +21,7 @@ from tzk_core.runs.folder import RunFolder
     help="The page; default RUN/report.html, or comparison.html of several runs.",
 )
 def command(runs: tuple[Path, ...], file: Path | None) -> None:
-    """Write what a run is worth as one HTML page, or compare several runs on one.
+    """Write the report of a run as one HTML page, or compare several runs.
 
     The page says how good the run is, what is worth knowing of it, and shows its curves, samples and planes of C. It
     needs no network and no other file. Of a run whose data are gone, it has what results.json and the model say.

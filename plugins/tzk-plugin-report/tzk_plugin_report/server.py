@@ -1,8 +1,8 @@
 """A server for one page on this machine, which answers that page and nothing else.
 
 It listens on 127.0.0.1. A page of another site in the same browser can reach that address too. Every request therefore
-has to name it as its host (no DNS rebinding), has to come from no other origin, and has to bring a token that only the
-address printed on the terminal has.
+has to name it as its host (no DNS rebinding), and has to come from no other origin. It has to bring a token, too, that
+only the address printed on the terminal has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serves `page` at / and answers POSTs of JSON at the paths of `answers`, one at a time.
+    """A server of `page` at /.
+
+    It answers POSTs of JSON at the paths of `answers`, one at a time.
 
     Args:
         port: 0 takes one that is free.

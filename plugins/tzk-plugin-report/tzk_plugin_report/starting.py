@@ -1,4 +1,7 @@
-"""A first config for a person's own data, with a comment at everything that was chosen."""
+"""A first config for a person's own data.
+
+There is a comment at everything that was chosen.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def _plugins(looked: Looked) -> list[str]:
 
 
 def _splines(looked: Looked) -> bool:
-    """Whether to take spline couplings, for vectors and where the plugin that has them is installed."""
+    """Whether to take spline couplings.
+
+    They are for vectors, and where the plugin that has them is installed.
+    """
     there = any(part.name == SPLINES for part in registry().all(FlowRecipe))
     return len(looked.shape) != 3 and math.prod(looked.shape) > 1 and there
 
@@ -79,7 +85,10 @@ def _flow(looked: Looked) -> str:
 
 
 def _tile(shape: tuple[int, ...]) -> int:
-    """The largest tile of at most 8 pixels that cuts every second pixel of an image; 0 where none does."""
+    """The largest tile that cuts every second pixel of an image.
+
+    It has at most 8 pixels; 0 where none does.
+    """
     if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
         return 0
     sides = math.gcd(shape[1], shape[2]) // 2
@@ -112,7 +121,10 @@ def _dataset(looked: Looked, name: str, file: Path) -> str:
 
 
 def _knowledge(looked: Looked, dataset: str) -> list[str]:
-    """A table for every label column; without one, knowledge of the data set as a whole."""
+    """A table for every label column.
+
+    Without one, knowledge is of the data set as a whole.
+    """
     observed = _list(list(looked.characteristics)) if looked.characteristics else ""
     if not looked.classes:
         return [

@@ -64,7 +64,10 @@ def numbers(column: pd.Series, where: str) -> np.ndarray:
 
 
 def labels(column: pd.Series) -> np.ndarray:
-    """A column as text, (n,), "" where a value is missing; whole numbers are written without a point."""
+    """A column as text, (n,), "" where a value is missing.
+
+    Whole numbers are written without a point.
+    """
     if pd.api.types.is_float_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         if (np.isnan(values) | (values == np.round(values))).all():
@@ -73,7 +76,9 @@ def labels(column: pd.Series) -> np.ndarray:
 
 
 def check_density(values: np.ndarray, where: str) -> None:
-    """Check that a column of the training split has a density that single precision can hold.
+    """Check that a training column has a density that single precision can hold.
+
+    The column is of the training split.
 
     A column that lies far from 0 for its deviation, such as a year in seconds, gets a `Note`.
 

@@ -125,7 +125,7 @@ def _manager(pickled: Any) -> Record:
 
 
 def _managed(manager: Record) -> tuple[list[str], list[tuple[Any, Any]]]:
-    """Names of the columns, and values, (columns, rows), with the places of their columns, by block."""
+    """Names of the columns; by block values, (columns, rows), and places of columns."""
     if isinstance(manager.state, tuple):  # before pandas 2: axes, two lists of the first layout, and the second layout
         layout = manager.state[3]["0.14.1"]
         return _names(layout["axes"][0]), [(block["values"], block["mgr_locs"]) for block in layout["blocks"]]
@@ -134,7 +134,7 @@ def _managed(manager: Record) -> tuple[list[str], list[tuple[Any, Any]]]:
 
 
 def _names(index: Any) -> list[str]:
-    """The names of the columns: an index is made of its class and a table with its data."""
+    """The names of the columns, from an index made of its class and data."""
     if isinstance(index, Record) and len(index.args) == 2 and isinstance(index.args[1], dict):
         data = index.args[1].get("data")
         if isinstance(data, np.ndarray | list):

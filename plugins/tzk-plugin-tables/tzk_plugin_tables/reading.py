@@ -49,7 +49,10 @@ def read_frame(path: Path, *, separator: str, text: Collection[str]) -> pd.DataF
 
 
 def _read_text(path: Path, separator: str, text: Collection[str]) -> pd.DataFrame:
-    """A csv file, its columns called as in its first line: pandas by itself renames one that occurs twice."""
+    """A csv file, its columns called as in its first line.
+
+    pandas by itself renames one that occurs twice.
+    """
     first = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, skipinitialspace=True)
     names = [str(name).strip() for name in first.iloc[0]]
     types = {i: str for i, name in enumerate(names) if any(fnmatchcase(name, glob) for glob in text)}

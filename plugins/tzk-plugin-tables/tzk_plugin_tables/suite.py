@@ -1,7 +1,7 @@
-"""The tables that flows are compared on: POWER, GAS, HEPMASS, MINIBOONE and BSDS300 (Papamakarios et al. 2017).
+"""The published tables that flows are compared on (Papamakarios et al. 2017).
 
-They are read from the published files (Zenodo, record 1161203) and prepared as there, Appendix D, value by value: the
-same rows in the same splits, the same noise, the same standardisation. Where that is unusual, it is kept and said here.
+POWER, GAS, HEPMASS, MINIBOONE and BSDS300 are read from the published files (Zenodo, record 1161203) and prepared by
+the published code: the same rows in the same splits, noise and standardisation. What is unusual there is kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
 
 class Published:
-    """A table of the suite: T is one row, standardised, so that figures are nats of the published unit.
+    """A table of the suite: T is one row, standardised as published.
 
         [[datasets]]
         name = "power"
@@ -98,9 +98,9 @@ class Published:
 
 
 class Power(Published):
-    """Electric power of a household, by the minute: 6 columns of 8, with noise over their resolution.
+    """Electric power of a household by the minute: 6 columns of 8.
 
-    Rows are shuffled and noise is drawn by numpy's `RandomState(42)`, as published.
+    Noise is spread over the resolution of most. Shuffle and noise are of numpy's `RandomState(42)`, as published.
     """
 
     name = "power"
@@ -122,7 +122,7 @@ class Power(Published):
 
 
 class Gas(Published):
-    """Sixteen gas sensors in mixtures of ethylene and CO: the 8 that do not repeat one another.
+    """Gas sensors in mixtures of ethylene and CO: 8 columns of 16.
 
     Of two sensors that correlate by more than 0.98 the first goes, until none do. All rows, those of the test too, set
     the standardisation, as published. A converted `gas/ethylene_CO.parquet` is read before the pickle. Of that only
@@ -213,7 +213,7 @@ class Bsds300(Published):
 
 
 def last_tenths(rows: np.ndarray) -> Parts:
-    """The last tenth is the test split, the last tenth of the rest the validation split, both rounded down."""
+    """The last tenth is the test split, that of the rest the validation split."""
     test = len(rows) // 10
     if test == 0:
         raise TzkError(f"expected at least 12 rows to split; got {len(rows)}")
@@ -230,7 +230,7 @@ def standardised(parts: Parts) -> Parts:
 
 
 def _without_repeats(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop the first column that correlates with another by more than 0.98, until there is none."""
+    """Drop columns until no two correlate by more than 0.98."""
     while True:
         repeats = (frame.corr() > 0.98).to_numpy().sum(1) > 1
         if not repeats.any():

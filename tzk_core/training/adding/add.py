@@ -127,7 +127,11 @@ def _check(
 def _check_start(
     knowledge: Mapping[str, Knowledge], count: int, *, start: Mapping[str, str], groups: Mapping[str, Tensor]
 ) -> None:
-    """Raises `TzkError` for what is said of the start of knowledge that is not added, and groups of another form."""
+    """Check that starts and groups are of added knowledge, and the form of groups.
+
+    Raises:
+        TzkError: otherwise.
+    """
     for key, names in (("start", start), ("groups", groups)):
         for name in names:
             if name not in knowledge:
@@ -139,7 +143,11 @@ def _check_start(
 
 
 def _check_presence_names(model: TzK, knowledge: Mapping[str, Knowledge], presence: Mapping[str, Tensor]) -> list[str]:
-    """The older knowledge types in `presence`; `TzkError` for one that is unknown, or implied by nothing new."""
+    """The older knowledge types in `presence`.
+
+    Raises:
+        TzkError: for one that is unknown, or that no new knowledge implies.
+    """
     for name in knowledge:
         if name not in presence:
             raise TzkError(f"presence does not say where {name!r} is present{nearest(name, presence)}")

@@ -1,8 +1,9 @@
-"""Trains new knowledge types on a model that stays as it is, and adds all of them to it, or none."""
+"""Training of new knowledge types on a fixed model, which gains all or none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +70,23 @@ def train_addition(
     start: Mapping[str, str] | None = None,
     world: World = ALONE,
 ) -> Report:
-    """Trains `knowledge` on `sources`, whose presence has its names as columns, and adds it to `model`.
+    """Train `knowledge` on `sources` and add it to `model`.
 
-    The new types are trained in a model of their own with the same shared flow, which is encoded with and not
-    trained: what is older is out of reach, and no step knows how many older types there are. Whatever is raised
-    meanwhile, the model has the knowledge types that it had. `folder` receives metrics.csv. `exclusive`: groups of
-    new knowledge of which a sample has exactly one where nobody says which. `start`: by new knowledge, the older type
-    whose weights it starts from, in the place of a start in closed form. `world`: the processes that do all of this
-    together, the first of which has the folder and observers. Raises `TzkError`, before anything is
-    trained, for names, shapes and samples that do not fit; afterwards, if something older has changed.
+    The columns of the sources' presence are the names of `knowledge`.
+
+    The new types are trained in a model of their own with the same shared flow, which encodes and is not trained. Older
+    types are out of reach, and no step knows how many there are. Whatever is raised meanwhile, the model has the
+    knowledge types that it had.
+
+    Args:
+        folder: receives metrics.csv.
+        exclusive: groups of new knowledge of which a sample has exactly one where no label says which.
+        start: by new knowledge, the older type whose weights it starts from, in the place of a start in closed form.
+        world: the processes that do all of this together, the first of which has the folder and observers.
+
+    Raises:
+        TzkError: before anything is trained, for names, shapes and samples that do not fit; afterwards, if something
+            older has changed.
     """
     names = tuple(knowledge)
     for name, module in knowledge.items():
@@ -99,17 +108,24 @@ def train_addition(
         )
         trainer.run(folder, progress, checkpoints=False, observers=observers)
         inconsistency, gain = _last(trainer)
+    with _all_or_none(model, knowledge):
+        unchanged = compare(before, fingerprints(model, probes, seed))
+        check(unchanged)
+    return Report(names, unchanged, inconsistency, gain)
+
+
+@contextmanager
+def _all_or_none(model: TzK, knowledge: Mapping[str, Knowledge]) -> Iterator[None]:
+    """Add `knowledge` before the block, and take it out where anything is raised."""
     try:
         for name, module in knowledge.items():
             model.add(name, module)
-        unchanged = compare(before, fingerprints(model, probes, seed))
-        check(unchanged)
+        yield
     except BaseException:
         for name, module in knowledge.items():
             if name in model.knowledge and model.knowledge[name] is module:
                 del model.knowledge[name]
         raise
-    return Report(names, unchanged, inconsistency, gain)
 
 
 def addition_trainer(
@@ -124,17 +140,19 @@ def addition_trainer(
     start: Mapping[str, str] | None = None,
     world: World = ALONE,
 ) -> Trainer:
-    """What trains `knowledge`, in a model of its own with the shared flow of `model`: data gathered, closed-form start
-    made, no step taken. Arguments as of `train_addition`."""
+    """The trainer of `knowledge`, in a model of its own with `model`'s shared flow.
+
+    Its data are gathered, its closed-form start is made, and no step is taken. Arguments are as of `train_addition`.
+    """
     like = like_of(model, *knowledge.values())
     alone = TzK(model.flow)
     for name, module in knowledge.items():
         alone.add(name, module.to(like.device, like.dtype))
     started = {name for name, other in (start or {}).items() if _started(alone.find(name), model.find(other))}
-    kinds_of_data = {source.levels for source in sources.values()}
-    if len(kinds_of_data) > 1:
-        raise TzkError(f"samples that are added together have one number of grey levels; got {kinds_of_data}")
-    (levels,) = kinds_of_data
+    all_levels = {source.levels for source in sources.values()}
+    if len(all_levels) > 1:
+        raise TzkError(f"samples that are added together have one number of grey levels; got {all_levels}")
+    (levels,) = all_levels
     batches = balanced(
         sources,
         own_samples(model, negatives, seed, levels=levels, bounds=_bounds(sources)),
@@ -152,7 +170,11 @@ def addition_trainer(
 
 
 def _started(module: Knowledge, other: Knowledge) -> bool:
-    """Starts new knowledge from what it is part of; whether that is all, or its closed form goes on from there."""
+    """Start new knowledge from the older type that it is part of.
+
+    Returns:
+        Whether that is all; else its closed form goes on from there.
+    """
     build_on = getattr(module, "build_on", None)
     if build_on is not None and type(module) is not type(other):
         build_on(other)
@@ -198,7 +220,9 @@ def _start(
     started: Collection[str],
     built_on: Mapping[str, str],
 ) -> None:
-    """Fit the priors of the knowledge in `alone`, and make the closed-form start of each type but those `started`.
+    """Fit the priors of the knowledge in `alone`, and start each type in closed form.
+
+    Types in `started` have their start already.
 
     Args:
         population: p(κ=1) of each, as it is trained on.
@@ -219,9 +243,12 @@ def _start(
 
 
 def _closed_form(alone: TzK, name: str, sources: Mapping[str, Source], *, around: set[str], seed: int) -> Tensor:
-    """Start one knowledge type from its latents beside those of `around`, the older types that contain it.
+    """Start one knowledge type from its latents, beside those of the types `around` it.
 
-    Returns the latents, z, (at most STARTED_FROM, *latent_shape).
+    These are the older types that contain it.
+
+    Returns:
+        The latents, z, (at most STARTED_FROM, *latent_shape).
     """
     names = tuple(known for known, _ in alone.named_knowledge())
     column = names.index(name)
@@ -238,7 +265,10 @@ def _closed_form(alone: TzK, name: str, sources: Mapping[str, Source], *, around
 
 
 def _inside(source: Source, implied: set[str], names: Sequence[str]) -> Tensor:
-    """Where all of `implied` that this source knows of is present, (n,) bool; nowhere if it knows of none."""
+    """Where all of `implied` that this source knows of is present, (n,) bool.
+
+    False everywhere if it knows of none.
+    """
     columns = [source.presence[:, i] for i, name in enumerate(names) if name in implied]
     columns += [column for name, column in source.containing.items() if name in implied]
     if not columns:
@@ -254,8 +284,12 @@ def _latents(
     generator: torch.Generator,
     chunk: int = 512,
 ) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-    """z of the chosen samples, (at most STARTED_FROM, *latent_shape), the data sets in proportion, and which these are,
-    in their order: data sets with positions in them."""
+    """z of the chosen samples, the data sets in proportion.
+
+    Returns:
+        z, (at most STARTED_FROM, *latent_shape), and which samples these are, in their order: data sets with positions
+            in them.
+    """
     like = next(alone.parameters())
     total = sum(int(rows.sum()) for rows in chosen.values())
     encoded, places = [torch.empty(0, *alone.latent_shape).to(like)], []
@@ -274,7 +308,7 @@ def _latents(
 
 @torch.no_grad()
 def _last(trainer: Trainer) -> tuple[dict[str, float], dict[str, float]]:
-    """Inconsistency and gain of each new type, in nats, over the batches that would come next."""
+    """Inconsistency and gain of each new type, in nats, over the next batches."""
     measured: tuple[dict[str, list[float]], dict[str, list[float]]] = {}, {}
     like = trainer.model.like
     for step in range(trainer.step, trainer.step + LAST_BATCHES):

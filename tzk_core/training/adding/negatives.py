@@ -1,4 +1,4 @@
-"""What added knowledge is told from: batches balanced between its samples and others, the model's own among them."""
+"""The negatives of added knowledge: balanced batches, with samples of the model's own among them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN = "own samples"
 
 
 class Negatives(Keywords, NegativesTable):
-    """How a batch is made up while knowledge is added: the keys of `NegativesTable`, as keywords.
+    """The composition of batches while knowledge is added: `NegativesTable` as keywords.
 
     Raises:
         TzkError: for a share or a number out of bounds.
@@ -34,8 +34,8 @@ class Source:
 
     presence: (n, new knowledge) in {0, 1, nan}. characteristics: by new knowledge, (n, c), nan where not observed.
     containing: by older knowledge that the new implies, (n,) in {0, 1, nan}.
-    groups: by new knowledge, (n,) integers, the class of each sample, below 0 where it is not known, for a closed-form
-        start that asks what samples of one class have in common.
+    groups: by new knowledge, (n,) integers, the class of each sample, below 0 where it is not known. A closed-form
+    start that asks what samples of one class have in common reads it.
     levels: grey levels, None where values are real. weight: the data set's, to scale; None for the number of its
         samples.
     """
@@ -59,11 +59,14 @@ def own_samples(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     chunk: int = 256,
 ) -> Tensor:
-    """T, (at most `own_samples`, *shape), on the CPU: drawn from the prior and from older knowledge types.
+    """T sampled from the prior and from older knowledge types.
 
-    They are of the kind that the data is, so that nothing but what they show tells them from it: with `levels` in grey
-    levels, uint8; without, float32 and within `bounds`, those of the data. What is not finite, or not in the domain of
-    the shared flow, is left out. Depends on the model, what the data is like, and `seed`.
+    Returns:
+        (at most `own_samples`, *shape), on the CPU.
+
+    They have the type of the data, so that only what they show tells them apart. With `levels` they are grey levels,
+    uint8; without, float32 and within `bounds`, those of the data. What is not finite, or not in the domain of the
+    shared flow, is left out. Depends on the model, what the data is like, and `seed`.
     """
     older = [name for name, _ in model.named_knowledge()]
     order = torch.randperm(len(older), generator=stream(seed, "own types")).tolist()
@@ -96,8 +99,11 @@ def balanced(
     own_levels: int | None = None,
     exclusive: Sequence[Sequence[str]] = (),
 ) -> JointBatches:
-    """Batches of the sources and the model's own samples, of `own_levels`, with the shares that `negatives` says.
-    `exclusive`: see `JointBatches`.
+    """Batches of the sources and the model's own samples, in the shares of `negatives`.
+
+    Args:
+        own_levels: the grey levels of `own`.
+        exclusive: see `JointBatches`.
 
     Raises `TzkError` where there is nothing to tell the new knowledge from.
     """
@@ -143,7 +149,10 @@ def balanced(
 
 
 def _divided(total: int, names: Sequence[str]) -> dict[str | None, int]:
-    """How many to draw from the prior, which is None, and from each of these: half and, in equal parts, half."""
+    """The counts of samples from the prior, which is None, and from each name.
+
+    The prior has half, and the names share the other half equally.
+    """
     if not names:
         return {None: total}
     share = total // 2 // len(names)

@@ -1,4 +1,4 @@
-"""Whether adding knowledge left a model as it was: what it holds and what it computes, before and after."""
+"""The check that adding knowledge changes neither what a model holds nor what it computes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ IMPORTANCE_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One knowledge type, or the prior with its shared flow, at one moment. Nothing in it is a tensor of the model.
+    """One knowledge type, or the prior with its shared flow, at one moment.
+
+    Nothing in it is a tensor of the model.
 
     state: sha256 of parameters and buffers; of the file where the knowledge type cannot be used here.
     requires_grad: of each parameter. log_prob: sha256 of log p(T given κ=1), or of log p(T), of the probes, and
@@ -57,7 +59,9 @@ PRIOR = "the prior"
 
 
 def fingerprints(model: TzK, probes: Tensor, seed: int) -> dict[str | None, Fingerprint]:
-    """By knowledge type, and under None of the prior: each evaluated by itself on `probes`, (n, *shape).
+    """Fingerprints by knowledge type, and under None of the prior.
+
+    Each is evaluated by itself on `probes`, (n, *shape).
 
     The model is in evaluation mode meanwhile, so that no layer counts this as training.
     """

@@ -1,4 +1,7 @@
-"""A new plugin from the templates of this package: a distribution with one part that conforms."""
+"""A new plugin from the templates of this package.
+
+It is a distribution with one part that conforms.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins.registry import Registry
 from tzk_core.plugins.specs import SPEC_TYPES, Spec
@@ -28,7 +32,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Kind:
-    """A folder of templates: `kind.toml`, and the texts of the package, its part and its test.
+    """A folder of templates: `kind.toml`, the package, its part and its test.
 
     hook: the hook that offers such a part. class_suffix: of the name of its class. module: where the part is.
     usage: how to use it, for the README.
@@ -48,8 +52,11 @@ class Kind:
 
 
 def kinds() -> dict[str, Kind]:
-    """The kinds of plugins that there are templates of, by name, for hooks that this version has."""
-    found: dict[str, Kind] = {}
+    """The kinds of plugins with templates, by name.
+
+    They are those for hooks that this version has.
+    """
+    offered: dict[str, Kind] = {}
     hooks = {spec_type.hook for spec_type in SPEC_TYPES}
     for folder in sorted(_templates().iterdir(), key=lambda folder: folder.name):
         description = folder / "kind.toml"
@@ -58,8 +65,8 @@ def kinds() -> dict[str, Kind]:
         table: Mapping[str, Any] = tomllib.loads(description.read_text(encoding="utf-8"))
         kind = Kind(folder.name, table["hook"], table["summary"], table["class"], table["module"], table["usage"])
         if kind.hook in hooks:
-            found[kind.name] = kind
-    return found
+            offered[kind.name] = kind
+    return offered
 
 
 def new_plugin(name: str, kind: str, into: Path) -> Path:
@@ -108,8 +115,6 @@ def _check_name(name: str, kind: Kind) -> None:
         )
     core = [part.name for part in Registry.discover(allow=[]).all(kind.spec_type)]
     if kind.name == "command":
-        from tzk_core.cli.program import OWN_COMMANDS  # which has the command that calls this
-
         core += list(OWN_COMMANDS)
     if name in core:
         raise TzkError(f"the core has a {kind.spec_type.kind} {name!r}, which would hide it: such as 'my-{name}'")
@@ -131,7 +136,10 @@ def _values(name: str, kind: Kind) -> dict[str, str]:
 
 
 def _range(version: str | None) -> str:
-    """The versions of the core that a plugin fits, as pip writes them: this minor version, if it is known."""
+    """The versions of the core that a plugin fits, as pip writes them.
+
+    That is this minor version, if it is known.
+    """
     numbers = re.match(r"(\d+)\.(\d+)", version or "")
     if numbers is None:
         return ""
