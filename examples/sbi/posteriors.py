@@ -69,7 +69,7 @@ def _two_moons(theta: Tensor) -> Tensor:
 
 
 def _two_moons_posterior(observed: Tensor, count: int) -> Tensor:
-    """The noise that was, either sign of θ₁ + θ₂, and only what is within the prior."""
+    """Noise, either sign of θ₁ + θ₂, and what is within the prior."""
     kept = torch.empty(0, 2)
     while len(kept) < count:
         shift = observed - _moon(4 * count)
@@ -147,7 +147,7 @@ METHODS = {"TzK": tzk_posterior, "sbi NPE": sbi_posterior}
 
 
 def c2st(samples: Tensor, reference: Tensor, *, seed: int) -> float:
-    """The accuracy of telling one from the other by a network of two layers of 10 dims, in 5-fold cross-validation.
+    """The accuracy of a network that tells one from the other, by 5-fold cross-validation.
 
     Args:
         samples, reference: as many rows, (n, dims); the reference sets the standardisation.

@@ -57,7 +57,7 @@ def _empty(cls: type, shape: tuple[int, ...], kind: Any) -> np.ndarray:
     return np.empty(0, dtype=np.uint8)
 
 
-def _from_buffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _from_buffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:  # noqa: PLR0917  pickle calls it by position
     """An array of protocol 5; numpy refuses one of objects."""
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="F" if order == "F" else "C")
 
