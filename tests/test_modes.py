@@ -18,8 +18,8 @@ from tzk_core.model import TzK
 from tzk_core.modes import evaluating, training
 from tzk_core.objective import Wording
 from tzk_core.observations import Observations
+from tzk_core.testing import check_knowledge
 from tzk_core.testing.expectations import NotConforming
-from tzk_core.testing.knowledge import check_knowledge
 from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer

@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from tzk_core.cli import interrupts, main, progress
 from tzk_core.config import load_config
 from tzk_core.plugins import Command, Registry, hookimpl, registry
-from tzk_core.training.observers import Progress
+from tzk_core.training.observers import Progress, Start
+from tzk_core.training.progress import lines
 from tzk_core.world import ALONE, World
 
 CONFIG = """
@@ -80,7 +81,10 @@ class FakeExperiment:
         for step in range(1, self.config.training.steps + 1):
             if step == self.interrupt_at and not resume:
                 raise KeyboardInterrupt
-            progress(Progress(step, 4, 2.0, 2.0, {"moons": 1.5}))
+            reached = Progress(step, 4, 2.0, 2.0, {"moons": 1.5})
+            for observer in observers:
+                observer.on_step(reached)
+            progress(reached)
 
     def load(self, folder: Path) -> None:
         self.calls.append(("load", folder))
@@ -432,26 +436,23 @@ def test_a_failure_is_recorded(here: Path, experiment: type[FakeExperiment], mon
 def test_lines_come_now_and_then():
     said: list[float] = []
     clock = iter([0.0, 1.0, 10.5, 11.0, 12.0])
-    show = progress.lines(lambda: next(clock))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress.output, "say", said.append)
-        for step in (1, 2, 3, 4, 5):
-            show(Progress(step, 5, 9.0, 61.0, {"a": 1.25}))
+    show = lines(lambda: next(clock), say=said.append)
+    for step in (1, 2, 3, 4, 5):
+        show(Progress(step, 5, 9.0, 61.0, {"a": 1.25}))
     assert said == [f"step {step} of 5, 1:01 left, bits/dim a 1.250" for step in (1, 3, 5)]
 
 
 def test_what_compiling_took_is_said_where_nothing_is_known_of_other_steps():
     said: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress.output, "say", said.append)
-        progress.lines(lambda: 0.0)(Progress(1, 5, 90.0, 0.0, {"a": 1.25}, compiled=83.0))
+    lines(lambda: 0.0, say=said.append)(Progress(1, 5, 90.0, 0.0, {"a": 1.25}, compiled=83.0))
     assert said == ["step 1 of 5, compiled in 1:23, bits/dim a 1.250"]
 
 
 def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress.shown(5) as show:
-        show(Progress(5, 5, 9.0, 0.0, {"a": 1.25}))
+    with progress.shown() as (line,):
+        line.on_start(Start(0, 5, None, {}))
+        line.on_step(Progress(5, 5, 9.0, 0.0, {"a": 1.25}))
     bar = capsys.readouterr().err
     assert "100%" in bar
     assert "5/5" in bar
@@ -581,3 +582,18 @@ def test_a_second_interrupt_does_not_wait():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second interrupt was put off as well")
+
+
+def test_points_go_into_an_array_where_nothing_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tzk_core.cli.sample import _checked_file
+    from tzk_core.errors import TzkError
+
+    assert _checked_file(None, "prior", (2,), number=9) == Path("prior.png")
+    for name in [name for name in sys.modules if name.startswith("tzk_plugin_report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "tzk_core.report.scatter")
+    monkeypatch.setitem(sys.modules, "tzk_plugin_report", None)
+    assert _checked_file(None, "prior", (2,), number=9) == Path("prior.npz")
+    assert _checked_file(None, "prior", (1, 4, 4), number=9) == Path("prior.png")
+    with pytest.raises(TzkError, match="pip install tzk-plugin-report; or name an .npz file"):
+        _checked_file(tmp_path / "points.png", "prior", (2,), number=9)

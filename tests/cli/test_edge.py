@@ -297,6 +297,8 @@ def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
 
 
 def test_the_backend_of_a_notebook_is_no_backend_of_the_program(tmp_path: Path) -> None:
-    program = "from tzk_core.cli import main; main(['plugins'], standalone_mode=False); import tzk_core.report.figure"
+    program = (
+        "from tzk_core.cli import main; main(['plugins'], standalone_mode=False); import tzk_plugin_report.plots.figure"
+    )
     environment = os.environ | {"MPLBACKEND": "module://no_such_notebook.backend"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)

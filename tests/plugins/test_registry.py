@@ -173,7 +173,7 @@ def test_what_the_core_registers_by_its_own_hooks() -> None:
     core = {spec_type.kind: [part.plugin for part in found.all(spec_type)] for spec_type in SPEC_TYPES}
     offered = {kind for kind, plugins in core.items() if "tzk" in plugins}
     assert offered == {
-        *("knowledge type", "data set", "flow layer", "flow recipe", "metric", "picture"),
+        *("knowledge type", "data set", "flow layer", "flow recipe", "metric", "observer", "picture"),
         *("optimizer", "schedule", "base distribution", "sampler"),
     }
     assert not [record for record in found.plugins if record.state == "ok" and record.reason]

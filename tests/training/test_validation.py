@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
+from tzk_plugin_report.plots import curves, figure
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge, fit
@@ -22,12 +23,13 @@ from tzk_core.errors import TzkError
 from tzk_core.objective import mental_capacity
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.report import curves, figure
 from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.checkpoint import load_checkpoint, load_trainer
 from tzk_core.storage.places import checkpoint_in
+from tzk_core.training.observers import Progress, Start
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
+from tzk_core.training.stopping import EarlyStopping
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Best, Validated, Validation, Watch
 
@@ -191,14 +193,60 @@ def found(step: int, criterion: float) -> Validated:
 
 def test_patience_counts_validations_without_a_better_one() -> None:
     model = made()
-    watch = Watch(held(), 10, 2)
+    watch, stopping, never = Watch(held(), 10), stopping_with(patience=2), stopping_with(patience=0)
     ends = []
     for step, criterion in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 1.9), (50, 1.9), (60, 2.0)):
         watch.take(found(step, criterion), model, {})
-        ends.append(watch.over(step))
+        assert watch.best is not None
+        for observer in (stopping, never):
+            observer.on_validation(found(step, criterion))
+            observer.on_step(reached(step, watch.best.step))
+        ends.append(stopping.over)
     assert ends == [False] * 5 + [True]
     assert watch.best is not None and watch.best.step == 40, "as good as the best is no better"
-    assert not Watch(held(), 10, 0, watch.history, watch.best).over(1000)
+    never.on_validation(found(1000, 2.0))
+    never.on_step(reached(1000, 40))
+    assert not never.over
+
+
+def stopping_with(*, patience: int) -> EarlyStopping:
+    stopping = EarlyStopping()
+    settings = Settings(steps=1000, validate_every=10, patience=patience)
+    stopping.on_start(Start(0, 1000, None, settings.model_dump()))
+    return stopping
+
+
+def reached(step: int, best: int | None) -> Progress:
+    return Progress(step, 1000, 0.0, 0.0, {}, best=best)
+
+
+def test_patience_is_over_after_a_validation_alone() -> None:
+    """Neither between two validations, nor where none was finite."""
+    stopping = stopping_with(patience=2)
+    stopping.on_validation(found(20, 2.0))
+    stopping.on_step(reached(20, 10))
+    stopping.on_step(reached(35, 10))
+    assert not stopping.over
+    stopping.on_validation(found(40, math.inf))
+    stopping.on_step(reached(40, None))
+    assert not stopping.over
+
+
+def test_no_observer_but_the_core_s_own_ends_a_training() -> None:
+    """One of the same class that is passed is not asked, guarded or not."""
+    guarded_one, passed = Ends(), Ends()
+    history = fit(made(), DATA, steps=3, batch_size=16, observers=[guarded_one])
+    assert history.trainer.step == 3 and guarded_one.over
+    one = trainer(steps=3)
+    one.run(observers=[passed])
+    assert one.step == 3 and passed.over
+
+
+class Ends(EarlyStopping):
+    """Over after every step."""
+
+    def on_step(self, progress: Progress) -> None:
+        self.over = True
 
 
 def test_patience_ends_a_run_early(tmp_path: Path) -> None:
@@ -217,7 +265,7 @@ def test_patience_without_validation_is_refused() -> None:
 
 
 def test_what_is_not_finite_is_never_the_best_and_explodes_after_what_was() -> None:
-    model, watch = made(), Watch(held(), 10, 0)
+    model, watch = made(), Watch(held(), 10)
     assert not watch.take(found(10, math.inf), model, {}) and watch.best is None and not watch.exploded()
     assert watch.take(found(20, 2.0), model, {}) and not watch.exploded()
     assert not watch.take(found(30, math.nan), model, {}) and watch.exploded()
@@ -414,7 +462,7 @@ def test_validation_is_drawn_dashed_beside_training(tmp_path: Path, monkeypatch:
 
 
 def test_a_best_that_was_kept_outlives_the_model() -> None:
-    model, watch = made(), Watch(held(), 1, 0)
+    model, watch = made(), Watch(held(), 1)
     watch.take(found(1, 1.0), model, {"left": 0.5})
     before = state(model)
     with torch.no_grad():

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tzk_core.errors import TzkError
+from tzk_core.files import naming
 
 LONGEST = 200
 """So many bytes of a name at most are part of its temporary one, as file systems take 255."""
@@ -253,7 +254,8 @@ def _temporary(path: Path, what: str = PARTIAL) -> Iterator[Path]:
     fresh = path.with_name(f".{_short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.{what}")
     _writing.add(fresh.name)
     try:
-        yield fresh
+        with naming(path):
+            yield fresh
     except BaseException:
         if what == PARTIAL:
             _remove(fresh)
