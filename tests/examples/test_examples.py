@@ -23,7 +23,7 @@ from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-FOLDERS = ("", "ood/", "baselines/", "continuous/")
+FOLDERS = ("", "ood/", "baselines/", "continuous/", "tabular/")
 CONFIGS = sorted(path for folder in FOLDERS for path in EXAMPLES.glob(f"{folder}*.toml"))
 
 
