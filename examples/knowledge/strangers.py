@@ -1,0 +1,210 @@
+"""Strangers: does a model of MNIST alone, or of Omniglot alone, tell what it was not trained on?
+
+    tzk run examples/online/mnist.toml --out runs/mnist
+    tzk run examples/ood/omniglot.toml --out runs/omniglot
+    python examples/knowledge/strangers.py --mnist runs/mnist --omniglot runs/omniglot --json strangers.json
+
+The score is `dose` of tzk-plugin-outside. It is fitted to training images of the model's own data, and its units and
+thresholds to validation images. Statistics and method were chosen on corruptions of validation images (--corruptions)
+and committed before any outside set was read. The rivals of stranger_rivals.py see the same training images. Figures
+are areas under ROC curves, on test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from corruptions import corrupted
+from stranger_rivals import Nearest, Network, Principal
+from torch import Tensor
+from torch.nn import functional
+from tzk_plugin_omniglot.omniglot import Omniglot
+from tzk_plugin_outside.dose import IMAGES, Dose
+from tzk_plugin_outside.roc import roc_area, threshold
+
+import tzk_core
+from tzk_core.cli import edge
+from tzk_core.data.dequantise import dequantise
+from tzk_core.data.glyphs import GlyphLetters, GlyphSigns
+from tzk_core.data.mnist import Mnist
+from tzk_core.data.protocol import Samples
+from tzk_core.random_streams import stream
+
+LEVELS, SIZE, FALSE_ALARMS = 256, 32, 0.05
+LABEL = {"mnist": "label", "omniglot": "alphabet"}
+
+
+class Score(Protocol):
+    """Large for usual images."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """(n,), of images, (n, 1, side, side), in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """The data that a model was trained on, uint8 (n, 1, 32, 32) each, and the classes of `train`."""
+
+    train: Tensor
+    classes: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def some(samples: Samples, limit: int, seed: int) -> Tensor:
+    """At most `limit` images, chosen by seed, in random order."""
+    return samples.T[torch.randperm(len(samples.T), generator=stream(seed, "some"))[:limit]]
+
+
+def dataset(name: str) -> Mnist | Omniglot:
+    if name == "mnist":
+        return Mnist(size=SIZE, validation=5000, seed=0)
+    return Omniglot(size=SIZE, validation=1000, seed=0)
+
+
+def own(name: str, limit: int, seed: int) -> Own:
+    """The splits that the configs of both runs train, choose and test on."""
+    source = dataset(name)
+    train = source.split("train")
+    classes = torch.from_numpy(np.unique(train.labels[LABEL[name]], return_inverse=True)[1])
+    order = torch.randperm(len(classes), generator=stream(seed, "some"))[:IMAGES]
+    return Own(
+        train.T[order],
+        classes[order],
+        some(source.split("validation"), limit, seed),
+        some(source.split("test"), limit, seed),
+    )
+
+
+def outside(name: str, mine: Own, *, limit: int, seed: int) -> dict[str, Tensor]:
+    """The sets that the model of `name` has never seen, by name: the other data set, and those held back."""
+    other = "omniglot" if name == "mnist" else "mnist"
+    source = stream(seed, "noise")
+    letters, signs = (
+        functional.pad(some(glyphs(28, train=10, validation=1, test=limit).split("test"), limit, seed), (2, 2, 2, 2))
+        for glyphs in (GlyphLetters, GlyphSigns)
+    )
+    sets = {other: some(dataset(other).split("test"), limit, seed), "letters": letters, "signs": signs}
+    if name == "mnist":
+        sets["mirror images"] = mine.test.flip(3)
+    noise = torch.randint(LEVELS, (min(limit, 500), 1, SIZE, SIZE), generator=source)
+    grey = torch.arange(0, LEVELS, max(1, LEVELS // limit)).view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE)
+    return sets | {"noise": noise.to(torch.uint8), "constants": grey.to(torch.uint8)}
+
+
+def rows(inside: Mapping[str, Tensor], there: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """By score and set, the area under the ROC curve."""
+    return {
+        name: {of: roc_area(values, others[name].nan_to_num(nan=-torch.inf)).area for of, others in there.items()}
+        for name, values in inside.items()
+    }
+
+
+def of_run(name: str, run: Path, *, limit: int, seed: int, corruptions: bool) -> dict[str, Any]:
+    """Areas of all scores of one model and of its rivals, and detections at the threshold."""
+    started = time.process_time()
+    mine = own(name, limit, seed)
+
+    def grey(T: Tensor, what: str) -> Tensor:
+        return dequantise(T, stream(seed, "strangers", what), LEVELS)
+
+    train = grey(mine.train, "train")
+    dose = Dose(tzk_core.load(run), train, grey(mine.validation, "validation"), levels=LEVELS, seed=seed)
+    rivals: dict[str, Score] = {
+        "softmax of a network": Network(train, mine.classes, seed=seed),
+        "nearest in pixels": Nearest(train),
+        "principal directions": Principal(train),
+    }
+    if corruptions:
+        inside = mine.validation[: len(mine.validation) // 2]
+        sets = corrupted(mine.validation[len(inside) :], stream(seed, "corruptions"))
+    else:
+        inside, sets = mine.test, outside(name, mine, limit=limit, seed=seed)
+
+    def scores(T: Tensor, what: str) -> dict[str, Tensor]:
+        x = grey(T, what)
+        return dose.statistics(x) | {rival: score.score(x) for rival, score in rivals.items()}
+
+    here, there = scores(inside, "inside"), {what: scores(T, what) for what, T in sets.items()}
+    limits = threshold(dose.validation, FALSE_ALARMS)
+    result: dict[str, Any] = {
+        "counts": {"inside": len(inside)} | {what: len(T) for what, T in sets.items()},
+        "areas": rows(here, there),
+        "false_alarms": (here["dose"] < limits).double().mean().item(),
+        "detected": {what: (values["dose"] < limits).double().mean().item() for what, values in there.items()},
+    }
+    if name == "mnist" and not corruptions:
+        result["ceiling"] = {"mirror images": _told_mirrors(train, grey(mine.test, "inside"), seed)}
+    return result | {"rivals": list(rivals), "seconds": time.process_time() - started}
+
+
+def _told_mirrors(train: Tensor, test: Tensor, seed: int) -> float:
+    """The area of a network that was trained to tell mirrored training images from others: no rival, a ceiling."""
+    images, classes = torch.cat([train, train.flip(3)]), torch.arange(2).repeat_interleave(len(train))
+    network = Network(images, classes, seed=seed)
+    usual = network.log_probabilities(test)[:, 0], network.log_probabilities(test.flip(3))[:, 0]
+    return roc_area(*usual).area
+
+
+def written(results: dict[str, Any]) -> str:
+    """The results as tables in Markdown."""
+    lines = [f"Command: `{results['command']}`. Seed {results['seed']}; {results['machine']}."]
+    for name, result in results["models"].items():
+        sets = [what for what in result["counts"] if what != "inside"]
+        counts = ", ".join(f"{what} {count:,}" for what, count in result["counts"].items())
+        lines += ["", f"Model of {name}. Images: {counts}. {result['seconds']:.0f} s of processor time.", ""]
+        lines += ["| area under the ROC curve | " + " | ".join(sets) + " |", "|---|" + "---:|" * len(sets)]
+        for score, areas in result["areas"].items():
+            lines.append(f"| {score} | " + " | ".join(f"{areas[what]:.3f}" for what in sets) + " |")
+        share = [f"{100 * result['detected'][what]:.1f}" for what in sets]
+        alarms = f"detected by `dose`, %, at {100 * result['false_alarms']:.1f} % false alarms"
+        lines.append(f"| {alarms} | " + " | ".join(share) + " |")
+        for what, area in result.get("ceiling", {}).items():
+            lines += ["", f"Ceiling, a network trained to tell {what}: {area:.3f}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", type=Path, help="the run of a model of MNIST alone")
+    parser.add_argument("--omniglot", type=Path, help="the run of a model of Omniglot's background alphabets alone")
+    parser.add_argument("--corruptions", action="store_true", help="validation images, corrupted, and no outside set")
+    parser.add_argument("--limit", type=int, default=2000, help="images of a set at most (default: %(default)s)")
+    parser.add_argument("--machine", default="", help="a description of the machine, for the record")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where to write the figures; a table goes beside it, as .md")
+    options = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    runs = {name: run for name in LABEL if (run := getattr(options, name))}
+    if not runs:
+        parser.error("expected --mnist RUN, --omniglot RUN or both")
+    words = [f"--{name} runs/{run.name}" for name, run in runs.items()] + ["--corruptions"] * options.corruptions
+    results: dict[str, Any] = {
+        "format": 1,
+        "command": " ".join(["python examples/knowledge/strangers.py", *words, f"--limit {options.limit}"]),
+        "seed": options.seed,
+        "machine": options.machine,
+        "models": {
+            name: of_run(name, run, limit=options.limit, seed=options.seed, corruptions=options.corruptions)
+            for name, run in runs.items()
+        },
+    }
+    print("\n" + written(results))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+        options.json.with_suffix(".md").write_text("# Strangers\n\n" + written(results))
+
+
+if __name__ == "__main__":
+    with edge.script():
+        main()
