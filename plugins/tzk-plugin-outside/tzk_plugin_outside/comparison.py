@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from tzk_core.model import TzK
 from tzk_plugin_outside.detection import STATISTICS, Reference, statistics
 from tzk_plugin_outside.evidence import Evidence
@@ -37,16 +39,22 @@ def detections(
     here, there = statistics(inside, reference), statistics(outside, reference)
     rows = []
     for name in here:
-        area, limit = roc_area(here[name], there[name]), threshold(chosen_on[name], false_alarms)
-        rows.append(
-            {
-                "statistic": name,
-                "meaning": STATISTICS[name],
-                "area": area.area,
-                "standard_error": area.standard_error,
-                "threshold": limit,
-                "detected": (there[name] < limit).double().mean().item(),
-                "false_alarms": (here[name] < limit).double().mean().item(),
-            }
-        )
+        found = detection(chosen_on[name], here[name], there[name], false_alarms=false_alarms)
+        rows.append({"statistic": name, "meaning": STATISTICS[name]} | found)
     return rows
+
+
+def detection(chosen_on: Tensor, here: Tensor, there: Tensor, *, false_alarms: float) -> dict[str, Any]:
+    """Area, threshold and detections of one statistic, as the columns of `detections`.
+
+    Args:
+        chosen_on: the statistic of validation data, (m,). here: of data inside, (n,). there: of data outside, (k,).
+    """
+    area, limit = roc_area(here, there), threshold(chosen_on, false_alarms)
+    return {
+        "area": area.area,
+        "standard_error": area.standard_error,
+        "threshold": limit,
+        "detected": (there < limit).double().mean().item(),
+        "false_alarms": (here < limit).double().mean().item(),
+    }

@@ -91,7 +91,12 @@ class Dose:
         y = torch.cat([self.features(part) for part in train[:IMAGES].split(500)])
         self.log_weights = self.mixture.fit(y, shrinkage=0.2, trust=20.0, generator=source).log()
         self.patches = PatchDensity(train[: STATES // 2], source)
-        self.gaussian = Gaussian.of(self._table(train[:STATES]))
+        table, own = self._table(train[:STATES]), len(state_names(model))
+        self.gaussian = Gaussian.of(table)
+        self.sources = {
+            "model alone": (slice(own), Gaussian.of(table[:, :own])),
+            "patches and length alone": (slice(own, None), Gaussian.of(table[:, own:])),
+        }
         own = self.parts(validation)
         self.units = {name: _unit(values) for name, values in (("states", own.states), ("features", own.features))}
         self.validation = self.combined(own)
@@ -122,15 +127,19 @@ class Dose:
         return self.combined(self.parts(T))
 
     def statistics(self, T: Tensor) -> dict[str, Tensor]:
-        """By name, (n,) each, large for usual images: the score, its parts, log p(T), and each statistic alone.
+        """By name, (n,) each, large for usual images: the score, its parts, log p(T), sources and statistics alone.
 
-        Alone a statistic is minus its distance from its mean, in standard deviations; `likelihood` is log p(T) itself.
+        `sources` are the statistics of the model, and those of patches with the length, which need no model. Alone a
+        statistic is minus its distance from its mean, in standard deviations; `likelihood` is log p(T) itself.
         """
         parts = self.parts(T)
         alone = -((parts.table - self.gaussian.mean) / self.gaussian.scale).abs()
         single = {name: alone[:, column] for column, name in enumerate(self.names)}
+        apart = {
+            name: gaussian.typicality(parts.table[:, columns]) for name, (columns, gaussian) in self.sources.items()
+        }
         scores = {"dose": self.combined(parts), "states": parts.states, "features": parts.features}
-        return scores | {"likelihood": parts.table[:, 0]} | single
+        return scores | {"likelihood": parts.table[:, 0]} | apart | single
 
     def _table(self, T: Tensor) -> Tensor:
         length = code_length(T, self.levels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from tzk_core.strict_json import json_text
 from tzk_plugin_outside.options import importance_samples_option, validation_option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tzk_core.config import Config
     from tzk_core.data.protocol import Dataset
     from tzk_core.runs.experiment import Experiment
@@ -44,6 +47,12 @@ FORMAT = 1
 )
 @validation_option
 @importance_samples_option
+@click.option(
+    "--scores",
+    multiple=True,
+    type=click.Choice(["dose"]),
+    help="Scores that are fitted to the run's training images, too; it needs tzk-plugin-features.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
     "-o", "--output", "written", type=click.Path(path_type=Path), help="A folder to write ood.json and ood.md to."
@@ -58,6 +67,7 @@ def command(
     false_alarms: float,
     validation: int,
     importance_samples: int | None,
+    scores: tuple[str, ...],
     as_json: bool,
     written: Path | None,
 ) -> None:
@@ -79,11 +89,13 @@ def command(
         false_alarms=false_alarms,
         validation=validation,
         importance_samples=importance_samples,
+        dose="dose" in scores,
     )
     words = ["tzk", "ood", str(run), str(outside), "--split", split, *(["--limit", str(limit)] if limit else [])]
     words += [word for name in knowledge for word in ("--knowledge", name)]
     words += ["--false-alarms", f"{false_alarms:g}", "--validation", str(validation)]
     words += ["--importance-samples", str(report["importance_samples"])]
+    words += [word for name in dict.fromkeys(scores) for word in ("--scores", name)]
     text = _markdown(report, shlex.join(words))
     if written is not None:
         (written / "ood.json").write_text(json_text(report) + "\n", encoding="utf-8")
@@ -101,6 +113,7 @@ def _report(
     false_alarms: float,
     validation: int,
     importance_samples: int | None,
+    dose: bool,
 ) -> dict[str, Any]:
     """The contents of ood.json."""
     from tzk_core.config import load_config
@@ -112,6 +125,8 @@ def _report(
     from tzk_plugin_outside.comparison import detections
     from tzk_plugin_outside.evidence import Evidence, evidence
 
+    if dose and importlib.util.find_spec("tzk_plugin_features") is None:
+        raise TzkError("the score 'dose' takes tzk-plugin-features: pip install tzk-plugin-features, or leave it out")
     config = load_config(folder.config, finished=True)
     others = datasets_of(_datasets_only(outside))
     experiment = Experiment(config)
@@ -124,9 +139,12 @@ def _report(
     samples = importance_samples or config.evaluation.importance_samples
     chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(names)
 
-    def gathered(name: str, dataset: Any) -> Evidence:
+    def images(name: str, dataset: Any) -> Tensor:
         chosen = limited(dataset.split(split), name, split, limit=limit, seed=seed)
-        T = dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
+        return dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
+
+    def gathered(name: str, dataset: Any) -> Evidence:
+        T = images(name, dataset)
         return evidence(model, T, names, importance_samples=samples, seed=seed, levels=experiment.levels)
 
     inside = {name: gathered(name, dataset) for name, dataset in experiment.datasets.items()}
@@ -147,6 +165,10 @@ def _report(
         other = gathered(name, dataset)
         rows = detections(model, names, chosen_on, inside=joined, outside=other, false_alarms=false_alarms)
         report["outside"].append({"dataset": name, "count": len(other), "statistics": rows})
+    if dose:
+        from tzk_plugin_outside.dose_of_run import add_dose  # it takes tzk-plugin-features, which need not be installed
+
+        add_dose(report, experiment, limit=validation, images=images, others=others)
     return report
 
 
