@@ -1,0 +1,63 @@
+"""The measurement of strangers: corruptions are what they are called, rivals score what they say."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[tuple[ModuleType, ModuleType]]:
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("corruptions"), importlib.import_module("stranger_rivals")
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randint(256, (6, 1, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def test_corruptions_are_what_they_are_called(modules: tuple[ModuleType, ModuleType], images: Tensor) -> None:
+    made = modules[0].corrupted(images, torch.Generator().manual_seed(1))
+    assert len(made) == 8 and all(each.shape == images.shape and each.dtype == torch.uint8 for each in made.values())
+    shuffled = made["blocks shuffled"]
+    assert torch.equal(shuffled.flatten(1).sort(1).values, images.flatten(1).sort(1).values)
+    blocks = {tuple(b.flatten().tolist()) for b in images[0, 0].unfold(0, 8, 8).unfold(1, 8, 8).reshape(16, 8, 8)}
+    assert blocks == {
+        tuple(b.flatten().tolist()) for b in shuffled[0, 0].unfold(0, 8, 8).unfold(1, 8, 8).reshape(16, 8, 8)
+    }
+    assert (made["two at once"] >= images).all() and (made["thickened"] >= images).all()
+    assert torch.equal(made["rotated by 90°"].rot90(-1, (2, 3)), images)
+    assert torch.equal(made["quadrants of four"][:, :, :16, :16], images[:, :, :16, :16])
+    assert (made["thinned"][:, :, :31, :31] <= images[:, :, :31, :31]).all()
+    assert made["halved in size"][:, :, :8].sum() == 0
+    mirror = images.flip(3)
+    assert not any(torch.equal(each, mirror) for each in made.values())
+
+
+def test_rivals_score_what_they_say(modules: tuple[ModuleType, ModuleType], images: Tensor) -> None:
+    x = images.float() / 255
+    nearest = modules[1].Nearest(x)
+    assert nearest.score(x).abs().max() < 1e-2
+    assert nearest.score(x + 0.1).tolist() == pytest.approx([-0.1 * 32] * 6, rel=1e-3)
+    principal = modules[1].Principal(x)  # six images span five directions, so that all lie in the plane
+    assert principal.score(x).abs().max() < 1e-2 < -principal.score(x.flip(3)).max()
+
+
+def test_the_network_learns_what_can_be_told(modules: tuple[ModuleType, ModuleType]) -> None:
+    x = torch.zeros(80, 1, 32, 32)
+    x[40:, :, 8:24, 8:24] = 1
+    classes = torch.arange(2).repeat_interleave(40)
+    network = modules[1].Network(x, classes, epochs=20)
+    assert torch.equal(network.log_probabilities(x).argmax(1), classes)
+    assert torch.equal(network.score(x), network.log_probabilities(x).max(1).values)
