@@ -1,4 +1,4 @@
-"""What images of a model's own validation split are made into, to choose a score without outside data."""
+"""Corruptions of validation images, on which a score is chosen without outside data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Strangers: does a model of MNIST alone, or of Omniglot alone, tell what it was not trained on?
+"""Strangers: does a model tell what it was not trained on?
+
+One is of MNIST alone, one of Omniglot alone.
 
     tzk run examples/online/mnist.toml --out runs/mnist
     tzk run examples/ood/omniglot.toml --out runs/omniglot
@@ -85,7 +87,7 @@ def own(name: str, limit: int, seed: int) -> Own:
 
 
 def outside(name: str, mine: Own, *, limit: int, seed: int) -> dict[str, Tensor]:
-    """The sets that the model of `name` has never seen, by name: the other data set, and those held back."""
+    """Sets that the model of `name` has never seen, by name."""
     other = "omniglot" if name == "mnist" else "mnist"
     source = stream(seed, "noise")
     letters, signs = (
@@ -147,7 +149,10 @@ def of_run(name: str, run: Path, *, limit: int, seed: int, corruptions: bool) ->
 
 
 def _told_mirrors(train: Tensor, test: Tensor, seed: int) -> float:
-    """The area of a network that was trained to tell mirrored training images from others: no rival, a ceiling."""
+    """The area of a network trained to tell mirrored training images from others.
+
+    It has seen what is outside: no rival, but a ceiling.
+    """
     images, classes = torch.cat([train, train.flip(3)]), torch.arange(2).repeat_interleave(len(train))
     network = Network(images, classes, seed=seed)
     usual = network.log_probabilities(test)[:, 0], network.log_probabilities(test.flip(3))[:, 0]

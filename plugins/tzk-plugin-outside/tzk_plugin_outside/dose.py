@@ -1,6 +1,6 @@
-"""The score `dose`: how usual an image's statistics are, by densities fitted to training images alone.
+"""The score `dose`: how usual the statistics of an image are.
 
-After Morningstar et al. (2021), "Density of states estimation for out-of-distribution detection".
+Their densities are fitted to training images alone. After Morningstar et al. (2021), "Density of states estimation for out-of-distribution detection".
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Parts:
 
 
 class Dose:
-    """The density of an image's statistics: states, patches and length by one Gaussian, features by a mixture.
+    """How usual an image is, by densities of its statistics and features.
 
     Two parts are compared with validation images: the typicality of the statistics `names` under a Gaussian, and the
     log-density of the features of `tzk-plugin-features` under a mixture of Gaussians, without labels. The shortfall of
@@ -127,7 +127,9 @@ class Dose:
         return self.combined(self.parts(T))
 
     def statistics(self, T: Tensor) -> dict[str, Tensor]:
-        """By name, (n,) each, large for usual images: the score, its parts, log p(T), sources and statistics alone.
+        """By name, (n,) each, large for usual images: everything there is.
+
+        That is the score, its parts, log p(T), the two sources, and statistics alone.
 
         `sources` are the statistics of the model, and those of patches with the length, which need no model. Alone a
         statistic is minus its distance from its mean, in standard deviations; `likelihood` is log p(T) itself.

@@ -1,4 +1,4 @@
-"""The score `dose` of a run, fitted to its own training and validation images, in the report of `tzk ood`."""
+"""The score `dose` of a run, for the report of `tzk ood`."""
 
 from __future__ import annotations
 

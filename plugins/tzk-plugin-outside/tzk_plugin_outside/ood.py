@@ -80,6 +80,8 @@ def command(
     folder = RunFolder.open(run)
     if written is not None and not written.is_dir():
         raise TzkError(f"-o is expected to name a folder that is there; {written} is none")
+    if scores and importlib.util.find_spec("tzk_plugin_features") is None:
+        raise TzkError("the score 'dose' takes tzk-plugin-features: pip install tzk-plugin-features, or leave it out")
     report = _report(
         folder,
         outside,
@@ -125,8 +127,6 @@ def _report(
     from tzk_plugin_outside.comparison import detections
     from tzk_plugin_outside.evidence import Evidence, evidence
 
-    if dose and importlib.util.find_spec("tzk_plugin_features") is None:
-        raise TzkError("the score 'dose' takes tzk-plugin-features: pip install tzk-plugin-features, or leave it out")
     config = load_config(folder.config, finished=True)
     others = datasets_of(_datasets_only(outside))
     experiment = Experiment(config)

@@ -1,4 +1,4 @@
-"""How usual the small patches of an image are: a mixture of Gaussians over patches, without labels."""
+"""How usual the patches of an image are, by a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LEAST = -1e3
 
 
 class PatchDensity:
-    """A mixture of Gaussians over the patches of training images that have some contrast.
+    """A mixture of Gaussians over patches that have some contrast.
 
-    `names` are the statistics of one image: mean and standard deviation of the log-density of its patches, the mean of
+    It is fitted to training images without labels. `names` are the statistics of one image: mean and standard deviation of the log-density of its patches, the mean of
     the five lowest, and the log of how many patches there are.
     """
 
