@@ -53,7 +53,10 @@ class Score(Protocol):
 
 @dataclass(frozen=True)
 class Own:
-    """The data that a model was trained on, uint8 (n, 1, 32, 32) each, and the classes of `train`."""
+    """The data of a model, uint8 (n, 1, 32, 32) each.
+
+    classes: of `train`, (n,).
+    """
 
     train: Tensor
     classes: Tensor
@@ -111,7 +114,7 @@ def rows(inside: Mapping[str, Tensor], there: Mapping[str, Mapping[str, Tensor]]
 
 
 def of_run(name: str, run: Path, *, limit: int, seed: int, corruptions: bool) -> dict[str, Any]:
-    """Areas of all scores of one model and of its rivals, and detections at the threshold."""
+    """Areas of all scores of a model and its rivals, and detections."""
     started = time.process_time()
     mine = own(name, limit, seed)
 

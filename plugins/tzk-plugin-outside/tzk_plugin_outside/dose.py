@@ -1,6 +1,7 @@
 """The score `dose`: how usual the statistics of an image are.
 
-Their densities are fitted to training images alone. After Morningstar et al. (2021), "Density of states estimation for out-of-distribution detection".
+Their densities are fitted to training images alone.
+After Morningstar et al. (2021), "Density of states estimation for out-of-distribution detection".
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Parts:
 class Dose:
     """How usual an image is, by densities of its statistics and features.
 
-    Two parts are compared with validation images: the typicality of the statistics `names` under a Gaussian, and the
-    log-density of the features of `tzk-plugin-features` under a mixture of Gaussians, without labels. The shortfall of
+    Two parts are compared with validation images. One is the typicality of the statistics `names` under a Gaussian. The
+    other is the log-density of the features of `tzk-plugin-features` under a mixture of Gaussians. The shortfall of
     a part is how far it lies below its median there, in units of the distance from the median to the 5 % quantile. The
     score is minus the sum of both shortfalls. Nothing is fitted to anything from outside.
 

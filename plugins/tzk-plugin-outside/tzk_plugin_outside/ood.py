@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +119,8 @@ def _report(
 ) -> dict[str, Any]:
     """The contents of ood.json."""
     from tzk_core.config import load_config
-    from tzk_core.data.dequantise import dequantise
-    from tzk_core.random_streams import stream
     from tzk_core.runs.experiment import Experiment
-    from tzk_core.runs.tables import datasets_of, limited
+    from tzk_core.runs.tables import datasets_of
     from tzk_plugin_outside.calibration import calibration  # these import torch
     from tzk_plugin_outside.comparison import detections
     from tzk_plugin_outside.evidence import Evidence, evidence
@@ -139,9 +137,7 @@ def _report(
     samples = importance_samples or config.evaluation.importance_samples
     chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(names)
 
-    def images(name: str, dataset: Any) -> Tensor:
-        chosen = limited(dataset.split(split), name, split, limit=limit, seed=seed)
-        return dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
+    images = _images(experiment, split, limit)
 
     def gathered(name: str, dataset: Any) -> Evidence:
         T = images(name, dataset)
@@ -166,10 +162,29 @@ def _report(
         rows = detections(model, names, chosen_on, inside=joined, outside=other, false_alarms=false_alarms)
         report["outside"].append({"dataset": name, "count": len(other), "statistics": rows})
     if dose:
-        from tzk_plugin_outside.dose_of_run import add_dose  # it takes tzk-plugin-features, which need not be installed
-
-        add_dose(report, experiment, limit=validation, images=images, others=others)
+        _add_dose(report, experiment, limit=validation, images=images, others=others)
     return report
+
+
+def _images(experiment: Experiment, split: str, limit: int | None) -> Callable[[str, Dataset], Tensor]:
+    """A function to T of a split, dequantised, of a data set by its name."""
+    from tzk_core.data.dequantise import dequantise
+    from tzk_core.random_streams import stream
+    from tzk_core.runs.tables import limited
+
+    def images(name: str, dataset: Dataset) -> Tensor:
+        seed = experiment.config.seed
+        chosen = limited(dataset.split(split), name, split, limit=limit, seed=seed)
+        return dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
+
+    return images
+
+
+def _add_dose(report: dict[str, Any], experiment: Experiment, **arguments: Any) -> None:
+    """Append the rows of `dose`, whose module takes a plugin that need not be installed."""
+    from tzk_plugin_outside.dose_of_run import add_dose
+
+    add_dose(report, experiment, **arguments)
 
 
 def _check_comparable(others: Mapping[str, Dataset], experiment: Experiment, file: Path) -> None:

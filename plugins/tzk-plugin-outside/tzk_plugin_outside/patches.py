@@ -21,8 +21,8 @@ LEAST = -1e3
 class PatchDensity:
     """A mixture of Gaussians over patches that have some contrast.
 
-    It is fitted to training images without labels. `names` are the statistics of one image: mean and standard deviation of the log-density of its patches, the mean of
-    the five lowest, and the log of how many patches there are.
+    It is fitted to training images without labels. `names` are the statistics of one image. They are mean and standard
+    deviation of the log-density of its patches, the mean of the five lowest, and the log of the number of patches.
     """
 
     names = ("patches, mean", "patches, deviation", "patches, lowest", "patches, number")
