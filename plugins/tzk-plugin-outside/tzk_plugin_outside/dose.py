@@ -92,11 +92,11 @@ class Dose:
         y = torch.cat([self.features(part) for part in train[:IMAGES].split(500)])
         self.log_weights = self.mixture.fit(y, shrinkage=0.2, trust=20.0, generator=source).log()
         self.patches = PatchDensity(train[: STATES // 2], source)
-        table, own = self._table(train[:STATES]), len(state_names(model))
+        table, count = self._table(train[:STATES]), len(state_names(model))
         self.gaussian = Gaussian.of(table)
         self.sources = {
-            "model alone": (slice(own), Gaussian.of(table[:, :own])),
-            "patches and length alone": (slice(own, None), Gaussian.of(table[:, own:])),
+            "model alone": (slice(count), Gaussian.of(table[:, :count])),
+            "patches and length alone": (slice(count, None), Gaussian.of(table[:, count:])),
         }
         own = self.parts(validation)
         self.units = {name: _unit(values) for name, values in (("states", own.states), ("features", own.features))}
