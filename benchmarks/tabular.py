@@ -12,7 +12,9 @@ Splits and batches are the same in every library.
 All have the same layers, widths, batches, steps, learning rates and standardisation, by training rows. Adam follows
 half a cosine; validation data choose the step, and end the training early. TzK is trained by `tzk_core.fit`, the others
 by the loop here. Figures are nats a row in the unit of the table, larger being better, with standard errors over seeds.
-A difference to the best of the other libraries is taken within a seed, and its error is over seeds.
+A difference to the best of the other libraries is taken within a seed, and its error is over seeds. The JSON has the
+worst and the median row of each seed. With --out, rows that FILE has already are kept, and only those of --tables and
+--flows are made again.
 """
 
 from __future__ import annotations
@@ -163,8 +165,9 @@ def _batches(train: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def scores(table: str, architecture: str, *, sizes: Sizes, training: Training, seeds: int) -> dict[str, Any]:
-    """By library, test nats by seed and seconds; why libraries are left out."""
-    report: dict[str, Any] = {"nats": {}, "row_errors": {}, "seconds": {}, "left_out": {}}
+    """By library, test nats by seed and seconds, those of single rows too; why libraries are left out."""
+    report: dict[str, Any] = {"nats": {}, "row_errors": {}, "worst_row": {}, "median_row": {}, "seconds": {}}
+    report["left_out"] = {}
     for library in ("tzk", *RIVALS):
         before = time.process_time()
         try:
@@ -176,6 +179,8 @@ def scores(table: str, architecture: str, *, sizes: Sizes, training: Training, s
             continue
         report["nats"][library] = [float(values.mean()) for values in by_seed]
         report["row_errors"][library] = [float(values.std() / len(values) ** 0.5) for values in by_seed]
+        report["worst_row"][library] = [float(values.min()) for values in by_seed]
+        report["median_row"][library] = [float(values.median()) for values in by_seed]
         report["seconds"][library] = round(time.process_time() - before, 1)
     return report | summary(report["nats"])
 
@@ -249,8 +254,10 @@ def main() -> None:
     report: dict[str, Any] = {"results": {}, "layers": sizes.steps, "hidden": sizes.hidden, "seeds": options.seeds}
     report |= {"steps": training.steps, "learning_rate": training.learning_rate, "batch_size": training.batch_size}
     report |= machine()
+    if options.out and options.out.exists():
+        report["results"] = json.loads(options.out.read_text())["results"]
     for table in tables:
-        report["results"][table] = {}
+        report["results"].setdefault(table, {})
         for flow in flows:
             report["results"][table][flow] = scores(table, flow, sizes=sizes, training=training, seeds=options.seeds)
             if options.out:

@@ -25,6 +25,7 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "nice": partial(architectures.nice, steps=3, hidden=8, blocks=1),
     "real-nvp": partial(architectures.real_nvp, steps=3, hidden=8, blocks=1),
     "maf": partial(architectures.maf, steps=2, hidden=8, blocks=1),
+    "bounded maf": partial(architectures.maf, steps=2, hidden=8, blocks=1, activation="tanh"),
     "narrow maf": partial(architectures.maf, steps=2, hidden=3, blocks=0),
     "made-mog": partial(architectures.made_mog, hidden=8, blocks=1, components=3),
     "maf-mog": partial(architectures.maf_mog, steps=1, hidden=8, blocks=0, components=3),
