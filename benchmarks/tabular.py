@@ -24,6 +24,7 @@ import copy
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -236,6 +237,18 @@ def _cell(of: Mapping[str, Any], library: str, top: float) -> str:
     return f"**{text}**" if of["mean"][library] == top else text
 
 
+def kept(before: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of an earlier report.
+
+    Raises:
+        SystemExit: if it was of other settings.
+    """
+    other = [key for key in report if key != "results" and before.get(key) != report[key]]
+    if other:
+        sys.exit(f"--out has results of another {', '.join(other)}: take another file")
+    return dict(before["results"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", default=",".join(TABLES), help="(default: %(default)s)")
@@ -253,9 +266,9 @@ def main() -> None:
     sizes, training = Sizes(options.layers, options.hidden), Training(options.steps, options.learning_rate)
     report: dict[str, Any] = {"results": {}, "layers": sizes.steps, "hidden": sizes.hidden, "seeds": options.seeds}
     report |= {"steps": training.steps, "learning_rate": training.learning_rate, "batch_size": training.batch_size}
-    report |= machine()
     if options.out and options.out.exists():
-        report["results"] = json.loads(options.out.read_text())["results"]
+        report["results"] = kept(json.loads(options.out.read_text()), report)
+    report |= machine()
     for table in tables:
         report["results"].setdefault(table, {})
         for flow in flows:

@@ -1,8 +1,8 @@
 """Simulation-based inference on two tasks of sbibm: TzK's posterior beside NPE of `sbi`, by C2ST.
 
     pip install "tzk-core[sklearn]" ./plugins/tzk-plugin-baselines sbi
-    python examples/sbi/posteriors.py [--simulations 1000] [--observations 2] [--seeds 3] [--out FILE]
-    python examples/sbi/posteriors.py --samples 0 --methods TzK --architecture maf    # held-out log posteriors alone
+    python examples/sbi/posteriors.py [--simulations 1000] [--observations 2] [--seeds 2] [--out FILE]
+    python examples/sbi/posteriors.py --samples 0 --methods TzK --architectures maf    # held-out log posteriors alone
 
 T is a simulator's parameters θ and C its data x, observed. p(T) is then the prior of θ, p(T given C, κ=1) the posterior
 for any x, and p(C given T, κ=1) a Gaussian model of the simulator. The knowledge type is `conditional-flow`.
@@ -39,6 +39,7 @@ from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 import tzk_core
+from tzk_core import TzK
 from tzk_core.cli import edge
 from tzk_core.domain import intervals
 from tzk_core.errors import TzkError
@@ -62,14 +63,15 @@ class Posterior(NamedTuple):
 class Training:
     """How TzK's posterior is trained.
 
-    architecture: of `conditional-flow`. bounded: whether the flow maps onto the prior's interval. `hidden` and `blocks`
-    are of networks, `layers` of the flow.
+    architectures: of `conditional-flow`; validation data choose one. bounded: whether the flow maps onto the prior's
+    interval. activation: of maf. `hidden` and `blocks` are of networks, `layers` of the flow.
     """
 
-    architecture: str
+    architectures: tuple[str, ...]
     steps: int
     learning_rate: float
     bounded: bool
+    activation: str
     layers: int = 5
     hidden: int = 50
     blocks: int = 1
@@ -130,17 +132,19 @@ TASKS = {
 }
 
 
-def tzk_posterior(task: Task, theta: Tensor, x: Tensor, *, training: Training, seed: int) -> Posterior:
-    """TzK's, with λ = 0: the data's Gaussian model would otherwise hold the posterior back."""
-    dims, characteristics = theta.shape[1], x.shape[1]
+def trained(task: Task, theta: Tensor, x: Tensor, *, architecture: str, training: Training, seed: int) -> TzK:
+    """A model of θ with the knowledge x, to the step that the first tenth of the simulations chooses.
+
+    λ = 0: the Gaussian model of the data would otherwise hold the posterior back.
+    """
+    dims, held_out = theta.shape[1], len(theta) // 10
     domain = task.domain if training.bounded else "real"
-    model = tzk_core.TzK(tzk_core.build_flow((dims,), "logit", seed=seed, domain=domain))
+    model = TzK(tzk_core.build_flow((dims,), "logit", seed=seed, domain=domain))
     kind = tzk_core.build_knowledge(
-        "conditional-flow", (dims,), seed, name="x", characteristics=characteristics, steps=training.layers,
-        hidden=training.hidden, blocks=training.blocks, architecture=training.architecture,
+        "conditional-flow", (dims,), seed, name="x", characteristics=x.shape[1], architecture=architecture,
+        activation=training.activation, steps=training.layers, hidden=training.hidden, blocks=training.blocks,
     )  # fmt: skip
     model.add("x", kind)
-    held_out = len(theta) // 10
     train, validation = slice(held_out, None), slice(held_out)
     tzk_core.fit(
         model,
@@ -151,12 +155,27 @@ def tzk_posterior(task: Task, theta: Tensor, x: Tensor, *, training: Training, s
         steps=training.steps,
         batch_size=200,
         learning_rate=training.learning_rate,
-        validate_every=25,
-        patience=8,
+        validate_every=10,
+        patience=10,
         multiplier=0.0,
         multiplier_rate=0.0,
         seed=seed,
     )
+    return model
+
+
+def tzk_posterior(task: Task, theta: Tensor, x: Tensor, *, training: Training, seed: int) -> Posterior:
+    """TzK's, of the architecture with the best log posterior of the first tenth of the simulations."""
+    dims, held_out = theta.shape[1], len(theta) // 10
+
+    def validated(model: TzK) -> float:
+        with torch.no_grad():
+            return float(model.log_prob(theta[:held_out], "x", x[:held_out]).mean())
+
+    models = [
+        trained(task, theta, x, architecture=name, training=training, seed=seed) for name in training.architectures
+    ]
+    model = max(models, key=validated)
     low, high = torch.tensor(intervals(task.domain, dims), dtype=theta.dtype).unbind(1)
 
     def sample(observed: Tensor, count: int) -> Tensor:
@@ -278,10 +297,11 @@ def _mean(values: list[float]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"simulations": 1000, "observations": 2, "samples": 400, "seeds": 3, "steps": 500}
+    numbers = {"simulations": 1000, "observations": 2, "samples": 400, "seeds": 2, "steps": 500}
     for key, default in numbers.items():
         parser.add_argument(f"--{key}", type=int, default=default, help="(default: %(default)s)")
-    parser.add_argument("--architecture", default="rq-nsf-coupling", help="of TzK's posterior (default: %(default)s)")
+    parser.add_argument("--architectures", default="maf,rq-nsf-coupling", help="of TzK (default: %(default)s)")
+    parser.add_argument("--activation", default="tanh", help="of TzK's maf (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of TzK (default: %(default)s)")
     parser.add_argument("--bounded", action="store_true", help="TzK's flow maps onto the prior's interval")
     parser.add_argument("--tasks", default=",".join(TASKS), help="(default: %(default)s)")
@@ -292,7 +312,13 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    training = Training(options.architecture, options.steps, options.learning_rate, options.bounded)
+    training = Training(
+        tuple(options.architectures.split(",")),
+        options.steps,
+        options.learning_rate,
+        bounded=options.bounded,
+        activation=options.activation,
+    )
     by_method = methods(training)
     chosen = options.methods.split(";") if options.methods else list(by_method)
     numbers = {key: getattr(options, key) for key in ("simulations", "observations", "samples")}
