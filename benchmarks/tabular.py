@@ -166,7 +166,7 @@ def _batches(train: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def scores(table: str, architecture: str, *, sizes: Sizes, training: Training, seeds: int) -> dict[str, Any]:
-    """By library, test nats by seed and seconds, those of single rows too; why libraries are left out."""
+    """By library, test nats by seed, seconds, and why it is left out."""
     report: dict[str, Any] = {"nats": {}, "row_errors": {}, "worst_row": {}, "median_row": {}, "seconds": {}}
     report["left_out"] = {}
     for library in ("tzk", *RIVALS):

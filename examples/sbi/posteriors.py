@@ -133,9 +133,9 @@ TASKS = {
 
 
 def trained(task: Task, theta: Tensor, x: Tensor, *, architecture: str, training: Training, seed: int) -> TzK:
-    """A model of θ with the knowledge x, to the step that the first tenth of the simulations chooses.
+    """A model of θ with the knowledge x.
 
-    λ = 0: the Gaussian model of the data would otherwise hold the posterior back.
+    The first tenth of the simulations are for validation. λ = 0: the Gaussian model of the data would otherwise hold the posterior back.
     """
     dims, held_out = theta.shape[1], len(theta) // 10
     domain = task.domain if training.bounded else "real"
@@ -165,7 +165,7 @@ def trained(task: Task, theta: Tensor, x: Tensor, *, architecture: str, training
 
 
 def tzk_posterior(task: Task, theta: Tensor, x: Tensor, *, training: Training, seed: int) -> Posterior:
-    """TzK's, of the architecture with the best log posterior of the first tenth of the simulations."""
+    """TzK's, of the architecture with the best log posterior of the validation simulations."""
     dims, held_out = theta.shape[1], len(theta) // 10
 
     def validated(model: TzK) -> float:
@@ -249,7 +249,7 @@ def compared(
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """By method, C2ST at each observation, held-out log posterior, and seconds of CPU time for the training."""
+    """By method, C2ST at each observation, held-out log posterior, seconds of training."""
     torch.manual_seed(seed)
     theta = task.prior(simulations)
     x = task.simulate(theta)

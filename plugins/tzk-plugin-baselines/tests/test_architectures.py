@@ -152,4 +152,5 @@ def test_sizes_that_cannot_be_are_refused() -> None:
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_baselines")}
     flows = {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit"}
-    assert flows | {"rq-nsf-coupling", "rq-nsf-autoregressive", "class-conditional"} == names
+    knowledge = {"class-conditional", "conditional-flow"}
+    assert flows | knowledge | {"rq-nsf-coupling", "rq-nsf-autoregressive"} == names

@@ -69,7 +69,10 @@ def maf(
     alpha: float = 1e-6,
     domain: str | list[str] = "auto",
 ) -> Transform:
-    """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers; `activation` is "tanh" or "relu"."""
+    """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers.
+
+    Its `activation` is "tanh" or "relu".
+    """
     architecture = architectures.maf(shape, steps=steps, hidden=hidden, blocks=blocks, activation=activation)
     return Composite([logit(shape, alpha=alpha, domain=domain), architecture])
 
@@ -153,7 +156,7 @@ def rq_nsf_autoregressive(
 
 
 def _with_relu(arguments: dict[str, Any], version: int) -> dict[str, Any]:
-    """The arguments of a MAF that was saved before it took an `activation`, which was "relu" then."""
+    """The arguments of a MAF that was saved before it took an `activation`."""
     return {"activation": "relu", **arguments} if version < 3 else arguments
 
 
