@@ -135,7 +135,8 @@ TASKS = {
 def trained(task: Task, theta: Tensor, x: Tensor, *, architecture: str, training: Training, seed: int) -> TzK:
     """A model of θ with the knowledge x.
 
-    The first tenth of the simulations are for validation. λ = 0: the Gaussian model of the data would otherwise hold the posterior back.
+    The first tenth of the simulations are for validation. λ = 0: the Gaussian model of the data would otherwise hold
+    the posterior back.
     """
     dims, held_out = theta.shape[1], len(theta) // 10
     domain = task.domain if training.bounded else "real"
