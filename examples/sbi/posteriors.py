@@ -1,4 +1,4 @@
-"""Simulation-based inference on two tasks of sbibm: TzK's posterior beside NPE of `sbi`, by C2ST.
+"""Simulation-based inference on two tasks of sbibm: TzK beside NPE of `sbi`.
 
     pip install "tzk-core[sklearn]" ./plugins/tzk-plugin-baselines sbi
     python examples/sbi/posteriors.py [--simulations 1000] [--observations 2] [--seeds 2] [--out FILE]
@@ -195,7 +195,7 @@ def tzk_posterior(task: Task, theta: Tensor, x: Tensor, *, training: Training, s
 
 
 def sbi_posterior(task: Task, theta: Tensor, x: Tensor, *, flow: str, seed: int) -> Posterior:
-    """`sbi`'s, with the flow and the training that it has by default, but for the name of the flow."""
+    """`sbi`'s of a flow by name, with the sizes and the training of its defaults."""
     from sbi.inference import NPE
     from sbi.utils import BoxUniform
     from sbi.utils.tracking import TensorBoardTracker
