@@ -1,4 +1,4 @@
-"""The owners of knowledge types: by a hash of the name, or by what evens out their popularity."""
+"""The owners of knowledge types: by a hash, or by what evens out popularity."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def hashed(types: int, ranks: int, *, salt: str = "") -> Numbers:
 
 
 def greedy(shares: Shares, ranks: int) -> Numbers:
-    """Owners by the longest processing time first: the next popular type goes where the load is least.
+    """Owners by the longest processing time first.
 
+    The next popular type goes where the load is least.
     The load is at most 4/3 - 1/(3 ranks) times the least possible (Graham 1969).
     """
     owners = np.empty(len(shares), np.int64)

@@ -1,4 +1,4 @@
-"""A simulation of many knowledge types that are divided among many ranks: what a step sends, waits for and keeps.
+"""A simulation of many knowledge types that are divided among many ranks.
 
     python benchmarks/scale.py [--json] [--types 1000000] [--ranks 64] [--batch 4096] [--zipf 1.0] [--latent 1024]
                                [--negatives 16] [--replicated 8] [--bandwidth 1.25e9] [--latency 2e-5] [--speed 1]
@@ -140,7 +140,7 @@ def load_of(setting: Setting, batch: Batch, owners: Numbers) -> Load:
 
 
 def ring_bytes(ranks: int, size: float) -> float:
-    """Bytes that each rank sends to have a tensor of `size` bytes summed around a ring."""
+    """Bytes that each rank sends while `size` bytes are summed around a ring."""
     return 2 * (ranks - 1) / ranks * size
 
 
@@ -157,7 +157,7 @@ def routed_seconds(setting: Setting, load: Load) -> float:
 def parts_of(
     setting: Setting, load: Load, measured: Mapping[str, float], *, kinds: int, hot: int
 ) -> dict[str, dict[str, float]]:
-    """The seconds of a step by what takes them, and the bytes that all ranks send.
+    """The seconds of a step, and the bytes that all ranks send.
 
     Gradients of the flow and of what every rank has go in one message.
 
@@ -192,7 +192,7 @@ def parts_of(
 
 
 def unevenness(values: NDArray[Any]) -> dict[str, float]:
-    """Over steps and ranks, (steps, ranks): the mean, the largest, and max/mean of a step in the mean."""
+    """The mean, the largest, and the mean max/mean of a step, of (steps, ranks)."""
     ratio = values.max(1) / np.maximum(values.mean(1), 1e-12)
     return {"mean": float(values.mean()), "largest": float(values.max()), "max_over_mean": float(ratio.mean())}
 

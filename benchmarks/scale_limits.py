@@ -1,4 +1,4 @@
-"""What grows with the number of knowledge types, and where each of it ends: memory of a rank, and waiting."""
+"""What grows with the number of knowledge types, and where it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one knowledge type costs here: seconds of its rows in a step, bytes in memory and on disk.
+"""What one knowledge type costs: seconds in a step, bytes in memory and on disk.
 
     python benchmarks/scale_measure.py [--json] [--rounds N] [--types 1000] [--dims 64] [--threads 1]
 
@@ -78,13 +78,13 @@ def trainer(types: int, samples: int, negatives: int, *, dims: int) -> Trainer:
 
 
 def evaluations(types: int, samples: int, negatives: int) -> tuple[int, int, int]:
-    """Types that a step evaluates, and rows where they are present and where they are absent."""
+    """Types that a step evaluates, and rows with them and without."""
     size, absent = types * samples, min(negatives, REGISTERED - types)
     return types + absent, size, types * min(negatives, size) + absent * size
 
 
 def fitted(rounds: int, dims: int) -> dict[str, Any]:
-    """Seconds of a step, a type, a row present and a row absent, by least squares of relative errors."""
+    """Seconds of a step, a type and its rows, by least squares of relative errors."""
     cases = [(*case, negatives) for case, negatives in itertools.product(BATCHES, NEGATIVES)]
     steps: dict[str, Callable[[], Any]] = {
         f"{types}x{samples}-{negatives}": trainer(types, samples, negatives, dims=dims).advance
@@ -104,7 +104,7 @@ def fitted(rounds: int, dims: int) -> dict[str, Any]:
 
 
 def nonnegative(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Least squares with coefficients of at least 0, by the best of all sets of columns."""
+    """Least squares with coefficients of at least 0, over all sets of columns."""
     columns = range(table.shape[1])
     best, least = np.zeros(table.shape[1]), np.inf
     for count in range(1, len(columns) + 1):
@@ -134,7 +134,7 @@ def of_flow(rounds: int) -> dict[str, Any]:
 
 
 def labels() -> dict[str, float]:
-    """Seconds and bytes of the labels of a batch by cell, which is a type at a sample."""
+    """Seconds of the labels of a batch by cell, a type at a sample."""
     types, size = CELLS
     presence = torch.zeros(size, types)
     presence[torch.arange(size), torch.arange(size)] = 1
@@ -148,7 +148,7 @@ def labels() -> dict[str, float]:
 
 
 def of_storage(count: int, dims: int, folder: Path) -> dict[str, Any]:
-    """Bytes and seconds of a type that is registered, saved, read and asked for."""
+    """Bytes and seconds of a type: registered, saved, read and asked for."""
 
     def timed(name: str, call: Callable[[], Any], *, memory: bool = True) -> Any:
         before, began = peak(), time.process_time()
@@ -182,7 +182,7 @@ def of_storage(count: int, dims: int, folder: Path) -> dict[str, Any]:
 
 
 def traced(call: Callable[[], Any], count: int) -> tuple[Any, float]:
-    """A value, and the most bytes of Python objects that making it took, by type."""
+    """A value, and the most bytes by type that making it took in Python."""
     tracemalloc.start()
     value = call()
     _, most = tracemalloc.get_traced_memory()

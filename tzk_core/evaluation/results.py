@@ -93,7 +93,10 @@ def take_part(
     seed: int,
     world: World,
 ) -> None:
-    """Score a part of the samples for the first process, which calls `evaluate` with the same arguments."""
+    """Score a part of the samples for the first process.
+
+    That one calls `evaluate` with the same arguments.
+    """
     with evaluating(model):
         for split in held_out:
             _scored(model, split, partitions, importance_samples=importance_samples, seed=seed, world=world)
@@ -108,7 +111,10 @@ def _scored(
     seed: int,
     world: World,
 ) -> Scores:
-    """The scores of a split, on all of its samples for the members of what partitions it."""
+    """The scores of a split.
+
+    Members of what partitions it are scored on all of its samples.
+    """
     everywhere = {name for members in partitions.values() if likelihood.covers(split, members) for name in members}
     return score(model, split, importance_samples, everywhere=everywhere, seed=seed, world=world)
 

@@ -132,7 +132,7 @@ class _Part(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """The scores of a chunk: log p(T), (n,), and those of the knowledge types that some of its samples have."""
+    """The scores of a chunk: log p(T), (n,), and those of its knowledge types."""
 
     prior: torch.Tensor
     parts: dict[str, _Part]

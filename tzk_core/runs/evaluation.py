@@ -97,7 +97,7 @@ class RunEvaluation:
         return results | {"notes": notes} if notes else results
 
     def take_part(self, split: str, world: World) -> None:
-        """Score a part of the samples for the first process, which is in `results` of the whole split."""
+        """Score a part of the samples for the first process, which calls `results`."""
         limit, evaluation = self.config.evaluation.limit, self.config.evaluation
         take_part(
             self.model,
