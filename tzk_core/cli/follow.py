@@ -31,12 +31,15 @@ def follow(world: World) -> int:
         return 0
     experiment = Experiment(work.config)
     with flushing_denormals():
-        try:
-            with interrupts.deferred() as check:
+        with interrupts.deferred() as check:
+            try:
                 experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
+            except KeyboardInterrupt as interrupt:
+                if getattr(interrupt, "together", False):
+                    world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
+                return interrupts.status(interrupt)
+        try:
             experiment.evaluation.take_part("test", world)
         except KeyboardInterrupt as interrupt:
-            if getattr(interrupt, "together", False):
-                world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
             return interrupts.status(interrupt)
     return 0
