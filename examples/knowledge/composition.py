@@ -1,4 +1,6 @@
-"""Compositions of drawn digits that can be counted: "and" and "not" of 2, 3 and 4 knowledge types.
+"""Compositions of drawn digits that can be counted.
+
+They are "and" and "not" of 2, 3 and 4 knowledge types.
 
     tzk run examples/knowledge/composition.toml --out runs/composition
     python examples/knowledge/composition.py runs/composition --json composition.json
@@ -9,7 +11,7 @@ model's p(T), and accepts each with the product of the probabilities of independ
 measured as they are ("exact") and with all ratios taken to the power --guidance ("guided").
 
 The compositions are drawn by seed (`drawn`): factors, values and negations at random. Those of the seed 0 are for
-choosing (--split validation), those of the seed 1 for the figures; none is in both.
+choosing (--split validation), those of the seed 1 for the figures, without what both have.
 """
 
 from __future__ import annotations
@@ -82,13 +84,13 @@ def drawn(seed: int) -> list[Asked]:
 
 
 def compositions(split: str) -> list[Asked]:
-    """Those for choosing ("validation"), or those of the figures ("test"), which have none of the former."""
+    """Those for choosing ("validation"), or others for the figures ("test")."""
     chosen = drawn(0)
     return chosen if split == "validation" else [asked for asked in drawn(1) if asked not in chosen]
 
 
 def composed(model: tzk_core.TzK, judge: Judge, asked: Asked, *, guidance: float, options: argparse.Namespace) -> Row:
-    """Samples of a composition, judged, with its particles and seconds; a refusal counts as nothing right."""
+    """Judged samples of a composition; a refusal counts as nothing right."""
     started = time.process_time()
     try:
         composition = model.compose(*asked.present, without=asked.absent, guidance=guidance)
@@ -126,7 +128,10 @@ def rejected(
 
 
 def prior_samples(model: tzk_core.TzK, judge: Judge, options: argparse.Namespace) -> tuple[list[Any], float]:
-    """Samples of p(T) in chunks, as `rejected` takes them, and the seconds for one, without the judge's."""
+    """Samples of p(T) in chunks, as `rejected` takes them.
+
+    With them go the seconds for one chunk, without the judge's.
+    """
     classify = classifiers(GlyphDigits(train=options.glyphs).split("train"))
     chunks, spent = [], 0.0
     for chunk in range(MOST_TRIES // CHUNK):
@@ -140,7 +145,7 @@ def prior_samples(model: tzk_core.TzK, judge: Judge, options: argparse.Namespace
 
 
 def single_members(model: tzk_core.TzK, judge: Judge, options: argparse.Namespace) -> dict[str, Row]:
-    """Each member alone: how many of its samples show it, and how often its discriminator is right on test glyphs.
+    """Each member alone: what its samples show, and its discriminator on test glyphs.
 
     The samples of all members bound what compositions can reach only where they lead.
     """
@@ -188,9 +193,9 @@ def measure(model: tzk_core.TzK, options: argparse.Namespace) -> Row:
 
 
 def means(rows: Collection[Row]) -> Iterator[tuple[str, Row]]:
-    """By number of members and learner: mean shares, how many were refused or had no sample, and seconds.
+    """Mean figures by number of members and learner.
 
-    With these goes the variance of the pixels of samples, as a share of that of real glyphs.
+    These are the share that is right, how many were refused or had no sample, and seconds. With these goes the variance of the pixels of samples, as a share of that of real glyphs.
     """
     for size in SIZES:
         found = [row for row in rows if row["members"] == size]

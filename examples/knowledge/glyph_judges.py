@@ -1,4 +1,4 @@
-"""Judges of drawn digits, and classifiers of single factors, by kernel ridge regression in closed form."""
+"""Judges of drawn digits and classifiers of single factors: kernel ridge regressions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ridge(images: Tensor, targets: Tensor) -> Predictor:
 
 
 class Judge:
-    """Which members images show: a regression of class and factors, fitted to glyphs of another seed.
+    """Which members images show: a regression fitted to glyphs of another seed.
 
     Args:
         glyphs: how many it is fitted to.
@@ -74,7 +74,7 @@ class Judge:
 
 
 def classifiers(samples: Samples) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Probabilities of every member by itself, (n,) by name: least squares, cut off at 0 and 1."""
+    """Probabilities of every member by itself, (n,): least squares between 0 and 1."""
     targets = shown(samples)
     predict = ridge(pixels(samples), torch.stack([targets[name] for name in members()], 1).double())
     return lambda images: dict(zip(members(), predict(images).clamp(0, 1).unbind(1), strict=True))

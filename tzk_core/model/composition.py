@@ -269,7 +269,7 @@ class Composition:
         return total
 
     def _log_bound(self) -> float:
-        """A bound from above on the log of the weight: Σ -log p(κ), by the powers of `_powers`."""
+        """A bound from above on the log of the weight: Σ -log p(κ), by `_powers`."""
         powers = self._powers()
         if powers and (self.side == "decoder" or any(name in self.characteristics for name in powers)):
             return math.inf
@@ -281,7 +281,7 @@ class Composition:
         return total
 
     def _powers(self) -> dict[str, float]:
-        """The power at which the ratio of each present member enters the weight, where it is not 0.
+        """Powers of the present members' ratios in the weight, where not 0.
 
         That of the leader is 1 less, since the particles start as its samples.
         """
@@ -314,7 +314,7 @@ class Composition:
         return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
 
     def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
-        """log of the ratios of all members, by the powers of `_powers`, (n,); -inf where not finite."""
+        """log of the ratios of all members by `_powers`, (n,); -inf where not finite."""
         z = self._latent(noise)
         log_prior = self.flow.base.log_prob(z)
         total = self.guidance * self._absence(z)
