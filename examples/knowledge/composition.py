@@ -195,7 +195,8 @@ def measure(model: tzk_core.TzK, options: argparse.Namespace) -> Row:
 def means(rows: Collection[Row]) -> Iterator[tuple[str, Row]]:
     """Mean figures by number of members and learner.
 
-    These are the share that is right, how many were refused or had no sample, and seconds. With these goes the variance of the pixels of samples, as a share of that of real glyphs.
+    These are the share that is right, how many were refused or had no sample, and seconds. With these goes the variance
+    of the pixels of samples, as a share of that of real glyphs.
     """
     for size in SIZES:
         found = [row for row in rows if row["members"] == size]
