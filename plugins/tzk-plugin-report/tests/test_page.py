@@ -28,7 +28,9 @@ def page(run: Path) -> str:
 
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_report")}
-    assert names == {"report", "explore", "list", "init", "page"}
+    commands_and_report = {"report", "explore", "list", "init", "page"}
+    drawn = {"training-curves", "density", "samples-of-vectors", "reconstructions-of-vectors", "plane-of-c-of-vectors"}
+    assert names == commands_and_report | drawn
 
 
 def test_a_page_is_small_and_names_nothing_outside_of_itself(page: str) -> None:

@@ -61,6 +61,7 @@ class Facts:
         trained_on: by knowledge type, the training samples in which it is present; empty where data are gone.
         blown: by set of samples ("prior", or a knowledge type), the share that looks like no data at all.
         plane_change: by knowledge type, how much the plane of C changes, as a share of the spread of test samples.
+        parent: of `tzk add`, the run that knowledge was added to; "" in other runs.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
@@ -70,6 +71,7 @@ class Facts:
     trained_on: Mapping[str, int] = field(default_factory=dict)
     blown: Mapping[str, float] = field(default_factory=dict)
     plane_change: Mapping[str, float] = field(default_factory=dict)
+    parent: str = ""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -83,12 +85,22 @@ def worse_than_baseline(facts: Facts) -> Iterator[Finding]:
     """A prior that needs more bits than a histogram of each pixel."""
     for prior in _of_kind(facts, "prior"):
         for row in _of_kind(facts, "baseline"):
-            if row["dataset"] == prior["dataset"] and _bits(prior) > _bits(row):
+            if row["dataset"] != prior["dataset"] or _bits(prior) <= _bits(row):
+                continue
+            needs = f"{_bits(prior):.3f} bits/dim, more than a {row['name']} that knows no dependence between pixels"
+            if facts.parent:
+                yield Finding(
+                    "worse_than_baseline",
+                    "note",
+                    f"The shared flow of {facts.parent} stays as it was, and needs {needs} ({_bits(row):.3f}) on "
+                    f"{prior['dataset']}.",
+                    "What the new knowledge types give beyond it is the gain of their rows.",
+                )
+            else:
                 yield Finding(
                     "worse_than_baseline",
                     "warning",
-                    f"On {prior['dataset']} the flow needs {_bits(prior):.3f} bits/dim, more than a {row['name']} that "
-                    f"knows no dependence between pixels ({_bits(row):.3f}).",
+                    f"On {prior['dataset']} the flow needs {needs} ({_bits(row):.3f}).",
                     "Train longer, or with another learning rate or recipe.",
                 )
 
@@ -128,7 +140,16 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
         if entry.get("inconsistency_nats") is not None and entry["inconsistency_nats"] > tolerance
     }
     known = [entry for entry in facts.knowledge if entry.get("inconsistency_nats") is not None]
-    if above:
+    if above and all(entry.get("multiplier") == 0 for entry in facts.knowledge):
+        worst = max(above, key=lambda name: above[name])
+        yield Finding(
+            "constraint_not_met",
+            "note",
+            f"Encoder and decoder disagree by up to {above[worst]:.1f} nats ({worst}): all multipliers of Eq. 5 ended "
+            "at 0.",
+            "Where both have to agree, train with objective.constraint, and with objective.multiplier above 0.",
+        )
+    elif above:
         worst = max(above, key=lambda name: above[name])
         yield Finding(
             "constraint_not_met",
