@@ -87,20 +87,20 @@ def worse_than_baseline(facts: Facts) -> Iterator[Finding]:
         for row in _of_kind(facts, "baseline"):
             if row["dataset"] != prior["dataset"] or _bits(prior) <= _bits(row):
                 continue
-            needs = f"{_bits(prior):.3f} bits/dim, more than a {row['name']} that knows no dependence between pixels"
+            needs = f"{_cost(prior)}, {'less' if _is_real(prior) else 'more'} than a {row['name']}"
+            needs += f" ({_cost(row)})"
             if facts.parent:
                 yield Finding(
                     "worse_than_baseline",
                     "note",
-                    f"The shared flow of {facts.parent} stays as it was, and needs {needs} ({_bits(row):.3f}) on "
-                    f"{prior['dataset']}.",
+                    f"The shared flow of {facts.parent} stays as it was. On {prior['dataset']} it has {needs}.",
                     "What the new knowledge types give beyond it is the gain of their rows.",
                 )
             else:
                 yield Finding(
                     "worse_than_baseline",
                     "warning",
-                    f"On {prior['dataset']} the flow needs {needs} ({_bits(row):.3f}).",
+                    f"On {prior['dataset']} the flow has {needs}, a far simpler model.",
                     "Train longer, or with another learning rate or recipe.",
                 )
 
@@ -127,7 +127,10 @@ def worse_than_prior(facts: Facts) -> Iterator[Finding]:
         )
     if rows and not worse and not level:
         yield Finding(
-            "worse_than_prior", "good", f"All {len(rows)} conditionals are better than the prior on their own samples."
+            "worse_than_prior",
+            "good",
+            f"{'All ' if len(rows) > 1 else ''}{_are_all(rows, 'conditional')} better than the prior on samples "
+            "that have this knowledge.",
         )
 
 
@@ -147,7 +150,7 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
             "note",
             f"Encoder and decoder disagree by up to {above[worst]:.1f} nats ({worst}): all multipliers of Eq. 5 ended "
             "at 0.",
-            "Where both have to agree, train with objective.constraint, and with objective.multiplier above 0.",
+            "Where both have to agree, train with objective.multiplier or objective.multiplier_rate above 0.",
         )
     elif above:
         worst = max(above, key=lambda name: above[name])
@@ -303,6 +306,21 @@ def _of_kind(facts: Facts, kind: str) -> list[Mapping[str, Any]]:
 
 def _bits(row: Mapping[str, Any]) -> float:
     return float(row["bits_per_dim"])
+
+
+def _is_real(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of real-valued data, whose bits have no unit of their own."""
+    return row.get("log_prob_nats") is not None
+
+
+def _cost(row: Mapping[str, Any]) -> str:
+    """The likelihood of a row with its unit: `2.149 bits/dim`, or `-11.388 nats`."""
+    return f"{row['log_prob_nats']:.3f} nats" if _is_real(row) else f"{_bits(row):.3f} bits/dim"
+
+
+def _are_all(rows: Sequence[Any], noun: str) -> str:
+    """`1 conditional is`, `3 conditionals are`."""
+    return f"{_count(rows, noun)} {'is' if len(rows) == 1 else 'are'}"
 
 
 def _decided(row: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tzk_core.units import NATS_PER_BIT
 from tzk_plugin_report import held_out, marginals
 from tzk_plugin_report.measuring import DATA_SETS, Measured, Placed
 from tzk_plugin_report.sprites import Sprite, is_image, sprite
@@ -170,15 +171,19 @@ def surprises(measured: Measured) -> list[dict[str, Any]]:
     return [
         {
             "dataset": dataset,
-            "summary": f"half of {len(encoded.bits):,} test samples take at most {encoded.bits.median():.2f} bits/dim",
-            "shown": [_surprise(dataset, encoded, surprise, measured.columns) for surprise in held_out.least_likely(encoded)],
+            "summary": f"half of {len(encoded.bits):,} test samples have "
+            + _likelihood(encoded, encoded.bits.median().item(), most="at most", least="at least"),
+            "shown": [
+                _surprise(dataset, encoded, surprise, columns=measured.columns)
+                for surprise in held_out.least_likely(encoded, columns=measured.columns)
+            ],
         }
         for dataset, encoded in measured.encoded.items()
     ]
 
 
 def _surprise(
-    dataset: str, encoded: held_out.Encoded, surprise: held_out.Surprise, columns: Sequence[str]
+    dataset: str, encoded: held_out.Encoded, surprise: held_out.Surprise, *, columns: Sequence[str]
 ) -> dict[str, Any]:
     T = encoded.split.T[surprise.index].float()
     known = [
@@ -189,11 +194,11 @@ def _surprise(
     images = is_image(tuple(T.shape))
     return {
         "sprite": sprite(T.unsqueeze(0), 1, budget=4_000) if images else None,
-        "values": ", ".join(
-            f"{name} = {value:.3g}" for name, value in zip(columns, T.flatten()[:VALUES].tolist(), strict=False)
+        "numbers": ", ".join(
+            f"{name} = {value:.4g}" for name, value in zip(columns, T.flatten()[:VALUES].tolist(), strict=False)
         ),
         "alt": f"test sample {surprise.index} of {dataset}",
-        "bits": f"{surprise.bits:.2f}",
+        "likelihood": _likelihood(encoded, surprise.bits),
         "known": ", ".join(known),
         "why": "; ".join(surprise.reasons),
     }
@@ -232,6 +237,14 @@ def _tests_of(measured: Measured, name: str) -> Tensor | None:
     ]
     parts = [part for part in parts if len(part)]
     return torch.cat(parts) if parts else None
+
+
+def _likelihood(encoded: held_out.Encoded, bits: float, *, most: str = "", least: str = "") -> str:
+    """Bits/dim of grey levels, `most` before them; log p(T) of real-valued data in nats, `least` before them."""
+    if encoded.split.levels is not None:
+        return f"{most} {bits:.2f} bits/dim".strip()
+    nats = -bits * math.prod(encoded.split.T.shape[1:]) * NATS_PER_BIT
+    return f"log p(T) of {least} {nats:.2f} nats".replace("  ", " ")
 
 
 def column_name(measured: Measured, dimension: int) -> str:

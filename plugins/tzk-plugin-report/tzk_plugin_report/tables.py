@@ -169,7 +169,7 @@ def before_after(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _one_side(text: str) -> str:
-    """"a" of "a = a", "a of n" of "a = a of n"; anything else as it is."""
+    """ "a" of "a = a", "a of n" of "a = a of n"; anything else as it is."""
     before, _, after = text.partition(" = ")
     same = after == before or after.startswith(f"{before} of ")
     return after if same else text
