@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tzk_core.report.table import FEWEST
 from tzk_core.report.words import listed, percent
+from tzk_plugin_report.phrases import are, are_all, cost, count, is_real, ordered, their
 from tzk_plugin_report.reading import Columns
 
 Weight = Literal["warning", "note", "good"]
@@ -87,8 +88,8 @@ def worse_than_baseline(facts: Facts) -> Iterator[Finding]:
         for row in _of_kind(facts, "baseline"):
             if row["dataset"] != prior["dataset"] or _bits(prior) <= _bits(row):
                 continue
-            needs = f"{_cost(prior)}, {'less' if _is_real(prior) else 'more'} than a {row['name']}"
-            needs += f" ({_cost(row)})"
+            needs = f"{cost(prior)}, {'less' if is_real(prior) else 'more'} than a {row['name']}"
+            needs += f" ({cost(row)})"
             if facts.parent:
                 yield Finding(
                     "worse_than_baseline",
@@ -115,7 +116,7 @@ def worse_than_prior(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "worse_than_prior",
             "warning",
-            f"{_are(list(worse), 'conditional')} worse than the prior on {_their(worse)} own samples: knowing "
+            f"{are(list(worse), 'conditional')} worse than the prior on {their(worse)} own samples: knowing "
             f"{least['name']} costs {-least['gain_bits_per_dim']:.4f} bits/dim.",
             "Knowledge learns more slowly than the flow: train longer, or raise training.knowledge_learning_rate.",
         )
@@ -123,13 +124,13 @@ def worse_than_prior(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "worse_than_prior",
             "note",
-            f"{_are(level, 'conditional')} no different from the prior, within {ERRORS:g} standard errors.",
+            f"{are(level, 'conditional')} no different from the prior, within {ERRORS:g} standard errors.",
         )
     if rows and not worse and not level:
         yield Finding(
             "worse_than_prior",
             "good",
-            f"{'All ' if len(rows) > 1 else ''}{_are_all(rows, 'conditional')} better than the prior on samples "
+            f"{'All ' if len(rows) > 1 else ''}{are_all(rows, 'conditional')} better than the prior on samples "
             "that have this knowledge.",
         )
 
@@ -157,7 +158,7 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "constraint_not_met",
             "warning",
-            f"The constraint of Eq. 5 is not met by {listed(_ordered(above))}: encoder and decoder disagree by up to "
+            f"The constraint of Eq. 5 is not met by {listed(ordered(above))}: encoder and decoder disagree by up to "
             f"{above[worst]:.1f} nats ({worst}), where {tolerance:g} are let be.",
             "Train longer, raise objective.multiplier_max, or allow more by objective.tolerance.",
         )
@@ -182,7 +183,7 @@ def more_than_consistent(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "more_than_consistent",
             "note",
-            f"{_count(beyond, 'conditional')} of {len(facts.knowledge)} gain more than −log p(κ=1), the most that a "
+            f"{count(beyond, 'conditional')} of {len(facts.knowledge)} gain more than −log p(κ=1), the most that a "
             f"consistent model can: {most} by {beyond[most]:.1f} nats. The shared flow fits these samples badly.",
             "A stronger shared flow (more steps, or another recipe) would leave conditionals less to repair.",
         )
@@ -240,7 +241,7 @@ def too_few_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "too_few_samples",
             "warning",
-            f"{_count(few, 'knowledge type')} with fewer than {FEWEST} test samples ({least}: {few[least]}): "
+            f"{count(few, 'knowledge type')} with fewer than {FEWEST} test samples ({least}: {few[least]}): "
             f"figures of {listed(list(few))} are too uncertain to compare.",
         )
     if learnt:
@@ -248,7 +249,7 @@ def too_few_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "too_few_samples",
             "note",
-            f"{_count(learnt, 'knowledge type')} learnt from fewer than {FEWEST} training samples ({least}: "
+            f"{count(learnt, 'knowledge type')} learnt from fewer than {FEWEST} training samples ({least}: "
             f"{learnt[least]}).",
             "From so few, `few-shot` knowledge is closer in closed form than training is.",
         )
@@ -308,21 +309,6 @@ def _bits(row: Mapping[str, Any]) -> float:
     return float(row["bits_per_dim"])
 
 
-def _is_real(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of real-valued data, whose bits have no unit of their own."""
-    return row.get("log_prob_nats") is not None
-
-
-def _cost(row: Mapping[str, Any]) -> str:
-    """The likelihood of a row with its unit: `2.149 bits/dim`, or `-11.388 nats`."""
-    return f"{row['log_prob_nats']:.3f} nats" if _is_real(row) else f"{_bits(row):.3f} bits/dim"
-
-
-def _are_all(rows: Sequence[Any], noun: str) -> str:
-    """`1 conditional is`, `3 conditionals are`."""
-    return f"{_count(rows, noun)} {'is' if len(rows) == 1 else 'are'}"
-
-
 def _decided(row: Mapping[str, Any]) -> bool:
     """Whether a row can be compared with the prior's."""
     gain, error = row.get("gain_bits_per_dim"), row.get("gain_standard_error")
@@ -339,21 +325,3 @@ def _validation(columns: Columns) -> dict[str, tuple[list[float], list[float]]]:
                 steps, bits = zip(*logged, strict=True)
                 series[name.removeprefix("validation/")] = ([step or 0.0 for step in steps], list(bits))
     return series
-
-
-def _ordered(values: Mapping[str, float]) -> list[str]:
-    """Names, the largest value first."""
-    return sorted(values, key=lambda name: -values[name])
-
-
-def _count(names: Mapping[str, Any] | Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _are(names: Sequence[str], noun: str) -> str:
-    """`1 conditional (digit-3) is`, `2 conditionals (digit-3 and digit-5) are`."""
-    return f"{_count(names, noun)} ({listed(names)}) {'is' if len(names) == 1 else 'are'}"
-
-
-def _their(names: Mapping[str, Any]) -> str:
-    return "its" if len(names) == 1 else "their"
