@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 TUTORIALS = ROOT / "docs" / "tutorials"
 
 _BLOCK = re.compile(
-    r"^(?:<!-- docs: (?P<marker>(?:(?!-->).)*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$\n?", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- docs: (?P<marker>(?:(?!-->).)*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$\n?",
+    re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(r"<!-- docs: (.*?) -->\n?")
 _LINK = re.compile(r"(\]\()(?!https?:|#)([^)\s#]+)")

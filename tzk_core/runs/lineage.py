@@ -20,7 +20,7 @@ def extended(
     """The lineage of `parent`, oldest first, with an entry for what is done now.
 
     An entry is {"run": the parent's name, "action": "add", "import", "remove" or "pack", "knowledge": names,
-    "core": the hash of the shared flow, "parent_command": what made the parent, if that is known, "command", "date"}.
+    "core": the hash of the shared flow, "command", "date"}. "parent_command" made the parent, where that is known.
     """
     record = parent.read_record()
     entry = {

@@ -1,4 +1,4 @@
-"""The answer of a page: what was trained or added, on what, and how good it is, in sentences."""
+"""The answer of a page: what was trained or added, and how good it is."""
 
 from __future__ import annotations
 

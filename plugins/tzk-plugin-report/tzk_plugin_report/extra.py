@@ -1,4 +1,4 @@
-"""Pictures that plugins drew of a run, from samples/pictures.json, so that they stand within its page."""
+"""Pictures that plugins drew of a run, as files of samples/."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIMES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif"
 
 @dataclass(frozen=True)
 class DrawnByPlugin:
-    """A picture, as a data URI; `picture` is the whole name of the part that drew it."""
+    """A picture, as a data URI, and the whole name of its part."""
 
     uri: str
     caption: str
@@ -32,9 +32,9 @@ class DrawnByPlugin:
 
 
 def of_plugins(folder: Path) -> list[DrawnByPlugin]:
-    """The pictures that plugins drew of a run, in their order, as many as there is room for.
+    """The pictures that plugins drew of a run, in their order.
 
-    A list that cannot be read has none.
+    There are as many as there is room for. A list that cannot be read has none.
     """
     try:
         listed = json.loads((folder / "samples" / "pictures.json").read_text(encoding="utf-8"))

@@ -43,7 +43,9 @@ FIRST_BYTES = 150_000
 
 
 def first(measured: Measured, evaluated: Sequence[str]) -> Shown | None:
-    """A row of samples for each member of the largest group; None without one, or without images.
+    """A row of samples for each member of the largest group.
+
+    None without a group, or without images.
 
     Samples given a class are recognised by those who know the data, where samples of p(T) may not be.
 
@@ -64,7 +66,10 @@ def first(measured: Measured, evaluated: Sequence[str]) -> Shown | None:
 
 
 def samples(measured: Measured) -> list[Shown]:
-    """Samples of every knowledge type, those of groups first, then of the prior; none where data are no images."""
+    """Samples of every knowledge type, those of groups first, and of the prior.
+
+    There are none where data are no images.
+    """
     if not is_image(tuple(measured.model.shape)):
         return []
     budget = _budget(SAMPLES_BYTES, len(measured.samples))
@@ -80,7 +85,7 @@ def samples(measured: Measured) -> list[Shown]:
 
 
 def _recognisable(measured: Measured) -> list[tuple[str, Tensor]]:
-    """Samples by name: of one class first, of whole data sets after, of all data last."""
+    """Samples by name, of classes first, of all data last."""
     grouped = {name for found in measured.confusions for name in found.names if found.title != DATA_SETS}
     order = {True: 0, False: 1}
     named = [(name, images) for name, images in measured.samples.items() if name != "prior"]
@@ -240,7 +245,7 @@ def _tests_of(measured: Measured, name: str) -> Tensor | None:
 
 
 def _likelihood(encoded: held_out.Encoded, bits: float, *, most: str = "", least: str = "") -> str:
-    """Bits/dim of grey levels, `most` before them; log p(T) of real-valued data in nats, `least` before them."""
+    """Bits/dim after `most`; of real-valued data log p(T) in nats, after `least`."""
     if encoded.split.levels is not None:
         return f"{most} {bits:.2f} bits/dim".strip()
     nats = -bits * math.prod(encoded.split.T.shape[1:]) * NATS_PER_BIT

@@ -75,7 +75,10 @@ def likelihood(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def estimates(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """How figures were got, each way once, after the row types that have it, or the rows where others have another."""
+    """How figures were got, each way once, with the row types that have it.
+
+    Rows are named where others of their type have another.
+    """
     ways = dict.fromkeys(str(row["estimate"]) for row in rows if row.get("estimate"))
     found = []
     for way in ways:
@@ -153,7 +156,9 @@ def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def before_after(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Everything older, by what was compared; both sides of a row are the same, so that one is shown.
+    """Everything older, by what was compared.
+
+    Both sides of a row are the same, so that one is shown.
 
     Args:
         header, rows: of before-after.json, whose cells read "before = after".
@@ -169,7 +174,7 @@ def before_after(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _one_side(text: str) -> str:
-    """ "a" of "a = a", "a of n" of "a = a of n"; anything else as it is."""
+    """What stands on both sides of an equal cell; of others all of it."""
     before, _, after = text.partition(" = ")
     same = after == before or after.startswith(f"{before} of ")
     return after if same else text
