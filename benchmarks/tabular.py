@@ -12,7 +12,9 @@ Splits and batches are the same in every library.
 All have the same layers, widths, batches, steps, learning rates and standardisation, by training rows. Adam follows
 half a cosine; validation data choose the step, and end the training early. TzK is trained by `tzk_core.fit`, the others
 by the loop here. Figures are nats a row in the unit of the table, larger being better, with standard errors over seeds.
-A difference to the best of the other libraries is taken within a seed, and its error is over seeds.
+A difference to the best of the other libraries is taken within a seed, and its error is over seeds. The JSON has the
+worst and the median row of each seed. With --out, rows that FILE has already are kept, and only those of --tables and
+--flows are made again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import copy
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -163,8 +166,9 @@ def _batches(train: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def scores(table: str, architecture: str, *, sizes: Sizes, training: Training, seeds: int) -> dict[str, Any]:
-    """By library, test nats by seed and seconds; why libraries are left out."""
-    report: dict[str, Any] = {"nats": {}, "row_errors": {}, "seconds": {}, "left_out": {}}
+    """By library, test nats by seed, seconds, and why it is left out."""
+    report: dict[str, Any] = {"nats": {}, "row_errors": {}, "worst_row": {}, "median_row": {}, "seconds": {}}
+    report["left_out"] = {}
     for library in ("tzk", *RIVALS):
         before = time.process_time()
         try:
@@ -176,6 +180,8 @@ def scores(table: str, architecture: str, *, sizes: Sizes, training: Training, s
             continue
         report["nats"][library] = [float(values.mean()) for values in by_seed]
         report["row_errors"][library] = [float(values.std() / len(values) ** 0.5) for values in by_seed]
+        report["worst_row"][library] = [float(values.min()) for values in by_seed]
+        report["median_row"][library] = [float(values.median()) for values in by_seed]
         report["seconds"][library] = round(time.process_time() - before, 1)
     return report | summary(report["nats"])
 
@@ -231,6 +237,18 @@ def _cell(of: Mapping[str, Any], library: str, top: float) -> str:
     return f"**{text}**" if of["mean"][library] == top else text
 
 
+def kept(before: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of an earlier report.
+
+    Raises:
+        SystemExit: if it was of other settings.
+    """
+    other = [key for key in report if key != "results" and before.get(key) != report[key]]
+    if other:
+        sys.exit(f"--out has results of another {', '.join(other)}: take another file")
+    return dict(before["results"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", default=",".join(TABLES), help="(default: %(default)s)")
@@ -248,9 +266,11 @@ def main() -> None:
     sizes, training = Sizes(options.layers, options.hidden), Training(options.steps, options.learning_rate)
     report: dict[str, Any] = {"results": {}, "layers": sizes.steps, "hidden": sizes.hidden, "seeds": options.seeds}
     report |= {"steps": training.steps, "learning_rate": training.learning_rate, "batch_size": training.batch_size}
+    if options.out and options.out.exists():
+        report["results"] = kept(json.loads(options.out.read_text()), report)
     report |= machine()
     for table in tables:
-        report["results"][table] = {}
+        report["results"].setdefault(table, {})
         for flow in flows:
             report["results"][table][flow] = scores(table, flow, sizes=sizes, training=training, seeds=options.seeds)
             if options.out:

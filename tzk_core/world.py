@@ -82,6 +82,20 @@ class World:
         _talking(lambda: dist.broadcast_object_list(values, src=0, device=torch.device("cpu")))
         return values[0]
 
+    def of_each(self, value: Value) -> list[Value]:
+        """The values that all processes have, by rank; they are pickled, and others have copies."""
+        if self.size == 1:
+            return [value]
+        import torch
+        import torch.distributed as dist
+
+        values: list[Value] = []
+        for rank in range(self.size):
+            one = [value]
+            _talking(lambda one=one, rank=rank: dist.broadcast_object_list(one, src=rank, device=torch.device("cpu")))  # type: ignore[misc]
+            values.append(one[0])
+        return values
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.largest(0)

@@ -78,3 +78,10 @@ def test_the_best_of_a_row_is_in_bold() -> None:
     nats = {"tzk": [1.0, 2.0], "nflows": [0.0, 0.5]}
     shown = tabular.markdown({"results": {"iris": {"maf": {"nats": nats, **tabular.summary(nats)}}}})
     assert "| iris | maf | **1.50 ± 0.50** | 0.25 ± 0.25 | – | – | +1.25 ± 0.25 |" in shown
+
+
+def test_rows_of_an_earlier_file_are_kept_only_of_the_same_settings() -> None:
+    before = {"results": {"iris": {"maf": {}}}, "steps": 300, "machine": "another"}
+    assert tabular.kept(before, {"results": {}, "steps": 300}) == {"iris": {"maf": {}}}
+    with pytest.raises(SystemExit, match="another steps"):
+        tabular.kept(before, {"results": {}, "steps": 400})

@@ -269,6 +269,21 @@ def test_a_process_that_is_about_to_end_ignores_signals() -> None:
 
 
 @pytest.mark.slow
+def test_results_of_several_processes_are_those_of_one(
+    config: Path, tmp_path: Path, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of `tzk eval`, which reads the same checkpoint in one process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run, words = tmp_path / "run", ["datasets.two-moons.test=600", "training.steps=10", "--processes", 2]
+    status, _, err = start("run", config, "--out", run, *words).ended()
+    assert status == 0, err
+    again = subprocess.run(
+        [sys.executable, "-m", "tzk_core", "eval", str(run), "--json"], capture_output=True, text=True, check=True
+    )
+    assert again.stdout.strip() == (run / "results.json").read_text().strip()
+
+
+@pytest.mark.slow
 def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
     from tzk_core import load
 

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,26 @@ def test_the_command_leaves_results(script: ModuleType, tmp_path: Path, monkeypa
     pytest.importorskip("tzk_plugin_baselines")
     out = tmp_path / "results.json"
     small = ["--simulations", "200", "--observations", "2", "--samples", "60", "--steps", "3", "--out", str(out)]
-    printed = printed_by(SCRIPT, "--tasks", "two moons", *small)
-    by_method = json.loads(out.read_text())["tasks"]["two moons"]
-    assert "| two moons | TzK | " in printed and len(by_method["TzK"]["c2st"]) == 2
+    printed = printed_by(SCRIPT, "--tasks", "two moons", "--methods", "TzK", *small)
+    by_seed = json.loads(out.read_text())["tasks"]["two moons"]
+    assert "| two moons | TzK | " in printed and [len(of["TzK"]["c2st"]) for of in by_seed] == [2, 2]
+
+
+@pytest.mark.slow
+def test_samples_are_within_the_prior_and_the_better_architecture_is_taken(script: ModuleType) -> None:
+    """By the log posterior of the simulations that are for validation."""
+    pytest.importorskip("tzk_plugin_baselines")
+    torch.manual_seed(0)
+    task = script.TASKS["two moons"]
+    theta = task.prior(300)
+    x = task.simulate(theta)
+
+    def posterior(*architectures: str) -> Any:
+        training = script.Training(architectures, 20, 2e-3, bounded=False, activation="tanh")
+        return script.tzk_posterior(task, theta, x, training=training, seed=0)
+
+    alone = [float(posterior(name).log_prob(theta[:30], x[:30]).mean()) for name in ("maf", "rq-nsf-coupling")]
+    better = posterior("maf", "rq-nsf-coupling")
+    assert float(better.log_prob(theta[:30], x[:30]).mean()) == max(alone) != min(alone)
+    samples = better.sample(x[0], 200)
+    assert samples.shape == (200, 2) and float(samples.abs().max()) < 1

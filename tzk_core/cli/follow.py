@@ -1,6 +1,6 @@
 """`tzk run` in a process other than the first.
 
-It trains as the first one says, and prints and writes nothing.
+It trains as the first one says, scores its part of the test data, and prints and writes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Work(NamedTuple):
 
 
 def follow(world: World) -> int:
-    """Train with the first of several processes; the exit status."""
+    """Train and evaluate with the first of several processes; the exit status."""
     from tzk_core.modes import flushing_denormals  # these import torch
     from tzk_core.runs.experiment import Experiment
 
@@ -30,11 +30,16 @@ def follow(world: World) -> int:
     if work is None:
         return 0
     experiment = Experiment(work.config)
-    with flushing_denormals(), interrupts.deferred() as check:
+    with flushing_denormals():
+        with interrupts.deferred() as check:
+            try:
+                experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
+            except KeyboardInterrupt as interrupt:
+                if getattr(interrupt, "together", False):
+                    world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
+                return interrupts.status(interrupt)
         try:
-            experiment.train(None, resume=work.resume, progress=lambda progress: check(world.largest), world=world)
+            experiment.evaluation.take_part("test", world)
         except KeyboardInterrupt as interrupt:
-            if getattr(interrupt, "together", False):
-                world.wait()  # for the checkpoint of the first: a launcher ends all soon after one
             return interrupts.status(interrupt)
     return 0

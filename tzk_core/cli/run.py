@@ -337,7 +337,7 @@ def _train_and_report(
         check()
     with timed(record, "evaluation"):
         output.say("evaluating on test data")
-        results = experiment.evaluate("test")
+        results = experiment.evaluate("test", world=world)
         folder.write_json(folder.results, results)
         folder.write(folder.table, table.markdown(results, record["command"]))
     for row in results["rows"]:

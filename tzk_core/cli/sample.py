@@ -74,6 +74,13 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
     help="Of several: weigh by p(K given z)/p(K), which is bounded, or by p(z given K)/p(z).",
 )
 @click.option(
+    "--guidance",
+    type=click.FloatRange(min=1),
+    default=1.0,
+    show_default=True,
+    help="Power of all ratios: above 1 samples are clearer, and less varied than what is asked for.",
+)
+@click.option(
     "--particles", type=click.IntRange(min=2), default=1024, show_default=True, help="Of several: how many to weigh."
 )
 @click.option(
@@ -96,6 +103,7 @@ def command(
     temperature: float,
     characteristics: tuple[tuple[str, tuple[float, ...]], ...],
     side: Literal["decoder", "encoder"],
+    guidance: float,
     particles: int,
     sampler: str,
     file: Path | None,
@@ -113,7 +121,7 @@ def command(
     title = _title(knowledge, without)
     file = _checked_file(file, title, tuple(model.shape), number=number)
     reports: list[str] = []
-    if len(knowledge) > 1 or without:
+    if len(knowledge) > 1 or without or (knowledge and guidance != 1):
         compose = partial(
             _compose,
             model,
@@ -122,6 +130,7 @@ def command(
             C=C,
             side=side,
             temperature=temperature,
+            guidance=guidance,
             particles=particles,
             sampler=sampler,
         )
@@ -225,14 +234,16 @@ def _compose(
     C: dict[str, Tensor],
     side: Literal["decoder", "encoder"],
     temperature: float,
+    guidance: float,
     number: int,
     particles: int,
     sampler: str,
     seed: int,
 ) -> tuple[Tensor, str]:
     """Samples of a composition, and what to say of the particles that they come from."""
-    composition = model.compose(*knowledge, without=without, characteristics=C, side=side, temperature=temperature)
-    if len(composition.present) < 2 and not composition.absent:
+    chosen_density: dict[str, Any] = {"side": side, "temperature": temperature, "guidance": guidance}
+    composition = model.compose(*knowledge, without=without, characteristics=C, **chosen_density)
+    if len(composition.present) < 2 and not composition.absent and guidance == 1:
         samples = model.sample(number, knowledge, C or None, temperature=temperature, seed=seed)
         return samples, f"{composition} is all that counts: it implies the rest\n"
     chosen = {"type": "smc", "particles": max(number, particles)} if sampler == "smc" else sampler

@@ -55,7 +55,11 @@ SIGNS: dict[str, Sequence[Points]] = {
 }
 
 
-FACTOR_CLASSES = {"slant": ("left", "upright", "right"), "thickness": ("thin", "normal", "thick")}
+FACTOR_CLASSES = {
+    "slant": ("left", "upright", "right"),
+    "thickness": ("thin", "normal", "thick"),
+    "scale": ("small", "normal", "large"),
+}
 CLASS_EDGE = 0.5  # standard deviations: 31 % of glyphs lie below the middle class, 38 % in it, 31 % above
 
 
@@ -63,9 +67,9 @@ class Glyphs:
     """Drawn glyphs of several classes, in equal numbers, with the factors that generated them.
 
     Label column `label`: the class. Characteristics: slant, thickness, scale, shift_x, shift_y, in standard deviations
-    (see `strokes.Factors`); they mean the same in every set of glyphs. Two factors are label columns too, whose middle
-    class is within half a standard deviation: `slant_class` (left, upright, right) and `thickness_class` (thin, normal,
-    thick).
+    (see `strokes.Factors`); they mean the same in every set of glyphs. Three factors are label columns too, whose
+    middle class is within half a standard deviation: `slant_class` (left, upright, right), `thickness_class` (thin,
+    normal, thick) and `scale_class` (small, normal, large).
 
     Args:
         size: the side of the images in pixels; they are uint8 (n, 1, size, size), with bright ink on exactly 0.

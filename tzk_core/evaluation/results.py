@@ -20,6 +20,7 @@ from tzk_core.evaluation.scoring import invertibility, score
 from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.units import bits_per_image
+from tzk_core.world import ALONE, World
 
 FORMAT = 1
 
@@ -36,6 +37,7 @@ def evaluate(
     importance_samples: int,
     metrics: Sequence[AskedMetric] = (),
     seed: int = 0,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Evaluate a model on held-out data.
 
@@ -48,6 +50,7 @@ def evaluate(
         published: rows of others.
         multipliers: λ at the end of training.
         metrics: evaluated last, so that none can change the rest.
+        world: whose other processes call `take_part` meanwhile.
 
     Returns:
         results.json, with these keys.
@@ -77,7 +80,43 @@ def evaluate(
             importance_samples=importance_samples,
             metrics=metrics,
             seed=seed,
+            world=world,
         )
+
+
+def take_part(
+    model: TzK,
+    held_out: Sequence[EvaluationSplit],
+    *,
+    partitions: Mapping[str, Sequence[str]],
+    importance_samples: int,
+    seed: int,
+    world: World,
+) -> None:
+    """Score a part of the samples for the first process.
+
+    That one calls `evaluate` with the same arguments.
+    """
+    with evaluating(model):
+        for split in held_out:
+            _scored(model, split, partitions, importance_samples=importance_samples, seed=seed, world=world)
+
+
+def _scored(
+    model: TzK,
+    split: EvaluationSplit,
+    partitions: Mapping[str, Sequence[str]],
+    *,
+    importance_samples: int,
+    seed: int,
+    world: World,
+) -> Scores:
+    """The scores of a split.
+
+    Members of what partitions it are scored on all of its samples.
+    """
+    everywhere = {name for members in partitions.values() if likelihood.covers(split, members) for name in members}
+    return score(model, split, importance_samples, everywhere=everywhere, seed=seed, world=world)
 
 
 def _evaluate(
@@ -92,17 +131,20 @@ def _evaluate(
     importance_samples: int,
     metrics: Sequence[AskedMetric],
     seed: int,
+    world: World,
 ) -> dict[str, Any]:
     """`evaluate`, in evaluation mode and of partitions that fit."""
+    all_scores = [  # first, so that other processes, which end after it, do not wait
+        _scored(model, split, partitions, importance_samples=importance_samples, seed=seed, world=world)
+        for split in held_out
+    ]
     weights = {title: log_weights(model, members) for title, members in partitions.items()}
     info = information(model, held_out, seed=seed)
     rows: list[dict[str, Any]] = []
     splits: list[Evaluated] = []
     gaps: dict[str, list[Tensor]] = {}
-    for split in held_out:
+    for split, scores in zip(held_out, all_scores, strict=True):
         here = {title: weights[title] for title, members in partitions.items() if likelihood.covers(split, members)}
-        everywhere = {name for members in here.values() for name in members}
-        scores = score(model, split, importance_samples, everywhere=everywhere, seed=seed)
         rows += _model_rows(scores, info, partitions=here, means=means)
         rows += _baseline_rows(scores, train[split.dataset])
         splits.append(Evaluated(model, scores, here, importance_samples, seed))

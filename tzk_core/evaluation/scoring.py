@@ -14,6 +14,7 @@ from tzk_core.knowledge import Knowledge, discriminate
 from tzk_core.knowledge.importance import log_joint, log_prob_present
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
+from tzk_core.world import ALONE, World
 
 
 @torch.no_grad()
@@ -25,8 +26,11 @@ def score(
     everywhere: Collection[str] = (),
     seed: int = 0,
     chunk: int = 256,
+    world: World = ALONE,
 ) -> Scores:
     """Score a split, encoding every sample once a dequantisation.
+
+    The processes of `world`, which are to call it together, take chunks in turn, and all have the scores of all.
 
     Args:
         importance_samples: how many estimate the integral over C.
@@ -35,7 +39,7 @@ def score(
     """
     settings = {"importance_samples": importance_samples, "seed": seed, "chunk": chunk}
     dequantised = [
-        _scored(model, held_out, T, number=number, everywhere=everywhere, **settings)
+        _scored(model, held_out, T, number=number, everywhere=everywhere, world=world, **settings)
         for number, T in enumerate(held_out.dequantisations())
     ]
     first, prior = dequantised[0], _mean([scores.prior for scores in dequantised])
@@ -68,14 +72,17 @@ def _scored(
     everywhere: Collection[str] = (),
     seed: int = 0,
     chunk: int = 256,
+    world: World = ALONE,
 ) -> Scores:
     """The scores of the dequantisation T of this number."""
     like = model.like
-    prior: list[torch.Tensor] = []
-    parts: dict[str, list[_Part]] = {}
+    chunks: dict[int, _Chunk] = {}
     for count, start in enumerate(range(0, len(T), chunk)):
+        if count % world.size != world.rank:
+            continue
         z, logabsdet = model.flow.encode(T[start : start + chunk].to(like))
-        prior.append((model.flow.base.log_prob(z) + logabsdet).cpu())
+        parts: dict[str, _Part] = {}
+        chunks[count] = _Chunk((model.flow.base.log_prob(z) + logabsdet).cpu(), parts)
         for column, name in enumerate(held_out.knowledge):
             is_scored = held_out.presence[start : start + chunk, column] == 1
             if name in everywhere:
@@ -87,21 +94,31 @@ def _scored(
             rows = index.to(like.device)
             part = _scored_part(model.find(name), z[rows], importance_samples, generator=generator)
             conditional = (part.conditional + logabsdet[rows]).cpu()
-            parts.setdefault(name, []).append(part._replace(rows=index + start, conditional=conditional))
-    names = [name for name in held_out.knowledge if name in parts]
+            parts[name] = part._replace(rows=index + start, conditional=conditional)
+    of_all = {count: one for some in world.of_each(chunks) for count, one in some.items()}
+    together = [of_all[count] for count in sorted(of_all)]
+    return _joined(held_out, together, importance_samples, log_det_estimate=model.flow.log_det_estimate)
+
+
+def _joined(
+    held_out: EvaluationSplit, chunks: Sequence[_Chunk], importance_samples: int, *, log_det_estimate: str
+) -> Scores:
+    """The scores of all chunks, in their order."""
+    parts = {name: [one.parts[name] for one in chunks if name in one.parts] for name in held_out.knowledge}
+    names = [name for name in held_out.knowledge if parts[name]]
     return Scores(
         held_out=held_out,
-        prior=torch.cat(prior),
+        prior=torch.cat([one.prior for one in chunks]),
         rows={name: torch.cat([part.rows for part in parts[name]]) for name in names},
         conditional={name: torch.cat([part.conditional for part in parts[name]]) for name in names},
         importance_samples=importance_samples,
         decided={
             name: torch.cat([part.decided for part in own if part.decided is not None])
             for name, own in parts.items()
-            if own[0].decided is not None
+            if own and own[0].decided is not None
         },
         presence={name: torch.cat([part.presence for part in parts[name]]) for name in names},
-        log_det_estimate=model.flow.log_det_estimate,
+        log_det_estimate=log_det_estimate,
     )
 
 
@@ -112,6 +129,13 @@ class _Part(NamedTuple):
     conditional: torch.Tensor
     presence: torch.Tensor
     decided: torch.Tensor | None
+
+
+class _Chunk(NamedTuple):
+    """The scores of a chunk: log p(T), (n,), and those of its knowledge types."""
+
+    prior: torch.Tensor
+    parts: dict[str, _Part]
 
 
 def _scored_part(

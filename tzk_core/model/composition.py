@@ -64,9 +64,13 @@ class Composition:
         characteristics: C, (c,), of some present members, by name; of the others it is integrated out.
         side: "encoder", or "decoder" for ratios of conditional priors.
         temperature: scales the noise of z of the leader; scores need 1.
+        guidance: power of all ratios, as of classifier guidance (Dhariwal & Nichol 2021). The leader enters once as
+            p(z given K)/p(z), and beyond that as its encoder. Above 1 samples are clearer, and less varied than the
+            composition; scores need 1.
 
     Raises:
-        TzkError: for unknown names, with the nearest, and for members that contradict one another.
+        TzkError: for unknown names, with the nearest, for members that contradict one another, and for a guidance of
+            ratios that have no bound.
     """
 
     def __init__(
@@ -79,13 +83,16 @@ class Composition:
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
         side: Side = "encoder",
         temperature: float = 1.0,
+        guidance: float = 1.0,
     ) -> None:
         if side not in ("decoder", "encoder"):
             raise TzkError(f"a composition takes the ratios of the 'decoder' or the 'encoder'; got {side!r}")
+        _check_guidance(guidance, side)
         self.flow = flow
         self.knowledge = knowledge
         self.side = side
         self.temperature = temperature
+        self.guidance = guidance
         counted, self.absent = members(knowledge, present, without)
         fixed = _by_name(characteristics, counted)
         self.characteristics = {name: self._fixed(name, C, asked=present, counted=counted) for name, C in fixed.items()}
@@ -120,8 +127,9 @@ class Composition:
             T: (batch, *shape).
             population: of `populate`, whose normaliser many batches can share; None makes one from `seed`.
         """
-        if self.temperature != 1:
-            raise TzkError(f"scores are those of temperature 1; this composition is of {self.temperature}")
+        for setting in ("temperature", "guidance"):
+            if (value := getattr(self, setting)) != 1:
+                raise TzkError(f"scores are those of {setting} 1; this composition is of {value}")
         z, logabsdet = self.flow.encode_checked(T, self.like)
         log_ratio = self.log_ratio(z, importance_samples, seed)
         if population is None:
@@ -261,19 +269,24 @@ class Composition:
         return total
 
     def _log_bound(self) -> float:
-        """A bound from above on the log of the followers' ratios: Σ -log p(κ).
-
-        Followers are all members but the leader.
-        """
-        followers = self.present[1:]
-        if followers and (self.side == "decoder" or any(name in self.characteristics for name in followers)):
+        """A bound from above on the log of the weight: Σ -log p(κ), by `_powers`."""
+        powers = self._powers()
+        if powers and (self.side == "decoder" or any(name in self.characteristics for name in powers)):
             return math.inf
         total = 0.0
-        for name in followers:
-            total -= self.knowledge.find(name).log_prob_presence().present.item()
+        for name, power in powers.items():
+            total -= power * self.knowledge.find(name).log_prob_presence().present.item()
         for name in self.absent:
-            total -= self.knowledge.find(name).log_prob_presence().absent.item()
+            total -= self.guidance * self.knowledge.find(name).log_prob_presence().absent.item()
         return total
+
+    def _powers(self) -> dict[str, float]:
+        """Powers of the present members' ratios in the weight, where not 0.
+
+        That of the leader is 1 less, since the particles start as its samples.
+        """
+        powers = {name: self.guidance - (name == self.present[0]) for name in self.present}
+        return {name: power for name, power in powers.items() if power != 0}
 
     def _sizes(self, samples: int) -> list[int]:
         """Dimensions of a particle's noise: of z, the leader's C, and every integral."""
@@ -301,15 +314,15 @@ class Composition:
         return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
 
     def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
-        """log of the ratios of all members but the leader, (n,); -inf where not finite."""
+        """log of the ratios of all members by `_powers`, (n,); -inf where not finite."""
         z = self._latent(noise)
         log_prior = self.flow.base.log_prob(z)
-        total = self._absence(z)
+        total = self.guidance * self._absence(z)
         parts: Iterator[Tensor] = iter(noise.split(list(sizes), 1)[2:])
-        for name in self.present[1:]:
+        for name, power in self._powers().items():
             knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
             if self.side == "encoder":
-                total = total + self._encoder(knowledge, C, z)
+                total = total + power * self._encoder(knowledge, C, z)
                 continue
             C_noise = next(parts)
             if C is not None:
@@ -319,6 +332,14 @@ class Composition:
                 total = total + log_prob_present_from(knowledge, z, samples) - log_prior
         usable = torch.isfinite(total) & torch.isfinite(log_prior)
         return torch.where(usable, total, -math.inf)
+
+
+def _check_guidance(guidance: float, side: Side) -> None:
+    """Raise `TzkError` unless every ratio stays bounded at this power."""
+    if not (math.isfinite(guidance) and guidance >= 1):
+        raise TzkError(f"guidance is the power of all ratios, expected as 1 or more; got {guidance}")
+    if guidance != 1 and side == "decoder":
+        raise TzkError('guidance needs ratios that have a bound: leave out side = "decoder", or take guidance = 1')
 
 
 def _by_name(characteristics: Tensor | Mapping[str, Tensor] | None, present: Sequence[str]) -> Mapping[str, Tensor]:

@@ -135,6 +135,7 @@ class TzK(nn.Module):
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
         side: Side = "encoder",
         temperature: float = 1.0,
+        guidance: float = 1.0,
     ) -> Composition:
         """p(T given all of `knowledge` present and all of `without` absent).
 
@@ -152,6 +153,7 @@ class TzK(nn.Module):
             characteristics=characteristics,
             side=side,
             temperature=temperature,
+            guidance=guidance,
         )
 
     def encode(self, T: Tensor) -> Tensor:

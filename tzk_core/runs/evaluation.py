@@ -14,11 +14,12 @@ from tzk_core.evaluation.constraint import constraint_notes
 from tzk_core.evaluation.likelihood import EvaluationSplit
 from tzk_core.evaluation.metrics import AskedMetric
 from tzk_core.evaluation.partitions import Labels, matched
-from tzk_core.evaluation.results import evaluate
+from tzk_core.evaluation.results import evaluate, take_part
 from tzk_core.model import TzK
 from tzk_core.plugins import Metric, registry
 from tzk_core.random_streams import stream
 from tzk_core.runs.data import RunData
+from tzk_core.world import ALONE, World
 
 
 class RunEvaluation:
@@ -55,6 +56,7 @@ class RunEvaluation:
         multipliers: Mapping[str, float],
         step: int | None,
         last_step: int | None,
+        world: World = ALONE,
     ) -> dict[str, Any]:
         """The contents of results.json.
 
@@ -63,6 +65,7 @@ class RunEvaluation:
             multipliers: λ by knowledge type, at the end of training.
             step: after how many steps the model is; None where that is not known.
             last_step: how many steps were trained in all.
+            world: whose other processes call `take_part` meanwhile.
         """
         limit = limit or self.config.evaluation.limit
         all_partitions, all_means = self._wholes()
@@ -79,6 +82,7 @@ class RunEvaluation:
             importance_samples=self.config.evaluation.importance_samples,
             metrics=[_asked(table) for table in self.config.evaluation.metrics],
             seed=self.config.seed,
+            world=world,
         )
         labels, objective = self._labels(split, limit), self.config.objective
         notes = [*self.notes, *self._differences(), *self._lacking(split)]
@@ -91,6 +95,18 @@ class RunEvaluation:
         notes += results.get("notes", [])
         results |= {"step": step} if step is not None else {}
         return results | {"notes": notes} if notes else results
+
+    def take_part(self, split: str, world: World) -> None:
+        """Score a part of the samples for the first process, which calls `results`."""
+        limit, evaluation = self.config.evaluation.limit, self.config.evaluation
+        take_part(
+            self.model,
+            [self.split(name, split, limit) for name in self.data.datasets],
+            partitions=self._complete(self._wholes()[0], "mixture")[0],
+            importance_samples=evaluation.importance_samples,
+            seed=self.config.seed,
+            world=world,
+        )
 
     def split(self, dataset: str, split: str, limit: int | None) -> EvaluationSplit:
         """One split of one data set, dequantised, with presence and characteristics."""

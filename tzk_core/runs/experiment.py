@@ -224,14 +224,15 @@ class Experiment:
         shared_alone = "trainer" not in stored.manifest  # a model without its training has no multipliers
         self.multipliers = {} if shared_alone else dict(multipliers_in(stored.trainer(), checkpoint))
 
-    def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+    def evaluate(self, split: str = "test", limit: int | None = None, *, world: World = ALONE) -> dict[str, Any]:
         """The contents of results.json on one split.
 
         Args:
             limit: at most so many samples of each data set, chosen by seed.
+            world: whose other processes call `evaluation.take_part` meanwhile.
         """
         return self.evaluation.results(
-            split, limit, multipliers=self.multipliers, step=self.step, last_step=self.last_step
+            split, limit, multipliers=self.multipliers, step=self.step, last_step=self.last_step, world=world
         )
 
     def samples(self, dataset: str, split: str, limit: int | None = None) -> tuple[Tensor, Tensor]:

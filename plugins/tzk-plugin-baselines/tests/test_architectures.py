@@ -25,6 +25,7 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "nice": partial(architectures.nice, steps=3, hidden=8, blocks=1),
     "real-nvp": partial(architectures.real_nvp, steps=3, hidden=8, blocks=1),
     "maf": partial(architectures.maf, steps=2, hidden=8, blocks=1),
+    "bounded maf": partial(architectures.maf, steps=2, hidden=8, blocks=1, activation="tanh"),
     "narrow maf": partial(architectures.maf, steps=2, hidden=3, blocks=0),
     "made-mog": partial(architectures.made_mog, hidden=8, blocks=1, components=3),
     "maf-mog": partial(architectures.maf_mog, steps=1, hidden=8, blocks=0, components=3),
@@ -151,4 +152,5 @@ def test_sizes_that_cannot_be_are_refused() -> None:
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_baselines")}
     flows = {"nice", "real-nvp", "maf", "made-mog", "maf-mog", "glow-nflows", "logit"}
-    assert flows | {"rq-nsf-coupling", "rq-nsf-autoregressive", "class-conditional"} == names
+    knowledge = {"class-conditional", "conditional-flow"}
+    assert flows | knowledge | {"rq-nsf-coupling", "rq-nsf-autoregressive"} == names

@@ -47,13 +47,20 @@ def real_nvp(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int
     return _couplings(shape, lambda mask: AffineCoupling(mask, network), steps=steps, between=True)
 
 
-def maf(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
+def maf(
+    shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None, activation: str = "relu"
+) -> Transform:
     """`steps` masked autoregressive layers, the order reversed from one to the next.
 
     The architecture is that of Papamakarios et al. (2017).
+
+    Args:
+        activation: of the masked networks, one of `made.ACTIVATIONS`.
     """
     _check(steps)
-    layers = _autoregressive(math.prod(shape), steps, hidden=hidden, blocks=blocks, context=context)
+    layers = _autoregressive(
+        math.prod(shape), steps, hidden=hidden, blocks=blocks, context=context, activation=activation
+    )
     return Composite([Flatten(shape), *layers])
 
 
@@ -117,8 +124,8 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
 """By name; all take a shape, and by name their own sizes and the length of the context."""
 
 
-def build(name: str, shape: Shape, *, sizes: Mapping[str, int], context: int | None = None) -> Transform:
-    """An architecture by name, with those of the sizes that it takes."""
+def build(name: str, shape: Shape, *, sizes: Mapping[str, int | str], context: int | None = None) -> Transform:
+    """An architecture by name, with those of the sizes, and the activation, that it takes."""
     taken = inspect.signature(ARCHITECTURES[name]).parameters
     return ARCHITECTURES[name](shape, **{key: sizes[key] for key in taken if key in sizes}, context=context)
 
@@ -138,11 +145,13 @@ def _couplings(shape: Shape, coupling: Callable[[Tensor], Transform], *, steps: 
     return Composite(parts)
 
 
-def _autoregressive(dims: int, steps: int, *, hidden: int, blocks: int, context: int | None) -> list[Transform]:
+def _autoregressive(
+    dims: int, steps: int, *, hidden: int, blocks: int, context: int | None, activation: str = "relu"
+) -> list[Transform]:
     parts: list[Transform] = []
     for _ in range(steps):
         parts += [
-            AutoregressiveAffine(dims, hidden=hidden, blocks=blocks, context=context),
+            AutoregressiveAffine(dims, hidden=hidden, blocks=blocks, context=context, activation=activation),
             Affine((dims,)),
             ReversePermutation(dims),
         ]

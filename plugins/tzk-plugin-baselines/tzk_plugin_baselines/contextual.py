@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -63,11 +64,14 @@ class ConditionalFlowKnowledge(Knowledge):
         architecture: nice, real-nvp, maf and rq-nsf-coupling use `steps`, `hidden` and `blocks`; made-mog `hidden`,
             `blocks` and `components`; maf-mog all of these; glow `levels`, `steps`, `hidden` and `blocks`. The rest is
             ignored.
+        activation: of the hidden units of maf, "tanh" or "relu".
         encoder, layers: width and length of discriminator and encoder.
 
     Raises:
-        TzkError: for an architecture of another name.
+        TzkError: for an architecture or an activation of another name.
     """
+
+    state_version = 2
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class ConditionalFlowKnowledge(Knowledge):
         blocks: int = 1,
         components: int = 10,
         levels: int = 2,
+        activation: str = "tanh",
         encoder: int = 70,
         layers: int = 3,
     ) -> None:
@@ -87,7 +92,13 @@ class ConditionalFlowKnowledge(Knowledge):
             names = ", ".join(ARCHITECTURES)
             raise TzkError(f"conditional-flow: architecture is one of {names}; got {architecture!r}")
         shape = tuple(latent_shape)
-        sizes = {"steps": steps, "hidden": hidden, "blocks": blocks, "components": components, "levels": levels}
+        sizes: dict[str, int | str] = {"steps": steps, "hidden": hidden, "blocks": blocks, "components": components}
+        sizes |= {"levels": levels, "activation": activation}
         transform = build(architecture, shape, sizes=sizes, context=characteristics)
         latent = ContextFlow(shape, transform, StandardGaussian((math.prod(shape),)))
         super().__init__(shape, latent, characteristics, hidden=encoder, layers=layers)
+
+    @staticmethod
+    def upgrade_arguments(arguments: dict[str, Any], version: int) -> dict[str, Any]:
+        """Those that older ones were built from, whose activation was "relu"."""
+        return {"activation": "relu", **arguments} if version < 2 else arguments

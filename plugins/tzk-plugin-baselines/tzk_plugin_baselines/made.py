@@ -12,7 +12,11 @@ from nflows.transforms.made import MADE, MaskedLinear
 from torch import Tensor
 from torch.nn import functional
 
+from tzk_core.errors import TzkError
 from tzk_plugin_baselines.mixture import Mixture, from_gaussian, to_gaussian
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "tanh": torch.tanh}
+"""Of hidden units. Those of "tanh" are bounded: far outside of the training data, scale and shift are constants."""
 
 LEAST_SCALE = 1e-2
 """The least standard deviation of a component, as in nflows' MixtureOfGaussiansMADE, whose inputs are of scale 1."""
@@ -26,10 +30,21 @@ class AutoregressiveAffine(MaskedAffineAutoregressiveTransform):
     """nflows' layer of a masked autoregressive flow, (batch, features).
 
     Its degrees reach all features, and its inverse costs one evaluation of the network.
+
+    Args:
+        activation: one of `ACTIVATIONS`.
+
+    Raises:
+        TzkError: for an activation of another name.
     """
 
-    def __init__(self, features: int, *, hidden: int, blocks: int, context: int | None = None) -> None:
-        super().__init__(features, hidden, context, blocks, use_residual_blocks=False)
+    def __init__(
+        self, features: int, *, hidden: int, blocks: int, context: int | None = None, activation: str = "relu"
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise TzkError(f"a masked network's activation is one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+        function = ACTIVATIONS[activation]
+        super().__init__(features, hidden, context, blocks, use_residual_blocks=False, activation=function)
         self.output_shape = (features,)
         made = self.autoregressive_net
         spread_degrees(made)

@@ -8,6 +8,8 @@ started from data, standardises them. Data of another domain begin with the core
 
 from __future__ import annotations
 
+from typing import Any
+
 from nflows.transforms.base import Transform
 
 from tzk_core.recipes.entrance import entrance, gains_domain
@@ -63,13 +65,16 @@ def maf(
     steps: int = 5,
     hidden: int = 512,
     blocks: int = 0,
+    activation: str = "tanh",
     alpha: float = 1e-6,
     domain: str | list[str] = "auto",
 ) -> Transform:
-    """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers."""
-    return Composite(
-        [logit(shape, alpha=alpha, domain=domain), architectures.maf(shape, steps=steps, hidden=hidden, blocks=blocks)]
-    )
+    """MAF of `steps` layers, each a MADE with 1 + `blocks` hidden layers.
+
+    Its `activation` is "tanh" or "relu".
+    """
+    architecture = architectures.maf(shape, steps=steps, hidden=hidden, blocks=blocks, activation=activation)
+    return Composite([logit(shape, alpha=alpha, domain=domain), architecture])
 
 
 def made_mog(
@@ -150,5 +155,14 @@ def rq_nsf_autoregressive(
     return Composite([logit(shape, alpha=alpha, domain=domain), architecture])
 
 
+def _with_relu(arguments: dict[str, Any], version: int) -> dict[str, Any]:
+    """The arguments of a MAF that was saved before it took an `activation`."""
+    return {"activation": "relu", **arguments} if version < 3 else arguments
+
+
+maf.upgrade_arguments = _with_relu  # type: ignore[attr-defined]
+
 for _recipe in (logit, nice, real_nvp, maf, made_mog, maf_mog, glow):
     gains_domain(_recipe, 2)
+
+maf.state_version = 3  # type: ignore[attr-defined]
