@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from tzk_core.knowledge.stacking import MODULES, Stacks
@@ -13,6 +15,7 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.extra import TermBatch, WeightedTerm, means, weighted
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
+from tzk_core.objective.owned import OwnedTerms, Owners, owned_terms
 from tzk_core.objective.routing import Noise, Routing, batch_labels, may_have, presence, route
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import Terms, terms
@@ -46,6 +49,7 @@ class Objective:
     evaluator: what evaluates a routed batch.
     terms: what is added to Eq. 5, with weights; with none of them the objective is Eq. 5.
     shard: of the batch, which is all that is evaluated; None for the whole batch.
+    owners: of knowledge types that one process evaluates for all, at the samples of all shards; None for none.
     """
 
     wording: Wording = Wording()
@@ -57,6 +61,7 @@ class Objective:
     evaluator: Evaluator = terms
     terms: tuple[WeightedTerm, ...] = ()
     shard: Shard | None = None
+    owners: Owners | None = None
 
     @property
     def sizes(self) -> dict[str, int] | None:
@@ -78,6 +83,8 @@ class Capacity:
         where every T is missing.
     sums: by knowledge, (4,), the sums and numbers of samples that those means are of, as of `Terms.sums`.
     terms: by name, the mean of what `Objective.terms` add to `value`, without its weight.
+    owned: with owners, what the knowledge types of this process add to `log_capacity` of the whole batch, (batch,). All
+        other values are of the shard with them.
 
     Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
     """
@@ -90,6 +97,7 @@ class Capacity:
     prior_weight: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
     terms: dict[str, Tensor] = field(default_factory=dict)
+    owned: Tensor | None = None
 
 
 def mental_capacity(
@@ -122,18 +130,8 @@ def mental_capacity(
         with_jacobian=wording.is_literal,
         shard=objective.shard,
     )
-    if objective.shard is not None:
-        here = objective.shard
-        noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
-        observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
-    if objective.terms:  # they share the z that is encoded here
-        batch = batch.encoded(model.flow)
-    routing = route(
-        {name: model.find(name) for name in labels.presence},
-        observations,
-        labels,
-        characteristics=batch.characteristics,
-        noise=noise,
+    routed = partial(
+        route,
         multipliers=multipliers,
         wording=wording,
         stacks=objective.stacks,
@@ -141,8 +139,34 @@ def mental_capacity(
         not_vmappable=model.not_vmappable,
         kl_weight=1.0 if wording.is_literal else objective.kl_weight,
     )
+    owned, names = None, tuple(labels.presence)
+    if objective.owners is not None and objective.shard is not None:
+        batch = batch.encoded(model.flow)
+        owned = owned_terms(
+            objective.owners,
+            model,
+            batch,
+            observations,
+            labels=labels,
+            shard=objective.shard,
+            route=routed,
+            noise=noise,
+            wording=wording,
+            emphasis=objective.emphasis,
+        )
+        labels = objective.owners.shared(labels)
+    if objective.shard is not None:
+        here = objective.shard
+        noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
+        observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
+    if objective.terms:  # they share the z that is encoded here
+        batch = batch.encoded(model.flow)
+    knowledge = {name: model.find(name) for name in labels.presence}
+    routing = routed(knowledge, observations, labels, characteristics=batch.characteristics, noise=noise)
     evaluated = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
     capacity = _capacity(evaluated, [name for route in routing.routes for name in route.rectangle.names])
+    if owned is not None:
+        capacity = _with_owned(capacity, owned, names)
     if not objective.terms:
         return capacity
     kappa = dict(zip(observations.knowledge, presence(observations), strict=True))
@@ -163,6 +187,22 @@ def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
         conditional=conditional,
         prior_weight=terms.prior_weight,
         sums=sums,
+    )
+
+
+def _with_owned(capacity: Capacity, owned: OwnedTerms, names: Sequence[str]) -> Capacity:
+    """What a shard has, with what the knowledge types of this process add at the samples of all shards.
+
+    Args:
+        names: of all knowledge types of the batch, of which others have zeros.
+    """
+    size, nothing = len(capacity.log_capacity), torch.zeros(4, dtype=capacity.value.dtype)
+    return replace(
+        capacity,
+        value=capacity.value + owned.value / size,
+        prior_weight=capacity.prior_weight + owned.prior_weight / size,
+        sums={name: owned.sums.get(name, capacity.sums.get(name, nothing)) for name in names},
+        owned=owned.log_capacity,
     )
 
 
