@@ -17,7 +17,10 @@ from tzk_core.objective import Wording
 from tzk_core.objective.owned import Owners, owners_of
 from tzk_core.random_streams import stream
 from tzk_core.storage.checkpoint import load_trainer
+from tzk_core.training.dividing import present
+from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.settings import Settings
+from tzk_core.training.soundness import Diverged
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
 from tzk_core.world import ALONE, World
@@ -135,18 +138,23 @@ def trainer(case: str, world: World = ALONE, *, steps: int = STEPS, owners_from:
     )
 
 
+class DividedAtTheEnd(Observer):
+    """Whether the tables of a training were divided in its last step."""
+
+    def __init__(self, made: Trainer) -> None:
+        self.made, self.divided = made, False
+
+    def on_step(self, progress: Progress) -> None:
+        self.divided = self.made.parameter_tables.divided
+
+
 def every_case(world: World, cases: list[str], folder: Path) -> dict[str, Any]:
     """What each process has in the end, and whether it divided knowledge with the others on the way."""
     found = {}
     for case in cases:
         made = trainer(case, world)
-        divided = []
-        advance = made.advance
-        made.advance = lambda advance=advance, made=made, divided=divided: (  # type: ignore[method-assign]
-            advance(),
-            divided.append(made.parameter_tables.divided),
-        )[0]
-        found[case] = trained(made, folder / case if world.first else None) | {"divided": divided[-1]}
+        seen = DividedAtTheEnd(made)
+        found[case] = trained(made, folder / case if world.first else None, [seen]) | {"divided": seen.divided}
     return found
 
 
@@ -188,3 +196,137 @@ def test_two_processes_train_what_they_divide_as_one_does(tmp_path: Path) -> Non
 def test_four_processes_train_what_they_divide_as_one_does(tmp_path: Path) -> None:
     cases = ["few absences, labels emphasised", "exclusive, and one in no table", "rare, added", "validated"]
     assert_train_as_one(cases, 4, tmp_path)
+
+
+def interrupted_everywhere(world: World, folder: Path) -> None:
+    interrupted(trainer("validated", world), folder)
+
+
+def resumed_everywhere(world: World, folder: Path) -> dict[str, Any]:
+    return weights(resumed(trainer("validated", world), folder))
+
+
+@pytest.mark.slow
+def test_checkpoints_of_divided_knowledge_are_of_any_number_of_processes(tmp_path: Path) -> None:
+    """Three leave one, two resume it, and so does one; and two resume what one left. Files are those of one process."""
+    of_one, of_three, again = (tmp_path / name for name in ("one", "three", "again"))
+    for folder in (of_one, of_three):
+        folder.mkdir()
+    expected = weights(trained(trainer("validated")))
+    in_processes(3, interrupted_everywhere, of_three)
+    for part in ("checkpoint", "best"):
+        assert "nan" not in str(load_trainer(of_three / part)) and (of_three / part / "core.safetensors").exists()
+    one = trainer("validated")
+    one.resume(of_three)
+    one.save(again)
+    assert files(again / "checkpoint") == files(of_three / "checkpoint")
+    assert_same_to_the_bit(load_trainer(again / "checkpoint"), load_trainer(of_three / "checkpoint"))
+    assert_same(weights(trained(one)), expected, "three, then one")
+    interrupted(trainer("validated"), of_one)
+    for found in in_processes(2, resumed_everywhere, of_one):
+        assert_same(found, expected, "one, then two")
+    assert_same(in_processes(2, resumed_everywhere, of_three)[0], expected, "three, then two")
+
+
+def diverged(world: World, folder: Path) -> dict[str, Any]:
+    """A training whose knowledge is spoilt in its one owner, between two rows of the log."""
+    made = trainer("rare", world)
+    advance = made.advance
+    owner = owners_of([f"k{number}" for number in range(TYPES)], (), world.size)["k3"]
+
+    def spoiling() -> Any:
+        capacity = advance()
+        if made.step == 10 and world.rank == owner:
+            made.parameter_tables.tensors[1][:] = math.inf  # moments, which no objective shows
+        return capacity
+
+    made.advance = spoiling  # type: ignore[method-assign]
+    with pytest.raises(Diverged) as raised:
+        made.run(folder if world.first else None)
+    return {"said": str(raised.value), "step": made.step, **outcome(made, [])}
+
+
+@pytest.mark.slow
+def test_what_spoils_one_owner_sends_all_back(tmp_path: Path) -> None:
+    first, second = in_processes(2, diverged, tmp_path)
+    assert first["said"].startswith("training diverged at step") and "The last checkpoint is sound" in first["said"]
+    assert first["step"] == second["step"] < 14
+    assert_same_to_the_bit(second["model"], first["model"])
+    assert all(value.isfinite().all() for value in second["model"].values())
+    one = trainer("rare")
+    one.resume(tmp_path)
+    assert one.step == first["step"]
+    assert_same_to_the_bit(one.model.state_dict(), first["model"])
+
+
+def sizes(world: World) -> dict[str, Any]:
+    """What a process has and sends, before, during and after it divides knowledge with others."""
+    made = trainer("all absences", world)
+
+    def numbers() -> int:
+        return sum(tensor.numel() for tensor in made.parameter_tables.tensors)
+
+    found: dict[str, Any] = {"whole": numbers()}
+    made.divide()
+    found["own"], found["sent"] = numbers(), world.sent
+    made.advance()
+    found["sent"] = world.sent - found["sent"]
+    own = made.parameter_tables._tables[0].rows
+    found["rows"] = list(own)
+    members = dict(made.model.named_knowledge())
+    found["absent"] = [name for name, kind in members.items() if all(p.isnan().all() for p in kind.parameters())]
+    with pytest.raises(RuntimeError, match="single memory location"):  # what is absent cannot be written to
+        next(p for name in found["absent"] for p in made.model.find(name).parameters() if p.numel() > 1).data.add_(1)
+    kept = present(made.model.state_dict())
+    several = [key for key, value in kept.items() if value.numel() > 1]
+    found["kept"] = sorted({key.split(".")[1] for key in several if key.startswith("knowledge.")})
+    made.unite()
+    found["again"] = numbers()
+    return found
+
+
+@pytest.mark.slow
+def test_a_process_has_its_own_types_and_sends_rows_of_z() -> None:
+    processes = in_processes(2, sizes)
+    rows = [found["rows"] for found in processes]
+    assert sorted(rows[0] + rows[1]) == list(range(TYPES)) and all(rows)
+    for rank, found in enumerate(processes):
+        assert found["own"] * TYPES == found["whole"] * len(rows[rank]) and found["again"] == found["whole"]
+        assert found["absent"] == [f"k{row}" for row in rows[1 - rank]]
+        assert found["kept"] == sorted(f"k{row}" for row in rows[rank])
+        # all absences are evaluated: every z and log p(z) goes to the other process, and its gradient comes back
+        here, there = SIZE // 2 + rank * (SIZE % 2), SIZE // 2 + (1 - rank) * (SIZE % 2)
+        assert found["sent"] == (here + there) * (3 + 1) * 8
+
+
+def test_owners_are_by_name_alone_and_of_whole_groups() -> None:
+    names = [f"k{number}" for number in range(1000)]
+    alone = owners_of(names, (), 4)
+    assert alone == {name: owners_of([name], (), 4)[name] for name in names}
+    assert alone["k0"] == 3 and alone["k1"] == 0  # as in any version of Python, of which `hash` would say others
+    counts = [list(alone.values()).count(rank) for rank in range(4)]
+    assert sum(counts) == 1000 and min(counts) > 200
+    grouped = owners_of(names, EXCLUSIVE, 4)
+    assert grouped["k1"] == grouped["k2"] == grouped["k3"] == grouped["k4"] == alone["k1"]
+    assert grouped["k30"] == grouped["k31"] and all(grouped[name] == alone[name] for name in names[32:])
+
+
+def test_an_exclusive_group_of_several_owners_is_refused() -> None:
+    owners = Owners(World(0, 2), {"a": 0, "b": 1, "c": 0})
+    owners.check_whole([("a", "c"), ("x", "y")])
+    for split in (("a", "b"), ("a", "x")):
+        with pytest.raises(TzkError, match=f"knowledge types {split[0]}, {split[1]} have several owners.*owners_from"):
+            owners.check_whole([split])
+
+
+@pytest.mark.parametrize("owners_from", [0, TYPES + 1])
+def test_few_types_are_in_every_process(owners_from: int) -> None:
+    made = trainer("rare", World(0, 2), owners_from=owners_from)
+    made.divide()
+    assert made.owners is None and not made.parameter_tables.divided
+
+
+def test_one_process_divides_nothing() -> None:
+    made = trainer("rare")
+    made.divide()
+    assert made.owners is None and made.world.exchange(torch.ones(2), [2], [2]).tolist() == [1, 1]

@@ -146,7 +146,7 @@ def mental_capacity(
             objective.owners,
             model,
             batch,
-            observations,
+            observations=observations,
             labels=labels,
             shard=objective.shard,
             route=routed,

@@ -92,8 +92,8 @@ def owned_terms(
     owners: Owners,
     model: TzK,
     batch: Encodable,
-    observations: Observations,
     *,
+    observations: Observations,
     labels: BatchLabels,
     shard: Shard,
     route: Router,
@@ -113,7 +113,7 @@ def owned_terms(
     needed = _needed(owners, labels, wording, size=shard.size)
     here = encode(model.flow, batch, Routing((), (), observations.T.new_zeros(())), wording=wording, emphasis=emphasis)
     packed = torch.cat([here.z.flatten(1), here.log_prob_z[:, None]], 1)
-    received = _exchanged(owners.world, packed, needed.to(packed.device), shard)
+    received = _exchanged(owners.world, packed, needed=needed.to(packed.device), shard=shard)
     rows = torch.nonzero(needed[owners.world.rank]).squeeze(1).to(packed.device)
     z, log_prob_z = received[:, :-1].view(-1, *here.z.shape[1:]), received[:, -1]
     own, some = owners.own(labels), observations.take(rows)
@@ -146,7 +146,7 @@ def _needed(owners: Owners, labels: BatchLabels, wording: Wording, *, size: int)
     return needed
 
 
-def _exchanged(world: World, values: Tensor, needed: Tensor, shard: Shard) -> Tensor:
+def _exchanged(world: World, values: Tensor, *, needed: Tensor, shard: Shard) -> Tensor:
     """The rows of the batch that this process needs, in order, of the values of all shards.
 
     Args:
@@ -157,7 +157,7 @@ def _exchanged(world: World, values: Tensor, needed: Tensor, shard: Shard) -> Te
     leaving = needed[:, shard.rows]
     arriving = [int(needed[world.rank, other.rows].sum()) for other in shards]
     chosen = values.index_select(0, torch.nonzero(leaving)[:, 1])
-    sent: Tensor = _Exchange.apply(chosen, world, leaving.sum(1).tolist(), arriving)  # type: ignore[no-untyped-call]
+    sent: Tensor = _Exchange.apply(chosen, world, leaving.sum(1).tolist(), arriving)
     return sent
 
 
@@ -165,7 +165,9 @@ class _Exchange(torch.autograd.Function):
     """Rows to other processes, and gradients of rows back."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, world: World, sends: Sequence[int], receives: Sequence[int]) -> Tensor:
+    def forward(  # noqa: PLR0917 -- torch calls it by position
+        ctx: Any, values: Tensor, world: World, sends: Sequence[int], receives: Sequence[int]
+    ) -> Tensor:
         ctx.world, ctx.sends, ctx.receives = world, list(sends), list(receives)
         return world.exchange(values, ctx.sends, ctx.receives)
 

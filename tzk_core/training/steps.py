@@ -186,10 +186,7 @@ class Steps:
             self._counted = [buffer for buffer, value in before if not torch.equal(buffer, value)]
 
     def _advance(self) -> Capacity:
-        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
-        if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
-            self.unite()
-        observations = self._complete(observations)
+        observations = self._batch()
         shard = self._shard_of(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
@@ -233,6 +230,13 @@ class Steps:
         self._count(capacity, observations)
         self.step += 1
         return capacity
+
+    def _batch(self) -> Observations:
+        """The batch of this step, with what is hidden and what is filled in."""
+        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
+            self.unite()
+        return self._complete(observations)
 
     def _shard_of(self, observations: Observations) -> Shard | None:
         """The shard that this process evaluates of a batch; None for all of it.
