@@ -9,7 +9,7 @@ WORKERS ?= 2
 # workers wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
 PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugins/tzk-plugin-few-shot \
-  ./plugins/tzk-plugin-report
+  ./plugins/tzk-plugin-report ./plugins/tzk-plugin-kit
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
 .PHONY: demo test test-all lint docs clean

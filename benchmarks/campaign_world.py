@@ -23,12 +23,12 @@ import matplotlib
 import torch
 from click.testing import CliRunner
 from matplotlib.figure import Figure
+from tzk_plugin_report.plots import figure
 
 import tzk_core
 from tzk_core import TzkError
 from tzk_core.cli import main as program
 from tzk_core.config import config_from
-from tzk_core.report import figure
 from tzk_core.storage.checkpoint import load_checkpoint
 from tzk_core.storage.tensors import of as state_of
 from tzk_core.training.metrics import read_rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from nflows.transforms.linear import Linear
 from torch import Tensor, nn
+from weights import same, state
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
@@ -18,8 +18,8 @@ from tzk_core.model import TzK
 from tzk_core.modes import evaluating, training
 from tzk_core.objective import Wording
 from tzk_core.observations import Observations
+from tzk_core.testing import check_knowledge
 from tzk_core.testing.expectations import NotConforming
-from tzk_core.testing.knowledge import check_knowledge
 from tzk_core.training.observers import Progress
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
@@ -72,14 +72,6 @@ def fitted(layers: list[dict[str, Any]], **more: Any) -> TzK:
 
 def training_modules(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if module.training]
-
-
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 @flows
@@ -214,7 +206,7 @@ def test_older_knowledge_is_bit_identical_after_an_addition(layers: list[dict[st
     assert torch.equal(before[3], model.sample(4, "b", seed=1))
 
 
-def test_a_missing_T_is_drawn_through_batch_normalisation() -> None:
+def test_a_missing_T_is_sampled_through_batch_normalisation() -> None:
     """The literal wording wants the Jacobian of the inverse, which batch normalisation has in evaluation mode only."""
     model, T = made(FLOWS["batch norm between layers"]), data()
     T[::4] = torch.nan

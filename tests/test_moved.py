@@ -13,7 +13,7 @@ from installed import python
 
 import tzk_core
 from tzk_core.moved import MODULES, PARTS, home
-from tzk_core.plugins import Command, KnowledgeType, Optimizer, Registry, UnknownPart
+from tzk_core.plugins import Command, KnowledgeType, Optimizer, Picture, Registry, UnknownPart
 from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.loader import load_all
 
@@ -26,7 +26,7 @@ ALONE = Registry(load_all(BUILTIN, []))
 @pytest.mark.parametrize(("kind", "name"), PARTS)
 @pytest.mark.parametrize("before", ["", "tzk/"])
 def test_without_its_plugin_a_part_names_the_distribution(kind: str, name: str, before: str) -> None:
-    spec_type = {"command": Command, "knowledge type": KnowledgeType, "optimizer": Optimizer}[kind]
+    spec_type = {"command": Command, "knowledge type": KnowledgeType, "optimizer": Optimizer, "picture": Picture}[kind]
     distribution = PARTS[kind, name].distribution
     with pytest.raises(UnknownPart, match=f"^the {kind} '{before}{name}' is in the plugin '{distribution}': .+"):
         ALONE.find(spec_type, before + name)
@@ -46,10 +46,9 @@ def test_without_the_plugin_an_import_names_the_distribution(tmp_path: Path) -> 
     """In a process that sees the core's source and what it depends on, and no plugin."""
     program = """
         import json, sys
-        blocked = [name for name in ("tzk_plugin_outside", "tzk_plugin_few_shot", "tzk_plugin_glow")]
         class Absent:
             def find_spec(self, name, path=None, target=None):
-                if name.partition(".")[0] in blocked:
+                if name.startswith("tzk_plugin_"):
                     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         sys.meta_path.insert(0, Absent())
         import tzk_core

@@ -1,4 +1,4 @@
-"""The core and its plugins have one version and one licence, and docstrings are short."""
+"""The core and its plugins have one version and one licence, docstrings and files of tests are short."""
 
 from __future__ import annotations
 
@@ -161,3 +161,29 @@ def test_the_directory_lists_every_plugin_of_this_repository() -> None:
         r"^\| `(tzk-plugin-[a-z-]+)` \|", (ROOT / "docs/plugins-directory.md").read_text(), re.MULTILINE
     )
     assert listed == [folder.name for folder in PLUGINS]
+
+
+TESTS = sorted(file for folder in (ROOT, *PLUGINS) for file in folder.glob("tests/**/*.py"))
+LONGEST_TEST_FILE = 400
+RUNNER = ROOT / "tests" / "support" / "commands.py"
+
+
+def runs_commands(source: str) -> bool:
+    """Whether it calls the command `main` by click's runner, which `tests/support/commands.py` does for all."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    invoked = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "invoke"]
+    return any(isinstance(call.args[0], ast.Name) and call.args[0].id == "main" for call in invoked if call.args)
+
+
+def test_a_runner_is_seen() -> None:
+    assert runs_commands("def tzk(*words):\n    return CliRunner().invoke(main, list(words))")
+    assert not runs_commands("runner.invoke(command, words)\nmain(words)")
+
+
+def test_commands_are_run_by_one_runner() -> None:
+    assert [file for file in TESTS if runs_commands(file.read_text(encoding="utf-8"))] == [RUNNER]
+
+
+def test_files_of_tests_are_short() -> None:
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text(encoding="utf-8").splitlines()) for file in TESTS}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_TEST_FILE} == {}

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of
 from installed import install, python
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.parts import Part
@@ -50,7 +49,7 @@ def test_what_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -
     assert installed_version("click") == importlib.metadata.version("click")
     monkeypatch.setattr("tzk_core.version.installed_version", lambda: None)
     assert tzk_core.__version__ == "unknown"
-    assert CliRunner().invoke(main, ["--version"]).stdout == "tzk unknown\n"
+    assert output_of("--version") == "tzk unknown\n"
 
 
 def test_only_the_cores_former_name_is_another_now() -> None:

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from tzk_core.model import Composition as Composition
     from tzk_core.model import SharedFlow as SharedFlow
     from tzk_core.model import TzK as TzK
+    from tzk_core.model.many import log_probs as log_probs
+    from tzk_core.model.many import posteriors as posteriors
     from tzk_core.observations import Observations as Observations
     from tzk_core.storage.knowledge_files import export_knowledge as export_knowledge
     from tzk_core.storage.knowledge_files import import_knowledge as import_knowledge
     from tzk_core.storage.knowledge_files import list_knowledge as list_knowledge
     from tzk_core.storage.knowledge_files import remove_knowledge as remove_knowledge
+    from tzk_core.storage.opening import open as open
     from tzk_core.training.adding.add import add as add
     from tzk_core.training.fit import fit as fit
     from tzk_core.training.fit import load as load
@@ -49,13 +52,16 @@ _HOME = {
     "fit": "tzk_core.training.fit",
     "load": "tzk_core.training.fit",
     "save": "tzk_core.training.fit",
+    "open": "tzk_core.storage.opening",
+    "log_probs": "tzk_core.model.many",
+    "posteriors": "tzk_core.model.many",
     "export_knowledge": "tzk_core.storage.knowledge_files",
     "import_knowledge": "tzk_core.storage.knowledge_files",
     "list_knowledge": "tzk_core.storage.knowledge_files",
     "remove_knowledge": "tzk_core.storage.knowledge_files",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME.keys() - {"open"})  # `from tzk_core import *` hides no built-in function
 
 
 forward_imports()

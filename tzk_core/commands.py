@@ -15,6 +15,5 @@ OWN_COMMANDS = {
     "schema": "Print the JSON Schema of a config, for editors.",
     "doctor": "Report versions, devices, plugins and active layer implementations.",
     "plugins": "List the plugins and the state of each.",
-    "new-plugin": "Write a plugin that installs, with a test.",
 }
 """Name and summary of each command; the module of that name in tzk_core.cli, with "_" for "-", has it as `command`."""

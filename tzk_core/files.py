@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tzk_core.errors import TzkError
@@ -35,6 +37,17 @@ def check_regular(path: Path) -> None:
     for is_type, kind in _KINDS:
         if is_type(mode):
             raise NotRegular(path, kind)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the path in errors of the system that have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def shown_path(path: Path | str, most: int = 200) -> str:

@@ -27,12 +27,17 @@ class Home(NamedTuple):
 OUTSIDE = Home("outside", "tzk-plugin-outside")
 FEW_SHOT = Home("few-shot", "tzk-plugin-few-shot")
 GLOW = Home("glow", "tzk-plugin-glow")
+KIT = Home("kit", "tzk-plugin-kit")
+REPORT = Home("report", "tzk-plugin-report")
 
 PARTS: dict[tuple[str, str], Home] = {
     ("knowledge type", "few-shot"): FEW_SHOT,
     ("command", "score"): OUTSIDE,
     ("command", "ood"): OUTSIDE,
+    ("command", "new-plugin"): KIT,
     ("optimizer", "muon"): GLOW,
+    ("picture", "density"): REPORT,
+    ("picture", "training-curves"): REPORT,
 }
 """By the kind of part, in words, and its plain name."""
 
@@ -62,6 +67,34 @@ MODULES: dict[str, tuple[str, Home]] = {
             ("transforms.whitening", "whitening"),
         )
     },
+    **{
+        f"tzk_core.testing.{name}": (f"tzk_plugin_kit.{name}", KIT)
+        for name in (
+            "dataset",
+            "densities",
+            "draws",
+            "fingerprints",
+            "knowledge",
+            "knowledge_densities",
+            "metric",
+            "observer",
+            "picture",
+            "recipe",
+            "report",
+            "stacked",
+            "starting",
+            "state",
+            "training",
+            "transform",
+            "values",
+        )
+    },
+    **{
+        f"tzk_core.report.{name}": (f"tzk_plugin_report.plots.{name}", REPORT)
+        for name in ("columns", "curves", "figure", "planar", "scatter", "tabular")
+    },
+    "tzk_core.cli.new_plugin": ("tzk_plugin_kit.command", KIT),
+    "tzk_core.plugins.new": ("tzk_plugin_kit.new", KIT),
     "tzk_core.training.muon": ("tzk_plugin_glow.muon", GLOW),
 }
 """By its former name, the present name of a module."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from commands import tzk
 from PIL import Image
 
-from tzk_core.cli import main, progress
+from tzk_core.cli import progress
 from tzk_core.config import load_config
 from tzk_core.report import pictures
 from tzk_core.runs.experiment import Experiment
@@ -63,13 +63,6 @@ means = { "mean digit" = ["digit-*"] }
 """
 
 
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
@@ -117,7 +110,7 @@ def test_the_run_folder_is_whole(run: Path):
     assert len(metrics(run)) == 3
 
 
-def test_the_results_have_every_kind_of_row(run: Path):
+def test_the_results_have_every_row_type(run: Path):
     rows = results(run)["rows"]
     assert {row["kind"] for row in rows} == {"prior", "knowledge", "mixture", "baseline"}
     assert {row["dataset"] for row in rows if row["kind"] == "prior"} == {"digits", "letters"}
@@ -183,7 +176,7 @@ def test_samples_from_the_prior_and_given_knowledge(run: Path, tmp_path: Path):
     assert "did you mean 'digit-1'" in result.stderr
 
 
-def test_what_knowledge_was_removed_is_left_out_of_the_table_and_said(run: Path, tmp_path: Path):
+def test_what_knowledge_was_removed_is_left_out_of_the_table_and_named(run: Path, tmp_path: Path):
     assert tzk("knowledge", "remove", run, "digit-3", "--out", tmp_path / "less").exit_code == 0
     reduced, whole = json.loads(tzk("eval", tmp_path / "less", "--json").stdout), results(run)
     rows_of = [{(row["name"], row["kind"]) for row in table["rows"]} for table in (whole, reduced)]

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from commands import output_of
 from nflows.transforms.base import InputOutsideDomain, InverseNotAvailable
 
 from tzk_core import TzK
-from tzk_core.cli import edge, interrupts, main
+from tzk_core.cli import edge, interrupts
 from tzk_core.cli import sample as sample_command
 from tzk_core.cli.program import Program
 from tzk_core.errors import Note, TzkError
@@ -195,37 +197,37 @@ batch_size = 16
 """
 
 
-def tzk(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert "Traceback" not in result.output
-    return result.exit_code, result.output
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of points, whose path was written relative to the config; tests leave it as it is."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "config").mkdir()
+    points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
+    np.savez(place / "config" / "d.npz", T=points)
+    (place / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
+    output_of("run", place / "config" / "c.toml", "--out", place / "run")
+    return place
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run of points whose path was written relative to the config."""
+def run(place: Path) -> Path:
+    return place / "run"
+
+
+def test_a_run_finds_its_data_from_any_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output_of("eval", os.path.relpath(place / "run"))
     (tmp_path / "config").mkdir()
-    points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
-    np.savez(tmp_path / "config" / "d.npz", T=points)
-    (tmp_path / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
-    code, output = tzk("run", tmp_path / "config" / "c.toml", "--out", tmp_path / "run")
-    assert code == 0, output
-    return tmp_path / "run"
-
-
-def test_a_run_finds_its_data_from_any_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert tzk("eval", "../run")[0] == 0
-    (tmp_path / "config" / "d.npz").rename(tmp_path / "elsewhere" / "d.npz")
-    code, output = tzk("check", tmp_path / "config" / "c.toml")
-    assert code == 0 and "note: path = 'd.npz' is not in the folder of the config" in output
+    shutil.copy(place / "config" / "c.toml", tmp_path / "config")
+    shutil.copy(place / "config" / "d.npz", tmp_path)
+    output = output_of("check", tmp_path / "config" / "c.toml")
+    assert "note: path = 'd.npz' is not in the folder of the config" in output
 
 
 @pytest.mark.parametrize("suffix", ["png", "npz"])
 def test_samples_that_cannot_be_written_are_a_sentence(run: Path, suffix: str) -> None:
-    code, output = tzk("sample", run, "-n", 4, "-o", f"/proc/s.{suffix}")
-    assert code == 2 and f"/proc/s.{suffix} cannot be written" in output
+    output = output_of("sample", run, "-n", 4, "-o", f"/proc/s.{suffix}", status=2)
+    assert f"/proc/s.{suffix} cannot be written" in output
 
 
 def test_many_samples_come_in_parts_and_the_first_is_what_few_are(
@@ -242,7 +244,7 @@ def test_many_samples_come_in_parts_and_the_first_is_what_few_are(
     monkeypatch.setattr(sample_command, "PART", 50)
     drawn = {}
     for number in (50, 120):
-        assert tzk("sample", run, "-n", number, "-o", tmp_path / f"{number}.npz")[0] == 0
+        output_of("sample", run, "-n", number, "-o", tmp_path / f"{number}.npz")
         with np.load(tmp_path / f"{number}.npz") as file:
             drawn[number] = file["T"]
     assert sizes == [50, 50, 50, 20]
@@ -252,14 +254,14 @@ def test_many_samples_come_in_parts_and_the_first_is_what_few_are(
 
 
 def test_a_picture_has_a_bound(run: Path) -> None:
-    code, output = tzk("sample", run, "-n", 10**8, "-o", "x.png")
-    assert code == 2 and "at most 1,000,000 of these samples: name an .npz file" in output
+    output = output_of("sample", run, "-n", 10**8, "-o", "x.png", status=2)
+    assert "at most 1,000,000 of these samples: name an .npz file" in output
 
 
-def test_a_batch_far_larger_than_the_data_is_refused(run: Path, tmp_path: Path) -> None:
-    code, output = tzk("run", tmp_path / "config" / "c.toml", "training.batch_size=9601", "--dry-run")
-    assert code == 2 and "batch_size = 9,601 is more than 100 times the 96 training samples" in output
-    assert tzk("run", tmp_path / "config" / "c.toml", "training.batch_size=9600", "--dry-run")[0] == 0
+def test_a_batch_far_larger_than_the_data_is_refused(place: Path) -> None:
+    output = output_of("run", place / "config" / "c.toml", "training.batch_size=9601", "--dry-run", status=2)
+    assert "batch_size = 9,601 is more than 100 times the 96 training samples" in output
+    output_of("run", place / "config" / "c.toml", "training.batch_size=9600", "--dry-run")
 
 
 IMAGES = """
@@ -284,19 +286,21 @@ steps = 1
 )
 def test_what_does_not_fit_names_its_key(tmp_path: Path, override: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(IMAGES)
-    code, output = tzk("run", tmp_path / "c.toml", override, "--dry-run")
-    assert code == 2 and message in output
+    output = output_of("run", tmp_path / "c.toml", override, "--dry-run", status=2)
+    assert message in output
 
 
-def test_what_is_no_run_is_called_what_it_is(run: Path, tmp_path: Path) -> None:
-    assert "it is a file" in tzk("eval", tmp_path / "config" / "c.toml")[1]
+def test_what_is_no_run_is_called_what_it_is(place: Path, tmp_path: Path) -> None:
+    assert "it is a file" in output_of("eval", place / "config" / "c.toml", status=2)
     (tmp_path / "empty").mkdir()
-    assert "a folder without a config.toml" in tzk("run", tmp_path / "empty")[1]
-    code, output = tzk("pack", run, tmp_path / "empty")
-    assert code == 2 and "name another folder" in output and "--resume" not in output and "--out" not in output
+    assert "a folder without a config.toml" in output_of("run", tmp_path / "empty", status=2)
+    output = output_of("pack", place / "run", tmp_path / "empty", status=2)
+    assert "name another folder" in output and "--resume" not in output and "--out" not in output
 
 
 def test_the_backend_of_a_notebook_is_no_backend_of_the_program(tmp_path: Path) -> None:
-    program = "from tzk_core.cli import main; main(['plugins'], standalone_mode=False); import tzk_core.report.figure"
+    program = (
+        "from tzk_core.cli import main; main(['plugins'], standalone_mode=False); import tzk_plugin_report.plots.figure"
+    )
     environment = os.environ | {"MPLBACKEND": "module://no_such_notebook.backend"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)

@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from kills import Killed, killing
 from models import LAYERS
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.model import TzK
 from tzk_core.storage.checkpoint import save_checkpoint
 from tzk_core.storage.locks import LOCK
@@ -37,9 +36,9 @@ def made(names: tuple[str, ...] = ("all", "a", "b"), seed: int = 0) -> TzK:
         for parameter in model.flow.parameters():
             parameter += 0.1 * seed
     for name in names:
-        kind = build_knowledge("gaussian", (3,), 0, name=name, hidden=4, layers=2)
-        kind.describe_as(implies=() if name == "all" else ("all",))
-        model.add(name, kind)
+        knowledge = build_knowledge("gaussian", (3,), 0, name=name, hidden=4, layers=2)
+        knowledge.describe_as(implies=() if name == "all" else ("all",))
+        model.add(name, knowledge)
     return model
 
 
@@ -53,15 +52,8 @@ def run_folder(name: str, model: TzK, **record: Any) -> Path:
     return folder
 
 
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, ["knowledge", *map(str, words)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def done(*words: object) -> str:
-    result = tzk(*words)
+    result = commands.tzk("knowledge", *words)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -69,10 +61,9 @@ def done(*words: object) -> str:
 def refused(*words: object) -> str:
     """The message of a command that ends with one error and changes no file."""
     before = snapshot()
-    result = tzk(*words)
-    assert result.exit_code == 2 and result.stdout == "", result.output
+    message = commands.refused("knowledge", *words)
     assert snapshot() == before
-    return result.stderr
+    return message
 
 
 def snapshot() -> dict[str, bytes]:
@@ -93,10 +84,10 @@ def test_list_says_all_of_it_in_a_table_and_in_json(here: Path) -> None:
     columns = ["NAME", "TYPE", "FROM", "PARAMETERS", "C", "PRIOR", "IMPLIES", "CORE", "BYTES", "SHA256", "STATE"]
     assert header.split() == columns
     core = core_hash(model.flow)[:12]
-    for line, each in zip(lines, listed, strict=True):
+    for line, entry in zip(lines, listed, strict=True):
         cells = line.split()
-        assert cells[0] == each["name"] and cells[1] == "tzk/gaussian" and cells[-1] == "ok"
-        assert cells[-4:-2] == [core, f"{each['bytes']:,}"] and cells[-2] == each["sha256"][:12]
+        assert cells[0] == entry["name"] and cells[1] == "tzk/gaussian" and cells[-1] == "ok"
+        assert cells[-4:-2] == [core, f"{entry['bytes']:,}"] and cells[-2] == entry["sha256"][:12]
     done("remove", run, "all", "a", "b")
     assert done("list", run) == "run has no knowledge types: its model is the shared flow alone\n"
     assert json.loads(done("list", run, "--json")) == []
@@ -118,7 +109,7 @@ def test_export_import_and_remove_in_place(here: Path) -> None:
     assert done("export", one, "a", "b").splitlines() == ["a.safetensors", "b.safetensors"]
     assert done("export", one, "a", "-o", "c.safetensors") == "c.safetensors\n"
     assert Path("c.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
-    result = tzk("import", other, "a.safetensors", "b.safetensors")
+    result = commands.tzk("knowledge", "import", other, "a.safetensors", "b.safetensors")
     assert result.stdout.startswith("a, b imported into other\n") and "tzk eval other" in result.stdout
     assert "warning: the state of the training" in result.stderr
     assert done("import", other, "a.safetensors", "--as", "my a").startswith("my a imported into other\n")
@@ -128,8 +119,8 @@ def test_export_import_and_remove_in_place(here: Path) -> None:
     assert record["status"] == "finished" and record["name"] == "small"
     first, *lineage = record["lineage"]
     assert first == {"run": "first"}
-    for each in lineage:
-        assert each.pop("date").startswith("20") and each.pop("core") == core_hash(model.flow)
+    for entry in lineage:
+        assert entry.pop("date").startswith("20") and entry.pop("core") == core_hash(model.flow)
     assert lineage == [
         {
             "run": "other",
@@ -165,7 +156,7 @@ def test_a_new_run_folder_has_its_lineage_and_the_old_one_is_untouched(here: Pat
     assert names("again") == ["all", "a", "b"]
     record = json.loads(Path("again/run.json").read_text())
     assert (record["status"], record["seed"]) == ("finished", 7)
-    assert [(each["run"], each["action"], each["knowledge"]) for each in record["lineage"]] == [
+    assert [(entry["run"], entry["action"], entry["knowledge"]) for entry in record["lineage"]] == [
         ("run", "remove", ["b"]),
         ("less", "import", ["b"]),
     ]
@@ -180,7 +171,7 @@ def test_a_run_that_is_not_finished_is_not_changed(here: Path) -> None:
     assert "tzk knowledge remove run b --out DIR" in message
 
 
-def test_what_is_wrong_is_said_in_one_line(here: Path) -> None:
+def test_what_is_wrong_is_refused_in_one_line(here: Path) -> None:
     run, other = run_folder("run", made()), run_folder("other", made(("all",), seed=1))
     done("export", run, "a")
     assert "did you mean 'all'" in refused("remove", run, "al")
@@ -196,7 +187,7 @@ def test_what_is_wrong_is_said_in_one_line(here: Path) -> None:
 
 def test_implied_knowledge_that_is_gone_is_a_warning(here: Path) -> None:
     run = run_folder("run", made())
-    result = tzk("remove", run, "all")
+    result = commands.tzk("knowledge", "remove", run, "all")
     assert "warning: 'a' implies 'all', which is gone" in result.stderr and result.exit_code == 0
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pytest
 import torch
+from commands import output_of, tzk
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
@@ -203,13 +204,8 @@ def test_torchrun_takes_part_and_starts_again(config: Path, tmp_path: Path) -> N
 
 
 def test_a_plan_starts_no_processes(config: Path, tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from tzk_core.cli import main
-
-    words = ["run", str(config), "--out", str(tmp_path / "run"), "--processes", "2", "--dry-run"]
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0 and "100,000 steps of 16" in result.output
+    output = output_of("run", config, "--out", tmp_path / "run", "--processes", 2, "--dry-run")
+    assert "100,000 steps of 16" in output
     assert not (tmp_path / "run").exists()
 
 
@@ -230,16 +226,12 @@ def test_a_run_that_torchrun_starts_again_goes_on(monkeypatch: pytest.MonkeyPatc
 def test_processes_that_cannot_meet_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Path
 ) -> None:
-    from click.testing import CliRunner
-
-    from tzk_core.cli import main
-
     error_file = tmp_path / "error.json"
     for key, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_ERROR_FILE": str(error_file)}.items():
         monkeypatch.setenv(key, value)
     for key in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(key, raising=False)
-    result = CliRunner().invoke(main, ["run", str(config), "--out", str(tmp_path / "run")])
+    result = tzk("run", config, "--out", tmp_path / "run")
     assert result.exit_code == 2 and not (tmp_path / "run").exists()
     assert result.stderr.startswith("error: the 2 processes of this training could not meet at ?:? (")
     assert "start them by torchrun" in result.stderr
@@ -247,7 +239,7 @@ def test_processes_that_cannot_meet_are_one_sentence(
     assert said["message"] == result.stderr.removeprefix("error: ").strip() and said["extraInfo"]["timestamp"].isdigit()
 
     monkeypatch.setenv("RANK", "1")
-    result = CliRunner().invoke(main, ["run", str(config), "--out", str(tmp_path / "run")])
+    result = tzk("run", config, "--out", tmp_path / "run")
     assert result.exit_code == 2 and not result.output, "one process speaks"
 
 
@@ -278,14 +270,10 @@ def test_a_process_that_is_about_to_end_ignores_signals() -> None:
 
 @pytest.mark.slow
 def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
-    from click.testing import CliRunner
-
     from tzk_core import load
-    from tzk_core.cli import main
 
     run, spec = tmp_path / "run", tmp_path / "all.toml"
-    done = CliRunner().invoke(main, ["run", str(config), "--out", str(run), "training.steps=3"])
-    assert done.exit_code == 0, done.output
+    output_of("run", config, "--out", run, "training.steps=3")
     spec.write_text(
         'name = "all"\n[[datasets]]\nname = "two-moons"\ntrain = 200\nvalidation = 20\ntest = 20\n'
         '[[knowledge]]\nname = "moons"\ntype = "gaussian"\n'

@@ -130,7 +130,7 @@ def test_functions_take_them_as_a_table() -> None:
         ("steps = 3\narguments = { steps = 4 }", r"\[flow\] steps: "),
     ],
 )
-def test_what_is_wrong_with_them_is_said_with_its_place(written: str, words: str) -> None:
+def test_what_is_wrong_with_them_is_named_with_its_place(written: str, words: str) -> None:
     text = CONFIG.replace('arguments = { layers = 6, base = 7.5, recipe = "mine" }', written)
     with pytest.raises(ConfigError, match=words):
         checked(text)

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from commands import output_of
 from json_schemas import fits
 
-from tzk_core.cli import main
 from tzk_core.config import ConfigError, config_from
 from tzk_core.config.json_schema import json_schema, table_schema
 from tzk_core.config.keys import as_json
@@ -108,7 +107,7 @@ def test_a_wording_takes_the_place_of_its_keys() -> None:
         Settings(steps=1, wording="literal")  # type: ignore[arg-type]
 
 
-def test_all_that_is_wrong_is_said_at_once_with_the_nearest_name() -> None:
+def test_all_that_is_wrong_is_named_at_once_with_the_nearest_name() -> None:
     with pytest.raises(TzkError) as refused:
         Settings(stepz=3, schedule=3, beta2=1.0)  # type: ignore[call-arg]
     problems = str(refused.value)
@@ -176,15 +175,9 @@ def test_the_schema_refuses_what_a_config_may_not_hold(wrong: dict[str, Any]) ->
     assert not fits({**right, **wrong}, whole, whole)
 
 
-def printed(*words: str) -> str:
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 @pytest.mark.parametrize("table", ["training", "objective", "evaluation", "pictures", "[flow]", "[[knowledge]]"])
 def test_describe_prints_every_key_with_default_and_help(table: str) -> None:
-    output = printed("describe", table)
+    output = output_of("describe", table)
     words = " ".join(output.split())
     model = MODELS[(table.strip("[]"),)]
     for key in own_keys(model):
@@ -194,14 +187,14 @@ def test_describe_prints_every_key_with_default_and_help(table: str) -> None:
 
 
 def test_describe_training_says_what_a_spec_holds_too_and_a_part_of_that_name_comes_first() -> None:
-    assert "present_share" in printed("describe", "training").partition("of a spec, for `tzk add`")[2]
-    output = printed("describe", "flow")
+    assert "present_share" in output_of("describe", "training").partition("of a spec, for `tzk add`")[2]
+    output = output_of("describe", "flow")
     assert output.startswith("flow: knowledge type") and "\n\n[flow]: the shared flow" in output
 
 
 def test_schema_prints_that_of_a_config_and_of_a_spec() -> None:
-    assert json.loads(printed("schema")) == json_schema(Config)
-    assert json.loads(printed("schema", "--addition")) == json_schema(Addition)
+    assert json.loads(output_of("schema")) == json_schema(Config)
+    assert json.loads(output_of("schema", "--addition")) == json_schema(Addition)
 
 
 def test_whole_training_and_its_table_differ_by_what_a_call_has_no_data_sets_for() -> None:

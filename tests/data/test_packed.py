@@ -69,7 +69,7 @@ def test_what_is_no_array_is_named(tmp_path: Path) -> None:
     assert "Python objects" in refused(tmp_path / "d.npz")
 
 
-def test_encryption_and_unknown_methods_are_said(tmp_path: Path) -> None:
+def test_encryption_and_unknown_methods_are_refused(tmp_path: Path) -> None:
     path = npz(tmp_path / "d.npz", [("T.npy", npy(T))], zipfile.ZIP_STORED)
     content = path.read_bytes()
     local, central = content.index(b"PK\x03\x04"), content.index(b"PK\x01\x02")

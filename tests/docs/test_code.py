@@ -17,13 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from command_lines import UnknownCommand, check_block, check_command_line, known_commands
+from commands import output_of
 from configs_in_pages import needed_plugin, trouble
 from pages import ROOT, Block, blocks, commands, page_markers, page_name, pages
 from scripts import printed_by
-
-from tzk_core.cli import main
 
 LANGUAGES = {"python", "toml", "sh", "text", "json", "bibtex", "yaml", "markdown"}
 """What a block may be. What is neither Python, TOML nor for the shell is only read."""
@@ -51,19 +49,11 @@ RUN = [
 ]
 
 
-def tzk(*words: str) -> str:
-    result = CliRunner().invoke(main, list(words))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, f"tzk {shlex.join(words)}\n{result.output}"
-    return result.output
-
-
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of examples/quickstart.toml, much shortened."""
     folder = tmp_path_factory.mktemp("quickstart") / "run"
-    tzk("run", str(ROOT / "examples/quickstart.toml"), "--out", str(folder), *TINY)
+    output_of("run", str(ROOT / "examples/quickstart.toml"), "--out", str(folder), *TINY)
     return folder
 
 
@@ -128,7 +118,7 @@ def command(line: str, overrides: list[str]) -> None:
     """Run one command in this process."""
     program, *words = shlex.split(line, comments=True)
     if program == "tzk":
-        tzk(*words, *(overrides if words[0] in ("run", "add") else ()))
+        output_of(*words, *(overrides if words[0] in ("run", "add") else ()))
     elif program == "python":
         printed_by(Path(words[0]), *words[1:])
     else:

@@ -117,7 +117,7 @@ def test_one_draw_stands_beside_several() -> None:
         assert beside["one_draw_bits_per_dim"] == alone["bits_per_dim"] != beside["bits_per_dim"]
 
 
-def test_the_histogram_is_exact_however_often_is_drawn() -> None:
+def test_the_histogram_is_exact_whatever_the_number_of_dequantisations() -> None:
     model, held = model_and_held(3)
     train = (held.T * 4).floor().to(torch.uint8)
     rows = evaluate(model, [held], {held.dataset: train}, **NO_TABLES, importance_samples=2)["rows"]

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from commands import output_of
 from PIL import Image
 from scripts import printed_by
 
-from tzk_core.cli import main
 from tzk_core.config import Base, Config, config_from, load_addition, load_config
 from tzk_core.config.merging import merged
 from tzk_core.errors import TzkError
@@ -24,7 +23,8 @@ from tzk_core.plugins import MissingPlugin
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-CONFIGS = sorted(path for folder in ("", "ood/", "baselines/") for path in EXAMPLES.glob(f"{folder}*.toml"))
+FOLDERS = ("", "ood/", "baselines/", "continuous/", "tabular/")
+CONFIGS = sorted(path for folder in FOLDERS for path in EXAMPLES.glob(f"{folder}*.toml"))
 
 
 def installed(distribution: str) -> bool:
@@ -33,12 +33,6 @@ def installed(distribution: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def tzk(*words: str) -> None:
-    """Runs a command; fails with what it complained of."""
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -101,7 +95,7 @@ def test_a_few_steps_of_quickstart_leave_a_whole_run_folder(tmp_path: Path) -> N
     short = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
     small = [f"datasets.{i}.{split}={n}" for i in (0, 1) for split, n in (("train", 200), ("test", 60))]
     quickstart = str(EXAMPLES / "quickstart.toml")
-    tzk("run", quickstart, *short, *small, "--out", str(folder))
+    output_of("run", quickstart, *short, *small, "--out", str(folder))
 
     for name in ("config.toml", "run.json", "metrics.csv", "results.json", "results.md"):
         assert (folder / name).stat().st_size > 0, name
@@ -168,7 +162,7 @@ COMPOSE += ["datasets.0.train=200", "datasets.0.test=60"]
 
 def test_a_composition_is_judged(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    tzk("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(folder))
+    output_of("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(folder))
     printed = printed_by(EXAMPLES / "compose.py", str(folder), "--number", "16", "--glyphs", "300")
     assert "of the classes right" in printed
     for members in ("digit-3 and thick", "digit-3 and not slanted", "digit-3 and thick and not slanted"):
@@ -188,7 +182,7 @@ def test_a_composition_that_is_refused_leaves_the_others_in_the_table(
         return populate(self, *arguments, **more)
 
     monkeypatch.setattr(Composition, "populate", refusing)
-    tzk("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(tmp_path / "run"))
+    output_of("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(tmp_path / "run"))
     printed = printed_by(EXAMPLES / "compose.py", str(tmp_path / "run"), "--number", "16", "--glyphs", "300")
     assert printed.count(" refused |" * 4) == 3 and "(decoder): too few" in printed
     assert "digit-3 and thick (encoder): effective sample size" in printed

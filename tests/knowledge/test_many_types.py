@@ -173,7 +173,7 @@ def test_a_model_that_was_moved_is_not_trained_on(monkeypatch: pytest.MonkeyPatc
         trainer.parameter_tables.states(dict(trainer.model.named_knowledge()))
 
 
-def test_what_no_sample_has_and_was_not_drawn_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_sample_has_and_was_not_sampled_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameter_tables, "MANY", 2)
     trainer = trainer_of(small(("gaussian",) * 8))
     before = copy.deepcopy(trainer.model.state_dict())
@@ -228,7 +228,7 @@ def test_the_mean_over_all_draws_is_the_sum_over_all_absences(
         torch.testing.assert_close(mean, gradient, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_what_is_drawn_is_a_fair_choice() -> None:
+def test_what_is_sampled_is_a_fair_choice() -> None:
     presence = torch.zeros(40, 10)
     presence[0, :3] = 1
     total = torch.zeros_like(presence)

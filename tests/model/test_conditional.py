@@ -18,16 +18,6 @@ from tzk_core.build import build_knowledge
 from tzk_core.distributions.regressor import Regressor
 
 
-@pytest.fixture
-def model() -> TzK:
-    return small(("gaussian", "flow"), spread=0.02)
-
-
-@pytest.fixture
-def T() -> Tensor:
-    return torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-
-
 def central(function: Callable[[], Tensor], value: Tensor, step: float = 1e-6) -> Tensor:
     """The derivative of a scalar function in every element of `value`, by central differences."""
     slopes = torch.zeros_like(value)

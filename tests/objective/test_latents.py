@@ -88,7 +88,7 @@ def test_frozen_is_frozen_and_the_sample_is_not(prior: str) -> None:
     assert not torch.allclose(value, other)
 
 
-def test_only_the_terms_of_a_drawn_T_are_frozen() -> None:
+def test_only_the_terms_of_a_sampled_T_are_frozen() -> None:
     """Of two samples with T the discriminators learn as if no third had been sampled."""
     model, seen = small(["gaussian", "gaussian"]), batch([[1, 0], [0, 1], [1, NAN]])
     both = Observations(seen.T[:2], seen.presence[:2], seen.knowledge)
@@ -165,7 +165,7 @@ def sampled_from(model: TzK, presence: list[list[float]]) -> list[str]:
     return sources
 
 
-def test_it_is_drawn_from_the_most_specific_knowledge_that_is_present_and_else_from_the_prior() -> None:
+def test_it_is_sampled_from_the_most_specific_knowledge_that_is_present_and_else_from_the_prior() -> None:
     model = small(["gaussian"] * 3)
     model.find("k1").describe_as(implies=("k0",))
     presence = [[1, 1, 0], [1, 0, 0], [0, 0, 0], [NAN, NAN, 0], [1, NAN, 0]]

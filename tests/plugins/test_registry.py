@@ -47,7 +47,7 @@ REGISTRY = Registry(
 )
 
 
-def test_a_plain_name_finds_the_part_of_its_kind() -> None:
+def test_a_plain_name_finds_the_part_of_its_spec_type() -> None:
     assert REGISTRY.find(FlowLayer, "affine").spec.target == "math:exp"
     assert REGISTRY.find(Dataset, "affine").spec.target == "math:log"
 
@@ -85,7 +85,7 @@ def test_an_unknown_qualified_name() -> None:
         REGISTRY.find(KnowledgeType, "core/affine")
 
 
-def test_all_lists_a_kind_in_alphabetical_order() -> None:
+def test_all_lists_a_spec_type_in_alphabetical_order() -> None:
     names = [part.qualified_name for part in REGISTRY.all(FlowLayer)]
     assert names == ["core/affine", "mine/arcsinh", "mine/lost", "core/symlog", "mine/symlog"]
     assert REGISTRY.all(KnowledgeType) == []
@@ -173,7 +173,7 @@ def test_what_the_core_registers_by_its_own_hooks() -> None:
     core = {spec_type.kind: [part.plugin for part in found.all(spec_type)] for spec_type in SPEC_TYPES}
     offered = {kind for kind, plugins in core.items() if "tzk" in plugins}
     assert offered == {
-        *("knowledge type", "data set", "flow layer", "flow recipe", "metric", "picture"),
+        *("knowledge type", "data set", "flow layer", "flow recipe", "metric", "observer", "picture"),
         *("optimizer", "schedule", "base distribution", "sampler"),
     }
     assert not [record for record in found.plugins if record.state == "ok" and record.reason]
@@ -193,7 +193,7 @@ def test_a_transform_of_nflows_that_is_left_out_says_why() -> None:
         ("zzz", ""),
     ],
 )
-def test_nearest(name: str, suggestion: str) -> None:
+def test_the_nearest_name_is_suggested(name: str, suggestion: str) -> None:
     assert nearest(name, ["symlog", "symlog2", "affine"]) == suggestion
     assert nearest(name, []) == ""
 

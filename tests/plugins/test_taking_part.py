@@ -1,23 +1,20 @@
-"""A plugin's optimiser, schedule, base distribution, terms and sampler in training, checkpoints and compositions."""
+"""A plugin's optimiser, schedule, base distribution and terms in training, checkpoints and configs."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of
+from halves import BATCHES, DATA, LAYERS, LEFT, LOW, TABLES, Uninstall, made, trainer
 from parts_offered import Labels, Laplace, SmallZ
-from torch import Tensor
 
 from tzk_core import fit
-from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
 from tzk_core.knowledge.base import discriminate
@@ -30,35 +27,6 @@ from tzk_core.storage.shared_flow import core_hash
 from tzk_core.training.parameter_tables import MANY
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
-
-LAYERS = [{"type": "affine"}, {"type": "tiled-convolution"}, {"type": "symlog"}, {"type": "affine"}]
-DATA = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
-LEFT, LOW = (DATA[:, 0] < 0).float(), (DATA[:, 1] < 0).float()
-Uninstall = Callable[[], None]
-
-
-class InOrder:
-    """Batches of 32 of the data, in order."""
-
-    def batch(self, step: int) -> Observations:
-        rows = torch.arange(32 * step, 32 * (step + 1)) % len(DATA)
-        return Observations(DATA[rows], torch.stack([LEFT[rows], LOW[rows]], 1), ("left", "low"))
-
-    def sources(self, step: int) -> dict[str, slice]:
-        return {"T": slice(0, 32)}
-
-
-def made(names: tuple[str, ...] = ("left", "low"), **flow: Any) -> TzK:
-    model = TzK(build_flow((2,), layers=LAYERS, **flow))
-    for name in names:
-        model.add(name, build_knowledge("gaussian", (2,), 0, name=name, hidden=8, layers=2))
-    return model
-
-
-def trainer(**settings: Any) -> Trainer:
-    options = {"steps": 4, "learning_rate": 1e-2, "validate_every": 0} | settings
-    return Trainer(made(), InOrder(), Settings(**options), levels=None)
-
 
 # optimisers and schedules
 
@@ -138,7 +106,7 @@ def test_a_state_from_before_optimisers_had_names_goes_on_by_adam(tmp_path: Path
 def test_only_an_optimiser_that_moves_knowledge_as_adam_does_leaves_it_to_tables() -> None:
     names = tuple(f"k{number}" for number in range(MANY + 1))
     for optimizer, tabled in (("adam", len(names)), ("descent", 0)):
-        one = Trainer(made(names), InOrder(), Settings(steps=1, optimizer=optimizer), levels=None)
+        one = Trainer(made(names), BATCHES, Settings(steps=1, optimizer=optimizer), levels=None)
         assert len(one.parameter_tables.names) == tabled
 
 
@@ -156,7 +124,7 @@ def test_only_an_optimiser_that_moves_knowledge_as_adam_does_leaves_it_to_tables
         ({"terms": [{"type": "labels", "weight": 1.0}] * 2}, "several are called labels: give each a name"),
     ],
 )
-def test_what_does_not_fit_is_said(settings: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TzkError, match=message):
         trainer(**settings)
 
@@ -202,7 +170,7 @@ def test_a_base_that_cannot_be_built_says_why(base: Any, message: str) -> None:
 
 def test_a_training_does_not_go_on_with_another_base(tmp_path: Path) -> None:
     trainer().save(tmp_path)
-    other = Trainer(made(base="logistic"), InOrder(), Settings(steps=4), levels=None)
+    other = Trainer(made(base="logistic"), BATCHES, Settings(steps=4), levels=None)
     with pytest.raises(TzkError, match=r"has the base gaussian, not logistic: write that under \[flow\]"):
         other.resume(tmp_path)
 
@@ -281,100 +249,6 @@ def test_a_term_sees_samples_whose_t_is_missing() -> None:
         fit(model, T, steps=2, compile=True, terms=[{"type": "small-z", "weight": 1.0}])
 
 
-# samplers of compositions
-
-
-@pytest.fixture(scope="module")
-def trained() -> TzK:
-    model = made()
-    fit(model, DATA, {"left": LEFT, "low": LOW}, steps=60, batch_size=128, learning_rate=1e-2)
-    return model
-
-
-def importance(model: TzK, n: int) -> tuple[Tensor, float]:
-    """Mean of z, and the log of the normaliser, of both knowledge types, by samples of the rarer one; written out."""
-    composition = model.compose("left", "low")
-    lead, other = (model.find(name) for name in composition.present)
-    generator = torch.Generator().manual_seed(5)
-    C = lead.imagine(torch.randn(n, lead.characteristics, generator=generator))
-    z = lead.decode(C, torch.randn(n, 2, generator=generator))
-    weight = (discriminate(other, z).present - other.log_prob_presence().present).exp()
-    return (weight[:, None] * z).sum(0) / weight.sum(), weight.mean().log().item()
-
-
-@pytest.mark.usefixtures("parts")
-@pytest.mark.parametrize("sampler", ["smc", "rejection", "parts/resampling", {"type": "resampling", "tries": 32}])
-@torch.no_grad()
-def test_every_sampler_samples_the_same_composition(trained: TzK, sampler: Any) -> None:
-    composition = trained.compose("left", "low")
-    mean, log_normaliser = importance(trained, 50_000)
-    population = composition.populate(n=2000, sampler=sampler)
-    z = trained.flow.encode(composition.sample(2000, population))[0]
-    assert ((z.mean(0) - mean).abs() < 4.5 * z.std(0) / math.sqrt(min(population.ess, 2000)) + 0.01).all()
-    assert abs(population.log_normaliser - log_normaliser) < 4 * population.standard_error + 0.02
-    samples = composition.sample(8, sampler=sampler)
-    assert samples.shape == (8, 2) and torch.equal(samples, composition.sample(8, sampler=sampler))
-
-
-@torch.no_grad()
-def test_rejection_takes_its_bound_from_the_members_and_gives_up(trained: TzK) -> None:
-    composition = trained.compose("left", without="low")
-    z = trained.flow.encode(DATA)[0]
-    ratio = discriminate(trained.find("low"), z).absent - trained.find("low").log_prob_presence().absent
-    assert (ratio <= composition._log_bound() + 1e-6).all()
-    with pytest.raises(
-        TzkError, match="left and not low: .* of 500 samples were accepted in 200 tries: raise most_tries"
-    ):
-        composition.populate(n=500, sampler={"type": "rejection", "most_tries": 200})
-    for arguments in ({"side": "decoder"}, {"characteristics": dict.fromkeys(("left", "low"), torch.zeros(2))}):
-        with pytest.raises(TzkError, match="rejection needs a bound"):
-            trained.compose("left", "low", **arguments).sample(4, sampler="rejection")
-    with pytest.raises(TzkError, match="no sampler is called 'rejektion'; did you mean 'rejection'"):
-        composition.sample(4, sampler="rejektion")
-
-
-@torch.no_grad()
-def test_smc_is_what_it_was(trained: TzK) -> None:
-    composition = trained.compose("left", "low")
-    default, named = composition.sample(16), composition.sample(16, sampler={"type": "smc", "moves": 8})
-    assert torch.equal(default, named) and not torch.equal(default, composition.sample(16, sampler="rejection"))
-
-
-@pytest.mark.usefixtures("parts")
-@pytest.mark.parametrize(
-    ("sampler", "words"),
-    [
-        ("smc", ["tempering", "of the last moves"]),
-        ("rejection", ["sampler", "rejection", "acceptance"]),
-        ("parts/resampling", ["sampler", "parts/resampling"]),
-    ],
-)
-def test_the_command_samples_by_name(
-    trained: TzK, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, words: list[str]
-) -> None:
-    monkeypatch.setattr("tzk_core.load", lambda path: trained)
-    (tmp_path / "config.toml").write_text(config_from(TABLES).to_toml())
-    asked = ["sample", str(tmp_path), "--knowledge", "left", "--knowledge", "low", "-n", "5", "--sampler", sampler]
-    done = CliRunner().invoke(main, [*asked, "-o", str(tmp_path / "samples.npz")], catch_exceptions=False)
-    assert done.exit_code == 0 and all(word in done.output for word in words), done.output
-    assert ("tempering" in done.output) == (sampler == "smc")
-
-
-# from a config
-
-
-TABLES: dict[str, Any] = {
-    "name": "taking-part",
-    "device": "cpu",
-    "flow": {"layers": LAYERS},
-    "datasets": [{"name": "two-moons", "train": 400}],
-    "knowledge": [
-        {"name": "m-{label}", "type": "gaussian", "present": {"dataset": "two-moons", "label": "each"}, "hidden": 8},
-    ],
-    "training": {"steps": 3},
-}
-
-
 @pytest.mark.usefixtures("parts")
 def test_a_config_names_them_and_reads_back_equal() -> None:
     tables = TABLES | {
@@ -417,7 +291,7 @@ def test_a_config_names_them_and_reads_back_equal() -> None:
 )
 @pytest.mark.usefixtures("parts")
 def test_describe_shows_them(name: str, words: list[str]) -> None:
-    shown = CliRunner().invoke(main, ["describe", name], catch_exceptions=False).output
+    shown = output_of("describe", name)
     assert all(word in shown for word in words), shown
-    plugins = CliRunner().invoke(main, ["plugins"], catch_exceptions=False).output
+    plugins = output_of("plugins")
     assert "bases" in plugins and "optimizers" in plugins

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from tzk_plugin_report.plots import curves, figure
 
-from tzk_core.errors import TzkError
-from tzk_core.report import curves, figure, grid, pictures, table, views
+from tzk_core.errors import Note, TzkError
+from tzk_core.plugins import Registry
+from tzk_core.report import grid, pictures, table, views
 
 DIGITS = [f"digit-{i}" for i in range(10)]
 
@@ -360,3 +362,14 @@ def test_observations_shown_are_those_where_the_knowledge_is_present() -> None:
     assert {name: len(T) for name, T in by_dataset.items()} == {"mnist": 8, "omniglot": 8}
     expected = experiment.model.sample(20, "digit-3", seed=4)
     assert all(any(torch.equal(T, each) for each in expected) for T in by_knowledge["digit-3"])
+
+
+def test_without_the_plugin_of_plots_vectors_have_no_picture_and_a_note_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "registry", lambda: Registry.discover([], path=[]))
+    with pytest.warns(Note, match="'density' .*'training-curves' is in the plugin 'tzk-plugin-report'"):
+        assert pictures.draw(blob_experiment(shape=(2,)), tmp_path, {}) == []
+    with pytest.warns(Note, match="'tzk-plugin-report'"):
+        drawn = {picture.file for picture in pictures.draw(blob_experiment(), tmp_path, {})}
+    assert {"samples-prior.png", "reconstructions-mnist.png", "plane-of-C-digit-9.png"} <= drawn

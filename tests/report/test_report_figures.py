@@ -12,15 +12,16 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from test_report import DIGITS, blob_experiment, row, write_metrics
+from tzk_plugin_report.plots import curves, figure
 
-from tzk_core.report import curves, figure, grid, pictures, views
+from tzk_core.report import grid, pictures, views
 
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """The plots that are written, by the name of the file."""
     kept: dict[str, Figure] = {}
-    monkeypatch.setattr(figure, "write", lambda page, path: kept.update({Path(path).stem: page}))
+    monkeypatch.setattr(figure, "write", lambda page, path: kept.update({Path(path).stem: page}) or Path(path).touch())
     return kept
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 from models import held_out
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import load_config
 from tzk_core.errors import TzkError
 from tzk_core.evaluation.classification import classification
@@ -53,10 +52,6 @@ def config(
     return file
 
 
-def tzk(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "nine samples": ({"count": 9}, "the test split of data set 'd' is empty"),
     "test = 0": ({"dataset": "test = 0"}, "the test split of data set 'd' is empty"),
@@ -85,7 +80,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("given", "words"), CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("dry", [True, False])
-def test_what_cannot_be_evaluated_is_said_before_training(
+def test_what_cannot_be_evaluated_is_named_before_training(
     tmp_path: Path, given: dict[str, Any], words: str, dry: bool
 ) -> None:
     file = config(tmp_path, **given)
@@ -231,7 +226,7 @@ def test_samples_in_batches_have_the_shape_of_samples_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_value_outside_the_domain_of_a_layer_is_said_in_one_line(number: int) -> None:
+def test_a_value_outside_the_domain_of_a_layer_is_named_in_one_line(number: int) -> None:
     layer = {"type": "masked-piecewise-quadratic-autoregressive-transform", "hidden_features": 8}
     model = TzK(build_flow((2,), layers=[layer, {"type": "affine"}][:number]))
     T = torch.tensor([[0.5, -2.0], [3.0, 0.5]])

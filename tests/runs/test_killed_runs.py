@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import tzk
 from kills import Killed, killing
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.cli import run as run_command
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
@@ -35,13 +34,6 @@ TABLES: dict[str, Any] = {
     "datasets": [{"name": "moons", "type": "two-moons", "train": 60, "validation": 20, "test": 20}],
     "training": {"steps": 4, "batch_size": 16, "initialisation": 32},
 }
-
-
-def tzk(*words: object) -> Any:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 # the folder

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import tzk
 
 import tzk_core
-from tzk_core.cli import main
 from tzk_core.config import config_from, load_config
 from tzk_core.config.problems import ConfigError
 from tzk_core.plugins import Observer as ObserverSpec
@@ -113,7 +112,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> list[ObserverSpec]:
     )
 
     def with_plugin() -> Registry:
-        return Registry([*load_all(BUILTIN, []), *([Loaded(record, tuple(specs))] if specs else [])])
+        return Registry([*load_all(BUILTIN, ["report"]), *([Loaded(record, tuple(specs))] if specs else [])])
 
     for module in (loading, observing, pictures):
         monkeypatch.setattr(module, "registry", with_plugin)
@@ -126,10 +125,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("moons.toml").write_text(CONFIG)
     return tmp_path
-
-
-def tzk(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
 
 
 def results(folder: Path) -> dict:
@@ -167,7 +162,7 @@ def test_a_failure_is_an_event(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.exit_code != 0 and SEEN == ["start 0", "log 2", "log 4", "failure ZeroDivisionError"]
 
 
-def test_what_cannot_be_made_is_said_before_anything_is_written(here: Path) -> None:
+def test_what_cannot_be_made_is_refused_before_anything_is_written(here: Path) -> None:
     done = tzk("run", "moons.toml", "--observe", "needs-paper", "--out", "run")
     assert done.exit_code == 2 and "there is no paper" in done.stderr and not (here / "run").exists()
 
@@ -179,6 +174,11 @@ def test_what_cannot_be_made_is_said_before_anything_is_written(here: Path) -> N
         ({"observers": [{"type": "diary", "marc": "*"}]}, "#1 marc: observer 'diary' takes no such argument; did you"),
         ({"observers": [{"type": "diary", "mark": 3}]}, "#1 mark: expected a string, got 3"),
         ({"observers": [{"mark": "*"}]}, r"\[\[observers\]\] #1 type: is required"),
+        (
+            {"observers": [{"type": "metrics-csv"}]},
+            r"#1 type: observer 'metrics-csv' is the core's own, and not to be named: the log in metrics.csv; every",
+        ),
+        ({"observers": [{"type": "tzk/progress"}]}, r"#1 type: observer 'progress' is the core's own.* --quiet"),
         ({"observers": {"type": "diary"}}, r"tables that are each headed \[\[observers\]\]"),
         ({"pictures": {"draw": ["dot", "plane-of-D"]}}, r"\[pictures\] draw.1: no picture is called 'plane-of-D'; did"),
         ({"pictures": {"draw": "dot"}}, r"\[pictures\] draw: expected"),
@@ -202,7 +202,7 @@ def test_pictures_are_listed_and_one_that_fails_is_reported(here: Path) -> None:
     assert done.exit_code == 0, done.output
     index = json.loads((here / "run/samples/pictures.json").read_text())
     assert [(entry["picture"], entry["file"]) for entry in index] == [
-        ("tzk/training-curves", "training-curves.png"),
+        ("report/training-curves", "training-curves.png"),
         ("diary/dot", "dot.txt"),
     ]
     assert pictures_in(here / "run")[1] == Drawn("dot.txt", "a dot", "A dot on white.")
@@ -238,6 +238,15 @@ def test_added_knowledge_is_watched_by_the_spec(here: Path) -> None:
     assert SEEN[0] == "start 0" and SEEN[-1].startswith("end 2 ")
     assert "plane-of-C-more.png" in (here / "added/results.md").read_text()
 
+    SEEN.clear()
+    spec = Path("more.toml").read_text().partition("[[observers]]")[0]
+    Path("plain.toml").write_text(spec)
+    again = tzk("add", "run", "plain.toml", "--observe", "diary", "--out", "asked")
+    assert again.exit_code == 0, again.output
+    assert SEEN[0] == "start 0" and SEEN[-1].startswith("end 2 ")
+    assert results(here / "asked") == results(here / "added")
+    assert "--observe diary" in json.loads((here / "asked/run.json").read_text())["command"]
+
 
 def test_the_commands_know_the_new_parts() -> None:
     """In a process of their own: listing them imports no torch."""
@@ -247,7 +256,7 @@ def test_the_commands_know_the_new_parts() -> None:
     )
     environment = os.environ | {"TZK_PLUGINS": ""}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    drawn = ["density", "plane-of-c", "reconstructions", "samples", "training-curves"]
+    drawn = ["plane-of-c", "reconstructions", "samples"]
     assert done.stdout.splitlines() == [str(drawn), "False"]
     described = tzk("describe", "observers")
     assert "[[observers]]: what watches the training" in described.stdout and "type" in described.stdout

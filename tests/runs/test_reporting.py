@@ -49,7 +49,7 @@ def prior(**more: Any) -> dict[str, Any]:
     return {"kind": "prior", "name": "prior", "dataset": "d", "count": 100, "bits_per_dim": 1.5} | more
 
 
-def test_likelihood_is_said_beside_the_baseline_and_the_best_published_figure_of_the_same_unit() -> None:
+def test_likelihood_is_reported_beside_the_baseline_and_the_best_published_figure_of_the_same_unit() -> None:
     rows = [
         prior(bits_per_pixel=2.0),
         {"kind": "baseline", "name": "histogram", "dataset": "d", "bits_per_dim": 3.0},
@@ -67,7 +67,7 @@ def test_likelihood_is_said_beside_the_baseline_and_the_best_published_figure_of
     assert "log p(T) is -4.250 nats" in real
 
 
-def test_knowledge_is_said_by_how_many_types_gain() -> None:
+def test_knowledge_is_reported_by_how_many_types_gain() -> None:
     entries = [{"name": "a", "gap_nats": 2.0}, {"name": "b", "gap_nats": -1.0}, {"name": "c", "gap_nats": None}]
     told = [{"partition": "all", "discriminator_accuracy": 0.875}]
     assert words.knowledge({"knowledge": entries, "classification": told}) == (

@@ -6,18 +6,17 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from torch import Tensor
+from commands import tzk
+from in_order import InOrder
+from weights import same, state
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.errors import TzkError
 from tzk_core.observations import Observations
@@ -32,38 +31,21 @@ LAYERS = [{"type": "affine"}, {"type": "tiled-convolution"}, {"type": "symlog"},
 DATA = torch.randn(96, 2, generator=torch.Generator().manual_seed(0))
 
 
-class InOrder:
-    """Batches of `DATA` in order, moved to where no float32 reaches from the step `bad` on."""
-
-    def __init__(self, bad: int | None = None) -> None:
-        self.bad = math.inf if bad is None else bad
-
-    def batch(self, step: int) -> Observations:
-        rows = torch.arange(16 * step, 16 * (step + 1)) % len(DATA)
-        T = DATA[rows] * (math.inf if step >= self.bad else 1.0)
-        return Observations(T, (DATA[rows, :1] < 0).float(), ("left",))
-
-    def sources(self, step: int) -> Mapping[str, slice]:
-        return {"T": slice(0, 16)}
-
-
 def made() -> TzK:
     model = TzK(build_flow((2,), layers=LAYERS))
     model.add("left", build_knowledge("gaussian", (2,), 0, name="left", hidden=40, layers=3))
     return model
 
 
+def batches(bad: int | None = None) -> InOrder:
+    """Batches that cannot be trained on from the step `bad` on."""
+    observations = Observations(DATA, (DATA[:, :1] < 0).float(), ("left",))
+    return InOrder(observations, broken=lambda step: bad is not None and step >= bad)
+
+
 def trainer(bad: int | None = None, **settings: Any) -> Trainer:
     options = {"steps": 12, "log_every": 3, "checkpoint_every": 5, "learning_rate": 1e-2} | settings
-    return Trainer(made(), InOrder(bad), Settings(**options), levels=None)
-
-
-def state(model: TzK) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+    return Trainer(made(), batches(bad), Settings(**options), levels=None)
 
 
 def stopping(at: int) -> Any:
@@ -103,7 +85,7 @@ def test_a_changed_rate_is_the_one_that_trains(tmp_path: Path, more: dict[str, f
 
 def test_rates_are_those_of_now_in_every_group(tmp_path: Path) -> None:
     def one_of(**settings: Any) -> Trainer:
-        return Trainer(made(), InOrder(), Settings(steps=8, **settings), levels=None)
+        return Trainer(made(), batches(), Settings(steps=8, **settings), levels=None)
 
     one = one_of(learning_rate=1e-2, elementwise_rate=10.0)
     with pytest.raises(KeyboardInterrupt):
@@ -295,13 +277,6 @@ def test_what_may_not_change_is_named(override: str) -> None:
 
 
 # by hand
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ def test_files_and_the_folders_that_list_them_are_waited_for_before_and_after_th
     waited.clear()
     atomic.write(tmp_path / "file", "text")
     assert len(waited) == 2 and waited[0][0].startswith(".file.") and waited[1][0] == ""
+
+
+def test_every_one_of_many_files_is_waited_for_and_a_disk_that_fails_is_an_error(tmp_path, monkeypatch) -> None:
+    waited, names = set(), {f"{i}" for i in range(100)}
+
+    def fsync(handle: int) -> None:
+        waited.add(os.fstat(handle).st_ino)
+        if len(waited) == failing:
+            raise OSError(5, "the disk failed")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for failing in (0, 60):
+        waited.clear()
+        expected = pytest.raises(OSError, match="the disk failed") if failing else nullcontext()
+        with expected, atomic.new_folder(tmp_path / f"it-{failing}") as fresh:
+            for name in names:
+                (fresh / name).write_text(name)
+        assert (tmp_path / f"it-{failing}").exists() == (not failing)
+        assert failing or {each.stat().st_ino for each in (tmp_path / "it-0").iterdir()} <= waited
 
 
 def test_two_that_write_at_once_have_names_of_their_own(tmp_path) -> None:

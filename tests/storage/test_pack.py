@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of, refused, tzk
 from safetensors.torch import load_file
 
 import tzk_core
 from tzk_core import TzkError
 from tzk_core.build import build_flow, build_knowledge
-from tzk_core.cli import main
 from tzk_core.config import config_from
 from tzk_core.model import TzK
 from tzk_core.runs.experiment import Experiment
@@ -49,14 +48,6 @@ importance_samples = 2
 """
 
 
-def tzk(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(main, [*map(str, words)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.stdout if code == 0 else result.stderr
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves one, whose best checkpoint has random weights, unlike the last."""
@@ -77,7 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_without_half_all_but_the_training_is_the_same_byte_for_byte(run: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
-    assert "MB" in tzk("pack", run, packed, "--limit", 0)
+    assert "MB" in output_of("pack", run, packed, "--limit", 0)
     expected = {"config.toml", "results.json", "results.md", "run.json", "checkpoint"}
     assert {file.name for file in packed.iterdir()} == expected
     assert not (packed / "checkpoint" / "trainer.pt").exists() and (run / "checkpoint" / "trainer.pt").exists()
@@ -88,14 +79,14 @@ def test_without_half_all_but_the_training_is_the_same_byte_for_byte(run: Path, 
 
 def test_in_half_precision_its_figures_stay_and_are_kept_beside_it(run: Path, tmp_path: Path) -> None:
     packed = tmp_path / "half"
-    output = tzk("pack", run, packed, "--half", "--limit", 30)
+    output = output_of("pack", run, packed, "--half", "--limit", 30)
     assert "of 30 images" in output
     record = json.loads((packed / "run.json").read_text())["half"]
     assert record["limit"] == 30 and record["bits_per_dim"] < 0.001
     kept = json.loads((packed / "results-30.json").read_text())
-    again = json.loads(tzk("eval", packed, "--limit", 30, "--json"))
+    again = json.loads(tzk("eval", packed, "--limit", 30, "--json").stdout)
     assert kept == again, "what it gives here is what it gave when it was packed"
-    original = json.loads(tzk("eval", run, "--limit", 30, "--json"))
+    original = json.loads(tzk("eval", run, "--limit", 30, "--json").stdout)
     gap = [abs(a["bits_per_dim"] - b["bits_per_dim"]) for a, b in zip(again["rows"], original["rows"], strict=True)]
     assert max(gap) == pytest.approx(record["bits_per_dim"], abs=1e-9) and max(gap) > 0
     size = sum(file.stat().st_size for file in (packed / "checkpoint").rglob("*.safetensors"))
@@ -104,27 +95,27 @@ def test_in_half_precision_its_figures_stay_and_are_kept_beside_it(run: Path, tm
 
 def test_a_packed_run_is_sampled_added_to_and_taken_apart(run: Path, tmp_path: Path) -> None:
     packed, spec = tmp_path / "packed", tmp_path / "more.toml"
-    tzk("pack", run, packed, "--half", "--limit", 0)
+    output_of("pack", run, packed, "--half", "--limit", 0)
     before = {file: file.read_bytes() for file in packed.rglob("*") if file.is_file()}
-    tzk("sample", packed, "--knowledge", "digit-3", "-n", 2, "-o", tmp_path / "samples.npz")
+    output_of("sample", packed, "--knowledge", "digit-3", "-n", 2, "-o", tmp_path / "samples.npz")
     spec.write_text(ADDITION)
-    tzk("add", packed, spec, "--out", tmp_path / "more")
+    output_of("add", packed, spec, "--out", tmp_path / "more")
     assert "signs" in tzk_core.load(tmp_path / "more").knowledge
-    tzk("knowledge", "export", packed, "digit-3", "-o", tmp_path / "three.safetensors")
+    output_of("knowledge", "export", packed, "digit-3", "-o", tmp_path / "three.safetensors")
     three_file = tmp_path / "three.safetensors"
-    tzk("knowledge", "import", tmp_path / "more", three_file, "--as", "three", "--out", tmp_path / "again")
+    output_of("knowledge", "import", tmp_path / "more", three_file, "--as", "three", "--out", tmp_path / "again")
     three = tzk_core.load(tmp_path / "again")
     for key, value in three.find("three").state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, three.find("digit-3").state_dict()[key])
-    assert "nothing to resume" in tzk("run", packed, "--resume")
+    assert "nothing to resume" in output_of("run", packed, "--resume")
     assert {file: file.read_bytes() for file in packed.rglob("*") if file.is_file()} == before
 
 
 def test_figures_that_change_by_more_than_allowed_are_refused_and_nothing_is_left(run: Path, tmp_path: Path) -> None:
-    assert "half precision changes glyphs" in tzk("pack", run, tmp_path / "x", "--half", "--tolerance", 0, code=2)
+    assert "half precision changes glyphs" in refused("pack", run, tmp_path / "x", "--half", "--tolerance", 0)
     assert not list(tmp_path.iterdir())
     (tmp_path / "x").mkdir()
-    assert "there already" in tzk("pack", run, tmp_path / "x", code=2)
+    assert "there already" in refused("pack", run, tmp_path / "x")
 
 
 def made() -> TzK:

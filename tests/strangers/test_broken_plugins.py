@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import signal as signals
 import subprocess
 from pathlib import Path
 
 import pytest
-from installed import python
+from installed import python, started
 from strange_plugins import (
     BROKEN,
     PART_PRINTS,
     REMARKED,
     UNLOADABLE,
     Stranger,
+    hook,
     install_good,
     install_stranger,
     install_with_part,
+    layer,
 )
 
 GOOD = 20
@@ -127,7 +130,7 @@ def test_everything_else_works(records: dict[str, dict]) -> None:
         assert records[distribution]["state"] == "ok" and records[distribution]["not_loadable"] == []
 
 
-def test_names_of_the_core_are_hidden_and_said(records: dict[str, dict]) -> None:
+def test_names_of_the_core_are_hidden_and_named(records: dict[str, dict]) -> None:
     hidden = records["tzk-good-00"]
     for kind, name in (
         ("flow layer", "affine"),
@@ -159,6 +162,39 @@ def test_describe_says_that_the_plugin_of_a_part_is_broken(tmp_path: Path) -> No
         )
         assert done.returncode == 2
         assert "plugin 'lost' (tzk-lost 1.0, tzk_lost) is broken: ModuleNotFoundError" in done.stderr
+
+
+HANGING = {
+    "import": "while True:\n    pass",
+    "sleep": "import time\ntime.sleep(1000)",
+    "hook": hook("while True:\n    pass\nyield"),
+    "stubborn": "import os\nwhile True:\n    try:\n        while True:\n            pass\n"
+    "    except BaseException:\n        os.write(2, b'caught\\n')",
+}
+
+
+@pytest.mark.parametrize("case", HANGING)
+def test_a_plugin_that_hangs_is_named_and_ctrl_c_ends_the_program(tmp_path: Path, case: str) -> None:
+    """A second Ctrl-C ends one that catches the first; each comes after a line of the program, however late that is."""
+    install_stranger(tmp_path, "hangs", Stranger(HANGING[case], (), name="hangs"))
+    program = "import sys; sys.argv[1:] = ['plugins', '--json']; from tzk_core.cli import main; main()"
+    with started(tmp_path, program) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        process.send_signal(signals.SIGINT)
+        if case == "stubborn":
+            assert process.stderr.readline() == "caught\n"
+            process.send_signal(signals.SIGINT)
+        assert process.wait(120) == 130
+    assert "the plugin 'hangs' (tzk-hangs 1.0) has been loading for 3 s" in said
+    assert "Ctrl-C ends this program" in said and "TZK_PLUGINS" in said and "pip uninstall tzk-hangs" in said
+
+
+def test_an_interrupt_that_a_plugin_catches_is_not_lost(tmp_path: Path) -> None:
+    source = "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    install_stranger(tmp_path, "catches", Stranger(source + hook(f"return [{layer()}]"), ()))
+    done = python(tmp_path, "import sys; sys.argv[1:] = ['plugins']; from tzk_core.cli import main; main()")
+    assert (done.returncode, done.stdout) == (130, "")
 
 
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
-from click.testing import CliRunner, Result
+from commands import tzk
 from installed import python
 from strange_plugins import BROKEN, REMARKED, Stranger, hook, install_good, install_stranger
 
-from tzk_core.cli import main
 from tzk_core.plugins import KnowledgeType, registry
 from tzk_core.plugins.registry import _registry
 
@@ -48,13 +47,6 @@ def uninstall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Uninstall]:
     yield without
     monkeypatch.undo()
     _registry.cache_clear()
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def quickstart() -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
@@ -46,8 +48,24 @@ def offers(name: str, target: str = "math:exp") -> str:
 
 def python(folder: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter that sees the distributions in `folder`, and this checkout."""
+    command, environment = _call(folder, program, environment)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+
+
+@contextmanager
+def started(folder: Path, program: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The same, going on during the block and ended after it."""
+    command, environment = _call(folder, program, environment)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _call(folder: Path, program: str, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     checkout = str(Path(__file__).parents[2])
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("TZK_")}
-    environment = inherited | {"PYTHONPATH": os.pathsep.join([str(folder), checkout])} | environment
-    command = [sys.executable, "-c", dedent(program)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
+    paths = {"PYTHONPATH": os.pathsep.join([str(folder), checkout])}
+    return [sys.executable, "-c", dedent(program)], inherited | paths | environment

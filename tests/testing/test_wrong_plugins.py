@@ -61,6 +61,14 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "class Part(Affine):\n    def __init__(self, shape, type='a'):\n        super().__init__(shape)",
         "should not take type, which mean something else",
     ),
+    "a data set's weight": (
+        "tzk_datasets",
+        "Dataset",
+        "mine",
+        "class Part:\n    def __init__(self, weight=1.0):\n        pass\n"
+        "    def split(self, split):\n        return None",
+        "should not take weight, which mean something else",
+    ),
     "knowledge of no shape": (
         "tzk_knowledge_types",
         "KnowledgeType",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models import small
 from torch import Tensor
+from weights import same, state
 
 import tzk_core
 from tzk_core import Knowledge, TzK, TzkError, build_knowledge
@@ -53,11 +54,10 @@ def test_knowledge_may_start_from_another_s_weights_but_not_from_its_frequency()
 )
 def test_a_start_that_does_not_fit_is_refused_and_nothing_is_added(more: dict[str, Any], words: str) -> None:
     model = old()
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = state(model)
     with pytest.raises(TzkError, match=words):
         tzk_core.add(model, {"new": new()}, T, {"new": PRESENT}, **more, **QUICK)
-    now = model.state_dict()
-    assert list(now) == list(before) and all(torch.equal(now[key], value) for key, value in before.items())
+    assert same(model.state_dict(), before)
 
 
 def test_a_closed_form_start_is_told_the_classes_of_what_contains_it(monkeypatch: pytest.MonkeyPatch) -> None:

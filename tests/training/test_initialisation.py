@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from models import small
+from weights import state
 
 from tzk_core.training.initialisation import LEAST_SHARE, fit_priors, initialise
 
@@ -46,7 +47,7 @@ def test_an_encoder_starts_from_the_batch_where_nobody_observes_its_c() -> None:
 
 def test_without_a_batch_only_priors_are_set() -> None:
     model = small(("gaussian",))
-    before = {key: value.clone() for key, value in model.state_dict().items()}
+    before = state(model)
     initialise(model, {"k0": torch.tensor(0.25)}, {}, T=None, presence={}, seed=0)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"knowledge.k0.log_odds"}

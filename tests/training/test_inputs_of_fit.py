@@ -105,7 +105,7 @@ def test_scores_of_arrays_and_frames_are_those_of_tensors() -> None:
         assert torch.equal(made.posterior(data)["it"].presence, made.posterior(T)["it"].presence)
 
 
-def test_what_holds_no_numbers_is_said() -> None:
+def test_what_holds_no_numbers_is_refused() -> None:
     with pytest.raises(TzkError, match="T is expected to hold numbers; .*benign.*: choose the columns of numbers"):
         as_tensor(np.array([[1.0, "benign"]], dtype=object), like=T)
     with pytest.raises(TzkError, match="an array of <U1"):

@@ -102,6 +102,11 @@ def test_a_resumed_training_starts_from_its_step(tmp_path: Path) -> None:
     assert (start.step, start.steps, start.folder) == (5, 12, tmp_path)
 
 
+def test_the_core_s_own_observers_are_not_named() -> None:
+    with pytest.raises(TzkError, match=r"'early-stopping' is the core's own, .* by patience"):
+        fitted("early-stopping")
+
+
 def change_dictionaries(event: Any) -> None:
     """Every mapping of an event."""
     for value in vars(event).values():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from in_order import InOrder
 from torch import Tensor
+from weights import same, state
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge, fit
@@ -31,21 +32,6 @@ PRESENCE = torch.stack([(DATA[:, 0] < 0).float(), (DATA[:, 0] > 0).float()], 1)
 PRESENCE[5::7] = math.nan
 
 
-class InOrder:
-    """Batches of `DATA` in order: the first half of each is the data set "a", the second "b"."""
-
-    def __init__(self, bad: int | None = None) -> None:
-        self.bad = bad
-
-    def batch(self, step: int) -> Observations:
-        rows = torch.arange(16 * step, 16 * (step + 1)) % len(DATA)
-        T = DATA[rows] * (math.inf if step == self.bad else 1.0)
-        return Observations(T, PRESENCE[rows], NAMES)
-
-    def sources(self, step: int) -> Mapping[str, slice]:
-        return {"a": slice(0, 8), "b": slice(8, 16)}
-
-
 def made(seed: int = 0) -> TzK:
     model = TzK(build_flow((2,), layers=LAYERS, seed=seed))
     model.add("left", build_knowledge("gaussian", (2,), seed, name="left", hidden=6, layers=3))
@@ -53,17 +39,15 @@ def made(seed: int = 0) -> TzK:
     return model
 
 
+def batches(bad: int | None = None) -> InOrder:
+    """The first half of each is the data set "a", the second "b"; that of the step `bad` cannot be trained on."""
+    sources = {"a": slice(0, 8), "b": slice(8, 16)}
+    return InOrder(Observations(DATA, PRESENCE, NAMES), sources=sources, broken=lambda step: step == bad)
+
+
 def trainer(seed: int = 0, bad: int | None = None, **settings: Any) -> Trainer:
     options = {"steps": 12, "log_every": 4, "checkpoint_every": 5, "warmup": 3, "clip": 1.0} | settings
-    return Trainer(made(), InOrder(bad), Settings(**options), seed=seed, levels=None)
-
-
-def state(model: TzK) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return list(first) == list(second) and all(torch.equal(first[key], second[key]) for key in first)
+    return Trainer(made(), batches(bad), Settings(**options), seed=seed, levels=None)
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:

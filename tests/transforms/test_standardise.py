@@ -88,7 +88,7 @@ def test_the_layer_keeps_the_contract() -> None:
     check_transform(Standardise((4,), DOMAINS), inside(DOMAINS, 16).float(), large=1)  # domains are bounded
 
 
-def test_what_it_cannot_take_is_said() -> None:
+def test_what_it_cannot_take_is_refused() -> None:
     with pytest.raises(TzkError, match=r"dimension 1 has the value -2, which is outside its domain, \(0, inf\)"):
         Standardise((2,), ["real", "(0, inf)"]).initialise(torch.tensor([[1.0, -2.0], [0.0, 1.0]]))
     for text in ("(1, 0)", "[0, 1]", "(0; 1)", "positive", "(0, nan)"):

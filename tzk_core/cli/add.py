@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
+@click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
 @click.pass_context
-def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+def command(
+    ctx: click.Context,
+    *,
+    run: Path,
+    spec: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    observe: tuple[str, ...],
+) -> None:
     """Add the knowledge types of SPEC to the trained model of RUN.
 
     The result is a new run folder; RUN stays as it is. SPEC has [[datasets]], [[knowledge]], [training] and
@@ -41,8 +50,9 @@ def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, 
     if not parent.has_model:
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
     words = ["add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
+    words += [word for name in observe for word in ("--observe", name)]
     with ranks.taking_part() as world:
-        base, addition = _read(parent, spec, overrides)
+        base, addition = _read(parent, spec, overrides, observe=observe)
         path = ranks.launched() or out or fresh_path(addition.name)
         if world.first and path.exists():
             raise TzkError(already_there(path))
@@ -61,13 +71,15 @@ def command(ctx: click.Context, *, run: Path, spec: Path, overrides: tuple[str, 
             ctx.exit(interrupts.status(interrupt))
 
 
-def _read(parent: RunFolder, spec: Path, overrides: Sequence[str]) -> tuple[Base, AdditionSpec]:
+def _read(
+    parent: RunFolder, spec: Path, overrides: Sequence[str], *, observe: Sequence[str]
+) -> tuple[Base, AdditionSpec]:
     from tzk_core.config import Base, load_addition, load_run_config  # these import pydantic, or torch
     from tzk_core.storage.stored import manifest_of
 
     names = tuple(manifest_of(checkpoint_in(parent.path))["knowledge"])
     base = Base(load_run_config(parent.config), names)
-    return base, load_addition(spec, base, overrides)
+    return base, load_addition(spec, base, overrides, observe=observe)
 
 
 def _follow(parent: RunFolder, base: Base, addition: AdditionSpec, *, world: World) -> None:
@@ -104,14 +116,12 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         record["seed"] = addition.seed
         begin_session(record, typed, processes=world.size)
         record["timings"]["setup_seconds"] = round(time.monotonic() - began, 3)
-        shown = progress.shown(addition.training.steps, progress.gains)
-        with timed(record, "training"), shown as show, interrupts.deferred() as check:
+        with timed(record, "training"), progress.shown(progress.gains) as shown, interrupts.deferred() as check:
 
-            def after_step(progress: Progress) -> None:
-                show(progress)
+            def after_step(_: Progress) -> None:
                 check(world.largest)
 
-            adding.train(folder.path, after_step, observers=observers, world=world)
+            adding.train(folder.path, after_step, observers=[*observers, *shown], world=world)
         new = {name: adding.model.find(name) for name in adding.names}
         extend_checkpoint(checkpoint_in(parent.path), folder.path / "checkpoint", new)
         folder.write(folder.config, config.to_toml())

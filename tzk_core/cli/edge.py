@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -25,6 +26,7 @@ _ADVICE = {
     errno.EROFS: "name a place that can be written",
     errno.ENOSPC: "make room there, or name another place",
     errno.EDQUOT: "make room there, or name another place",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name a place on another file system",
     errno.ENOENT: "it may have been moved or deleted meanwhile",
     errno.ENOTDIR: "a file lies where a folder is expected",
     errno.EISDIR: "a folder lies where a file is expected",
@@ -33,6 +35,9 @@ _ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ELOOP: "correct the links on the way to it",
 }
+_LONG = re.compile(r"\S{300,}")
+"""What no sentence needs whole: a name or path of thousands of letters."""
+
 _MEMORY = "not enough memory: try a smaller batch_size, fewer importance samples, fewer samples at a time"
 _SHAPES = ("shape", "size", "dimension", "mat1", "broadcast", "view")
 _STAND_INS = str.maketrans(
@@ -63,7 +68,7 @@ def sentence(error: Exception) -> tuple[str, int]:
 def _known(error: Exception) -> str | None:
     """The sentence of an error of the user's; None for a fault of the program."""
     if isinstance(error, TzkError):
-        return str(error)
+        return _LONG.sub(lambda match: shown_path(match[0]), str(error))
     if isinstance(error, OSError):
         return _of_the_system(error)
     return _of_python(error) or _of_nflows(error) or _of_shapes(error) or None
@@ -155,8 +160,19 @@ def _of_the_system(error: OSError) -> str:
     files = (name for name in (error.filename, error.filename2) if isinstance(name, str | bytes))
     names = [shown_path(os.fsdecode(name)) for name in files]
     reason = error.strerror or str(error) or type(error).__name__
+    if not names and error.errno == errno.ENOENT and _is_nowhere():
+        return "the folder in which the program was started is gone: go to another one"
     advice = _ADVICE.get(error.errno or 0, "")
     return f"{' and '.join(names) + ': ' if names else ''}{reason}" + (f": {advice}" if advice else "")
+
+
+def _is_nowhere() -> bool:
+    """Whether the working folder was removed."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _is_memory(error: Exception) -> bool:

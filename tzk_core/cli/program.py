@@ -67,6 +67,17 @@ class Program(click.Group):
                     _end_threads(ended.code)
                 raise
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """The context of a call.
+
+        It reads the plugins for the help, which can be interrupted as a command can.
+        """
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            click.echo(f"\n{interrupts.worded(interrupt)}", err=True)
+            raise click.exceptions.Exit(interrupts.status(interrupt)) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command: an interrupt is its exit status, any other error one sentence."""
         try:

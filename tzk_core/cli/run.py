@@ -320,15 +320,14 @@ def _train_and_report(
     from tzk_core.runs.observing import report_end
     from tzk_core.runs.record import record_compilation, timed
 
-    steps = experiment.config.training.steps
-    with timed(record, "training"), progress.shown(steps) as show, interrupts.deferred() as check:
+    with timed(record, "training"), progress.shown() as shown, interrupts.deferred() as check:
 
-        def after_step(progress: Progress) -> None:
-            show(progress)
+        def after_step(_: Progress) -> None:
             check(world.largest)
 
+        watching = [*observers, *shown]
         try:
-            experiment.train(folder.path, resume=resume, progress=after_step, observers=observers, world=world)
+            experiment.train(folder.path, resume=resume, progress=after_step, observers=watching, world=world)
         except Lost:
             interrupts.ignore()  # of the launcher, which ends all
             raise

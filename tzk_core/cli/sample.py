@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -139,11 +140,13 @@ def command(
 def _checked_file(file: Path | None, title: str, shape: tuple[int, ...], *, number: int) -> Path:
     """The file to write; `TzkError`, before anything is sampled, if it cannot hold the samples."""
     drawable = len(shape) == 3 and shape[0] in (1, 3) or shape == (2,)
-    file = file or Path(f"{title}{'.png' if drawable else '.npz'}")
+    file = file or Path(f"{title}{'.png' if drawable and not _undrawable(shape) else '.npz'}")
     if file.suffix not in (".png", ".npz"):
         raise TzkError(f"expected -o to name a .png or .npz file, got {file}")
     if file.suffix == ".png" and not drawable:
         raise TzkError(f"samples of shape {shape} are no picture: name an .npz file with -o")
+    if file.suffix == ".png" and (missing := _undrawable(shape)):
+        raise TzkError(f"{missing}; or name an .npz file with -o")
     if not file.parent.is_dir():
         raise TzkError(f"{file} cannot be written: there is no folder {file.parent}")
     if file.suffix == ".png" and number > (most := LARGEST_PICTURE[len(shape)]):
@@ -184,9 +187,9 @@ def _seed_at(start: int, seed: int) -> int:
     return seed if start == 0 else int(torch.randint(2**62, (), generator=stream(seed, "sample", "from", start)))
 
 
-def _parts(number: int, most: int) -> list[tuple[int, int]]:
+def _parts(number: int, most: int) -> Iterator[tuple[int, int]]:
     """The parts, (start, size), in which `number` samples are taken, to limit memory."""
-    return [(start, min(most, number - start)) for start in range(0, number, most)]
+    return ((start, min(most, number - start)) for start in range(0, number, most))
 
 
 def _by_name(
@@ -264,6 +267,25 @@ def _title(knowledge: tuple[str, ...], without: tuple[str, ...]) -> str:
     return "-".join(["-and-".join(knowledge) or "prior", *(f"not-{name}" for name in without)])
 
 
+def _undrawable(shape: tuple[int, ...]) -> str:
+    """Why samples of this shape are not drawn here; "" if they are.
+
+    Points are drawn by a plugin, which may be missing.
+    """
+    if shape != (2,):
+        return ""
+    try:
+        _scatter()
+    except ModuleNotFoundError as error:
+        return f"points are drawn by a plugin: {error}"
+    return ""
+
+
+def _scatter() -> Any:
+    """The module that draws points, by the name that `tzk_core.moved` forwards."""
+    return importlib.import_module("tzk_core.report.scatter")
+
+
 def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> None:
     """Write samples into an .npz file as they come, or into one picture."""
     import torch  # imports where that file is written
@@ -279,6 +301,4 @@ def _write(parts: Iterable[Tensor], file: Path, title: str, *, number: int) -> N
 
         grid.save(samples, file, columns=math.ceil(math.sqrt(len(samples))))
     else:
-        from tzk_core.report import scatter
-
-        scatter.alone({title: samples}, file, title=title)
+        _scatter().alone({title: samples}, file, title=title)

@@ -28,6 +28,7 @@ from tzk_core.plugins import (
     Spec,
 )
 from tzk_core.settings.problems import expected, shown
+from tzk_core.training.own import refuse_own
 
 SUPPLIED: dict[type[Spec], frozenset[str]] = {
     FlowRecipe: frozenset({"shape"}),
@@ -66,6 +67,8 @@ class PartCheck:
         self.signature: Signature | None = None
         try:
             part = registry.find(spec_type, name)
+            if spec_type is Observer:
+                refuse_own(part)
             self.signature, self.qualified_name = signature(part), part.qualified_name
         except TzkError as error:
             self.missing = str(error)

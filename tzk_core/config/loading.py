@@ -71,12 +71,14 @@ def load_run_config(path: FilePath | str) -> Config:
     return _checked(Config, MODELS, read_toml(path), source=str(path), lenient=True, folder=FilePath(path).parent)
 
 
-def load_addition(path: FilePath | str, base: Base, overrides: Sequence[str] = ()) -> AdditionSpec:
-    """Read and check a spec of what is added to `base`."""
+def load_addition(
+    path: FilePath | str, base: Base, overrides: Sequence[str] = (), *, observe: Sequence[str] = ()
+) -> AdditionSpec:
+    """Read and check a spec of what is added to `base`; `observe` as of `load_config`."""
     return _checked(
         AdditionSpec,
         ADDITION_MODELS,
-        read_toml(path),
+        with_observers(read_toml(path), observe),
         source=str(path),
         overrides=overrides,
         base=base,

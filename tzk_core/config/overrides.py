@@ -40,6 +40,8 @@ class _Misplaced(Exception):
 
 
 def _apply_one(raw: dict[str, Any], override: str) -> Path:
+    if any("\ud800" <= letter <= "\udfff" for letter in override):
+        raise _Misplaced("expected text in UTF-8; got bytes that are none")
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):

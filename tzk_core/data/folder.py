@@ -79,6 +79,13 @@ class Folder:
                     Note,
                     stacklevel=2,
                 )
+        for supplied, labels in self._unknown_labels().items():
+            warnings.warn(
+                f"folder: {self._bases[supplied]} has labels that train has not: {', '.join(labels)}: nothing is "
+                "trained on them",
+                Note,
+                stacklevel=2,
+            )
         self._divided = divide(
             {supplied: len(files) for supplied, files in self._files.items()},
             validation=validation,
@@ -125,8 +132,8 @@ class Folder:
                 row.copy_(self._read(file))
         except TzkError as error:
             raise TzkError(self._problems() or str(error)) from None
-        labels = [file.relative_to(self._bases[supplied]).parent.as_posix() for file in files]
-        named = {"label": np.array(["" if label == "." else label for label in labels], dtype=np.str_)}
+        labels = [self._label(file, supplied) for file in files]
+        named = {"label": np.array(labels, dtype=np.str_)}
         return Samples(T=T, labels=named if self._is_labelled() else {})
 
     def prepare(self, image: Tensor, name: str) -> Tensor:
@@ -161,6 +168,18 @@ class Folder:
         if len(problems) < 2:
             return "".join(problems)
         return f"{len(problems)} images of {self.folder} cannot be used:\n  " + "\n  ".join(problems)
+
+    def _label(self, file: Path, supplied: str) -> str:
+        """The subfolder of an image, with "/" between nested ones, or ""."""
+        label = file.relative_to(self._bases[supplied]).parent.as_posix()
+        return "" if label == "." else label
+
+    def _unknown_labels(self) -> dict[str, list[str]]:
+        """Labels that the training split lacks, by supplied split that has them."""
+        if len(self._files) == 1:
+            return {}
+        of = {supplied: {self._label(file, supplied) for file in files} for supplied, files in self._files.items()}
+        return {supplied: sorted(labels - of["train"]) for supplied, labels in of.items() if labels - of["train"]}
 
     def _is_labelled(self) -> bool:
         return any(file.parent != self._bases[supplied] for supplied, files in self._files.items() for file in files)

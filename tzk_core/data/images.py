@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +95,8 @@ def _pixels(image: Image.Image, mode: str, ground: int) -> np.ndarray:
         raise TzkError(f"has more than 8 bits a channel ({image.mode}): convert it to 8, whose range only you know")
     if image.format in _MOVING and getattr(image, "n_frames", 1) > 1:
         raise TzkError(f"has {image.n_frames} frames, expected one image a file: save each as one")  # type: ignore[attr-defined]
+    if image.format == "BMP":
+        image = _with_fourth_channel(image)
     ImageOps.exif_transpose(image, in_place=True)
     if not image.has_transparency_data:
         return np.array(image.convert(mode))
@@ -106,6 +109,26 @@ def _pixels(image: Image.Image, mode: str, ground: int) -> np.ndarray:
             f'give ground = "{names[255 - ground]}"'
         )
     return pixels
+
+
+def _with_fourth_channel(image: Image.Image) -> Image.Image:
+    """A BMP of 32 bits with its fourth channel as transparency.
+
+    Pillow drops that where the header does not say what it is, which many programs leave out. It means nothing where it
+    is the same everywhere.
+    """
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0][3] if tiles else ()
+    if not isinstance(arguments, tuple) or not arguments or arguments[0] != "BGRX":
+        return image
+    seen = image.copy()
+    fourth: Any = Image.open(getattr(image, "filename", ""), formats=("BMP",))
+    fourth.tile = [(*tile[:3], ("BGRA", *tile[3][1:])) for tile in fourth.tile]
+    fourth._mode = "RGBA"
+    alpha = fourth.getchannel("A")
+    if alpha.getextrema()[0] != alpha.getextrema()[1]:
+        seen.putalpha(alpha)
+    return seen
 
 
 def _laid_on(image: Image.Image, level: int, mode: str) -> np.ndarray:

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
 from pathlib import Path
 
 from tzk_core.data.images import SUFFIXES
 from tzk_core.data.ordering import natural_key
 from tzk_core.data.protocol import SPLITS
-from tzk_core.errors import TzkError, nearest
+from tzk_core.errors import Note, TzkError, nearest
 
 _SPLIT_OF = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 """Names of folders of splits, in any case."""
+
+_LIKE_SPLITS = frozenset(
+    ["training", "trainset", "traindata", "testing", "testset", "testdata", "tests", "valid", "valset", "validate"]
+    + ["validating", "dev", "eval", "evaluation", "holdout", "held-out"]
+)
+"""Names that others give folders of splits. Two of them are hardly two labels."""
+
+OTHER_SUFFIXES = frozenset(
+    [".apng", ".avif", ".dcm", ".dib", ".eps", ".heic", ".heif", ".ico", ".jfif", ".jp2", ".jpe", ".jxl", ".pbm"]
+    + [".pcx", ".pnm", ".psd", ".svg", ".tga", ".xbm", ".cr2", ".dng", ".nef"]
+)
+"""Suffixes of images that are not read."""
+
+_OF_IMAGES = OTHER_SUFFIXES.union(SUFFIXES)
 
 
 def images_below(folder: Path) -> list[Path]:
     """List the files below a folder that have names of images, in natural order.
 
-    Links are followed, and hidden files are ignored.
+    Links are followed, and hidden files are ignored. A note says how many images of other formats are left out.
 
     Raises:
         TzkError: for an unreadable folder, a broken link, or a link to a folder above itself.
     """
-    images: list[Path] = []
-    _collect(folder, (folder.resolve(),), images)
-    return sorted(images, key=lambda file: [natural_key(part) for part in file.relative_to(folder).parts])
+    files: list[Path] = []
+    _collect(folder, (folder.resolve(),), files)
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if others := Counter(file.suffix.lower() for file in files) - Counter(file.suffix.lower() for file in images):
+        found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
+        warnings.warn(
+            f"{folder} has images that are not read ({found}), expected names that end in {' '.join(SUFFIXES)}: "
+            "convert them, or they are left out",
+            Note,
+            stacklevel=2,
+        )
+    return images
 
 
 def supplied_splits(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
@@ -53,10 +78,13 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
     return [entry.name for entry in _subfolders(base) if entry.name not in with_images]
 
 
-def _collect(folder: Path, above: tuple[Path, ...], images: list[Path]) -> None:
-    """Append the images below a folder; `above` are the folders that lead there."""
+def _collect(folder: Path, above: tuple[Path, ...], files: list[Path]) -> None:
+    """Append the files below a folder that are called as images, in natural order.
+
+    `above` are the folders that lead there.
+    """
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
     except OSError as error:
         raise TzkError(f"the folder {folder} cannot be read: {error.strerror}") from None
     for entry in entries:
@@ -69,14 +97,20 @@ def _collect(folder: Path, above: tuple[Path, ...], images: list[Path]) -> None:
             real = path.resolve()
             if real in above:
                 raise TzkError(f"{path} is a link to a folder above it ({real}), without end: remove it")
-            _collect(path, (*above, real), images)
-        elif path.suffix.lower() in SUFFIXES:
-            images.append(path)
+            _collect(path, (*above, real), files)
+        elif path.suffix.lower() in _OF_IMAGES:
+            files.append(path)
 
 
 def _named_as_splits(folder: Path) -> dict[str, str]:
     """Splits by name of subfolder, where that is the name of one."""
     names = [entry.name for entry in _subfolders(folder)]
+    like = [name for name in names if name.casefold() in _LIKE_SPLITS]
+    if len(like) > 1:
+        raise TzkError(
+            f"folder: {folder} has {' and '.join(like)}, which look like splits and would be labels: call them "
+            f"{', '.join(SPLITS)}, or say splits = false if they are labels"
+        )
     named = {name: _SPLIT_OF[name.casefold()] for name in names if name.casefold() in _SPLIT_OF}
     for split in SPLITS:
         if len(twice := [name for name, other in named.items() if other == split]) > 1:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key: digits compare as numbers, the rest as text; "1" and "01" differ."""
-    parts = re.findall(r"\d+|\D+", text)
-    return tuple((0, int(part), part) if part.isdecimal() and part.isascii() else (1, 0, part) for part in parts)
+def natural_key(text: str) -> tuple[tuple[int, int, str, str], ...]:
+    """Sort key: digits compare as numbers, the rest as text; "1" and "01" differ.
+
+    Python makes no int of more than 4,300 digits, so that numbers compare by their lengths and then as text.
+    """
+    return tuple(map(_key_of_part, re.findall(r"\d+|\D+", text)))
+
+
+def _key_of_part(part: str) -> tuple[int, int, str, str]:
+    if not (part.isdecimal() and part.isascii()):
+        return 1, 0, part, ""
+    number = part.lstrip("0")
+    return 0, len(number), number, part

@@ -64,6 +64,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
 class PackedArray(NamedTuple):
     """An array of an npz file that is not read yet.
 
@@ -169,12 +172,12 @@ def _parts(path: Path, member: zipfile.ZipInfo, size: int) -> Iterator[np.ndarra
 def _read_header(stream: IO[bytes], member: zipfile.ZipInfo) -> _Header:
     """Check that an array is as large as the shape and type in its header."""
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, by_column, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    if version not in _READERS:
         raise ValueError(f"{member.filename} in it is of format {version}: expected 1.0 or 2.0")
+    try:
+        shape, by_column, dtype = _READERS[version](stream)
+    except Exception as error:  # numpy parses it as Python, whose parts raise all sorts of errors
+        raise ValueError(f"{member.filename} in it has no header that can be read: {error}") from error
     if dtype.hasobject:
         raise ValueError(f"{member.filename} in it holds Python objects: expected numbers or text")
     if stream.tell() + math.prod(shape) * dtype.itemsize != member.file_size:

@@ -64,7 +64,8 @@ def existing(path: str | Path | None, what: str) -> Path:
         raise TzkError(f"{what}: `path` is missing: give the file or folder that has the data")
     searched = [expanded(path).absolute()]
     with suppress(TzkError):  # without a home folder and TZK_DATA there is one place only
-        searched.append(data_root() / path)
+        searched.append((data_root() / path).absolute())
+    searched = list(dict.fromkeys(searched))
     for candidate in searched:
         if _is_there(candidate, what):
             return candidate
@@ -81,7 +82,9 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise TzkError(f"{path}: there is no home folder here (HOME is not set): write the path without '~'") from None
+        user = Path(path).parts[0][1:]
+        reason = f"no user is called {user!r}" if user else "there is no home folder here (HOME is not set)"
+        raise TzkError(f"{path}: {reason}: write the path without '~'") from None
 
 
 def _is_there(path: Path, what: str) -> bool:

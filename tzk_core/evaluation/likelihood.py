@@ -71,6 +71,7 @@ class Scores:
     presence: by knowledge type, log p(κ=1 given T) by its discriminator, (m,). Several dequantisations are weighted by
         their p(T), which gives p(κ=1 given the grey levels).
     one_draw: the scores of T_1 alone, where there are several dequantisations.
+    log_det_estimate: how the flow estimates log|det| (`SharedFlow.log_det_estimate`); "" where it is in closed form.
     """
 
     held_out: EvaluationSplit
@@ -81,6 +82,7 @@ class Scores:
     decided: Mapping[str, Tensor] = field(default_factory=dict)
     presence: Mapping[str, Tensor] = field(default_factory=dict)
     one_draw: Scores | None = None
+    log_det_estimate: str = ""
 
     def log_prob_where_present(self, name: str) -> Tensor:
         """log p(T given κ=1) of the samples in which the knowledge is present, (m,)."""
@@ -160,11 +162,11 @@ def prior_row(scores: Scores) -> dict[str, Any]:
 
     For grey levels that is the density of one dequantised T, or the mean of several, and a bound on their cost.
     """
-    held_out, estimate = scores.held_out, "exact"
+    held_out, estimate = scores.held_out, scores.log_det_estimate or "exact"
     if held_out.levels is not None:
         estimate = (
             "one dequantisation (one draw)" if held_out.draws == 1 else f"bound of {held_out.draws} dequantisations"
-        )
+        ) + _of_flow(scores)
     more = {"estimate": estimate, **_one_draw(scores, lambda first: first.prior)}
     return row(held_out, scores.prior, name="prior", row_type="prior", **more)
 
@@ -266,10 +268,15 @@ def _one_draw(scores: Scores, log_prob: Callable[[Scores], Tensor]) -> dict[str,
 
 
 def _estimate(scores: Scores, names: Iterable[str]) -> dict[str, Any]:
-    """How the integrals over C and over the noise in grey levels were estimated."""
+    """How the integrals over C and noise were estimated, and log|det| where it was."""
     held_out, draws = scores.held_out, ""
     if held_out.levels is not None:
         draws = ", one draw" if held_out.draws == 1 else f", {held_out.draws} dequantisations"
+    draws += _of_flow(scores)
     if scores.decided.keys() >= set(names):
         return {"estimate": "exact sum over C" + draws}
     return {"estimate": "importance-weighted bound" + draws, "importance_samples": scores.importance_samples}
+
+
+def _of_flow(scores: Scores) -> str:
+    return f", {scores.log_det_estimate}" if scores.log_det_estimate else ""

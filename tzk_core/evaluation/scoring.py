@@ -101,6 +101,7 @@ def _scored(
             if own[0].decided is not None
         },
         presence={name: torch.cat([part.presence for part in parts[name]]) for name in names},
+        log_det_estimate=model.flow.log_det_estimate,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from tzk_core import names as naming
 from tzk_core.errors import TzkError, nearest
 from tzk_core.knowledge.base import Knowledge
 
@@ -29,7 +30,19 @@ class KnowledgeDict(nn.ModuleDict):
     def __init__(self, knowledge: Mapping[str, Knowledge] | None = None) -> None:
         super().__init__()
         self.opaque_types: dict[str, Any] = {}
+        self._folded: dict[str, str] = {}  # names by `names.key`: a thousand are added sooner so
         self.update(knowledge or {})
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        super().__setitem__(key, module)
+        self._folded[naming.key(key)] = key
+
+    def name_taken(self, name: str) -> str | None:
+        """The name here that differs from `name` in case at most, or None."""
+        key = naming.key(name)
+        if (other := self._folded.get(key)) is not None and other in self:
+            return other
+        return next((other for other in self.opaque_types if naming.key(other) == key), None)
 
     def find(self, name: str) -> Knowledge:
         """The knowledge type of that name.
@@ -43,6 +56,14 @@ class KnowledgeDict(nn.ModuleDict):
             raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self)}")
         return self[name]
 
+    def implies_of(self, name: str) -> tuple[str, ...]:
+        """What a knowledge type implies directly.
+
+        Raises:
+            TzkError: if there is none of that name.
+        """
+        return self.find(name).implies
+
     def implied_by(self, name: str) -> set[str]:
         """Every knowledge type that the named one implies, directly or by way of others.
 
@@ -52,12 +73,12 @@ class KnowledgeDict(nn.ModuleDict):
             TzkError: if there is no knowledge type `name`.
         """
         implied: set[str] = set()
-        waiting = list(self.find(name).implies)
+        waiting = list(self.implies_of(name))
         while waiting:
             other = waiting.pop()
             if other not in implied:
                 implied.add(other)
-                waiting += self.find(other).implies if other in self else ()
+                waiting += self.implies_of(other) if other in self else ()
         return implied
 
     def most_specific(self, names: Iterable[str]) -> list[str]:

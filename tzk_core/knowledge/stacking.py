@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from tzk_core.knowledge.base import Knowledge
+from tzk_core.knowledge.collection import KnowledgeDict
+
+KnowledgeByName = Mapping[str, Knowledge] | KnowledgeDict
 
 States = Sequence[Mapping[str, Tensor]] | Mapping[str, Tensor]
 """Parameters and buffers by name: one mapping a knowledge type, or one of all k stacked, (k, ...)."""
@@ -216,31 +220,50 @@ def rectangles(
         yield Rectangle(group, stacks.states(group), rows, real, failed)
 
 
-def evaluate_all(
-    knowledge: Mapping[str, Knowledge],
+def evaluate_each(
+    knowledge: KnowledgeByName,
     function: Callable[..., Any],
     *arguments: Tensor,
     together: int = 128,
     not_vmappable: set[type[Knowledge]] | None = None,
-) -> dict[str, tuple[Tensor, ...]]:
-    """By name, function(knowledge type, *arguments), a tuple of tensors or a named one.
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """Yield name and function(knowledge type, *arguments), one structure after the other.
+
+    The function returns a tuple of tensors, which may be a named one.
 
     Args:
         together: how many of one structure are evaluated at a time.
         not_vmappable: as of `Stack`.
     """
-    alike: dict[Hashable, list[str]] = {}
-    for name, member in knowledge.items():
-        alike.setdefault(structure(name, member), []).append(name)
-    values: dict[str, tuple[Tensor, ...]] = {}
-    for names in alike.values():
-        for start in range(0, len(names), together):
-            some = {name: knowledge[name] for name in names[start : start + together]}
+    groups = getattr(
+        type(knowledge), "groups", _groups
+    )  # of a lazily opened model, which reads them as they are reached
+    for group in groups(knowledge):
+        while some := dict(itertools.islice(group, together)):
             stack = Stack(some, MODULES.states(some), not_vmappable)
             columns = stack(function, *arguments, shared=range(len(arguments)))
-            rows = zip(*columns, strict=True)
-            values |= {name: _like(columns, iter(row)) for name, row in zip(some, rows, strict=True)}
+            for name, row in zip(some, zip(*columns, strict=True), strict=True):
+                yield name, _like(columns, iter(row))
+
+
+def evaluate_all(
+    knowledge: KnowledgeByName,
+    function: Callable[..., Any],
+    *arguments: Tensor,
+    together: int = 128,
+    not_vmappable: set[type[Knowledge]] | None = None,
+) -> dict[str, tuple[Tensor, ...]]:
+    """What `evaluate_each` yields, by name, in the order of `knowledge`."""
+    values = dict(evaluate_each(knowledge, function, *arguments, together=together, not_vmappable=not_vmappable))
     return {name: values[name] for name in knowledge}
+
+
+def _groups(knowledge: KnowledgeByName) -> Iterator[Iterator[tuple[str, Knowledge]]]:
+    """Knowledge types of one structure together."""
+    alike: dict[Hashable, list[tuple[str, Knowledge]]] = {}
+    for name, member in knowledge.items():
+        alike.setdefault(structure(name, member), []).append((name, member))
+    return map(iter, alike.values())
 
 
 _FEW = 4

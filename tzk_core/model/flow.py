@@ -79,6 +79,12 @@ class SharedFlow(Batched):
         """A tensor of the flow's type, on its device."""
         return like_of(self)
 
+    @property
+    def log_det_estimate(self) -> str:
+        """How layers estimate log|det|, in the words of their `log_det_estimate`; "" where none has it."""
+        words = [getattr(part, "log_det_estimate", "") for part in self.transform.modules()]
+        return ", ".join(dict.fromkeys(filter(None, words)))
+
     def encode(self, T: Tensor) -> tuple[Tensor, Tensor]:
         """z, (batch, *latent_shape), and log|det dz/dT|, (batch,)."""
         return self.transform(T)

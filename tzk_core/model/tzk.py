@@ -102,8 +102,7 @@ class TzK(nn.Module):
         """
         if not isinstance(name, str):
             raise TzkError(f"the name of a knowledge type is expected as a string; got {type(name).__name__}")
-        taken = {naming.key(other): other for other in (*self.knowledge, *self.opaque)}
-        if other := taken.get(naming.key(name)):
+        if other := self.knowledge.name_taken(name):
             also = "" if other == name else f", as {other!r} (names must differ by more than case)"
             raise TzkError(f"this model has a knowledge type {name!r} already{also}: choose another name")
         if message := naming.problem(name):
@@ -297,8 +296,7 @@ class TzK(nn.Module):
 
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
         """p(κ given T) and p(C given T, κ=1) of every knowledge type."""
-        knowledge = dict(self.named_knowledge())
-        posteriors = evaluate_all(knowledge, _posterior, self.encode(T), not_vmappable=self.not_vmappable)
+        posteriors = evaluate_all(self.knowledge, posterior_of, self.encode(T), not_vmappable=self.not_vmappable)
         return {name: Posterior(*values) for name, values in posteriors.items()}
 
     def conditional(self, name: str) -> Conditional:
@@ -376,7 +374,7 @@ class TzK(nn.Module):
         return self
 
 
-def _posterior(knowledge: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def posterior_of(knowledge: Knowledge, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return discriminate(knowledge, z).present.exp(), *knowledge.characteristics_given(z)
 
 

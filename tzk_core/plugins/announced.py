@@ -17,6 +17,7 @@ from tzk_core.version import DISTRIBUTION, installed_version
 
 ENTRY_POINTS = "entry_points.txt"
 _OURS = re.compile(r"tzk(\.|\b)")
+_FIELD = re.compile(r"^(Name|Version|Requires-Dist):(.*)", re.IGNORECASE | re.MULTILINE)
 _CLAUSE = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)")
 _COMPARISONS = {
     ">=": operator.ge,
@@ -50,6 +51,7 @@ def announced(path: Sequence[str] | None) -> Iterator[PluginRecord]:
         path: replaces `sys.path` in the search for installed distributions.
     """
     seen: set[str] = set()
+    core = installed_version() or ""
     for distribution in importlib.metadata.distributions(path=list(sys.path if path is None else path)):
         text, fault = _entry_points(distribution)
         if not _OURS.search(text):
@@ -58,7 +60,7 @@ def announced(path: Sequence[str] | None) -> Iterator[PluginRecord]:
         if canonical(metadata.name) in seen:
             continue  # installed twice: Python imports the one that comes first on the path
         seen.add(canonical(metadata.name))
-        yield from _records(metadata, text, fault or metadata.fault)
+        yield from _records(metadata, text, fault or metadata.fault, core=core)
 
 
 def _entry_points(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
@@ -82,26 +84,35 @@ def _folder(distribution: importlib.metadata.Distribution) -> Path:
 
 
 def _metadata(distribution: importlib.metadata.Distribution) -> _Metadata:
-    """Parsed once: each property of `Distribution` parses METADATA anew."""
+    """Of its head alone.
+
+    Each property of `Distribution` parses METADATA anew, and with it the whole README.
+    """
     folder = _folder(distribution).name.rpartition(".")[0] or "unknown"
     name, _, version = folder.partition("-")
     try:
-        metadata = distribution.metadata
-        requires = metadata.get_all("Requires-Dist") or ()
-        if metadata["Name"]:
-            return _Metadata(str(metadata["Name"]), str(metadata["Version"] or ""), requires)
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        head, _, _ = text.partition("\n\n")
+        fields = [(field.lower(), value.strip()) for field, value in _FIELD.findall(head)]
+        of = dict(reversed(fields))
+        if of.get("name"):
+            requires = [value for field, value in fields if field == "requires-dist"]
+            return _Metadata(of["name"], of.get("version", ""), requires)
         return _Metadata(name, version, fault="its METADATA has no Name: install it again")
     except Exception as error:  # as above
         return _Metadata(name, version, fault=f"its METADATA cannot be read ({error}): install it again")
 
 
-def _records(metadata: _Metadata, text: str, fault: str) -> list[PluginRecord]:
-    """The plugins of one distribution, and one record for whatever is wrong with its metadata."""
+def _records(metadata: _Metadata, text: str, fault: str, *, core: str) -> list[PluginRecord]:
+    """The plugins of one distribution, and one record for whatever is wrong with its metadata.
+
+    `core` is the version of the core that is installed; "" if it is not known.
+    """
     broken = PluginRecord(metadata.name, metadata.name, metadata.version, "", state="broken", reason=fault)
     if fault:
         return [broken]
     pairs, faults = _parsed(text)
-    unmet = _unmet(metadata.requires)
+    unmet = _unmet(metadata.requires, core)
     state = replace(broken, state="incompatible" if unmet else "ok", reason=unmet)
     records = [replace(state, name=name, entry_point=value, group=group) for group, name, value in pairs]
     readable = [record for record in records if record.group == GROUP]
@@ -132,13 +143,13 @@ def _parsed(text: str) -> tuple[list[tuple[str, str, str]], list[str]]:
     return pairs, faults
 
 
-def _unmet(requires: Sequence[str]) -> str:
+def _unmet(requires: Sequence[str], core: str) -> str:
     """A sentence on the requirement of the core that the installed one fails; "" without.
 
     Only the clauses that compare plain releases are read, as in `tzk-core>=0.2,<0.3`. pip checks the others, and a
     library that reads them all would take longer to import than the plugins.
     """
-    installed = re.match(r"\d+(\.\d+)*", installed_version() or "")
+    installed = re.match(r"\d+(\.\d+)*", core)
     if not installed:
         return ""
     for requirement in requires:

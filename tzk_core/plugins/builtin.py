@@ -14,6 +14,7 @@ from tzk_core.plugins.specs import (
     FlowRecipe,
     KnowledgeType,
     Metric,
+    Observer,
     Optimizer,
     Picture,
     Sampler,
@@ -112,15 +113,28 @@ class Core:
         ]
 
     @hookimpl
+    def tzk_observers(self) -> Iterable[Observer]:
+        return [
+            Observer(name, f"tzk_core.training.{target}", summary)
+            for name, target, summary in (
+                (
+                    "early-stopping",
+                    "stopping:EarlyStopping",
+                    "ends a training without a better validation; by patience",
+                ),
+                ("metrics-csv", "metrics:MetricsFile", "the log in metrics.csv; every run has it"),
+                ("progress", "progress:ProgressLine", "a bar or lines; without --quiet, or by fit(progress=True)"),
+            )
+        ]
+
+    @hookimpl
     def tzk_pictures(self) -> Iterable[Picture]:
         return [
             Picture(name, f"tzk_core.report.pictures:{target}", summary)
             for name, target, summary in (
                 ("samples", "samples", "samples of the prior and of every knowledge type"),
-                ("density", "densities", "the density of one or two dimensions"),
                 ("reconstructions", "reconstructions", "test data beside what C alone keeps of them"),
                 ("plane-of-c", "planes", "observations over the plane of C, where it has two characteristics"),
-                ("training-curves", "curves_over_steps", "metrics.csv over the steps of training"),
             )
         ]
 

@@ -175,7 +175,7 @@ def tzk_observers() -> Iterable[Observer]:
 
 @hookspec
 def tzk_pictures() -> Iterable[Picture]:
-    """Offer pictures: functions that draw files of samples/, as `tzk_core.report.pictures:curves_over_steps` does.
+    """Offer pictures: functions that draw files of samples/, as `tzk_core.report.pictures:samples` does.
 
     from tzk_core.plugins import Picture, hookimpl
     @hookimpl

@@ -59,7 +59,8 @@ def isolated(function: Callable[[], Any]) -> Outcome:
     """Call `function`, code of a plugin.
 
     Whatever it raises, SystemExit and its own KeyboardInterrupt included, is in the outcome. Ctrl-C of the user is
-    raised. What it prints, by subprocesses and file descriptors too, goes to stderr.
+    raised, also where the code has caught it; a second one ends the program at once. What it prints, by subprocesses
+    and file descriptors too, goes to stderr.
     """
     threads, state = _running(), ProcessState()
     began = time.perf_counter()
@@ -68,11 +69,11 @@ def isolated(function: Callable[[], Any]) -> Outcome:
         try:
             value = function()
         except BaseException as caught:
-            if isinstance(caught, KeyboardInterrupt) and arrived:
-                raise
             error = caught
         seconds = time.perf_counter() - began
         filters = list(warnings.filters)
+    if arrived:
+        raise arrived[0]
     left = [thread for thread in _running() - threads if not thread.daemon]
     _threads.extend(left)
     changed = tuple(state.put_back(filters))
@@ -157,18 +158,20 @@ def _flush(streams: set[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """The signals that arrive within the block, which have their usual handlers.
-
-    What these raise is the user's.
-    """
-    arrived: list[int] = []
+def _interrupts() -> Iterator[list[KeyboardInterrupt]]:
+    """What the usual handlers of signals raise within the block, which is the user's."""
+    arrived: list[KeyboardInterrupt] = []
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: FrameType | None) -> Any:
-        arrived.append(number)
-        return before[number](number, frame)
+        if arrived:  # the first one was caught, and the code goes on
+            os._exit(128 + number)
+        try:
+            return before[number](number, frame)
+        except KeyboardInterrupt as interrupt:
+            arrived.append(interrupt)
+            raise
 
     try:
         for number in [number for number, handler in before.items() if callable(handler)]:

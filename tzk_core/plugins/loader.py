@@ -17,6 +17,7 @@ from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.plugins.records import PluginRecord, State, canonical
 from tzk_core.plugins.specs import Spec
 from tzk_core.plugins.validation import GROUP, FaultyPlugin, specs_of
+from tzk_core.plugins.waiting import LONG, Waiting
 from tzk_core.version import DISTRIBUTION, installed_version
 
 __all__ = ["Builtin", "Loaded", "PluginRecord", "State", "canonical", "load_all"]
@@ -54,7 +55,24 @@ def load_all(
     loaded = [_load_builtin(name, plugin) for name, plugin in builtin.items()]
     taken = {plugin.record.name: plugin.record for plugin in loaded}
     allowed = None if allow is None else {canonical(name) for name in allow}
-    for record in sorted(announced(path), key=lambda record: (record.name, canonical(record.distribution))):
+    records = sorted(announced(path), key=lambda record: (record.name, canonical(record.distribution)))
+    with Waiting(LONG).watching() as waiting:
+        loaded += _installed(records, taken, allowed=allowed, builtin=builtin, waiting=waiting)
+    known = {name for plugin in loaded for name in _names(plugin.record)}
+    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in known]
+
+
+def _installed(
+    records: Iterable[PluginRecord],
+    taken: dict[str, PluginRecord],
+    *,
+    allowed: set[str] | None,
+    builtin: Mapping[str, Builtin],
+    waiting: Waiting,
+) -> list[Loaded]:
+    """Load the installed plugins, of which `taken` has those whose names are taken, by name."""
+    loaded = []
+    for record in records:
         if allowed is not None and not allowed & _names(record):
             reason = "not in the allow-list TZK_PLUGINS"
             loaded.append(Loaded(replace(record, state="disabled", reason=reason)))
@@ -66,10 +84,10 @@ def load_all(
             reason = _shadowed(record, by=taken[record.name], builtin=builtin)
             loaded.append(Loaded(replace(record, state="shadowed", reason=reason)))
         else:
+            waiting.begin(f"the plugin {record.name!r} ({record.distribution} {record.version})", _way_out(record))
             loaded.append(_load_installed(record))
             taken[record.name] = record
-    known = {name for plugin in loaded for name in _names(plugin.record)}
-    return loaded + [_not_installed(name, loaded) for name in allow or () if canonical(name) not in known]
+    return loaded
 
 
 def _names(record: PluginRecord) -> set[str]:
@@ -96,6 +114,14 @@ def _load_installed(record: PluginRecord) -> Loaded:
         reason = str(error) if isinstance(error, FaultyPlugin) else worded(error, top)
         return Loaded(replace(record, state="broken", reason=reason))
     return Loaded(replace(record, hooks=tuple(outcome.value)), _flattened(outcome.value.values()))
+
+
+def _way_out(record: PluginRecord) -> str:
+    """How to do without a plugin that does not return."""
+    return (
+        "Ctrl-C ends this program. To do without the plugin, list the others in TZK_PLUGINS (empty for none), or"
+        f" pip uninstall {record.distribution}"
+    )
 
 
 def _specs(record: PluginRecord) -> dict[str, tuple[Spec, ...]]:

@@ -87,7 +87,7 @@ def _folder() -> str:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith("TZK_")}
+    return {name: os.environ[name] for name in os.environ if name.startswith("TZK_")}
 
 
 def _set_environment(variables: dict[str, str]) -> None:

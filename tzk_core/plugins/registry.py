@@ -21,6 +21,7 @@ from tzk_core.plugins.loader import Loaded, load_all
 from tzk_core.plugins.records import PluginRecord, canonical
 from tzk_core.plugins.specs import SPEC_TYPES, FlowLayer, Spec
 from tzk_core.plugins.validation import GROUP
+from tzk_core.plugins.waiting import LONG_PART, waiting_for
 from tzk_core.version import current_name
 
 
@@ -85,7 +86,9 @@ class Registered:
             PartNotLoadable: with the reason.
         """
         module, _, attributes = self.spec.target.partition(":")
-        outcome = _fetched(module, attributes)
+        who = f"the {self.spec.kind} {self.name!r} ({self.source})"
+        with waiting_for(who, "Ctrl-C ends this program", seconds=LONG_PART):
+            outcome = _fetched(module, attributes)
         problem = ""
         if outcome.error is not None:
             problem = worded(outcome.error, self.package)
@@ -94,8 +97,7 @@ class Registered:
         if outcome.faults:
             warnings.warn(Note(f"{self.source}: importing {module} {' and '.join(outcome.faults)}"), stacklevel=2)
         if problem:
-            which = f"the {self.spec.kind} {self.name!r} ({self.source})"
-            raise PartNotLoadable(f"{which} cannot be loaded from {self.spec.target!r}: {problem}") from outcome.error
+            raise PartNotLoadable(f"{who} cannot be loaded from {self.spec.target!r}: {problem}") from outcome.error
         return outcome.value
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -40,18 +42,37 @@ def specs_of(plugin: object, name: str) -> dict[str, tuple[Spec, ...]]:
     Raises:
         FaultyPlugin: if the plugin breaks a rule. Exceptions of its own code are raised as they are.
     """
-    manager = pluggy.PluginManager("tzk")  # one for each plugin, so that a call reaches no other
-    manager.add_hookspecs(hookspecs)
+    manager = _manager()
     _refuse_misspelt(plugin, manager)
-    manager.register(plugin, name)
-    specs = {
-        spec_type.hook: _call(manager, spec_type)
-        for spec_type in SPEC_TYPES
-        if getattr(manager.hook, spec_type.hook).get_hookimpls()
-    }
+    try:
+        manager.register(plugin, name)
+        specs = {
+            spec_type.hook: _call(manager, spec_type)
+            for spec_type in SPEC_TYPES
+            if getattr(manager.hook, spec_type.hook).get_hookimpls()
+        }
+    finally:
+        manager.unregister(name=name)  # so that a call reaches one plugin alone
     if not specs:
         raise FaultyPlugin(f"it implements no hook: mark one of {', '.join(HOOKS)} with @hookimpl")
     return specs
+
+
+class _Manager(pluggy.PluginManager):
+    """pluggy's, which looks up all attributes with `inspect.getattr_static`; of modules only functions."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        if isinstance(plugin, ModuleType) and not inspect.isroutine(vars(plugin).get(name)):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
+@functools.cache
+def _manager() -> _Manager:
+    """The manager with the hooks, which takes a while to make, and no plugins."""
+    manager = _Manager("tzk")
+    manager.add_hookspecs(hookspecs)
+    return manager
 
 
 def shortened(text: str, length: int) -> str:

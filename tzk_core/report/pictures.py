@@ -5,6 +5,7 @@ They are the registered ones that its config names.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import Note, TzkError
-from tzk_core.plugins import Picture, Registered, registry
+from tzk_core.moved import home
+from tzk_core.plugins import Picture, Registered, UnknownPart, registry
 from tzk_core.plugins.isolation import worded
 from tzk_core.protection import protected
-from tzk_core.report import curves, images, planar, tabular, views
+from tzk_core.report import images, views
 from tzk_core.report.subject import Drawn, Subject
 from tzk_core.storage import atomic
 from tzk_core.strict_json import json_text
@@ -35,11 +37,31 @@ def draw(experiment: views.Experiment, folder: Path, results: Mapping[str, Any])
     samples.mkdir(parents=True, exist_ok=True)
     log = folder / "metrics.csv"
     subject = Subject(experiment, results, log if log.exists() else None)
-    parts = [registry().find(Picture, name) for name in experiment.config.pictures.draw]
+    parts = list(_found(experiment.config.pictures.draw))
     listed = [(part, drawn) for part in parts for drawn in _drawn(part, subject, samples)]
     index = [{"picture": part.qualified_name, **vars(drawn)} for part, drawn in listed]
     atomic.write(samples / INDEX, json_text(index) + "\n")
     return [drawn for _, drawn in listed]
+
+
+def _found(names: Iterable[str]) -> Iterator[Registered]:
+    """The registered pictures of these names.
+
+    Those that the core had once are left out where their plugin is not installed, with a note, or disabled.
+    """
+    disabled = {record.name for record in registry().plugins if record.state == "disabled"}
+    missing: list[str] = []
+    for name in names:
+        try:
+            yield registry().find(Picture, name)
+        except UnknownPart as error:
+            where = home(Picture.kind, name)
+            if where is None:
+                raise
+            if where.plugin not in disabled:
+                missing.append(str(error))
+    if missing:
+        warnings.warn(Note(f"left out: {'; '.join(missing)}"), stacklevel=2)
 
 
 def pictures_in(folder: Path) -> list[Drawn]:
@@ -90,44 +112,26 @@ def checked(drawings: Iterable[Drawn], folder: Path) -> Iterator[Drawn]:
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
     """Samples of the prior and of knowledge.
 
-    They are grids of images, points in the plane, or columns of vectors.
+    They are grids of images, or what a plugin draws of vectors.
     """
-    if subject.images:
-        yield from images.samples(subject, folder)
-    elif subject.planar:
-        yield from planar.samples(subject, folder)
-    elif subject.vectors:
-        yield from tabular.samples(subject, folder)
-
-
-def densities(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """The density of observations with one or two dimensions."""
-    if subject.vectors and subject.model.shape[0] <= 2:
-        yield from tabular.density(subject, folder)
+    yield from images.samples(subject, folder) if subject.images else _of_vectors("samples", subject, folder)
 
 
 def reconstructions(subject: Subject, folder: Path) -> Iterator[Drawn]:
     """Test data beside their reconstructions through C, by knowledge type."""
-    if subject.images:
-        yield from images.reconstructions(subject, folder)
-    elif subject.planar:
-        yield from planar.reconstructions(subject, folder)
+    name = "reconstructions"
+    yield from images.reconstructions(subject, folder) if subject.images else _of_vectors(name, subject, folder)
 
 
 def planes(subject: Subject, folder: Path) -> Iterator[Drawn]:
     """The plane of C, of knowledge types with two characteristics."""
-    if subject.images:
-        yield from images.planes(subject, folder)
-    elif subject.planar:
-        yield from planar.planes(subject, folder)
+    yield from images.planes(subject, folder) if subject.images else _of_vectors("plane-of-c", subject, folder)
 
 
-def curves_over_steps(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Likelihood, inconsistency and multipliers over the steps of training, from metrics.csv."""
-    if subject.log is not None:
-        curves.draw(subject.log, folder / "training-curves.png")
-        yield Drawn(
-            "training-curves.png",
-            "training: bits per dim, inconsistency, multipliers and the weight of the prior over steps",
-            "Line charts over the steps of training, one for each of the quantities in the caption that was logged.",
-        )
+def _of_vectors(name: str, subject: Subject, folder: Path) -> Iterator[Drawn]:
+    """What the registered picture of this name and "-of-vectors" draws.
+
+    Nothing is drawn where no plugin has one.
+    """
+    with contextlib.suppress(UnknownPart):
+        yield from _drawn(registry().find(Picture, f"{name}-of-vectors"), subject, folder)

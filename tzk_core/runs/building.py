@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from nflows.transforms.base import Transform
 
 from tzk_core.build import build_flow, build_knowledge
@@ -15,20 +19,31 @@ from tzk_core.training.initialisation import initialise
 
 def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
     """The model that a config describes, with `flow`, if any, as its shared flow."""
-    model = TzK(flow or _build_flow(config, data))
-    _check_invertible(model.flow)
+    with _of_table("[flow]"):
+        model = TzK(flow or _build_flow(config, data))
+        _check_invertible(model.flow)
     for expanded in data.annotation.knowledge:
         table = expanded.table
-        knowledge = build_knowledge(
-            table.type,
-            model.latent_shape,
-            seed=config.seed,
-            name=expanded.name,
-            arguments={"characteristics": table.characteristics, **table.arguments},
-        )
+        with _of_table(f"[[knowledge]] {json.dumps(table.name, ensure_ascii=False)}"):
+            knowledge = build_knowledge(
+                table.type,
+                model.latent_shape,
+                seed=config.seed,
+                name=expanded.name,
+                arguments={"characteristics": table.characteristics, **table.arguments},
+            )
         knowledge.describe_as(implies=expanded.implies)
         model.add(expanded.name, knowledge)
     return model
+
+
+@contextmanager
+def _of_table(table: str) -> Iterator[None]:
+    """Errors within name the table of the config whose arguments do not fit."""
+    try:
+        yield
+    except TzkError as error:
+        raise TzkError(f"{table}: {error}") from error
 
 
 def _check_invertible(flow: SharedFlow) -> None:
@@ -36,7 +51,7 @@ def _check_invertible(flow: SharedFlow) -> None:
     for layer in flow.modules():
         if isinstance(layer, Transform) and type(layer).inverse is Transform.inverse:
             raise TzkError(
-                f"[flow] has a layer {type(layer).__name__}, which has no inverse: expected layers that do, since "
+                f"the flow has a layer {type(layer).__name__}, which has no inverse: expected layers that do, since "
                 "samples and reconstructions are drawn by it"
             )
 

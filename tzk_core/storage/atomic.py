@@ -18,17 +18,22 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from tzk_core.errors import TzkError
+from tzk_core.files import naming
 
 LONGEST = 200
 """So many bytes of a name at most are part of its temporary one, as file systems take 255."""
 
 TURNS = 200
 """So often a folder is read anew, or replaced anew, while others replace it."""
+
+AT_ONCE = 32
+"""So many files are waited for at once, where there are as many."""
 
 PAUSE = 0.005
 """Seconds between two turns."""
@@ -253,7 +258,8 @@ def _temporary(path: Path, what: str = PARTIAL) -> Iterator[Path]:
     fresh = path.with_name(f".{_short(path.name)}.{os.getpid()}-{secrets.token_hex(4)}.{what}")
     _writing.add(fresh.name)
     try:
-        yield fresh
+        with naming(path):
+            yield fresh
     except BaseException:
         if what == PARTIAL:
             _remove(fresh)
@@ -309,15 +315,25 @@ def _short(name: str) -> str:
 def _wait_for(path: Path) -> None:
     """Wait until a file, or a folder with all its contents, is on the disk.
 
-    The files of a folder are waited for at its end: a thousand are written sooner so than each by itself.
+    The files of a folder are waited for at its end, and many of them at once. A disk writes a thousand together
+    ten times as soon as one after the other.
     """
-    inside = list(path.rglob("*")) if path.is_dir() else []
-    for each in [*inside, path]:
-        if each.is_dir():
-            _wait_for_names(each)
-        else:
-            with each.open("rb+") as file:
-                os.fsync(file.fileno())
+    inside = [*path.rglob("*"), path] if path.is_dir() else [path]
+    folders = [each for each in inside if each.is_dir()]
+    files = [each for each in inside if not each.is_dir()]
+    if len(files) < AT_ONCE:
+        for each in files:
+            _wait_for_content(each)
+    else:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(_wait_for_content, files))  # which raises what any of them raises
+    for each in folders:
+        _wait_for_names(each)
+
+
+def _wait_for_content(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _missing_above(path: Path) -> list[Path]:

@@ -123,7 +123,7 @@ def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
 def model_of(stored: Stored, flow: SharedFlow | None = None) -> TzK:
     """The model of a checkpoint that was read; `load_checkpoint` says more."""
     folder, manifest = stored.folder, stored.manifest
-    model = TzK(_load_flow(stored, flow))
+    model = TzK(load_flow(stored, flow))
     alike: dict[str, Knowledge] = {}
     for name, entry in manifest["knowledge"].items():
         file = stored.file(entry)
@@ -142,7 +142,7 @@ def model_of(stored: Stored, flow: SharedFlow | None = None) -> TzK:
     return model
 
 
-def _load_flow(stored: Stored, flow: SharedFlow | None) -> SharedFlow:
+def load_flow(stored: Stored, flow: SharedFlow | None) -> SharedFlow:
     """The shared flow of a checkpoint: built by names, or `flow` with its weights."""
     folder, entry = stored.folder, stored.manifest["core"]
     where = folder / entry["file"]
@@ -176,8 +176,8 @@ def load_knowledge(
     entry: what the manifest says of it. where: what errors call the file. like: one that was loaded for the same part
     and latent shape: a thousand are copied sooner than built anew.
     """
-    if entry["part"] is None:
-        return OpaqueKnowledge(file, dict(entry), f"knowledge type {name!r} was built in Python, not by a name")
+    if (reason := unusable(name, entry)) is not None:
+        return OpaqueKnowledge(file, dict(entry), reason)
     part = Part.from_json(entry["part"])
     state = tensors.parse(file, where)
     if lost := tensors.not_finite(state):
@@ -193,6 +193,18 @@ def load_knowledge(
             return OpaqueKnowledge(file, dict(entry), str(error))
     kind.describe_as(implies=entry["implies"])
     return kind
+
+
+def unusable(name: str, entry: Mapping[str, Any]) -> str | None:
+    """Why a knowledge type cannot be used here, by its entry; or None."""
+    if entry["part"] is None:
+        return f"knowledge type {name!r} was built in Python, not by a name"
+    part = Part.from_json(entry["part"])
+    try:
+        registry().find(KnowledgeType, part.qualified_name).load()
+    except (UnknownPart, PartNotLoadable, MissingPlugin) as error:
+        return f"knowledge type {name!r} needs {part.distribution} {part.version} ({error})"
+    return None
 
 
 class Incompatible(TzkError):

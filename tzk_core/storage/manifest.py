@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
 from tzk_core.storage.knowledge_format import said_of
-from tzk_core.storage.schema import CORE, FORMAT, TRAINER, Manifest, file_of, first_problem
+from tzk_core.storage.schema import CORE, FORMAT, TRAINER, file_of, manifest_problem
 
 __all__ = ["CORE", "FORMAT", "MANIFEST", "TRAINER", "file_of", "read_file", "read_knowledge", "read_manifest"]
 
@@ -33,7 +33,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         check_regular(path)
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_bytes().decode("utf-8"), object_hook=_sharing())
     except FileNotFoundError:
         raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
     except (ValueError, RecursionError) as error:
@@ -41,17 +41,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     written = manifest.get("format") if isinstance(manifest, dict) else None
     if type(written) is not int or written != FORMAT:
         raise TzkError(f"{path} has format {written!r:.40}; this version of TzK reads format {FORMAT}")
-    if wrong := first_problem(Manifest, manifest):
+    if wrong := manifest_problem(manifest):
         raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
     said = manifest.pop(_ITSELF, None)
-    if said is not None and said != _sha256(_canonical(manifest)):
+    if said is not None and said != _canonical_sha256(manifest):
         raise TzkError(f"{path} was altered after it was written: its sha256 is not the one that it names")
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a checkpoint with its hash of itself."""
-    sealed = {**manifest, _ITSELF: _sha256(_canonical(manifest))}
+    sealed = {**manifest, _ITSELF: _canonical_sha256(manifest)}
     write_file(folder, MANIFEST, json.dumps(sealed, indent=1, allow_nan=False).encode())
 
 
@@ -100,9 +100,39 @@ def write_file(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     return {"file": name, "sha256": _sha256(content)}
 
 
-def _canonical(manifest: Mapping[str, Any]) -> bytes:
-    """The same bytes for a manifest that was written and read again."""
-    return json.dumps(json.loads(json.dumps(manifest, allow_nan=False)), sort_keys=True).encode()
+def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of `json.dumps(manifest, sort_keys=True)`.
+
+    It is the same once the manifest was written and read again. It is taken entry by entry: the whole text is larger
+    than what is read of it.
+    """
+    whole = hashlib.sha256(b"{")
+    for number, key in enumerate(sorted(manifest)):
+        whole.update((", " * (number > 0) + json.dumps(key) + ": ").encode())
+        if key != "knowledge":
+            whole.update(_canonical(manifest[key]))
+            continue
+        whole.update(b"{")
+        for place, name in enumerate(sorted(manifest[key])):
+            whole.update((", " * (place > 0) + json.dumps(name) + ": ").encode() + _canonical(manifest[key][name]))
+        whole.update(b"}")
+    whole.update(b"}")
+    return whole.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    """The same bytes for a value that was written and read again."""
+    return json.dumps(json.loads(json.dumps(value, allow_nan=False)), sort_keys=True).encode()
+
+
+def _sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A hook for `json` that gives equal parts as one object: there are few."""
+    seen: dict[str, dict[str, Any]] = {}
+
+    def shared(value: dict[str, Any]) -> dict[str, Any]:
+        return seen.setdefault(repr(value), value) if "distribution" in value else value
+
+    return shared
 
 
 def _sha256(content: bytes) -> str:

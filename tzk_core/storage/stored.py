@@ -84,6 +84,22 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
     return _reading(folder, read)
 
 
+def read_core(folder: Path) -> Stored:
+    """A checkpoint with the file of its shared flow alone; `read_stored` says more."""
+    folder = Path(folder)
+
+    def read(place: Path) -> Stored:
+        manifest = read_manifest(place)
+        return Stored(folder, manifest, {manifest["core"]["file"]: read_file(place, manifest["core"])})
+
+    return _reading(folder, read)
+
+
+def knowledge_of(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    """The file of one knowledge type, as its entry of the manifest says."""
+    return reading(folder, lambda place: read_knowledge(place, name, entry))
+
+
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint that may be replaced meanwhile."""
     return _reading(Path(folder), read_manifest)

@@ -11,8 +11,8 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 
+from tzk_core.testing.building import perturbed
 from tzk_core.testing.expectations import expect, expect_equal, returning
-from tzk_core.testing.state import perturbed
 
 Computes = Callable[[Tensor], tuple[Tensor, Tensor]]
 

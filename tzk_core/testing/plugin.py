@@ -21,9 +21,9 @@ from tzk_core.plugins.builtin import BUILTIN
 from tzk_core.plugins.registry import PartNotLoadable, Registered, Registry, registry
 from tzk_core.plugins.validation import GROUP, specs_of
 from tzk_core.settings import own_keys
+from tzk_core.testing.building import built, takes_shape
 from tzk_core.testing.expectations import expect
 from tzk_core.testing.implementation import check_implementation, in_place_of
-from tzk_core.testing.recipe import built, takes_shape
 from tzk_core.testing.registration import check_registration
 from tzk_core.training.observers import Observer
 

@@ -28,7 +28,7 @@ from tzk_core.training.guarded import guarded, outcome
 from tzk_core.training.history import History
 from tzk_core.training.initialisation import initialise
 from tzk_core.training.observers import End, Observer, Progress
-from tzk_core.training.progress import bar
+from tzk_core.training.own import PROGRESS, own_observer
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 from tzk_core.training.validation import Validation
@@ -130,7 +130,13 @@ def _trained(
     """Train to the end, or until `progress` raises, and take the best model."""
     history = History(trainer)
     with outcome(observers), ExitStack() as shown:
-        call = shown.enter_context(bar(trainer.settings.steps)) if progress is True else progress or None
+        call: Callable[[Progress], None] | None = None
+        if progress is True:
+            line = shown.enter_context(own_observer(PROGRESS))
+            line.begin(trainer.settings.steps)
+            call = line.on_step
+        elif progress:
+            call = progress
         try:
             trainer.run(progress=_Stopping(call) if call else None, observers=[history, *observers])
         except _Stopped as stopped:

@@ -13,6 +13,7 @@ from tzk_core.plugins import Registered, registry
 from tzk_core.plugins.isolation import worded
 from tzk_core.protection import protected
 from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Progress, Start
+from tzk_core.training.own import refuse_own
 from tzk_core.training.validation import Validated
 
 
@@ -87,8 +88,9 @@ def observer_of(part: Registered, arguments: Mapping[str, Any]) -> Guarded:
     """Build a registered observer.
 
     Raises:
-        TzkError: if its class cannot be imported, raises, or is no `Observer`.
+        TzkError: if it is the core's own, or its class cannot be imported, raises, or is no `Observer`.
     """
+    refuse_own(part)
     name = f"observer {part.name!r} of plugin {part.plugin!r} ({part.distribution} {part.version})"
     with protected():
         make = part.load()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
-from tzk_core.files import check_regular
+from tzk_core.files import check_regular, naming
 from tzk_core.storage.atomic import new_file
 from tzk_core.training.observers import Logged, Observer, Start
 
@@ -56,22 +56,25 @@ class Metrics:
 
 
 class MetricsFile(Observer):
-    """Writes the log to metrics.csv, a row as soon as it is there.
+    """Writes the log to metrics.csv of the run's folder, row by row.
 
     At the start it takes out rows of steps that are still to come, as a kill may leave them. The columns of a file that
-    is there stay as they are.
+    is there stay as they are. A training without a folder has no file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    path: Path | None = None
 
     def on_start(self, start: Start) -> None:
-        keep_until(self.path, start.step)
+        self.path = start.folder / "metrics.csv" if start.folder else None
+        if self.path:
+            keep_until(self.path, start.step)
 
     def on_log(self, logged: Logged) -> None:
+        if self.path is None:
+            return
         there = _header(self.path)
         row = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in logged.values.items()}
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, there or logged.columns, extrasaction="ignore", restval="")
             if not there:
                 writer.writeheader()

@@ -6,11 +6,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import Self
 
-if TYPE_CHECKING:
-    from tzk_core.training.observers import Progress
+from tzk_core.training.observers import End, Observer, Progress, Start
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -20,20 +19,61 @@ MOST = 3
 Words = Callable[["Progress"], str]
 
 
-@contextmanager
-def bar(
-    steps: int, words: Words | None = None, *, otherwise: Callable[[], Callable[[Progress], None]] | None = None
-) -> Iterator[Callable[[Progress], None]]:
-    """A function to call with each `Progress`, within a training of `steps` steps.
+class ProgressLine(Observer):
+    """Shows how far a training is.
+
+    It is a bar on a terminal, and now and then a line anywhere else.
+
+    A context that takes the bar away at its end, since evaluation and its lines come before `on_end`.
 
     Args:
         words: the text of a `Progress`; by default how many bits the data sets take.
-        otherwise: makes the function where stderr is no terminal; by default it prints lines there.
+        say: takes the lines; by default they go to stderr.
     """
-    words = words or bits
-    if not sys.stderr.isatty():
-        yield otherwise() if otherwise else lines(time.monotonic, words, say=_to_stderr)
-        return
+
+    def __init__(self, words: Words | None = None, *, say: Callable[[str], None] | None = None) -> None:
+        self._words, self._say = words or bits, say or _to_stderr
+        self._drawn = ExitStack()
+        self._show: Callable[[Progress], None] | None = None
+
+    def begin(self, steps: int) -> None:
+        """Show the start of a training of so many steps."""
+        self.close()
+        if sys.stderr.isatty():
+            self._show = self._drawn.enter_context(_bar(steps, self._words))
+        else:
+            self._show = lines(time.monotonic, self._words, say=self._say)
+
+    def close(self) -> None:
+        """Take the bar away, if there is one."""
+        self._drawn.close()
+        self._show = None
+
+    def on_start(self, start: Start) -> None:
+        self.begin(start.steps)
+
+    def on_step(self, progress: Progress) -> None:
+        if self._show is None:
+            self.begin(progress.steps)
+        if self._show is not None:
+            self._show(progress)
+
+    def on_end(self, end: End) -> None:
+        self.close()
+
+    def on_failure(self, error: BaseException) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _bar(steps: int, words: Words) -> Iterator[Callable[[Progress], None]]:
+    """A function to call with each `Progress`, which moves a bar on the terminal."""
     from tqdm import tqdm  # not needed for lines
 
     size = shutil.get_terminal_size()  # of a terminal of size 0, as in a container, tqdm would draw nothing

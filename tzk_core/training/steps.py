@@ -98,7 +98,7 @@ class Steps:
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
         self.step = 0
-        self.watch = Watch(validation, settings.validate_every, settings.patience)
+        self.watch = Watch(validation, settings.validate_every)
         self.multipliers = Multipliers(
             dict.fromkeys(self.trained, settings.multiplier),
             settings.tolerance,

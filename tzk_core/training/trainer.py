@@ -18,12 +18,14 @@ from tzk_core.storage.places import BEST, LAST
 from tzk_core.storage.shared_flow import check_same_flow
 from tzk_core.training.dividing import present
 from tzk_core.training.memory import peak_memory
-from tzk_core.training.metrics import STEP, MetricsFile
+from tzk_core.training.metrics import STEP
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
 from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
+from tzk_core.training.own import EARLY_STOPPING, METRICS_CSV, own_observer
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, copied, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
 from tzk_core.training.steps import Steps
+from tzk_core.training.stopping import EarlyStopping
 from tzk_core.training.validation import Best, Validated
 
 
@@ -31,6 +33,7 @@ class Trainer(Steps):
     """A training in place, to the end, with validation, checkpoints and a log."""
 
     _observers: tuple[Observer, ...] = ()  # of the `run` that is going on
+    _stopping: EarlyStopping
     seconds = 0.0
     _saves = False  # whether the first process writes checkpoints
 
@@ -66,13 +69,11 @@ class Trainer(Steps):
                 that is fit to go on from.
         """
         folder = Path(folder) if folder else None
-        log = [MetricsFile(folder / "metrics.csv")] if folder else []
+        log = [own_observer(METRICS_CSV)] if folder else []
         calls = [EachStep(progress)] if progress else []
-        self._observers = (
-            *log,
-            *observers,
-            *calls,
-        )  # calls last, so that an interrupt from there finds the step logged
+        self._stopping = own_observer(EARLY_STOPPING)
+        # calls last, so that an interrupt from there finds the step logged
+        self._observers = (*log, self._stopping, *observers, *calls)
         saved_to = folder if checkpoints else None
         try:
             start = Start(self.step, self.settings.steps, folder, MappingProxyType(self.settings.model_dump()))
@@ -137,7 +138,7 @@ class Trainer(Steps):
             if self.step % settings.checkpoint_every == 0:
                 self._save(saved_to)
             self._tell(lambda observer, reached=reached: observer.on_step(reached))  # type: ignore[misc]
-            if capped or validated and self.watch.over(self.step):
+            if capped or self._stopping.over:
                 break
 
     def _agreed(self, seconds: float) -> float:

@@ -178,7 +178,6 @@ class Watch:
 
     validation: Validation | None
     every: int
-    patience: int
     history: list[Validated] = field(default_factory=list)
     best: Best | None = None
 
@@ -223,15 +222,6 @@ class Watch:
         levels = self.validation.levels
         bound = math.inf if levels is None else math.log2(levels)
         return not self.last.criterion < bound and self.best.validated.criterion < bound
-
-    def over(self, step: int) -> bool:
-        """Whether the last `patience` validations brought nothing better; never with a patience of 0."""
-        return (
-            self.on
-            and self.patience > 0
-            and self.best is not None
-            and (step - self.best.step >= self.patience * self.every)
-        )
 
     def columns(self) -> list[str]:
         """Those of metrics.csv."""

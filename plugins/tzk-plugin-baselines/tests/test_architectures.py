@@ -9,7 +9,7 @@ import pytest
 import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
-from tzk_plugin_baselines import architectures
+from tzk_plugin_baselines import architectures, splines
 from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
 
 from tzk_core.build import build_flow
@@ -28,6 +28,7 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "narrow maf": partial(architectures.maf, steps=2, hidden=3, blocks=0),
     "made-mog": partial(architectures.made_mog, hidden=8, blocks=1, components=3),
     "maf-mog": partial(architectures.maf_mog, steps=1, hidden=8, blocks=0, components=3),
+    "rq-nsf-coupling": partial(splines.coupling, steps=2, hidden=8, blocks=1, bins=4),
 }
 IMAGES = {"glow": partial(architectures.glow, levels=2, steps=2, hidden=4, blocks=1)}
 EVERY = pytest.mark.parametrize("name", [*ARCHITECTURES, *IMAGES])

@@ -34,5 +34,10 @@ def tzk_knowledge_types() -> list[KnowledgeType]:
             name="class-conditional",
             target="tzk_plugin_baselines.class_conditional:ClassConditional",
             summary="p(z given C): any flow of this plugin, C being the class of a sample",
-        )
+        ),
+        KnowledgeType(
+            name="conditional-flow",
+            target="tzk_plugin_baselines.contextual:ConditionalFlowKnowledge",
+            summary="p(z given C): any flow of this plugin, all of its networks seeing C, any numbers",
+        ),
     ]

@@ -13,45 +13,21 @@ from functools import partial
 import torch
 from nflows.transforms.base import Transform
 from nflows.transforms.conv import OneByOneConvolution
-from nflows.transforms.coupling import AdditiveCouplingTransform, AffineCouplingTransform, CouplingTransform
 from nflows.transforms.permutations import ReversePermutation
-from torch import Tensor, nn
+from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.transforms.affine import Affine, ChannelAffine
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.reshape import Flatten
 from tzk_core.transforms.squeeze import Squeeze
+from tzk_plugin_baselines import splines
 from tzk_plugin_baselines.channels import Multiscale
+from tzk_plugin_baselines.couplings import AdditiveCoupling, AffineCoupling
 from tzk_plugin_baselines.made import AutoregressiveAffine, MixtureMade
 from tzk_plugin_baselines.networks import Convolutional, dense
 
 Shape = tuple[int, ...]
-
-
-class _Coupling(CouplingTransform):
-    """nflows' coupling with its choice of features as plain attributes.
-
-    The sizes determine the choice. As buffers, the indices would be stacked with the parameters of other knowledge
-    types, which indices cannot be.
-    """
-
-    identity_features: Tensor
-    transform_features: Tensor
-
-    def __init__(self, mask: Tensor, network: Callable[[int, int], nn.Module]) -> None:
-        super().__init__(mask, network)
-        chosen = self.identity_features, self.transform_features
-        del self.identity_features, self.transform_features
-        self.identity_features, self.transform_features = chosen
-
-
-class AdditiveCoupling(_Coupling, AdditiveCouplingTransform):
-    """y = x + t(other features)."""
-
-
-class AffineCoupling(_Coupling, AffineCouplingTransform):
-    """y = x s(other features) + t(other features), s between 0.001 and 1.001."""
 
 
 def nice(shape: Shape, *, steps: int, hidden: int, blocks: int, context: int | None = None) -> Transform:
@@ -136,6 +112,7 @@ ARCHITECTURES: dict[str, Callable[..., Transform]] = {
     "made-mog": made_mog,
     "maf-mog": maf_mog,
     "glow": glow,
+    "rq-nsf-coupling": splines.coupling,
 }
 """By name; all take a shape, and by name their own sizes and the length of the context."""
 

@@ -9,12 +9,12 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 
 from tzk_core.distributions.base import Reparametrised
-from tzk_core.distributions.conditional import required
 from tzk_core.distributions.regressor import Regressor
 from tzk_core.distributions.standard import StandardGaussian, StandardLogistic
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_plugin_baselines.architectures import ARCHITECTURES, build
+from tzk_plugin_baselines.contextual import ContextFlow
 
 
 class ClassConditional(Knowledge):
@@ -126,34 +126,15 @@ class EqualClasses(Reparametrised):
         return _class_at(noise, noise.new_full((self.classes,), 1 / self.classes))
 
 
-class ClassFlow(Reparametrised):
+class ClassFlow(ContextFlow):
     """A density over events of `shape` by a transform with the class as context."""
 
     def __init__(self, shape: tuple[int, ...], transform: Transform, base: Reparametrised, *, classes: int) -> None:
-        super().__init__(shape)
-        self.transform, self.base, self.classes = transform, base, classes
+        super().__init__(shape, transform, base)
+        self.classes = classes
 
-    @property
-    def dims(self) -> int:
-        return int(torch.Size(self.shape).numel())
-
-    def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        one_hot = _one_hot(required(context), self.classes)
-        if several := one_hot.dim() == 3:
-            inputs = inputs.unsqueeze(1).expand(*one_hot.shape[:2], *self.shape).flatten(0, 1)
-        z, logabsdet = self.transform(inputs, one_hot.flatten(0, 1) if several else one_hot)
-        log_prob = self.base.log_prob(z) + logabsdet
-        return log_prob.view(one_hot.shape[:2]) if several else log_prob
-
-    def noise(self, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        return self.base.noise(size, generator).view(*size, *self.shape)
-
-    def from_gaussian(self, noise: Tensor) -> Tensor:
-        return self.base.from_gaussian(noise)  # element by element, whatever the shape
-
-    def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        latent = self.base.from_noise(noise.reshape(-1, *self.base.shape))
-        return self.transform.inverse(latent, _one_hot(required(context), self.classes))[0]
+    def embed(self, context: Tensor) -> Tensor:
+        return _one_hot(context, self.classes)
 
 
 def _one_hot(C: Tensor, classes: int) -> Tensor:

@@ -18,16 +18,26 @@ from tzk_core.errors import TzkError
 from tzk_core.transforms.composite import Composite
 from tzk_core.transforms.reshape import Flatten
 from tzk_core.transforms.tiled_convolution import TiledConvolution
+from tzk_plugin_baselines.couplings import SplineCoupling
 
 Shape = tuple[int, ...]
 
 
-def coupling(shape: Shape, *, steps: int, hidden: int, blocks: int, bins: int, tail_bound: float) -> Transform:
+def coupling(
+    shape: Shape,
+    *,
+    steps: int,
+    hidden: int,
+    blocks: int,
+    bins: int = 8,
+    tail_bound: float = 4.0,
+    context: int | None = None,
+) -> Transform:
     """`steps` of a matrix and a coupling, and a matrix at the end.
 
     The halves take turns in the couplings.
 
-    Splines are the identity beyond `tail_bound` deviations.
+    Splines are the identity beyond `tail_bound` deviations. With a context, of that length, networks see it too.
 
     Raises:
         TzkError: for fewer than two dimensions, of which a coupling has none to depend on.
@@ -35,13 +45,12 @@ def coupling(shape: Shape, *, steps: int, hidden: int, blocks: int, bins: int, t
     dims = _checked(shape, steps=steps, bins=bins, tail_bound=tail_bound)
     if dims < 2:
         raise TzkError(f"couplings expect at least two dimensions; got {dims}: take recipe = 'rq-nsf-autoregressive'")
-    network = partial(ResidualNet, hidden_features=hidden, num_blocks=blocks)
+    network = partial(ResidualNet, hidden_features=hidden, num_blocks=blocks, context_features=context)
+    layer = PiecewiseRationalQuadraticCouplingTransform if context is None else SplineCoupling
     parts: list[Transform] = [Flatten(shape)]
     for step in range(steps):
         mask = (arange(dims) + step) % 2
-        spline = PiecewiseRationalQuadraticCouplingTransform(
-            mask, network, num_bins=bins, tails="linear", tail_bound=tail_bound
-        )
+        spline = layer(mask, network, num_bins=bins, tails="linear", tail_bound=tail_bound)
         parts += [TiledConvolution((dims,)), spline]
     return Composite([*parts, TiledConvolution((dims,))])
 

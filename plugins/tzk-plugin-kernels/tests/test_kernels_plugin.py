@@ -9,13 +9,12 @@ from pathlib import Path
 import kernels_cases as cases
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of, tzk
 from tzk_plugin_kernels import choice
 
 import tzk_core
 from tzk_core import TzK, TzkError, build_flow, build_knowledge
 from tzk_core.agreement import agreement, as_it_is
-from tzk_core.cli import main
 from tzk_core.implementations import offers, places
 from tzk_core.testing import check_plugin
 from tzk_core.transforms.composite import Composite
@@ -116,7 +115,7 @@ def test_nothing_but_the_last_outputs_needs_to_be_kept(knee: float, monkeypatch:
 
 def test_a_run_says_whether_it_agrees(operators: None, tmp_path: Path) -> None:
     tzk_core.save(flow_of("paper").float(), tmp_path / "checkpoint")
-    done = CliRunner().invoke(main, ["doctor", str(tmp_path / "checkpoint"), "--device", "cpu", "-n", "8", "--json"])
+    done = tzk("doctor", tmp_path / "checkpoint", "--device", "cpu", "-n", 8, "--json")
     assert done.exit_code in (0, 1), done.output
     found = json.loads(done.stdout)["agreement"]
     assert found["places"] and max(found["differences"]["float64"].values()) < 1e-9
@@ -140,5 +139,4 @@ def test_why_the_kernels_are_not_used_is_said(monkeypatch: pytest.MonkeyPatch) -
         for offer in offers()
         if offer.part.plugin == "kernels" and "-cpu" in offer.part.name
     )
-    done = CliRunner().invoke(main, ["doctor"])
-    assert done.exit_code == 0 and "got 'cuda'" in done.output
+    assert "got 'cuda'" in output_of("doctor")

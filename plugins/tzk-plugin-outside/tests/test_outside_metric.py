@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import output_of, tzk
 from tzk_plugin_outside.detection import NEED_DATA, STATISTICS
 from tzk_plugin_outside.metric import Outside
 
-from tzk_core.cli import main
 from tzk_core.testing import check_metric, check_plugin
 
 CONFIG = """
@@ -54,12 +53,6 @@ test = 30
 """
 
 
-def tzk(*words: object) -> str:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def test_the_plugin_conforms() -> None:
     assert [spec.name for spec in check_plugin("tzk_plugin_outside")] == ["score", "ood", "outside"]
 
@@ -73,10 +66,10 @@ def test_the_metric_conforms() -> None:
 def test_it_says_what_the_command_says(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(CONFIG)
     (tmp_path / "letters.toml").write_text(OUTSIDE)
-    tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
+    output_of("run", tmp_path / "c.toml", "--out", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     measured, refused = results["metrics"]
-    (outside,) = json.loads(tzk("ood", tmp_path / "run", tmp_path / "letters.toml", "--json"))["outside"]
+    (outside,) = json.loads(tzk("ood", tmp_path / "run", tmp_path / "letters.toml", "--json").stdout)["outside"]
     expected = {row["statistic"]: (row["area"], row["standard_error"]) for row in outside["statistics"]}
     found = {row["statistic"]: (row["area"], row["standard_error"]) for row in measured["rows"]}
     assert set(found) == set(expected) - set(NEED_DATA)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import refused, tzk
 from PIL import Image
 from tzk_plugin_outside.calibration import STORED
 from tzk_plugin_outside.detection import NEED_DATA, STATISTICS
@@ -23,7 +23,6 @@ from tzk_plugin_outside.reading import read_all
 from tzk_plugin_outside.score import command
 
 import tzk_core
-from tzk_core.cli import main
 from tzk_core.config import load_config
 from tzk_core.data.glyphs import GlyphDigits, GlyphLetters
 from tzk_core.data.mnist import Mnist
@@ -66,20 +65,6 @@ train = 10
 validation = 10
 test = 50
 """
-
-
-def tzk(*words: object) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def refused(*words: object) -> str:
-    """What a call that ends with status 2 says; it prints no result."""
-    result = tzk(*words)
-    assert result.exit_code == 2 and not result.stdout, result.output
-    return result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from commands import output_of
 from PIL import Image
 from tzk_plugin_outside import evidence, reading
 from tzk_plugin_outside.calibration import STORED
 from tzk_plugin_outside.reading import read_all, source_of
 
-from tzk_core.cli import main
 from tzk_core.data.folder import Folder
 from tzk_core.data.glyphs import GlyphDigits
 from tzk_core.errors import TzkError
@@ -39,12 +38,6 @@ batch_size = 16
 GIVEN = ("--threshold", -100, "--statistic", "likelihood", "--json")
 
 
-def tzk(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert "Traceback" not in result.output
-    return result.exit_code, result.output
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of points whose path was written relative to the config."""
@@ -52,8 +45,7 @@ def run(tmp_path: Path) -> Path:
     points = np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)
     np.savez(tmp_path / "config" / "d.npz", T=points)
     (tmp_path / "config" / "c.toml").write_text(CONFIG.format(type="npz", path="d.npz"))
-    code, output = tzk("run", tmp_path / "config" / "c.toml", "--out", tmp_path / "run")
-    assert code == 0, output
+    output_of("run", tmp_path / "config" / "c.toml", "--out", tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -62,10 +54,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_threshold_needs_no_data(run: Path, tmp_path: Path) -> None:
     (tmp_path / "config" / "d.npz").rename(tmp_path / "new.npz")
-    code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
-    assert code == 0 and len(json.loads(output)["images"]) == 120
-    code, output = tzk("score", run, tmp_path / "new.npz", "--statistic", "likelihood")
-    assert code == 2 and "d.npz" in output
+    output = output_of("score", run, tmp_path / "new.npz", *GIVEN)
+    assert len(json.loads(output)["images"]) == 120
+    output = output_of("score", run, tmp_path / "new.npz", "--statistic", "likelihood", status=2)
+    assert "d.npz" in output
 
 
 def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: Path) -> None:
@@ -76,11 +68,10 @@ def test_a_threshold_needs_no_images_and_reads_others_as_theirs_were(tmp_path: P
     text = CONFIG.format(type="folder", path="v").replace('path = "v"', 'path = "v"\nsize = 4\ninvert = true')
     layers = '[[flow.layers]]\ntype = "logit"\n[[flow.layers]]'
     (tmp_path / "c.toml").write_text(text.replace("[[flow.layers]]", layers))
-    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run", "training.batch_size=4")
-    assert code == 0, output
-    before = json.loads(tzk("score", tmp_path / "run", tmp_path / "v", *GIVEN)[1])["images"]
+    output_of("run", tmp_path / "c.toml", "--out", tmp_path / "run", "training.batch_size=4")
+    before = json.loads(output_of("score", tmp_path / "run", tmp_path / "v", *GIVEN))["images"]
     (tmp_path / "v").rename(tmp_path / "w")
-    after = json.loads(tzk("score", tmp_path / "run", tmp_path / "w", *GIVEN)[1])["images"]
+    after = json.loads(output_of("score", tmp_path / "run", tmp_path / "w", *GIVEN))["images"]
     assert [each["log_prob"] for each in after] == [each["log_prob"] for each in before]
 
 
@@ -91,19 +82,19 @@ def test_a_threshold_needs_not_even_the_plugin_of_the_data(run: Path, tmp_path: 
     config.write_text(text.replace('type = "tzk/npz"', 'type = "gone"').replace("plugins = []", ""))
     assert config.read_text() != text
     config.write_text('plugins = ["tzk-plugin-gone"]\n' + config.read_text())
-    code, output = tzk("score", run, tmp_path / "new.npz", *GIVEN)
-    assert code == 0 and len(json.loads(output)["images"]) == 120, output
-    code, output = tzk("score", run, tmp_path / "new.npz", "--statistic", "likelihood")
-    assert code == 2 and "tzk-plugin-gone" in output
+    output = output_of("score", run, tmp_path / "new.npz", *GIVEN)
+    assert len(json.loads(output)["images"]) == 120, output
+    output = output_of("score", run, tmp_path / "new.npz", "--statistic", "likelihood", status=2)
+    assert "tzk-plugin-gone" in output
 
 
 def test_what_a_threshold_was_chosen_on_outlives_the_data(run: Path, tmp_path: Path) -> None:
     words = ("score", run, tmp_path / "new.npz", "--json")
     shutil.copy(tmp_path / "config" / "d.npz", tmp_path / "new.npz")
-    code, before = tzk(*words)
-    assert code == 0 and (run / STORED).is_file()
+    before = output_of(*words)
+    assert (run / STORED).is_file()
     (tmp_path / "config" / "d.npz").unlink()
-    assert tzk(*words) == (0, before)
+    assert output_of(*words) == before
 
 
 def _pipe(file: Path) -> None:
@@ -124,10 +115,9 @@ def _with_a_column_cut(file: Path) -> None:
 @pytest.mark.parametrize("change", [_pipe, _with_a_column_more, _with_a_column_cut])
 def test_stored_evidence_is_not_believed(run: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     words = ("score", run, tmp_path / "config" / "d.npz", "--json")
-    code, before = tzk(*words)
-    assert code == 0
+    before = output_of(*words)
     change(run / STORED)
-    assert tzk(*words) == (0, before)
+    assert output_of(*words) == before
     assert (run / STORED).is_file()
 
 
@@ -137,16 +127,14 @@ def test_levels_of_data_that_are_gone_are_those_that_the_run_recorded(tmp_path: 
     np.savez(tmp_path / "d.npz", T=T)
     text = CONFIG.format(type="npz", path="d.npz").replace('"d.npz"', '"d.npz"\nlevels = 2')
     (tmp_path / "c.toml").write_text(text)
-    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
-    assert code == 0, output
+    output_of("run", tmp_path / "c.toml", "--out", tmp_path / "run")
     np.savez(tmp_path / "new.npz", T=((T + 0.5) / 2).astype(np.float32))
-    before = tzk("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN)
-    assert before[0] == 0
+    before = output_of("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN)
     config = tmp_path / "run" / "config.toml"
     lines = [line for line in config.read_text().splitlines() if not line.startswith(("levels =", "path ="))]
     config.write_text("\n".join(lines).replace('type = "tzk/npz"', 'type = "gone"'))
     assert "gone" in config.read_text()
-    assert tzk("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN) == before
+    assert output_of("score", tmp_path / "run", tmp_path / "new.npz", *GIVEN) == before
 
 
 def test_grey_levels_of_data_that_are_gone_are_those_of_the_config(tmp_path: Path) -> None:
@@ -154,12 +142,11 @@ def test_grey_levels_of_data_that_are_gone_are_those_of_the_config(tmp_path: Pat
     np.savez(tmp_path / "d.npz", T=T)
     text = CONFIG.format(type="npz", path="d.npz").replace('"d.npz"', '"d.npz"\nlevels = 16')
     (tmp_path / "c.toml").write_text(text)
-    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
-    assert code == 0, output
-    before = tzk("score", tmp_path / "run", tmp_path / "d.npz", *GIVEN)
+    output_of("run", tmp_path / "c.toml", "--out", tmp_path / "run")
+    before = output_of("score", tmp_path / "run", tmp_path / "d.npz", *GIVEN)
     (tmp_path / "d.npz").rename(tmp_path / "e.npz")
-    code, after = tzk("score", tmp_path / "run", tmp_path / "e.npz", *GIVEN)
-    assert code == 0 and after.replace("e.npz", "d.npz") == before[1]
+    after = output_of("score", tmp_path / "run", tmp_path / "e.npz", *GIVEN)
+    assert after.replace("e.npz", "d.npz") == before
 
 
 # --- batch by batch
@@ -184,13 +171,13 @@ def test_batches_of_an_array_have_the_scores_and_the_rows_of_the_whole(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int]
 ) -> None:
     given = ("score", run, tmp_path / "config" / "d.npz", *GIVEN)
-    several = json.loads(tzk(*given)[1])
+    several = json.loads(output_of(*given))
     assert batches == [16] * 7 + [8]
     monkeypatch.setattr(reading, "BATCH", 1000)
-    whole = json.loads(tzk(*given)[1])
+    whole = json.loads(output_of(*given))
     assert batches[8:] == [120] and several == whole
     assert [each["row"] for each in several["images"]] == list(range(120))
-    text = tzk("score", run, tmp_path / "config" / "d.npz", *GIVEN[:-1])[1]
+    text = output_of("score", run, tmp_path / "config" / "d.npz", *GIVEN[:-1])
     assert "of 120 images are none of them" in text
 
 
@@ -221,11 +208,11 @@ def test_what_is_wrong_with_an_array_is_said_with_its_row_before_anything_is_sco
     T = np.zeros((50, 2), np.float64, order=order)
     T[37, 1] = np.nan
     np.savez(tmp_path / "nan.npz", T=T)
-    code, output = tzk("score", run, tmp_path / "nan.npz", *GIVEN)
-    assert code == 2 and "first in sample 37" in output and not batches
+    output = output_of("score", run, tmp_path / "nan.npz", *GIVEN, status=2)
+    assert "first in sample 37" in output and not batches
     T[37, 1] = 5.0
     np.savez(tmp_path / "whole.npz", T=T)
-    images = json.loads(tzk("score", run, tmp_path / "whole.npz", *GIVEN)[1])["images"]
+    images = json.loads(output_of("score", run, tmp_path / "whole.npz", *GIVEN))["images"]
     assert len({each["log_prob"] for each in images}) == 2 and images[37]["log_prob"] != images[0]["log_prob"]
 
 
@@ -237,8 +224,8 @@ def test_an_array_that_is_damaged_at_its_end_is_refused_before_anything_is_score
     end = content.rindex(b"PK\x01\x02")
     content[end - 8] ^= 255  # within the last rows
     file.write_bytes(content)
-    code, output = tzk("score", run, file, *GIVEN)
-    assert code == 2 and re.search("cannot read .*CRC", output) and not batches
+    output = output_of("score", run, file, *GIVEN, status=2)
+    assert re.search("cannot read .*CRC", output) and not batches
 
 
 def test_a_row_outside_the_domain_is_named_by_its_number_in_the_whole(tmp_path: Path, batches: list[int]) -> None:
@@ -247,12 +234,11 @@ def test_a_row_outside_the_domain_is_named_by_its_number_in_the_whole(tmp_path: 
     text = CONFIG.format(type="npz", path="d.npz")
     text = text.replace('type = "affine"', 'type = "logit"\n[[flow.layers]]\ntype = "affine"')
     (tmp_path / "c.toml").write_text(text)
-    code, output = tzk("run", tmp_path / "c.toml", "--out", tmp_path / "run")
-    assert code == 0, output
+    output_of("run", tmp_path / "c.toml", "--out", tmp_path / "run")
     T[29] = 3.0
     np.savez(tmp_path / "far.npz", T=T)
-    code, output = tzk("score", tmp_path / "run", tmp_path / "far.npz", *GIVEN)
-    assert code == 2 and "outside the domain of the flow, first in row 29" in output
+    output = output_of("score", tmp_path / "run", tmp_path / "far.npz", *GIVEN, status=2)
+    assert "outside the domain of the flow, first in row 29" in output
 
 
 def test_an_image_from_outside_lies_on_the_ground_of_its_data_set(tmp_path: Path) -> None:

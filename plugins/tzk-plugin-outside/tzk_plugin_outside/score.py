@@ -93,12 +93,9 @@ def command(
     )
     if table is not None:
         scored.write_csv(table)
-    if as_json:
-        for part in scored.json_parts():
-            output.say(part, nl=False)
-        output.say("")
-    else:
-        output.say(scored.text())
+    for part in scored.json_parts() if as_json else scored.text_parts():
+        output.say(part, nl=False)
+    output.say("")
     for reason in scored.unreadable.values():
         output.error(reason)
     if scored.unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tzk_core.units import bits_per_dim
 from tzk_plugin_outside.evidence import Evidence
 from tzk_plugin_outside.novelty import Novelty
 from tzk_plugin_outside.reading import Read
+from tzk_plugin_outside.spool import Spool
 
 FORMAT = 1
 
@@ -25,7 +27,7 @@ FORMAT = 1
 class Scored:
     """Evidence about images, and the verdict on each.
 
-    Only numbers and names stay: the images themselves may be gone.
+    Only numbers and names stay, on the disk: the images themselves may be gone, and memory does not grow with them.
 
     run: the run folder. dims: of one observation. levels: of grey, None for real-valued data.
     settings: keys of the JSON on how it was computed.
@@ -38,19 +40,19 @@ class Scored:
     levels: int | None
     settings: dict[str, Any] = field(default_factory=dict)
     unreadable: dict[Path, str] = field(default_factory=dict)
-    _batches: list[tuple[list[str], list[int | None], Evidence]] = field(default_factory=list)
+    knowledge: tuple[str, ...] = ()
+    _batches: Spool = field(default_factory=Spool)
+    _count: int = 0
 
     def __len__(self) -> int:
-        return sum(len(evidence) for *_, evidence in self._batches)
+        return self._count
 
     def add(self, read: Read, evidence: Evidence) -> None:
         """Add one batch: its sources, and the evidence about it."""
         names = {file: str(file) for file in read.files}
-        self._batches.append(([names[file] for file in read.files], list(read.rows), evidence))
-
-    @property
-    def knowledge(self) -> tuple[str, ...]:
-        return self._batches[0][2].knowledge
+        self.knowledge = evidence.knowledge
+        self._count += len(evidence)
+        self._batches.add([names[file] for file in read.files], list(read.rows), evidence)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """One entry for each image, in their order; None for what is not finite."""
@@ -115,21 +117,23 @@ class Scored:
         except OSError as error:
             raise TzkError(f"{file} cannot be written: {error.strerror}") from None
 
-    def text(self) -> str:
-        """A table for people, and below it what "none of them" means."""
+    def text_parts(self) -> Iterator[str]:
+        """A table for people, line by line, and below it what "none of them" means."""
         report = self.novelty.to_json()
         statistic, limit = report["statistic"], report["threshold"]
         header = ["file", "bits/dim", "log p(T)", "knowledge", "log ratio", "p(κ=1)", statistic["name"], "p-value"]
-        cells, number = [], 0
+        widths, number = list(map(len, header)), 0
         for image in self.entries():
             number += image["none"]
-            cells.append(_cells(image))
+            widths = [max(width, len(cell)) for width, cell in zip(widths, _cells(image), strict=True)]
+        for row in itertools.chain([header], map(_cells, self.entries())):
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
         summary = f"None of them: {statistic['name']}, {statistic['meaning']}, below {limit['value']:.6g}"
         if limit["false_alarms"] is not None:
             counts = ", ".join(f"{output.count(count)} of {name}" for name, count in limit["validation"].items())
             summary += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
         summary += f".\n{output.count(number)} of {output.count(len(self), 'image')} are none of them."
-        return output.columns(header, cells) + "\n\n" + summary
+        yield "\n" + summary
 
 
 def _cells(image: dict[str, Any]) -> list[str]:

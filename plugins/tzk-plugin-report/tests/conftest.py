@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-
-from tzk_core.cli import main
+from commands import output_of
 
 CONFIG = """
 name = "small"
@@ -71,18 +69,12 @@ importance_samples = 4
 """
 
 
-def tzk(*words: object, status: int = 0) -> str:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == status, result.output
-    return result.output
-
-
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on images, with validation and observed C."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "small.toml").write_text(CONFIG)
-    tzk("run", folder / "small.toml", "--out", folder / "small")
+    output_of("run", folder / "small.toml", "--out", folder / "small")
     return folder / "small"
 
 
@@ -91,7 +83,7 @@ def planar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on points in the plane."""
     folder = tmp_path_factory.mktemp("planar")
     (folder / "planar.toml").write_text(PLANAR)
-    tzk("run", folder / "planar.toml", "--out", folder / "planar")
+    output_of("run", folder / "planar.toml", "--out", folder / "planar")
     return folder / "planar"
 
 

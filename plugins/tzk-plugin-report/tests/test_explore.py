@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tzk
+from commands import output_of
 from PIL import Image
 from tzk_plugin_report import explore
 from tzk_plugin_report.explore import server_of
@@ -135,10 +135,10 @@ def test_ctrl_c_ends_it_with_130(run: Path, monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PageServer, "serve_forever", interrupted)
-    output = tzk("explore", run, status=130)
+    output = output_of("explore", run, status=130)
     assert "http://127.0.0.1:" in output and "interrupted" in output
 
 
 def test_a_port_that_is_taken_is_one_sentence(server: PageServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cannot be used" in tzk("explore", run, "--port", server.server_port, status=2)
+    assert "cannot be used" in output_of("explore", run, "--port", server.server_port, status=2)
     assert explore.command.name == "explore"

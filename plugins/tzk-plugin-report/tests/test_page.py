@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tzk
+from commands import output_of
 from tzk_plugin_report import curves, decoding, marginals
 from tzk_plugin_report.held_out import Encoded, confusion, reasons
 from tzk_plugin_report.reading import read_columns
@@ -102,14 +102,14 @@ def test_several_runs_are_compared_where_they_can_be(run: Path, planar: Path, tm
     for row in results["rows"]:
         row["bits_per_dim"] = row["bits_per_dim"] * 2
     (copy / "results.json").write_text(json.dumps(results))
-    tzk("report", run, copy, planar, "-o", tmp_path / "comparison.html")
+    output_of("report", run, copy, planar, "-o", tmp_path / "comparison.html")
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert "On digits small is the best" in page and "50 % fewer than other" in page
     assert "flow.recipe" in page and "On moons" not in page
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
-    assert "is not a run folder" in tzk("report", tmp_path, status=2)
+    assert "is not a run folder" in output_of("report", tmp_path, status=2)
     (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(TzkError, match="expected a column 'step'"):
         read_columns(tmp_path / "metrics.csv")

@@ -69,7 +69,7 @@ def read_run(path: Path) -> Run:
         path=path,
         config=_toml(folder.config),
         record=folder.read_record(),
-        results=_json(folder.results) or {},
+        results=_results(folder.results),
         columns=read_columns(metrics) if metrics.exists() else {},
         comparison=_json(path / "before-after.json"),
     )
@@ -104,9 +104,30 @@ def _number(text: str | None) -> float | None:
 def _toml(path: Path) -> dict[str, Any]:
     check_regular(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise TzkError(f"{path} cannot be read: {error}") from None
+    _check_lists(tables, path, ("datasets", "knowledge"))
+    if not tables.get("datasets"):
+        raise TzkError(f"{path} has no [[datasets]], as the config of a run has: it was cut off or altered")
+    return tables
+
+
+def _check_lists(tables: Mapping[str, Any], path: Path, keys: Sequence[str]) -> None:
+    """Raise `TzkError` where a key holds anything but a list of tables."""
+    for key in keys:
+        value = tables.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            raise TzkError(f"{path} is damaged: {key} is expected to be a list of tables")
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """The tables of results.json, {} without it; each row says its kind."""
+    results = _json(path) or {}
+    _check_lists(results, path, ("rows", "knowledge", "classification"))
+    if not all(isinstance(row.get("kind"), str) for row in results.get("rows", ())):
+        raise TzkError(f"{path} is damaged: a row does not say its kind")
+    return results
 
 
 def _json(path: Path) -> dict[str, Any] | None:
