@@ -1,14 +1,16 @@
 """What ten thousand knowledge types cost that one, two and four processes divide among them.
 
     python benchmarks/owners.py [--json] [--rounds N] [--types 10000] [--processes 1 2 4] [--batch-size 64] [--dims 16]
+                                [--divided]
 
 The models are those of `many_types.py`: the paper's flow over 32x32 images, and low-rank knowledge types. Each process
 has one thread. Three models take turns within a round, on the same images: one of ten types, one of many that the
 processes divide, and one of as many that all of them have. Ratios are within a round; printed are their median and
 quartiles. Bytes are what one process sends in a step, on average: rows of z to owners and their gradients back, and
-what is summed, which a ring sends 2 (n - 1) / n times. The least is that of the gradients of the shared flow, and of the
-rows. Memory is that of parameters and Adam's moments of knowledge types, and what the whole process gained by this
-model. The first 300 types are built, which is registering, and the others are copies.
+what is summed, which a ring sends 2 (n - 1) / n times. The least is that of the gradients of the shared flow, and of
+the rows. Memory is that of parameters and Adam's moments of knowledge types, and what the whole process gained by this
+model. The first 300 types are built, which is registering, and the others are copies. With --divided the third model
+and the checkpoint are left out.
 """
 
 from __future__ import annotations
@@ -56,10 +58,8 @@ def trainer(types: int, world: World, *, batch_size: int, dims: int, owners_from
     for number in range(min(types, BUILT)):
         name = name_of(number)
         model.add(name, build_knowledge("low-rank", model.latent_shape, name=name, dims=dims, rank=2, hidden=8))
-    took = [
-        1000 * (now - then) / number
-        for now, then in zip((time.perf_counter(), time.process_time()), began, strict=True)
-    ]
+    ended = time.perf_counter(), time.process_time()
+    took = [1000 * (end - begin) / min(types, BUILT) for begin, end in zip(began, ended, strict=True)]
     first = model.find(name_of(0))
     for number in range(BUILT, types):
         model.add(name_of(number), copy_around(first, {key: t.clone() for key, t in first.state_dict().items()}))
@@ -95,17 +95,18 @@ def measured(world: World, arguments: argparse.Namespace, folder: Path) -> dict[
         "bytes_of_knowledge": sum(tensor.numel() * tensor.element_size() for tensor in many.parameter_tables.tensors),
         "resident_bytes": resident() - before,
         **bytes_of_a_step(many),
-        "checkpoint_seconds": checkpoint(many, folder if world.first else None),
     }
+    if not arguments.divided:
+        report["checkpoint_seconds"] = checkpoint(many, folder if world.first else None)
     steps = {"few": few.advance, "divided": many.advance}
-    if world.size > 1:
+    if world.size > 1 and not arguments.divided:
         steps["everywhere"] = trainer(arguments.types, world, owners_from=0, **common)[0].advance
     taken = measure(steps, arguments.rounds)
     for name in taken:
         ratio, quartiles = spread(ratios(taken, name, "few"), 3)
         milliseconds = round(1000 * spread(seconds(taken, name), 6)[0], 1)
         report[name] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
-    if world.size > 1:
+    if "everywhere" in taken:
         ratio, quartiles = spread(ratios(taken, "everywhere", "divided"), 3)
         report["everywhere_to_divided"] = {"ratio": ratio, "ratio_quartiles": quartiles}
     return report
@@ -148,6 +149,7 @@ def main() -> None:
     parser.count("--types", default=10_000, help="how many are divided", least=100)
     parser.count("--dims", default=16, help="of z that a knowledge type sees")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="(default: %(default)s)")
+    parser.add_argument("--divided", action="store_true", help="leave out what all processes have, and checkpoints")
     arguments = parser.read()
     found = {count: in_processes(count, arguments) for count in arguments.processes}
     report = {
@@ -173,11 +175,10 @@ def main() -> None:
     for count, own in report["processes"].items():
         low, high = own["divided"]["ratio_quartiles"]
         print(f"{count} processes: a step {own['divided']['milliseconds']:.1f} ms, that of {FEW} types times")
-        print(
-            f"  {own['divided']['ratio']:.2f} ({low:.2f} to {high:.2f}); registering {own['register_seconds']:.1f} s,"
-        )
-        print(f"  a checkpoint {own['checkpoint_seconds']:.1f} s; bytes of knowledge by process")
+        print(f"  {own['divided']['ratio']:.2f} ({low:.2f} to {high:.2f}); bytes of knowledge by process")
         print("  " + ", ".join(f"{value:,}" for value in own["bytes_of_knowledge"]))
+        print(f"  registering a type {own['register_milliseconds'][1]:.1f} ms of CPU,", end=" ")
+        print(f"a checkpoint {own.get('checkpoint_seconds', float('nan')):.1f} s")
         if "everywhere" in own:
             low, high = own["everywhere_to_divided"]["ratio_quartiles"]
             print(f"  where all have all, a step takes {own['everywhere_to_divided']['ratio']:.2f} times as long")
