@@ -4,13 +4,13 @@
                                 [--divided]
 
 The models are those of `many_types.py`: the paper's flow over 32x32 images, and low-rank knowledge types. Each process
-has one thread. Three models take turns within a round, on the same images: one of ten types, one of many that the
-processes divide, and one of as many that all of them have. Ratios are within a round; printed are their median and
-quartiles. Bytes are what one process sends in a step, on average: rows of z to owners and their gradients back, and
-what is summed, which a ring sends 2 (n - 1) / n times. The least is that of the gradients of the shared flow, and of
-the rows. Memory is that of parameters and Adam's moments of knowledge types, and what the whole process gained by this
-model. The first 300 types are built, which is registering, and the others are copies. With --divided the third model
-and the checkpoint are left out.
+has one thread. Models take turns within a round, on the same images: ten types, many that the processes divide, and as
+many that all of them have. Ratios are within a round; printed are their median and quartiles.
+
+Bytes are what one process sends in a step, on average. Rows of z go to owners, and their gradients come back. What is
+summed goes around a ring, 2 (n - 1) / n times; the least is that of the gradients of the shared flow. Memory is that of
+parameters and Adam's moments of knowledge types, and what the whole process gained. The first 300 types are built, as
+registering does, and the others are copies. With --divided the third model and the checkpoint are left out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def resident() -> int:
 
 
 def trainer(types: int, world: World, *, batch_size: int, dims: int, owners_from: int) -> tuple[Trainer, list[float]]:
-    """A training of so many types, and the milliseconds that registering one took, by the clock and by CPU."""
+    """A training of so many types, and milliseconds of registering one, by clock and CPU."""
     batches = Labelled(types, batch_size)
     model = TzK(build_flow(SHAPE, "paper", steps=10, tile=16))
     model.flow.initialise(batches.batch(0).T)
@@ -113,7 +113,7 @@ def measured(world: World, arguments: argparse.Namespace, folder: Path) -> dict[
 
 
 def bytes_of_a_step(made: Trainer) -> dict[str, float]:
-    """What this process sends in a step, on the average of four, and the least that it could."""
+    """What this process sends in a step, averaged over four, and the least."""
     world, steps = made.world, 4
     sent, reduced = world.sent, world.reduced
     for _ in range(steps):
