@@ -3,14 +3,14 @@
     python benchmarks/scale.py [--json] [--types 1000000] [--processes 64] [--samples 64] [--present 2]
                                [--zipf 1.0 1.2]
 
-Nothing is trained. Every process has so many samples, which have as many types each, by Zipf's law: the type of rank r
+Nothing is trained. Every process has so many samples, which have as many types each, by Zipf's law. The type of rank r
 has a popularity of r to the power of minus the exponent. Four ways of choosing owners see the same batches. "hash" is
 what training does. "popular" assigns the most popular first, each to the owner with the least popularity so far.
 "shared N" is a hash with the N most popular types in all processes.
 
-Bytes are of one step: what the busiest process sends and receives in rows of z and log p(z), and the sums of gradients.
-Times follow from the speed of the network, and from so many microseconds a sample and type. Imbalance is the most over
-the mean of the samples and types that a process evaluates.
+Bytes are of one step: rows of z and log p(z) of the busiest process, there and back, and the sums of gradients. Times
+follow from the speed of the network, and from so many microseconds a sample and type. Imbalance is the most over the
+mean of the samples and types that a process evaluates.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict
     seen = ~capacity.log_prob_T.isnan()
     present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
     prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
-    means = dict(zip(observations.knowledge, prior, strict=True))
+    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
     return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
 
 
