@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -142,18 +142,7 @@ def mental_capacity(
     owned, names = None, tuple(labels.presence)
     if objective.owners is not None and objective.shard is not None:
         batch = batch.encoded(model.flow)
-        owned = owned_terms(
-            objective.owners,
-            model,
-            batch,
-            observations=observations,
-            labels=labels,
-            shard=objective.shard,
-            route=routed,
-            noise=noise,
-            wording=wording,
-            emphasis=objective.emphasis,
-        )
+        owned = _owned(objective, model, batch, observations=observations, labels=labels, noise=noise, route=routed)
         labels = objective.owners.shared(labels)
     if objective.shard is not None:
         here = objective.shard
@@ -188,6 +177,13 @@ def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
         prior_weight=terms.prior_weight,
         sums=sums,
     )
+
+
+def _owned(objective: Objective, model: TzK, batch: Encodable, **known: Any) -> OwnedTerms:
+    """What the knowledge types of this process add, see `owned_terms`."""
+    assert objective.owners is not None and objective.shard is not None
+    how: dict[str, Any] = {"wording": objective.wording, "emphasis": objective.emphasis, "shard": objective.shard}
+    return owned_terms(objective.owners, model, batch, **how, **known)
 
 
 def _with_owned(capacity: Capacity, owned: OwnedTerms, names: Sequence[str]) -> Capacity:

@@ -1,4 +1,6 @@
-"""Knowledge types that one process has for all: z of samples goes to their owners, and its gradient comes back.
+"""Knowledge types that one process has for all.
+
+z of samples goes to their owners, and its gradient comes back.
 
 Given z, the terms of knowledge types (Eq. 3 to 5) are independent, so that those of an owner are added to what others
 have. Exclusive knowledge types, which are summed over together, have one owner.
@@ -30,7 +32,7 @@ Router = Callable[..., Routing]
 
 @dataclass(frozen=True)
 class Owners:
-    """The process, by its rank, that has each of some knowledge types; all processes have the others.
+    """The processes that have some knowledge types; all have the others.
 
     of: by knowledge type, the rank of its owner.
     """

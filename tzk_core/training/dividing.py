@@ -1,4 +1,4 @@
-"""Knowledge types in tables, divided among processes: who has which, and how all come together again."""
+"""Knowledge types in tables, divided among processes and together again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 2**24
 
 
 def absent(like: Tensor) -> Tensor:
-    """In the place of what another process has: nan of this shape, in the memory of one number."""
+    """What stands for another process's tensor: nan, in the memory of one number."""
     return like.new_full((), torch.nan).expand(like.shape)
 
 
@@ -24,9 +24,9 @@ def present(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def gathered(world: World, own: Tensor, rows: Sequence[int], *, count: int, take: bool) -> Tensor:
-    """A table of so many rows, of those that every process has; `own` if it is not to be taken.
+    """A table of all rows, of those that every process has.
 
-    What is summed are bytes, one process having them and the others zeros, so that nothing is rounded.
+    It is `own` if it is not to be taken. What is summed are bytes, one process having them and the others zeros, so that nothing is rounded.
     """
     whole = own.new_empty(count if take else 0, *own.shape[1:])
     chunk = max(1, CHUNK // (own.shape[1] * own.element_size()))

@@ -58,8 +58,7 @@ def reduced(
 ) -> Capacity:
     """The objective of the whole batch, with gradients summed over all processes.
 
-    The gradients are those of parameters and tables; not of tables that are divided, whose gradients are of the whole
-    batch in the one process that has them.
+    The gradients are those of parameters and tables. Those of divided tables are of the whole batch already.
 
     A parameter that the shard of some process reached has a gradient then, and no other has.
 
@@ -85,7 +84,7 @@ def reduced(
 
 
 def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables) -> Tensor:
-    """The norm of the gradient: of what all processes have, and of the tables, which they may divide."""
+    """The norm of the gradient of parameters and tables, which may be divided."""
     if not tables.divided:
         return torch.nn.utils.get_total_norm([*shared, *tables.gradients()])
     squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (list(shared), tables.gradients())]

@@ -103,7 +103,7 @@ class Trainer(Steps):
         self.unite()
 
     def unite(self) -> None:
-        """Have all knowledge types in all processes again; states before that fit no longer."""
+        """Have all knowledge types in all processes; earlier states fit no longer."""
         if self.owners:
             super().unite()
             self._sound = LastSound()
