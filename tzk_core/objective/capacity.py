@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -130,28 +130,19 @@ def mental_capacity(
         with_jacobian=wording.is_literal,
         shard=objective.shard,
     )
-    routed = partial(
-        route,
-        multipliers=multipliers,
-        wording=wording,
-        stacks=objective.stacks,
-        sizes=objective.sizes,
-        not_vmappable=model.not_vmappable,
-        kl_weight=1.0 if wording.is_literal else objective.kl_weight,
-    )
-    owned, names = None, tuple(labels.presence)
-    if objective.owners is not None and objective.shard is not None:
+    routed = _router(objective, model, multipliers)
+    owned, names, here = None, tuple(labels.presence), objective.shard
+    if objective.owners is not None and here is not None:
         batch = batch.encoded(model.flow)
         owned = _owned(objective, model, batch, observations=observations, labels=labels, noise=noise, route=routed)
         labels = objective.owners.shared(labels)
-    if objective.shard is not None:
-        here = objective.shard
+    if here is not None:
         noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
         observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
     if objective.terms:  # they share the z that is encoded here
         batch = batch.encoded(model.flow)
-    knowledge = {name: model.find(name) for name in labels.presence}
-    routing = routed(knowledge, observations, labels, characteristics=batch.characteristics, noise=noise)
+    taking_part = {name: model.find(name) for name in labels.presence}
+    routing = routed(taking_part, observations, labels, characteristics=batch.characteristics, noise=noise)
     evaluated = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
     capacity = _capacity(evaluated, [name for route in routing.routes for name in route.rectangle.names])
     if owned is not None:
@@ -179,6 +170,19 @@ def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
     )
 
 
+def _router(objective: Objective, model: TzK, multipliers: Mapping[str, float] | None) -> Callable[..., Routing]:
+    """`route` with all that does not depend on the batch."""
+    return partial(
+        route,
+        multipliers=multipliers,
+        wording=objective.wording,
+        stacks=objective.stacks,
+        sizes=objective.sizes,
+        not_vmappable=model.not_vmappable,
+        kl_weight=1.0 if objective.wording.is_literal else objective.kl_weight,
+    )
+
+
 def _owned(objective: Objective, model: TzK, batch: Encodable, **known: Any) -> OwnedTerms:
     """What the knowledge types of this process add, see `owned_terms`."""
     assert objective.owners is not None and objective.shard is not None
@@ -187,7 +191,7 @@ def _owned(objective: Objective, model: TzK, batch: Encodable, **known: Any) -> 
 
 
 def _with_owned(capacity: Capacity, owned: OwnedTerms, names: Sequence[str]) -> Capacity:
-    """What a shard has, with what the knowledge types of this process add at the samples of all shards.
+    """What a shard has, with what the knowledge types of this process add.
 
     Args:
         names: of all knowledge types of the batch, of which others have zeros.

@@ -64,7 +64,7 @@ class Owners:
 
 
 class OwnedTerms(NamedTuple):
-    """What the knowledge types of one owner add to the objective of a whole batch, in nats.
+    """What the knowledge types of one owner add to the objective, in nats.
 
     value: a scalar, the sum over samples of what Eq. 5 is the mean of.
     log_capacity: (batch,), to log M. prior_weight: a scalar, the sum over samples of the weight of log p(T).

@@ -26,7 +26,8 @@ def present(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def gathered(world: World, own: Tensor, rows: Sequence[int], *, count: int, take: bool) -> Tensor:
     """A table of all rows, of those that every process has.
 
-    It is `own` if it is not to be taken. What is summed are bytes, one process having them and the others zeros, so that nothing is rounded.
+    It is `own` if it is not to be taken. What is summed are bytes, one process having them and the others zeros, so
+    that nothing is rounded.
     """
     whole = own.new_empty(count if take else 0, *own.shape[1:])
     chunk = max(1, CHUNK // (own.shape[1] * own.element_size()))

@@ -190,7 +190,7 @@ class Trainer(Steps):
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
     def _note(self, validated: Validated, saved_to: Path | None) -> None:
-        """Tell of a validation, and keep the model and write it if it is the best."""
+        """Tell of a validation, and keep the model if it is the best."""
         best = self.watch.take(validated, self.model, self.multipliers.values)
         shown = validated.read_only()
         self._tell(lambda observer: observer.on_validation(shown))
