@@ -149,7 +149,7 @@ def _needed(owners: Owners, labels: BatchLabels, wording: Wording, *, size: int)
 
 
 def _exchanged(world: World, values: Tensor, *, needed: Tensor, shard: Shard) -> Tensor:
-    """The rows of the batch that this process needs, in order, of the values of all shards.
+    """The rows that this process needs, in order, from all shards.
 
     Args:
         values: (shard, n).
