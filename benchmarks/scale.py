@@ -56,7 +56,7 @@ def by_popularity(share: Tensor, processes: int) -> Tensor:
 
 
 def step(share: Tensor, owner: Tensor, shared: int, *, arguments: Any, source: torch.Generator) -> dict[str, float]:
-    """Loads of one batch: samples and types by owner, and rows that the busiest process receives."""
+    """Loads of one batch, and rows that the busiest process receives."""
     processes, size = arguments.processes, arguments.samples * arguments.processes
     cumulative = share.cumsum(0)
     draws = torch.rand(size, arguments.present, generator=source, dtype=torch.float64) * cumulative[-1]
