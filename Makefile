@@ -1,6 +1,6 @@
 # `make demo` runs the quickstart, `make test` the checks for every change, `make test-all` all of them, `make docs` builds
-# the documentation as a site in site/. Each makes the virtual environment that it needs; the stamp files in it say what is
-# installed, so that a second call starts at once.
+# the documentation as a site in site/, `make notebooks` the tutorials as notebooks in notebooks/. Each makes the virtual
+# environment that it needs; the stamp files in it say what is installed, so that a second call starts at once.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ PACKAGES := . ./plugins/tzk-plugin-omniglot ./plugins/tzk-plugin-outside ./plugi
   ./plugins/tzk-plugin-report ./plugins/tzk-plugin-kit
 SOURCES := pyproject.toml $(shell find tzk_core plugins -name build -prune -o \( -name '*.py' -o -name pyproject.toml \) -print)
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs notebooks clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tzk run examples/quickstart.toml
@@ -30,8 +30,11 @@ lint: $(VENV)/test.stamp
 docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict
 
+notebooks: $(VENV)/python.stamp
+	$(BIN)/python docs/site/notebooks.py notebooks
+
 clean:
-	rm -rf $(VENV) site build *.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf $(VENV) site notebooks build *.egg-info plugins/*/build plugins/*/*.egg-info
 
 $(VENV)/python.stamp:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \

@@ -37,11 +37,13 @@ class World:
 
     rank: of this process, from 0 to `size` - 1.
     reduced: bytes of all tensors that this process has summed with others so far.
+    sent: bytes of the rows that this process has sent to others so far.
     """
 
     rank: int = 0
     size: int = 1
     reduced: int = field(default=0, compare=False)
+    sent: int = field(default=0, compare=False)
 
     @property
     def first(self) -> bool:
@@ -59,6 +61,24 @@ class World:
 
         self.reduced += values.numel() * values.element_size()
         _talking(lambda: dist.all_reduce(values))
+
+    def exchange(self, values: Tensor, sends: list[int], receives: list[int]) -> Tensor:
+        """Send rows to every process, and receive theirs, by rank.
+
+        Args:
+            values: (n, ...), the rows for the first process, then those for the second one, and so on.
+            sends: how many rows go to each process, n in all.
+            receives: how many rows come from each process.
+        """
+        if self.size == 1:
+            return values
+        import torch.distributed as dist
+
+        received = values.new_empty(sum(receives), *values.shape[1:])
+        size = values[:1].numel() * values.element_size()
+        self.sent += (sum(sends) - sends[self.rank]) * size
+        _talking(lambda: dist.all_to_all_single(received, values.contiguous(), receives, sends))
+        return received
 
     def largest(self, number: int) -> int:
         """The largest of the numbers of all processes."""

@@ -300,7 +300,7 @@ def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, s
         out = tmp_path / f"in-{count}"
         status, printed, err = start("add", run, spec, "--out", out, f"training.processes={count}").ended()
         assert status == 0, err
-        assert printed.count("results: ") == 1
+        assert printed.count(str(out / "results.md")) == 1
         models.append(load(out))
     one, two = (model.find("moons").state_dict() for model in models)
     for name, values in one.items():

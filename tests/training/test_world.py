@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +146,14 @@ def outcome(made: Trainer, log: list[Mapping[str, float]]) -> dict[str, Any]:
     return {"model": made.model.state_dict(), "log": rows, "best": best and best.step, **optimizer}
 
 
-def trained(made: Trainer, folder: Path | None = None) -> dict[str, Any]:
+def trained(made: Trainer, folder: Path | None = None, observers: Sequence[Observer] = ()) -> dict[str, Any]:
     log: list[Mapping[str, float]] = []
 
     class Log(Observer):
         def on_log(self, logged: Logged) -> None:
             log.append(dict(logged.values))
 
-    made.run(folder, observers=[Log()])
+    made.run(folder, observers=[Log(), *observers])
     return outcome(made, log)
 
 

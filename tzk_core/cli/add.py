@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--out", type=click.Path(path_type=Path), help="The new run folder; default runs/NAME-YYYYMMDD-HHMMSS.")
 @click.option("--observe", multiple=True, metavar="NAME", help="Watch with this observer too, as [[observers]] has it.")
+@output.amount_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -38,6 +39,8 @@ def command(
     overrides: tuple[str, ...],
     out: Path | None,
     observe: tuple[str, ...],
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Add the knowledge types of SPEC to the trained model of RUN.
 
@@ -51,7 +54,7 @@ def command(
         raise TzkError(f"{run} holds no trained model: expected a checkpoint in it, as `tzk run` leaves one")
     words = ["add", str(run), str(spec), *overrides, *(["--out", str(out)] if out else [])]
     words += [word for name in observe for word in ("--observe", name)]
-    with ranks.taking_part() as world:
+    with ranks.taking_part() as world, output.amount(quiet=quiet, verbose=verbose):
         base, addition = _read(parent, spec, overrides, observe=observe)
         path = ranks.launched() or out or fresh_path(addition.name)
         if world.first and path.exists():
@@ -98,6 +101,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
     from tzk_core.config.merging import merged
     from tzk_core.modes import flushing_denormals
     from tzk_core.report import pictures, table
+    from tzk_core.report.words import summary
     from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
     from tzk_core.runs.observing import observers_of, report_end
     from tzk_core.runs.record import begin_session, new_record, timed
@@ -144,10 +148,10 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         folder.write_json(folder.record, record)
     report_end(observers, path, results, step=addition.training.steps, best_step=addition.training.steps)
     output.say(f"before and after, from {parent.path} and {path}:\n{compared.text()}")
-    reports = write_reports(path)
-    output.say(f"results: {path / folder.table.name}\nsamples: {path / 'samples'}")
-    for file in reports:
-        output.say(f"report: {file}")
+    for line in summary(results):
+        output.result(line)
+    where = [*map(str, write_reports(path)), str(path / folder.table.name), str(path / "samples")]
+    output.result(f"{'report' if len(where) > 2 else 'results'}: {', '.join(where)}")
 
 
 def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:

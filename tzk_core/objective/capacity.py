@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from tzk_core.knowledge.stacking import MODULES, Stacks
@@ -13,6 +15,7 @@ from tzk_core.model import SharedFlow, TzK
 from tzk_core.objective.extra import TermBatch, WeightedTerm, means, weighted
 from tzk_core.objective.latents import Encodable, LatentNoise, encodable
 from tzk_core.objective.negatives import Absences, every_absence
+from tzk_core.objective.owned import OwnedTerms, Owners, owned_terms
 from tzk_core.objective.routing import Noise, Routing, batch_labels, may_have, presence, route
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import Terms, terms
@@ -46,6 +49,7 @@ class Objective:
     evaluator: what evaluates a routed batch.
     terms: what is added to Eq. 5, with weights; with none of them the objective is Eq. 5.
     shard: of the batch, which is all that is evaluated; None for the whole batch.
+    owners: of knowledge types that one process evaluates for all, at the samples of all shards; None for none.
     """
 
     wording: Wording = Wording()
@@ -57,6 +61,7 @@ class Objective:
     evaluator: Evaluator = terms
     terms: tuple[WeightedTerm, ...] = ()
     shard: Shard | None = None
+    owners: Owners | None = None
 
     @property
     def sizes(self) -> dict[str, int] | None:
@@ -78,6 +83,8 @@ class Capacity:
         where every T is missing.
     sums: by knowledge, (4,), the sums and numbers of samples that those means are of, as of `Terms.sums`.
     terms: by name, the mean of what `Objective.terms` add to `value`, without its weight.
+    owned: with owners, what the knowledge types of this process add to `log_capacity` of the whole batch, (batch,). All
+        other values are of the shard with them.
 
     Samples whose T is missing count in `value` and `log_capacity` alone: the constraint is one on data.
     """
@@ -90,6 +97,7 @@ class Capacity:
     prior_weight: Tensor
     sums: dict[str, Tensor] = field(default_factory=dict)
     terms: dict[str, Tensor] = field(default_factory=dict)
+    owned: Tensor | None = None
 
 
 def mental_capacity(
@@ -122,27 +130,23 @@ def mental_capacity(
         with_jacobian=wording.is_literal,
         shard=objective.shard,
     )
-    if objective.shard is not None:
-        here = objective.shard
+    routed = _router(objective, model, multipliers)
+    owned, names, here = None, tuple(labels.presence), objective.shard
+    if objective.owners is not None and here is not None:
+        batch = batch.encoded(model.flow)
+        owned = _owned(objective, model, batch, observations=observations, labels=labels, noise=noise, route=routed)
+        labels = objective.owners.shared(labels)
+    if here is not None:
         noise = here.noise(noise, {name: may_have(kappa, wording) for name, kappa in labels.presence.items()})
         observations, labels = observations.take(here.positions(observations.T.device)), here.labels(labels)
     if objective.terms:  # they share the z that is encoded here
         batch = batch.encoded(model.flow)
-    routing = route(
-        {name: model.find(name) for name in labels.presence},
-        observations,
-        labels,
-        characteristics=batch.characteristics,
-        noise=noise,
-        multipliers=multipliers,
-        wording=wording,
-        stacks=objective.stacks,
-        sizes=objective.sizes,
-        not_vmappable=model.not_vmappable,
-        kl_weight=1.0 if wording.is_literal else objective.kl_weight,
-    )
+    taking_part = {name: model.find(name) for name in labels.presence}
+    routing = routed(taking_part, observations, labels, characteristics=batch.characteristics, noise=noise)
     evaluated = objective.evaluator(model.flow, batch, routing, wording=wording, emphasis=objective.emphasis)
     capacity = _capacity(evaluated, [name for route in routing.routes for name in route.rectangle.names])
+    if owned is not None:
+        capacity = _with_owned(capacity, owned, names)
     if not objective.terms:
         return capacity
     kappa = dict(zip(observations.knowledge, presence(observations), strict=True))
@@ -163,6 +167,42 @@ def _capacity(terms: Terms, names: Sequence[str]) -> Capacity:
         conditional=conditional,
         prior_weight=terms.prior_weight,
         sums=sums,
+    )
+
+
+def _router(objective: Objective, model: TzK, multipliers: Mapping[str, float] | None) -> Callable[..., Routing]:
+    """`route` with all that does not depend on the batch."""
+    return partial(
+        route,
+        multipliers=multipliers,
+        wording=objective.wording,
+        stacks=objective.stacks,
+        sizes=objective.sizes,
+        not_vmappable=model.not_vmappable,
+        kl_weight=1.0 if objective.wording.is_literal else objective.kl_weight,
+    )
+
+
+def _owned(objective: Objective, model: TzK, batch: Encodable, **known: Any) -> OwnedTerms:
+    """What the knowledge types of this process add, see `owned_terms`."""
+    assert objective.owners is not None and objective.shard is not None
+    how: dict[str, Any] = {"wording": objective.wording, "emphasis": objective.emphasis, "shard": objective.shard}
+    return owned_terms(objective.owners, model, batch, **how, **known)
+
+
+def _with_owned(capacity: Capacity, owned: OwnedTerms, names: Sequence[str]) -> Capacity:
+    """What a shard has, with what the knowledge types of this process add.
+
+    Args:
+        names: of all knowledge types of the batch, of which others have zeros.
+    """
+    size, nothing = len(capacity.log_capacity), torch.zeros(4, dtype=capacity.value.dtype)
+    return replace(
+        capacity,
+        value=capacity.value + owned.value / size,
+        prior_weight=capacity.prior_weight + owned.prior_weight / size,
+        sums={name: owned.sums.get(name, capacity.sums.get(name, nothing)) for name in names},
+        owned=owned.log_capacity,
     )
 
 

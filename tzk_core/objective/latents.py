@@ -71,9 +71,17 @@ class Unencoded:
 
     def encoded(self, flow: SharedFlow) -> Latents:
         with torch.no_grad() if self.fixed_flow else nullcontext():
-            z, logabsdet = flow.encode(self.T)
+            z, logabsdet = _encoded(flow, self.T)
         log_q = torch.zeros_like(logabsdet) if self.log_q is None else self.log_q
         return Latents(z, logabsdet, None, log_q, self.characteristics)
+
+
+def _encoded(flow: SharedFlow, T: Tensor) -> tuple[Tensor, Tensor]:
+    """z and log|det dz/dT| of T, of which there may be none."""
+    if len(T):
+        z, logabsdet = flow.encode(T)
+        return z, logabsdet
+    return T.new_empty(0, *flow.latent_shape), T.new_empty(0)  # many a transform does not take a batch of none
 
 
 def encodable(
@@ -156,10 +164,7 @@ def _observed(model: TzK, observations: Observations, observed: Tensor, *, fixed
     """Encode the samples whose T was observed, of which there may be none."""
     T = observations.T[observed]
     with torch.no_grad() if fixed_flow else nullcontext():
-        if len(T):
-            z, logabsdet = model.flow.encode(T)
-        else:  # many a transform does not take a batch of none
-            z, logabsdet = T.new_empty(0, *model.latent_shape), T.new_empty(0)
+        z, logabsdet = _encoded(model.flow, T)
     log_q = torch.zeros_like(logabsdet) if observations.log_q is None else observations.log_q[observed]
     return _Part(torch.nonzero(observed).squeeze(1), z, logabsdet, log_q)
 

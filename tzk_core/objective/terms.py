@@ -51,13 +51,7 @@ class Terms(NamedTuple):
 def terms(flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float) -> Terms:
     """Eq. 5 on a routed batch, without data-dependent control flow: one graph for `torch.compile`."""
     encoded = encode(flow, batch, routing, wording=wording, emphasis=emphasis)
-    total = prior(encoded)
-    for route in routing.routes:
-        site = evaluate_presence(encoded, route)
-        total = absent_terms(total, encoded, site)
-        total = present_terms(total, encoded, site)
-    total = exclusive_terms(total, encoded)
-    return total.finish(encoded)
+    return knowledge_terms(prior(encoded), encoded).finish(encoded)
 
 
 class Encoded(NamedTuple):
@@ -124,15 +118,18 @@ class Total(NamedTuple):
             self.candidates,
         )
 
+    def of_samples(self, emphasis: float) -> Tensor:
+        """What Eq. 5 is the mean of, (batch,)."""
+        value = self.log_capacity - self.penalty
+        return value if self.labels is None else value + emphasis * self.labels
+
     def finish(self, encoded: Encoded) -> Terms:
         """Eq. 5: the mean of log M less the penalty, and of the labels' emphasis."""
         log_prob_T, prior_weight = encoded.log_prob_T - encoded.log_q, self.prior_weight.mean()
         if encoded.sampled is not None:
             log_prob_T = log_prob_T.masked_fill(encoded.sampled, torch.nan)
             prior_weight = self.prior_weight.masked_fill(encoded.sampled, 0).sum() / (~encoded.sampled).sum()
-        value = self.log_capacity - self.penalty
-        if self.labels is not None:
-            value = value + encoded.emphasis * self.labels
+        value = self.of_samples(encoded.emphasis)
         sums = torch.cat([encoded.z.new_zeros(0, 4), *self.sums])
         return Terms(value.mean(), log_prob_T, self.log_capacity, prior_weight, sums)
 
@@ -160,6 +157,15 @@ def prior(encoded: Encoded) -> Total:
     log_capacity = log_prob_T if encoded.wording.is_literal else log_prob_T - encoded.log_q
     zeros = torch.zeros_like(log_prob_T)
     return Total(log_capacity, zeros, zeros if encoded.emphasis else None, torch.ones_like(log_prob_T))
+
+
+def knowledge_terms(total: Total, encoded: Encoded) -> Total:
+    """Add the terms of every routed knowledge type."""
+    for route in encoded.routing.routes:
+        site = evaluate_presence(encoded, route)
+        total = absent_terms(total, encoded, site)
+        total = present_terms(total, encoded, site)
+    return exclusive_terms(total, encoded)
 
 
 def evaluate_presence(encoded: Encoded, route: Route) -> Site:

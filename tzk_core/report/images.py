@@ -17,18 +17,18 @@ from tzk_core.report.views import MEMBERS, file_name
 
 
 def samples(subject: Subject, folder: Path) -> Iterator[Drawn]:
-    """Grids of samples of the prior, of single knowledge types and of groups.
+    """Grids of samples of groups, of single knowledge types and of the prior.
 
-    A group has a row for a member.
+    A group has a row for a member. It comes first, since samples given a class are the ones that people recognise.
     """
     across, many = _across(subject), max(4, min(16, 1024 // max(subject.model.shape)))
-    yield _grid(subject, folder, "prior", columns=across)
-    for name in subject.singles:
-        yield _grid(subject, folder, name, columns=across, knowledge=name)
     for group, members in subject.experiment.groups.items():
         yield _rows(subject, folder, group, members=list(members[:MEMBERS]), columns=across)
         last = members[-1]  # among the digits it is 9, as in the paper (Fig. 4)
         yield _grid(subject, folder, last, columns=many, knowledge=last, suffix="-large")
+    for name in subject.singles:
+        yield _grid(subject, folder, name, columns=across, knowledge=name)
+    yield _grid(subject, folder, "prior", columns=across)
 
 
 def reconstructions(subject: Subject, folder: Path) -> Iterator[Drawn]:

@@ -96,7 +96,10 @@ def _likelihood_of(prior: Row, rows: Sequence[Row]) -> str:
     if (prior.get("count") or 0) < FEWEST:
         text += f" (of {prior.get('count') or 0} test samples, too few to compare)"
     for row in rows:
-        if row["kind"] == "baseline" and row.get("bits_per_dim") is not None:
+        if row["kind"] == "baseline" and nats is not None and row.get("log_prob_nats") is not None:
+            more = nats - row["log_prob_nats"]
+            text += f", {abs(more):.3f} nats {'more' if more >= 0 else 'less'} than a {row['name']}"
+        elif row["kind"] == "baseline" and row.get("bits_per_dim") is not None:
             text += f", {compared(value, row['bits_per_dim'])} a {row['name']} ({row['bits_per_dim']:.3f})"
     if published := best_published(prior, rows):
         row, unit = published

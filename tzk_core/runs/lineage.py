@@ -20,17 +20,19 @@ def extended(
     """The lineage of `parent`, oldest first, with an entry for what is done now.
 
     An entry is {"run": the parent's name, "action": "add", "import", "remove" or "pack", "knowledge": names,
-    "core": the hash of the shared flow, "command", "date"}.
+    "core": the hash of the shared flow, "command", "date"}. "parent_command" made the parent, where that is known.
     """
+    record = parent.read_record()
     entry = {
         "run": parent.path.resolve().name,
         "action": action,
         "knowledge": list(knowledge),
         "core": core,
+        **({"parent_command": record["command"]} if record.get("command") else {}),
         "command": command,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    return [*settled(parent.read_record().get("lineage", []), parent), entry]
+    return [*settled(record.get("lineage", []), parent), entry]
 
 
 def settled(lineage: Sequence[Mapping[str, Any]], folder: RunFolder) -> list[dict[str, Any]]:

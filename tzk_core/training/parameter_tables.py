@@ -6,6 +6,7 @@ Adam updates those rows alone that a step uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.stacking import ModuleStacks, States, state_of, structure
+from tzk_core.training.dividing import absent, gathered
+from tzk_core.world import World
 
 MANY = 32
 """With more knowledge types of one structure than so many, they share a table."""
@@ -38,23 +41,19 @@ class ParameterTable:
 
     A step takes the rows that it needs, whatever their number, by one operation, and updates these alone. The others
     keep their moments and counts of steps, as in `torch.optim.Adam` parameters without a gradient do.
+
+    rows: the knowledge types whose parameters are here, by their positions in `names`; all, unless it is divided.
     """
 
     def __init__(self, knowledge: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float]) -> None:
         self.names = tuple(knowledge)
-        self._row = {name: row for row, name in enumerate(self.names)}
         self.columns = tuple(_columns(next(iter(knowledge.values())), rate_of))
         trained = {column.key for column in self.columns}
-        parameters = [dict(module.named_parameters()) for module in knowledge.values()]
+        parameters = (dict(module.named_parameters()) for module in knowledge.values())
+        self._parameters = [[own[column.key] for column in self.columns] for own in parameters]
         with torch.no_grad():
-            self.values = torch.stack(
-                [torch.cat([own[column.key].flatten() for column in self.columns]) for own in parameters]
-            )
-        for row, own in zip(self.values, parameters, strict=True):
-            for column in self.columns:
-                own[column.key].data = row[column.start : column.stop].view(column.shape)
-        self._first = [own[self.columns[0].key] for own in parameters]
-        self._places = [parameter.data_ptr() for parameter in self._first]
+            self.values = torch.stack([torch.cat([part.flatten() for part in own]) for own in self._parameters])
+        self._bind(range(len(self.names)))
         self._fixed = [
             {key: value for key, value in state_of(module).items() if key not in trained}
             for module in knowledge.values()
@@ -65,10 +64,50 @@ class ParameterTable:
         self._taken: list[tuple[list[int], list[Tensor]]] = []
         self._dense: tuple[list[int], Tensor] = [], self.values[:0]
 
+    def _bind(self, rows: Sequence[int]) -> None:
+        """Make parameters views of the table, which has these rows; those of others are `absent`."""
+        self.rows = tuple(rows)
+        self._row = {self.names[row]: place for place, row in enumerate(self.rows)}
+        for name, own in zip(self.names, self._parameters, strict=True):
+            place = self._row.get(name)
+            for column, parameter in zip(self.columns, own, strict=True):
+                if place is None:
+                    parameter.data = absent(parameter)
+                else:
+                    parameter.data = self.values[place, column.start : column.stop].view(column.shape)
+        self._places = [self._parameters[row][0].data_ptr() for row in self.rows]
+
+    def divide(self, rows: Sequence[int]) -> None:
+        """Keep these rows alone, of all."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        self.values, self.moments, self.squares = (
+            table[index.to(table.device)] for table in (self.values, self.moments, self.squares)
+        )
+        self.steps = self.steps[index]
+        self.forget()
+        self._bind(rows)
+
+    def unite(self, world: World, *, take: bool) -> None:
+        """Have all rows again, those of others from their owners.
+
+        All processes are to call it together.
+
+        Args:
+            take: whether this process wants them; else it keeps its own.
+        """
+        count = len(self.names)
+        united = [
+            gathered(world, table, self.rows, count=count, take=take)
+            for table in (self.values, self.moments, self.squares, self.steps)
+        ]
+        if take:
+            self.values, self.moments, self.squares, self.steps = united
+            self._bind(range(count))
+
     def states(self, knowledge: Mapping[str, Knowledge]) -> States:
         """These rows; what they are evaluated as receives the gradients that `step` takes."""
         rows = [self._row[name] for name in knowledge]
-        if any(self._first[row].data_ptr() != self._places[row] for row in rows):
+        if any(self._parameters[self.rows[row]][0].data_ptr() != self._places[row] for row in rows):
             raise TzkError("the model was moved to another device or type since its training began: train it anew")
         chosen = self.values.index_select(0, torch.tensor(rows, device=self.values.device))
         leaves = [
@@ -78,7 +117,7 @@ class ParameterTable:
         self._taken.append((rows, leaves))
         state = {column.key: leaf for column, leaf in zip(self.columns, leaves, strict=True)}
         for key in self._fixed[0]:
-            state[key] = torch.stack([self._fixed[row][key] for row in rows])
+            state[key] = torch.stack([self._fixed[self.rows[row]][key] for row in rows])
         return state
 
     def gradients(self) -> list[Tensor]:
@@ -186,12 +225,15 @@ class ParameterTables:
     """A table for every structure that more than `MANY` of the knowledge types have.
 
     What is in none is stacked as it is, and its parameters have gradients of their own.
+
+    divided: whether each process has some rows of the tables, and no others.
     """
 
     def __init__(
         self, knowledge: Mapping[str, Knowledge], rate_of: Callable[[nn.Module], float], betas: tuple[float, float]
     ) -> None:
         self._betas = betas
+        self.divided = False
         self._others = ModuleStacks()
         self._table_of: dict[str, ParameterTable] = {}
         self._tables: list[ParameterTable] = []
@@ -210,6 +252,35 @@ class ParameterTables:
                 table = ParameterTable(group, rate_of)
                 self._tables.append(table)
                 self._table_of |= dict.fromkeys(group, table)
+
+    def divide(self, owners: Mapping[str, int], rank: int) -> None:
+        """Keep the knowledge types of this process alone, which the tables then are of."""
+        self.divided = True
+        for table in self._tables:
+            table.divide([row for row, name in enumerate(table.names) if owners[name] == rank])
+
+    def unite(self, world: World) -> None:
+        """Have all knowledge types in all processes again, which are to call it together."""
+        for table in self._tables:
+            table.unite(world, take=True)
+        self.divided = False
+
+    @contextmanager
+    def whole(self, world: World) -> Iterator[None]:
+        """Within the block, the first process has all knowledge types, to write or copy them.
+
+        All processes are to enter it together.
+        """
+        own = [table.rows for table in self._tables]
+        if self.divided:
+            for table in self._tables:
+                table.unite(world, take=world.first)
+        try:
+            yield
+        finally:
+            if self.divided and world.first:
+                for table, rows in zip(self._tables, own, strict=True):
+                    table.divide(rows)
 
     @property
     def names(self) -> Collection[str]:

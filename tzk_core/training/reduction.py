@@ -58,7 +58,7 @@ def reduced(
 ) -> Capacity:
     """The objective of the whole batch, with gradients summed over all processes.
 
-    The gradients are those of parameters and tables.
+    The gradients are those of parameters and tables. Those of divided tables are of the whole batch already.
 
     A parameter that the shard of some process reached has a gradient then, and no other has.
 
@@ -66,7 +66,7 @@ def reduced(
         capacity: of the shard of this process; gradients are of its value times the share of the shard.
         missing: where T of the whole batch was not observed, (batch,); None if it was everywhere.
     """
-    dense = tables.dense()
+    dense = [] if tables.divided else tables.dense()
     reached = [torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.bool)]
     reached += [columns.flatten() for _, columns in dense]
     summary = _Summary(shard, capacity, missing)
@@ -78,8 +78,19 @@ def reduced(
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     _sum_together(world, [*_gradients(some), *(gradients for gradients, _ in dense)])
-    tables.take([(count > 0).view_as(columns) for count, (_, columns) in zip(counts[1:], dense, strict=True)])
+    if not tables.divided:
+        tables.take([(count > 0).view_as(columns) for count, (_, columns) in zip(counts[1:], dense, strict=True)])
     return summary.unpack(packed)
+
+
+def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables) -> Tensor:
+    """The norm of the gradient of parameters and tables, which may be divided."""
+    if not tables.divided:
+        return torch.nn.utils.get_total_norm([*shared, *tables.gradients()])
+    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (list(shared), tables.gradients())]
+    own = squares[1].to("cpu", torch.float64).reshape(1)
+    world.sum(own)
+    return (squares[0].to(own) + own[0]).sqrt()
 
 
 def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> None:
@@ -128,7 +139,10 @@ class _Summary:
         log_prob_T = torch.where(self._seen[self._shard.rows], _plain(capacity.log_prob_T), 0.0)
         pieces = [torch.stack([_plain(scalar) for scalar in scalars])]
         pieces += [_plain(capacity.sums[name]) for name in self._names]
-        pieces += [self._placed(values) for values in (log_prob_T, _plain(capacity.log_capacity))]
+        log_capacity = self._placed(_plain(capacity.log_capacity))
+        if capacity.owned is not None:
+            log_capacity = log_capacity + _plain(capacity.owned)
+        pieces += [self._placed(log_prob_T), log_capacity]
         return torch.cat(pieces)
 
     def unpack(self, packed: Tensor) -> Capacity:
@@ -148,6 +162,7 @@ class _Summary:
             conditional=conditional,
             prior_weight=(weight / self._seen.sum()).to(own),
             sums=by_name,
+            owned=None,
             terms={name: mean.to(own) for name, mean in zip(capacity.terms, terms, strict=True)},
         )
 

@@ -29,6 +29,7 @@ from tzk_core.objective import (
 )
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
+from tzk_core.objective.owned import Owners, owners_of
 from tzk_core.objective.routing import presence
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
@@ -38,7 +39,7 @@ from tzk_core.training.metrics import Metrics
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
-from tzk_core.training.reduction import check_independent, reduced, shard_of
+from tzk_core.training.reduction import check_independent, norm_of, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
@@ -117,14 +118,41 @@ class Steps:
         if not trained_parameters:
             raise TzkError("nothing to train: this model has no parameter that requires a gradient")
         self._like = trained_parameters[0]
+        if not groups:  # all are in tables, and torch wants a group
+            groups = [{"params": [], "rate": settings.learning_rate}]
         self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
         self._compiled = self._compile()
         self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
+        self.owners: Owners | None = None
         self._cut = False
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
+
+    def divide(self) -> None:
+        """Leave each knowledge type in a table to one process, from `owners_from` of them on.
+
+        All processes are to call it together, with one and the same state. They go on with all in each where T may be
+        missing, or an exclusive group has members in no table.
+        """
+        names, least = self.parameter_tables.names, self.settings.owners_from
+        if self.owners or self.world.size == 1 or not least or len(names) < least or self.settings.hidden_share:
+            return
+        if self.watch.validation is not None and self.watch.validation.partly_missing:
+            return
+        exclusive = self.batches.batch(self.step).exclusive
+        of = owners_of(names, exclusive, self.world.size)
+        if all(set(group) <= of.keys() or of.keys().isdisjoint(group) for group in exclusive):
+            self.owners = Owners(self.world, of)
+            self.parameter_tables.divide(of, self.world.rank)
+
+    def unite(self) -> None:
+        """Have all knowledge types in all processes again, which are to call it together."""
+        if self.owners:
+            self.parameter_tables.unite(self.world)
+            self.watch.best = self.world.of_first(self.watch.best)
+            self.owners = None
 
     def advance(self) -> Capacity:
         """Take one step.
@@ -158,8 +186,7 @@ class Steps:
             self._counted = [buffer for buffer, value in before if not torch.equal(buffer, value)]
 
     def _advance(self) -> Capacity:
-        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
-        observations = self._complete(observations)
+        observations = self._batch()
         shard = self._shard_of(observations)
         self.parameter_tables.forget()
         capacity = mental_capacity(
@@ -172,7 +199,9 @@ class Steps:
         )
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        (-capacity.value / dims * (shard.share if shard else 1)).backward()
+        loss = -capacity.value / dims * (shard.share if shard else 1)
+        if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
+            loss.backward()
         if shard:
             capacity = reduced(
                 self.world,
@@ -185,8 +214,8 @@ class Steps:
         if self._compiled:
             self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = norm_of(self.world, gradients, self.parameter_tables)
         gradients += self.parameter_tables.gradients()
-        norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
         if self.settings.clip is not None and norm > self.settings.clip:
@@ -201,6 +230,13 @@ class Steps:
         self._count(capacity, observations)
         self.step += 1
         return capacity
+
+    def _batch(self) -> Observations:
+        """The batch of this step, with what is hidden and what is filled in."""
+        observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
+            self.unite()
+        return self._complete(observations)
 
     def _shard_of(self, observations: Observations) -> Shard | None:
         """The shard that this process evaluates of a batch; None for all of it.
@@ -230,6 +266,7 @@ class Steps:
             evaluator=self._compiled or terms,
             terms=self.terms,
             shard=shard,
+            owners=self.owners,
         )
 
     @property
@@ -339,7 +376,7 @@ def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict
     seen = ~capacity.log_prob_T.isnan()
     present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
     prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
-    means = dict(zip(observations.knowledge, prior, strict=True))
+    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
     return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
 
 

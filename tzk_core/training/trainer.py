@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from tzk_core.storage.atomic import is_there
 from tzk_core.storage.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.storage.places import BEST, LAST
 from tzk_core.storage.shared_flow import check_same_flow
+from tzk_core.training.dividing import present
 from tzk_core.training.memory import peak_memory
 from tzk_core.training.metrics import STEP
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
@@ -33,6 +35,7 @@ class Trainer(Steps):
     _observers: tuple[Observer, ...] = ()  # of the `run` that is going on
     _stopping: EarlyStopping
     seconds = 0.0
+    _saves = False  # whether the first process writes checkpoints
 
     @cached_property
     def _sound(self) -> LastSound:
@@ -76,6 +79,8 @@ class Trainer(Steps):
             start = Start(self.step, self.settings.steps, folder, MappingProxyType(self.settings.model_dump()))
             self._tell(lambda observer: observer.on_start(start))
             self._take_state_of_first()
+            self._saves = self.world.of_first(saved_to is not None)
+            self.divide()
             if self._finite:
                 self._sound.offer(None, self._whole_state)
             self._train_and_save(saved_to)
@@ -85,15 +90,25 @@ class Trainer(Steps):
     def _train_and_save(self, saved_to: Path | None) -> None:
         try:
             self._train(saved_to)
-            if saved_to:
-                self.save(saved_to)
+            self._save(saved_to)
         except Diverged as error:
             self._go_back(error, saved_to)
+            self.unite()
             raise
         except KeyboardInterrupt:
-            if saved_to and (self._finite or self._restore_sound()):
-                self.save(saved_to)
+            if self._saves and (self._finite or self._restore_sound()):
+                self._save(saved_to)
+            self.unite()
             raise
+        self.unite()
+
+    def unite(self) -> None:
+        """Have all knowledge types in all processes; earlier states fit no longer."""
+        if self.owners:
+            super().unite()
+            self._sound = LastSound()
+            if self._finite:
+                self._sound.offer(None, self._whole_state)
 
     def _take_state_of_first(self) -> None:
         """The state of the first process, in all."""
@@ -120,8 +135,8 @@ class Trainer(Steps):
             reached = self._reached(clock, compiled)
             if validated or self.step % settings.log_every == 0 or self.step == settings.steps:
                 self._close_window(validated=validated)
-            if self.step % settings.checkpoint_every == 0 and saved_to:
-                self.save(saved_to)
+            if self.step % settings.checkpoint_every == 0:
+                self._save(saved_to)
             self._tell(lambda observer, reached=reached: observer.on_step(reached))  # type: ignore[misc]
             if capped or self._stopping.over:
                 break
@@ -166,8 +181,16 @@ class Trainer(Steps):
             negatives=self.settings.negatives,
             stacks=self.parameter_tables,
             world=self.world,
+            owners=self.owners,
         )
         self.parameter_tables.forget()
+        with self.parameter_tables.whole(self.world) if self.watch.better(validated) else nullcontext():
+            self._note(validated, saved_to)
+        if self.watch.exploded():
+            raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
+
+    def _note(self, validated: Validated, saved_to: Path | None) -> None:
+        """Tell of a validation, and keep the model if it is the best."""
         best = self.watch.take(validated, self.model, self.multipliers.values)
         shown = validated.read_only()
         self._tell(lambda observer: observer.on_validation(shown))
@@ -176,8 +199,6 @@ class Trainer(Steps):
             save_checkpoint(self.model, saved_to / BEST, about)
             written = Checkpoint(self.step, saved_to / BEST, best=True)
             self._tell(lambda observer: observer.on_checkpoint(written))
-        if self.watch.exploded():
-            raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
     def _close_window(self, *, validated: bool) -> None:
         """Log the averages since the last row, and keep the state if it is sound.
@@ -199,16 +220,20 @@ class Trainer(Steps):
 
     @property
     def _finite(self) -> bool:
-        """Whether a step from here could be finite.
+        """Whether a step from here could be finite, in all processes.
 
         What is trained is finite then, and the optimiser's state too.
         """
+        return self._finite_here if not self.owners else not self.world.largest(int(not self._finite_here))
+
+    @property
+    def _finite_here(self) -> bool:
         optimizer = self.optimizer
         parts = (trained_tensors(optimizer), self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
         return all(map(all_finite, parts))
 
     def _whole_state(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), **self._state()}
+        return {"model": present(self.model.state_dict()), **self._state()}
 
     def _restore_sound(self) -> bool:
         """Go back to the last state that is fit to go on from.
@@ -219,7 +244,7 @@ class Trainer(Steps):
         state = self._sound.state
         if state is None:
             return False
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"], strict=not self.owners)
         self._load_state(state)
         return True
 
@@ -227,11 +252,24 @@ class Trainer(Steps):
         """Goes back, writes the last checkpoint, and notes both in the error."""
         if self._restore_sound():
             error.back = self.step
-            if saved_to:
-                self.save(saved_to)
-                error.saved = True
+            self._save(saved_to)
+            error.saved = saved_to is not None
         if self.watch.best is not None:
             error.best = self.watch.best.step
+
+    def _save(self, saved_to: Path | None) -> None:
+        """`save`, of all processes together: the first one writes.
+
+        Raises:
+            Diverged: in all of them, rather than write what is not finite.
+        """
+        if not self._saves:
+            return
+        if self.owners and not self._finite:
+            raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
+        with self.parameter_tables.whole(self.world):
+            if saved_to:
+                self.save(saved_to)
 
     def save(self, folder: Path) -> None:
         """Write folder/checkpoint with everything that is needed to go on.
@@ -239,7 +277,7 @@ class Trainer(Steps):
         Raises:
             Diverged: rather than write what is not finite.
         """
-        if not self._finite:
+        if not self._finite_here:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
         save_checkpoint(self.model, Path(folder) / LAST, self._state())
         written = Checkpoint(self.step, Path(folder) / LAST, best=False)

@@ -17,8 +17,11 @@ from tzk_core.model import TzK
 from tzk_core.modes import evaluating
 from tzk_core.objective import Objective, Wording, mental_capacity, sampled_absences
 from tzk_core.objective.filling import Filling
+from tzk_core.objective.owned import Owners
+from tzk_core.objective.shard import Shard
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
+from tzk_core.training.dividing import present
 from tzk_core.units import bits_per_dim
 from tzk_core.world import ALONE, World
 
@@ -65,6 +68,11 @@ class Validation:
     levels: int | None
     seed: int = 0
 
+    @property
+    def partly_missing(self) -> bool:
+        """Whether some sample has a T that is partly missing."""
+        return any(observations.partly_missing() is not None for observations in self.sets.values())
+
     @torch.no_grad()
     def measure(
         self,
@@ -75,10 +83,12 @@ class Validation:
         negatives: int = 16,
         stacks: Stacks = MODULES,
         world: World = ALONE,
+        owners: Owners | None = None,
     ) -> Validated:
         """Evaluates the model, in evaluation mode, on all sets. `wording` and `negatives` as in training.
 
-        The processes of `world` take chunks of samples in turn, and all have the same sums.
+        The processes of `world` take chunks of samples in turn, and all have the same sums. With owners of knowledge
+        types they evaluate every chunk together.
 
         What is filled in is always bounded (`fill_in = "bound"`): the literal wording grows without limit.
         """
@@ -86,7 +96,7 @@ class Validation:
         dims = torch.Size(model.shape).numel()
         with evaluating(model), seeded(self.seed, "validation"):
             sums = [
-                self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks, world=world)
+                self._nats(model, name, wording=wording, negatives=negatives, stacks=stacks, world=world, owners=owners)
                 for name in self.sets
             ]
         totals = torch.tensor(sums, dtype=torch.float64)
@@ -103,7 +113,15 @@ class Validation:
         return Validated(step, prior, capacity, criterion)
 
     def _nats(
-        self, model: TzK, dataset: str, *, wording: Wording, negatives: int, stacks: Stacks, world: World
+        self,
+        model: TzK,
+        dataset: str,
+        *,
+        wording: Wording,
+        negatives: int,
+        stacks: Stacks,
+        world: World,
+        owners: Owners | None,
     ) -> tuple[float, float]:
         """Sums of log p(T) and log M over this process's samples of a data set."""
         observations, like = self.sets[dataset], model.like
@@ -112,7 +130,7 @@ class Validation:
             filling = Filling(model, observations.T, stream(self.seed, "validation reference", dataset))
         log_prob, log_capacity = 0.0, 0.0
         for number, rows in enumerate(torch.arange(len(observations)).split(CHUNK)):
-            if number % world.size != world.rank:
+            if owners is None and number % world.size != world.rank:
                 continue
 
             def noise(name: str, count: int, number: int = number) -> Tensor:
@@ -124,12 +142,15 @@ class Validation:
             part = observations.take(rows).to(like.device, like.dtype)
             if filling is not None:
                 part = filling.complete(part, stream(self.seed, "validation missing", dataset, number))
+            shard = None if owners is None else Shard.of(len(rows), world.rank, world.size)
             terms = mental_capacity(
                 model,
                 part,
                 noise,
-                objective=Objective(wording=wording, absences=absences, stacks=stacks),
+                objective=Objective(wording=wording, absences=absences, stacks=stacks, shard=shard, owners=owners),
             )
+            if terms.owned is not None:
+                log_capacity += terms.owned.double().sum().item()
             log_prob += terms.log_prob_T.double().sum().item()
             log_capacity += terms.log_capacity.double().sum().item()
         return log_prob, log_capacity
@@ -172,16 +193,22 @@ class Watch:
         """Whether to validate after this step; the end of the training is always."""
         return self.on and (end or step % self.every == 0)
 
+    def better(self, validated: Validated) -> bool:
+        """Whether a validation is better than the best one so far."""
+        best = math.inf if self.best is None else self.best.validated.criterion
+        return validated.finite and validated.criterion < best
+
     def take(self, validated: Validated, model: TzK, multipliers: Mapping[str, float]) -> bool:
         """Note a validation, and keep the model if it is the best so far.
 
         Returns:
             Whether it is.
         """
+        better = self.better(validated)
         self.history.append(validated)
-        if not validated.finite or (self.best is not None and validated.criterion >= self.best.validated.criterion):
+        if not better:
             return False
-        weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        weights = {key: value.detach().clone() for key, value in present(model.state_dict()).items()}
         self.best = Best(validated, weights, dict(multipliers))
         return True
 

@@ -167,3 +167,10 @@ def test_explore_decodes_what_is_chosen_and_reads_an_image(browser: Any, served:
     browser.find_element("id", "file").send_keys(str(file))
     wait(browser, "document.getElementById('posterior').textContent.includes('bits/dim')")
     assert browser.get_log("browser") == []
+
+
+def test_explore_fits_a_phone_in_the_dark(browser: Any, served: str) -> None:
+    opened(browser, served, width=380, dark=True)
+    wait(browser, "document.getElementById('live-caption').textContent.includes('prior')")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 380
+    assert browser.execute_script(CONTRAST) == [] and browser.get_log("browser") == []

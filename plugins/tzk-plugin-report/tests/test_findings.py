@@ -67,6 +67,26 @@ def test_the_constraint_is_met_up_to_its_tolerance() -> None:
     assert not of_rule(rules.constraint_not_met, Facts(knowledge=[{"name": "a", "inconsistency_nats": None}]))
 
 
+def test_an_inconsistency_without_multipliers_is_no_constraint_that_failed() -> None:
+    entries = [{"name": "a", "inconsistency_nats": 25.0, "multiplier": 0.0}]
+    (found,) = of_rule(rules.constraint_not_met, Facts(knowledge=entries, objective={"tolerance": 20.0}))
+    assert found.weight == "note" and "25.0 nats (a)" in found.text and "not met" not in found.text
+    entries.append({"name": "b", "inconsistency_nats": 1.0, "multiplier": 0.1})
+    (found,) = of_rule(rules.constraint_not_met, Facts(knowledge=entries, objective={"tolerance": 20.0}))
+    assert found.weight == "warning" and "not met by a:" in found.text
+
+
+def test_what_knowledge_was_added_to_is_not_asked_to_train_longer() -> None:
+    rows = [
+        {"kind": "prior", "dataset": "d", "name": "prior", "bits_per_dim": 2.0, "count": 1000},
+        {"kind": "baseline", "dataset": "d", "name": "per-pixel histogram", "bits_per_dim": 1.0, "count": 1000},
+    ]
+    (alone,) = of_rule(rules.worse_than_baseline, Facts(rows=rows))
+    (added,) = of_rule(rules.worse_than_baseline, Facts(rows=rows, parent="before"))
+    assert alone.weight == "warning" and "Train longer" in alone.advice
+    assert added.weight == "note" and "before stays as it was" in added.text and "Train" not in added.advice
+
+
 def test_more_than_a_consistent_model_can_gain_is_counted_from_the_prior_of_presence() -> None:
     entries = [
         {"name": "a", "gap_nats": 5.0, "presence_prior": 0.5},  # at most 0.69

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import output_of
-from tzk_plugin_report import curves, decoding, marginals
+from tzk_plugin_report import curves, decoding, extra, marginals, tables
 from tzk_plugin_report.held_out import Encoded, confusion, reasons
 from tzk_plugin_report.reading import read_columns
 from tzk_plugin_report.sprites import sprite
@@ -28,7 +29,9 @@ def page(run: Path) -> str:
 
 def test_the_plugin_conforms() -> None:
     names = {spec.name for spec in check_plugin("tzk_plugin_report")}
-    assert names == {"report", "explore", "list", "init", "page"}
+    commands_and_report = {"report", "explore", "list", "init", "page"}
+    drawn = {"training-curves", "density", "samples-of-vectors", "reconstructions-of-vectors", "plane-of-c-of-vectors"}
+    assert names == commands_and_report | drawn
 
 
 def test_a_page_is_small_and_names_nothing_outside_of_itself(page: str) -> None:
@@ -191,3 +194,71 @@ def test_histograms_of_the_same_data_are_the_same_and_of_other_data_are_elsewher
     assert other.distance == pytest.approx(1, abs=0.02)
     missing = torch.cat([test, torch.full((5, 2), torch.nan)])
     assert marginals.histograms(missing, test)[0].low == same.low
+
+
+def test_a_vector_is_unlikely_by_the_names_of_its_columns() -> None:
+    samples = encoded([[1.0, 0.0]] * 100, [[0.9, 0.1]] * 100)
+    T = torch.linspace(0, 1, 100).unsqueeze(1).repeat(1, 2)
+    T[:, 1] = 0
+    vectors = dataclasses.replace(samples, split=dataclasses.replace(samples.split, T=T), distance={})
+    assert reasons(vectors, 99, ["mass", "age"]) == ["mass greater than 99.0 % of test samples"]
+    assert reasons(vectors, 50, ["mass", "age"]) == [
+        "nothing unusual shows in its knowledge, its C or its single values"
+    ]
+
+
+def test_real_values_have_nats_and_their_columns_have_names(planar: Path) -> None:
+    page = write_report(planar).read_text(encoding="utf-8")
+    surprises = page[page.index('<section id="surprises"') : page.index('<section id="provenance"')]
+    assert "log p(T) of" in surprises and "nats" in surprises and "bits/dim" not in surprises
+    assert re.search(r"<code>T1 = -?[\d.]+, T2 = ", surprises) and "built-in" not in page
+
+
+def test_the_first_picture_is_of_the_largest_group_and_the_prior_comes_last(page: str) -> None:
+    answer = page[page.index('<section id="answer"') : page.index('<section id="findings"')]
+    assert "a row for each of digit-0, digit-1" in answer and answer.count("<img") == 1
+    samples = page[page.index('<section id="samples"') : page.index('<section id="plane"')]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", samples)
+    assert captions[0] == "digit-0" and captions[-2:] == ["digits", "prior"]
+
+
+def test_pictures_of_plugins_stand_within_the_page_as_far_as_there_is_room(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    index = copy / "samples" / "pictures.json"
+    listed = json.loads(index.read_text())
+    own = Path(listed[0]["file"])
+    for number in (1, 2):
+        shutil.copy(copy / "samples" / own, copy / "samples" / f"theirs-{number}.png")
+        listed.append(
+            {"picture": "stars/map", "file": f"theirs-{number}.png", "caption": f"<b>{number}", "alt": "a map of stars"}
+        )
+    index.write_text(json.dumps(listed))
+    monkeypatch.setattr(extra, "BYTES", (copy / "samples" / own).stat().st_size)
+    (shown,) = extra.of_plugins(copy)
+    assert (shown.caption, shown.alt, shown.picture) == ("<b>1", "a map of stars", "stars/map")
+    page = write_report(copy).read_text(encoding="utf-8")
+    assert shown.uri in page and "&lt;b&gt;1" in page and 'alt="a map of stars"' in page
+    index.write_text("[")
+    assert extra.of_plugins(copy) == []
+
+
+def test_figures_are_got_by_named_ways(run: Path) -> None:
+    rows = [
+        {"kind": "prior", "name": "prior", "estimate": "one draw"},
+        {"kind": "knowledge", "name": "a", "estimate": "bound"},
+        {"kind": "knowledge", "name": "b", "estimate": "exact"},
+        {"kind": "mixture", "name": "m", "estimate": "bound"},
+    ]
+    assert tables.estimates(rows) == [("prior", "one draw"), ("a, mixture", "bound"), ("b", "exact")]
+
+
+def test_both_sides_of_before_and_after_are_one_where_they_are_the_same() -> None:
+    header = ["KNOWLEDGE", "SHA256 OF FILE", "REQUIRES_GRAD"]
+    table = tables.before_after(header, [["a", "1f = 1f", "4 = 4 of 9"], ["b", "1f = 2e", "4 = 5 of 9"]])
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "1f", "4 of 9"],
+        ["b", "1f = 2e", "4 = 5 of 9"],
+    ]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tzk_core.report.table import FEWEST
 from tzk_core.report.words import listed, percent
+from tzk_plugin_report.phrases import are, are_all, cost, count, is_real, ordered, their
 from tzk_plugin_report.reading import Columns
 
 Weight = Literal["warning", "note", "good"]
@@ -61,6 +62,7 @@ class Facts:
         trained_on: by knowledge type, the training samples in which it is present; empty where data are gone.
         blown: by set of samples ("prior", or a knowledge type), the share that looks like no data at all.
         plane_change: by knowledge type, how much the plane of C changes, as a share of the spread of test samples.
+        parent: of `tzk add`, the run that knowledge was added to; "" in other runs.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
@@ -70,6 +72,7 @@ class Facts:
     trained_on: Mapping[str, int] = field(default_factory=dict)
     blown: Mapping[str, float] = field(default_factory=dict)
     plane_change: Mapping[str, float] = field(default_factory=dict)
+    parent: str = ""
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -83,12 +86,22 @@ def worse_than_baseline(facts: Facts) -> Iterator[Finding]:
     """A prior that needs more bits than a histogram of each pixel."""
     for prior in _of_kind(facts, "prior"):
         for row in _of_kind(facts, "baseline"):
-            if row["dataset"] == prior["dataset"] and _bits(prior) > _bits(row):
+            if row["dataset"] != prior["dataset"] or _bits(prior) <= _bits(row):
+                continue
+            needs = f"{cost(prior)}, {'less' if is_real(prior) else 'more'} than a {row['name']}"
+            needs += f" ({cost(row)})"
+            if facts.parent:
+                yield Finding(
+                    "worse_than_baseline",
+                    "note",
+                    f"The shared flow of {facts.parent} stays as it was. On {prior['dataset']} it has {needs}.",
+                    "What the new knowledge types give beyond it is the gain of their rows.",
+                )
+            else:
                 yield Finding(
                     "worse_than_baseline",
                     "warning",
-                    f"On {prior['dataset']} the flow needs {_bits(prior):.3f} bits/dim, more than a {row['name']} that "
-                    f"knows no dependence between pixels ({_bits(row):.3f}).",
+                    f"On {prior['dataset']} the flow has {needs}, a far simpler model.",
                     "Train longer, or with another learning rate or recipe.",
                 )
 
@@ -103,7 +116,7 @@ def worse_than_prior(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "worse_than_prior",
             "warning",
-            f"{_are(list(worse), 'conditional')} worse than the prior on {_their(worse)} own samples: knowing "
+            f"{are(list(worse), 'conditional')} worse than the prior on {their(worse)} own samples: knowing "
             f"{least['name']} costs {-least['gain_bits_per_dim']:.4f} bits/dim.",
             "Knowledge learns more slowly than the flow: train longer, or raise training.knowledge_learning_rate.",
         )
@@ -111,11 +124,14 @@ def worse_than_prior(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "worse_than_prior",
             "note",
-            f"{_are(level, 'conditional')} no different from the prior, within {ERRORS:g} standard errors.",
+            f"{are(level, 'conditional')} no different from the prior, within {ERRORS:g} standard errors.",
         )
     if rows and not worse and not level:
         yield Finding(
-            "worse_than_prior", "good", f"All {len(rows)} conditionals are better than the prior on their own samples."
+            "worse_than_prior",
+            "good",
+            f"{'All ' if len(rows) > 1 else ''}{are_all(rows, 'conditional')} better than the prior on samples "
+            "that have this knowledge.",
         )
 
 
@@ -128,12 +144,21 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
         if entry.get("inconsistency_nats") is not None and entry["inconsistency_nats"] > tolerance
     }
     known = [entry for entry in facts.knowledge if entry.get("inconsistency_nats") is not None]
-    if above:
+    if above and all(entry.get("multiplier") == 0 for entry in facts.knowledge):
+        worst = max(above, key=lambda name: above[name])
+        yield Finding(
+            "constraint_not_met",
+            "note",
+            f"Encoder and decoder disagree by up to {above[worst]:.1f} nats ({worst}): all multipliers of Eq. 5 ended "
+            "at 0.",
+            "Where both have to agree, train with objective.multiplier or objective.multiplier_rate above 0.",
+        )
+    elif above:
         worst = max(above, key=lambda name: above[name])
         yield Finding(
             "constraint_not_met",
             "warning",
-            f"The constraint of Eq. 5 is not met by {listed(_ordered(above))}: encoder and decoder disagree by up to "
+            f"The constraint of Eq. 5 is not met by {listed(ordered(above))}: encoder and decoder disagree by up to "
             f"{above[worst]:.1f} nats ({worst}), where {tolerance:g} are let be.",
             "Train longer, raise objective.multiplier_max, or allow more by objective.tolerance.",
         )
@@ -158,7 +183,7 @@ def more_than_consistent(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "more_than_consistent",
             "note",
-            f"{_count(beyond, 'conditional')} of {len(facts.knowledge)} gain more than −log p(κ=1), the most that a "
+            f"{count(beyond, 'conditional')} of {len(facts.knowledge)} gain more than −log p(κ=1), the most that a "
             f"consistent model can: {most} by {beyond[most]:.1f} nats. The shared flow fits these samples badly.",
             "A stronger shared flow (more steps, or another recipe) would leave conditionals less to repair.",
         )
@@ -216,7 +241,7 @@ def too_few_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "too_few_samples",
             "warning",
-            f"{_count(few, 'knowledge type')} with fewer than {FEWEST} test samples ({least}: {few[least]}): "
+            f"{count(few, 'knowledge type')} with fewer than {FEWEST} test samples ({least}: {few[least]}): "
             f"figures of {listed(list(few))} are too uncertain to compare.",
         )
     if learnt:
@@ -224,7 +249,7 @@ def too_few_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "too_few_samples",
             "note",
-            f"{_count(learnt, 'knowledge type')} learnt from fewer than {FEWEST} training samples ({least}: "
+            f"{count(learnt, 'knowledge type')} learnt from fewer than {FEWEST} training samples ({least}: "
             f"{learnt[least]}).",
             "From so few, `few-shot` knowledge is closer in closed form than training is.",
         )
@@ -300,21 +325,3 @@ def _validation(columns: Columns) -> dict[str, tuple[list[float], list[float]]]:
                 steps, bits = zip(*logged, strict=True)
                 series[name.removeprefix("validation/")] = ([step or 0.0 for step in steps], list(bits))
     return series
-
-
-def _ordered(values: Mapping[str, float]) -> list[str]:
-    """Names, the largest value first."""
-    return sorted(values, key=lambda name: -values[name])
-
-
-def _count(names: Mapping[str, Any] | Sequence[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _are(names: Sequence[str], noun: str) -> str:
-    """`1 conditional (digit-3) is`, `2 conditionals (digit-3 and digit-5) are`."""
-    return f"{_count(names, noun)} ({listed(names)}) {'is' if len(names) == 1 else 'are'}"
-
-
-def _their(names: Mapping[str, Any]) -> str:
-    return "its" if len(names) == 1 else "their"

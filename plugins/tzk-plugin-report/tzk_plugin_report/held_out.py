@@ -26,6 +26,9 @@ SURE = 0.5
 TAIL = 0.02
 """The share of test samples that an unusual statistic is beyond of."""
 
+MOST_LOOKS = 3
+"""Unusual statistics of a sample that are named."""
+
 FAR = 2.5
 """Standard deviations of C from its middle that are named as a reason."""
 
@@ -142,19 +145,24 @@ def confusion(title: str, members: Sequence[str], encoded: Sequence[Encoded]) ->
     return Confusion(title, tuple(members), table / counts.unsqueeze(1), counts) if counts.sum() > 0 else None
 
 
-def least_likely(encoded: Encoded, count: int = 8) -> list[Surprise]:
-    """The test samples of the most bits, the least likely first, with reasons."""
+def least_likely(encoded: Encoded, count: int = 8, *, columns: Sequence[str] = ()) -> list[Surprise]:
+    """The test samples of the most bits, the least likely first, with reasons.
+
+    Args:
+        columns: names of the dimensions of vectors.
+    """
     order = encoded.bits.argsort(descending=True)[:count].tolist()
-    return [Surprise(index, encoded.bits[index].item(), reasons(encoded, index)) for index in order]
+    return [Surprise(index, encoded.bits[index].item(), reasons(encoded, index, columns)) for index in order]
 
 
-def reasons(encoded: Encoded, index: int) -> list[str]:
+def reasons(encoded: Encoded, index: int, columns: Sequence[str] = ()) -> list[str]:
     """Why a sample may be unlikely, as far as it shows.
 
     Reasons are its knowledge, its C, and its look.
     """
-    return [*_knowledge_reasons(encoded, index), *_look_reasons(encoded, index)] or [
-        "nothing unusual shows in its knowledge, its C or its ink"
+    look = "pixels" if encoded.split.T.ndim == 4 else "single values"
+    return [*_knowledge_reasons(encoded, index), *_look_reasons(encoded, index, columns)] or [
+        f"nothing unusual shows in its knowledge, its C or its {look}"
     ]
 
 
@@ -174,22 +182,24 @@ def _knowledge_reasons(encoded: Encoded, index: int) -> list[str]:
     return found[:3]
 
 
-def _look_reasons(encoded: Encoded, index: int) -> list[str]:
+def _look_reasons(encoded: Encoded, index: int, columns: Sequence[str]) -> list[str]:
     """Statistics of the sample itself that few test samples are beyond of."""
     found = []
-    for (higher, lower), values in _looks(encoded.split.T.double()).items():
+    for (higher, lower), values in _looks(encoded.split.T.double(), columns).items():
         above = (values > values[index]).double().mean().item()
         below = (values < values[index]).double().mean().item()
         if above < TAIL <= below:
             found.append(f"{higher} than {percent(below)} of test samples")
         elif below < TAIL <= above:
             found.append(f"{lower} than {percent(above)} of test samples")
-    return found
+    return found[:MOST_LOOKS]
 
 
-def _looks(T: Tensor) -> dict[tuple[str, str], Tensor]:
+def _looks(T: Tensor, columns: Sequence[str]) -> dict[tuple[str, str], Tensor]:
     """Statistics of samples, (n,), by what a large and a small value mean."""
     flat = T.flatten(1)
+    if T.ndim == 2 and len(columns) == T.shape[1]:
+        return {(f"{name} greater", f"{name} less"): flat[:, i] for i, name in enumerate(columns)}
     if T.ndim != 4 or min(T.shape[2:]) < 2:
         return {("of a larger mean", "of a smaller mean"): flat.mean(1)}
     roughness = T.diff(dim=3).abs().flatten(1).mean(1) + T.diff(dim=2).abs().flatten(1).mean(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ SAMPLES = 24
 
 TESTED = 500
 """Test samples of a data set that are looked at."""
+
+DATA_SETS = "data sets"
+"""The group of knowledge types that mean "from this data set" alone."""
 
 SHOWN = 40
 """Test samples of a knowledge type that are placed on its plane."""
@@ -55,6 +59,7 @@ class Measured:
         planes, axes: of knowledge with C, and the names of its characteristics.
         placed: test samples on these planes.
         encoded: test samples by data set; empty where the data are gone.
+        columns: names of the dimensions of T, in order.
         reason: why the data could not be read; "" if they could.
         left_out: how many knowledge types are not drawn.
     """
@@ -70,6 +75,7 @@ class Measured:
     trained_on: Mapping[str, int] = field(default_factory=dict)
     blown: Mapping[str, float] = field(default_factory=dict)
     plane_change: Mapping[str, float] = field(default_factory=dict)
+    columns: Sequence[str] = ()
     reason: str = ""
     left_out: int = 0
 
@@ -109,6 +115,7 @@ def _without_data(model: TzK, config: Config, reason: str) -> Measured:
         samples=decoding.drawn(model, [None, *shown], count=SAMPLES, temperature=temperature, seed=seed),
         planes=planes,
         axes={name: [f"C{i + 1}" for i in range(model.find(name).characteristics)] for name in planes},
+        columns=[f"T{i + 1}" for i in range(math.prod(model.shape))],
         reason=reason,
         left_out=len(names) - len(shown),
     )
@@ -122,6 +129,8 @@ def _with_data(experiment: Experiment) -> Measured:
     limit = min(TESTED, config.evaluation.limit or TESTED)
     encoded = {name: held_out.encode(model, evaluation.split(name, "test", limit)) for name in experiment.datasets}
     measured.encoded = encoded
+    if len(model.shape) == 1:
+        measured.columns = views.column_names(experiment)
     known = [name for name in measured.planes if name in experiment.knowledge_names]
     measured.axes = {
         name: views.characteristic_names(experiment, name) if name in known else axes
@@ -170,7 +179,7 @@ def _placed(model: TzK, name: str, encoded: Mapping[str, held_out.Encoded]) -> P
 
 def _confusions(experiment: Experiment, encoded: Sequence[held_out.Encoded]) -> list[held_out.Confusion]:
     """Of the data sets as knowledge, and of every table of knowledge."""
-    groups = {"data sets": list(experiment.dataset_knowledge.values()), **experiment.groups}
+    groups = {DATA_SETS: list(experiment.dataset_knowledge.values()), **experiment.groups}
     all_of_them = (held_out.confusion(title, members[:MOST], encoded) for title, members in groups.items())
     return [confusion for confusion in all_of_them if confusion is not None]
 

@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from tzk_core.report import words
-from tzk_plugin_report import curves, pictures, tables
+from tzk_plugin_report import curves, extra, pictures, tables
+from tzk_plugin_report.answer import answer
 from tzk_plugin_report.findings import Facts, findings
 from tzk_plugin_report.measuring import Measured
 from tzk_plugin_report.provenance import commands, provenance
@@ -38,6 +39,7 @@ SECTIONS = (
     ("samples", "Samples", "samples marginals"),
     ("plane", "Plane of C", "planes"),
     ("reconstructions", "Reconstructions", "reconstructions"),
+    ("pictures", "Pictures of plugins", "drawn"),
     ("confusion", "Confusion", "confusions"),
     ("surprises", "Least likely", "surprises"),
     ("before-after", "Before and after", "comparison"),
@@ -54,8 +56,9 @@ def render(run: Run, measured: Measured | None, *, live: Mapping[str, Any] | Non
         live: of `tzk explore`, what can be chosen.
     """
     shown: dict[str, Any] = {"live": live, "notes": _notes(run, measured, reason)}
-    shown |= _results(run, measured) | (_measured(measured) if measured is not None else {})
+    shown |= _results(run, measured) | (_measured(measured, run) if measured is not None else {})
     shown["curves"] = curves.panels(run.columns)
+    shown["drawn"] = extra.of_plugins(run.path)
     planes = shown.get("planes", [])
     shown["first_plane"] = max(planes, key=_change(measured))["name"] if planes else None
     shown["data"] = {"curves": shown["curves"], "planes": planes, "live": live}
@@ -93,10 +96,11 @@ def _results(run: Run, measured: Measured | None) -> dict[str, Any]:
         trained_on=measured.trained_on if measured else {},
         blown=measured.blown if measured else {},
         plane_change=measured.plane_change if measured else {},
+        parent=run.parent if run.addition else "",
     )
     datasets = list(dict.fromkeys(str(row["dataset"]) for row in run.rows if row.get("dataset")))
     likelihood = [
-        {"table": tables.likelihood(rows), "caption": f"{dataset}, {len(rows)} rows"}
+        {"table": tables.likelihood(rows), "caption": f"{dataset}, {len(rows)} rows", "ways": tables.estimates(rows)}
         for dataset in datasets
         if (rows := run.rows_of(dataset))
     ]
@@ -111,17 +115,18 @@ def _results(run: Run, measured: Measured | None) -> dict[str, Any]:
         else None,
         "classification": tables.classification(classification) if classification else None,
         "comparison": {
-            "parent": (run.record.get("lineage") or [{}])[-1].get("run", "another run"),
-            "table": tables.plain(run.comparison["header"], run.comparison["rows"]),
+            "parent": run.parent,
+            "table": tables.before_after(run.comparison["header"], run.comparison["rows"]),
         }
         if run.comparison
         else None,
     }
 
 
-def _measured(measured: Measured) -> dict[str, Any]:
+def _measured(measured: Measured, run: Run) -> dict[str, Any]:
     return {
         "temperature": f"{measured.temperature:g}",
+        "first": pictures.first(measured, [str(entry["name"]) for entry in run.knowledge]),
         "samples": pictures.samples(measured),
         "marginals": pictures.distributions(measured),
         "planes": pictures.planes(measured),
@@ -130,26 +135,6 @@ def _measured(measured: Measured) -> dict[str, Any]:
         "surprises": pictures.surprises(measured),
         "left_out": measured.left_out,
     }
-
-
-def answer(run: Run) -> list[str]:
-    """What was trained, on what, and how good it is, in sentences."""
-    steps = run.results.get("step") or run.record.get("trained_steps") or run.config.get("training", {}).get("steps")
-    of = f" ({run.results['step']:,} of {run.record['trained_steps']:,} steps)" if _is_best(run) else ""
-    flow = run.config.get("flow", {})
-    shape = f"the recipe “{flow['recipe']}”" if flow.get("recipe") else "layers of its own"
-    count = len(run.knowledge)
-    knowledge = f", with {count} knowledge type{'' if count == 1 else 's'} beside it" if count else ""
-    trained = f"One flow, {shape}, was trained on {words.listed(run.datasets)}{knowledge}"
-    sentences = [f"{trained}, in {steps:,} steps{of}." if steps else f"{trained}."]
-    sentences += words.likelihood(run.results) or ["Nothing has been evaluated yet."]
-    told = words.knowledge(run.results)
-    return [*sentences, told] if told else sentences
-
-
-def _is_best(run: Run) -> bool:
-    step, last = run.results.get("step"), run.record.get("trained_steps")
-    return step is not None and last is not None and step != last
 
 
 def _bars(run: Run, dataset: str) -> dict[str, Any] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tzk_core.units import NATS_PER_BIT
 from tzk_plugin_report import held_out, marginals
-from tzk_plugin_report.measuring import Measured, Placed
+from tzk_plugin_report.measuring import DATA_SETS, Measured, Placed
 from tzk_plugin_report.sprites import Sprite, is_image, sprite
 
 PLANES_BYTES = 2_000_000
@@ -20,6 +22,9 @@ SAMPLES_BYTES = 900_000
 PLACED_BYTES = 500_000
 LARGEST_SPRITE = 150_000
 COLUMNS = 8
+VALUES = 8
+"""Dimensions of a sample that is no image, from the first on, that are shown as numbers."""
+
 TOGETHER = 8
 """Reconstructions of a knowledge type."""
 
@@ -31,8 +36,40 @@ class Shown:
     alt: str
 
 
+FIRST_ROWS = 10
+"""Knowledge types of the first picture."""
+
+FIRST_BYTES = 150_000
+
+
+def first(measured: Measured, evaluated: Sequence[str]) -> Shown | None:
+    """A row of samples for each member of the largest group.
+
+    None without a group, or without images.
+
+    Samples given a class are recognised by those who know the data, where samples of p(T) may not be.
+
+    Args:
+        evaluated: the knowledge types of the results, whose groups go first: of `tzk add` they are the new ones.
+    """
+    if not is_image(tuple(measured.model.shape)):
+        return None
+    groups = [found for found in measured.confusions if set(found.names) <= set(measured.samples)]
+    if not groups:
+        return None
+    best = max(groups, key=lambda g: (set(g.names) <= set(evaluated), g.title != DATA_SETS, len(g.names)))
+    members = list(best.names[:FIRST_ROWS])
+    rows = torch.cat([measured.samples[name][:COLUMNS] for name in members])
+    caption = f"Samples at temperature {measured.temperature:g}, a row for each of {', '.join(members)}."
+    alt = f"{len(members)} rows of {COLUMNS} samples, one for each of {', '.join(members)}"
+    return Shown(sprite(rows, COLUMNS, gap=1, budget=FIRST_BYTES), caption, alt)
+
+
 def samples(measured: Measured) -> list[Shown]:
-    """Samples of the prior and of every knowledge type; none where data are no images."""
+    """Samples of every knowledge type, those of groups first, and of the prior.
+
+    There are none where data are no images.
+    """
     if not is_image(tuple(measured.model.shape)):
         return []
     budget = _budget(SAMPLES_BYTES, len(measured.samples))
@@ -43,8 +80,17 @@ def samples(measured: Measured) -> list[Shown]:
             f"{len(images)} samples of {'the prior' if name == 'prior' else name} at temperature "
             f"{measured.temperature:g}",
         )
-        for name, images in measured.samples.items()
+        for name, images in _recognisable(measured)
     ]
+
+
+def _recognisable(measured: Measured) -> list[tuple[str, Tensor]]:
+    """Samples by name, of classes first, of all data last."""
+    grouped = {name for found in measured.confusions for name in found.names if found.title != DATA_SETS}
+    order = {True: 0, False: 1}
+    named = [(name, images) for name, images in measured.samples.items() if name != "prior"]
+    ordered = sorted(named, key=lambda pair: order[pair[0] in grouped])
+    return [*ordered, ("prior", measured.samples["prior"])]
 
 
 def reconstructions(measured: Measured) -> list[Shown]:
@@ -74,6 +120,7 @@ def planes(measured: Measured) -> list[dict[str, Any]]:
             "axes": list(measured.axes[name]),
             "C": marginals.rounded(plane.values),
             "sprite": vars(sprite(plane.images, plane.columns, budget=budget)) if images else None,
+            "columns_of_T": None if images else list(measured.columns[: marginals.MOST]),
             "T": None if images else [row[: marginals.MOST] for row in marginals.rounded(plane.images)],
             "placed": _placed(measured.placed.get(name), images=images, budget=placed_budget),
         }
@@ -129,14 +176,20 @@ def surprises(measured: Measured) -> list[dict[str, Any]]:
     return [
         {
             "dataset": dataset,
-            "summary": f"half of {len(encoded.bits):,} test samples take at most {encoded.bits.median():.2f} bits/dim",
-            "shown": [_surprise(dataset, encoded, surprise) for surprise in held_out.least_likely(encoded)],
+            "summary": f"half of {len(encoded.bits):,} test samples have "
+            + _likelihood(encoded, encoded.bits.median().item(), most="at most", least="at least"),
+            "shown": [
+                _surprise(dataset, encoded, surprise, columns=measured.columns)
+                for surprise in held_out.least_likely(encoded, columns=measured.columns)
+            ],
         }
         for dataset, encoded in measured.encoded.items()
     ]
 
 
-def _surprise(dataset: str, encoded: held_out.Encoded, surprise: held_out.Surprise) -> dict[str, Any]:
+def _surprise(
+    dataset: str, encoded: held_out.Encoded, surprise: held_out.Surprise, *, columns: Sequence[str]
+) -> dict[str, Any]:
     T = encoded.split.T[surprise.index].float()
     known = [
         name
@@ -146,9 +199,11 @@ def _surprise(dataset: str, encoded: held_out.Encoded, surprise: held_out.Surpri
     images = is_image(tuple(T.shape))
     return {
         "sprite": sprite(T.unsqueeze(0), 1, budget=4_000) if images else None,
-        "values": ", ".join(f"{value:.3g}" for value in T.flatten()[:8].tolist()),
+        "numbers": ", ".join(
+            f"{name} = {value:.4g}" for name, value in zip(columns, T.flatten()[:VALUES].tolist(), strict=False)
+        ),
         "alt": f"test sample {surprise.index} of {dataset}",
-        "bits": f"{surprise.bits:.2f}",
+        "likelihood": _likelihood(encoded, surprise.bits),
         "known": ", ".join(known),
         "why": "; ".join(surprise.reasons),
     }
@@ -167,8 +222,12 @@ def distributions(measured: Measured) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "histograms": marginals.histograms(tests[name], measured.samples[name]),
+            "histograms": [
+                (histogram, column_name(measured, histogram.dimension))
+                for histogram in marginals.histograms(tests[name], measured.samples[name])
+            ],
             "scatter": marginals.scatter(tests[name], measured.samples[name]) if math.prod(shape) == 2 else None,
+            "axes": [column_name(measured, dimension) for dimension in (0, 1)] if math.prod(shape) == 2 else [],
         }
         for name in measured.samples
         if name in tests
@@ -183,6 +242,19 @@ def _tests_of(measured: Measured, name: str) -> Tensor | None:
     ]
     parts = [part for part in parts if len(part)]
     return torch.cat(parts) if parts else None
+
+
+def _likelihood(encoded: held_out.Encoded, bits: float, *, most: str = "", least: str = "") -> str:
+    """Bits/dim after `most`; of real-valued data log p(T) in nats, after `least`."""
+    if encoded.split.levels is not None:
+        return f"{most} {bits:.2f} bits/dim".strip()
+    nats = -bits * math.prod(encoded.split.T.shape[1:]) * NATS_PER_BIT
+    return f"log p(T) of {least} {nats:.2f} nats".replace("  ", " ")
+
+
+def column_name(measured: Measured, dimension: int) -> str:
+    """The name of a dimension of T."""
+    return measured.columns[dimension] if dimension < len(measured.columns) else f"T{dimension + 1}"
 
 
 def _budget(total: int, count: int) -> int:

@@ -24,7 +24,8 @@ def commands(run: Run) -> list[str]:
     if (git := record.get("git")) and git.get("commit"):
         lines.append(f"# at commit {git['commit']}" + (", with files changed since" if git.get("dirty") else ""))
     lineage = record.get("lineage") or ()
-    made = [record.get("command"), *(entry.get("command") for entry in lineage)]
+    made = [command for entry in lineage for command in (entry.get("parent_command"), entry.get("command"))]
+    made = made if record.get("command") in made else [record.get("command"), *made]
     lines += [str(command) for command in dict.fromkeys(made) if command]
     lines += [str(entry["command"]) for entry in record.get("resumes", ()) if entry.get("command")]
     return [*lines, shlex.join(["tzk", "report", str(run.path)])]

@@ -28,6 +28,7 @@ class Run:
         results: results.json; empty while there is none.
         columns: of metrics.csv by name, in order of step, None where nothing was logged; empty without the file.
         comparison: of `tzk add`, everything older before and after: a header and rows; None in other runs.
+        addition: the spec of `tzk add`, resolved; {} in other runs.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Run:
     results: Mapping[str, Any]
     columns: Columns
     comparison: Mapping[str, Any] | None = None
+    addition: Mapping[str, Any] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = field(init=False)
     knowledge: Sequence[Mapping[str, Any]] = field(init=False)
 
@@ -46,6 +48,11 @@ class Run:
     @property
     def name(self) -> str:
         return str(self.config.get("name") or self.path.resolve().name)
+
+    @property
+    def parent(self) -> str:
+        """The name of the run that this was made from."""
+        return str((self.record.get("lineage") or [{}])[-1].get("run", "another run"))
 
     @property
     def datasets(self) -> list[str]:
@@ -72,6 +79,7 @@ def read_run(path: Path) -> Run:
         results=_results(folder.results),
         columns=read_columns(metrics) if metrics.exists() else {},
         comparison=_json(path / "before-after.json"),
+        addition=_tables(path / "addition.toml") if (path / "addition.toml").exists() else {},
     )
 
 
@@ -101,13 +109,19 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _tables(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, of which data sets and knowledge are lists."""
     check_regular(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise TzkError(f"{path} cannot be read: {error}") from None
     _check_lists(tables, path, ("datasets", "knowledge"))
+    return tables
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    tables = _tables(path)
     if not tables.get("datasets"):
         raise TzkError(f"{path} has no [[datasets]], as the config of a run has: it was cut off or altered")
     return tables

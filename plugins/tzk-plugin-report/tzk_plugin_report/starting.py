@@ -32,7 +32,9 @@ def config_of(looked: Looked, file: Path) -> str:
     dataset = name if re.match(r"[a-z]", name) else f"data-{name}"
     plugins = _plugins(looked)
     parts = [
-        f"# A first config for {looked.path.name}: {'. '.join(looked.remarks)}.\n"
+        f"# A first config for {looked.path.name}, as far as it was looked at:\n"
+        + "".join(f"# - {remark}\n" for remark in looked.remarks)
+        + "#\n"
         f"#   tzk check {file.name}        says whether all of it is right\n"
         f"#   tzk run {file.name}          trains, evaluates, and writes a report\n"
         "# `tzk describe training` shows all keys of a table, `tzk plugins` what there is to name.",
@@ -95,13 +97,18 @@ def _tile(shape: tuple[int, ...]) -> int:
     return max(tile for tile in range(1, 9) if sides % tile == 0)
 
 
+def _commented(line: str, comment: str) -> str:
+    """A line with its comment, in the column of the others where there is room."""
+    return f"{line:<32} # {comment}"
+
+
 def _dataset(looked: Looked, name: str, file: Path) -> str:
     path = os.path.relpath(looked.path.resolve(), file.resolve().parent)
     lines = [
         "[[datasets]]",
         f"name = {_text(name)}",
         f"type = {_text(looked.type)}",
-        f"path = {_text(Path(path).as_posix())}    # relative to this file",
+        _commented(f"path = {_text(Path(path).as_posix())}", "relative to this file"),
     ]
     comments = {
         "size": "the side of the images in pixels",
@@ -111,7 +118,7 @@ def _dataset(looked: Looked, name: str, file: Path) -> str:
     }
     for key, value in looked.arguments.items():
         shown = _list(value) if isinstance(value, list) else _text(value) if isinstance(value, str) else str(value)
-        lines.append(f"{key} = {shown}    # {comments[key]}")
+        lines.append(_commented(f"{key} = {shown}", comments[key]))
     tenth = max(1, looked.samples // 10)
     lines.append(
         f"# validation = {tenth}              # samples to choose the best step by; a tenth unless this is set"

@@ -32,6 +32,11 @@ class Table:
     header: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column has numbers, which stand at its right."""
+        return [any(row[i].number is not None for row in self.rows) for i in range(len(self.header))]
+
 
 def number(value: float | None, digits: int = 3) -> Cell:
     """A number with so many decimals; a dash where there is none."""
@@ -52,8 +57,10 @@ def likelihood(rows: Sequence[Mapping[str, Any]]) -> Table:
         ("±", "bits/sample", "standard_error", 1),
     )
     shown = [column for column in columns if any(row.get(column[2]) is not None for row in rows)]
-    header = [Column("model"), Column("nature"), *(Column(title, unit) for title, unit, _, _ in shown)]
-    header += [Column("gain", "bits/dim"), Column("samples"), Column("estimate")]
+    if all(row.get("bits_per_pixel") == row.get("bits_per_dim") for row in rows):
+        shown = [column for column in shown if column[2] != "bits_per_pixel"]  # nothing was padded
+    header = [Column("model"), Column("row type"), *(Column(title, unit) for title, unit, _, _ in shown)]
+    header += [Column("gain", "bits/dim"), Column("samples")]
     cells = [
         [
             Cell(row["name"]),
@@ -61,11 +68,25 @@ def likelihood(rows: Sequence[Mapping[str, Any]]) -> Table:
             *(number(row.get(key), digits) for _, _, key, digits in shown),
             Cell(gain(row), row.get("gain_bits_per_dim")),
             number(row.get("count"), 0),
-            Cell(row.get("estimate") or DASH),
         ]
         for row in rows
     ]
     return Table(header, cells)
+
+
+def estimates(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """How figures were got, each way once, with the row types that have it.
+
+    Rows are named where others of their type have another.
+    """
+    ways = dict.fromkeys(str(row["estimate"]) for row in rows if row.get("estimate"))
+    found = []
+    for way in ways:
+        own = [row for row in rows if row.get("estimate") == way]
+        others = {row["kind"] for row in rows if row.get("estimate") != way}
+        of = dict.fromkeys(row["name"] if row["kind"] in others else row["kind"] for row in own)
+        found.append((", ".join(map(str, of)), way))
+    return found
 
 
 def knowledge(entries: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], *, tolerance: float) -> Table:
@@ -132,6 +153,31 @@ def classification(entries: Sequence[Mapping[str, Any]]) -> Table:
 def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of texts."""
     return Table([Column(str(title)) for title in header], [[Cell(str(text)) for text in row] for row in rows])
+
+
+def before_after(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Everything older, by what was compared.
+
+    Both sides of a row are the same, so that one is shown.
+
+    Args:
+        header, rows: of before-after.json, whose cells read "before = after".
+    """
+    titles = {
+        "SHA256 OF FILE": ("file", "sha256, its start"),
+        "REQUIRES_GRAD": ("can be trained", "parameters of all"),
+        "LOG-LIKELIHOOD (NATS)": ("log p of probes", "nats"),
+        "SHA256 OF SAMPLES": ("samples", "sha256, their start"),
+    }
+    columns = [Column(*titles.get(str(title), (str(title).lower(), ""))) for title in header]
+    return Table(columns, [[Cell(_one_side(str(text))) for text in row] for row in rows])
+
+
+def _one_side(text: str) -> str:
+    """What stands on both sides of an equal cell; of others all of it."""
+    before, _, after = text.partition(" = ")
+    same = after == before or after.startswith(f"{before} of ")
+    return after if same else text
 
 
 def _without_empty(table: Table) -> Table:

@@ -37,6 +37,7 @@ LEFT_OUT = {
     "validation_samples": _ALL_OR_NOTHING,
     "patience": _ALL_OR_NOTHING,
     "processes": "it trains in the process that calls it",
+    "owners_from": "it trains in the process that calls it",
 }
 """Settings of a whole training that mean nothing here, and why."""
 

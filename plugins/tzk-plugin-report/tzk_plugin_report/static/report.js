@@ -38,14 +38,16 @@
       const axis = { stroke: colour("--text"), grid: { stroke: colour("--line"), width: 0.5 }, ticks: { stroke: colour("--line") } };
       const series = panel.series.map((s) => {
         const index = entities.indexOf(s.label.replace(", validation", ""));
-        const dash = s.dashed ? [6, 4] : [[], [2, 3], [10, 3, 2, 3]][Math.floor(index / 6) % 3];
-        return { label: s.label, stroke: colour(`--c${index % 6}`), width: 1.7, dash, spanGaps: true, points: { show: s.dashed, size: 6 } };
+        const style = Math.floor(index / 6) % 3; // six colours, then the same ones dotted, then in dashes and dots
+        const dash = s.dashed ? [6, 4] : [[], [2, 3], [10, 3, 2, 3]][style];
+        return { label: s.label, style: s.dashed ? 2 : style, stroke: colour(`--c${index % 6}`), width: 1.7, dash, spanGaps: true, points: { show: s.dashed, size: 6 } };
       });
       const options = {
         width: place.clientWidth, height: 290, series: [{ label: "step" }, ...series],
         scales: { x: { time: false } },
         axes: [{ ...axis, label: "step" }, { ...axis, label: panel.unit, size: 58 }],
         cursor: { drag: { x: true, y: false } },
+        legend: { markers: { width: 2, dash: (chart, i) => ["solid", "dotted", "dashed"][series[i - 1] ? series[i - 1].style : 0] } },
       };
       const chart = new uPlot(options, [panel.steps, ...panel.series.map((s) => s.values)], place);
       charts.set(panel.key, chart);
@@ -126,7 +128,7 @@
       paint(by_id("plane-image"), plane.sprite, index);
       by_id("plane-image").setAttribute("aria-label", `${plane.name}, decoded at ${where}`);
     } else {
-      by_id("plane-values").textContent = plane.T[index].map((value, i) => `T${i + 1} = ${number(value)}`).join(", ");
+      by_id("plane-values").textContent = plane.T[index].map((value, i) => `${plane.columns_of_T[i]} = ${number(value)}`).join(", ");
       document.querySelectorAll("svg[data-dimension]").forEach((svg) => {
         const [low, high] = [Number(svg.dataset.low), Number(svg.dataset.high)];
         const x = 240 * (plane.T[index][Number(svg.dataset.dimension)] - low) / (high - low);
