@@ -38,6 +38,7 @@ from tzk_core.training.metrics import Metrics
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
+from tzk_core.training.precision import MixedPrecision
 from tzk_core.training.reduction import check_independent, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
@@ -119,6 +120,7 @@ class Steps:
         self._like = trained_parameters[0]
         self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
+        self._mixed = self._mixed_precision()
         self._compiled = self._compile()
         self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
@@ -161,15 +163,8 @@ class Steps:
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         observations = self._complete(observations)
         shard = self._shard_of(observations)
-        self.parameter_tables.forget()
-        capacity = mental_capacity(
-            self.model,
-            observations,
-            self.noise_of(self.step),
-            multipliers=self.multipliers.values,
-            latent_noise=self._latent_noise,
-            objective=self._objective(shard),
-        )
+        evaluate = partial(self._evaluate, observations, shard)
+        capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
         (-capacity.value / dims * (shard.share if shard else 1)).backward()
@@ -201,6 +196,18 @@ class Steps:
         self._count(capacity, observations)
         self.step += 1
         return capacity
+
+    def _evaluate(self, observations: Observations, shard: Shard | None) -> Capacity:
+        """Eq. 5 of the batch of this step."""
+        self.parameter_tables.forget()
+        return mental_capacity(
+            self.model,
+            observations,
+            self.noise_of(self.step),
+            multipliers=self.multipliers.values,
+            latent_noise=self._latent_noise,
+            objective=self._objective(shard),
+        )
 
     def _shard_of(self, observations: Observations) -> Shard | None:
         """The shard that this process evaluates of a batch; None for all of it.
@@ -245,6 +252,13 @@ class Steps:
         if self._compiled.failure is not None:
             return {"failure": self._compiled.failure}
         return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
+
+    def _mixed_precision(self) -> MixedPrecision | None:
+        if self.settings.mixed_precision is None:
+            return None
+        if self.world.size > 1:
+            raise TzkError("mixed_precision is for one process: leave it out")
+        return MixedPrecision(self.settings.mixed_precision, self._like)
 
     def _compile(self) -> CompiledTerms | None:
         if self.world.size > 1:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tzk_core import TzK
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_plugin_export.functions import Function, functions
-from tzk_plugin_export.triangular import DECOMPOSITIONS
+from tzk_plugin_export.functions import Function, InDouble, functions
+from tzk_plugin_export.decompositions import DECOMPOSITIONS
 
 FORMATS = ("pt2", "onnx")
 TOLERANCE = 1e-5
@@ -76,6 +76,7 @@ def _read_pt2(file: Path) -> Callable[..., Tensor]:
 
 
 def _write_onnx(function: Function, file: Path) -> None:
+    function = function._replace(module=InDouble(function.module))
     for library in ("onnx", "onnxscript"):
         _imported(library)
     with torch.no_grad(), warnings.catch_warnings():

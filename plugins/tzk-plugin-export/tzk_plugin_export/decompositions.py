@@ -1,4 +1,4 @@
-"""Triangular systems by matrix products alone, since ONNX has no operator that solves them."""
+"""What ONNX has no operator for, by others: triangular systems by products alone, and the sign of another number."""
 
 from __future__ import annotations
 
@@ -25,5 +25,13 @@ def solve(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular
     return X
 
 
-DECOMPOSITIONS = {torch.ops.aten.linalg_solve_triangular.default: solve}
+def copysign(magnitude: Tensor, sign: Tensor) -> Tensor:
+    """`torch.copysign`, with a minus zero taken for zero."""
+    return torch.where(sign < 0, -magnitude.abs(), magnitude.abs())
+
+
+DECOMPOSITIONS = {
+    torch.ops.aten.linalg_solve_triangular.default: solve,
+    torch.ops.aten.copysign.Tensor: copysign,
+}
 """What takes the place of which operator of a program."""
