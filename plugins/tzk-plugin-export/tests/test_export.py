@@ -14,7 +14,7 @@ from torch import Tensor
 from tzk_plugin_export import programs
 from tzk_plugin_export.command import command
 from tzk_plugin_export.functions import functions
-from tzk_plugin_export.decompositions import copysign, solve
+from tzk_plugin_export.decompositions import copysign, prelu, solve
 
 import tzk_core
 from tzk_core import SharedFlow, TzK, TzkError, build_flow, build_knowledge
@@ -85,6 +85,13 @@ def test_triangular_systems_are_solved_by_products(n: int, upper: bool, left: bo
 def test_signs_are_copied() -> None:
     magnitude, sign = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0]), torch.tensor([-0.5, 0.5, 2.0, -7.0, 0.0])
     assert torch.equal(copysign(magnitude, sign), torch.copysign(magnitude, sign))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5)])
+@pytest.mark.parametrize("weights", [1, 3])
+def test_a_weight_is_of_what_is_negative(shape: tuple[int, ...], weights: int) -> None:
+    inputs, weight = torch.randn(shape), torch.rand(weights)
+    assert torch.equal(prelu(inputs, weight), torch.prelu(inputs, weight))
 
 
 class DependsOnValues(Transform):

@@ -1,4 +1,7 @@
-"""What ONNX has no operator for, by others: triangular systems by products alone, and the sign of another number."""
+"""What ONNX or onnxruntime has no operator for in float64, by others.
+
+Triangular systems are solved by products alone.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,15 @@ def copysign(magnitude: Tensor, sign: Tensor) -> Tensor:
     return torch.where(sign < 0, -magnitude.abs(), magnitude.abs())
 
 
+def prelu(inputs: Tensor, weight: Tensor) -> Tensor:
+    """`torch.prelu`: one weight, or one for each of dimension 1. onnxruntime has none of float64."""
+    if weight.numel() > 1:
+        weight = weight.view(1, -1, *[1] * (inputs.dim() - 2))
+    return torch.where(inputs > 0, inputs, weight * inputs)
+
+
 DECOMPOSITIONS = {
+    torch.ops.aten.prelu.default: prelu,
     torch.ops.aten.linalg_solve_triangular.default: solve,
     torch.ops.aten.copysign.Tensor: copysign,
 }
