@@ -34,7 +34,9 @@ class MixedPrecision:
     def __init__(self, dtype: str, like: Tensor) -> None:
         if like.dtype != torch.float32:
             got = str(like.dtype).removeprefix("torch.")
-            raise TzkError(f'mixed_precision is for dtype = "float32", and the model is of {got}: leave one of them out')
+            raise TzkError(
+                f'mixed_precision is for dtype = "float32", and the model is of {got}: leave one of them out'
+            )
         self.dtype = dtype
         self._autocast = partial(torch.autocast, like.device.type, getattr(torch, dtype))
         self._checked = False
@@ -65,7 +67,9 @@ class MixedPrecision:
                 torch.autograd.grad(actual.value, trained, allow_unused=True)
         except RuntimeError as error:
             reason = str(error).strip().split("\n")[0]
-            raise TzkError(f"this model has no objective in {self.dtype}: {reason}. Leave mixed_precision out") from error
+            raise TzkError(
+                f"this model has no objective in {self.dtype}: {reason}. Leave mixed_precision out"
+            ) from error
         bits = max(
             float((a.detach() - b).nanmean().abs()) / (dims * math.log(2))
             for a, b in ((actual.value, expected.value), (actual.log_prob_T, expected.log_prob_T))
