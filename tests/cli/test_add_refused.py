@@ -13,7 +13,7 @@ from commands import tzk
 from folders import contents
 
 from tzk_core import TzkError
-from tzk_core.cli import before_after, progress
+from tzk_core.cli import before_after
 from tzk_core.runs.lineage import new_folder
 from tzk_core.storage.checkpoint import load_checkpoint, save_checkpoint
 from tzk_core.storage.knowledge_files import extend_checkpoint
@@ -82,14 +82,14 @@ def test_a_folder_that_is_there_and_one_that_is_no_run_are_refused(run: Path, tm
 
 
 def test_an_interrupt_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def lines_until_interrupt(clock: Any, said: Any = None) -> Callable[[Any], None]:
+    def lines_until_interrupt(*_: Any, **__: Any) -> Callable[[Any], None]:
         def show(reached: Any) -> None:
             if reached.step == 2:
                 raise KeyboardInterrupt
 
         return show
 
-    monkeypatch.setattr(progress, "lines", lines_until_interrupt)
+    monkeypatch.setattr("tzk_core.training.progress.lines", lines_until_interrupt)
     result = added_to(run, tmp_path / "none", SPEC)
     assert result.exit_code == 130
     assert "is as it was, and nothing else is left" in result.stdout

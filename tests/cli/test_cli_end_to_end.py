@@ -12,7 +12,6 @@ import pytest
 from commands import tzk
 from PIL import Image
 
-from tzk_core.cli import progress
 from tzk_core.config import load_config
 from tzk_core.report import pictures
 from tzk_core.runs.experiment import Experiment
@@ -133,7 +132,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_resumed_run_is_the_uninterrupted_one(run: Path, folder: Path, step: int, monkeypatch: pytest.MonkeyPatch):
-    def lines_until_interrupt(clock: Any, said: Any = None) -> Any:
+    def lines_until_interrupt(*_: Any, **__: Any) -> Any:
         def show(progress: Any) -> None:
             if progress.step == step:
                 signal.raise_signal(signal.SIGINT)
@@ -142,7 +141,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(run: Path, folder: Path, step: i
 
     parts = folder / f"in-parts-{step}"
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "lines", lines_until_interrupt)
+        patch.setattr("tzk_core.training.progress.lines", lines_until_interrupt)
         result = tzk("run", folder / "glyphs.toml", "seed=1", "--out", parts)
     assert result.exit_code == 130, result.output
     assert f"tzk run {parts} --resume" in result.stdout

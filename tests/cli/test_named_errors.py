@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from commands import tzk
 
-from tzk_core.cli import edge, interrupts, main, program
+from tzk_core.cli import edge, interrupts, program
 from tzk_core.cli.sample import _parts
 from tzk_core.data.root import existing
 from tzk_core.errors import TzkError
@@ -94,7 +94,7 @@ def test_an_argument_that_does_not_fit_the_data_names_its_table_and_key(
     tmp_path: Path, override: str, table: str
 ) -> None:
     (tmp_path / "c.toml").write_text(CONFIG)
-    result = CliRunner().invoke(main, ["run", str(tmp_path / "c.toml"), override, "--out", str(tmp_path / "run")])
+    result = tzk("run", tmp_path / "c.toml", override, "--out", tmp_path / "run")
     key = override.split("=")[0].split(".")[-1]
     assert result.exit_code == 2 and not (tmp_path / "run").exists()
     assert f"error: {table}: " in result.output and f"{key} " in result.output, result.output
@@ -110,7 +110,7 @@ def test_a_place_is_named_once_and_an_unknown_user_by_name(tmp_path: Path, monke
 
 def test_an_override_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(CONFIG)
-    result = CliRunner().invoke(main, ["check", str(tmp_path / "c.toml"), "name=\udcff"])
+    result = tzk("check", tmp_path / "c.toml", "name=\udcff")
     assert result.exit_code == 2 and "expected text in UTF-8" in result.output
 
 
@@ -140,5 +140,5 @@ def test_an_interrupt_while_plugins_are_listed_is_its_status(monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(program, "registry", interrupted)
-    result = CliRunner().invoke(main, ["--help"])
+    result = tzk("--help")
     assert result.exit_code == interrupts.INTERRUPTED and "Aborted" not in result.output

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import output_of
 from tzk_plugin_continuous.evaluations import FunctionEvaluations
 from tzk_plugin_continuous.ffjord import Ffjord
 from tzk_plugin_continuous.recipe import ffjord
@@ -182,15 +183,10 @@ def test_counting_evaluations_changes_no_step() -> None:
 
 @pytest.mark.slow
 def test_a_run_leaves_the_column_the_table_and_the_estimate(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from tzk_core.cli import main
-
     config = Path(__file__).parents[3] / "examples/continuous/two-moons.toml"
     short = ["training.steps=4", "training.validate_every=2", "training.log_every=1", "flow.hidden=8"]
     short += ["datasets.0.test=20", "datasets.0.validation=20", "evaluation.importance_samples=2"]
-    done = CliRunner().invoke(main, ["run", str(config), *short, "--out", str(tmp_path / "run")])
-    assert done.exit_code == 0, done.output
+    output_of("run", config, *short, "--out", tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
     assert float(rows[0]["term/function-evaluations"]) == 16  # four steps of rk4
     results = json.loads((tmp_path / "run/results.json").read_text())
