@@ -13,7 +13,7 @@ class JaxFlow:
     """One flow of flowjax.
 
     Its layers, their scan and the permutation between them are those of `flowjax.flows.coupling_flow`. The conditioner
-    is its own: as many linear layers of the same sizes as the network of the other libraries, without the residual sum.
+    is its own. It has linear layers of the same number and sizes as the network of the others, and no residual sum.
 
     Args:
         spline: the bins and the bound of rational-quadratic splines, whose tails have slope 1; None for affine maps.

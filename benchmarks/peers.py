@@ -11,8 +11,8 @@ turn, affine or rational-quadratic splines; the third has masked autoregressive 
 the next. Our couplings are nflows' layers with the implementations of `tzk-plugin-fast-nflows`. All libraries use their
 own layers and, where the user supplies the network, the same one. Before the timing, numbers of parameters are checked
 to be equal. The layers of nflows compute the same function as ours: weights are copied and log-likelihoods compared.
-The other libraries bound the scale in another way, or order the outputs of the network differently. flowjax runs under
-jit; with --compile ours is timed by `torch.compile` too, as "tzk-compiled".
+The other libraries bound the scale in another way, or order the outputs of the network differently. flowjax runs
+under jit. With --compile ours is timed by `torch.compile` too, as "tzk-compiled".
 
 All take turns within a round; ratios are taken within a round, and their medians and quartiles over rounds are printed.
 Above 1 the other library takes longer than TzK. Libraries that are not installed, or have no such flow, are left out
@@ -44,6 +44,7 @@ from tzk_core.transforms.composite import Composite
 
 LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA", "flowjax")
 FLOWS = ("couplings", "splines", "autoregressive")
+CHOSEN = ("batch_size", "rounds", "compile")
 BINS, TAIL = 8, 5.0
 """Of the splines."""
 
@@ -233,13 +234,14 @@ def FrEIA(architecture: str, sizes: Sizes) -> Flow:
 def flowjax(architecture: str, sizes: Sizes) -> JaxFlow:
     if architecture == "autoregressive":
         raise Unavailable("is compared by couplings alone")
-    spline = (BINS, TAIL) if architecture == "splines" else None
+    of = {"dims": sizes.dims, "hidden": sizes.hidden, "layers": sizes.steps}
     try:
-        return JaxFlow(dims=sizes.dims, hidden=sizes.hidden, layers=sizes.steps, spline=spline)
+        return JaxFlow(**of, spline=(BINS, TAIL) if architecture == "splines" else None)
     except ImportError as missing:
         raise Unavailable("is not installed") from missing
 
 
+Flows = dict[str, Flow | JaxFlow]
 BUILDERS: dict[str, Callable[[str, Sizes], Flow | JaxFlow]] = {
     "nflows": nflows,
     "normflows": normflows,
@@ -249,9 +251,7 @@ BUILDERS: dict[str, Callable[[str, Sizes], Flow | JaxFlow]] = {
 }
 
 
-def same_flows(
-    architecture: str, sizes: Sizes, device: torch.device
-) -> tuple[dict[str, Flow | JaxFlow], dict[str, str]]:
+def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[Flows, dict[str, str]]:
     """The flow in the libraries that have it, ours first.
 
     With it goes why the others are left out.
@@ -259,8 +259,8 @@ def same_flows(
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
     ours = tzk(architecture, sizes)
-    report: dict[str, Flow | JaxFlow] = {"tzk": ours}
-    missing = {}
+    report: Flows = {"tzk": ours}
+    missing: dict[str, str] = {}
     for name in LIBRARIES:
         try:
             report[name] = BUILDERS[name](architecture, sizes)
@@ -277,11 +277,6 @@ def same_flows(
     assert isinstance(theirs, Flow)
     check_same_density(ours, theirs, torch.randn(32, sizes.dims, device=device))
     return report, missing
-
-
-def compiled(flow: Flow) -> Flow:
-    """The flow by `torch.compile`."""
-    return Flow(flow.module, torch.compile(flow.log_prob), torch.compile(flow.sample))
 
 
 @torch.no_grad()
@@ -324,15 +319,15 @@ def compared(
     batch_size: int,
     rounds: int,
     device: torch.device,
-    with_compiled: bool = False,
+    compile: bool = False,
 ) -> dict[str, Any]:
     """One flow in all libraries, timed."""
     torch.manual_seed(0)
     flows, missing = same_flows(architecture, sizes, device)
     ours = flows["tzk"]
     assert isinstance(ours, Flow)
-    if with_compiled:
-        flows["tzk-compiled"] = compiled(ours)
+    if compile:
+        flows["tzk-compiled"] = Flow(ours.module, torch.compile(ours.log_prob), torch.compile(ours.sample))
     x = torch.randn(batch_size, sizes.dims, device=device)
     by_library = {name: flow.tasks(x, batch_size) for name, flow in flows.items()}
     timed = {
@@ -367,14 +362,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
     report: dict[str, Any] = {
-        architecture: compared(
-            architecture,
-            sizes,
-            batch_size=arguments.batch_size,
-            rounds=arguments.rounds,
-            device=device,
-            with_compiled=arguments.compile,
-        )
+        architecture: compared(architecture, sizes, **{key: getattr(arguments, key) for key in CHOSEN}, device=device)
         for architecture in architectures
     }
     report |= {

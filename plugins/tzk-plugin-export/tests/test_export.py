@@ -13,8 +13,8 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 from tzk_plugin_export import programs
 from tzk_plugin_export.command import command
-from tzk_plugin_export.functions import functions
 from tzk_plugin_export.decompositions import copysign, prelu, solve
+from tzk_plugin_export.functions import functions
 
 import tzk_core
 from tzk_core import SharedFlow, TzK, TzkError, build_flow, build_knowledge

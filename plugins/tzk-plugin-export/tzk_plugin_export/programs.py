@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tzk_core import TzK
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_plugin_export.functions import Function, InDouble, functions
 from tzk_plugin_export.decompositions import DECOMPOSITIONS
+from tzk_plugin_export.functions import Function, InDouble, functions
 
 FORMATS = ("pt2", "onnx")
 TOLERANCE = 1e-5
