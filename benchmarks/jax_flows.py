@@ -66,7 +66,10 @@ class JaxFlow:
         return self._paramax.unwrap(self._equinox.combine(trained, self._rest))
 
     def _spline(self, bins: int, bound: float) -> Any:
-        """A spline whose slopes at both ends are 1, as nflows' with linear tails; flowjax learns those too."""
+        """A spline with slopes of 1 at both ends, as nflows' with linear tails.
+
+        flowjax learns those two as well.
+        """
         numpy, softplus = self._jax.numpy, self._jax.nn.softplus
         splines = importlib.import_module("flowjax.bijections")
         spline = splines.RationalQuadraticSpline(knots=bins - 1, interval=bound)

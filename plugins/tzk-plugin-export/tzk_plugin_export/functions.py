@@ -66,7 +66,7 @@ class SampleFromNoise(nn.Module):
 
 
 class InDouble(nn.Module):
-    """A module computed in float64, from inputs and to outputs of the type that it has itself.
+    """A module computed in float64, between inputs and outputs of its own type.
 
     Another runtime adds in another order, and an inverse by products of triangles magnifies what that rounds.
     """
