@@ -73,7 +73,10 @@ class JaxFlow:
         numpy, softplus = self._jax.numpy, self._jax.nn.softplus
         splines = importlib.import_module("flowjax.bijections")
         spline = splines.RationalQuadraticSpline(knots=bins - 1, interval=bound)
-        inner = self._paramax.Parameterize(
-            lambda raw: numpy.pad(softplus(raw) + 1e-3, 1, constant_values=1.0), numpy.full(bins - 1, 0.5407)
-        )
+
+        def slopes(raw: Any) -> Any:  # of all layers at once, (..., bins - 1)
+            ends = [(0, 0)] * (raw.ndim - 1) + [(1, 1)]
+            return numpy.pad(softplus(raw) + 1e-3, ends, constant_values=1.0)
+
+        inner = self._paramax.Parameterize(slopes, numpy.full(bins - 1, 0.5407))
         return self._equinox.tree_at(lambda made: made.derivatives, spline, inner)
