@@ -1,17 +1,18 @@
 """The time of log-likelihood with gradient, and of sampling, in libraries of flows.
 
-TzK is compared with four others.
+TzK is compared with five others.
 
     pip install ".[peers]" ./plugins/tzk-plugin-baselines ./plugins/tzk-plugin-fast-nflows
     python benchmarks/peers.py [--json] [--rounds N] [--batch-size 256] [--dims 64] [--hidden 256] [--steps 6] \
-        [--flows couplings,splines,autoregressive] [--device auto] [--threads N]
+        [--flows couplings,splines,autoregressive] [--compile] [--device auto] [--threads N]
 
 There are three flows of `steps` layers over vectors, with a standard Gaussian base. Two have couplings of the halves in
 turn, affine or rational-quadratic splines; the third has masked autoregressive layers, the order reversed from one to
 the next. Our couplings are nflows' layers with the implementations of `tzk-plugin-fast-nflows`. All libraries use their
 own layers and, where the user supplies the network, the same one. Before the timing, numbers of parameters are checked
 to be equal. The layers of nflows compute the same function as ours: weights are copied and log-likelihoods compared.
-The other libraries bound the scale in another way, or order the outputs of the network differently.
+The other libraries bound the scale in another way, or order the outputs of the network differently. flowjax runs
+under jit. With --compile ours is timed by `torch.compile` too, as "tzk-compiled".
 
 All take turns within a round; ratios are taken within a round, and their medians and quartiles over rounds are printed.
 Above 1 the other library takes longer than TzK. Libraries that are not installed, or have no such flow, are left out
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jax_flows import JaxFlow
 from nflows.nn.nets import ResidualNet
 from timing import Options, Taken, machine, measure, ratios, seconds, spread
 from torch import Tensor, nn
@@ -40,8 +42,9 @@ from tzk_core.model import SharedFlow
 from tzk_core.runs.tables import chosen_device
 from tzk_core.transforms.composite import Composite
 
-LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA")
+LIBRARIES = ("nflows", "normflows", "zuko", "FrEIA", "flowjax")
 FLOWS = ("couplings", "splines", "autoregressive")
+CHOSEN = ("batch_size", "rounds", "compile")
 BINS, TAIL = 8, 5.0
 """Of the splines."""
 
@@ -69,6 +72,19 @@ class Flow:
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.module.parameters() if parameter.requires_grad)
+
+    def tasks(self, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
+        """The timed steps: "log_prob" with the gradient of all parameters, and "sample"."""
+
+        def log_prob() -> None:
+            self.module.zero_grad(set_to_none=True)
+            (-self.log_prob(x).mean()).backward()
+
+        def sample() -> None:
+            with torch.no_grad():
+                self.sample(samples)
+
+        return {"log_prob": log_prob, "sample": sample}
 
 
 class Unavailable(Exception):
@@ -215,34 +231,51 @@ def FrEIA(architecture: str, sizes: Sizes) -> Flow:
     return Flow(flow, log_prob, sample)
 
 
-BUILDERS: dict[str, Callable[[str, Sizes], Flow]] = {
+def flowjax(architecture: str, sizes: Sizes) -> JaxFlow:
+    if architecture == "autoregressive":
+        raise Unavailable("is compared by couplings alone")
+    of = {"dims": sizes.dims, "hidden": sizes.hidden, "layers": sizes.steps}
+    try:
+        return JaxFlow(**of, spline=(BINS, TAIL) if architecture == "splines" else None)
+    except ImportError as missing:
+        raise Unavailable("is not installed") from missing
+
+
+Flows = dict[str, Flow | JaxFlow]
+BUILDERS: dict[str, Callable[[str, Sizes], Flow | JaxFlow]] = {
     "nflows": nflows,
     "normflows": normflows,
     "zuko": zuko,
     "FrEIA": FrEIA,
+    "flowjax": flowjax,
 }
 
 
-def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[dict[str, Flow], dict[str, str]]:
+def same_flows(architecture: str, sizes: Sizes, device: torch.device) -> tuple[Flows, dict[str, str]]:
     """The flow in the libraries that have it, ours first.
 
     With it goes why the others are left out.
 
     Raises `SystemExit` if numbers of parameters differ, or log-likelihoods where weights can be copied.
     """
-    report, missing = {"tzk": tzk(architecture, sizes)}, {}
+    ours = tzk(architecture, sizes)
+    report: Flows = {"tzk": ours}
+    missing: dict[str, str] = {}
     for name in LIBRARIES:
         try:
             report[name] = BUILDERS[name](architecture, sizes)
         except Unavailable as reason:
             missing[name] = str(reason)
     for name, flow in report.items():
-        flow.module.to(device)
+        if isinstance(flow, Flow):
+            flow.module.to(device)
         if name == "tzk" and architecture != "autoregressive":
-            accelerate(flow.module)
-        if flow.parameters != report["tzk"].parameters:
-            raise SystemExit(f"{architecture}: {name} has {flow.parameters} parameters, TzK {report['tzk'].parameters}")
-    check_same_density(report["tzk"], report["nflows"], torch.randn(32, sizes.dims, device=device))
+            accelerate(ours.module)
+        if flow.parameters != ours.parameters:
+            raise SystemExit(f"{architecture}: {name} has {flow.parameters} parameters, TzK {ours.parameters}")
+    theirs = report["nflows"]
+    assert isinstance(theirs, Flow)
+    check_same_density(ours, theirs, torch.randn(32, sizes.dims, device=device))
     return report, missing
 
 
@@ -266,20 +299,6 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *masks]
 
 
-def tasks(flow: Flow, x: Tensor, samples: int) -> dict[str, Callable[[], None]]:
-    """The timed steps: "log_prob" with the gradient of all parameters, and "sample"."""
-
-    def log_prob() -> None:
-        flow.module.zero_grad(set_to_none=True)
-        (-flow.log_prob(x).mean()).backward()
-
-    def sample() -> None:
-        with torch.no_grad():
-            flow.sample(samples)
-
-    return {"log_prob": log_prob, "sample": sample}
-
-
 def summary(taken: Taken) -> dict[str, Any]:
     """By library, milliseconds and the ratio to ours, by the clock.
 
@@ -293,18 +312,30 @@ def summary(taken: Taken) -> dict[str, Any]:
     return report
 
 
-def compared(architecture: str, sizes: Sizes, *, batch_size: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def compared(
+    architecture: str,
+    sizes: Sizes,
+    *,
+    batch_size: int,
+    rounds: int,
+    device: torch.device,
+    compile: bool = False,
+) -> dict[str, Any]:
     """One flow in all libraries, timed."""
     torch.manual_seed(0)
     flows, missing = same_flows(architecture, sizes, device)
+    ours = flows["tzk"]
+    assert isinstance(ours, Flow)
+    if compile:
+        flows["tzk-compiled"] = Flow(ours.module, torch.compile(ours.log_prob), torch.compile(ours.sample))
     x = torch.randn(batch_size, sizes.dims, device=device)
-    by_library = {name: tasks(flow, x, batch_size) for name, flow in flows.items()}
+    by_library = {name: flow.tasks(x, batch_size) for name, flow in flows.items()}
     timed = {
         task: summary(measure({name: steps[task] for name, steps in by_library.items()}, rounds))
         for task in ("log_prob", "sample")
     }
-    used = places(flows["tzk"].module, device.type)
-    return {"parameters": flows["tzk"].parameters, "implementations": used, "left_out": missing, **timed}
+    used = places(ours.module, device.type)
+    return {"parameters": ours.parameters, "implementations": used, "left_out": missing, **timed}
 
 
 def _imported(library: str) -> Any:
@@ -320,6 +351,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256, help="width of the networks (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=6, help="layers of a flow (default: %(default)s)")
     parser.add_argument("--flows", default=",".join(FLOWS), help="(default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="time our flows by torch.compile too")
     arguments = parser.read()
     architectures = arguments.flows.split(",")
     if arguments.dims % 2 or not set(architectures) <= set(FLOWS):
@@ -330,9 +362,7 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     sizes = Sizes(arguments.dims, arguments.hidden, arguments.steps)
     report: dict[str, Any] = {
-        architecture: compared(
-            architecture, sizes, batch_size=arguments.batch_size, rounds=arguments.rounds, device=device
-        )
+        architecture: compared(architecture, sizes, **{key: getattr(arguments, key) for key in CHOSEN}, device=device)
         for architecture in architectures
     }
     report |= {

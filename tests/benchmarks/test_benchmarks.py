@@ -11,8 +11,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import add_cost  # noqa: E402
 import compile as compiling  # noqa: E402
 import distributed  # noqa: E402
+import jax_flows  # noqa: E402
 import kernels  # noqa: E402
 import many_types  # noqa: E402
+import numpy  # noqa: E402
 import peers  # noqa: E402
 import pytest  # noqa: E402
 import sampling  # noqa: E402
@@ -155,17 +157,36 @@ def test_the_flows_of_other_libraries_are_the_same(architecture: str) -> None:
     x = torch.randn(5, 6)
     for flow in flows.values():
         assert flow.parameters == flows["tzk"].parameters
-        assert flow.log_prob(x).shape == (5,) and flow.sample(4).shape == (4, 6)
-        for step in peers.tasks(flow, x, 4).values():
+        for step in flow.tasks(x, 4).values():
             step()
-        assert all(p.grad is not None for p in flow.module.parameters() if p.requires_grad)
+        if isinstance(flow, peers.Flow):
+            assert flow.log_prob(x).shape == (5,) and flow.sample(4).shape == (4, 6)
+            assert all(p.grad is not None for p in flow.module.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("spline", [None, (3, 5.0)])
+def test_flowjax_is_timed_on_a_density_with_all_of_its_gradients(spline: tuple[int, float] | None) -> None:
+    jax = pytest.importorskip("jax", reason="flowjax is not installed")
+    pytest.importorskip("flowjax.flows", reason="flowjax is not installed", exc_type=ImportError)
+    flow = jax_flows.JaxFlow(dims=2, hidden=4, layers=2, spline=spline)
+    ticks = torch.linspace(-9, 9, 181)
+    grid = torch.cartesian_prod(ticks, ticks)
+    tasks = flow.tasks(grid, 7)
+    value, gradient = tasks["log_prob"]()
+    log_prob = torch.from_numpy(numpy.array(flow.log_prob(grid.numpy())))
+    torch.testing.assert_close(-log_prob.mean().item(), float(value), rtol=1e-4, atol=1e-4)
+    assert abs(log_prob.exp().sum().item() * 0.01 - 1) < 1e-2
+    leaves = jax.tree_util.tree_leaves(gradient)
+    assert sum(leaf.size for leaf in leaves) == flow.parameters
+    assert all(abs(leaf).max() > 0 for leaf in leaves[-1:]) and tasks["sample"]().shape == (7, 2)
 
 
 def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("normflows", "zuko", "FrEIA"):
+    others = ("normflows", "zuko", "FrEIA", "flowjax")
+    for name in others:
         monkeypatch.setitem(sys.modules, name, None)
     actual = peers.compared("couplings", peers.Sizes(4, 4, 2), batch_size=8, rounds=2, device=torch.device("cpu"))
-    assert actual["left_out"] == dict.fromkeys(("normflows", "zuko", "FrEIA"), "is not installed")
+    assert actual["left_out"] == dict.fromkeys(others, "is not installed")
     assert actual["log_prob"]["tzk"]["ratio"] == 1 and set(actual["sample"]) == {"tzk", "nflows"}
 
 

@@ -25,7 +25,7 @@ from tzk_core.training.settings import Settings
 ROOT = Path(__file__).parents[2]
 VALUES = [
     *(-1, 0, 1, 2, 1024, 1025, 2**20, 2**20 + 1, 10**7, 10**12, 10**12 + 1, True, False, "auto", "cosine", "muon", "x"),
-    *("literal", "paper", "skip"),
+    *("literal", "paper", "skip", "bfloat16"),
     *(-0.5, 0.0, 1e-3, 0.45, 0.5, 0.999, 1.0, 1.5, 100.0, 100.5, 1e6, 2e6, [], {}),
 ]
 SPARE = {"steps": 1, "validate_every": 1, "multiplier": 0.0}

@@ -51,6 +51,11 @@ class StepsTable(Table):
     compile: bool | Literal["auto"] = Field(
         default="auto", description='Whether the step is compiled; "auto" where that is faster for the whole run.'
     )
+    mixed_precision: Literal["bfloat16"] | None = Field(
+        default=None,
+        description="The type of matrix products in a step, all else being float32. The first batch is evaluated in "
+        "both, and training is refused if that changes its bits per dim by more than 0.001.",
+    )
     processes: int = Field(
         default=1,
         gt=0,
@@ -149,6 +154,10 @@ def conflicts(table: Table) -> Iterator[tuple[str, str]]:
         yield "patience", f"{table.patience} counts validations, so expected validate_every above 0, got 0"
     if isinstance(table, StepsTable) and table.compile is True and table.processes > 1:
         yield "compile", f"true is for one process, so expected processes = 1, got {table.processes}"
+    if isinstance(table, StepsTable) and table.mixed_precision and table.processes > 1:
+        yield "mixed_precision", f"is for one process, so expected processes = 1, got {table.processes}"
+    if isinstance(table, StepsTable) and table.mixed_precision and table.compile is True:
+        yield "mixed_precision", 'is for steps that are not compiled, so expected compile = false or "auto", got true'
     if isinstance(table, ObjectiveTable):
         titles = [term.title for term in table.terms]
         if twice := sorted({title for title in titles if titles.count(title) > 1}):

@@ -66,7 +66,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         """
         if self.terms and self.compile is True:
             raise TzkError('a step with [[objective.terms]] is not compiled: write compile = false, or "auto"')
-        if self.processes > 1 or self.terms:
+        if self.processes > 1 or self.terms or self.mixed_precision:
             return False
         most = min(self.negatives, MANY)
         if types <= most:

@@ -39,7 +39,12 @@ from tzk_core.training.metrics import Metrics
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
+<<<<<<< HEAD
 from tzk_core.training.reduction import check_independent, norm_of, reduced, shard_of
+=======
+from tzk_core.training.precision import MixedPrecision
+from tzk_core.training.reduction import check_independent, reduced, shard_of
+>>>>>>> speed
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
@@ -122,6 +127,7 @@ class Steps:
             groups = [{"params": [], "rate": settings.learning_rate}]
         self.optimizer = optimizer_of(Trained(groups, flows, settings.learning_rate, settings.betas), settings)
         self.metrics = Metrics()
+        self._mixed = self._mixed_precision()
         self._compiled = self._compile()
         self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
@@ -188,15 +194,8 @@ class Steps:
     def _advance(self) -> Capacity:
         observations = self._batch()
         shard = self._shard_of(observations)
-        self.parameter_tables.forget()
-        capacity = mental_capacity(
-            self.model,
-            observations,
-            self.noise_of(self.step),
-            multipliers=self.multipliers.values,
-            latent_noise=self._latent_noise,
-            objective=self._objective(shard),
-        )
+        evaluate = partial(self._evaluate, observations, shard)
+        capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
         loss = -capacity.value / dims * (shard.share if shard else 1)
@@ -231,12 +230,26 @@ class Steps:
         self.step += 1
         return capacity
 
+<<<<<<< HEAD
     def _batch(self) -> Observations:
         """The batch of this step, with what is hidden and what is filled in."""
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
             self.unite()
         return self._complete(observations)
+=======
+    def _evaluate(self, observations: Observations, shard: Shard | None) -> Capacity:
+        """Eq. 5 of the batch of this step."""
+        self.parameter_tables.forget()
+        return mental_capacity(
+            self.model,
+            observations,
+            self.noise_of(self.step),
+            multipliers=self.multipliers.values,
+            latent_noise=self._latent_noise,
+            objective=self._objective(shard),
+        )
+>>>>>>> speed
 
     def _shard_of(self, observations: Observations) -> Shard | None:
         """The shard that this process evaluates of a batch; None for all of it.
@@ -282,6 +295,13 @@ class Steps:
         if self._compiled.failure is not None:
             return {"failure": self._compiled.failure}
         return {"seconds": round(self.compile_seconds, 3), "steps": self.compile_steps}
+
+    def _mixed_precision(self) -> MixedPrecision | None:
+        if self.settings.mixed_precision is None:
+            return None
+        if self.world.size > 1:
+            raise TzkError("mixed_precision is for one process: leave it out")
+        return MixedPrecision(self.settings.mixed_precision, self._like)
 
     def _compile(self) -> CompiledTerms | None:
         if self.world.size > 1:

@@ -13,8 +13,8 @@ from nflows.transforms.base import Transform
 from torch import Tensor
 from tzk_plugin_export import programs
 from tzk_plugin_export.command import command
+from tzk_plugin_export.decompositions import copysign, prelu, solve
 from tzk_plugin_export.functions import functions
-from tzk_plugin_export.triangular import solve
 
 import tzk_core
 from tzk_core import SharedFlow, TzK, TzkError, build_flow, build_knowledge
@@ -51,16 +51,9 @@ def test_the_functions_are_the_methods_of_the_model() -> None:
     torch.testing.assert_close(given["sample_from_noise"].module(noise, C), made.flow.transform.inverse(z)[0])
 
 
-ONNX = pytest.mark.xfail(
-    reason="onnxruntime is 3e-5 to 2e-4 off on these flows, and such a file is refused", strict=False
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("knowledge", [None, "flow"])
-@pytest.mark.parametrize(
-    "format", [pytest.param(name, marks=ONNX) if name == "onnx" else name for name in programs.FORMATS]
-)
+@pytest.mark.parametrize("format", programs.FORMATS)
 def test_programs_agree_for_any_batch_size(format: str, knowledge: str | None, tmp_path: Path) -> None:
     if format == "onnx":
         for library in ("onnx", "onnxscript", "onnxruntime"):
@@ -87,6 +80,18 @@ def test_triangular_systems_are_solved_by_products(n: int, upper: bool, left: bo
     more = {"upper": upper, "left": left, "unitriangular": unitriangular}
     triangle = A.triu() if upper else A.tril()
     torch.testing.assert_close(solve(A, B, **more), torch.linalg.solve_triangular(triangle, B, **more))
+
+
+def test_signs_are_copied() -> None:
+    magnitude, sign = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0]), torch.tensor([-0.5, 0.5, 2.0, -7.0, 0.0])
+    assert torch.equal(copysign(magnitude, sign), torch.copysign(magnitude, sign))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5)])
+@pytest.mark.parametrize("weights", [1, 3])
+def test_a_weight_is_of_what_is_negative(shape: tuple[int, ...], weights: int) -> None:
+    inputs, weight = torch.randn(shape), torch.rand(weights)
+    assert torch.equal(prelu(inputs, weight), torch.prelu(inputs, weight))
 
 
 class DependsOnValues(Transform):

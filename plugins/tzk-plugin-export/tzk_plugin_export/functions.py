@@ -5,7 +5,8 @@ They are modules that are functions of tensors alone, with any batch size.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,24 @@ class SampleFromNoise(nn.Module):
         known = self.knowledge
         z = self.flow.base.from_noise(noise) if known is None or C is None else known.decode(C, noise)
         return self.flow.transform.inverse(z)[0]
+
+
+class InDouble(nn.Module):
+    """A module computed in float64, between inputs and outputs of its own type.
+
+    Another runtime adds in another order, and an inverse by products of triangles magnifies what that rounds.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).double()
+
+    def forward(self, inputs: Tensor, C: Tensor | None = None) -> Any:
+        given = () if C is None else (C.double(),)
+        outputs = self.module(inputs.double(), *given)
+        if isinstance(outputs, Tensor):
+            return outputs.to(inputs.dtype)
+        return tuple(values.to(inputs.dtype) for values in outputs)
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tzk_core import TzK
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
-from tzk_plugin_export.functions import Function, functions
-from tzk_plugin_export.triangular import DECOMPOSITIONS
+from tzk_plugin_export.decompositions import DECOMPOSITIONS
+from tzk_plugin_export.functions import Function, InDouble, functions
 
 FORMATS = ("pt2", "onnx")
 TOLERANCE = 1e-5
@@ -30,7 +30,8 @@ def export(model: TzK, folder: Path, *, format: str, knowledge: str | None = Non
     Layers take what plugins bring for the CPU first: nflows' own splines depend on values, and have no program.
 
     Returns:
-        By file, the largest difference between program and model on another batch size, relative to 1 + |result|.
+        By file, the largest difference between program and model on another batch size, relative to 1 + |result|. A
+            program of ONNX computes in float64, and is compared with the model in float64.
 
     Raises:
         TzkError: for what cannot be exported, with the layer; if a library is missing; if results differ.
@@ -43,6 +44,8 @@ def export(model: TzK, folder: Path, *, format: str, knowledge: str | None = Non
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if knowledge is None else f"{knowledge}-"
     others, differences = functions(model, knowledge, batch=5), {}
+    if format == "onnx":
+        others = {name: _in_double(function) for name, function in others.items()}
     for name, function in functions(model, knowledge).items():
         file = folder / f"{prefix}{name}.{format}"
         try:
@@ -76,6 +79,7 @@ def _read_pt2(file: Path) -> Callable[..., Tensor]:
 
 
 def _write_onnx(function: Function, file: Path) -> None:
+    function = _in_double(function)
     for library in ("onnx", "onnxscript"):
         _imported(library)
     with torch.no_grad(), warnings.catch_warnings():
@@ -89,7 +93,12 @@ def _write_onnx(function: Function, file: Path) -> None:
             dynamo=True,
             external_data=False,
             verbose=False,
+            optimize=False,  # it takes a product with 0.999998, as of a logit with alpha = 1e-6, for one with 1
         )
+
+
+def _in_double(function: Function) -> Function:
+    return function._replace(module=InDouble(function.module))
 
 
 def _read_onnx(file: Path) -> Callable[..., Tensor]:

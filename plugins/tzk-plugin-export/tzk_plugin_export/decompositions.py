@@ -1,4 +1,7 @@
-"""Triangular systems by matrix products alone, since ONNX has no operator that solves them."""
+"""What ONNX or onnxruntime has no operator for in float64, by others.
+
+Triangular systems are solved by products alone.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +28,21 @@ def solve(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular
     return X
 
 
-DECOMPOSITIONS = {torch.ops.aten.linalg_solve_triangular.default: solve}
+def copysign(magnitude: Tensor, sign: Tensor) -> Tensor:
+    """`torch.copysign`, with a minus zero taken for zero."""
+    return torch.where(sign < 0, -magnitude.abs(), magnitude.abs())
+
+
+def prelu(inputs: Tensor, weight: Tensor) -> Tensor:
+    """`torch.prelu`: one weight, or one for each of dimension 1. onnxruntime has none of float64."""
+    if weight.numel() > 1:
+        weight = weight.view(1, -1, *[1] * (inputs.dim() - 2))
+    return torch.where(inputs > 0, inputs, weight * inputs)
+
+
+DECOMPOSITIONS = {
+    torch.ops.aten.prelu.default: prelu,
+    torch.ops.aten.linalg_solve_triangular.default: solve,
+    torch.ops.aten.copysign.Tensor: copysign,
+}
 """What takes the place of which operator of a program."""
