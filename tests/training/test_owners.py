@@ -278,8 +278,8 @@ def sizes(world: World) -> dict[str, Any]:
     with pytest.raises(RuntimeError, match="single memory location"):  # what is absent cannot be written to
         next(p for name in found["absent"] for p in made.model.find(name).parameters() if p.numel() > 1).data.add_(1)
     kept = present(made.model.state_dict())
-    several = [key for key, value in kept.items() if value.numel() > 1]
-    found["kept"] = sorted({key.split(".")[1] for key in several if key.startswith("knowledge.")})
+    of_types = [key for key, _ in made.model.named_parameters() if key in kept and kept[key].numel() > 1]
+    found["kept"] = sorted({key.split(".")[1] for key in of_types if key.startswith("knowledge.")})
     made.unite()
     found["again"] = numbers()
     return found

@@ -21,6 +21,7 @@ from tzk_core.model import SharedFlow
 from tzk_core.objective import Capacity
 from tzk_core.objective.capacity import means_of
 from tzk_core.objective.shard import Shard
+from tzk_core.observations import Observations
 from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.world import World
 
@@ -114,6 +115,19 @@ def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> N
             "this flow cannot be trained in several processes: z of a sample depends on who else is in its batch, as "
             "with batch normalisation, or on chance, as with dropout. Train it in one process"
         )
+
+
+def checked_cut(flow: SharedFlow, observations: Observations, size: int) -> bool:
+    """Check that a batch may be cut for `size` processes; False where none of its T is observed.
+
+    Raises:
+        TzkError: as `check_independent`.
+    """
+    missing = observations.missing()
+    T = observations.T if missing is None else observations.T[~missing]
+    if len(T):
+        check_independent(flow, T, [Shard.of(len(T), rank, size) for rank in range(size)])
+    return bool(len(T))
 
 
 class _Summary:

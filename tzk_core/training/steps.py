@@ -39,12 +39,8 @@ from tzk_core.training.metrics import Metrics
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
-<<<<<<< HEAD
-from tzk_core.training.reduction import check_independent, norm_of, reduced, shard_of
-=======
 from tzk_core.training.precision import MixedPrecision
-from tzk_core.training.reduction import check_independent, reduced, shard_of
->>>>>>> speed
+from tzk_core.training.reduction import checked_cut, norm_of, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
@@ -230,14 +226,13 @@ class Steps:
         self.step += 1
         return capacity
 
-<<<<<<< HEAD
     def _batch(self) -> Observations:
         """The batch of this step, with what is hidden and what is filled in."""
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
         if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
             self.unite()
         return self._complete(observations)
-=======
+
     def _evaluate(self, observations: Observations, shard: Shard | None) -> Capacity:
         """Eq. 5 of the batch of this step."""
         self.parameter_tables.forget()
@@ -249,21 +244,12 @@ class Steps:
             latent_noise=self._latent_noise,
             objective=self._objective(shard),
         )
->>>>>>> speed
 
     def _shard_of(self, observations: Observations) -> Shard | None:
-        """The shard that this process evaluates of a batch; None for all of it.
-
-        The first call checks that the batch may be cut.
-        """
+        """The shard that this process evaluates of a batch, which may be cut; None for all of it."""
         shard = shard_of(self.world, len(observations))
         if shard and not self._cut:
-            missing = observations.missing()
-            T = observations.T if missing is None else observations.T[~missing]
-            if len(T):
-                shards = [Shard.of(len(T), rank, self.world.size) for rank in range(self.world.size)]
-                check_independent(self.model.flow, T, shards)
-                self._cut = True
+            self._cut = checked_cut(self.model.flow, observations, self.world.size)
         return shard
 
     def _objective(self, shard: Shard | None) -> Objective:
