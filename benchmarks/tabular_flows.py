@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from nflows.nn.nets import ResidualNet
-from peers import BINS, LIBRARIES, Unavailable, _imported
+from peers import BINS, Unavailable, _imported
 from torch import Tensor, nn
 
 from tzk_core import TzK, build_flow
 
 ARCHITECTURES = ("real-nvp", "maf", "rq-nsf-coupling")
-RIVALS = tuple(library for library in LIBRARIES if library != "FrEIA")
+RIVALS = ("nflows", "normflows", "zuko")
 TAIL = 4.0
 """Splines are the identity beyond so many deviations."""
 

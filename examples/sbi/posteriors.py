@@ -298,9 +298,13 @@ def _mean(values: list[float]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"simulations": 1000, "observations": 2, "samples": 400, "seeds": 2, "steps": 500}
-    for key, default in numbers.items():
-        parser.add_argument(f"--{key}", type=int, default=default, help="(default: %(default)s)")
+    parser.add_argument("--simulations", type=int, default=1000, help="to learn from (default: %(default)s)")
+    parser.add_argument("--observations", type=int, default=2, help="of a posterior each (default: %(default)s)")
+    parser.add_argument(
+        "--samples", type=int, default=400, help="of a posterior; 0 leaves C2ST out (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", type=int, default=2, help="from 0 on (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=500, help="of TzK at most (default: %(default)s)")
     parser.add_argument("--architectures", default="maf,rq-nsf-coupling", help="of TzK (default: %(default)s)")
     parser.add_argument("--activation", default="tanh", help="of TzK's maf (default: %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of TzK (default: %(default)s)")

@@ -78,6 +78,7 @@ class FakeExperiment:
     def load(self, folder: Path) -> None:
         self.calls.append(("load", folder))
 
-    def evaluate(self, split: str = "test", limit: int | None = None) -> dict[str, Any]:
+    def evaluate(self, split: str = "test", limit: int | None = None, *, world: World = ALONE) -> dict[str, Any]:
+        assert world == ALONE
         row = {"name": "prior", "kind": "prior", "dataset": "moons", "split": split, "count": limit or 200}
         return {"format": 1, "rows": [{**row, "bits_per_image": 2.5, "bits_per_dim": 1.25}], "knowledge": []}

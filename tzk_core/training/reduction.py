@@ -118,7 +118,10 @@ def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> N
 
 
 def checked_cut(flow: SharedFlow, observations: Observations, size: int) -> bool:
-    """Check that a batch may be cut for `size` processes; False where none of its T is observed.
+    """Check that a batch may be cut for `size` processes.
+
+    Returns:
+        False where none of its T is observed, so that nothing could be checked.
 
     Raises:
         TzkError: as `check_independent`.

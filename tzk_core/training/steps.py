@@ -246,7 +246,7 @@ class Steps:
         )
 
     def _shard_of(self, observations: Observations) -> Shard | None:
-        """The shard that this process evaluates of a batch, which may be cut; None for all of it."""
+        """The part of a batch that this process evaluates; None for all of it."""
         shard = shard_of(self.world, len(observations))
         if shard and not self._cut:
             self._cut = checked_cut(self.model.flow, observations, self.world.size)

@@ -175,7 +175,8 @@ def test_a_column_that_single_precision_loses_gets_a_note(written: Callable[...,
 
 
 def test_the_plugin_conforms(written: Callable[..., Path]) -> None:
-    assert {spec.name for spec in check_plugin("tzk_plugin_tables")} == {"table"}
+    names = {spec.name for spec in check_plugin("tzk_plugin_tables")}
+    assert names == {"table", "power", "gas", "hepmass", "miniboone", "bsds300"}
     assert tzk_datasets()[0].target == "tzk_plugin_tables.table:Table"
     check_dataset(Table(written(), labels=["kind"], characteristics=["age"]))
 
