@@ -5,6 +5,7 @@ Hostile files were sealed after they were altered.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -263,4 +264,4 @@ def mutate(value: Any, source: random.Random) -> None:
     elif source.random() < 0.2:
         del value[key]
     else:
-        value[key] = source.choice(VALUES)
+        value[key] = copy.deepcopy(source.choice(VALUES))

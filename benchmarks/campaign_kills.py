@@ -252,6 +252,8 @@ def _after_copy(words: Words, names: set[str], place: Place) -> str:
         return LOST
     if not place.out.exists():
         tzk(*words(place))
+    elif words is _add:  # whole, and perhaps killed while its report was written: what the next writer clears away
+        tzk("run", place.out, "--resume")
     return "" if set(tzk_core.load(place.out).knowledge) == names and not _unfinished(place.out) else LOST
 
 

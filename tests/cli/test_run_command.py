@@ -122,6 +122,17 @@ def test_a_finished_run_says_so(here: Path, experiment: type[FakeExperiment]):
     assert experiment.calls == [("train", False)]
 
 
+def test_resuming_a_finished_run_clears_what_a_kill_left(here: Path, experiment: type[FakeExperiment]):
+    """As while its report was written, after all else was there."""
+    tzk("run", "small.toml", "--out", "out")
+    left = here / "out" / ".report.html.999999999-0123abcd.partial"
+    left.write_text("half of it")
+    tzk("run", "out", "--resume", "--dry-run")
+    assert left.exists()
+    tzk("run", "out", "--resume")
+    assert not left.exists() and (here / "out" / "results.json").exists()
+
+
 def test_a_run_goes_on_with_its_own_config_only(here: Path, experiment: type[FakeExperiment]):
     experiment.interrupt_at = 2
     tzk("run", "small.toml", "--out", "out")

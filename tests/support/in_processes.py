@@ -51,3 +51,4 @@ def _call(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count, timeout=timedelta(seconds=PATIENCE)
     )
     torch.save(function(World(rank, count), *arguments), folder / f"{rank}.pt")
+    dist.destroy_process_group()  # as `joined` does: at its end Python aborts where gloo's threads still run

@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,8 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
                 "A larger training.steps, minutes or patience would go on"
             )
             world.of_first(None)
+            if not asked.dry_run:
+                _tidy(path)
             return 0
         if not asked.dry_run and not ranks.launches(checked.training.processes):
             _hold(path, held)
@@ -127,6 +129,14 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
     if ranks.launches(checked.training.processes) and not asked.dry_run:
         return ranks.launch(asked.words, checked.training.processes, folder.path, advice=_going_on(folder.path))
     return _run(folder, checked, asked, world=world, changed=changed, held=held)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a kill left half written in a finished run, such as a report."""
+    from tzk_core.storage.locks import writing  # filelock
+
+    with suppress(TzkError, OSError), writing(path):  # another may be writing, or the folder be for reading alone
+        pass
 
 
 def _hold(path: Path, held: ExitStack) -> None:

@@ -109,7 +109,7 @@ def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
     whole = hashlib.sha256(b"{")
     for number, key in enumerate(sorted(manifest)):
         whole.update((", " * (number > 0) + json.dumps(key) + ": ").encode())
-        if key != "knowledge":
+        if key != "knowledge" or not isinstance(manifest[key], dict):
             whole.update(_canonical(manifest[key]))
             continue
         whole.update(b"{")
