@@ -133,10 +133,12 @@ def _new_or_resumed(asked: _Asked, world: World, held: ExitStack) -> int:
 
 def _tidy(path: Path) -> None:
     """Remove what a kill left half written in a finished run, such as a report."""
+    from tzk_core.storage.atomic import is_temporary
     from tzk_core.storage.locks import writing  # filelock
 
-    with suppress(TzkError, OSError), writing(path):  # another may be writing, or the folder be for reading alone
-        pass
+    if any(is_temporary(file) for file in path.rglob("*")):
+        with suppress(TzkError, OSError), writing(path):  # another may be writing, or the folder be for reading alone
+            pass
 
 
 def _hold(path: Path, held: ExitStack) -> None:
