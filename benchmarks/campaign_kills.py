@@ -79,7 +79,7 @@ class Kill:
         """Count an operation, or die in its place."""
         self._idle = True
         if self.count == self.moment:
-            if self.torn and self.writing is not None and os.path.isfile(self.writing[0]):  # no unnamed file of a folder
+            if self.torn and self.writing is not None and os.path.isfile(self.writing[0]):
                 path, before = self.writing
                 os.truncate(path, before + max(0, os.path.getsize(path) - before) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
