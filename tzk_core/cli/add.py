@@ -98,10 +98,10 @@ def _follow(parent: RunFolder, base: Base, addition: AdditionSpec, *, world: Wor
 def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str, world: World) -> None:
     """Train, evaluate, draw and compare, in a folder that is named when complete."""
     from tzk_core.cli import before_after, progress
+    from tzk_core.cli.ending import say_end
     from tzk_core.config.merging import merged
     from tzk_core.modes import flushing_denormals
     from tzk_core.report import pictures, table
-    from tzk_core.report.words import summary
     from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
     from tzk_core.runs.observing import observers_of, report_end
     from tzk_core.runs.record import begin_session, new_record, timed
@@ -148,10 +148,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         folder.write_json(folder.record, record)
     report_end(observers, path, results, step=addition.training.steps, best_step=addition.training.steps)
     output.say(f"before and after, from {parent.path} and {path}:\n{compared.text()}")
-    for line in summary(results):
-        output.result(line)
-    where = [*map(str, write_reports(path)), str(path / folder.table.name), str(path / "samples")]
-    output.result(f"{'report' if len(where) > 2 else 'results'}: {', '.join(where)}")
+    say_end(RunFolder(path), results, write_reports(path))
 
 
 def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:

@@ -255,7 +255,7 @@ def _run(
 
 def _say_end(experiment: Experiment, folder: RunFolder, record: dict[str, Any]) -> None:
     """Write the reports, and say how good the run is and where they are."""
-    from tzk_core.report.words import summary
+    from tzk_core.cli.ending import say_end
     from tzk_core.runs.record import add_seconds
     from tzk_core.runs.reporting import write_reports
 
@@ -265,10 +265,7 @@ def _say_end(experiment: Experiment, folder: RunFolder, record: dict[str, Any]) 
         folder.write_json(folder.record, record)
     seconds = ", ".join(f"{part.removesuffix('_seconds')} {value:.1f} s" for part, value in record["timings"].items())
     output.detail(f"time: {seconds}")
-    for line in summary(json.loads(folder.results.read_text(encoding="utf-8"))):
-        output.result(line)
-    where = [*map(str, reports), str(folder.table), str(folder.path / "samples")]
-    output.result(f"{'report' if reports else 'results'}: {', '.join(where)}")
+    say_end(folder, json.loads(folder.results.read_text(encoding="utf-8")), reports)
 
 
 def _write_start(folder: RunFolder, config: Config, record: dict[str, Any]) -> None:

@@ -44,21 +44,21 @@ class Reader:
         entry, number = self.index.entry(name), self.index.number(name)
         file = self.file(name)
         where, like = self.folder / entry["file"], self._first.get(number)
-        kind = load_knowledge(name, entry, file, latent_shape=self.flow.latent_shape, where=where, like=like)
-        if isinstance(kind, OpaqueKnowledge):
-            return Opaque(self, name, kind.reason)
-        kind.requires_grad_(requires_grad=False)
-        self._first.setdefault(number, kind)
-        without_caches(kind)
-        kind.attach(self.flow.transform, self.flow.base)
-        return self._placed(kind.eval())
+        member = load_knowledge(name, entry, file, latent_shape=self.flow.latent_shape, where=where, like=like)
+        if isinstance(member, OpaqueKnowledge):
+            return Opaque(self, name, member.reason)
+        member.requires_grad_(requires_grad=False)
+        self._first.setdefault(number, member)
+        without_caches(member)
+        member.attach(self.flow.transform, self.flow.base)
+        return self._placed(member.eval())
 
-    def _placed(self, kind: Knowledge) -> Knowledge:
-        if kind.log_odds.device != self.device:
-            kind = kind.to(self.device)
+    def _placed(self, member: Knowledge) -> Knowledge:
+        if member.log_odds.device != self.device:
+            member = member.to(self.device)
         if self.named:
-            use_implementations(kind, self.device.type)
-        return kind
+            use_implementations(member, self.device.type)
+        return member
 
     def file(self, name: str) -> bytes:
         """The file of one knowledge type; errors are those of `read`."""
@@ -115,9 +115,9 @@ class LazyKnowledge(KnowledgeDict):
         self._kept: OrderedDict[str, Knowledge] = OrderedDict()
 
     def __getitem__(self, key: str) -> Knowledge:
-        if (kind := self._usable(key)) is None:
+        if (member := self._usable(key)) is None:
             raise TzkError(self.opaque_types[key].reason)
-        return kind
+        return member
 
     def __contains__(self, key: object) -> bool:
         return key in self.reader.index and key not in self.opaque_types
@@ -163,8 +163,8 @@ class LazyKnowledge(KnowledgeDict):
     def usable(self, names: Any = None) -> Iterator[tuple[str, Knowledge]]:
         """Names and knowledge types, all or these, without what cannot be used here."""
         for name in self.reader.index if names is None else names:
-            if name not in self.opaque_types and (kind := self._usable(name)) is not None:
-                yield name, kind
+            if name not in self.opaque_types and (member := self._usable(name)) is not None:
+                yield name, member
 
     def move(self, device: torch.device, *, named: bool) -> None:
         """Read from now on for this device; what was read is read again."""
@@ -199,7 +199,7 @@ class _Values(ValuesView[Knowledge]):
     _mapping: LazyKnowledge
 
     def __iter__(self) -> Iterator[Knowledge]:
-        return (kind for _, kind in self._mapping.usable())
+        return (member for _, member in self._mapping.usable())
 
 
 class LazyTzK(TzK):
