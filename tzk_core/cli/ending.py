@@ -1,4 +1,4 @@
-"""The last lines of a command that leaves a run: how good it is, and where to look."""
+"""The last lines of a command that leaves a run."""
 
 from __future__ import annotations
 
