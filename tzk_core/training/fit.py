@@ -79,8 +79,8 @@ def fit(
         Diverged: where anything stops being finite; the model is then the last one that is fit to go on from.
     """
     T, presence, characteristics = gather(T, presence, characteristics, like=model.like)
-    observed = _observed(model, T)
-    warn_of_grey_levels(T[observed], "T", LEVELS_OF)
+    seen, observed = _observed(model, T)
+    warn_of_grey_levels(seen, "T", LEVELS_OF)
     _check_known(model, len(T), presence=presence, characteristics=characteristics)
     held_out = None if validation is None else _held_out(model, validation, seed)
     watching = guarded(observers)
@@ -96,14 +96,15 @@ def fit(
     return _trained(trainer, progress=progress, observers=watching)
 
 
-def _observed(model: TzK, T: Any) -> Tensor:
-    """The numbers of the rows in which T was observed, once these are checked."""
+def _observed(model: TzK, T: Any) -> tuple[Tensor, Tensor]:
+    """The rows in which T was observed, once these are checked, and their numbers."""
     fits = isinstance(T, Tensor) and T.is_floating_point() and T.shape[1:] == torch.Size(model.shape)
     rows = torch.nonzero(~T.flatten(1).isnan().all(1)).squeeze(1) if fits else torch.empty(0, dtype=torch.long)
     if fits and len(T) and not len(rows):
         raise TzkError("T holds nan or infinity, first in row 0, and no T was observed: there is nothing to learn from")
-    check_observations(_gaps_closed(T[rows] if fits else T), model.shape)
-    return rows
+    seen = T[rows] if fits else T
+    check_observations(_gaps_closed(seen), model.shape)
+    return seen, rows
 
 
 def _start(model: TzK, batches: _Batches, presence: Mapping[str, Tensor], *, rows: Tensor, options: Settings) -> None:
