@@ -219,8 +219,8 @@ def blown_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "blown_samples",
             "warning",
-            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} look nothing like "
-            "test samples.",
+            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} look nothing "
+            "like test samples.",
             "Sample at a lower temperature (pictures.temperature, --temperature), or train with a smaller knee.",
         )
     elif facts.blown:

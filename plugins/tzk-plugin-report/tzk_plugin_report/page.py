@@ -19,8 +19,8 @@ from tzk_plugin_report.provenance import commands, provenance
 from tzk_plugin_report.reading import Run
 
 UNITS = (
-    "Bits/dim is −log₂ p(T) divided by all dimensions that are modelled, bits/pixel by the pixels of the original data: "
-    "the bits that a pixel would take if the model compressed it. Lower is better. Figures in different units are not "
+    "Bits/dim is −log₂ p(T) divided by all dimensions that are modelled, bits/pixel by the pixels of the original "
+    "data: the bits that a pixel would take if the model compressed it. Lower is better. Figures in different units are not "
     "to be compared."
 )
 
