@@ -20,8 +20,8 @@ from tzk_plugin_report.reading import Run
 
 UNITS = (
     "Bits/dim is −log₂ p(T) divided by all dimensions that are modelled, bits/pixel by the pixels of the original "
-    "data: the bits that a pixel would take if the model compressed it. Lower is better. Figures in different units are not "
-    "to be compared."
+    "data: the bits that a pixel would take if the model compressed it. Lower is better. Figures in different units "
+    "are not to be compared."
 )
 
 ROWS = {
