@@ -115,14 +115,15 @@ def lines(
 def fitting(progress: Progress, room: int) -> str:
     """The longest text of a `Progress` that `room` characters hold: `bits`, or with means over the data sets.
 
-    Where those do not fit either, pace and memory go.
+    Where those do not fit either, steps per second are a bare "/s", and then pace and memory go.
     """
     means = [
         f"{title} {math.fsum(values.values()) / len(values):.3f}"
         for title, values in (("bits/dim", progress.bits_per_dim), ("validation", progress.validation))
         if values
     ]
-    shorter = (", ".join([_pace(progress), *means]), ", ".join([_left(progress), *means]))
+    paces = (_pace(progress), _pace(progress).replace(" steps/s", "/s"), _left(progress))
+    shorter = [", ".join([pace, *means]) for pace in paces]
     return next((text for text in (bits(progress), *shorter) if len(text) <= room), shorter[-1])
 
 
