@@ -1,4 +1,4 @@
-"""`tzk describe [NAME]`: all parts by name, or what a registered part, or a table of a config, takes."""
+"""`tzk describe [NAME]`: what a part or a table takes, or all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ WIDTH = 100
 @click.command(name="describe")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """Describe a registered part, or a table of a config; without NAME, list all of them.
+    """Describe a registered part, or a table of a config.
+
+    Without NAME, list all of them.
 
     Of a part: its kind, plugin, arguments with types and defaults, documentation and source. Of a table: every key
     with type, default, bounds and help.

@@ -96,7 +96,11 @@ def _share_of(some: int, count: int) -> str:
 
 
 def _likelihood_of(prior: Row, rows: Sequence[Row], *, better: bool) -> str:
-    """The sentence on one data set; `better` has it say whether higher or lower is better."""
+    """The sentence on one data set.
+
+    Args:
+        better: say whether higher or lower is better.
+    """
     dataset, value, nats = prior["dataset"], prior["bits_per_dim"], prior.get("log_prob_nats")
     if nats is None:
         text = f"On {dataset} it takes {value:.3f} bits/dim"

@@ -113,9 +113,10 @@ def lines(
 
 
 def fitting(progress: Progress, room: int) -> str:
-    """The longest text of a `Progress` that `room` characters hold: `bits`, or with means over the data sets.
+    """The longest text of a `Progress` that `room` characters hold.
 
-    Where those do not fit either, steps per second are a bare "/s", and then pace and memory go.
+    It is `bits`, or has means over the data sets. Where those do not fit either, "steps/s" is "/s", and then pace and
+    memory go.
     """
     means = [
         f"{title} {math.fsum(values.values()) / len(values):.3f}"
