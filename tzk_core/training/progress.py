@@ -85,7 +85,6 @@ def _bar(steps: int, words: Words | None) -> Iterator[Callable[[Progress], None]
         nrows=size.lines,
         bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
     ) as line:
-
         room = size.columns - len(f"100%   {steps}/{steps}, ")
 
         def show(progress: Progress) -> None:
