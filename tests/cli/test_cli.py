@@ -12,7 +12,7 @@ import pytest
 from commands import refused, tzk
 from fake_experiment import CONFIG
 
-from tzk_core.plugins import Command, Registry, hookimpl, registry
+from tzk_core.plugins import SPEC_TYPES, Command, Registry, hookimpl, registry
 
 # --- starting ---
 
@@ -147,6 +147,14 @@ def test_describe_shows_every_spec_type_of_that_name():
 
 def test_describe_of_nothing_suggests():
     assert "did you mean 'two-moons'?" in refused("describe", "two-moon")
+    assert "`tzk describe` lists all names" in refused("describe", "quite-another")
+
+
+def test_describe_without_a_name_lists_every_part_with_its_summary():
+    lines = [" ".join(line.split()) for line in tzk("describe").stdout.splitlines()]
+    for spec_type in SPEC_TYPES:
+        for part in registry().all(spec_type):
+            assert f"{part.name} {part.plugin} {part.spec.summary}" in lines
 
 
 def test_check_says_ok_and_the_plan(here: Path):

@@ -40,6 +40,24 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "bits/dim a 1.250" in bar
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_a_bar_has_validation_however_narrow_the_terminal_is(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    sets = {"digits": 2.0, "letters": 3.0}
+    now = Progress(800, 800, 9.0, 61.0, sets, validation=sets, best=250, steps_per_second=2.34, memory=850e6)
+    with progress.shown() as (line,):
+        line.on_start(Start(0, 800, None, {}))
+        line.on_step(now)
+    bar = capsys.readouterr().err.split("\r")[-1].rstrip()
+    assert len(bar) <= columns
+    assert "1:01 left" in bar
+    assert columns < 80 or ("/s, " in bar and "0.85 GB" in bar)
+    assert "validation digits 2.000, letters 3.000 (best at step 250)" in bar or "validation 2.500" in bar
+
+
 # --- Ctrl-C ---
 
 

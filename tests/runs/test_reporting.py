@@ -58,13 +58,15 @@ def test_likelihood_is_reported_beside_the_baseline_and_the_best_published_figur
         {"kind": "published", "name": "C", "dataset": "other", "bits_per_pixel": 0.1},
     ]
     assert words.likelihood({"rows": rows}) == [
-        "On d it takes 1.500 bits/dim, 50 % fewer than a histogram (3.000); the best published beside it is B, "
-        "1.1 bits/pixel where this has 2.00."
+        "On d it takes 1.500 bits/dim (lower is better), 50 % fewer than a histogram (3.000); the best published "
+        "beside it is B, 1.1 bits/pixel where this has 2.00."
     ]
     (few,) = words.likelihood({"rows": [prior(count=3)]})
     assert "3 test samples, too few to compare" in few
     (real,) = words.likelihood({"rows": [prior(log_prob_nats=-4.25)]})
-    assert "log p(T) is -4.250 nats" in real
+    assert "log p(T) is -4.250 nats in the mean, in the unit of the data (higher is better)" in real
+    first, second = words.likelihood({"rows": [prior(), prior(dataset="e")]})
+    assert "is better" in first and "is better" not in second  # once is enough
 
 
 def test_knowledge_is_reported_by_how_many_types_gain() -> None:
@@ -75,6 +77,10 @@ def test_knowledge_is_reported_by_how_many_types_gain() -> None:
         "are told apart: all in 88 %."
     )
     assert "a is better than the prior (+2.0 nats)" in words.knowledge({"knowledge": entries[:1]})
+    both = [entries[0], {"name": "d", "gap_nats": 1.0}]
+    assert words.knowledge({"knowledge": both}).startswith("Both knowledge types")
+    worse = [{"name": name, "gap_nats": -1.0} for name in "ab"]
+    assert words.knowledge({"knowledge": worse}).startswith("None of 2 knowledge types")
     assert words.knowledge({}) == ""
 
 

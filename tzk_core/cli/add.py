@@ -105,7 +105,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
     from tzk_core.runs.addition import AdditionRun  # as above; pictures need matplotlib
     from tzk_core.runs.observing import observers_of, report_end
     from tzk_core.runs.record import begin_session, new_record, timed
-    from tzk_core.runs.reporting import write_reports
+    from tzk_core.runs.reporting import has_reports, write_reports
     from tzk_core.storage.knowledge_files import extend_checkpoint
     from tzk_core.storage.manifest import read_manifest
     from tzk_core.training.guarded import outcome
@@ -148,7 +148,8 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         folder.write_json(folder.record, record)
     report_end(observers, path, results, step=addition.training.steps, best_step=addition.training.steps)
     output.say(f"before and after, from {parent.path} and {path}:\n{compared.text()}")
-    say_end(RunFolder(path), results, write_reports(path))
+    whole = adding.whole(path) if has_reports() else None
+    say_end(RunFolder(path), results, write_reports(path, whole))
 
 
 def _plan(adding: AdditionRun, parent: RunFolder, path: Path) -> str:

@@ -1,9 +1,10 @@
-"""`tzk describe NAME`: what a registered part, or a table of a config, takes."""
+"""`tzk describe [NAME]`: what a part or a table takes, or all of them."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,11 @@ WIDTH = 100
 
 
 @click.command(name="describe")
-@click.argument("name")
-def command(name: str) -> None:
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
     """Describe a registered part, or a table of a config.
+
+    Without NAME, list all of them.
 
     Of a part: its kind, plugin, arguments with types and defaults, documentation and source. Of a table: every key
     with type, default, bounds and help.
@@ -35,6 +38,9 @@ def command(name: str) -> None:
     """
     from tzk_core.config.reference import TABLES, references  # pydantic, which the other commands do without
 
+    if name is None:
+        output.say(_everything(TABLES))
+        return
     table = name.strip("[]")
     tables = [_table(reference) for reference in references(table)] if table in TABLES else []
     parts = [part for spec_type in SPEC_TYPES for part in registry().all(spec_type)]
@@ -46,13 +52,22 @@ def command(name: str) -> None:
         known = [*(part.qualified_name if "/" in name else part.name for part in parts), *TABLES]
         raise TzkError(
             f"nothing registered is called {name!r}"
-            + (
-                nearest(name, known)
-                or "; `tzk plugins` lists the plugins, and names are " + ", ".join(sorted(set(known)))
-            )
+            + (nearest(name, known) or "; `tzk describe` lists all names")
             + (registry().not_available(name.partition("/")[0]) or registry().not_available())
         )
     output.say("\n\n".join([*(_described(part) for part in matching), *tables]))
+
+
+def _everything(tables: Iterable[str]) -> str:
+    """The parts of every type, a line each, and the tables of a config."""
+    sections = []
+    for spec_type in SPEC_TYPES:
+        parts = sorted(registry().all(spec_type), key=lambda part: part.name)
+        rows = [(part.name, part.plugin, part.spec.summary) for part in parts]
+        if rows:
+            title = spec_type.kind.upper()
+            sections.append(output.columns((title, "PLUGIN", "SUMMARY"), rows))
+    return "\n\n".join([*sections, f"TABLES OF A CONFIG\n{', '.join(tables)}"])
 
 
 def _table(table: Reference) -> str:

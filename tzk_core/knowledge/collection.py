@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import ItemsView
 
 
+MOST_NAMES = 8
+"""An error names at most so many knowledge types."""
+
+
 class KnowledgeDict(nn.ModuleDict):
     """Knowledge types by name, in the order in which they came.
 
@@ -53,7 +57,7 @@ class KnowledgeDict(nn.ModuleDict):
         if name in self.opaque_types:
             raise TzkError(self.opaque_types[name].reason)
         if name not in self:
-            raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self)}")
+            raise TzkError(f"this model has no knowledge type {name!r}{nearest(name, self) or _there(self)}")
         return self[name]
 
     def implies_of(self, name: str) -> tuple[str, ...]:
@@ -97,3 +101,10 @@ class KnowledgeDict(nn.ModuleDict):
         """
         distinct = list(dict.fromkeys(names))
         return [name for name in distinct if self.implied_by(name).isdisjoint(distinct)]
+
+
+def _there(names: Iterable[str]) -> str:
+    """What there is instead, for an error."""
+    first = [repr(name) for name in names]
+    more = f" and {len(first) - MOST_NAMES} more" if len(first) > MOST_NAMES else ""
+    return f"; there is {', '.join(first[:MOST_NAMES])}{more}" if first else "; it has none"

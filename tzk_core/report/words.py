@@ -22,7 +22,8 @@ def likelihood(results: Results) -> list[str]:
     """
     rows = list(results.get("rows", ()))
     priors = [row for row in rows if row["kind"] == "prior"]
-    return [_likelihood_of(prior, [row for row in rows if row.get("dataset") == prior["dataset"]]) for prior in priors]
+    beside = [[row for row in rows if row.get("dataset") == prior["dataset"]] for prior in priors]
+    return [_likelihood_of(*pair, better=i == 0) for i, pair in enumerate(zip(priors, beside, strict=True))]
 
 
 def knowledge(results: Results) -> str:
@@ -40,8 +41,8 @@ def knowledge(results: Results) -> str:
         text = f"The knowledge type {best} is {'better' if better else 'no better'} than the prior"
         text += f" ({gains[best]:+.1f} nats)"
     else:
-        types = f"{'All' if len(better) == len(gains) else f'{len(better)} of'} {len(gains)} knowledge types"
-        text = f"{types} are better than the prior on their own samples (the best: {best}, {gains[best]:+.1f} nats)"
+        some = _share_of(len(better), len(gains))
+        text = f"{some} are better than the prior on their own samples (the best: {best}, {gains[best]:+.1f} nats)"
     told = [
         f"{entry['partition']} in {percent(entry['discriminator_accuracy'])}"
         for entry in results.get("classification", ())
@@ -87,14 +88,28 @@ def best_published(prior: Row, rows: Iterable[Row]) -> tuple[Row, str] | None:
     return min(published, key=lambda pair: pair[0][pair[1]] / prior[pair[1]], default=None)
 
 
-def _likelihood_of(prior: Row, rows: Sequence[Row]) -> str:
+def _share_of(some: int, count: int) -> str:
+    """`All 18 knowledge types`, `both knowledge types`, `3 of 18 knowledge types`, `none of ...`."""
+    if some == count:
+        return "Both knowledge types" if count == 2 else f"All {count} knowledge types"
+    return f"{some or 'None'} of {count} knowledge types"
+
+
+def _likelihood_of(prior: Row, rows: Sequence[Row], *, better: bool) -> str:
+    """The sentence on one data set.
+
+    Args:
+        better: say whether higher or lower is better.
+    """
     dataset, value, nats = prior["dataset"], prior["bits_per_dim"], prior.get("log_prob_nats")
     if nats is None:
         text = f"On {dataset} it takes {value:.3f} bits/dim"
     else:
-        text = f"On {dataset} log p(T) is {nats:.3f} nats in the mean, in the unit of the data (higher is better)"
+        text = f"On {dataset} log p(T) is {nats:.3f} nats in the mean, in the unit of the data"
+    remarks = [f"{'lower' if nats is None else 'higher'} is better"] if better else []
     if (prior.get("count") or 0) < FEWEST:
-        text += f" (of {prior.get('count') or 0} test samples, too few to compare)"
+        remarks.append(f"of {prior.get('count') or 0} test samples, too few to compare")
+    text += f" ({'; '.join(remarks)})" if remarks else ""
     for row in rows:
         if row["kind"] == "baseline" and nats is not None and row.get("log_prob_nats") is not None:
             more = nats - row["log_prob_nats"]

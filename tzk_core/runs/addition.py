@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tzk_core.config import AdditionSpec, Base, KnowledgeTable
-from tzk_core.config.merging import narrowed
+from tzk_core.config.merging import merged, narrowed
 from tzk_core.data.annotation import annotate
 from tzk_core.data.protocol import Samples
 from tzk_core.errors import TzkError, nearest
@@ -110,6 +110,16 @@ class AdditionRun:
             T, _ = self.experiment.samples(name, "test")
             parts.append(T[: max(1, count // len(self.experiment.datasets))])
         return torch.cat(parts)[:count]
+
+    def whole(self, folder: Path) -> Experiment | None:
+        """The run in `folder`, once complete, with the older knowledge and its data.
+
+        What is loaded here is not read again. None where the older data cannot be had.
+        """
+        try:
+            return Experiment(merged(self.base.config, self.addition), trained=folder, loaded=self.experiment.data)
+        except Exception:  # a data set raises what it likes; a report without an experiment says why itself
+            return None
 
     def _sources(self) -> dict[str, Source]:
         train, annotation = self.experiment.train_samples, self.experiment.annotation

@@ -17,7 +17,7 @@ from tzk_core.data.disguised import warn_of_grey_levels
 from tzk_core.data.held_out import held_out, seen_at_all
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
-from tzk_core.data.protocol import Samples
+from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.domain import LEVELS, REAL, Domain
 from tzk_core.errors import TzkError
 from tzk_core.objective.filling import hot_deck
@@ -34,13 +34,15 @@ class RunData:
 
     Args:
         known: knowledge types that exist elsewhere and may be implied.
+        loaded: data of another config; data sets that both have by the same table are not read again.
 
     Raises `TzkError` for data that cannot be had, and for tables that do not fit the data.
     """
 
-    def __init__(self, config: Config, known: Collection[str] = ()) -> None:
-        self.config = config
-        self.datasets = datasets_of(config)
+    def __init__(self, config: Config, known: Collection[str] = (), *, loaded: RunData | None = None) -> None:
+        self.config, self._loaded = config, loaded
+        self._shared = loaded.shared_with(config) if loaded is not None else {}
+        self.datasets = datasets_of(config, self._shared)
         self.levels = self._common("levels", "number of grey levels")
         self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
         self._splits: dict[str, dict[str, Samples]] = {}
@@ -71,8 +73,18 @@ class RunData:
     def split(self, name: str) -> dict[str, Samples]:
         """One split of every data set, read once."""
         if name not in self._splits:
-            self._splits[name] = {title: dataset.split(name) for title, dataset in self.datasets.items()}
+            self._splits[name] = {title: self._read(title, name) for title in self.datasets}
         return self._splits[name]
+
+    def shared_with(self, config: Config) -> dict[str, Dataset]:
+        """The data sets that `config` has by the same table."""
+        own = {table.name: table for table in self.config.datasets}
+        return {table.name: self.datasets[table.name] for table in config.datasets if own.get(table.name) == table}
+
+    def _read(self, title: str, split: str) -> Samples:
+        if self._loaded is not None and title in self._shared:
+            return self._loaded.split(split)[title]
+        return self.datasets[title].split(split)
 
     def limited(self, dataset: str, split: str, limit: int | None) -> Samples:
         """At most `limit` samples of a split whose T is whole, chosen by seed.

@@ -42,6 +42,7 @@ class Experiment:
         known: knowledge types that exist elsewhere and may be implied.
         trained: the folder of a run whose model is taken, in place of a new one.
         notes: what results have to say of how the config came about.
+        loaded: data of another experiment; data sets that both have are not read again.
 
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
@@ -54,6 +55,7 @@ class Experiment:
         *,
         trained: Path | None = None,
         notes: Sequence[str] = (),
+        loaded: RunData | None = None,
     ) -> None:
         self.config, self.notes = config, tuple(notes)
         self.device = chosen_device(config.device)
@@ -64,10 +66,10 @@ class Experiment:
         self.model: TzK
         if trained is None:
             registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
-            self.data = RunData(config, known)
+            self.data = RunData(config, known, loaded=loaded)
             self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
         else:
-            self.data = RunData(config, known)
+            self.data = RunData(config, known, loaded=loaded)
             self.load(trained)
 
     @property

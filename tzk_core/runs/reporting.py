@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tzk_core.runs.experiment import Experiment
 
 
+def has_reports() -> bool:
+    """Whether an installed plugin writes a report."""
+    return bool(registry().all(Report))
+
+
 def write_reports(folder: Path, experiment: Experiment | None = None) -> list[Path]:
     """Have every report of the installed plugins written; the files.
 

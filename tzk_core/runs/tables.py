@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from tzk_core.config import Config
+from tzk_core.config import Config, DatasetTable
 from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.errors import TzkError
 from tzk_core.plugins import Dataset as DatasetSpec
@@ -12,9 +14,19 @@ from tzk_core.plugins import registry
 from tzk_core.random_streams import stream
 
 
-def datasets_of(config: Config) -> dict[str, Dataset]:
-    """The data sets of a config by name; most read data with their first split."""
-    return {table.name: registry().find(DatasetSpec, table.type).load()(**table.arguments) for table in config.datasets}
+def datasets_of(config: Config, opened: Mapping[str, Dataset] | None = None) -> dict[str, Dataset]:
+    """The data sets of a config by name; most read data with their first split.
+
+    Args:
+        opened: data sets that are taken as they are, by name.
+    """
+    opened = opened or {}
+    return {table.name: opened[table.name] if table.name in opened else _opened(table) for table in config.datasets}
+
+
+def _opened(table: DatasetTable) -> Dataset:
+    dataset: Dataset = registry().find(DatasetSpec, table.type).load()(**table.arguments)
+    return dataset
 
 
 def limited(samples: Samples, name: str, split: str, *, limit: int | None, seed: int) -> Samples:

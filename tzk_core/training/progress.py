@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -27,12 +28,12 @@ class ProgressLine(Observer):
     A context that takes the bar away at its end, since evaluation and its lines come before `on_end`.
 
     Args:
-        words: the text of a `Progress`; by default how many bits the data sets take.
+        words: the text of a `Progress`; by default how many bits the data sets take, shorter where a bar is narrow.
         say: takes the lines; by default they go to stderr.
     """
 
     def __init__(self, words: Words | None = None, *, say: Callable[[str], None] | None = None) -> None:
-        self._words, self._say = words or bits, say or _to_stderr
+        self._words, self._say = words, say or _to_stderr
         self._drawn = ExitStack()
         self._show: Callable[[Progress], None] | None = None
 
@@ -72,7 +73,7 @@ class ProgressLine(Observer):
 
 
 @contextmanager
-def _bar(steps: int, words: Words) -> Iterator[Callable[[Progress], None]]:
+def _bar(steps: int, words: Words | None) -> Iterator[Callable[[Progress], None]]:
     """A function to call with each `Progress`, which moves a bar on the terminal."""
     from tqdm import tqdm  # not needed for lines
 
@@ -84,9 +85,10 @@ def _bar(steps: int, words: Words) -> Iterator[Callable[[Progress], None]]:
         nrows=size.lines,
         bar_format="{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}",
     ) as line:
+        room = size.columns - len(f"100%   {steps}/{steps}, ")
 
         def show(progress: Progress) -> None:
-            line.set_postfix_str(words(progress), refresh=False)
+            line.set_postfix_str(words(progress) if words else fitting(progress, room), refresh=False)
             line.update(progress.step - line.n)
 
         yield show
@@ -107,6 +109,22 @@ def lines(
             say(f"step {progress.step:,} of {progress.steps:,}, {words(progress)}")
 
     return show
+
+
+def fitting(progress: Progress, room: int) -> str:
+    """The longest text of a `Progress` that `room` characters hold.
+
+    It is `bits`, or has means over the data sets. Where those do not fit either, "steps/s" is "/s", and then pace and
+    memory go.
+    """
+    means = [
+        f"{title} {math.fsum(values.values()) / len(values):.3f}"
+        for title, values in (("bits/dim", progress.bits_per_dim), ("validation", progress.validation))
+        if values
+    ]
+    paces = (_pace(progress), _pace(progress).replace(" steps/s", "/s"), _left(progress))
+    shorter = [", ".join([pace, *means]) for pace in paces]
+    return next((text for text in (bits(progress), *shorter) if len(text) <= room), shorter[-1])
 
 
 def bits(progress: Progress) -> str:
@@ -145,14 +163,21 @@ def _pace(progress: Progress) -> str:
 
     After the step that compiled, how long that took.
     """
+    parts = [_left(progress)]
     if progress.compiled is not None:
-        return f"compiled in {duration(progress.compiled)}"
-    parts = [f"{duration(progress.seconds_left)} left"]
+        return parts[0]
     if progress.steps_per_second:
         parts.append(f"{progress.steps_per_second:.3g} steps/s")
     if progress.memory:
         parts.append(f"{progress.memory / 1e9:.2g} GB")
     return ", ".join(parts)
+
+
+def _left(progress: Progress) -> str:
+    """The time left, or how long compiling took."""
+    if progress.compiled is not None:
+        return f"compiled in {duration(progress.compiled)}"
+    return f"{duration(progress.seconds_left)} left"
 
 
 def _to_stderr(text: str) -> None:

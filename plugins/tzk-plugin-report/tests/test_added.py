@@ -11,6 +11,9 @@ from tzk_plugin_report.provenance import commands
 from tzk_plugin_report.reading import Run, read_run
 from tzk_plugin_report.writing import write_report
 
+from tzk_core.data.glyphs import GlyphSigns
+from tzk_core.data.protocol import Samples
+
 SPEC = """
 name = "more"
 [[datasets]]
@@ -38,7 +41,9 @@ def test_a_report_says_what_was_added_and_what_did_not_change(run: Path, tmp_pat
     (tmp_path / "more.toml").write_text(SPEC)
     printed = output_of("add", run, tmp_path / "more.toml", "--out", tmp_path / "more", "--quiet")
     assert "report: " in printed and len(printed.strip().splitlines()) == 3
+    at_end = (tmp_path / "more" / "report.html").read_text(encoding="utf-8")
     page = write_report(tmp_path / "more").read_text(encoding="utf-8")
+    assert page == at_end
     assert "5 knowledge types were added to small, trained on signs in 3 steps" in page
     assert "the shared flow and 11 knowledge types of before did not change" in page
     assert "was trained on" not in page and "Train longer, or with another learning rate" not in page
@@ -49,6 +54,23 @@ def test_a_report_says_what_was_added_and_what_did_not_change(run: Path, tmp_pat
     (trained,) = [i for i, line in enumerate(typed) if line.startswith("tzk run")]
     (added,) = [i for i, line in enumerate(typed) if line.startswith("tzk add")]
     assert trained < added
+
+
+def test_the_report_reads_no_data_again_that_the_addition_has_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    split = GlyphSigns.split
+
+    def counted(self: GlyphSigns, name: str) -> Samples:
+        read.append(name)
+        return split(self, name)
+
+    monkeypatch.setattr(GlyphSigns, "split", counted)
+    (tmp_path / "more.toml").write_text(SPEC)
+    output_of("add", run, tmp_path / "more.toml", "--out", tmp_path / "more", "--quiet")
+    assert sorted(read) == ["test", "train", "validation"]
+    assert "least likely" in (tmp_path / "more" / "report.html").read_text(encoding="utf-8")
 
 
 def test_commands_are_in_the_order_in_which_runs_were_made(tmp_path: Path) -> None:

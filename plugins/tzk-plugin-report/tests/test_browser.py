@@ -38,6 +38,16 @@ for (const element of document.querySelectorAll("body *")) {
 return poor;
 """
 
+SQUEEZED = """
+return [...document.querySelectorAll("body *")].filter((element) => {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim().length > 12);
+  if (!own || !element.offsetParent || element.closest("thead, script, style")) return false;
+  const lines = element.offsetHeight / parseFloat(getComputedStyle(element).lineHeight);
+  return element.offsetWidth < 90 && lines > 3.5;
+}).map((element) => `${element.tagName} ${element.textContent}`);
+"""
+"""Texts in columns so narrow that their words are broken."""
+
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> str:
@@ -69,6 +79,7 @@ def test_pages_have_no_errors_no_sideways_scrolling_and_enough_contrast(
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script(CONTRAST) == []
+    assert browser.execute_script(SQUEEZED) == []
     unnamed = "return [...document.images].filter((image) => image.alt.length < 5).length"
     assert browser.execute_script(unnamed) == 0
 

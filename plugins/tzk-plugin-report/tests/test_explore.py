@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,19 @@ def test_an_image_has_a_score_and_its_best_types_as_the_model_computes_them(serv
     assert answer["bits_per_dim"] == pytest.approx(bits, abs=0.5)  # but for the noise of dequantisation
     status, answer = request(server, "POST", "/posterior", {"content": content, "name": "mine.exe"})
     assert status == 400 and "expected an image" in answer["error"]
+
+
+@pytest.mark.parametrize("size", [None, (30, 20)])
+def test_an_image_that_cannot_be_read_is_named_as_its_owner_named_it(
+    server: PageServer, size: tuple[int, int] | None
+) -> None:
+    file = io.BytesIO(b"no image")
+    if size is not None:
+        Image.new("L", size).save(file, "png")
+    content = base64.b64encode(file.getvalue()).decode()
+    status, answer = request(server, "POST", "/posterior", {"content": content, "name": "mine.png"})
+    assert status == 400 and "mine.png" in answer["error"]
+    assert tempfile.gettempdir() not in answer["error"] and "score" not in answer["error"]
 
 
 def test_files_come_in_base_64() -> None:

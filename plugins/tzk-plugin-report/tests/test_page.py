@@ -46,6 +46,8 @@ def test_a_page_has_the_figures_of_the_results_and_all_its_sections(page: str, r
     assert f"On digits it takes {prior['bits_per_dim']:.3f} bits/dim" in page
     for entry in results["knowledge"]:
         assert f"<td>{entry['name']}</td>" in page
+    assert "The prior is p(T)" in page and "A mixture does not know" in page and "Published" not in page
+    assert '<td class="number">—</td>' in page  # what is missing stands where its column stands
     sections = re.findall(r'<section id="([\w-]+)"', page)
     wanted = "answer findings curves likelihood knowledge samples plane reconstructions confusion surprises provenance"
     assert sections == wanted.split()
@@ -180,7 +182,7 @@ def test_confusion_counts_samples_with_one_member_by_the_most_probable() -> None
 def test_reasons_name_wrong_knowledge_and_a_far_c() -> None:
     found = reasons(encoded([[1.0, 0.0]] * 60, [[0.1, 0.8]] * 60), 0)
     assert found[:3] == [
-        "it is a, and does not look it (p = 0.10)",
+        "it does not look like a (p = 0.10), which it is",
         "it looks like b (p = 0.80), which it is not",
         "its C as a is 3.0 standard deviations from the middle",
     ]

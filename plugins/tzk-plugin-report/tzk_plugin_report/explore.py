@@ -58,7 +58,7 @@ def server_of(run: Path, port: int = 0) -> PageServer:
 
     def posterior(asked: Any) -> Any:
         like = asked.get("like")
-        return live.posterior(decoded_file(asked), Path(str(asked.get("name", ""))).suffix, like)
+        return live.posterior(decoded_file(asked), str(asked.get("name", "")), like)
 
     answers = {"/sample": lambda asked: live.sample(Wanted.of(asked)), "/posterior": posterior}
     page = render(read_run(run), measure(run), live=live.described())

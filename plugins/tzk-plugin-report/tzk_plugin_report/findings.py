@@ -159,7 +159,7 @@ def constraint_not_met(facts: Facts) -> Iterator[Finding]:
             "constraint_not_met",
             "warning",
             f"The constraint of Eq. 5 is not met by {listed(ordered(above))}: encoder and decoder disagree by up to "
-            f"{above[worst]:.1f} nats ({worst}), where {tolerance:g} are let be.",
+            f"{above[worst]:.1f} nats ({worst}), where {tolerance:g} are allowed.",
             "Train longer, raise objective.multiplier_max, or allow more by objective.tolerance.",
         )
     elif known:
@@ -219,12 +219,12 @@ def blown_samples(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "blown_samples",
             "warning",
-            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} lie far outside "
-            "of what test samples look like.",
+            f"Samples are blown in {listed(list(blown))}: {percent(blown[worst])} of those of {worst} look nothing "
+            "like test samples.",
             "Sample at a lower temperature (pictures.temperature, --temperature), or train with a smaller knee.",
         )
     elif facts.blown:
-        yield Finding("blown_samples", "good", "At the chosen temperature no set of samples has blown ones among it.")
+        yield Finding("blown_samples", "good", "At the chosen temperature no samples are blown: all look like data.")
 
 
 def too_few_samples(facts: Facts) -> Iterator[Finding]:

@@ -171,7 +171,7 @@ def _knowledge_reasons(encoded: Encoded, index: int) -> list[str]:
     known, probable = encoded.split.presence[index], encoded.presence[index]
     for column, name in enumerate(names):
         if known[column] == 1 and probable[column] < 1 - SURE:
-            found.append(f"it is {name}, and does not look it (p = {probable[column]:.2f})")
+            found.append(f"it does not look like {name} (p = {probable[column]:.2f}), which it is")
     for column, name in enumerate(names):
         if known[column] == 0 and probable[column] > SURE:
             found.append(f"it looks like {name} (p = {probable[column]:.2f}), which it is not")

@@ -132,24 +132,28 @@ class Live:
         return answer | {"rows": [row[: marginals.MOST] for row in marginals.rounded(T[:8])]}
 
     @torch.no_grad()
-    def posterior(self, content: bytes, suffix: str, like: str | None) -> dict[str, Any]:
+    def posterior(self, content: bytes, name: str, like: str | None) -> dict[str, Any]:
         """The knowledge that an image shows, and its score.
 
         It has p(κ=1 given T) and C of every knowledge type, the best first.
 
         Args:
-            suffix: of the file's name, such as ".png".
+            name: of the file; its suffix says how the image is written.
             like: the data set to read it as.
 
         Raises:
             TzkError: if it cannot be read as the data sets read images.
         """
-        if suffix.lower() not in SUFFIXES:
+        suffix = Path(name).suffix.lower()
+        if suffix not in SUFFIXES:
             raise TzkError(f"expected an image ({' '.join(SUFFIXES)}); got a file that ends in {suffix or 'nothing'}")
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"image{suffix.lower()}"
+            file = Path(folder) / f"image{suffix}"
             file.write_bytes(content)
-            read = read_all(file, self.readers, like)
+            try:
+                read = read_all(file, self.readers, like)
+            except TzkError as error:  # who dropped an image knows it by its own name
+                raise TzkError(str(error).removeprefix("score: ").replace(str(file), name)) from None
         levels = next(iter(self.readers.values())).levels
         T = dequantised(read.T, levels, self.config.seed).to(self.model.like)
         names = tuple(self.model.knowledge)

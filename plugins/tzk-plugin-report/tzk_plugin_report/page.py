@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,10 +19,19 @@ from tzk_plugin_report.provenance import commands, provenance
 from tzk_plugin_report.reading import Run
 
 UNITS = (
-    "Bits/dim is −log₂ p(T) by all dimensions that are modelled, bits/pixel the same by the pixels of the original "
-    "data: how many bits a pixel takes if the model compresses. Lower is better; figures in different units are not to "
-    "be compared."
+    "Bits/dim is −log₂ p(T) divided by all dimensions that are modelled, bits/pixel by the pixels of the original "
+    "data: the bits that a pixel would take if the model compressed it. Lower is better. Figures in different units "
+    "are not to be compared."
 )
+
+ROWS = {
+    "prior": "The prior is p(T), when nothing is known of a sample.",
+    "knowledge": "A mean is p(T given the class of each sample), over all classes.",
+    "mixture": "A mixture does not know the class, and weighs all of them.",
+    "baseline": "A baseline is a simple model of the same data.",
+    "published": "Published figures are those of other models.",
+}
+"""What a row of a type is, for who reads the bars."""
 
 KINDS = ("prior", "mixture", "baseline", "published")
 """Rows of likelihood that the answer shows as bars, beside means over several knowledge types."""
@@ -108,7 +117,8 @@ def _results(run: Run, measured: Measured | None) -> dict[str, Any]:
     return {
         "answer": answer(run),
         "findings": findings(facts),
-        "bars": [bars for dataset in datasets if (bars := _bars(run, dataset))],
+        "bars": (bars := [group for dataset in datasets if (group := _bars(run, dataset))]),
+        "rows_meaning": _rows_meaning(bars),
         "likelihood": likelihood,
         "knowledge": tables.knowledge(run.knowledge, run.rows, tolerance=objective.get("tolerance", 0.0))
         if run.knowledge
@@ -161,6 +171,12 @@ def _bars(run: Run, dataset: str) -> dict[str, Any] | None:
         for row in beside
     ]
     return {"dataset": dataset, "unit": words.UNITS[unit], "bars": bars}
+
+
+def _rows_meaning(groups: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on every row type among the bars."""
+    drawn = {bar["kind"] for group in groups for bar in group["bars"]}
+    return " ".join(sentence for kind, sentence in ROWS.items() if kind in drawn)
 
 
 def _notes(run: Run, measured: Measured | None, reason: str) -> list[str]:

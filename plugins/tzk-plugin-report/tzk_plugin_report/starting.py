@@ -37,7 +37,7 @@ def config_of(looked: Looked, file: Path) -> str:
         + "#\n"
         f"#   tzk check {file.name}        says whether all of it is right\n"
         f"#   tzk run {file.name}          trains, evaluates, and writes a report\n"
-        "# `tzk describe training` shows all keys of a table, `tzk plugins` what there is to name.",
+        "# `tzk describe training` shows all keys of a table, `tzk describe` what there is to name.",
         f"name = {_text(name)}\nseed = 0                         # same seed, same run"
         + (f"\nplugins = {_list(plugins)}" if plugins else ""),
         _flow(looked),
@@ -74,7 +74,7 @@ def _flow(looked: Looked) -> str:
     steps = "4" if tile else "6" if len(looked.shape) != 3 else "1"
     lines = [
         "[flow]                           # the invertible map between data and a Gaussian z",
-        'recipe = "paper"                 # tiled convolutions and SymLog; `tzk plugins` lists others',
+        'recipe = "paper"                 # tiled convolutions and SymLog; `tzk describe` lists others',
         f"steps = {steps}                        # more steps: a stronger and slower flow",
     ]
     if tile:
@@ -120,10 +120,10 @@ def _dataset(looked: Looked, name: str, file: Path) -> str:
         shown = _list(value) if isinstance(value, list) else _text(value) if isinstance(value, str) else str(value)
         lines.append(_commented(f"{key} = {shown}", comments[key]))
     tenth = max(1, looked.samples // 10)
-    lines.append(
-        f"# validation = {tenth}              # samples to choose the best step by; a tenth unless this is set"
-    )
-    lines.append(f"# test = {tenth}                    # samples that training never sees; a tenth unless this is set")
+    lines += [
+        _commented(f"# validation = {tenth}", "samples to choose the best step by; a tenth unless this is set"),
+        _commented(f"# test = {tenth}", "samples that training never sees; a tenth unless this is set"),
+    ]
     return "\n".join(lines)
 
 

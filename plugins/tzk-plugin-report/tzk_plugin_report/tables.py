@@ -132,7 +132,7 @@ def classification(entries: Sequence[Mapping[str, Any]]) -> Table:
         Column("partition"),
         Column("data set"),
         Column("by Bayes", "p(T given K)"),
-        Column("by the encoder", "p(κ given T)"),
+        Column("by discriminators", "p(κ given T)"),
         Column("disagree", "share"),
         Column("samples"),
     ]
