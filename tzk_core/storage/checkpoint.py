@@ -1,7 +1,9 @@
-"""Checkpoints: one file a knowledge type, a manifest with hashes, replaced as a whole.
+"""Checkpoints: one file a knowledge type, or one of many, a manifest with hashes, replaced as a whole.
 
     checkpoint/
       manifest.json  core.safetensors  knowledge/NAME.safetensors  trainer.pt
+
+From `manifest.TOGETHER_FROM` knowledge types on their files are one, knowledge.bin, and the manifest says where in it.
 
 A checkpoint takes the place of the last one as `atomic.replaced_folder` has it: a kill at any time leaves a good one.
 """
@@ -11,13 +13,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from tzk_core.build import rebuild_flow, rebuild_knowledge
@@ -31,7 +31,7 @@ from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.storage import tensors
 from tzk_core.storage.atomic import replaced_folder
 from tzk_core.storage.clone import copy_around
-from tzk_core.storage.manifest import CORE, FORMAT, TRAINER, file_of, write_file, write_manifest
+from tzk_core.storage.manifest import CORE, TRAINER, write_file, write_knowledge, write_manifest
 from tzk_core.storage.shared_flow import check_core, core_hash, upgraded_flow
 from tzk_core.storage.stored import Stored, read_stored, trainer_of
 
@@ -57,21 +57,13 @@ def save_checkpoint(model: TzK, folder: Path, trainer: Mapping[str, Any] | None 
     as float32 again, and hashes are those of float32.
     """
     core = core_hash(model.flow)
-    with _fresh(Path(folder)) as fresh:
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "core": {
-                "hash": core,
-                "parts": model.flow.parts.to_json() if model.flow.parts else None,
-                **write_file(fresh, CORE, save_tensors(tensors.stored(model.flow, half=half))),
-            },
-            "knowledge": {},
-        }
-        for name, kind in model.named_knowledge():
-            entry, file = knowledge_file(name, kind, core, half=half)
-            manifest["knowledge"][name] = {**entry, **write_file(fresh, file_of(name), file)}
-        for name, opaque in model.opaque.items():
-            manifest["knowledge"][name] = {**opaque.entry, **write_file(fresh, file_of(name), opaque.file)}
+    with replaced_folder(Path(folder)) as fresh:
+        core_file = write_file(fresh, CORE, tensors.written(tensors.stored(model.flow, half=half)))
+        count = len(model.knowledge) + len(model.opaque)
+        form, known = write_knowledge(fresh, _files_of(model, core, half=half), count)
+        parts = model.flow.parts.to_json() if model.flow.parts else None
+        core_entry = {"hash": core, "parts": parts, **core_file}
+        manifest: dict[str, Any] = {"format": form, "core": core_entry, "knowledge": known}
         if trainer is not None:
             state = io.BytesIO()
             torch.save(dict(trainer), state)
@@ -98,15 +90,13 @@ def copy_checkpoint(
     """
     stored = read_stored(source, without=without)
     manifest = {key: value for key, value in stored.manifest.items() if key != "trainer"}
-    kept = {name: entry for name, entry in manifest["knowledge"].items() if name not in without}
-    with _fresh(Path(folder)) as fresh:
+    known = manifest["knowledge"].items()
+    files = [(name, entry, stored.file(entry)) for name, entry in known if name not in without]
+    files += [(name, entry, file) for name, (entry, file) in (more or {}).items()]
+    with replaced_folder(Path(folder)) as fresh:
         write_file(fresh, CORE, stored.file(manifest["core"]))
-        manifest["knowledge"] = kept
-        for name, entry in kept.items():
-            write_file(fresh, file_of(name), stored.file(entry))
-        for name, (entry, file) in (more or {}).items():
-            manifest["knowledge"][name] = {**entry, **write_file(fresh, file_of(name), file)}
-        write_manifest(fresh, manifest)
+        form, entries = write_knowledge(fresh, files, len(files))
+        write_manifest(fresh, manifest | {"format": form, "knowledge": entries})
 
 
 def load_checkpoint(folder: Path, flow: SharedFlow | None = None) -> TzK:
@@ -278,12 +268,13 @@ def knowledge_file(name: str, kind: Knowledge, core: str, *, half: bool = False)
         The entry, but for what it says of the file, and the file.
     """
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-    return entry, save_tensors(tensors.stored(kind, half=half), metadata={"tzk": json.dumps({"name": name, **entry})})
+    said = {"tzk": json.dumps({"name": name, **entry})}
+    return entry, tensors.written(tensors.stored(kind, half=half), said)
 
 
-@contextmanager
-def _fresh(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which replaces the checkpoint `folder` at the end of the block."""
-    with replaced_folder(folder) as fresh:
-        (fresh / "knowledge").mkdir()
-        yield fresh
+def _files_of(model: TzK, core: str, *, half: bool) -> Iterator[tuple[str, Mapping[str, Any], bytes]]:
+    """Of each knowledge type its name, what the manifest says of it, and its file."""
+    for name, kind in model.named_knowledge():
+        yield (name, *knowledge_file(name, kind, core, half=half))
+    for name, opaque in model.opaque.items():
+        yield name, opaque.entry, opaque.file

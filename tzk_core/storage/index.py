@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from sys import intern
 from typing import Any, NamedTuple
 
-from tzk_core.storage.schema import file_of
+from tzk_core.storage.schema import TOGETHER_FILE, file_of
 
 
 class _Row(NamedTuple):
@@ -15,6 +15,7 @@ class _Row(NamedTuple):
     sha256: bytes
     implies: tuple[str, ...]
     core: str
+    place: tuple[int, int] | None
 
 
 class Index:
@@ -35,7 +36,8 @@ class Index:
             if number == len(self._parts):
                 self._parts.append(entry["part"])
             implies = tuple(map(intern, entry["implies"]))
-            self._rows[name] = _Row(number, bytes.fromhex(entry["sha256"]), implies, intern(entry["core"]))
+            place = (entry["offset"], entry["size"]) if entry.get("offset") is not None else None
+            self._rows[name] = _Row(number, bytes.fromhex(entry["sha256"]), implies, intern(entry["core"]), place)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,8 +51,11 @@ class Index:
     def entry(self, name: str) -> dict[str, Any]:
         """The entry of the manifest."""
         row = self._rows[name]
-        part, sha256 = self._parts[row.part], row.sha256.hex()
-        return {"part": part, "implies": list(row.implies), "core": row.core, "file": file_of(name), "sha256": sha256}
+        said = {"part": self._parts[row.part], "implies": list(row.implies), "core": row.core}
+        if row.place is None:
+            return said | {"file": file_of(name), "sha256": row.sha256.hex()}
+        offset, size = row.place
+        return said | {"file": TOGETHER_FILE, "sha256": row.sha256.hex(), "offset": offset, "size": size}
 
     def number(self, name: str) -> int:
         """Equal for knowledge types of one part with the same arguments."""

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
 from tzk_core.storage.knowledge_format import said_of
-from tzk_core.storage.schema import CORE, FORMAT, TRAINER, file_of, manifest_problem
+from tzk_core.storage.schema import (
+    CORE,
+    FORMAT,
+    TOGETHER_FILE,
+    TOGETHER_FORMAT,
+    TRAINER,
+    file_of,
+    manifest_problem,
+)
 
-__all__ = ["CORE", "FORMAT", "MANIFEST", "TRAINER", "file_of", "read_file", "read_knowledge", "read_manifest"]
+__all__ = ["CORE", "MANIFEST", "TRAINER", "file_of", "read_file", "read_knowledge", "read_manifest"]
 
 MANIFEST = "manifest.json"
 _ITSELF = "sha256"
+
+TOGETHER_FROM = 257
+"""From so many knowledge types on, all are in one file: a disk takes much longer for as many small ones."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -39,8 +50,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise TzkError(f"{path} is damaged ({error})") from None
     written = manifest.get("format") if isinstance(manifest, dict) else None
-    if type(written) is not int or written != FORMAT:
-        raise TzkError(f"{path} has format {written!r:.40}; this version of TzK reads format {FORMAT}")
+    if type(written) is not int or written not in (FORMAT, TOGETHER_FORMAT):
+        raise TzkError(
+            f"{path} has format {written!r:.40}; this version of TzK reads formats {FORMAT} and {TOGETHER_FORMAT}"
+        )
     if wrong := manifest_problem(manifest):
         raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
     said = manifest.pop(_ITSELF, None)
@@ -61,7 +74,7 @@ def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
     Raises:
         TzkError: if it is missing, truncated or altered.
     """
-    return checked(folder / entry["file"], entry["sha256"])
+    return checked(folder / entry["file"], entry["sha256"], offset=entry.get("offset"), size=entry.get("size"))
 
 
 def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
@@ -82,22 +95,67 @@ def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     return content
 
 
-def checked(path: Path, sha256: str) -> bytes:
-    """The content of a file whose sha256 is known. Raises `TzkError` as `read_file` does."""
+def checked(path: Path, sha256: str, *, offset: int | None = None, size: int | None = None) -> bytes:
+    """The content of a file whose sha256 is known, or `size` bytes of it.
+
+    Raises `TzkError` as `read_file` does.
+    """
     try:
         check_regular(path)
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(offset or 0)
+            content = file.read() if size is None else file.read(min(size, path.stat().st_size))
     except FileNotFoundError:
         raise TzkError(f"{path} is missing from the checkpoint") from None
     if _sha256(content) != sha256:
-        raise TzkError(f"{path} is truncated or altered: its sha256 is not that of the manifest")
+        within = "" if size is None else f", in the {size} bytes from {offset}"
+        raise TzkError(f"{path} is truncated or altered{within}: its sha256 is not that of the manifest")
     return content
+
+
+def check_together(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise `TzkError` where the file of all knowledge types is not as long as the manifest says."""
+    if manifest["format"] != TOGETHER_FORMAT:
+        return
+    said, path = sum(entry["size"] for entry in manifest["knowledge"].values()), folder / TOGETHER_FILE
+    if path.is_file() and (found := path.stat().st_size) != said:
+        raise TzkError(f"{path} is truncated or altered: it has {found:,} bytes, and by the manifest {said:,}")
 
 
 def write_file(folder: Path, name: str, content: bytes) -> dict[str, Any]:
     """Write a file of a checkpoint; what the manifest says of it."""
     (folder / name).write_bytes(content)
     return {"file": name, "sha256": _sha256(content)}
+
+
+def write_knowledge(
+    folder: Path, files: Iterable[tuple[str, Mapping[str, Any], bytes]], count: int
+) -> tuple[int, dict[str, Any]]:
+    """Write the files of `count` knowledge types.
+
+    Args:
+        files: of each its name, what the manifest says of it, and its file.
+
+    Returns:
+        The format of the manifest, and its entries of knowledge.
+    """
+    if count < TOGETHER_FROM:
+        (folder / "knowledge").mkdir(exist_ok=True)
+        alone = {name: _said(entry) | write_file(folder, file_of(name), file) for name, entry, file in files}
+        return FORMAT, alone
+    together, offset = {}, 0
+    with (folder / TOGETHER_FILE).open("wb") as all_files:
+        for name, entry, file in files:
+            all_files.write(file)
+            place = {"file": TOGETHER_FILE, "sha256": _sha256(file), "offset": offset, "size": len(file)}
+            together[name] = _said(entry) | place
+            offset += len(file)
+    return TOGETHER_FORMAT, together
+
+
+def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says of a knowledge type, without its file."""
+    return {key: entry[key] for key in ("part", "implies", "core")}
 
 
 def _canonical_sha256(manifest: Mapping[str, Any]) -> str:

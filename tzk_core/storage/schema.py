@@ -13,11 +13,16 @@ from tzk_core import names as naming
 from tzk_core.parts import KEYS
 
 FORMAT = 1
+TOGETHER_FORMAT = 2
+"""Of a checkpoint with the files of all knowledge types in one."""
+
 CORE = "core.safetensors"
 TRAINER = "trainer.pt"
+TOGETHER_FILE = "knowledge.bin"
+"""Files of knowledge types, one after the other."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-TOGETHER = 1000
+CHECKED_AT_ONCE = 1000
 """So many knowledge types of a manifest are checked at a time."""
 
 DEEPEST = 100
@@ -61,11 +66,15 @@ class CoreEntry(_Strict):
 
 
 class KnowledgeEntry(_Strict):
+    """A knowledge type. offset, size: its bytes of the file that holds all types; None for a file of its own."""
+
     part: PartEntry | None
     implies: list[str]
     core: Sha256
     file: str
     sha256: Sha256
+    offset: int | None = Field(default=None, ge=0)
+    size: int | None = Field(default=None, ge=0)
 
 
 class TrainerEntry(_Strict):
@@ -77,7 +86,7 @@ class TrainerEntry(_Strict):
 class Manifest(_Strict):
     """manifest.json. sha256: that of the manifest without it; None where an older version wrote it."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     core: CoreEntry
     knowledge: dict[str, KnowledgeEntry]
     trainer: TrainerEntry | None = None
@@ -89,8 +98,11 @@ class Manifest(_Strict):
         for name, entry in self.knowledge.items():
             if wrong := naming.problem(name):
                 raise ValueError(f"knowledge is called {wrong}")
-            if entry.file != file_of(name):
-                raise ValueError(f"the file of {name!r} is expected as {file_of(name)}; got {entry.file[:80]!r}")
+            expected = TOGETHER_FILE if self.format == TOGETHER_FORMAT else file_of(name)
+            if entry.file != expected:
+                raise ValueError(f"the file of {name!r} is expected as {expected}; got {entry.file[:80]!r}")
+            if (entry.offset is None or entry.size is None) == (self.format == TOGETHER_FORMAT):
+                raise ValueError(f"offset and size of {name!r} belong to format {TOGETHER_FORMAT}, and to no other")
             if (other := folded.setdefault(naming.key(name), name)) != name:
                 raise ValueError(f"{other!r} and {name!r} would be one file where a file system folds case")
         return self
@@ -118,17 +130,27 @@ def manifest_problem(value: Any) -> str:
     Models of pydantic take ten times the memory of what they check.
     """
     known = value.get("knowledge") if isinstance(value, dict) else None
-    if not isinstance(known, dict) or len(known) <= TOGETHER:
-        return first_problem(Manifest, value)
+    if not isinstance(known, dict) or len(known) <= CHECKED_AT_ONCE:
+        return first_problem(Manifest, value) or _gap(value)
     names = list(known)
     folded: dict[str, str] = {}
-    for start in range(0, len(names), TOGETHER):
-        some = {name: known[name] for name in names[start : start + TOGETHER]}
+    for start in range(0, len(names), CHECKED_AT_ONCE):
+        some = {name: known[name] for name in names[start : start + CHECKED_AT_ONCE]}
         if wrong := first_problem(Manifest, {**value, "knowledge": some}):
             return wrong
         for name in some:
             if (other := folded.setdefault(naming.key(name), name)) != name:
                 return f"{other!r} and {name!r} would be one file where a file system folds case"
+    return _gap(value)
+
+
+def _gap(manifest: dict[str, Any]) -> str:
+    """What is wrong where knowledge types in one file do not follow each other; "" if nothing is."""
+    end = 0
+    for name, entry in manifest["knowledge"].items() if manifest["format"] == TOGETHER_FORMAT else ():
+        if entry["offset"] != end:
+            return f"{name!r} is expected at byte {end} of {TOGETHER_FILE}; got {entry['offset']}"
+        end += entry["size"]
     return ""
 
 

@@ -16,10 +16,11 @@ import torch
 
 from tzk_core.errors import TzkError
 from tzk_core.storage.atomic import is_there, reading
-from tzk_core.storage.manifest import read_file, read_knowledge, read_manifest
+from tzk_core.storage.manifest import check_together, read_file, read_knowledge, read_manifest
 from tzk_core.storage.places import BEST, LAST
 
 T = TypeVar("T")
+Place = tuple[str, int | None]
 
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 """What torch raises of a file that it did not write."""
@@ -29,16 +30,16 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, Lookup
 class Stored:
     """A manifest and the files that it names, all of one state.
 
-    files: by their names in the manifest; knowledge by "knowledge/NAME.safetensors". folder: what errors call it.
+    files: by their names in the manifest, and the bytes where they begin. folder: what errors call it.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
-    files: Mapping[str, bytes]
+    files: Mapping[Place, bytes]
 
     def file(self, entry: Mapping[str, Any]) -> bytes:
         """The file that an entry of the manifest names."""
-        return self.files[entry["file"]]
+        return self.files[_place(entry)]
 
     @property
     def step(self) -> int | None:
@@ -75,10 +76,11 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
     def read(place: Path) -> Stored:
         manifest = read_manifest(place)
         entries = [manifest["core"], *([manifest["trainer"]] if trainer and "trainer" in manifest else [])]
-        files = {entry["file"]: read_file(place, entry) for entry in entries}
+        files = {_place(entry): read_file(place, entry) for entry in entries}
+        check_together(place, manifest)
         for name, entry in manifest["knowledge"].items():
             if name not in without:
-                files[entry["file"]] = read_knowledge(place, name, entry)
+                files[_place(entry)] = read_knowledge(place, name, entry)
         return Stored(folder, manifest, files)
 
     return _reading(folder, read)
@@ -90,7 +92,7 @@ def read_core(folder: Path) -> Stored:
 
     def read(place: Path) -> Stored:
         manifest = read_manifest(place)
-        return Stored(folder, manifest, {manifest["core"]["file"]: read_file(place, manifest["core"])})
+        return Stored(folder, manifest, {_place(manifest["core"]): read_file(place, manifest["core"])})
 
     return _reading(folder, read)
 
@@ -137,6 +139,11 @@ def trainer_of(folder: Path) -> Stored:
     def read(place: Path) -> Stored:
         manifest = read_manifest(place)
         entry = manifest.get("trainer")
-        return Stored(folder, manifest, {entry["file"]: read_file(place, entry)} if entry else {})
+        return Stored(folder, manifest, {_place(entry): read_file(place, entry)} if entry else {})
 
     return reading(folder, read)
+
+
+def _place(entry: Mapping[str, Any]) -> Place:
+    """Where a checkpoint has what an entry of its manifest is of."""
+    return entry["file"], entry.get("offset")

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import safetensors.numpy
+import safetensors.torch
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from tzk_core.errors import TzkError
@@ -28,6 +29,19 @@ def stored(module: torch.nn.Module, *, half: bool) -> dict[str, Tensor]:
     return tensors
 
 
+def written(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors on the CPU as safetensors.
+
+    By way of numpy, which takes a third of the time, where it has all of their types.
+    """
+    said = None if metadata is None else dict(metadata)
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    except TypeError:  # bfloat16
+        return safetensors.torch.save(dict(tensors), metadata=said)
+    return safetensors.numpy.save(arrays, metadata=said)
+
+
 def parse(file: bytes, where: Path, *, half: bool = False) -> dict[str, Tensor]:
     """The tensors of a file; float16 becomes float32 unless `half`.
 
@@ -38,7 +52,7 @@ def parse(file: bytes, where: Path, *, half: bool = False) -> dict[str, Tensor]:
         TzkError: if it is no safetensors.
     """
     try:
-        tensors = load(file)
+        tensors = safetensors.torch.load(file)
     except Exception as error:
         raise TzkError(f"{where} is not a readable safetensors file ({error})") from error
     if half:

@@ -71,8 +71,10 @@ def start_characteristics(
         presence: by knowledge type, (n,) in {0, 1, nan}.
         observed: the knowledge types whose C is observed.
     """
+    unobserved = [name for name in presence if name not in observed]
+    if not unobserved:
+        return  # a pass through the flow can take minutes
     z = torch.cat([model.flow.encode(part)[0] for part in T.split(chunk)])
-    for name, column in presence.items():
-        if name not in observed:
-            rows = torch.nonzero(column == 1).squeeze(1).to(z.device)
-            model.find(name).start_characteristics(z[rows], stream(seed, "characteristics", name))
+    for name in unobserved:
+        rows = torch.nonzero(presence[name] == 1).squeeze(1).to(z.device)
+        model.find(name).start_characteristics(z[rows], stream(seed, "characteristics", name))
