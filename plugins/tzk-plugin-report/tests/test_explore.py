@@ -18,9 +18,10 @@ from commands import output_of
 from PIL import Image
 from tzk_plugin_report import explore
 from tzk_plugin_report.explore import server_of
-from tzk_plugin_report.live import Wanted
+from tzk_plugin_report.live import Live, Wanted
 from tzk_plugin_report.server import ADDRESS, PageServer, decoded_file
 
+from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.errors import TzkError
 
 
@@ -81,6 +82,19 @@ def test_samples_with_and_not_and_a_fixed_c(server: PageServer) -> None:
     )
     status, answer = request(server, "POST", "/sample", {"present": ["digits"], "absent": ["digit-3"], "count": 3})
     assert (status == 200 and "not digit-3" in answer["caption"]) or "effective" in answer["error"]
+    assert status != 200 or "particles are effective" in answer["caption"]
+
+
+def test_a_composition_is_that_of_the_model_and_says_how_many_particles_are_effective() -> None:
+    live = Live.__new__(Live)  # without a run
+    live.model = TzK(build_flow((4,), layers=[{"type": "affine"}]))
+    for name in ("a", "b"):
+        live.model.add(name, build_knowledge("gaussian", (4,), name=name))
+    for wanted in (Wanted(("a", "b"), count=4, seed=1), Wanted(("a",), ("b",), count=4, seed=1)):
+        drawn, particles = live._sampled(wanted)
+        assert torch.equal(drawn, live.model.sample(4, wanted.present, seed=1, without=wanted.absent))
+        assert "particles are effective" in particles and "%" in particles
+    assert live._sampled(Wanted(("a",)))[1] == ""
 
 
 @pytest.mark.parametrize(

@@ -117,19 +117,30 @@ class Live:
         Raises:
             TzkError: for unknown names, contradictions, and C of a wrong length.
         """
-        T = self.model.sample(
-            wanted.count,
-            wanted.present,
-            dict(wanted.characteristics) if wanted.characteristics else None,
-            temperature=wanted.temperature,
-            seed=wanted.seed,
-            without=wanted.absent,
-        )
+        T, particles = self._sampled(wanted)
         caption = " and ".join([*wanted.present, *(f"not {name}" for name in wanted.absent)]) or "the prior"
-        answer: dict[str, Any] = {"caption": f"{len(T)} samples of {caption}, temperature {wanted.temperature:g}"}
+        caption = f"{len(T)} samples of {caption}, temperature {wanted.temperature:g}{particles}"
+        answer: dict[str, Any] = {"caption": caption}
         if is_image(tuple(self.model.shape)):
             return answer | {"sprite": vars(sprite(T, 8, gap=1, budget=BUDGET))}
         return answer | {"rows": [row[: marginals.MOST] for row in marginals.rounded(T[:8])]}
+
+    def _sampled(self, wanted: Wanted) -> tuple[Tensor, str]:
+        """Samples, and how good a composition's are: from how many particles, and what its discriminators say."""
+        C = dict(wanted.characteristics) if wanted.characteristics else None
+        if len(wanted.present) < 2 and not wanted.absent:
+            drawn = self.model.sample(wanted.count, wanted.present, C, temperature=wanted.temperature, seed=wanted.seed)
+            return drawn, ""
+        composition = self.model.compose(
+            *wanted.present, without=wanted.absent, characteristics=C, temperature=wanted.temperature
+        )
+        population = composition.populate(wanted.seed, n=wanted.count)
+        share = min(composition.agreement(population).values())
+        particles = f"{population.ess:.0f} of {len(population.noise):,} particles are effective"
+        return (
+            composition.sample(wanted.count, population, wanted.seed),
+            f": {particles}, and the discriminator that agrees least gives {share:.0%}",
+        )
 
     @torch.no_grad()
     def posterior(self, content: bytes, name: str, like: str | None) -> dict[str, Any]:
