@@ -1,0 +1,133 @@
+"""Pixels to Gaussians by quadratic splines: a smooth density, whose knots come from data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tzk_core.errors import TzkError
+from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
+from tzk_plugin_glow.trapezoids import histogram, tops_of
+
+LEAST = 1e-6
+"""No trapezoid starts with a smaller share of the pixels."""
+
+
+class QuadraticMap(PixelMap, nn.Module):
+    """z = Φ⁻¹(F(T)) with F a mixture of fixed distributions on [0, 1], whose densities are trapezoids.
+
+    Parameters are the logits of their shares. Neighbours overlap in their ramps and nowhere else, so that the density
+    is continuous and linear between knots, and F a quadratic spline (Müller et al. 2019, "Neural importance sampling",
+    Section 4.3) with a closed inverse. A share of `FLOOR` is uniform.
+
+    The knots are shared by all pixels. `fit` sets them from data (see `trapezoids.tops_of`): what images have much of,
+    such as the darkest level, has a trapezoid of its own, with a short ramp outside of it. That takes the place of a
+    stretch of the grey levels which makes the narrow interval wide.
+
+    components: how many trapezoids.
+    ramp: the length of the ramps of levels that have trapezoids of their own, in grey levels.
+    """
+
+    knots: Tensor
+    shares: Tensor
+    fitted: Tensor
+
+    def __init__(self, components: int, levels: int, ramp: float = 0.125) -> None:
+        super().__init__(levels)
+        if components < 2:
+            raise TzkError(f"a spline has at least two trapezoids; got {components}")
+        if not 0 < ramp <= 0.5:
+            raise TzkError(f"ramp is expected above 0 and at most 0.5 grey levels; got {ramp}")
+        self.count, self.ramp = components, ramp
+        # of trapezoid i, the ends of its top are knots 2i and 2i + 1; of a triangle they are one
+        self.register_buffer("knots", torch.linspace(0, 1, components).repeat_interleave(2))
+        self.register_buffer("shares", self._areas()[0].clone())
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    def start(self) -> Tensor:
+        return self.shares.log()
+
+    @torch.no_grad()
+    def fit(self, values: Tensor) -> bool:
+        if self.fitted or not values.numel():
+            return False
+        counts = histogram(values, self.levels)
+        tops = tops_of(counts, self.count, self.ramp)
+        self.knots.copy_(tops.flatten())
+        level = (tops.mean(1) * self.levels).long().clamp(0, self.levels - 1)
+        shares = self._areas()[0] * (counts[level] / counts.sum() * self.levels).to(self.knots) + LEAST
+        self.shares.copy_(shares / shares.sum())
+        self.fitted.fill_(value=True)
+        return True
+
+    def features(self, values: Tensor) -> Tensor:
+        x = values * self.levels
+        dark = ((1 + self.ramp - x) / self.ramp).clamp(0, 1)
+        bright = ((x - self.levels + 1 + self.ramp) / self.ramp).clamp(0, 1)
+        return torch.cat([2 * values - 1, dark, bright], 1)
+
+    def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
+        areas, below_knot = self._areas()
+        shares = self._shares(parameters, areas)
+        piece = torch.searchsorted(self.knots[1:-1], values.detach().contiguous(), right=True)
+        first, second = piece // 2, (piece + 1) // 2
+        left, right = self.knots[piece], self.knots[piece + 1]
+        length = right - left
+        place = (values - left) / length.clamp_min(torch.finfo(values.dtype).tiny)
+        at_left, at_right = _gather(shares, first), _gather(shares, second)
+        low, high = at_left / areas[first], at_right / areas[second]
+        rest = 1 - place
+        before = shares.cumsum(1) - shares
+        after = shares.flip(1).cumsum(1).flip(1) - shares
+        cdf = _gather(before, first) + at_left * below_knot[piece]
+        survival = _gather(after, second) + at_right * (1 - below_knot[piece + 1])
+        half = (high - low) / 2
+        return Cumulative(
+            torch.log(low * rest + high * place),
+            cdf + length * place * (low + half * place),
+            survival + length * rest * (high - half * rest),
+        )
+
+    def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        areas, below_knot = self._areas()
+        shares = self._shares(parameters, areas)
+        each = [-1, *[1] * z.dim()]
+        before = shares.cumsum(1) - shares
+        after = shares.flip(1).cumsum(1).flip(1) - shares
+        doubled, part = shares.repeat_interleave(2, 1), below_knot.view(each[:-1])
+        cdf = before.repeat_interleave(2, 1) + doubled * part
+        survival = after.repeat_interleave(2, 1) + doubled * (1 - part)
+        target, rest = torch.special.ndtr(z), torch.special.ndtr(-z)
+        lower = (z < 0).unsqueeze(1)
+        reached = torch.where(lower, cdf <= target.unsqueeze(1), survival >= rest.unsqueeze(1))
+        piece = reached[:, 1:-1].sum(1)
+        rise = torch.where(z < 0, target - _gather(cdf, piece), _gather(survival, piece) - rest).clamp_min(0)
+        first, second = piece // 2, (piece + 1) // 2
+        low, high = _gather(shares, first) / areas[first], _gather(shares, second) / areas[second]
+        left, right = self.knots[piece], self.knots[piece + 1]
+        length = right - left
+        slope = (high - low) / length.clamp_min(torch.finfo(z.dtype).tiny)
+        root = (low.square() + 2 * slope * rise).clamp_min(0).sqrt()
+        step = torch.minimum(2 * rise / (low + root), length)
+        return left + step, torch.log(low + slope * step)
+
+    def _shares(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """The shares of the trapezoids, of which `FLOOR` makes a uniform density."""
+        return (1 - FLOOR) * functional.softmax(parameters, 1) + FLOOR * areas.view(-1, *[1] * (parameters.dim() - 2))
+
+    def _areas(self) -> tuple[Tensor, Tensor]:
+        """The areas of trapezoids of height 1, (count,), and which part of each is below each of its knots.
+
+        The second is (2 count,), in the order of the knots.
+        """
+        gaps = self.knots.diff()
+        ramps = functional.pad(gaps[1::2], (1, 1)) / 2
+        areas = ramps[:-1] + gaps[::2] + ramps[1:]
+        below = torch.stack([ramps[:-1] / areas, 1 - ramps[1:] / areas], 1).flatten()
+        return areas, below
+
+
+def _gather(table: Tensor, index: Tensor) -> Tensor:
+    """`table`, (batch, n, …), at `index`, (batch, …)."""
+    return table.gather(1, index.unsqueeze(1)).squeeze(1)
