@@ -61,18 +61,13 @@ class GreyLevels(Layer):
         super().__init__()
         self.output_shape = tuple(shape)
         self.map = pixel_map(density, components, levels)
-        self.mixtures = nn.Parameter(torch.empty(self.map.count, *shape))
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        self.mixtures.copy_(self.map.start().view(-1, *[1] * len(self.output_shape)))
+        start = self.map.start().view(-1, *[1] * len(shape)).expand(-1, *shape)
+        self.mixtures = nn.Parameter(start.clone())
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
         """Fit the map of pixels to `inputs`, unless that was done before."""
-        if self.map.fit(inputs):
-            self._start()
+        self.map.fit(inputs)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         outputs, logabsdet = self.map.forward(inputs, self.mixtures.expand(len(inputs), *self.mixtures.shape))
@@ -127,21 +122,14 @@ class Lattice(Layer):
             return ConvolutionalNet(inputs, outputs, width, blocks=blocks, last=1, places=places, code=code)
 
         self.diagonal, self.between = network(3 * channels, count), network(6 * channels, 2 * count)
-        for net in self.networks:
+        for net in (self.diagonal, self.between):
             net.start_at(self.map.start())
         self.inner = inner
-
-    @property
-    def networks(self) -> tuple[ConvolutionalNet, ...]:
-        """Those that give pixels their parameters."""
-        return self.diagonal, self.between
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
         """Fit the map of pixels to `inputs`, unless that was done before, and `inner` to their a."""
-        if self.map.fit(inputs):
-            for net in self.networks:
-                net.start_at(self.map.start())
+        self.map.fit(inputs)
         initialise(self.inner, inputs[..., ::2, ::2])
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

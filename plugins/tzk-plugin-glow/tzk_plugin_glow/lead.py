@@ -110,9 +110,7 @@ class LeadingLattice(Layer):
         s starts at a constant. t starts at the output of the network, scaled to mean 0 and `INFORMED` of the variance
         of u', which is 1.
         """
-        if self.map.fit(inputs):
-            for net in (self.pixels, *self.lattice.networks):
-                net.start_at(self.map.start())
+        self.map.fit(inputs)
         weight, bias = self.summary.last.weight, self.summary.last.bias
         bias.zero_()
         _, t = self._summarised(quarters(inputs))

@@ -43,9 +43,8 @@ class PixelMap(ABC):
     def start(self) -> Tensor:
         """Initial parameters, (count,)."""
 
-    def fit(self, values: Tensor) -> bool:
-        """Set what is of no network from values in [0, 1], once; whether that changed `start`."""
-        return False
+    def fit(self, values: Tensor) -> None:  # noqa: B027  a map without anything to fit has nothing to do
+        """Set what is of no network from values in [0, 1], unless that was done before."""
 
     @abstractmethod
     def features(self, values: Tensor) -> Tensor:

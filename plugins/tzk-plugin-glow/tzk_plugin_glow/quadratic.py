@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,16 +12,30 @@ from tzk_core.errors import TzkError
 from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
 from tzk_plugin_glow.trapezoids import histogram, tops_of
 
-LEAST = 1e-6
-"""No trapezoid starts with a smaller share of the pixels."""
+RAMP = 1 / 64
+"""Length of the ramps of levels that have trapezoids of their own, in grey levels. Half of it is lost: log(1 + 1/128)
+nats for every pixel of such a level between others that are rare."""
+
+EVEN = 0.01
+"""Share of the uniform distribution in what is fitted to data."""
+
+
+class _Place(NamedTuple):
+    """Where values are: the piece between knots, its length, the place in it, and the trapezoids at its ends."""
+
+    piece: Tensor
+    length: Tensor
+    place: Tensor
+    first: Tensor
+    second: Tensor
 
 
 class QuadraticMap(PixelMap, nn.Module):
     """z = Φ⁻¹(F(T)) with F a mixture of fixed distributions on [0, 1], whose densities are trapezoids.
 
-    Parameters are the logits of their shares. Neighbours overlap in their ramps and nowhere else, so that the density
-    is continuous and linear between knots, and F a quadratic spline (Müller et al. 2019, "Neural importance sampling",
-    Section 4.3) with a closed inverse. A share of `FLOOR` is uniform.
+    Parameters are the logits of their shares, less those of the shares in the data. Neighbours overlap in their ramps
+    and nowhere else. So the density is continuous and linear between knots, and F is a quadratic spline (Müller et al.
+    2019, "Neural importance sampling", Section 4.3), whose inverse is closed. A share of `FLOOR` is uniform.
 
     The knots are shared by all pixels. `fit` sets them from data (see `trapezoids.tops_of`): what images have much of,
     such as the darkest level, has a trapezoid of its own, with a short ramp outside of it. That takes the place of a
@@ -33,7 +49,7 @@ class QuadraticMap(PixelMap, nn.Module):
     shares: Tensor
     fitted: Tensor
 
-    def __init__(self, components: int, levels: int, ramp: float = 0.125) -> None:
+    def __init__(self, components: int, levels: int, ramp: float = RAMP) -> None:
         super().__init__(levels)
         if components < 2:
             raise TzkError(f"a spline has at least two trapezoids; got {components}")
@@ -46,20 +62,20 @@ class QuadraticMap(PixelMap, nn.Module):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     def start(self) -> Tensor:
-        return self.shares.log()
+        return torch.zeros(self.count)
 
     @torch.no_grad()
-    def fit(self, values: Tensor) -> bool:
+    def fit(self, values: Tensor) -> None:
         if self.fitted or not values.numel():
-            return False
+            return
         counts = histogram(values, self.levels)
-        tops = tops_of(counts, self.count, self.ramp)
-        self.knots.copy_(tops.flatten())
-        level = (tops.mean(1) * self.levels).long().clamp(0, self.levels - 1)
-        shares = self._areas()[0] * (counts[level] / counts.sum() * self.levels).to(self.knots) + LEAST
-        self.shares.copy_(shares / shares.sum())
+        self.knots.copy_(tops_of(counts, self.count, self.ramp).flatten())
+        masses = (counts / counts.sum()).to(self.knots)
+        at = self._locate((torch.arange(self.levels).to(self.knots) + 0.5) / self.levels)
+        self.shares.copy_(self._areas()[0] * EVEN)
+        self.shares.index_add_(0, at.first, (1 - EVEN) * masses * (1 - at.place))
+        self.shares.index_add_(0, at.second, (1 - EVEN) * masses * at.place)
         self.fitted.fill_(value=True)
-        return True
 
     def features(self, values: Tensor) -> Tensor:
         x = values * self.levels
@@ -70,16 +86,11 @@ class QuadraticMap(PixelMap, nn.Module):
     def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
         areas, below_knot = self._areas()
         shares = self._shares(parameters, areas)
-        piece = torch.searchsorted(self.knots[1:-1], values.detach().contiguous(), right=True)
-        first, second = piece // 2, (piece + 1) // 2
-        left, right = self.knots[piece], self.knots[piece + 1]
-        length = right - left
-        place = (values - left) / length.clamp_min(torch.finfo(values.dtype).tiny)
+        piece, length, place, first, second = self._locate(values)
         at_left, at_right = _gather(shares, first), _gather(shares, second)
         low, high = at_left / areas[first], at_right / areas[second]
         rest = 1 - place
-        before = shares.cumsum(1) - shares
-        after = shares.flip(1).cumsum(1).flip(1) - shares
+        before, after = _around(shares)
         cdf = _gather(before, first) + at_left * below_knot[piece]
         survival = _gather(after, second) + at_right * (1 - below_knot[piece + 1])
         half = (high - low) / 2
@@ -92,10 +103,8 @@ class QuadraticMap(PixelMap, nn.Module):
     def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         areas, below_knot = self._areas()
         shares = self._shares(parameters, areas)
-        each = [-1, *[1] * z.dim()]
-        before = shares.cumsum(1) - shares
-        after = shares.flip(1).cumsum(1).flip(1) - shares
-        doubled, part = shares.repeat_interleave(2, 1), below_knot.view(each[:-1])
+        before, after = _around(shares)
+        doubled, part = shares.repeat_interleave(2, 1), below_knot.view(-1, *[1] * (z.dim() - 1))
         cdf = before.repeat_interleave(2, 1) + doubled * part
         survival = after.repeat_interleave(2, 1) + doubled * (1 - part)
         target, rest = torch.special.ndtr(z), torch.special.ndtr(-z)
@@ -112,9 +121,18 @@ class QuadraticMap(PixelMap, nn.Module):
         step = torch.minimum(2 * rise / (low + root), length)
         return left + step, torch.log(low + slope * step)
 
+    def _locate(self, values: Tensor) -> _Place:
+        piece = torch.searchsorted(self.knots[1:-1], values.detach().contiguous(), right=True)
+        left = self.knots[piece]
+        length = self.knots[piece + 1] - left
+        place = (values - left) / length.clamp_min(torch.finfo(values.dtype).tiny)
+        return _Place(piece, length, place, piece // 2, (piece + 1) // 2)
+
     def _shares(self, parameters: Tensor, areas: Tensor) -> Tensor:
         """The shares of the trapezoids, of which `FLOOR` makes a uniform density."""
-        return (1 - FLOOR) * functional.softmax(parameters, 1) + FLOOR * areas.view(-1, *[1] * (parameters.dim() - 2))
+        every = [-1, *[1] * (parameters.dim() - 2)]
+        shares = functional.softmax(parameters + self.shares.log().view(every), 1)
+        return (1 - FLOOR) * shares + FLOOR * areas.view(every)
 
     def _areas(self) -> tuple[Tensor, Tensor]:
         """The areas of trapezoids of height 1, (count,), and which part of each is below each of its knots.
@@ -126,6 +144,11 @@ class QuadraticMap(PixelMap, nn.Module):
         areas = ramps[:-1] + gaps[::2] + ramps[1:]
         below = torch.stack([ramps[:-1] / areas, 1 - ramps[1:] / areas], 1).flatten()
         return areas, below
+
+
+def _around(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of `shares`, (batch, count, …), before and after each, without cancellation in either tail."""
+    return shares.cumsum(1) - shares, shares.flip(1).cumsum(1).flip(1) - shares
 
 
 def _gather(table: Tensor, index: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def _light_tops(weights: Tensor, ends: Top, number: int) -> list[Top]:
     if number == 1:
         return [ends]
     cdf = torch.cat([weights.new_zeros(1), weights.cumsum(0) / weights.sum()])
-    shares = torch.linspace(0, 1, number, dtype=cdf.dtype)
-    level = (torch.searchsorted(cdf, shares, right=True) - 1).clamp(0, len(weights) - 1)
+    shares = torch.linspace(0, 1, number, dtype=cdf.dtype)[1:-1]
+    level = torch.searchsorted(cdf, shares, right=True) - 1
     place = (level + (shares - cdf[level]) / (cdf[level + 1] - cdf[level])) / len(weights)
-    return [(point, point) for point in (ends[0] + place.clamp(0, 1) * (ends[1] - ends[0])).tolist()]
+    points = [ends[0], *(ends[0] + place * (ends[1] - ends[0])).tolist(), ends[1]]
+    return [(point, point) for point in points]
