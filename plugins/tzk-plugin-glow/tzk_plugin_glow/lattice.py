@@ -16,17 +16,18 @@ from tzk_core.transforms.layer import Layer
 from tzk_plugin_glow.greys import GreyMap
 from tzk_plugin_glow.network import ConvolutionalNet
 from tzk_plugin_glow.pixels import PixelMap
-from tzk_plugin_glow.quadratic import QuadraticMap
+from tzk_plugin_glow.quadratic import RAMP, QuadraticMap
 
 DENSITIES = ("grey-levels", "quadratic-spline")
 
 
-def pixel_map(density: str, components: int, levels: int) -> PixelMap:
+def pixel_map(density: str, components: int, levels: int, *, ramp: float = RAMP) -> PixelMap:
     """The family of maps of pixels of that name.
 
     Args:
         density: "grey-levels" codes them exactly; "quadratic-spline" is a continuous density.
         components: logistics in a mixture, or trapezoids in a spline.
+        ramp: of a spline, see `QuadraticMap`.
 
     Raises:
         TzkError: for an unknown name, with the nearest.
@@ -34,7 +35,7 @@ def pixel_map(density: str, components: int, levels: int) -> PixelMap:
     if density == "grey-levels":
         return GreyMap(components, levels)
     if density == "quadratic-spline":
-        return QuadraticMap(components, levels)
+        return QuadraticMap(components, levels, ramp)
     raise TzkError(
         f"the density of pixels is one of {', '.join(DENSITIES)}; got {density!r}{nearest(density, DENSITIES)}"
     )
@@ -52,15 +53,21 @@ class Quarters(NamedTuple):
 class GreyLevels(Layer):
     """A `PixelMap` without a network: parameters of its own for every element, (c, h, w) in [0, 1].
 
-    density, components, levels: see `pixel_map`.
+    density, components, levels, ramp: see `pixel_map`.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], components: int = 5, levels: int = 256, *, density: str = "grey-levels"
+        self,
+        shape: tuple[int, ...],
+        components: int = 5,
+        levels: int = 256,
+        *,
+        density: str = "grey-levels",
+        ramp: float = RAMP,
     ) -> None:
         super().__init__()
         self.output_shape = tuple(shape)
-        self.map = pixel_map(density, components, levels)
+        self.map = pixel_map(density, components, levels, ramp=ramp)
         start = self.map.start().view(-1, *[1] * len(shape)).expand(-1, *shape)
         self.mixtures = nn.Parameter(start.clone())
 
@@ -88,7 +95,7 @@ class Lattice(Layer):
     the place of its pixel.
 
     shape: (channels, height, width), both sides even.
-    density, components, levels: see `pixel_map`.
+    density, components, levels, ramp: see `pixel_map`.
     width, blocks: of the networks.
     flat: z is a vector, first the vector of `inner`, so that the coarsest latents lead, then d, then b and c.
     code: the length of a code, (batch, code), which all networks take as an input.
@@ -105,6 +112,7 @@ class Lattice(Layer):
         blocks: int = 2,
         density: str = "grey-levels",
         levels: int = 256,
+        ramp: float = RAMP,
         flat: bool = False,
         code: int = 0,
         code_rows: int = 0,
@@ -114,7 +122,7 @@ class Lattice(Layer):
         self.part = (channels, height // 2, width_of_image // 2)
         self.flat, self.code_rows = flat, code_rows
         self.output_shape = (math.prod(shape) - code_rows * channels * self.part[2],) if flat else tuple(shape)
-        self.map = pixel_map(density, components, levels)
+        self.map = pixel_map(density, components, levels, ramp=ramp)
         places = self.part[1:]
         count = self.map.count * channels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -15,6 +16,7 @@ from tzk_core.transforms.layer import Layer
 from tzk_plugin_glow.lattice import Lattice, Quarters, interleave, quarters
 from tzk_plugin_glow.network import ConvolutionalNet
 from tzk_plugin_glow.pixels import PixelMap
+from tzk_plugin_glow.quadratic import RAMP
 
 INFORMED = 0.75
 """The share of the variance of the code that is the image's, at the start."""
@@ -64,7 +66,7 @@ class LeadingLattice(Layer):
     T is in [0, 1]; z is (d,), first u', of channels x rows x width / 2 dimensions.
 
     shape: (channels, height, width), both sides even.
-    inner, components, width, blocks, density, levels: of the lattice.
+    inner, components, width, blocks, density, levels, ramp: of the lattice.
     rows: of b, that are set apart.
     summary: the width of the network of s and t.
     bound: of s, smoothly, on both sides.
@@ -81,6 +83,7 @@ class LeadingLattice(Layer):
         blocks: int = 2,
         density: str = "grey-levels",
         levels: int = 256,
+        ramp: float = RAMP,
         summary: int = 32,
         bound: float = 3.0,
     ) -> None:
@@ -90,8 +93,9 @@ class LeadingLattice(Layer):
         self.rows, self.bound = rows, bound
         self.code_shape = (channels, rows, columns // 2)
         self.code = channels * rows * (columns // 2)
+        pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
         networks = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
-        self.lattice = Lattice(shape, inner, components, density=density, levels=levels, flat=True, **networks)
+        self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
         count = self.map.count * channels
         self.pixels = ConvolutionalNet(9 * channels, count, 16, last=1, places=(rows, columns // 2))

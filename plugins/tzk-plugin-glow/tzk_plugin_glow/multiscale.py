@@ -16,6 +16,7 @@ from tzk_plugin_glow.convolution import PointwiseConvolution
 from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.lattice import GreyLevels, Lattice
 from tzk_plugin_glow.lead import LeadingLattice
+from tzk_plugin_glow.quadratic import RAMP
 
 
 def multiscale(
@@ -25,6 +26,7 @@ def multiscale(
     *,
     density: str = "grey-levels",
     components: int = 5,
+    ramp: float = RAMP,
     steps: int = 8,
     coupling: str = "affine",
     coupling_width: int = 64,
@@ -48,6 +50,7 @@ def multiscale(
         blocks: of the networks, as `widths`.
         density: of pixels given those before them, "grey-levels" or "quadratic-spline" (see `pixel_map`).
         components: of that density, logistics or trapezoids.
+        ramp: of splines, how fast the density may fall beside a level that is frequent, in grey levels.
         steps: of coupling.
         coupling: the map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
         coupling_width: of the couplings' networks, as `coupling_blocks`.
@@ -68,7 +71,7 @@ def multiscale(
         raise TzkError(f"multiscale can have 0 to {half[1]} rows of pixels lead; got {lead}")
     code = shape[0] * lead * half[2]
     sizes = _sizes(widths, blocks)
-    pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels}
+    pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
     coarse = _coarse(half, sizes[1:] or sizes, pixels, code=code)
     inner = Composite([coarse, *_steps(half, steps, coupling, width=coupling_width, blocks=coupling_blocks)])
     finest = pixels | sizes[0]._asdict()
