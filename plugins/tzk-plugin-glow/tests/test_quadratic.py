@@ -14,9 +14,10 @@ from tzk_plugin_glow.pixels import FLOOR
 from tzk_plugin_glow.quadratic import QuadraticMap
 from tzk_plugin_glow.trapezoids import tops_of
 
-from tzk_core.build import build_flow
+import tzk_core
+from tzk_core.build import build_flow, build_knowledge
 from tzk_core.errors import TzkError
-from tzk_core.model import SharedFlow
+from tzk_core.model import SharedFlow, TzK
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +182,20 @@ def test_heavy_levels_have_tops_of_their_own() -> None:
 def test_bad_arguments_are_refused(build: object, message: str) -> None:
     with pytest.raises(TzkError, match=message):
         build()  # type: ignore[operator]
+
+
+def test_knowledge_learns_on_it_and_is_sampled_from() -> None:
+    """With a code in front for it to be about."""
+    arguments = {"components": 6, "widths": [6], "blocks": [1], "steps": 0, "lead": 1, "summary": 4}
+    flow = build_flow((1, 4, 4), "multiscale", density="quadratic-spline", **arguments)
+    model = TzK(
+        flow, {name: build_knowledge("low-rank", flow.latent_shape, name=name, dims=2) for name in ("dark", "bright")}
+    )
+    T = grey((1, 4, 4), 64).float()
+    dark = (torch.arange(64) % 2 == 0).float()
+    T[dark == 1] /= 4
+    history = tzk_core.fit(model, T, {"dark": dark, "bright": 1 - dark}, steps=3, batch_size=32)
+    assert torch.as_tensor(history["objective"]).isfinite().all()
+    samples = model.sample(5, "dark")
+    assert samples.shape == (5, 1, 4, 4) and samples.min() >= 0 and samples.max() <= 1
+    torch.testing.assert_close(model.decode(model.encode(T)), T, rtol=0, atol=1e-3)
