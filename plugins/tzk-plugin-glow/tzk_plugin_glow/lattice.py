@@ -51,7 +51,9 @@ class Quarters(NamedTuple):
 
 
 class GreyLevels(Layer):
-    """A `PixelMap` without a network: parameters of its own for every element, (c, h, w) in [0, 1].
+    """A `PixelMap` without a network, on (c, h, w) in [0, 1].
+
+    Every element has parameters of its own.
 
     density, components, levels, ramp: see `pixel_map`.
     """
@@ -73,7 +75,7 @@ class GreyLevels(Layer):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Fit the map of pixels to `inputs`, unless that was done before."""
+        """Start the map of pixels from `inputs`, unless that was done before."""
         self.map.fit(inputs)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -136,7 +138,7 @@ class Lattice(Layer):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Fit the map of pixels to `inputs`, unless that was done before, and `inner` to their a."""
+        """Start the map of pixels from `inputs`, and the layers of `inner` from their a."""
         self.map.fit(inputs)
         initialise(self.inner, inputs[..., ::2, ::2])
 

@@ -94,7 +94,10 @@ def _sizes(widths: Sequence[int], blocks: Sequence[int]) -> list[_Size]:
 
 
 def _coarse(shape: tuple[int, ...], sizes: Sequence[_Size], pixels: dict[str, Any], *, code: int) -> Transform:
-    """Nested lattices from `shape` down to the smallest image, with the arguments `pixels` of their maps."""
+    """Nested lattices from `shape` down to the smallest image.
+
+    pixels: the arguments of their `pixel_map`.
+    """
     if shape[1] % 2 or shape[2] % 2:
         return GreyLevels(shape, **pixels)
     half = (shape[0], shape[1] // 2, shape[2] // 2)

@@ -16,7 +16,7 @@ FLOOR = 1e-5
 
 
 class Cumulative(NamedTuple):
-    """The log-density of values, F there and 1 - F, each of the shape of the values."""
+    """The log-density of values, F and 1 - F, in the shape of the values."""
 
     log_density: Tensor
     cdf: Tensor
@@ -24,7 +24,7 @@ class Cumulative(NamedTuple):
 
 
 class PixelMap(ABC):
-    """z = Φ⁻¹(F(T)) for pixels T in [0, 1], with F their CDF, so that p(T) = F'(T).
+    """z = Φ⁻¹(F(T)) for pixels T in [0, 1], with F their CDF.
 
     Values are (batch, c, h, w), parameters (batch, count, c, h, w).
     """
@@ -44,11 +44,11 @@ class PixelMap(ABC):
         """Initial parameters, (count,)."""
 
     def fit(self, values: Tensor) -> None:  # noqa: B027  a map without anything to fit has nothing to do
-        """Set what is of no network from values in [0, 1], unless that was done before."""
+        """Start from values in [0, 1], unless that was done before."""
 
     @abstractmethod
     def features(self, values: Tensor) -> Tensor:
-        """What networks see of pixels: brightness over [-1, 1], and which are the darkest and the brightest.
+        """What networks see of pixels: brightness over [-1, 1], darkest, brightest.
 
         Args:
             values: (batch, channels, h, w) in [0, 1].

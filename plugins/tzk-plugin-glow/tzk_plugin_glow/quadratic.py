@@ -21,7 +21,13 @@ EVEN = 0.01
 
 
 class _Place(NamedTuple):
-    """Where values are: the piece between knots, its length, the place in it, and the trapezoids at its ends."""
+    """Where values are, in the shape of the values.
+
+    piece: the number of the knot before.
+    length: to the next knot.
+    place: in [0, 1] on the way there.
+    first, second: the trapezoids whose tops end at the two knots.
+    """
 
     piece: Tensor
     length: Tensor
@@ -31,7 +37,7 @@ class _Place(NamedTuple):
 
 
 class QuadraticMap(PixelMap, nn.Module):
-    """z = Φ⁻¹(F(T)) with F a mixture of fixed distributions on [0, 1], whose densities are trapezoids.
+    """z = Φ⁻¹(F(T)) with the density of F a mixture of trapezoids on [0, 1].
 
     Parameters are the logits of their shares, less those of the shares in the data. Neighbours overlap in their ramps
     and nowhere else. So the density is continuous and linear between knots, and F is a quadratic spline (Müller et al.
@@ -135,9 +141,10 @@ class QuadraticMap(PixelMap, nn.Module):
         return (1 - FLOOR) * shares + FLOOR * areas.view(every)
 
     def _areas(self) -> tuple[Tensor, Tensor]:
-        """The areas of trapezoids of height 1, (count,), and which part of each is below each of its knots.
+        """The areas of trapezoids of height 1, and the parts of them below their knots.
 
-        The second is (2 count,), in the order of the knots.
+        Returns:
+            (count,) and (2 count,), the latter in the order of the knots.
         """
         gaps = self.knots.diff()
         ramps = functional.pad(gaps[1::2], (1, 1)) / 2

@@ -23,8 +23,8 @@ def histogram(values: Tensor, levels: int) -> Tensor:
 def tops_of(counts: Tensor, components: int, ramp: float) -> Tensor:
     """The tops of trapezoids, in [0, 1].
 
-    A heavy level has a top as wide as the level is. The levels between heavy ones have triangles, whose tops are at
-    quantiles of a mixture, half of it uniform, half of it of the histogram; or one trapezoid, if there are too few.
+    A heavy level has a top as wide as the level is. The levels between heavy ones have triangles, or one trapezoid
+    where there are too few. The tops of triangles are at quantiles of a mixture, half uniform, half the histogram.
 
     Args:
         counts: the histogram, (levels,).
@@ -68,7 +68,7 @@ def _heavy_tops(heavy: list[int], counts: Tensor, ramp: float) -> list[Top]:
 
 
 def _divided(number: int, masses: list[float]) -> list[int]:
-    """How many trapezoids each run of levels has: one, and the others where most mass is for one."""
+    """The number of trapezoids of each run of levels, in proportion to its mass, at least one."""
     numbers = [1] * len(masses)
     for _ in range(number - len(masses)):
         neediest = max(range(len(masses)), key=lambda run: masses[run] / numbers[run])
@@ -77,7 +77,7 @@ def _divided(number: int, masses: list[float]) -> list[int]:
 
 
 def _light_tops(weights: Tensor, ends: Top, number: int) -> list[Top]:
-    """Tops of triangles at quantiles of levels with these weights, or one from end to end."""
+    """Tops of triangles at quantiles of the weights, or one from end to end."""
     if number == 1:
         return [ends]
     cdf = torch.cat([weights.new_zeros(1), weights.cumsum(0) / weights.sum()])
