@@ -68,7 +68,7 @@ def _heavy_tops(heavy: list[int], counts: Tensor, ramp: float) -> list[Top]:
 
 
 def _divided(number: int, masses: list[float]) -> list[int]:
-    """The number of trapezoids of each run of levels, in proportion to its mass, at least one."""
+    """The number of trapezoids of each run of levels, by its mass, at least one."""
     numbers = [1] * len(masses)
     for _ in range(number - len(masses)):
         neediest = max(range(len(masses)), key=lambda run: masses[run] / numbers[run])
