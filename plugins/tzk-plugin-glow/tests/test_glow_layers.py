@@ -135,7 +135,9 @@ def test_state_goes_through_a_file(name: str) -> None:
     assert torch.equal(layer(inputs)[0], other(inputs)[0])
 
 
-@pytest.mark.parametrize("name", ["convolution", "spline coupling", "checkerboard", "affine split"])
+@pytest.mark.parametrize(
+    "name", ["convolution", "spline coupling", "checkerboard", "affine split", "pixels by splines"]
+)
 def test_compiles_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, backward and inverse, with no compiler but the tracer, and the results of the eager layer; the layers
     that are not here are in the whole recipe."""
