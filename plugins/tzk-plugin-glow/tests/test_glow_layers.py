@@ -17,6 +17,7 @@ from tzk_plugin_glow.convolution import PointwiseConvolution
 from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.dequantisation import Dequantisation
 from tzk_plugin_glow.glow import glow
+from tzk_plugin_glow.lattice import GreyLevels, Lattice
 from tzk_plugin_glow.split import Split
 
 from tzk_core.errors import TzkError
@@ -38,6 +39,12 @@ def split(map: str = "mixture-of-logistics") -> Split:
     return Split(IMAGE, inner, map, **SMALL)
 
 
+def lattice(shape: tuple[int, ...]) -> Lattice:
+    half = (shape[0], shape[1] // 2, shape[2] // 2)
+    inner = GreyLevels(half, 6, density="quadratic-spline")
+    return Lattice(shape, inner, 6, width=6, blocks=1, density="quadratic-spline")
+
+
 # name -> constructor and shape of one input; another line is another layer held to the laws
 LAYERS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "actnorm": (lambda: ActNorm(IMAGE), IMAGE),
@@ -55,11 +62,13 @@ LAYERS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "affine split": (lambda: split("affine"), IMAGE),
     "dequantisation": (lambda: Dequantisation((1, 4, 4), width=6), (1, 4, 4)),
     "dequantisation by mixtures": (lambda: Dequantisation((1, 4, 4), 16, "mixture-of-logistics", width=6), (1, 4, 4)),
+    "pixels by splines": (lambda: GreyLevels(IMAGE, 6, density="quadratic-spline"), IMAGE),
+    "pixels by splines, in a lattice": (lambda: lattice((1, 4, 4)), (1, 4, 4)),
     "glow": (lambda: glow((1, 4, 4), 6, (1, 2), components=2), (1, 4, 4)),
     "glow of splines": (lambda: glow((1, 4, 4), 6, (1, 1), components=2, coupling="rational-quadratic"), (1, 4, 4)),
     "glow of affine maps": (lambda: glow((3, 2, 2), 6, (1,), coupling="affine", dequantisation=False), (3, 2, 2)),
 }
-IN_CELLS = ("dequantisation", "glow")
+IN_CELLS = ("dequantisation", "glow", "pixels")
 
 
 def made(name: str, *, trained: bool = True, dtype: torch.dtype = torch.float64) -> Transform:
@@ -126,7 +135,9 @@ def test_state_goes_through_a_file(name: str) -> None:
     assert torch.equal(layer(inputs)[0], other(inputs)[0])
 
 
-@pytest.mark.parametrize("name", ["convolution", "spline coupling", "checkerboard", "affine split"])
+@pytest.mark.parametrize(
+    "name", ["convolution", "spline coupling", "checkerboard", "affine split", "pixels by splines"]
+)
 def test_compiles_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward, backward and inverse, with no compiler but the tracer, and the results of the eager layer; the layers
     that are not here are in the whole recipe."""

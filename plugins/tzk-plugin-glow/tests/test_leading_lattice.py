@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from glow_images import check_jacobian, disturbed, grey
-from tzk_plugin_glow.lattice import GreyLevels, quarters
+from tzk_plugin_glow.lattice import DENSITIES, GreyLevels, quarters
 from tzk_plugin_glow.lead import INFORMED, LeadingLattice
 from tzk_plugin_glow.multiscale import multiscale
 
@@ -29,16 +29,16 @@ def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> 
     )
 
 
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_has_its_jacobian_and_comes_back(channels: int, rows: int) -> None:
+def test_has_its_jacobian_and_comes_back(channels: int, rows: int, density: str) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
-    layer = disturbed(
-        LeadingLattice(
-            shape, Composite([GreyLevels(half, 2), Flatten(half)]), rows, components=2, width=6, blocks=1, summary=4
-        )
-    )
-    check_jacobian(layer, grey(shape))
+    inner = Composite([GreyLevels(half, 2, density=density), Flatten(half)])
+    networks = {"components": 2, "width": 6, "blocks": 1, "summary": 4}
+    layer = LeadingLattice(shape, inner, rows, density=density, **networks)
+    layer.initialise(grey(shape, 20).float())
+    check_jacobian(disturbed(layer), grey(shape))
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 16, 8), (2, 6, 10), (1, 2, 2)])

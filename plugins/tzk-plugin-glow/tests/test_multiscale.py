@@ -9,9 +9,10 @@ import torch
 from glow_images import check_jacobian, disturbed, grey
 from torch import Tensor
 from torch.distributions import Normal
-from tzk_plugin_glow.greys import FLOOR, GreyMap
-from tzk_plugin_glow.lattice import GreyLevels, Lattice
+from tzk_plugin_glow.greys import GreyMap
+from tzk_plugin_glow.lattice import DENSITIES, GreyLevels, Lattice
 from tzk_plugin_glow.multiscale import multiscale
+from tzk_plugin_glow.pixels import FLOOR
 
 from tzk_core.build import build_flow
 from tzk_core.errors import TzkError
@@ -108,19 +109,24 @@ def test_no_grey_level_is_impossible() -> None:
     assert parameters.grad is not None and parameters.grad.isfinite().all()
 
 
-def test_elements_by_themselves() -> None:
-    layer = disturbed(GreyLevels((2, 3, 3), 3, 16))
+@pytest.mark.parametrize("density", DENSITIES)
+def test_elements_by_themselves(density: str) -> None:
+    layer = disturbed(GreyLevels((2, 3, 3), 3, 16, density=density))
     T = grey((2, 3, 3))
     check_jacobian(layer, T)
-    check_transform(GreyLevels((1, 3, 3), 3, 16), grey((1, 3, 3)).float())
+    check_transform(GreyLevels((1, 3, 3), 3, 16, density=density), grey((1, 3, 3)).float())
 
 
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("flat", [True, False])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, *, flat: bool) -> None:
+def test_a_lattice_has_its_jacobian_and_comes_back(channels: int, density: str, *, flat: bool) -> None:
     shape, half = (channels, 4, 4), (channels, 2, 2)
-    inner = Composite([GreyLevels(half, 2), Flatten(half)]) if flat else GreyLevels(half, 2)
-    layer = disturbed(Lattice(shape, inner, 2, width=6, blocks=1, flat=flat))
+    pixels = GreyLevels(half, 2, density=density)
+    inner = Composite([pixels, Flatten(half)]) if flat else pixels
+    layer = Lattice(shape, inner, 2, width=6, blocks=1, density=density, flat=flat)
+    layer.initialise(grey(shape, 20).float())
+    disturbed(layer)
     T = grey(shape)
     check_jacobian(layer, T)
     assert layer(T)[0].shape[1:] == layer.output_shape
@@ -138,9 +144,11 @@ def test_all_grey_levels_of_a_tiny_image_have_probabilities_that_sum_to_one() ->
     assert probability.std() > 1e-3
 
 
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 16, 8), (1, 2, 2), (2, 6, 10)])
-def test_cuts_and_inverts_images(shape: tuple[int, ...]) -> None:
-    flow = build_flow(shape, "multiscale", widths=[6], blocks=[1], components=2, steps=2, coupling_width=6)
+def test_cuts_and_inverts_images(shape: tuple[int, ...], density: str) -> None:
+    arguments = {"widths": [6], "blocks": [1], "components": 4, "steps": 2, "coupling_width": 6}
+    flow = build_flow(shape, "multiscale", density=density, **arguments)
     T = grey(shape)
     flow.initialise(T.float())
     for type, tolerance in ((torch.float64, 1e-9), (torch.float32, 0.1 / 256)):

@@ -11,9 +11,7 @@ from torch.nn import functional
 
 from tzk_core.errors import TzkError
 from tzk_core.transforms.bounds import soft_bound
-
-FLOOR = 1e-5
-"""Share of the uniform distribution in every mixture: no grey level costs more than 25 bits, and no z is beyond 8."""
+from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
 
 BOUND = 7.0
 """Of the log-scales of logistics, where grey levels are spread over (-1, 1)."""
@@ -27,7 +25,7 @@ class GreyMixture(NamedTuple):
     sharpness: Tensor
 
 
-class GreyMap:
+class GreyMap(PixelMap):
     """z = Φ⁻¹(F(x)) for grey levels x = `levels` T, with F their CDF.
 
     F has the density P(k) on the cell (k, k + 1) of every grey level k. P is the discretised mixture of logistics of
@@ -41,9 +39,8 @@ class GreyMap:
     def __init__(self, components: int, levels: int) -> None:
         if components < 1:
             raise TzkError(f"a mixture has at least one component; got {components}")
-        if levels < 2 or levels & (levels - 1):
-            raise TzkError(f"the number of grey levels is expected to be a power of two; got {levels}")
-        self.components, self.levels = components, levels
+        super().__init__(levels)
+        self.components = components
         self.count = 3 * components
 
     def start(self) -> Tensor:
@@ -53,21 +50,23 @@ class GreyMap:
         start[2] = -1.5
         return start.flatten()
 
-    def forward(self, values: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log|dz/dT|, both of the shape of `values`, T in [0, 1]."""
+    def features(self, values: Tensor) -> Tensor:
+        """Brightness of the level alone: the noise in its cell is uninformative."""
+        last = self.levels - 1
+        level = (values.detach() * self.levels).floor().clamp(0, last)
+        return torch.cat([level * (2 / last) - 1, (level == 0).to(level), (level == last).to(level)], 1)
+
+    def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
         x = values * self.levels
         level = x.detach().floor().clamp(0, self.levels - 1)
         noise = x - level
         log_probability, below, above = self._cell(level, self._mixture(parameters))
         probability = log_probability.exp()
-        cdf, survival = below + noise * probability, above + (1 - noise) * probability
-        low = cdf < survival
-        z = torch.special.ndtri(torch.where(low, cdf, survival).clamp_min(torch.finfo(x.dtype).tiny))
-        z = torch.where(low, z, -z)
-        return z, self._log_slope(z, log_probability)
+        log_density = log_probability + math.log(self.levels)
+        return Cumulative(log_density, below + noise * probability, above + (1 - noise) * probability)
 
-    def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """T and log|dT/dz|: the level by bisection, exactly; within its cell F is linear."""
+    def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The level by bisection, exactly; within its cell F is linear."""
         mixture = self._mixture(parameters)
         cdf, survival = torch.special.ndtr(z), torch.special.ndtr(-z)
         with torch.no_grad():
@@ -81,11 +80,7 @@ class GreyMap:
         noise = torch.where(z < 0, (cdf - below) / probability, 1 - (survival - above) / probability)
         margin = torch.finfo(z.dtype).eps * self.levels / 2
         values = (level + noise.clamp(margin, 1 - margin)) / self.levels
-        return values, -self._log_slope(z, log_probability)
-
-    def _log_slope(self, z: Tensor, log_probability: Tensor) -> Tensor:
-        """log|dz/dT|: the density of T, levels P, over that of z."""
-        return log_probability + math.log(self.levels) + 0.5 * (z.square() + math.log(2 * math.pi))
+        return values, log_probability + math.log(self.levels)
 
     def _mixture(self, parameters: Tensor) -> GreyMixture:
         logits, means, raw = parameters.chunk(3, 1)

@@ -10,10 +10,35 @@ from nflows.transforms.base import Transform
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tzk_core.errors import TzkError, nearest
 from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
 from tzk_plugin_glow.greys import GreyMap
 from tzk_plugin_glow.network import ConvolutionalNet
+from tzk_plugin_glow.pixels import PixelMap
+from tzk_plugin_glow.quadratic import RAMP, QuadraticMap
+
+DENSITIES = ("grey-levels", "quadratic-spline")
+
+
+def pixel_map(density: str, components: int, levels: int, *, ramp: float = RAMP) -> PixelMap:
+    """The family of maps of pixels of that name.
+
+    Args:
+        density: "grey-levels" codes them exactly; "quadratic-spline" is a continuous density.
+        components: logistics in a mixture, or trapezoids in a spline.
+        ramp: of a spline, see `QuadraticMap`.
+
+    Raises:
+        TzkError: for an unknown name, with the nearest.
+    """
+    if density == "grey-levels":
+        return GreyMap(components, levels)
+    if density == "quadratic-spline":
+        return QuadraticMap(components, levels, ramp)
+    raise TzkError(
+        f"the density of pixels is one of {', '.join(DENSITIES)}; got {density!r}{nearest(density, DENSITIES)}"
+    )
 
 
 class Quarters(NamedTuple):
@@ -26,21 +51,39 @@ class Quarters(NamedTuple):
 
 
 class GreyLevels(Layer):
-    """`GreyMap` without a network: a mixture for every element, (c, h, w) in [0, 1]."""
+    """A `PixelMap` without a network, on (c, h, w) in [0, 1].
 
-    def __init__(self, shape: tuple[int, ...], components: int = 5, levels: int = 256) -> None:
+    Every element has parameters of its own.
+
+    density, components, levels, ramp: see `pixel_map`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        components: int = 5,
+        levels: int = 256,
+        *,
+        density: str = "grey-levels",
+        ramp: float = RAMP,
+    ) -> None:
         super().__init__()
         self.output_shape = tuple(shape)
-        self.map = GreyMap(components, levels)
+        self.map = pixel_map(density, components, levels, ramp=ramp)
         start = self.map.start().view(-1, *[1] * len(shape)).expand(-1, *shape)
         self.mixtures = nn.Parameter(start.clone())
 
+    @torch.no_grad()
+    def initialise(self, inputs: Tensor) -> None:
+        """Start the map of pixels from `inputs`, unless that was done before."""
+        self.map.fit(inputs)
+
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        outputs, logabsdet = self.map.forward(inputs, self.mixtures.unsqueeze(0))
+        outputs, logabsdet = self.map.forward(inputs, self.mixtures.expand(len(inputs), *self.mixtures.shape))
         return outputs, logabsdet.flatten(1).sum(1)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        outputs, logabsdet = self.map.inverse(inputs, self.mixtures.unsqueeze(0))
+        outputs, logabsdet = self.map.inverse(inputs, self.mixtures.expand(len(inputs), *self.mixtures.shape))
         return outputs, logabsdet.flatten(1).sum(1)
 
 
@@ -50,11 +93,11 @@ class Lattice(Layer):
         a b     first a, every second pixel of every second row, by `inner`, a flow on (channels, height/2, width/2);
         c d     then d given a, and b and c at once given a and d: every pixel has its nearest neighbours before it.
 
-    d, b and c become Gaussian by `GreyMap`, with parameters from two networks. z is an image again, every latent in the
-    place of its pixel.
+    d, b and c become Gaussian by a `PixelMap`, with parameters from two networks. z is an image again, every latent in
+    the place of its pixel.
 
     shape: (channels, height, width), both sides even.
-    components, levels: of the `GreyMap`.
+    density, components, levels, ramp: see `pixel_map`.
     width, blocks: of the networks.
     flat: z is a vector, first the vector of `inner`, so that the coarsest latents lead, then d, then b and c.
     code: the length of a code, (batch, code), which all networks take as an input.
@@ -69,7 +112,9 @@ class Lattice(Layer):
         *,
         width: int = 64,
         blocks: int = 2,
+        density: str = "grey-levels",
         levels: int = 256,
+        ramp: float = RAMP,
         flat: bool = False,
         code: int = 0,
         code_rows: int = 0,
@@ -79,7 +124,7 @@ class Lattice(Layer):
         self.part = (channels, height // 2, width_of_image // 2)
         self.flat, self.code_rows = flat, code_rows
         self.output_shape = (math.prod(shape) - code_rows * channels * self.part[2],) if flat else tuple(shape)
-        self.map = GreyMap(components, levels)
+        self.map = pixel_map(density, components, levels, ramp=ramp)
         places = self.part[1:]
         count = self.map.count * channels
 
@@ -93,7 +138,8 @@ class Lattice(Layer):
 
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Initialise the layers of `inner` from the a of `inputs`."""
+        """Start the map of pixels from `inputs`, and the layers of `inner` from their a."""
+        self.map.fit(inputs)
         initialise(self.inner, inputs[..., ::2, ::2])
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -115,10 +161,10 @@ class Lattice(Layer):
         return outputs, total + at_d.flatten(1).sum(1) + self._without_code(at_bc).sum(1)
 
     def _of_diagonal(self, a: Tensor, code: Tensor | None) -> Tensor:
-        return self.diagonal(grey_features(a, self.map.levels), code).unflatten(1, (self.map.count, -1))
+        return self.diagonal(self.map.features(a), code).unflatten(1, (self.map.count, -1))
 
     def _of_between(self, a: Tensor, d: Tensor, code: Tensor | None) -> Tensor:
-        features = grey_features(torch.cat([a, d], 1), self.map.levels)
+        features = self.map.features(torch.cat([a, d], 1))
         return self.between(features, code).unflatten(1, (self.map.count, -1))
 
     def _join(self, z_a: Tensor, z_d: Tensor, z_bc: Tensor) -> Tensor:
@@ -154,19 +200,3 @@ def interleave(parts: Quarters) -> Tensor:
     a, b, c, d = parts
     rows = torch.stack([torch.stack([a, b], -1).flatten(-2), torch.stack([c, d], -1).flatten(-2)], -2)
     return rows.flatten(-3, -2)
-
-
-def grey_features(values: Tensor, levels: int) -> Tensor:
-    """Grey levels over [-1, 1], and which are the darkest and the brightest.
-
-    The noise in their cells is left out, as it is uninformative; at both ends images have spikes.
-
-    Args:
-        values: (batch, channels, h, w) in [0, 1].
-
-    Returns:
-        (batch, 3 channels, h, w).
-    """
-    last = levels - 1
-    level = (values.detach() * levels).floor().clamp(0, last)
-    return torch.cat([level * (2 / last) - 1, (level == 0).to(level), (level == last).to(level)], 1)

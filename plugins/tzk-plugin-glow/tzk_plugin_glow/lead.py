@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from nflows.transforms.base import Transform
@@ -12,8 +13,10 @@ from torch.nn import functional
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
 from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
-from tzk_plugin_glow.lattice import Lattice, Quarters, grey_features, interleave, quarters
+from tzk_plugin_glow.lattice import Lattice, Quarters, interleave, quarters
 from tzk_plugin_glow.network import ConvolutionalNet
+from tzk_plugin_glow.pixels import PixelMap
+from tzk_plugin_glow.quadratic import RAMP
 
 INFORMED = 0.75
 """The share of the variance of the code that is the image's, at the start."""
@@ -63,7 +66,7 @@ class LeadingLattice(Layer):
     T is in [0, 1]; z is (d,), first u', of channels x rows x width / 2 dimensions.
 
     shape: (channels, height, width), both sides even.
-    inner, components, width, blocks, levels: of the lattice.
+    inner, components, width, blocks, density, levels, ramp: of the lattice.
     rows: of b, that are set apart.
     summary: the width of the network of s and t.
     bound: of s, smoothly, on both sides.
@@ -78,7 +81,9 @@ class LeadingLattice(Layer):
         components: int = 5,
         width: int = 64,
         blocks: int = 2,
+        density: str = "grey-levels",
         levels: int = 256,
+        ramp: float = RAMP,
         summary: int = 32,
         bound: float = 3.0,
     ) -> None:
@@ -88,22 +93,28 @@ class LeadingLattice(Layer):
         self.rows, self.bound = rows, bound
         self.code_shape = (channels, rows, columns // 2)
         self.code = channels * rows * (columns // 2)
-        networks = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
-        self.lattice = Lattice(shape, inner, components, levels=levels, flat=True, **networks)
+        pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
+        networks: dict[str, Any] = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
+        self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
-        self.map = self.lattice.map
         count = self.map.count * channels
         self.pixels = ConvolutionalNet(9 * channels, count, 16, last=1, places=(rows, columns // 2))
         self.pixels.start_at(self.map.start())
         self.summary = Summary((12 * channels, *half[1:]), 2 * self.code, summary)
 
+    @property
+    def map(self) -> PixelMap:
+        """The map of pixels, which belongs to the lattice."""
+        return self.lattice.map
+
     @torch.no_grad()
     def initialise(self, inputs: Tensor) -> None:
-        """Start s, t and the inner flow from data.
+        """Start the map of pixels, s, t and the inner flow from data.
 
         s starts at a constant. t starts at the output of the network, scaled to mean 0 and `INFORMED` of the variance
         of u', which is 1.
         """
+        self.map.fit(inputs)
         weight, bias = self.summary.last.weight, self.summary.last.bias
         bias.zero_()
         _, t = self._summarised(quarters(inputs))
@@ -139,11 +150,11 @@ class LeadingLattice(Layer):
             (batch, count, channels, rows, width / 2).
         """
         rows = torch.cat([quarter[..., : self.rows, :] for quarter in (image.a, image.c, image.d)], 1)
-        return self.pixels(grey_features(rows, self.map.levels)).unflatten(1, (self.map.count, -1))
+        return self.pixels(self.map.features(rows)).unflatten(1, (self.map.count, -1))
 
     def _summarised(self, image: Quarters) -> tuple[Tensor, Tensor]:
         """s, bounded on both sides, and t, (batch, code), without the pixels set apart."""
         a, b, c, d = image
         without = torch.cat([torch.zeros_like(b[..., : self.rows, :]), b[..., self.rows :, :]], -2)
-        raw, shift = self.summary(grey_features(torch.cat([a, without, c, d], 1), self.map.levels)).chunk(2, 1)
+        raw, shift = self.summary(self.map.features(torch.cat([a, without, c, d], 1))).chunk(2, 1)
         return soft_bound(raw, self.bound), shift

@@ -16,6 +16,7 @@ from tzk_plugin_glow.convolution import PointwiseConvolution
 from tzk_plugin_glow.coupling import Coupling
 from tzk_plugin_glow.lattice import GreyLevels, Lattice
 from tzk_plugin_glow.lead import LeadingLattice
+from tzk_plugin_glow.quadratic import RAMP
 
 
 def multiscale(
@@ -23,7 +24,9 @@ def multiscale(
     widths: Sequence[int] = (64, 96, 64),
     blocks: Sequence[int] = (2, 2, 2),
     *,
+    density: str = "grey-levels",
     components: int = 5,
+    ramp: float = RAMP,
     steps: int = 8,
     coupling: str = "affine",
     coupling_width: int = 64,
@@ -38,14 +41,16 @@ def multiscale(
     1×1 convolution and coupling. z is (d,): first a quarter of all dimensions, the latents of every second pixel of
     every second row after the coupling steps; the rest belongs to the finest lattice.
 
-    Under uniform dequantisation the grey levels of all but the quarter are coded without loss (see `GreyMap`). Sampling
-    evaluates two networks a lattice.
+    With the density "grey-levels" and uniform dequantisation, those of all but the quarter are coded without loss (see
+    `GreyMap`). With "quadratic-spline" the density is continuous. Sampling evaluates two networks a lattice.
 
     Args:
         shape: (channels, height, width) with even sides.
         widths: of the networks, by lattice from the finest on; the last entry is for all smaller ones.
         blocks: of the networks, as `widths`.
-        components: of the mixtures of grey levels.
+        density: of pixels given those before them, "grey-levels" or "quadratic-spline" (see `pixel_map`).
+        components: of that density, logistics or trapezoids.
+        ramp: of splines, how fast the density may fall beside a level that is frequent, in grey levels.
         steps: of coupling.
         coupling: the map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
         coupling_width: of the couplings' networks, as `coupling_blocks`.
@@ -66,9 +71,10 @@ def multiscale(
         raise TzkError(f"multiscale can have 0 to {half[1]} rows of pixels lead; got {lead}")
     code = shape[0] * lead * half[2]
     sizes = _sizes(widths, blocks)
-    coarse = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
+    pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
+    coarse = _coarse(half, sizes[1:] or sizes, pixels, code=code)
     inner = Composite([coarse, *_steps(half, steps, coupling, width=coupling_width, blocks=coupling_blocks)])
-    finest: dict[str, Any] = {"components": components, "levels": levels, **sizes[0]._asdict()}
+    finest = pixels | sizes[0]._asdict()
     if lead:
         return LeadingLattice(tuple(shape), inner, lead, summary=summary, **finest)
     return Lattice(tuple(shape), inner, flat=True, **finest)
@@ -87,14 +93,16 @@ def _sizes(widths: Sequence[int], blocks: Sequence[int]) -> list[_Size]:
     return [_Size(widths[min(i, len(widths) - 1)], blocks[min(i, len(blocks) - 1)]) for i in range(count)]
 
 
-def _coarse(shape: tuple[int, ...], sizes: Sequence[_Size], *, components: int, levels: int, code: int) -> Transform:
-    """Nested lattices from `shape` down to the smallest image."""
+def _coarse(shape: tuple[int, ...], sizes: Sequence[_Size], pixels: dict[str, Any], *, code: int) -> Transform:
+    """Nested lattices from `shape` down to the smallest image.
+
+    pixels: the arguments of their `pixel_map`.
+    """
     if shape[1] % 2 or shape[2] % 2:
-        return GreyLevels(shape, components, levels)
+        return GreyLevels(shape, **pixels)
     half = (shape[0], shape[1] // 2, shape[2] // 2)
-    inner = _coarse(half, sizes[1:] or sizes, components=components, levels=levels, code=code)
-    size = sizes[0]
-    return Lattice(shape, inner, components, width=size.width, blocks=size.blocks, levels=levels, code=code)
+    inner = _coarse(half, sizes[1:] or sizes, pixels, code=code)
+    return Lattice(shape, inner, code=code, **sizes[0]._asdict(), **pixels)
 
 
 def _steps(shape: tuple[int, ...], steps: int, coupling: str, *, width: int, blocks: int) -> list[Transform]:
