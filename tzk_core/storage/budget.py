@@ -57,7 +57,8 @@ class Budget(TorchFunctionMode):
     def __init__(self, elements: int, tensors: int) -> None:
         super().__init__()
         self.largest = max(SCRATCH, TIMES * elements)
-        self.elements, self.tensors = TIMES * elements + SCRATCH, TIMES * tensors + SOME
+        self.elements, self.tensors = TIMES * elements + SOME, TIMES * tensors + SOME
+        self.scratch = TIMES * elements + SCRATCH  # buffers need to be in no file
         self.modules = TIMES * TIMES * tensors + SOME
         self._too_much = "it takes several times as many tensors or elements as the file has"
         self._too_many = "it has far more layers than the file has tensors for"
@@ -67,7 +68,7 @@ class Budget(TorchFunctionMode):
     def of_machine(cls) -> Budget:
         """The budget of a flow or a knowledge type that is to be trained on this machine."""
         budget = cls(0, 0)
-        budget.largest = budget.elements = min(MOST_ELEMENTS, _memory() // TRAINED)
+        budget.largest = budget.elements = budget.scratch = min(MOST_ELEMENTS, _memory() // TRAINED)
         budget.tensors = budget.modules = MOST_TENSORS
         budget._too_much = (
             f"it takes more than {budget.elements:,} numbers, which training needs {TRAINED} bytes each for, or than "
@@ -86,7 +87,7 @@ class Budget(TorchFunctionMode):
 
     def __enter__(self) -> Budget:
         self._hooks.callback(register_module_parameter_registration_hook(self._registered).remove)
-        self._hooks.callback(register_module_buffer_registration_hook(self._registered).remove)
+        self._hooks.callback(register_module_buffer_registration_hook(self._buffered).remove)
         self._hooks.callback(register_module_module_registration_hook(self._contained).remove)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -99,8 +100,17 @@ class Budget(TorchFunctionMode):
         if tensor is None:
             return
         self.elements -= tensor.numel()
+        self._count()
+
+    def _buffered(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        if tensor is None:
+            return
+        self.scratch -= tensor.numel()
+        self._count()
+
+    def _count(self) -> None:
         self.tensors -= 1
-        if self.elements < 0 or self.tensors < 0:
+        if min(self.elements, self.scratch, self.tensors) < 0:
             raise TooLarge(self._too_much)
 
     def _contained(self, module: nn.Module, name: str, within: nn.Module | None) -> None:
