@@ -139,7 +139,9 @@ def test_check_refuses_what_a_run_refuses_before_it_reads_a_sample(base: str) ->
 
 
 @pytest.mark.parametrize(("base", "path", "value", "words"), COMMANDS)
-def test_the_commands_say_it_alike(base: str, path: tuple[str | int, ...], value: Any, words: str, tmp_path: Path) -> None:
+def test_the_commands_say_it_alike(
+    base: str, path: tuple[str | int, ...], value: Any, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "c.toml").write_text(tomli_w.dumps(mutated(BASES[base], path, value)))
     of_run = refused("run", tmp_path / "c.toml", "--out", tmp_path / "out")
     assert refused("check", tmp_path / "c.toml") == of_run

@@ -43,7 +43,7 @@ def image_names_below(folder: Path) -> list[str]:
     """The same as text, which takes a quarter of the memory."""
     files: list[str] = []
     others: Counter[str] = Counter()
-    _collect(folder, (folder.resolve(),), files, others)
+    _collect(folder, (folder.resolve(),), files, others=others)
     if others:
         found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
         warnings.warn(
@@ -81,7 +81,7 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
     return [entry.name for entry in _subfolders(base) if entry.name not in with_images]
 
 
-def _collect(folder: Path, above: tuple[Path, ...], files: list[str], others: Counter[str]) -> None:
+def _collect(folder: Path, above: tuple[Path, ...], files: list[str], *, others: Counter[str]) -> None:
     """Append the images below a folder, in natural order, and count images of other formats by suffix.
 
     `above` are the folders that lead there.
@@ -95,7 +95,7 @@ def _collect(folder: Path, above: tuple[Path, ...], files: list[str], others: Co
             real = (folder / name).resolve()
             if real in above:
                 raise TzkError(f"{folder / name} is a link to a folder above it ({real}), without end: remove it")
-            _collect(folder / name, (*above, real), files, others)
+            _collect(folder / name, (*above, real), files, others=others)
             continue
         suffix = PurePath(name).suffix.lower()
         if suffix in SUFFIXES:

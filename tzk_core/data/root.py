@@ -52,9 +52,9 @@ def places(root: str | Path | None = None) -> list[Path]:
     """
     found: list[Path] = []
     unknown: TzkError | None = None
-    for place in (lambda: data_root(root), cache_folder):
+    for of_data in (True, False):
         try:
-            found.append(place())
+            found.append(data_root(root) if of_data else cache_folder())
         except TzkError as error:
             unknown = error
     if unknown is not None and not found:

@@ -54,7 +54,8 @@ def _entries_below(folder: Path) -> Iterator[dict[str, Any]]:
         if not folder.is_dir():
             if folder == RUNS:
                 return
-            raise TzkError(f"there is no folder {folder}: expected a run, or a folder of runs")
+            what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+            raise TzkError(f"{what}: expected a run, or a folder of runs")
         below = [folder] if _is_run(folder) else sorted(folder.iterdir())
     except OSError as error:
         yield _unreadable(folder, error)
