@@ -1,4 +1,4 @@
-"""A place for what other libraries keep in the home folder, for a user who has none.
+"""A place for what other libraries keep at home, for a user without one.
 
 So it is for an unknown uid, as of `docker run --user`. matplotlib then warns on every start, and torch's compiler asks
 for the name of the user.

@@ -35,7 +35,9 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
 
 
 def copy_in_cache(name: str, *, complete: Callable[[Path], bool] = Path.exists) -> Path:
-    """The place of a copy: where it is complete already, which may be read-only, or else where it can be written.
+    """The place of a copy of data.
+
+    It is where the copy is complete already, which may be read-only, or else where it can be written.
 
     If the cache cannot be written, that is in a temporary folder, which is gone with the process, and a note says so.
     """

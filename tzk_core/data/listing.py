@@ -82,9 +82,9 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
 
 
 def _collect(folder: Path, above: tuple[Path, ...], files: list[str], *, others: Counter[str]) -> None:
-    """Append the images below a folder, in natural order, and count images of other formats by suffix.
+    """Append the images below a folder, in natural order.
 
-    `above` are the folders that lead there.
+    Images of other formats are counted by suffix in `others`. `above` are the folders that lead there.
     """
     names, folders, links = _entries(folder)
     for name in names:
@@ -105,7 +105,10 @@ def _collect(folder: Path, above: tuple[Path, ...], files: list[str], *, others:
 
 
 def _entries(folder: Path) -> tuple[list[str], set[str], set[str]]:
-    """Names in a folder that are not hidden, in natural order; those of folders, and of links, among them."""
+    """Names in a folder that are not hidden, in natural order.
+
+    Beside them, those of folders and of links among them.
+    """
     names, folders, links = [], set(), set()
     try:
         with os.scandir(folder) as entries:

@@ -33,7 +33,7 @@ from tzk_core.training.steps import Steps
 
 @dataclass(frozen=True)
 class BeforeData:
-    """What a config asks for, as far as it can be had before any sample is read."""
+    """What a config asks for, had before any sample is read."""
 
     device: torch.device
     datasets: Mapping[str, Dataset]
@@ -41,9 +41,10 @@ class BeforeData:
 
 
 def before_data(config: Config, flow: SharedFlow | None = None) -> BeforeData:
-    """Build all of a config that needs no sample, with `flow`, if any, as its shared flow.
+    """Build all of a config that needs no sample.
 
-    Of knowledge types that differ in nothing but a name, one is built, for a table that stands for several too.
+    `flow`, if any, is its shared flow. Of knowledge types that differ in nothing but a name, one is built, for a table
+    that stands for several too.
 
     Raises `TzkError`, as a run does, for whatever does not fit: plugins, the device, data sets and their arguments,
     layers and knowledge types, an optimiser, a schedule, terms.

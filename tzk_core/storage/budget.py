@@ -66,7 +66,7 @@ class Budget(TorchFunctionMode):
 
     @classmethod
     def of_machine(cls) -> Budget:
-        """The budget of a flow or a knowledge type that is to be trained on this machine."""
+        """The budget of a flow or knowledge type to be trained on this machine."""
         budget = cls(0, 0)
         budget.largest = budget.elements = budget.scratch = min(MOST_ELEMENTS, _memory() // TRAINED)
         budget.tensors = budget.modules = MOST_TENSORS
@@ -139,7 +139,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _memory() -> int:
-    """The bytes of memory that this machine has; more than any, where it does not say."""
+    """The bytes of memory that this machine has.
+
+    Where it does not say, there are more than enough.
+    """
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf, and others not this name

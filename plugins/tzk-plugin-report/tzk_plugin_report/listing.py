@@ -45,7 +45,9 @@ def command(*, folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _entries_below(folder: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a run, or of the runs right below a folder; of what cannot be read, one with the error.
+    """The entries of a run, or of the runs right below a folder.
+
+    Of what cannot be read there is one with the error.
 
     Raises:
         TzkError: for a folder that does not exist; runs/ need not.
