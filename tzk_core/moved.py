@@ -7,12 +7,11 @@ installed; where it is not, the error says which distribution to install.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tzk_core.version import CORE_PLUGIN, current_name
 
@@ -115,16 +114,16 @@ def home_of(part: Mapping[str, Any]) -> Home:
     return home("knowledge type", f"{part['plugin']}/{part['name']}") or former
 
 
-class _Forward(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Forward:
     """An importer of modules under their former names.
 
-    Python asks it for modules that nothing else has.
+    Python asks it for modules that nothing else has. (`importlib.abc` would be most of what `import tzk_core` takes.)
     """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(fullname, self) if fullname in MODULES else None
+        return importlib.machinery.ModuleSpec(fullname, cast(Any, self)) if fullname in MODULES else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return None

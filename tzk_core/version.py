@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 CORE_PLUGIN = "tzk"
 """The name of the built-in plugin, which offers the core's own parts."""
 
@@ -22,6 +20,8 @@ def current_name(distribution: str) -> str:
 
 def installed_version(distribution: str = DISTRIBUTION) -> str | None:
     """The version of an installed distribution; None without metadata, as in a source tree."""
+    import importlib.metadata  # half of what `import tzk_core` would take
+
     try:
         return importlib.metadata.version(distribution) or None
     except Exception:  # anything may be wrong with another's metadata, and a version is only shown

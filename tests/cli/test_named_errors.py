@@ -135,6 +135,29 @@ def test_an_interrupt_while_the_program_is_imported_is_its_status() -> None:
     assert (done.returncode, done.stderr) == (interrupts.INTERRUPTED, "")
 
 
+@pytest.mark.parametrize("module", ["tzk_core.cli", "click", "tzk_core.cli.homeless", "tzk_core.cli.check", "pydantic"])
+def test_an_interrupt_at_any_time_of_the_program_is_its_status(module: str) -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from tzk_core.__main__ import main\n"
+        "sys.argv = ['tzk', 'check', 'c.toml']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == interrupts.INTERRUPTED and "Traceback" not in done.stderr
+
+
+def test_an_import_of_the_core_is_short() -> None:
+    """What it takes is time in which an interrupt is a traceback."""
+    code = "import sys; before = set(sys.modules); import tzk_core; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert not {"importlib.metadata", "importlib.abc", "tempfile", "click"} & set(done.stdout.split())
+
+
 def test_an_interrupt_while_plugins_are_listed_is_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

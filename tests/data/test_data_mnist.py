@@ -20,7 +20,7 @@ from tzk_core.data.images import pad, resize
 from tzk_core.data.ink import slant, thickness
 from tzk_core.data.mnist import Mnist
 from tzk_core.data.splits import cut, divide
-from tzk_core.errors import TzkError
+from tzk_core.errors import Note, TzkError
 
 TRAIN, TEST = 50, 20
 REAL = Path(os.environ.get("TZK_DATA", "nowhere"))
@@ -240,6 +240,34 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZK_DATA", str(tmp_path / "data"))
     assert root.places() == [tmp_path / "data", tmp_path / "tzk"]
     assert root.data_root(tmp_path / "argument") == tmp_path / "argument"
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that nothing can be written to, also for root."""
+    monkeypatch.setattr(root.os, "access", lambda path, mode: not mode & os.W_OK)
+    cache._temporary.cache_clear()
+
+
+def test_copies_in_a_cache_that_is_read_only_are_read(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = mnist.Mnist(source).split("test").T
+    monkeypatch.setattr(root.os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(cache, "_temporary", lambda reason: pytest.fail("the copies are there"))
+    assert torch.equal(mnist.Mnist(source).split("test").T, before)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_data_that_are_there_need_no_cache_that_can_be_written(source: Path) -> None:
+    with pytest.warns(Note, match="cannot write to the cache folder .*set TZK_CACHE .*for this program alone"):
+        samples = mnist.Mnist(source).split("test")
+    assert len(samples) and not [path for path in root.cache_folder().rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("read_only")
+def test_arrays_are_made_again_without_a_cache() -> None:
+    with pytest.warns(Note):
+        file = cache.copy_in_cache("a.npz")
+    assert cache.cached_arrays(file, lambda: {"a": np.arange(3)})["a"].sum() == 3
 
 
 def test_a_cache_that_cannot_be_made_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tzk_core.data import listing
 from tzk_core.data.listing import images_below
 from tzk_core.data.ordering import natural_key
 
@@ -41,3 +44,13 @@ def test_a_tree_is_in_the_order_of_its_paths(tmp_path: Path) -> None:
     found = images_below(tmp_path)
     assert found == sorted(found, key=lambda file: [natural_key(part) for part in file.relative_to(tmp_path).parts])
     assert set(found) == set(tmp_path.rglob("*.png")) and len(found) > 40
+
+
+def test_little_is_held_of_many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"image-{i}.png" for i in range(5000)]
+    monkeypatch.setattr(listing, "_entries", lambda folder: (names, set(), set()))
+    tracemalloc.start()
+    held = listing.image_names_below(tmp_path)
+    assert tracemalloc.get_traced_memory()[0] < 5000 * (80 + len(str(tmp_path)) + 20)
+    tracemalloc.stop()
+    assert len(held) == 5000

@@ -181,5 +181,11 @@ def test_what_needs_a_home_folder_says_so(homeless: None, tmp_path: Path, monkey
         root.cache_root()
     with pytest.raises(TzkError, match="without '~'"):
         Npz("~/d.npz")
+    with pytest.raises(TzkError, match="no home folder here .*TZK_CACHE"):
+        root.places()
     monkeypatch.setenv("TZK_CACHE", str(tmp_path))
     assert root.cache_root() == tmp_path
+    assert root.places() == [tmp_path]
+    monkeypatch.delenv("TZK_CACHE")
+    monkeypatch.setenv("TZK_DATA", str(tmp_path))
+    assert root.places() == [tmp_path]

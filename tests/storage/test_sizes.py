@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from torch import nn
 
 import tzk_core
 from tzk_core import TzK, build_flow, build_knowledge
+from tzk_core.config.signatures import signature
 from tzk_core.errors import TzkError
+from tzk_core.plugins import FlowLayer, Registered, registry
 from tzk_core.storage.budget import SCRATCH, Budget, TooLarge
 from tzk_core.storage.checkpoint import knowledge_file, save_checkpoint
 from tzk_core.storage.knowledge_files import import_knowledge, list_knowledge
@@ -80,6 +84,50 @@ def test_a_size_of_the_shared_flow_is_refused(tmp_path: Path, key: str, value: i
     refused(lambda: tzk_core.load(tmp_path))
 
 
+GIVEN: dict[str, Any] = {
+    "transform_net_create_fn": {"callable": "nflows.nn.nets:ResidualNet", "hidden_features": 4, "num_blocks": 1},
+    "permutation": [0, 1, 2, 3],
+    "mask": [1, 0, 1, 0],
+}
+"""Arguments of layers that are no numbers."""
+
+
+def small_layer(part: Registered) -> tuple[TzK, dict[str, Any]] | None:
+    """A flow of one small layer, and all of its whole numbers; None for one that needs more to be built."""
+    arguments = [argument for argument in signature(part).arguments if argument.name not in ("shape", "features")]
+    needed = {argument.name: GIVEN.get(argument.name, 2) for argument in arguments if argument.required}
+    numbers = [argument.name for argument in arguments if "int" in argument.annotation or type(argument.value) is int]
+    numbers += [name for name, value in needed.items() if value == 2]
+    try:
+        model = TzK(build_flow((4,), layers=[{"type": part.qualified_name, "arguments": needed}]))
+    except TzkError:
+        return None
+    return model, {**dict.fromkeys(numbers, 2), **needed}
+
+
+def test_no_number_of_any_layer_is_believed(tmp_path: Path) -> None:
+    before, tried = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for part in registry().all(FlowLayer):
+        if (small := small_layer(part)) is None:
+            continue
+        model, arguments = small
+        save_checkpoint(model, tmp_path / part.name / "checkpoint")
+        manifest = tmp_path / part.name / "checkpoint/manifest.json"
+        saved = manifest.read_bytes()
+        for key in (key for key, value in arguments.items() if type(value) is int):
+            manifest.write_bytes(saved)
+
+            def change(manifest: dict[str, Any], key: str = key) -> None:
+                manifest["core"]["parts"]["layers"][0]["arguments"][key] = 10**6
+
+            rewritten(manifest.parent, change)
+            tried += 1
+            with suppress(TzkError):  # some change no size: they may load
+                tzk_core.load(manifest.parents[1])
+    assert tried > 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < BYTES / 2**10
+
+
 @pytest.mark.parametrize("shape", [[10**9], [10**5, 10**5], [2**62, 4], [4, 4, 4]])
 def test_a_shape_of_observations_is_refused(tmp_path: Path, shape: list[int]) -> None:
     save_checkpoint(TzK(build_flow((4,), layers=[{"type": "symlog"}])), tmp_path / "checkpoint")
@@ -109,6 +157,7 @@ MAKERS: Mapping[str, Any] = {
     "randint": lambda: torch.randint(0, 9, (SCRATCH, 2)),
     "linear": lambda: nn.Linear(10**6, 10**6),
     "convolution": lambda: nn.Conv2d(10**5, 10**5, 3),
+    "a parameter": lambda: nn.ParameterList([nn.Parameter(torch.zeros(10**6))]),
     "many layers": lambda: nn.ModuleList([nn.Identity() for _ in range(5000)]),
     "many parameters": lambda: nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in range(5000)]),
     "many elements": lambda: [nn.Linear(1000, 5000) for _ in range(5)],

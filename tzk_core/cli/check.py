@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 def command(config: Path, overrides: tuple[str, ...]) -> None:
     """Check a config: print all that is wrong with it, or its plan.
 
-    An error is shown with its file, table and key.
+    An error is shown with its file, table and key. The flow and knowledge types are built, as a run does.
 
-    KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. No data is read:
-    `tzk run CONFIG --dry-run` does that too.
+    KEY=VALUE overrides one value, as in `training.steps=100` or `datasets.mnist.size=32`. No sample is read:
+    `tzk run CONFIG --dry-run` does that too, and checks labels.
     """
     from tzk_core.config import load_config  # pydantic, which the other commands do without
 
     checked = load_config(config, overrides)
+    from tzk_core.runs.building import before_data  # torch, for a config that is worth it
+    from tzk_core.runs.observing import observers_of
+
+    observers_of(checked)
+    before_data(checked)
     flow = checked.flow
     shape = f"{len(flow.layers)} layers" if flow.layers is not None else f"recipe {_short(flow.recipe)}"
     training = checked.training

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tzk_core.cli import edge, interrupts, output
+from tzk_core.cli import edge, homeless, interrupts, output
 from tzk_core.commands import OWN_COMMANDS
 from tzk_core.errors import TzkError, nearest
 from tzk_core.moved import home
@@ -57,6 +57,7 @@ class Program(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         os.environ["MPLBACKEND"] = "agg"  # pictures are files; a notebook leaves one that only it can import
+        homeless.give_places()
         with edge.printable():
             try:
                 return super().main(*args, **kwargs)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tzk_core.data.packed import UNREADABLE, read_arrays
-from tzk_core.data.root import cache_root, places
-from tzk_core.errors import TzkError
+from tzk_core.data.root import cache_folder, cache_root, places
+from tzk_core.errors import Note, TzkError
 from tzk_core.storage.atomic import new_file
 
 
@@ -28,6 +32,35 @@ def fingerprint(files: Iterable[Path], *parts: object) -> str:
         status = file.stat()
         digest.update(repr((str(file.resolve()), status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()[:16]
+
+
+def copy_in_cache(name: str, *, complete: Callable[[Path], bool] = Path.exists) -> Path:
+    """The place of a copy of data.
+
+    It is where the copy is complete already, which may be read-only, or else where it can be written.
+
+    If the cache cannot be written, that is in a temporary folder, which is gone with the process, and a note says so.
+    """
+    with contextlib.suppress(TzkError, OSError):
+        if complete(kept := cache_folder() / name):
+            return kept
+    return writable_cache() / name
+
+
+def writable_cache() -> Path:
+    """The cache, or a temporary folder in its place."""
+    try:
+        return cache_root()
+    except TzkError as error:
+        return _temporary(str(error))
+
+
+@functools.cache
+def _temporary(reason: str) -> Path:
+    folder = tempfile.mkdtemp(prefix="tzk-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    warnings.warn(f"{reason}. Copies of data are kept for this program alone", Note, stacklevel=2)
+    return Path(folder)
 
 
 def cached_arrays(path: Path, make: Callable[[], Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

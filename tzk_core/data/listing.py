@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tzk_core.data.images import SUFFIXES
 from tzk_core.data.ordering import natural_key
@@ -27,8 +27,6 @@ OTHER_SUFFIXES = frozenset(
 )
 """Suffixes of images that are not read."""
 
-_OF_IMAGES = OTHER_SUFFIXES.union(SUFFIXES)
-
 
 def images_below(folder: Path) -> list[Path]:
     """List the files below a folder that have names of images, in natural order.
@@ -38,18 +36,23 @@ def images_below(folder: Path) -> list[Path]:
     Raises:
         TzkError: for an unreadable folder, a broken link, or a link to a folder above itself.
     """
-    files: list[Path] = []
-    _collect(folder, (folder.resolve(),), files)
-    images = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if others := Counter(file.suffix.lower() for file in files) - Counter(file.suffix.lower() for file in images):
+    return list(map(Path, image_names_below(folder)))
+
+
+def image_names_below(folder: Path) -> list[str]:
+    """The same as text, which takes a quarter of the memory."""
+    files: list[str] = []
+    others: Counter[str] = Counter()
+    _collect(folder, (folder.resolve(),), files, others=others)
+    if others:
         found = ", ".join(f"{count} of {suffix}" for suffix, count in sorted(others.items()))
         warnings.warn(
             f"{folder} has images that are not read ({found}), expected names that end in {' '.join(SUFFIXES)}: "
             "convert them, or they are left out",
             Note,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return images
+    return files
 
 
 def supplied_splits(folder: Path, *, splits: bool | None) -> dict[str, tuple[Path, list[Path]]]:
@@ -78,28 +81,48 @@ def labels_without_images(base: Path, images: list[Path]) -> list[str]:
     return [entry.name for entry in _subfolders(base) if entry.name not in with_images]
 
 
-def _collect(folder: Path, above: tuple[Path, ...], files: list[Path]) -> None:
-    """Append the files below a folder that are called as images, in natural order.
+def _collect(folder: Path, above: tuple[Path, ...], files: list[str], *, others: Counter[str]) -> None:
+    """Append the images below a folder, in natural order.
 
-    `above` are the folders that lead there.
+    Images of other formats are counted by suffix in `others`. `above` are the folders that lead there.
     """
+    names, folders, links = _entries(folder)
+    for name in names:
+        if name in links and not (folder / name).exists():
+            path = folder / name
+            raise TzkError(f"{path} is a link that leads nowhere ({os.readlink(path)}): correct or remove it")
+        if name in folders:
+            real = (folder / name).resolve()
+            if real in above:
+                raise TzkError(f"{folder / name} is a link to a folder above it ({real}), without end: remove it")
+            _collect(folder / name, (*above, real), files, others=others)
+            continue
+        suffix = PurePath(name).suffix.lower()
+        if suffix in SUFFIXES:
+            files.append(os.path.join(folder, name))
+        elif suffix in OTHER_SUFFIXES:
+            others[suffix] += 1
+
+
+def _entries(folder: Path) -> tuple[list[str], set[str], set[str]]:
+    """Names in a folder that are not hidden, in natural order.
+
+    Beside them, those of folders and of links among them.
+    """
+    names, folders, links = [], set(), set()
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: natural_key(entry.name))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                names.append(entry.name)
+                if entry.is_symlink():
+                    links.add(entry.name)
+                if entry.is_dir():
+                    folders.add(entry.name)
     except OSError as error:
         raise TzkError(f"the folder {folder} cannot be read: {error.strerror}") from None
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.name.startswith("."):
-            continue
-        if entry.is_symlink() and not path.exists():
-            raise TzkError(f"{path} is a link that leads nowhere ({os.readlink(path)}): correct or remove it")
-        if entry.is_dir():
-            real = path.resolve()
-            if real in above:
-                raise TzkError(f"{path} is a link to a folder above it ({real}), without end: remove it")
-            _collect(path, (*above, real), files)
-        elif path.suffix.lower() in _OF_IMAGES:
-            files.append(path)
+    return sorted(names, key=natural_key), folders, links
 
 
 def _named_as_splits(folder: Path) -> dict[str, str]:

@@ -13,11 +13,11 @@ import torch
 import torchvision
 from torch import Tensor
 
-from tzk_core.data.cache import download, fingerprint
+from tzk_core.data.cache import copy_in_cache, download, fingerprint
 from tzk_core.data.images import pad, resize
 from tzk_core.data.ink import slant, thickness
 from tzk_core.data.protocol import Samples, check_split
-from tzk_core.data.root import cache_root, places
+from tzk_core.data.root import places
 from tzk_core.data.splits import cut
 from tzk_core.errors import TzkError
 from tzk_core.storage.atomic import new_file
@@ -155,7 +155,8 @@ def _check_whole(file: Path) -> None:
 def _decompressed(raw: Path) -> Path:
     """Copy files, uncompressed, into a folder of the cache, and return that."""
     sources = {name: raw / name if (raw / name).is_file() else raw / f"{name}.gz" for name in FILES}
-    place = cache_root() / f"mnist-{fingerprint(sources.values())}"
+    name = f"mnist-{fingerprint(sources.values())}"
+    place = copy_in_cache(name, complete=lambda place: all((place / RAW / name).is_file() for name in FILES))
     for name, source in sources.items():
         target = place / RAW / name
         if target.is_file():

@@ -17,7 +17,7 @@ def data_root(root: str | Path | None = None) -> Path:
     It may be read-only, and need not exist.
     """
     chosen = root or os.environ.get("TZK_DATA")
-    return expanded(chosen) if chosen else _platform_cache()
+    return expanded(chosen) if chosen else _platformcache_folder()
 
 
 def cache_root() -> Path:
@@ -28,7 +28,7 @@ def cache_root() -> Path:
     Raises:
         TzkError: if it cannot be written to.
     """
-    folder = _cache()
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
@@ -45,10 +45,21 @@ def places(root: str | Path | None = None) -> list[Path]:
     """The folders that are searched for data: the data root, then the cache.
 
     Neither need exist. Data that can be read where they are need no cache (see `cache_root`). Downloads go to the first
-    folder that is writable.
+    folder that is writable. Without a home folder those count that are named.
+
+    Raises:
+        TzkError: if there is none.
     """
-    first, second = data_root(root), _cache()
-    return [first] if first == second else [first, second]
+    found: list[Path] = []
+    unknown: TzkError | None = None
+    for of_data in (True, False):
+        try:
+            found.append(data_root(root) if of_data else cache_folder())
+        except TzkError as error:
+            unknown = error
+    if unknown is not None and not found:
+        raise unknown
+    return list(dict.fromkeys(found))
 
 
 def existing(path: str | Path | None, what: str) -> Path:
@@ -98,12 +109,13 @@ def _is_there(path: Path, what: str) -> bool:
     return True
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The folder of `cache_root`, which need neither exist nor be writable."""
     chosen = os.environ.get("TZK_CACHE")
-    return expanded(chosen) if chosen else _platform_cache()
+    return expanded(chosen) if chosen else _platformcache_folder()
 
 
-def _platform_cache() -> Path:
+def _platformcache_folder() -> Path:
     """The user's cache folder.
 
     Raises:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from tzk_core.data.held_out import held_out, seen_at_all
 from tzk_core.data.hiding import hide
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
-from tzk_core.domain import LEVELS, REAL, Domain
 from tzk_core.errors import TzkError
 from tzk_core.objective.filling import hot_deck
 from tzk_core.observations import Observations
 from tzk_core.random_streams import stream
-from tzk_core.runs.tables import datasets_of, limited
+from tzk_core.runs.tables import datasets_of, levels_of, limited, shape_of
 
 FAR_LARGER = 100
 """A batch of so many times all samples is a slip."""
@@ -34,17 +32,24 @@ class RunData:
 
     Args:
         known: knowledge types that exist elsewhere and may be implied.
+        datasets: those of the config, where they are made already.
         loaded: data of another config; data sets that both have by the same table are not read again.
 
     Raises `TzkError` for data that cannot be had, and for tables that do not fit the data.
     """
 
-    def __init__(self, config: Config, known: Collection[str] = (), *, loaded: RunData | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        known: Collection[str] = (),
+        *,
+        datasets: Mapping[str, Dataset] | None = None,
+        loaded: RunData | None = None,
+    ) -> None:
         self.config, self._loaded = config, loaded
         self._shared = loaded.shared_with(config) if loaded is not None else {}
-        self.datasets = datasets_of(config, self._shared)
-        self.levels = self._common("levels", "number of grey levels")
-        self.shape: tuple[int, ...] = tuple(self._common("shape", "shape"))
+        self.datasets = datasets_of(config, self._shared) if datasets is None else dict(datasets)
+        self.levels, self.shape = levels_of(self.datasets), shape_of(self.datasets)
         self._splits: dict[str, dict[str, Samples]] = {}
         train = self.split("train")
         if self.levels is None:
@@ -54,21 +59,6 @@ class RunData:
         whole = annotate(config.knowledge, train, known)
         # Other splits are annotated by `annotation.of`, from their own samples, and keep all of their labels.
         self.annotation, self.kept = hide(whole, train, config.seed)
-
-    @property
-    def domain(self) -> Domain:
-        """The domain of all data sets (`tzk_core.domain`).
-
-        Grey levels have their own. Real-valued data sets that name no domain have the real line.
-        """
-        if self.levels is not None:
-            return LEVELS
-        domains = {name: getattr(dataset, "domain", REAL) for name, dataset in self.datasets.items()}
-        first, *others = domains.values()
-        if any(other != first for other in others):
-            listed = ", ".join(f"{name!r} {domain}" for name, domain in domains.items())
-            raise TzkError(f"data sets that are modelled together have one domain; got {listed}")
-        return first
 
     def split(self, name: str) -> dict[str, Samples]:
         """One split of every data set, read once."""
@@ -187,10 +177,3 @@ class RunData:
                 f"[training] batch_size = {size:,} is more than {FAR_LARGER} times the {samples:,} training samples, "
                 f"of which each batch would hold every one so often: expected at most {FAR_LARGER * max(samples, 1):,}"
             )
-
-    def _common(self, attribute: str, meaning: str) -> Any:
-        values = {name: getattr(dataset, attribute) for name, dataset in self.datasets.items()}
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{name!r} {value}" for name, value in values.items())
-            raise TzkError(f"data sets that are modelled together have one {meaning}; got {listed}")
-        return next(iter(values.values()))

@@ -18,8 +18,7 @@ from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
-from tzk_core.plugins import registry
-from tzk_core.runs.building import build_model, start_model
+from tzk_core.runs.building import before_data, build_model, start_model
 from tzk_core.runs.data import RunData
 from tzk_core.runs.evaluation import RunEvaluation
 from tzk_core.runs.settings import settings_of
@@ -58,17 +57,18 @@ class Experiment:
         loaded: RunData | None = None,
     ) -> None:
         self.config, self.notes = config, tuple(notes)
-        self.device = chosen_device(config.device)
         self.multipliers: dict[str, float] = {}
         self.step: int | None = None  # of what the model is, once trained or loaded,
         self.last_step: int | None = None  # and how many were trained in all
         self.compiled: dict[str, Any] | None = None  # once trained: seconds, or why not; None: was not to be
         self.model: TzK
         if trained is None:
-            registry().require(config.plugins, wanted_by=f"the config {config.name!r}")
-            self.data = RunData(config, known, loaded=loaded)
-            self.model = build_model(config, self.data, flow).to(self.device, getattr(torch, config.dtype))
+            built = before_data(config, flow, {} if loaded is None else loaded.shared_with(config))
+            self.device = built.device
+            self.data = RunData(config, known, datasets=built.datasets, loaded=loaded)
+            self.model = build_model(config, self.data, built.flow).to(self.device, getattr(torch, config.dtype))
         else:
+            self.device = chosen_device(config.device)
             self.data = RunData(config, known, loaded=loaded)
             self.load(trained)
 

@@ -2,13 +2,15 @@
 
 Sizes in a file are not believed before memory is taken.
 
-It is the bound of the file that the module is built for. Building on the meta device and comparing would say the same.
-But it makes torch import 480 modules at first (1.3 s, and 5 s more for `eye`), and constructors that read a value fail.
+It is the bound of the file that the module is built for, or, for a config, of this machine. Building on the meta device
+and comparing would say the same. But it makes torch import 480 modules at first (1.3 s, and 5 s more for `eye`), and
+constructors that read a value fail.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -33,6 +35,12 @@ TIMES, SOME = 4, 1000
 _BY_SIZE = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full, torch.randint}
 _BY_ENDS = {torch.arange, torch.linspace, torch.logspace, torch.randperm}
 
+MOST_ELEMENTS, MOST_TENSORS = 2**31, 30_000
+"""Of a flow or a knowledge type that a config describes, on any machine."""
+
+TRAINED = 16
+"""Bytes that an element takes in training: the weight, its gradient and two moments, in single precision."""
+
 
 class TooLarge(TzkError):
     """What is built is much larger than what it is built for."""
@@ -49,9 +57,25 @@ class Budget(TorchFunctionMode):
     def __init__(self, elements: int, tensors: int) -> None:
         super().__init__()
         self.largest = max(SCRATCH, TIMES * elements)
-        self.elements, self.tensors = TIMES * elements + SCRATCH, TIMES * tensors + SOME
+        self.elements, self.tensors = TIMES * elements + SOME, TIMES * tensors + SOME
+        self.scratch = TIMES * elements + SCRATCH  # buffers need to be in no file
         self.modules = TIMES * TIMES * tensors + SOME
+        self._too_much = "it takes several times as many tensors or elements as the file has"
+        self._too_many = "it has far more layers than the file has tensors for"
         self._hooks = ExitStack()
+
+    @classmethod
+    def of_machine(cls) -> Budget:
+        """The budget of a flow or knowledge type to be trained on this machine."""
+        budget = cls(0, 0)
+        budget.largest = budget.elements = budget.scratch = min(MOST_ELEMENTS, _memory() // TRAINED)
+        budget.tensors = budget.modules = MOST_TENSORS
+        budget._too_much = (
+            f"it takes more than {budget.elements:,} numbers, which training needs {TRAINED} bytes each for, or than "
+            f"{MOST_TENSORS:,} tensors"
+        )
+        budget._too_many = f"it has more than {MOST_TENSORS:,} layers within layers"
+        return budget
 
     def __torch_function__(  # noqa: PLR0917 -- the signature of torch's
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -63,7 +87,7 @@ class Budget(TorchFunctionMode):
 
     def __enter__(self) -> Budget:
         self._hooks.callback(register_module_parameter_registration_hook(self._registered).remove)
-        self._hooks.callback(register_module_buffer_registration_hook(self._registered).remove)
+        self._hooks.callback(register_module_buffer_registration_hook(self._buffered).remove)
         self._hooks.callback(register_module_module_registration_hook(self._contained).remove)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -76,14 +100,23 @@ class Budget(TorchFunctionMode):
         if tensor is None:
             return
         self.elements -= tensor.numel()
+        self._count()
+
+    def _buffered(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        if tensor is None:
+            return
+        self.scratch -= tensor.numel()
+        self._count()
+
+    def _count(self) -> None:
         self.tensors -= 1
-        if self.elements < 0 or self.tensors < 0:
-            raise TooLarge("it takes several times as many tensors or elements as the file has")
+        if min(self.elements, self.scratch, self.tensors) < 0:
+            raise TooLarge(self._too_much)
 
     def _contained(self, module: nn.Module, name: str, within: nn.Module | None) -> None:
         self.modules -= 1
         if self.modules < 0:
-            raise TooLarge("it has far more layers than the file has tensors for")
+            raise TooLarge(self._too_many)
 
 
 def _declared(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:
@@ -103,3 +136,14 @@ def _declared(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, A
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _memory() -> int:
+    """The bytes of memory that this machine has.
+
+    Where it does not say, there are more than enough.
+    """
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, and others not this name
+        return TRAINED * MOST_ELEMENTS

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torchvision
 
-from tzk_core.data.cache import cached_arrays, download, fingerprint
+from tzk_core.data.cache import cached_arrays, copy_in_cache, download, fingerprint, writable_cache
 from tzk_core.data.packed import UNREADABLE, unpack
-from tzk_core.data.root import cache_root, places
+from tzk_core.data.root import places
 from tzk_core.errors import TzkError
 
 FOLDER = "omniglot-py"
@@ -52,7 +52,7 @@ def drawings(part: str, root: str | Path | None = None) -> dict[str, np.ndarray]
     source = _source(part, root)
     files = sorted(source.rglob("*.png")) if source.is_dir() else [source]
     cached = cached_arrays(
-        cache_root() / f"omniglot-{part}-{fingerprint(files, 'bits')}.npz", lambda: _read(part, source)
+        copy_in_cache(f"omniglot-{part}-{fingerprint(files, 'bits')}.npz"), lambda: _read(part, source)
     )
     bits = np.unpackbits(cached["bits"], axis=1, count=SIDE * SIDE)
     return {"ink": bits.reshape(-1, SIDE, SIDE), "path": cached["path"]}
@@ -93,7 +93,7 @@ def _download(part: str, folder: Path) -> None:
 def _read(part: str, source: Path) -> dict[str, np.ndarray]:
     if source.is_dir():
         return _pack(part, source.parent.parent, source)
-    with tempfile.TemporaryDirectory(dir=cache_root(), prefix=".omniglot-") as folder:
+    with tempfile.TemporaryDirectory(dir=writable_cache(), prefix=".omniglot-") as folder:
         try:
             unpack(source, Path(folder, FOLDER), most=COUNTS[part] * LARGEST)
         except UNREADABLE as error:

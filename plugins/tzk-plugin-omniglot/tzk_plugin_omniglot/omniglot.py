@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tzk_core.data.cache import cached_arrays
+from tzk_core.data.cache import cached_arrays, copy_in_cache
 from tzk_core.data.images import resize
 from tzk_core.data.protocol import Samples, check_split
-from tzk_core.data.root import cache_root
 from tzk_core.data.splits import cut
 from tzk_core.errors import TzkError, nearest
 from tzk_plugin_omniglot.drawings import SIDE, drawings, source_fingerprint
@@ -117,7 +116,7 @@ class Omniglot:
         """Read parts, sorted by path, and join them in their order."""
         read = [
             cached_arrays(
-                cache_root() / f"omniglot-{part}-{source_fingerprint(part, self.root)}-{self.size}.npz",
+                copy_in_cache(f"omniglot-{part}-{source_fingerprint(part, self.root)}-{self.size}.npz"),
                 lambda part=part: self._resized(part),  # type: ignore[misc]
             )
             for part in parts

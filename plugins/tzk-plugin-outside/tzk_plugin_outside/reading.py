@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tzk_core.config import Config, DatasetTable
 from tzk_core.data.images import SUFFIXES, read_image
-from tzk_core.data.listing import images_below
+from tzk_core.data.listing import image_names_below
 from tzk_core.data.npz import ObservationFile, open_observations
 from tzk_core.data.protocol import Dataset, Unread
 from tzk_core.errors import TzkError, nearest
@@ -56,10 +56,11 @@ class Source:
     `prepare`. An npz file has T as the model sees it, (n, *shape): uint8 grey levels, or floating point in the model's
     scale, to which no noise is added.
 
+    files: their paths, as text: that is all that is held of each of many images until it is read.
     unreadable: by file of a folder that was left out so far, the reason.
     """
 
-    files: Sequence[Path]
+    files: Sequence[str]
     datasets: Mapping[str, Dataset]
     array: ObservationFile | None = None
     folder: Path | None = None
@@ -85,7 +86,7 @@ class Source:
             TzkError: for an image by itself that cannot be read, and for a folder without one that can.
         """
         batch: dict[Path, Tensor] = {}
-        for file in self.files:
+        for file in map(Path, self.files):
             try:
                 batch[file] = _read_image(file, self.datasets)
             except TzkError as error:
@@ -118,20 +119,20 @@ def source_of(path: Path, datasets: Mapping[str, Dataset], like: str | None = No
     if not path.exists():
         raise TzkError(f"there is no {path}: expected an image, a folder of images, or an npz file with an array T")
     if path.is_dir():
-        if not (files := images_below(path)):
+        if not (files := image_names_below(path)):
             raise TzkError(f"no images in {path}: expected names that end in {' '.join(SUFFIXES)}")
         return Source(files, followed, folder=path)
     if path.suffix.lower() == ".npz":
         array = open_observations(path, *_expected(followed))
         for _ in array.parts(BATCH):
             pass  # what is damaged or not finite is refused before anything is scored
-        return Source([path], followed, array)
+        return Source([str(path)], followed, array)
     if path.suffix.lower() not in SUFFIXES:
         raise TzkError(
             f"{path} is expected to be an image ({' '.join(SUFFIXES)}), a folder of images, or an npz file with an "
             "array T"
         )
-    return Source([path], followed)
+    return Source([str(path)], followed)
 
 
 def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = None) -> Read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tomllib
 from pathlib import Path
@@ -23,6 +24,29 @@ def test_list_has_a_line_for_every_data_set_and_names_damage(run: Path, planar: 
     damaged = output_of("list", tmp_path, status=1)
     assert "damaged" in damaged and "cannot be read" in damaged
     assert "there is no folder" in output_of("list", tmp_path / "nowhere", status=2)
+
+
+@pytest.mark.parametrize("shut", ["run", "its record", "the folder"])
+def test_list_lists_the_rest_of_what_cannot_be_read(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shut: str
+) -> None:
+    folder = tmp_path / "closed"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a/config.toml").write_text("")
+    (folder / "a/run.json").write_text("{}")
+    closed = {"run": folder / "a/config.toml", "its record": folder / "a/run.json", "the folder": folder}[shut]
+    stat, read = Path.stat, Path.open
+
+    def check(path: Path) -> None:
+        if path == closed or shut == "the folder" and closed in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", lambda self, **how: (check(self), stat(self, **how))[1])
+    monkeypatch.setattr(Path, "open", lambda self, *how, **more: (check(self), read(self, *how, **more))[1])
+    said = output_of("list", folder, run, status=1)
+    assert any(line.startswith(str(run)) and "finished" in line for line in said.splitlines())
+    name = folder if shut == "the folder" else folder / "a"
+    assert any(line.startswith(f"error: {name}: ") for line in said.splitlines()), said
 
 
 def test_list_as_json_and_of_no_runs(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ def command(*, folders: tuple[Path, ...], as_json: bool) -> None:
 
     A run has its state, the likelihood of the prior, and classification.
 
-    FOLDER may be a run itself. A run that cannot be read is listed with its error, and the exit status is then 1.
+    FOLDER may be a run itself. What cannot be read is listed with its error, and the exit status is then 1.
     """
-    found = list(_runs(folders or (RUNS,)))
-    entries = [entry for path in found for entry in entries_of(path)]
+    entries = [entry for folder in folders or (RUNS,) for entry in _entries_below(folder)]
     entries.sort(key=lambda entry: str(entry["begun"] or ""), reverse=True)
     if as_json:
         output.say(json_text(entries))
@@ -45,19 +44,46 @@ def command(*, folders: tuple[Path, ...], as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _runs(folders: Sequence[Path]) -> Iterator[Path]:
-    """Run folders: those named, and those right below the named ones.
+def _entries_below(folder: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a run, or of the runs right below a folder.
+
+    Of what cannot be read there is one with the error.
 
     Raises:
         TzkError: for a folder that does not exist; runs/ need not.
     """
-    for folder in folders:
+    try:
         if not folder.is_dir():
             if folder == RUNS:
-                continue
-            raise TzkError(f"there is no folder {folder}: expected a run, or a folder of runs")
-        below = sorted(folder.iterdir()) if not (folder / "config.toml").is_file() else [folder]
-        yield from (path for path in below if (path / "config.toml").is_file() and not path.name.startswith("."))
+                return
+            what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+            raise TzkError(f"{what}: expected a run, or a folder of runs")
+        below = [folder] if _is_run(folder) else sorted(folder.iterdir())
+    except OSError as error:
+        yield _unreadable(folder, error)
+        return
+    for path in below:
+        if path != folder and path.name.startswith("."):
+            continue
+        try:
+            if _is_run(path):
+                yield from entries_of(path)
+        except OSError as error:
+            yield _unreadable(path, error)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
+
+
+def _empty(path: Path) -> dict[str, Any]:
+    """The entry of a run of which nothing is known."""
+    figures = ("step", "dataset", "bits_per_dim", "bits_per_pixel", "knowledge", "told_apart")
+    return {"run": str(path), **dict.fromkeys(("begun", "state", *figures, "error"))}
+
+
+def _unreadable(path: Path, error: OSError) -> dict[str, Any]:
+    return _empty(path) | {"state": "unreadable", "error": f"it cannot be read: {error.strerror}"}
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
@@ -67,10 +93,7 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
     """
     from tzk_plugin_report.reading import read_run  # pydantic
 
-    empty = dict.fromkeys(
-        ("begun", "state", "step", "dataset", "bits_per_dim", "bits_per_pixel", "knowledge", "told_apart", "error")
-    )
-    entry: dict[str, Any] = {"run": str(path), **empty}
+    entry = _empty(path)
     try:
         run = read_run(path)
     except TzkError as error:
