@@ -12,7 +12,8 @@ from nflows.transforms.coupling import (
 from torch import Tensor
 
 from tzk_plugin_fast_nflows.adopted import Adopted
-from tzk_plugin_fast_nflows.spline import Raw, Spline, evaluate
+from tzk_plugin_fast_nflows.spline import Spline
+from tzk_plugin_fast_nflows.spline_gradient import spline_of
 
 
 class _Coupling(Adopted, CouplingTransform):
@@ -95,8 +96,7 @@ class SplineCoupling(_Coupling, PiecewiseRationalQuadraticCouplingTransform):
         transform_params: Tensor,
         inverse: bool = False,  # noqa: FBT001, FBT002 - nflows' form
     ) -> tuple[Tensor, Tensor]:
-        raw = Raw.of_network(transform_params, self.num_bins, self.transform_net)
-        return evaluate(inputs, raw, Spline.of(self), inverse=inverse)
+        return spline_of(inputs, transform_params, Spline.of(self, self.num_bins, self.transform_net), inverse=inverse)
 
 
 def _progression(features: Tensor) -> slice | None:
