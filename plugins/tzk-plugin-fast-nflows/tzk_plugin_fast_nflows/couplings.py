@@ -12,6 +12,7 @@ from nflows.transforms.coupling import (
 from torch import Tensor
 
 from tzk_plugin_fast_nflows.adopted import Adopted
+from tzk_plugin_fast_nflows.network import regressed
 from tzk_plugin_fast_nflows.spline import Spline
 from tzk_plugin_fast_nflows.spline_gradient import spline_of
 
@@ -30,7 +31,7 @@ class _Coupling(Adopted, CouplingTransform):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         unchanged, changed = self._split(inputs)
-        parameters = self.transform_net(unchanged, context)
+        parameters = regressed(self.transform_net, unchanged, context)
         changed, logabsdet = self._coupling_transform_forward(changed, parameters)
         if self.unconditional_transform is not None:
             unchanged, more = self.unconditional_transform(unchanged, context)
@@ -42,7 +43,7 @@ class _Coupling(Adopted, CouplingTransform):
         more: Tensor | float = 0.0
         if self.unconditional_transform is not None:
             unchanged, more = self.unconditional_transform.inverse(unchanged, context)
-        parameters = self.transform_net(unchanged, context)
+        parameters = regressed(self.transform_net, unchanged, context)
         changed, logabsdet = self._coupling_transform_inverse(changed, parameters)
         return self._join(unchanged, changed), logabsdet + more
 
@@ -54,7 +55,12 @@ class _Coupling(Adopted, CouplingTransform):
             raise ValueError(f"Expected features = {self.features}, got {inputs.shape[1]}.")
         if self._slices is None:
             return inputs.index_select(1, self.identity_features), inputs.index_select(1, self.transform_features)
-        return inputs[:, self._slices[0]], inputs[:, self._slices[1]]
+        kept, changed = self._slices
+        if kept.step == changed.step == 1:  # backward of a split makes one table, that of two slices three
+            if kept.start == 0:
+                return inputs.split((kept.stop, self.features - kept.stop), 1)
+            return inputs.split((changed.stop, self.features - changed.stop), 1)[::-1]
+        return inputs[:, kept], inputs[:, changed]
 
     def _join(self, unchanged: Tensor, changed: Tensor) -> Tensor:
         """All features in their order."""

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from nflows.transforms.base import InputOutsideDomain
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from tzk_core.tensors import mapped
+from tzk_plugin_fast_nflows.closed_form import applies, differentiable
 from tzk_plugin_fast_nflows.spline import Piece, Spline, Terms, bin_of, evaluate, of_piece, outside, terms_of
 
 
@@ -37,17 +37,12 @@ def spline_of(inputs: Tensor, parameters: Tensor, spline: Spline, *, inverse: bo
     if spline.tails is None and not torch.compiler.is_compiling() and not mapped() and not inside.all():
         raise InputOutsideDomain()
     parameters = parameters.reshape(-1, parameters.shape[-1])
-    if _in_closed_form(values, parameters):
+    compiled_elsewhere = torch.compiler.is_compiling() and values.device.type != "cpu"  # there it fuses all of it
+    if applies(values, parameters) and not compiled_elsewhere:
         outputs, log_slope = _Spline.apply(values, parameters, inside, spline, inverse)
     else:
         outputs, log_slope = evaluate(values, parameters, inside, spline=spline, inverse=inverse)
     return outputs.view(inputs.shape), log_slope.view(inputs.shape)
-
-
-def _in_closed_form(values: Tensor, parameters: Tensor) -> bool:
-    """Whether torch differentiates in reverse alone, in single or double precision."""
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    return not transformed and values.dtype == parameters.dtype and values.dtype in (torch.float32, torch.float64)
 
 
 class _Spline(torch.autograd.Function):
@@ -73,11 +68,12 @@ class _Spline(torch.autograd.Function):
     def backward(ctx: Any, grad_outputs: Tensor, grad_log_slope: Tensor) -> tuple[Any, ...]:
         values, parameters, inside, index, found, raw, slopes, probabilities, place = ctx.saved_tensors
         spline, inverse = ctx.spline, ctx.inverse
-        if torch.is_grad_enabled():  # for second derivatives
-            results = evaluate(values, parameters, inside, spline=spline, inverse=inverse)
-            asked = [leaf for leaf in (values, parameters) if leaf.requires_grad]
-            found_by_torch = iter(torch.autograd.grad(results, asked, (grad_outputs, grad_log_slope), create_graph=True))
-            return *(next(found_by_torch) if leaf.requires_grad else None for leaf in (values, parameters)), *[None] * 3
+        if torch.is_grad_enabled():
+
+            def function(values: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+                return evaluate(values, parameters, inside, spline=spline, inverse=inverse)
+
+            return *differentiable(function, (values, parameters), (grad_outputs, grad_log_slope)), *[None] * 3
         piece = Piece(*found.unbind(0), slopes)
         grads = torch.where(inside, torch.stack([grad_outputs, grad_log_slope]), 0.0)
         by_values, by_piece = _by_piece(piece, terms_of(piece, place), grads, inverse=inverse)
