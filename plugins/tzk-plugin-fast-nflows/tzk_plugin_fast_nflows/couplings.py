@@ -40,12 +40,12 @@ class _Coupling(Adopted, CouplingTransform):
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         unchanged, changed = self._split(inputs)
-        more: Tensor | float = 0.0
+        more = None
         if self.unconditional_transform is not None:
             unchanged, more = self.unconditional_transform.inverse(unchanged, context)
         parameters = regressed(self.transform_net, unchanged, context)
         changed, logabsdet = self._coupling_transform_inverse(changed, parameters)
-        return self._join(unchanged, changed), logabsdet + more
+        return self._join(unchanged, changed), logabsdet if more is None else logabsdet + more
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The features that stay and those that change, views where they are slices."""
@@ -78,9 +78,13 @@ class AffineCoupling(_Coupling, AffineCouplingTransform):
         scale, shift = self._scale_and_shift(transform_params)
         return torch.addcmul(shift, inputs, scale), scale.log().flatten(1).sum(1)
 
+    def _coupling_transform_inverse(self, inputs: Tensor, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = self._scale_and_shift(transform_params)
+        return (inputs - shift).div_(scale), -scale.log().flatten(1).sum(1)
+
     def _scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale = transform_params.chunk(2, 1)
-        return torch.sigmoid(scale + 2) + 1e-3, shift
+        shift, raw = transform_params.chunk(2, 1)
+        return (raw + 2).sigmoid_() + 1e-3, shift
 
 
 class AdditiveCoupling(_Coupling, AdditiveCouplingTransform):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from nflows.nn.nets import ResidualNet
 from nflows.nn.nets.resnet import ResidualBlock
@@ -29,7 +31,7 @@ def regressed(network: nn.Module, inputs: Tensor, context: Tensor | None) -> Ten
     return functional.linear(hidden, parameters[-2], parameters[-1])
 
 
-def parameters_of(network: nn.Module) -> list[Tensor] | None:
+def parameters_of(network: Any) -> list[Tensor] | None:
     """Weights and biases in turn, in the order of the layers.
 
     None unless the network is a `ResidualNet` of linear layers and relu alone, that nothing is hooked to.
@@ -42,15 +44,16 @@ def parameters_of(network: nn.Module) -> list[Tensor] | None:
             return None
         layers += block.linear_layers
     layers.append(network.final_layer)
-    parameters = []
+    parameters: list[Tensor] = []
     for layer in layers:
         if type(layer) is not nn.Linear or _hooked(layer):
             return None
         parameters += layer._parameters.values()
-    return parameters if len(parameters) == 2 * len(layers) else None
+    return parameters
 
 
-def _plain(block: nn.Module) -> bool:
+def _plain(block: Any) -> bool:
+    """Whether a block has linear layers and relu alone."""
     if type(block) is not ResidualBlock or block.use_batch_norm or block.activation is not functional.relu:
         return False
     return not (_hooked(block) or (block.training and block.dropout.p > 0))
@@ -61,5 +64,3 @@ def _hooked(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-
-

@@ -50,7 +50,12 @@ class _Spline(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917  torch calls it by position
-        ctx: Any, values: Tensor, parameters: Tensor, inside: Tensor, spline: Spline, inverse: bool
+        ctx: Any,
+        values: Tensor,
+        parameters: Tensor,
+        inside: Tensor,
+        spline: Spline,
+        inverse: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor]:
         within = torch.where(inside, values, spline.interval[0])
         slopes, probabilities = _rows(parameters, spline)
@@ -58,7 +63,7 @@ class _Spline(torch.autograd.Function):
         index = bin_of(within, tables[0, int(inverse)])
         found = tables.gather(2, index.expand(2, 2, 1, -1)).flatten(0, 2)
         raw = slopes.gather(0, _both(index))
-        piece = Piece(*found.unbind(0), _softplus(raw).add_(spline.least_slope))
+        piece = _piece(found, _softplus(raw).add_(spline.least_slope))
         outputs, log_slope, terms = of_piece(within, piece, inverse=inverse)
         ctx.save_for_backward(values, parameters, inside, index, found, raw, piece.slopes, probabilities, terms.place)
         ctx.spline, ctx.inverse = spline, inverse
@@ -74,16 +79,21 @@ class _Spline(torch.autograd.Function):
                 return evaluate(values, parameters, inside, spline=spline, inverse=inverse)
 
             return *differentiable(function, (values, parameters), (grad_outputs, grad_log_slope)), *[None] * 3
-        piece = Piece(*found.unbind(0), slopes)
+        piece = _piece(found, slopes)
         grads = torch.where(inside, torch.stack([grad_outputs, grad_log_slope]), 0.0)
         by_values, by_piece = _by_piece(piece, terms_of(piece, place), grads, inverse=inverse)
-        by_sizes = _by_sizes(by_piece, found, probabilities, index, spline)
+        by_sizes = _by_sizes(by_piece, found, probabilities, index=index, spline=spline)
         by_slopes = by_piece.slopes.mul_(raw.sigmoid())
         rows = by_slopes.new_zeros(spline.bins + 1, len(values)).scatter_(0, _both(index), by_slopes)
         by_parameters = torch.empty_like(parameters, memory_format=torch.contiguous_format)
         by_parameters[:, : 2 * spline.bins] = by_sizes.t()
         by_parameters[:, 2 * spline.bins :] = (rows if spline.tails is None else rows[1:-1]).t()
         return torch.where(inside, by_values, grad_outputs), by_parameters, None, None, None
+
+
+def _piece(found: Tensor, slopes: Tensor) -> Piece:
+    left, bottom, width, height = found
+    return Piece(left, bottom, width, height, slopes)
 
 
 def _rows(parameters: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
@@ -160,7 +170,8 @@ def _by_piece(piece: Piece, terms: Terms, grads: Tensor, *, inverse: bool) -> tu
     ratio = ratio.mul_(by_output)
     by_rise, by_denominator = by_log / rise, 2 * by_log / denominator
     falling = torch.addcmul(by_denominator, ratio, numerator)
-    by_slope = torch.addcmul(-by_denominator, ratio, denominator - numerator).mul_(across).addcmul_(by_rise, left.square())
+    by_slope = torch.addcmul(-by_denominator, ratio, denominator - numerator).mul_(across)
+    by_slope = by_slope.addcmul_(by_rise, left.square())
     by_next = (falling * across).neg_().addcmul_(by_rise, place.square())
     by_mean = (ratio * denominator).mul_(place.square()).addcmul_(falling, torch.sub(1, across, alpha=2), value=-1)
     by_mean = by_mean.addcmul_(by_rise, across, value=2).addcdiv_(by_log, mean, value=2).div_(piece.width)
@@ -169,7 +180,7 @@ def _by_piece(piece: Piece, terms: Terms, grads: Tensor, *, inverse: bool) -> tu
     return by_values, Piece(by_left, by_output, by_width, by_height, torch.stack([by_slope, by_next]))
 
 
-def _by_sizes(by_piece: Piece, found: Tensor, probabilities: Tensor, index: Tensor, spline: Spline) -> Tensor:
+def _by_sizes(by_piece: Piece, found: Tensor, probabilities: Tensor, *, index: Tensor, spline: Spline) -> Tensor:
     """The gradient in raw sizes, (2 bins, elements).
 
     A knot is the sum of the sizes before it. So the gradient of sizes has three values: before the bin, in it and
