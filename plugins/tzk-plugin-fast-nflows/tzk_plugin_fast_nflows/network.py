@@ -48,7 +48,7 @@ def parameters_of(network: Any) -> list[Tensor] | None:
     for layer in layers:
         if type(layer) is not nn.Linear or _hooked(layer):
             return None
-        parameters += layer._parameters.values()
+        parameters += [layer.weight, layer.bias]
     return parameters
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from nflows.transforms.base import InputOutsideDomain
 from torch import Tensor
+from torch.nn import functional
 
 from tzk_core.tensors import mapped
 from tzk_plugin_fast_nflows.closed_form import applies, differentiable
@@ -134,16 +135,16 @@ def _both(index: Tensor) -> Tensor:
 
 
 def _softplus(values: Tensor) -> Tensor:
-    """log(1 + exp(x)).
+    """log(1 + exp(x)), on a CPU in a third of the time of torch's.
 
-    On a CPU torch's takes three times as long; log(1 + e) by log(u) e / (u - 1), u = 1 + e rounded (Kahan).
+    With u = 1 + e as it is rounded, log(1 + e) is log u - ((u - 1) - e) / u but for terms of second order.
     """
     if values.device.type != "cpu":
-        return torch.nn.functional.softplus(values)
+        return functional.softplus(values)
     small = values.abs().neg_().exp_()
     above = small + 1
-    log = above.log().mul_(small).div_(above.sub_(1))
-    return torch.where(above == 0, small, log).add_(values.clamp_min(0))
+    log = above.log().sub_((above - 1).sub_(small).div_(above))
+    return log.add_(values.clamp_min(0))
 
 
 def _by_piece(piece: Piece, terms: Terms, grads: Tensor, *, inverse: bool) -> tuple[Tensor, Piece]:
