@@ -300,9 +300,9 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def summary(taken: Taken) -> dict[str, Any]:
-    """By library, milliseconds and the ratio to ours, by the clock and in CPU seconds ("cpu_…").
+    """By library, milliseconds and the ratio to ours.
 
-    Ratios are within a round, with quartiles; "…_to_compiled" are those to ours by `torch.compile`, where it is timed.
+    They are by the clock, and "cpu_…" in CPU seconds. "…_to_compiled" are ratios to ours by `torch.compile`.
     """
     report: dict[str, Any] = {}
     for name in taken:
@@ -385,10 +385,7 @@ def main() -> None:
     print(f"{report['machine']}, {report['device']}, torch {report['torch']}, {report['threads']} threads")
     for architecture in architectures:
         of = report[architecture]
-        print(
-            f"\n{architecture}: {of['parameters']:,} parameters, batch {report['batch_size']}; "
-            "ratios to TzK, above 1 slower"
-        )
+        print(f"\n{architecture}: {of['parameters']:,} parameters; ratios to TzK, above 1 slower")
         for task in ("log_prob", "sample"):
             for name, value in of[task].items():
                 low, high = value["ratio_quartiles"]

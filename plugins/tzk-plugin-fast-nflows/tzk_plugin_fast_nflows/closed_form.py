@@ -1,4 +1,4 @@
-"""When gradients in closed form take the place of torch's, and how those are differentiated again."""
+"""Gradients in closed form: when they apply, and their second derivatives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch.autograd import forward_ad
 
 
 def applies(*tensors: Tensor) -> bool:
-    """Whether torch differentiates in reverse alone, in one precision, which is single or double."""
+    """Whether torch differentiates in reverse alone, in single or double precision.
+
+    All tensors have to be of one type.
+    """
     first = tensors[0]
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return False

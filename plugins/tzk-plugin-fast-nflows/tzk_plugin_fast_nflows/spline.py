@@ -55,7 +55,7 @@ class Spline:
 
     @property
     def shares(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Of widths and of heights: the least size, and how much a softmax divides beyond it."""
+        """Of widths and of heights, the least size and the rest, which a softmax divides."""
         low, high = self.interval
         width, height = (((high - low) * least, (high - low) * (1 - self.bins * least)) for least in self.minimum)
         return width, height
@@ -67,7 +67,10 @@ class Spline:
 
 
 class Piece(NamedTuple):
-    """The bin of every element, (elements,) each, and the slopes at both of its knots, (2, elements)."""
+    """The bin of every element, (elements,) each.
+
+    slopes: at both of its knots, (2, elements).
+    """
 
     left: Tensor
     bottom: Tensor
@@ -77,7 +80,9 @@ class Piece(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the spline and its derivatives are made of, (elements,) each (Durkan et al. 2019, Eq. 4 and 5).
+    """The terms of the spline and its derivatives, (elements,) each.
+
+    The equations are 4 and 5 of Durkan et al. (2019).
 
     place: θ in [0, 1] within the bin. mean: the bin's mean slope, s. across: θ (1 - θ). excess: d_k + d_k+1 - 2 s.
     The value is bottom + height `numerator` / `denominator`, the slope (s / `denominator`)² `rise`.
@@ -166,7 +171,7 @@ def _curvature(piece: Piece) -> tuple[Tensor, Tensor]:
 
 
 def _solved(outputs: Tensor, piece: Piece) -> Tensor:
-    """The place of an output in its bin (Durkan et al. 2019, Eq. 6 to 8)."""
+    """The place of an output in its bin (Durkan et al. 2019, Eq. 6)."""
     mean, excess = _curvature(piece)
     rise = outputs - piece.bottom
     curved = rise * excess

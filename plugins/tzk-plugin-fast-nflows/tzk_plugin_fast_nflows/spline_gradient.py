@@ -98,7 +98,10 @@ def _piece(found: Tensor, slopes: Tensor) -> Piece:
 
 
 def _rows(parameters: Tensor, spline: Spline) -> tuple[Tensor, Tensor]:
-    """Raw slopes at all knots, (bins + 1, elements), and the softmax of sizes, (2, bins, elements)."""
+    """Raw slopes at all knots, and the softmax of sizes.
+
+    They are (bins + 1, elements) and (2, bins, elements).
+    """
     bins, elements = spline.bins, len(parameters)
     rows = parameters.new_empty(3 * bins + 1, elements)
     rows[: 2 * bins] = parameters[:, : 2 * bins].t()
