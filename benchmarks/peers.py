@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from jax_flows import JaxFlow
 from nflows.nn.nets import ResidualNet
-from timing import Options, Taken, machine, measure, ratios, seconds, spread
+from timing import CLOCKS, Options, Taken, machine, measure, ratios, seconds, spread
 from torch import Tensor, nn
 
 from tzk_core import TzK, accelerate
@@ -300,15 +300,20 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def summary(taken: Taken) -> dict[str, Any]:
-    """By library, milliseconds and the ratio to ours, by the clock.
+    """By library, milliseconds and the ratio to ours.
 
-    The ratio is within a round, with quartiles.
+    They are by the clock, and "cpu_…" in CPU seconds. "…_to_compiled" are ratios to ours by `torch.compile`.
     """
-    report = {}
+    report: dict[str, Any] = {}
     for name in taken:
-        ratio, quartiles = spread(ratios(taken, name, "tzk"), 2)
-        milliseconds = round(1000 * statistics.median(seconds(taken, name)), 2)
-        report[name] = {"milliseconds": milliseconds, "ratio": ratio, "ratio_quartiles": quartiles}
+        report[name] = {}
+        for clock, prefix in zip(CLOCKS, ("", "cpu_"), strict=True):
+            milliseconds = 1000 * statistics.median(seconds(taken, name, clock))
+            report[name][f"{prefix}milliseconds"] = round(milliseconds, 2)
+            for ours, suffix in (("tzk", ""), ("tzk-compiled", "_to_compiled")):
+                if ours in taken:
+                    ratio, quartiles = spread(ratios(taken, name, ours, clock=clock), 2)
+                    report[name] |= {f"{prefix}ratio{suffix}": ratio, f"{prefix}ratio{suffix}_quartiles": quartiles}
     return report
 
 
@@ -380,10 +385,7 @@ def main() -> None:
     print(f"{report['machine']}, {report['device']}, torch {report['torch']}, {report['threads']} threads")
     for architecture in architectures:
         of = report[architecture]
-        print(
-            f"\n{architecture}: {of['parameters']:,} parameters, batch {report['batch_size']}; "
-            "ratios to TzK, above 1 slower"
-        )
+        print(f"\n{architecture}: {of['parameters']:,} parameters; ratios to TzK, above 1 slower")
         for task in ("log_prob", "sample"):
             for name, value in of[task].items():
                 low, high = value["ratio_quartiles"]

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from tzk_plugin_fast_nflows.adopted import Adopted
 from tzk_plugin_fast_nflows.inversion import counts_of, invert
-from tzk_plugin_fast_nflows.spline import Raw, Spline, evaluate
+from tzk_plugin_fast_nflows.spline import Spline
+from tzk_plugin_fast_nflows.spline_gradient import spline_of
 
 
 class _Autoregressive(Adopted, AutoregressiveTransform):
@@ -60,5 +61,4 @@ class SplineAutoregressive(_Autoregressive, MaskedPiecewiseRationalQuadraticAuto
         return self._splines(output, parameters, inverse=True)
 
     def _splines(self, inputs: Tensor, parameters: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        raw = Raw.of_network(parameters, self.num_bins, self.autoregressive_net)
-        return evaluate(inputs, raw, Spline.of(self), inverse=inverse)
+        return spline_of(inputs, parameters, Spline.of(self, self.num_bins, self.autoregressive_net), inverse=inverse)

@@ -12,7 +12,9 @@ from nflows.transforms.coupling import (
 from torch import Tensor
 
 from tzk_plugin_fast_nflows.adopted import Adopted
-from tzk_plugin_fast_nflows.spline import Raw, Spline, evaluate
+from tzk_plugin_fast_nflows.network import regressed
+from tzk_plugin_fast_nflows.spline import Spline
+from tzk_plugin_fast_nflows.spline_gradient import spline_of
 
 
 class _Coupling(Adopted, CouplingTransform):
@@ -29,7 +31,7 @@ class _Coupling(Adopted, CouplingTransform):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         unchanged, changed = self._split(inputs)
-        parameters = self.transform_net(unchanged, context)
+        parameters = regressed(self.transform_net, unchanged, context)
         changed, logabsdet = self._coupling_transform_forward(changed, parameters)
         if self.unconditional_transform is not None:
             unchanged, more = self.unconditional_transform(unchanged, context)
@@ -38,12 +40,12 @@ class _Coupling(Adopted, CouplingTransform):
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         unchanged, changed = self._split(inputs)
-        more: Tensor | float = 0.0
+        more = None
         if self.unconditional_transform is not None:
             unchanged, more = self.unconditional_transform.inverse(unchanged, context)
-        parameters = self.transform_net(unchanged, context)
+        parameters = regressed(self.transform_net, unchanged, context)
         changed, logabsdet = self._coupling_transform_inverse(changed, parameters)
-        return self._join(unchanged, changed), logabsdet + more
+        return self._join(unchanged, changed), logabsdet if more is None else logabsdet + more
 
     def _split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The features that stay and those that change, views where they are slices."""
@@ -53,7 +55,12 @@ class _Coupling(Adopted, CouplingTransform):
             raise ValueError(f"Expected features = {self.features}, got {inputs.shape[1]}.")
         if self._slices is None:
             return inputs.index_select(1, self.identity_features), inputs.index_select(1, self.transform_features)
-        return inputs[:, self._slices[0]], inputs[:, self._slices[1]]
+        kept, changed = self._slices
+        if kept.step == changed.step == 1:  # backward of a split makes one table, that of two slices three
+            if kept.start == 0:
+                return inputs.split((kept.stop, self.features - kept.stop), 1)
+            return inputs.split((changed.stop, self.features - changed.stop), 1)[::-1]
+        return inputs[:, kept], inputs[:, changed]
 
     def _join(self, unchanged: Tensor, changed: Tensor) -> Tensor:
         """All features in their order."""
@@ -71,9 +78,13 @@ class AffineCoupling(_Coupling, AffineCouplingTransform):
         scale, shift = self._scale_and_shift(transform_params)
         return torch.addcmul(shift, inputs, scale), scale.log().flatten(1).sum(1)
 
+    def _coupling_transform_inverse(self, inputs: Tensor, transform_params: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = self._scale_and_shift(transform_params)
+        return (inputs - shift).div_(scale), -scale.log().flatten(1).sum(1)
+
     def _scale_and_shift(self, transform_params: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale = transform_params.chunk(2, 1)
-        return torch.sigmoid(scale + 2) + 1e-3, shift
+        shift, raw = transform_params.chunk(2, 1)
+        return (raw + 2).sigmoid_() + 1e-3, shift
 
 
 class AdditiveCoupling(_Coupling, AdditiveCouplingTransform):
@@ -95,8 +106,7 @@ class SplineCoupling(_Coupling, PiecewiseRationalQuadraticCouplingTransform):
         transform_params: Tensor,
         inverse: bool = False,  # noqa: FBT001, FBT002 - nflows' form
     ) -> tuple[Tensor, Tensor]:
-        raw = Raw.of_network(transform_params, self.num_bins, self.transform_net)
-        return evaluate(inputs, raw, Spline.of(self), inverse=inverse)
+        return spline_of(inputs, transform_params, Spline.of(self, self.num_bins, self.transform_net), inverse=inverse)
 
 
 def _progression(features: Tensor) -> slice | None:

@@ -7,7 +7,8 @@ from nflows.transforms.nonlinearities import PiecewiseRationalQuadraticCDF
 from torch import Tensor
 
 from tzk_plugin_fast_nflows.adopted import Adopted
-from tzk_plugin_fast_nflows.spline import Raw, Spline, evaluate
+from tzk_plugin_fast_nflows.spline import Spline
+from tzk_plugin_fast_nflows.spline_gradient import spline_of
 
 
 class SplineCDF(Adopted, PiecewiseRationalQuadraticCDF):
@@ -18,8 +19,8 @@ class SplineCDF(Adopted, PiecewiseRationalQuadraticCDF):
         inputs: Tensor,
         inverse: bool = False,  # noqa: FBT001, FBT002 - nflows' form
     ) -> tuple[Tensor, Tensor]:
-        sizes = torch.stack([self.unnormalized_widths, self.unnormalized_heights], -2)
-        slopes = self.unnormalized_derivatives
-        raw = Raw(sizes.expand(inputs.shape[0], *sizes.shape), slopes.expand(inputs.shape[0], *slopes.shape))
-        outputs, log_slope = evaluate(inputs, raw, Spline.of(self), inverse=inverse)
+        bins = self.unnormalized_widths.shape[-1]
+        parameters = torch.cat([self.unnormalized_widths, self.unnormalized_heights, self.unnormalized_derivatives], -1)
+        parameters = parameters.expand(inputs.shape[0], *parameters.shape)
+        outputs, log_slope = spline_of(inputs, parameters, Spline.of(self, bins), inverse=inverse)
         return outputs, log_slope.flatten(1).sum(1)
