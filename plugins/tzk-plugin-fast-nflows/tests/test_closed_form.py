@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -110,25 +111,36 @@ def test_other_ways_of_differentiation_see_the_same_function(name: str) -> None:
     torch.testing.assert_close(along, expected.sum(-1))
 
 
-def test_networks_that_are_more_than_their_matrices_are_called() -> None:
-    x = CASES["affine"].inputs()
-    for where in ("initial_layer", "blocks.0", "blocks.0.linear_layers.1", ""):
-        plain, fast = both("affine")
-        for layer in (plain, fast):
-            layer.transform_net.get_submodule(where).register_forward_hook(lambda part, given, out: 2 * out)
-        torch.testing.assert_close(fast(x)[0], plain(x)[0])
-    plain, fast = both("affine")
-    for layer in (plain, fast):
-        nn.utils.parametrizations.weight_norm(layer.transform_net.final_layer)
-        layer.transform_net.blocks[0].activation = torch.tanh
-    torch.testing.assert_close(fast(x)[0], plain(x)[0])
-    for layer in (plain, fast):
-        layer.train().transform_net.blocks[0].dropout.p = 0.5
+def hook(network: nn.Module, where: str) -> None:
+    network.get_submodule(where).register_forward_hook(lambda part, given, out: 2 * out)
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "hook": lambda network: hook(network, ""),
+    "hook on a block": lambda network: hook(network, "blocks.0"),
+    "hook on a layer": lambda network: hook(network, "blocks.0.linear_layers.1"),
+    "weight norm": lambda network: nn.utils.parametrizations.weight_norm(network.final_layer),
+    "activation": lambda network: setattr(network.blocks[0], "activation", torch.tanh),
+    "dropout": lambda network: setattr(network.train().blocks[0].dropout, "p", 0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_networks_that_are_more_than_their_matrices_are_called(change: str) -> None:
+    x, found = CASES["affine"].inputs(), []
+    for layer in both("affine"):
+        before = layer(x)[0]
+        CHANGES[change](layer.transform_net)
         torch.manual_seed(0)
-    torch.manual_seed(0)
-    mine = fast(x)[0]
-    torch.manual_seed(0)
-    torch.testing.assert_close(mine, plain(x)[0])
+        found.append(layer(x)[0])
+        assert not torch.equal(found[-1], before) or change == "weight norm"
+    torch.testing.assert_close(*found)
+
+
+def test_softplus_is_precise_for_slopes_near_zero() -> None:
+    values = torch.linspace(-80, 80, 2001)
+    expected = nn.functional.softplus(values.double()).float()
+    torch.testing.assert_close(spline_gradient._softplus(values), expected, rtol=1e-6, atol=0)
 
 
 @torch.no_grad()
