@@ -50,7 +50,7 @@ def multiscale(
         blocks: of the networks, as `widths`.
         density: of pixels given those before them, "grey-levels" or "quadratic-spline" (see `pixel_map`).
         components: of that density, logistics or trapezoids.
-        ramp: of splines, how fast the density may fall beside a level that is frequent, in grey levels.
+        ramp: of splines, 1/64 of a grey level: the length on which the density falls beside a level that is frequent.
         steps: of coupling.
         coupling: the map of elements, "affine", "mixture-of-logistics" or "rational-quadratic".
         coupling_width: of the couplings' networks, as `coupling_blocks`.
