@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from tzk_plugin_few_shot.exchangeable import ExchangeableKnowledge
+from tzk_plugin_few_shot.feature_averaging import averaged
 from tzk_plugin_few_shot.feature_coupling import seen
-from tzk_plugin_few_shot.feature_model import CLASSES, averaged, model_of
+from tzk_plugin_few_shot.feature_model import CLASSES, model_of
 from tzk_plugin_few_shot.feature_training import Features, FeatureTraining, Settings
 from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate, predict
 from tzk_plugin_few_shot.predictive import log_ratio, predictive
@@ -48,7 +49,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from omniglot_tasks import QUERIES, SPLITS, Characters, Division, Task, division, runs_alike, tasks
 
 LEVELS = 256
-SIZES = {"alphabets": 56, "vinyals": 28}
 DESCRIBED = ("split", "choose", "seed", "steps", "size", "channels", "stride", "within", "bfloat16", "views", "tasks")
 Score = Callable[[Tensor, Tensor], Tensor]
 """From support, (ways, shots, d), and queries, (q, d), the score of every way, (q, ways)."""
@@ -192,7 +192,16 @@ def train(characters: Characters, options: argparse.Namespace) -> Features:
             print(f"step {step}: -log p(class) {float(loss.ways):.3f} nats", flush=True)
 
     features = training.run(watch)
-    return averaged(features, characters.images[:, ::5].flatten(0, 1), options.views, mask=mask)
+    return averaged(features, classes_to_average(characters), options.views, mask=mask)
+
+
+def classes_to_average(characters: Characters) -> Tensor:
+    """Half of the drawings of every character, the next quarter turn of each."""
+    quarter = torch.arange(len(characters.images)) % 4
+    images = characters.images[:, ::2].clone()
+    for turns in range(1, 4):
+        images[quarter == turns] = torch.rot90(images[quarter == turns], turns, (-2, -1))
+    return images
 
 
 def shape_of(characters: Characters) -> tuple[int, int, int]:
@@ -293,10 +302,10 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--features", type=Path, help="where the training of the features is kept")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="of training (default: %(default)s)")
-    parser.add_argument("--size", type=int, help="of the images, in pixels (default: 56, and 28 of vinyals)")
-    parser.add_argument("--channels", type=int, default=32, help="of the first convolution (default: %(default)s)")
-    parser.add_argument("--within", type=float, default=0.5, help="share of episodes of few alphabets (%(default)s)")
-    parser.add_argument("--views", type=int, default=8, help="of an image, averaged after training (%(default)s)")
+    parser.add_argument("--size", type=int, default=28, help="of the images, in pixels (default: %(default)s)")
+    parser.add_argument("--channels", type=int, default=48, help="of the first convolution (default: %(default)s)")
+    parser.add_argument("--within", type=float, default=0.5, help="share of last episodes of few alphabets")
+    parser.add_argument("--views", type=int, default=16, help="of an image, averaged after training (%(default)s)")
     parser.add_argument("--float32", dest="bfloat16", action="store_false", help="train in float32, not bfloat16")
     parser.add_argument("--tasks", type=int, default=1000, help="of every form (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=400, help="in the form of the 20 (default: %(default)s)")
@@ -306,7 +315,6 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the division, training and tasks")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
-    options.size = options.size or SIZES[options.split]
     options.stride = 2 if options.size >= 56 else 1
     return options
 

@@ -209,15 +209,16 @@ def test_alphabets_that_make_no_episodes_are_refused(alphabets: Tensor | None, m
         FeatureTraining(characters(30), replace(SMALL, within=0.5, classes=21), alphabets=alphabets)
 
 
-def test_a_training_within_alphabets_sees_one_at_a_time() -> None:
-    """Of two alphabets, one of blank drawings, an episode is blank in all images or in none."""
+def test_a_training_within_alphabets_comes_to_one_at_a_time() -> None:
+    """Of two alphabets one is of blank drawings: at last an episode is blank in all images or in none."""
     images = characters(40)
     images[20:] = 0
-    settings = replace(SMALL, within=1.0, classes=20)
+    settings = replace(SMALL, within=1.0, classes=20, steps=30)
     training = FeatureTraining(images, settings, alphabets=torch.arange(40) // 20)
     blank: list[float] = []
     training.features.network.register_forward_pre_hook(
         lambda network, inputs: blank.append(float((inputs[0].flatten(1).amax(1) == 0).float().mean()))
     )
     training.run()
-    assert set(blank) == {0.0, 1.0}
+    first, last = (sum(0 < share < 1 for share in part) for part in (blank[:10], blank[-10:]))
+    assert first >= 5 and last <= 5

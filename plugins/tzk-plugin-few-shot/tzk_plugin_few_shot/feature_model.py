@@ -5,16 +5,13 @@ It is a shared flow that has them, and what their classes have in common.
 
 from __future__ import annotations
 
-import copy
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
 from tzk_plugin_few_shot.exchangeable import ClassesKnowledge
-from tzk_plugin_few_shot.feature_network import view_maps
 from tzk_plugin_few_shot.feature_training import Features
 
 CLASSES = "classes"
@@ -40,23 +37,3 @@ def model_of(features: Features, shape: tuple[int, int, int]) -> TzK:
     classes.between.copy_(features.between)
     model.add(CLASSES, classes)
     return model
-
-
-@torch.no_grad()
-def averaged(
-    features: Features, images: Tensor, views: int, *, mask: Tensor | None = None, batch_size: int = 500
-) -> Features:
-    """The features as means over `views` of an image, normalised anew; the given ones are left as they are.
-
-    Args:
-        images: uint8 (n, c, h, w), of the training; over them features get mean 0 and variance 1.
-        mask: as in `FeatureTraining`.
-    """
-    made = copy.deepcopy(features).eval()
-    network = made.network
-    network.maps = view_maps(views).to(network.maps)
-    parts = (part / 255 if mask is None else part / 255 * mask for part in images.split(batch_size))
-    raw = torch.cat([network.raw(part) for part in parts])
-    for moment, value in (("running_mean", raw.mean(0)), ("running_var", raw.var(0))):
-        getattr(network.normalisation, moment).copy_(value)
-    return made

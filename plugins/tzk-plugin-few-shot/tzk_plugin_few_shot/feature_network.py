@@ -9,6 +9,9 @@ from tzk_core.errors import TzkError
 from tzk_core.random_streams import stream
 from tzk_plugin_few_shot.distortions import affine_maps, mapped
 
+VIEW_AMOUNT = 2.0
+"""The `amount` of `affine_maps` that the views of an image are under, twice that of the training."""
+
 
 def _block(inputs: int, outputs: int, *, pool: bool, stride: int = 1) -> list[nn.Module]:
     size = 2 * stride + 1
@@ -18,7 +21,7 @@ def _block(inputs: int, outputs: int, *, pool: bool, stride: int = 1) -> list[nn
 
 def view_maps(views: int) -> Tensor:
     """The affine maps of all views but the first, which is the image itself, (views - 1, 2, 3)."""
-    return affine_maps(views - 1, stream(0, "views"))
+    return affine_maps(views - 1, stream(0, "views"), amount=VIEW_AMOUNT)
 
 
 class FeatureNetwork(nn.Module):
@@ -30,7 +33,7 @@ class FeatureNetwork(nn.Module):
     that `predictive` assumes of every feature, but in its shape.
 
     Features of an image are the mean over `views` of it before this normalisation: the image itself, and small affine
-    maps of it, always the same. `feature_model.averaged` sets how many there are after training with one.
+    maps of it, always the same. `feature_averaging.averaged` sets how many there are after training with one.
 
     Args:
         shape: of an image, (channels, height, width), sides of at least 8 · stride.
