@@ -305,7 +305,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=28, help="of the images, in pixels (default: %(default)s)")
     parser.add_argument("--channels", type=int, default=48, help="of the first convolution (default: %(default)s)")
     parser.add_argument("--within", type=float, default=0.5, help="share of last episodes of few alphabets")
-    parser.add_argument("--views", type=int, default=16, help="of an image, averaged after training (%(default)s)")
+    parser.add_argument("--views", type=int, default=8, help="of an image, averaged after training (%(default)s)")
     parser.add_argument("--float32", dest="bfloat16", action="store_false", help="train in float32, not bfloat16")
     parser.add_argument("--tasks", type=int, default=1000, help="of every form (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=400, help="in the form of the 20 (default: %(default)s)")

@@ -8,7 +8,9 @@ from torch.nn import functional
 
 
 def affine_maps(count: int, generator: torch.Generator, *, amount: float = 1.0) -> Tensor:
-    """Sample rotations, scales, shears and shifts as affine maps, (count, 2, 3), of coordinates from -1 to 1.
+    """Sample affine maps: a rotation, scales, a shear and a shift in one.
+
+    They are (count, 2, 3), of coordinates from -1 to 1.
 
     Args:
         amount: 0 gives identities. At 1 deviations are 6 degrees, 8 % and 1 pixel in 28.
@@ -34,5 +36,8 @@ def mapped(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def augmented(images: Tensor, generator: torch.Generator, *, amount: float = 1.0) -> Tensor:
-    """Images, (n, c, h, w), each under an affine map of its own; `amount` as in `affine_maps`."""
+    """Images, (n, c, h, w), each under an affine map of its own.
+
+    `amount` is as in `affine_maps`.
+    """
     return mapped(images, affine_maps(len(images), generator, amount=amount))

@@ -1,4 +1,7 @@
-"""The loss of a few-shot episode, its classes and its images: turned characters, slightly moved drawings."""
+"""The loss of a few-shot episode, its classes and its images.
+
+Classes are turned characters, and images slightly moved drawings of them.
+"""
 
 from __future__ import annotations
 

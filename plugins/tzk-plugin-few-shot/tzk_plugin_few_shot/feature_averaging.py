@@ -1,4 +1,7 @@
-"""Trained features, as means over the views of an image, in the directions that tell classes apart."""
+"""Trained features as means over views of an image.
+
+They are in the directions that tell classes apart.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ RIDGE = 0.1
 
 
 def discriminants(values: Tensor, *, ridge: float = RIDGE) -> Tensor:
-    """The directions in which classes differ most for how much their samples differ, (d, d), best first.
+    """The directions in which classes differ most, for how much their samples differ.
 
-    In these, features are uncorrelated both between and within classes, but for the ridge, as `predictive` has it
+    They are columns, (d, d), best first. In them features are uncorrelated both between and within classes, but for the ridge, as `predictive` has it
     (Fisher 1936; PLDA, Ioffe 2006).
 
     Args:
@@ -37,9 +40,9 @@ def discriminants(values: Tensor, *, ridge: float = RIDGE) -> Tensor:
 
 @torch.no_grad()
 def averaged(features: Features, images: Tensor, views: int, *, mask: Tensor | None = None) -> Features:
-    """The features as means over `views` of an image; the given ones are left as they are.
+    """The features as means over `views` of an image.
 
-    A mean varies less within classes than the features of one view that were trained. So their `discriminants` are
+    The given ones are left as they are. A mean varies less within classes than the features of one view that were trained. So their `discriminants` are
     taken, moments over the images are 0 and 1, and b is estimated, all in closed form.
 
     Args:
@@ -54,8 +57,8 @@ def averaged(features: Features, images: Tensor, views: int, *, mask: Tensor | N
     directions = discriminants(raw.view(*images.shape[:2], -1)).to(raw)
     network.linear.weight.copy_(directions.T @ network.linear.weight)
     values = raw @ directions
-    network.normalisation.running_mean.copy_(values.mean(0))
-    network.normalisation.running_var.copy_(values.var(0))
+    moments = {"running_mean": values.mean(0), "running_var": values.var(0)}
+    network.normalisation.load_state_dict({**network.normalisation.state_dict(), **moments})
     classes = torch.arange(len(images)).repeat_interleave(images.shape[1])
     normalised = (values - values.mean(0)) / values.std(0)
     made.raw_between.copy_(shares_between(normalised, classes).logit())

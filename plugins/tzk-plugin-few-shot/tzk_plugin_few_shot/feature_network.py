@@ -20,7 +20,10 @@ def _block(inputs: int, outputs: int, *, pool: bool, stride: int = 1) -> list[nn
 
 
 def view_maps(views: int) -> Tensor:
-    """The affine maps of all views but the first, which is the image itself, (views - 1, 2, 3)."""
+    """The affine maps of all views but the first, (views - 1, 2, 3).
+
+    The first is the image itself.
+    """
     return affine_maps(views - 1, stream(0, "views"), amount=VIEW_AMOUNT)
 
 

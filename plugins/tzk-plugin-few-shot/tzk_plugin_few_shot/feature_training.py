@@ -41,9 +41,9 @@ class Settings:
 
     features, channels, stride: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share of episodes
     whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are hard. rate: of
-    Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of p(κ given T) beside
-    the posterior over the classes of the episode. bfloat16: if convolutions compute in it; parameters, features and the
-    loss are float32.
+    Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of p(κ given T)
+    beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it; parameters, features
+    and the loss are float32.
     """
 
     features: int = 64
@@ -154,10 +154,9 @@ class FeatureTraining:
         settings = self.settings
         generator = stream(settings.seed, "episode", self.step)
         within = settings.within * self.step / settings.steps
-        choice = {"classes": settings.classes, "alphabets": self.alphabets, "within": within}
-        classes = sample_classes(len(self.images), generator, **choice)
-        moves = {"drawings": settings.drawings, "amount": settings.moved}
-        batch = sample_images(self.images, classes, generator, **moves)
+        count, drawings = settings.classes, settings.drawings
+        classes = sample_classes(len(self.images), generator, classes=count, alphabets=self.alphabets, within=within)
+        batch = sample_images(self.images, classes, generator, drawings=drawings, amount=settings.moved)
         return batch if self.mask is None else batch * self.mask
 
     def save(self) -> None:
