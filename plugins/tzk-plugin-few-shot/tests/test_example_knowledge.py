@@ -142,9 +142,9 @@ def official_runs(folder: Path, images: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["alphabets", "vinyals"])
+@pytest.mark.parametrize(("split", "more"), [("alphabets", []), ("vinyals", ["--choose"])])
 def test_made_up_characters_go_through_the_benchmark(
-    script: ModuleType, drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+    script: ModuleType, drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, more: list[str]
 ) -> None:
     parts = drawn.Division(*(characters(drawn, count, alphabets=2, seed=count) for count in (40, 42)))
     monkeypatch.setattr(script, "division", lambda split, **options: parts)
@@ -152,7 +152,7 @@ def test_made_up_characters_go_through_the_benchmark(
     official_runs(tmp_path, parts.test.images)
     file = tmp_path / "few-shot.json"
     words = ["--steps", "3", "--tasks", "2", "--runs", "4", "--reference", "20", "--views", "2", "--split", split]
-    words += ["--json", str(file), "--features", str(tmp_path / "features.pt")]
+    words += ["--json", str(file), "--features", str(tmp_path / "features.pt"), *more]
     monkeypatch.setattr(sys, "argv", ["few_shot.py", *words])
     script.main()
     results = json.loads(file.read_text(encoding="utf-8"))
@@ -161,5 +161,6 @@ def test_made_up_characters_go_through_the_benchmark(
     assert ("official runs" in results) == (split == "alphabets")
     if split == "alphabets":
         assert results["official runs"]["nearest in pixels"]["mean"] > 0.9
-    for shots in ("1-shot", "5-shot"):
+    assert ("added" in results) == ("tasks, turned" in results) == (not more)
+    for shots in ("1-shot", "5-shot") if not more else ():
         assert results["added"][shots]["largest difference from the closed form, nats"] < 0.01

@@ -21,8 +21,8 @@ RIDGE = 0.1
 def discriminants(values: Tensor, *, ridge: float = RIDGE) -> Tensor:
     """The directions in which classes differ most, for how much their samples differ.
 
-    They are columns, (d, d), best first. In them features are uncorrelated both between and within classes, but for the ridge, as `predictive` has it
-    (Fisher 1936; PLDA, Ioffe 2006).
+    They are columns, (d, d), best first. In them features are uncorrelated both between and within classes, as
+    `predictive` has it, but for the ridge (Fisher 1936; PLDA, Ioffe 2006).
 
     Args:
         values: (classes, samples, d), at least two of both.
@@ -42,8 +42,9 @@ def discriminants(values: Tensor, *, ridge: float = RIDGE) -> Tensor:
 def averaged(features: Features, images: Tensor, views: int, *, mask: Tensor | None = None) -> Features:
     """The features as means over `views` of an image.
 
-    The given ones are left as they are. A mean varies less within classes than the features of one view that were trained. So their `discriminants` are
-    taken, moments over the images are 0 and 1, and b is estimated, all in closed form.
+    The given ones are left as they are. A mean varies less within classes than features of one view, which were
+    trained. So their `discriminants` are taken, moments over the images are 0 and 1, and b is estimated, all in closed
+    form.
 
     Args:
         images: uint8 (classes, drawings, c, h, w) of the training.
