@@ -53,7 +53,7 @@ def averaged(features: Features, images: Tensor, views: int, *, mask: Tensor | N
     made = copy.deepcopy(features).eval()
     network = made.network
     network.maps = view_maps(views).to(network.maps)
-    parts = (part / 255 if mask is None else part / 255 * mask for part in images.flatten(0, 1).split(500))
+    parts = (part / 255 if mask is None else part / 255 * mask for part in images.flatten(0, 1).split(100))
     raw = torch.cat([network.raw(part) for part in parts])
     directions = discriminants(raw.view(*images.shape[:2], -1)).to(raw)
     network.linear.weight.copy_(directions.T @ network.linear.weight)
