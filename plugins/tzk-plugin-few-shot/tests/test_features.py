@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tzk_plugin_few_shot.episodes import augmented, episode_loss, sample_episode
+from tzk_plugin_few_shot.distortions import augmented, mapped
+from tzk_plugin_few_shot.episodes import GROUP, episode_loss, sample_classes, sample_images
 from tzk_plugin_few_shot.feature_coupling import FeatureCoupling, carriers, seen
 from tzk_plugin_few_shot.feature_network import FeatureNetwork
 from tzk_plugin_few_shot.feature_training import FeatureTraining, Settings
@@ -32,9 +33,11 @@ def characters(count: int = 8, drawings: int = 5, side: int = 8, noise: float = 
     return (255 * drawn.clamp(0, 1)).to(torch.uint8)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 9)])
-def test_the_coupling_is_a_transform(shape: tuple[int, int, int]) -> None:
-    layer = FeatureCoupling(shape, features=5, channels=2)
+@pytest.mark.parametrize(
+    ("shape", "stride", "views"), [((1, 8, 8), 1, 1), ((2, 8, 9), 1, 3), ((1, 17, 16), 2, 1), ((1, 16, 19), 2, 2)]
+)
+def test_the_coupling_is_a_transform(shape: tuple[int, int, int], stride: int, views: int) -> None:
+    layer = FeatureCoupling(shape, features=5, channels=2, stride=stride, views=views)
     layer.network.initialise(generator())
     check_transform(layer.double(), torch.rand(3, *shape, generator=generator(1), dtype=torch.float64))
 
@@ -65,9 +68,13 @@ def test_a_scale_that_cannot_be_inverted_is_refused(scale: float) -> None:
         FeatureCoupling((1, 8, 8), scale=scale)
 
 
-def test_a_network_needs_room_for_its_pooling() -> None:
-    with pytest.raises(TzkError, match="sides of at least 8"):
-        FeatureNetwork((1, 7, 8), 4)
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [((1, 7, 8), {}), ((1, 15, 16), {"stride": 2}), ((1, 24, 24), {"stride": 3}), ((1, 8, 8), {"views": 0})],
+)
+def test_a_network_that_cannot_be_is_refused(shape: tuple[int, int, int], options: dict[str, int]) -> None:
+    with pytest.raises(TzkError, match="sides of at least 8 times that"):
+        FeatureNetwork(shape, 4, **options)
 
 
 def test_the_loss_is_that_of_every_support_and_query() -> None:
@@ -98,13 +105,41 @@ def test_the_loss_is_that_of_every_support_and_query() -> None:
 
 def test_drawings_of_a_class_are_turned_alike() -> None:
     images = characters(noise=0.0)
-    episode = sample_episode(images, generator(), classes=20, drawings=3, amount=0.0).view(20, 3, 1, 8, 8)
-    known = torch.stack([torch.rot90(images[:, 0], turns, (-2, -1)) for turns in range(4)]).flatten(0, 1) / 255
-    rows = [
-        [i for i, image in enumerate(known) if torch.allclose(image, drawing, atol=1e-5)] for drawing in episode[:, 0]
-    ]
-    assert all(len(found) == 1 for found in rows) and len({found[0] for found in rows}) == 20
-    torch.testing.assert_close(episode[:, 1:], episode[:, :1].expand(-1, 2, -1, -1, -1))
+    classes = sample_classes(8, generator(), classes=20)
+    drawn = sample_images(images, classes, generator(), drawings=3, amount=0.0).view(20, 3, 1, 8, 8)
+    known = [torch.rot90(images[row, 0], int(turns), (-2, -1)) / 255 for row, turns in zip(*classes, strict=True)]
+    torch.testing.assert_close(drawn, torch.stack(known)[:, None].expand_as(drawn), rtol=0, atol=1e-5)
+    assert len(set(zip(*(part.tolist() for part in classes), strict=True))) == 20
+
+
+def test_episodes_within_alphabets_are_of_few_and_of_all_of_them() -> None:
+    """Three alphabets of 30 characters make episodes of two; other episodes are of any, and as many as asked."""
+    alphabets = torch.arange(90) % 3
+    seen_alphabets: set[int] = set()
+    for seed in range(10):
+        rows, turns = sample_classes(90, generator(seed), classes=GROUP + 5, alphabets=alphabets, within=1.0)
+        assert len(rows.unique()) == GROUP + 5
+        own, counts = alphabets[rows].unique(return_counts=True)
+        assert sorted(counts.tolist()) == [5, GROUP]
+        assert all(len(turns[alphabets[rows] == name].unique()) == 1 for name in own)
+        seen_alphabets |= set(own.tolist())
+    assert seen_alphabets == {0, 1, 2}
+    mixed = [sample_classes(90, generator(seed), classes=24, alphabets=alphabets, within=0.5) for seed in range(40)]
+    within = sum(len(alphabets[classes.rows].unique()) == 2 for classes in mixed)
+    assert 8 < within < 32
+
+
+def test_views_are_small_moves_whose_features_are_averaged() -> None:
+    """Of a single view it is the network itself; of three, the mean before the last layer."""
+    one, three = (FeatureNetwork((1, 8, 8), 4, 2, views=views).eval() for views in (1, 3))
+    one.initialise(generator())
+    three.load_state_dict(one.state_dict())
+    images = torch.rand(5, 1, 8, 8, generator=generator(1))
+    assert one.views == 1 and three.views == 3
+    with torch.no_grad():
+        parts = [one(images), *(one(mapped(images, view.expand(5, 2, 3))) for view in three.maps)]
+        torch.testing.assert_close(three(images), torch.stack(parts).mean(0))
+        assert not torch.allclose(three(images), parts[0], atol=1e-3)
 
 
 def test_images_are_moved_a_little_and_each_its_own_way() -> None:
@@ -133,10 +168,12 @@ def test_a_training_goes_on_from_its_file_to_the_bit(tmp_path: Path) -> None:
         FeatureTraining(images, replace(SMALL, seed=1), file=file)
 
 
-def test_it_learns_to_tell_characters_apart_that_it_has_not_seen() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_it_learns_to_tell_characters_apart_that_it_has_not_seen(bfloat16: bool) -> None:
     """8 patterns, from one and from four drawings of each, beside an untrained network."""
     images = characters(60, noise=0.3)
-    training = FeatureTraining(images[8:], replace(SMALL, features=8, channels=4, steps=60, classes=20, moved=0.0))
+    settings = replace(SMALL, features=8, channels=4, steps=60, classes=20, moved=0.0, bfloat16=bfloat16)
+    training = FeatureTraining(images[8:], settings)
 
     def loss() -> float:
         with torch.no_grad():
@@ -162,3 +199,26 @@ def test_it_learns_to_tell_characters_apart_that_it_has_not_seen() -> None:
 def test_images_that_make_no_episodes_are_refused(images: Tensor, settings: Settings, message: str) -> None:
     with pytest.raises(TzkError, match=message):
         FeatureTraining(images, settings)
+
+
+@pytest.mark.parametrize(
+    ("alphabets", "message"), [(None, "got none"), (torch.zeros(3), "got 3"), (torch.zeros(30), "at most 20")]
+)
+def test_alphabets_that_make_no_episodes_are_refused(alphabets: Tensor | None, message: str) -> None:
+    with pytest.raises(TzkError, match=message):
+        FeatureTraining(characters(30), replace(SMALL, within=0.5, classes=21), alphabets=alphabets)
+
+
+def test_a_training_within_alphabets_comes_to_one_at_a_time() -> None:
+    """Of two alphabets one is of blank drawings: at last an episode is blank in all images or in none."""
+    images = characters(40)
+    images[20:] = 0
+    settings = replace(SMALL, within=1.0, classes=20, steps=30)
+    training = FeatureTraining(images, settings, alphabets=torch.arange(40) // 20)
+    blank: list[float] = []
+    training.features.network.register_forward_pre_hook(
+        lambda network, inputs: blank.append(float((inputs[0].flatten(1).amax(1) == 0).float().mean()))
+    )
+    training.run()
+    first, last = (sum(0 < share < 1 for share in part) for part in (blank[:10], blank[-10:]))
+    assert first >= 5 and last <= 5

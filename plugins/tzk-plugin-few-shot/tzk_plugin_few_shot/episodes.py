@@ -1,4 +1,7 @@
-"""The loss of a few-shot episode, and its images: rotated classes, slightly moved drawings."""
+"""The loss of a few-shot episode, its classes and its images.
+
+Classes are turned characters, and images slightly moved drawings of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tzk_plugin_few_shot.distortions import augmented
 from tzk_plugin_few_shot.predictive import log_ratio, predictive
+
+GROUP = 20
+"""The most characters of one alphabet in an episode."""
+
+
+class Classes(NamedTuple):
+    """Turned characters: their positions and numbers of quarter turns, (classes,) both."""
+
+    rows: Tensor
+    turns: Tensor
 
 
 class Loss(NamedTuple):
@@ -55,30 +69,32 @@ def _loss(ratio: Tensor, queries: int) -> Loss:
     return Loss(functional.cross_entropy(ratio, own), presence)
 
 
-def augmented(images: Tensor, generator: torch.Generator, *, amount: float = 1.0) -> Tensor:
-    """Images under small random affine maps: rotation, scale, shear and shift of each.
+def sample_classes(
+    characters: int, generator: torch.Generator, *, classes: int, alphabets: Tensor | None = None, within: float = 0.0
+) -> Classes:
+    """Sample turned characters as classes.
+
+    With probability `within` they are of few alphabets, up to `GROUP` characters of each, which are turned alike.
 
     Args:
-        images: (n, c, h, w) in [0, 1], 0 the ground.
-        amount: 0 leaves them as they are. At 1 deviations are 6 degrees, 8 % and 1 pixel in 28.
+        alphabets: of each character, integers (characters,), for `within` above 0.
     """
-    n = len(images)
-    random = amount * torch.randn(n, 6, generator=generator)
-    angle, stretch = 0.1 * random[:, 0], 0.08 * random[:, 1:3]
-    shear, shift = 0.08 * random[:, 3], 0.07 * random[:, 4:]
-    cos, sin = angle.cos(), angle.sin()
-    rows = torch.stack([cos * (1 + stretch[:, 0]), -sin + shear, shift[:, 0]], 1)
-    columns = torch.stack([sin, cos * (1 + stretch[:, 1]), shift[:, 1]], 1)
-    grid = functional.affine_grid(torch.stack([rows, columns], 1), list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+    if alphabets is None or float(torch.rand((), generator=generator)) >= within:
+        chosen = torch.randperm(4 * characters, generator=generator)[:classes]
+        return Classes(chosen // 4, chosen % 4)
+    names = alphabets.unique()
+    rows, turns = [], []
+    for name in names[torch.randperm(len(names), generator=generator)]:
+        own = (alphabets == name).nonzero().squeeze(1)
+        rows.append(own[torch.randperm(len(own), generator=generator)[:GROUP]])
+        turns.append(torch.randint(4, (1,), generator=generator).expand(len(rows[-1])))
+    return Classes(torch.cat(rows)[:classes], torch.cat(turns)[:classes])
 
 
-def sample_episode(
-    images: Tensor, generator: torch.Generator, *, classes: int, drawings: int, amount: float = 1.0
+def sample_images(
+    images: Tensor, classes: Classes, generator: torch.Generator, *, drawings: int, amount: float = 1.0
 ) -> Tensor:
-    """Sample the images of an episode.
-
-    Each class is turned by a random multiple of 90 degrees.
+    """Sample drawings of classes, each drawing slightly moved.
 
     Args:
         images: uint8, (characters, drawings of each, c, h, w), h = w.
@@ -86,10 +102,10 @@ def sample_episode(
     Returns:
         (classes · drawings, c, h, w) in [0, 1], drawings of one class in a row.
     """
-    chosen = torch.randperm(4 * len(images), generator=generator)[:classes]
-    rows = torch.stack([torch.randperm(images.shape[1], generator=generator)[:drawings] for _ in range(classes)])
-    picked = images[(chosen // 4)[:, None], rows].float() / 255
-    for turns in range(1, 4):
-        turned = chosen % 4 == turns
-        picked[turned] = torch.rot90(picked[turned], turns, (-2, -1))
+    count = images.shape[1]
+    chosen = torch.stack([torch.randperm(count, generator=generator)[:drawings] for _ in classes.rows])
+    picked = images[classes.rows[:, None], chosen].float() / 255
+    for quarter in range(1, 4):
+        turned = classes.turns == quarter
+        picked[turned] = torch.rot90(picked[turned], quarter, (-2, -1))
     return augmented(picked.flatten(0, 1), generator, amount=amount)

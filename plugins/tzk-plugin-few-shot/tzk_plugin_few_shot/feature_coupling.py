@@ -54,15 +54,24 @@ class FeatureCoupling(Layer):
 
     The network is always in evaluation mode, so that the layer is a function of single images.
 
-    shape: (channels, height, width), sides of at least 8.
-    features: how many. channels: of the network's first convolution.
-    scale: s.
+    shape: (channels, height, width), sides of at least 8 · stride.
+    features: how many. channels, stride: of the network's first convolution. views: of an image, which features are
+        the mean over. scale: s.
     """
 
     others: Tensor
     carriers: Tensor
 
-    def __init__(self, shape: tuple[int, ...], features: int = 64, *, channels: int = 32, scale: float = 0.05) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        features: int = 64,
+        *,
+        channels: int = 32,
+        stride: int = 1,
+        views: int = 1,
+        scale: float = 0.05,
+    ) -> None:
         super().__init__()
         if not 0 < scale < math.inf:
             raise TzkError(f"the scale of the pixels under the features is expected as a number above 0; got {scale}")
@@ -71,7 +80,8 @@ class FeatureCoupling(Layer):
         self.log_scale = math.log(scale)
         self.register_buffer("carriers", first, persistent=False)
         self.register_buffer("others", mask.flatten().nonzero().squeeze(1), persistent=False)
-        self.network = FeatureNetwork((shape[0], shape[1], shape[2]), features, channels)
+        image = (shape[0], shape[1], shape[2])
+        self.network = FeatureNetwork(image, features, channels, stride=stride, views=views)
         self.eval()
 
     def train(self, mode: bool = True) -> FeatureCoupling:  # noqa: FBT001, FBT002  torch's signature

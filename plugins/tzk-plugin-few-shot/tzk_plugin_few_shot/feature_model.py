@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import nn
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
@@ -25,10 +26,11 @@ def model_of(features: Features, shape: tuple[int, int, int]) -> TzK:
     It has one knowledge type, `CLASSES`. A class is added with `implies = ["classes"]` and `start = "classes"`.
     """
     number = len(features.raw_between)
-    channels = features.network.convolutions[0].out_channels
-    flow = build_flow(shape, layers=[{"type": "feature-coupling", "features": number, "channels": channels}])
-    (layer,) = flow.transform._transforms
-    layer.network.load_state_dict(features.network.state_dict())
+    first, views = cast("nn.Conv2d", features.network.convolutions[0]), features.network.views
+    layer = {"features": number, "channels": first.out_channels, "stride": first.stride[0], "views": views}
+    flow = build_flow(shape, layers=[{"type": "feature-coupling", **layer}])
+    (coupling,) = flow.transform._transforms
+    coupling.network.load_state_dict(features.network.state_dict())
     model = TzK(flow)
     made = build_knowledge("exchangeable-classes", model.latent_shape, name=CLASSES, features=number)
     classes = cast("ClassesKnowledge", made)

@@ -6,48 +6,87 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
+from tzk_core.random_streams import stream
+from tzk_plugin_few_shot.distortions import affine_maps, mapped
+
+VIEW_AMOUNT = 2.0
+"""The `amount` of `affine_maps` that the views of an image are under, twice that of the training."""
 
 
-def _block(inputs: int, outputs: int, *, pool: bool) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)]
-    return [*layers, nn.ReLU(), *([nn.MaxPool2d(2)] if pool else [])]
+def _block(inputs: int, outputs: int, *, pool: bool, stride: int = 1) -> list[nn.Module]:
+    size = 2 * stride + 1
+    convolution = nn.Conv2d(inputs, outputs, size, padding=stride, stride=stride, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), *([nn.MaxPool2d(2)] if pool else [])]
+
+
+def view_maps(views: int) -> Tensor:
+    """The affine maps of all views but the first, (views - 1, 2, 3).
+
+    The first is the image itself.
+    """
+    return affine_maps(views - 1, stream(0, "views"), amount=VIEW_AMOUNT)
 
 
 class FeatureNetwork(nn.Module):
-    """Four 3x3 convolutions, and a linear map to the features.
+    """Four convolutions, and a linear map to the features.
 
-    Pooling follows three of the convolutions.
+    Pooling follows three of the convolutions, which are 3x3.
 
     The last layer is a batch normalisation without scale and shift: what is trained cannot leave the marginal N(0, 1)
     that `predictive` assumes of every feature, but in its shape.
 
+    Features of an image are the mean over `views` of it before this normalisation: the image itself, and small affine
+    maps of it, always the same. `feature_averaging.averaged` sets how many there are after training with one.
+
     Args:
-        shape: of an image, (channels, height, width), sides of at least 8.
+        shape: of an image, (channels, height, width), sides of at least 8 · stride.
         features: the number of outputs.
         channels: of the first convolution; the others have up to twice as many.
+        stride: of the first convolution, 1 or 2; with 2 it is 5x5.
+        views: of an image, at least 1.
     """
 
-    def __init__(self, shape: tuple[int, int, int], features: int, channels: int = 32) -> None:
+    maps: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], features: int, channels: int = 32, *, stride: int = 1, views: int = 1
+    ) -> None:
         super().__init__()
         inputs, height, width = shape
-        if min(height, width) < 8 or min(features, channels) < 1:
+        if stride not in (1, 2) or min(height, width) < 8 * stride or min(features, channels, views) < 1:
             raise TzkError(
-                "features expect images with sides of at least 8, and at least one feature and channel; got "
-                f"{height} x {width}, {features} and {channels}"
+                "features expect a stride of 1 or 2, images with sides of at least 8 times that, and at least one "
+                f"feature, channel and view; got {stride}, {height} x {width}, {features}, {channels} and {views}"
             )
         middle, most = 3 * channels // 2, 2 * channels
         self.convolutions = nn.Sequential(
-            *_block(inputs, channels, pool=True),
+            *_block(inputs, channels, pool=True, stride=stride),
             *_block(channels, middle, pool=True),
             *_block(middle, most, pool=False),
             *_block(most, most, pool=True),
         )
-        self.linear = nn.Linear(most * (height // 8) * (width // 8), features, bias=False)
+        cells = ((height + stride - 1) // stride // 8) * ((width + stride - 1) // stride // 8)
+        self.linear = nn.Linear(most * cells, features, bias=False)
         self.normalisation = nn.BatchNorm1d(features, affine=False)
+        self.register_buffer("maps", view_maps(views), persistent=False)
+
+    @property
+    def views(self) -> int:
+        return 1 + len(self.maps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features, (batch, features), of images, (batch, *shape)."""
-        return self.normalisation(self.linear(self.convolutions(images).flatten(1)))
+        return self.normalisation(self.raw(images))
+
+    def raw(self, images: Tensor) -> Tensor:
+        """Features before they are normalised, (batch, features)."""
+        total = self._view(images)
+        for one in self.maps:
+            total = total + self._view(mapped(images, one.expand(len(images), -1, -1)))
+        return total / self.views
+
+    def _view(self, images: Tensor) -> Tensor:
+        return self.linear(self.convolutions(images).flatten(1)).to(self.linear.weight.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import stream
 from tzk_core.storage import atomic
-from tzk_plugin_few_shot.episodes import Loss, episode_loss, sample_episode
+from tzk_plugin_few_shot.episodes import GROUP, Loss, episode_loss, sample_classes, sample_images
 from tzk_plugin_few_shot.feature_network import FeatureNetwork
 
 START = 0.5
@@ -39,19 +39,25 @@ def share_of_rate(step: int, *, steps: int) -> float:
 class Settings:
     """Of a training of features.
 
-    classes, drawings: of an episode. rate: of Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`.
-    presence: the weight of p(κ given T) beside the posterior over the classes of the episode.
+    features, channels, stride: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share of episodes
+    whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are hard. rate: of
+    Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of p(κ given T)
+    beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it; parameters, features
+    and the loss are float32.
     """
 
     features: int = 64
     channels: int = 32
+    stride: int = 1
     steps: int = 1000
     classes: int = 40
     drawings: int = 5
+    within: float = 0.0
     rate: float = 4e-3
     decay: float = 1e-4
     moved: float = 1.0
     presence: float = 1.0
+    bfloat16: bool = False
     seed: int = 0
 
 
@@ -61,9 +67,9 @@ class Features(nn.Module):
     b is the share of the variance of every feature that is between classes.
     """
 
-    def __init__(self, shape: tuple[int, int, int], features: int, channels: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], features: int, channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.network = FeatureNetwork(shape, features, channels)
+        self.network = FeatureNetwork(shape, features, channels, stride=stride)
         self.raw_between = nn.Parameter(torch.full((features,), START).logit())
 
     @property
@@ -81,11 +87,20 @@ class FeatureTraining:
     Episodes depend on seed and step alone.
     """
 
-    def __init__(self, images: Tensor, settings: Settings, *, mask: Tensor | None = None, file: Path | None = None):
+    def __init__(
+        self,
+        images: Tensor,
+        settings: Settings,
+        *,
+        alphabets: Tensor | None = None,
+        mask: Tensor | None = None,
+        file: Path | None = None,
+    ):
         """Prepare.
 
         Args:
             images: uint8 (characters, drawings of each, c, h, w), h = w.
+            alphabets: of the characters, integers (characters,), which `within` above 0 needs.
             mask: of the pixels that the network sees, (c, h, w); None for all.
             file: of the state, written by `save` and read here.
 
@@ -93,9 +108,11 @@ class FeatureTraining:
             TzkError: if the images have another form, are too few, or the file is of other settings.
         """
         _check(images, settings)
+        _check_alphabets(alphabets, len(images), settings)
         self.images, self.settings, self.file, self.mask = images, settings, file, mask
+        self.alphabets = alphabets
         c, h, w = images.shape[2:]
-        self.features = Features((c, h, w), settings.features, settings.channels)
+        self.features = Features((c, h, w), settings.features, settings.channels, stride=settings.stride)
         self.features.network.initialise(stream(settings.seed, "features"))
         self.features.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
@@ -121,12 +138,10 @@ class FeatureTraining:
     def take_step(self) -> Loss:
         """One step of Adam on one episode."""
         settings = self.settings
-        generator = stream(settings.seed, "episode", self.step)
-        sizes = {"classes": settings.classes, "drawings": settings.drawings}
-        batch = sample_episode(self.images, generator, **sizes, amount=settings.moved)
-        batch = batch if self.mask is None else batch * self.mask
+        batch = self._episode()
         self.features.train()
-        values = self.features(batch.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            values = self.features(batch.contiguous(memory_format=torch.channels_last))
         loss = episode_loss(values.view(settings.classes, settings.drawings, -1), self.features.between)
         self.optimizer.zero_grad()
         (loss.ways + settings.presence * loss.presence).backward()
@@ -134,6 +149,15 @@ class FeatureTraining:
         self.schedule.step()
         self.step += 1
         return Loss(loss.ways.detach(), loss.presence.detach())
+
+    def _episode(self) -> Tensor:
+        settings = self.settings
+        generator = stream(settings.seed, "episode", self.step)
+        within = settings.within * self.step / settings.steps
+        count, drawings = settings.classes, settings.drawings
+        classes = sample_classes(len(self.images), generator, classes=count, alphabets=self.alphabets, within=within)
+        batch = sample_images(self.images, classes, generator, drawings=drawings, amount=settings.moved)
+        return batch if self.mask is None else batch * self.mask
 
     def save(self) -> None:
         """Write the state to the file, if there is one."""
@@ -147,8 +171,9 @@ class FeatureTraining:
         return {name: getattr(self, name).state_dict() for name in ("features", "optimizer", "schedule")}
 
     def _load(self, state: dict[str, Any], file: Path) -> None:
-        if state["settings"] != asdict(self.settings):
-            raise TzkError(f"{file} is of a training with {state['settings']}; expected {asdict(self.settings)}")
+        theirs = asdict(Settings()) | state["settings"]  # a file may be older than a setting
+        if theirs != asdict(self.settings):
+            raise TzkError(f"{file} is of a training with {theirs}; expected {asdict(self.settings)}")
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
@@ -162,4 +187,18 @@ def _check(images: Tensor, settings: Settings) -> None:
         raise TzkError(
             f"episodes of {settings.classes} classes and {settings.drawings} drawings are expected to have at least "
             f"two of both, and no more than {4 * len(images)} turned characters and {images.shape[1]} drawings"
+        )
+
+
+def _check_alphabets(alphabets: Tensor | None, characters: int, settings: Settings) -> None:
+    if not settings.within:
+        return
+    if alphabets is None or len(alphabets) != characters:
+        got = "none" if alphabets is None else f"{len(alphabets)}"
+        raise TzkError(f"episodes within alphabets expect an alphabet for each of {characters} characters; got {got}")
+    most = int(alphabets.unique(return_counts=True)[1].clamp(max=GROUP).sum())
+    if settings.classes > most:
+        raise TzkError(
+            f"episodes within alphabets, with at most {GROUP} characters of one, are expected to have at most {most} "
+            f"classes of these alphabets; got {settings.classes}"
         )
