@@ -1,4 +1,4 @@
-"""Checkpoints: one file a knowledge type, or one of many, a manifest with hashes, replaced as a whole.
+"""Checkpoints: a file for each knowledge type, a manifest with hashes, replaced as a whole.
 
     checkpoint/
       manifest.json  core.safetensors  knowledge/NAME.safetensors  trainer.pt

@@ -114,7 +114,11 @@ def checked(path: Path, sha256: str, *, offset: int | None = None, size: int | N
 
 
 def check_together(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise `TzkError` where the file of all knowledge types is not as long as the manifest says."""
+    """Check that the file of all knowledge types is as long as the manifest says.
+
+    Raises:
+        TzkError: if it is not.
+    """
     if manifest["format"] != TOGETHER_FORMAT:
         return
     said, path = sum(entry["size"] for entry in manifest["knowledge"].values()), folder / TOGETHER_FILE

@@ -66,7 +66,10 @@ class CoreEntry(_Strict):
 
 
 class KnowledgeEntry(_Strict):
-    """A knowledge type. offset, size: its bytes of the file that holds all types; None for a file of its own."""
+    """A knowledge type.
+
+    offset, size: its bytes of the file that holds all types; None for a file of its own.
+    """
 
     part: PartEntry | None
     implies: list[str]
@@ -145,7 +148,10 @@ def manifest_problem(value: Any) -> str:
 
 
 def _gap(manifest: dict[str, Any]) -> str:
-    """What is wrong where knowledge types in one file do not follow each other; "" if nothing is."""
+    """What is wrong where knowledge types in one file do not follow each other.
+
+    "" if nothing is.
+    """
     end = 0
     for name, entry in manifest["knowledge"].items() if manifest["format"] == TOGETHER_FORMAT else ():
         if entry["offset"] != end:

@@ -126,7 +126,10 @@ class Live:
         return answer | {"rows": [row[: marginals.MOST] for row in marginals.rounded(T[:8])]}
 
     def _sampled(self, wanted: Wanted) -> tuple[Tensor, str]:
-        """Samples, and how good a composition's are: from how many particles, and what its discriminators say."""
+        """Samples, and how good those of a composition are.
+
+        That is by how many particles they come from, and by what its discriminators say of them.
+        """
         C = dict(wanted.characteristics) if wanted.characteristics else None
         if len(wanted.present) < 2 and not wanted.absent:
             drawn = self.model.sample(wanted.count, wanted.present, C, temperature=wanted.temperature, seed=wanted.seed)
