@@ -51,7 +51,7 @@ def test_a_damaged_trainer_is_refused_by_its_name_and_the_model_still_opens(tmp_
         ("", "manifest.json is damaged"),
         ('{"format": 1, "core"', "manifest.json is damaged"),
         ("[]", "manifest.json has format None"),
-        ('{"format": 2}', "manifest.json has format 2; this version of TzK reads format 1"),
+        ('{"format": 3}', "manifest.json has format 3; this version of TzK reads formats 1 and 2"),
         ('{"format": 1}', "manifest.json is damaged"),
         ('{"format": 1, "core": {"file": "x", "sha256": "y"}, "knowledge": {"a": 3}}', "manifest.json is damaged"),
     ],
