@@ -1,4 +1,4 @@
-"""The laws of scattering: its filters are Morlet wavelets, small shifts change it little, and it is exact in Fourier."""
+"""The laws of scattering: wavelets are what they are called, small shifts change little, Fourier is exact."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from tzk_plugin_features.knowledge import FeatureKnowledge
+from tzk_plugin_features.mixture import Components
 from tzk_plugin_features.scattering import FREQUENCY, WIDTH, ScatteringFeatures, gaussian, morlet, sampled
 
 import tzk_core
@@ -19,7 +20,7 @@ SHAPE = (1, 16, 16)
 
 @pytest.fixture
 def features() -> ScatteringFeatures:
-    return ScatteringFeatures(SHAPE, scales=2, orientations=3, dims=8).double()
+    return ScatteringFeatures(SHAPE, octaves=2, orientations=3, dims=8).double()
 
 
 def images(count: int) -> Tensor:
@@ -36,7 +37,7 @@ def circular(image: Tensor, kernel: Tensor) -> Tensor:
 
 def test_a_wavelet_has_no_mean_and_its_frequency() -> None:
     for scale, angle in ((0, 0.0), (1, math.pi / 3)):
-        spectrum = morlet((32, 32), scale, angle, 4)
+        spectrum = morlet((32, 32), scale, angle, orientations=4)
         assert abs(float(spectrum[0, 0])) < 1e-9
         place = divmod(int(spectrum.argmax()), 32)
         frequency = [2 * math.pi * torch.fft.fftfreq(32)[k].item() for k in place]
@@ -54,7 +55,7 @@ def test_the_first_order_is_the_smoothed_modulus_of_a_convolution(features: Scat
     """By sums over pixels, at the finest scale, where nothing is left out before the smoothing."""
     image = images(1)
     window = gaussian((16, 16), 2 * WIDTH)
-    wavelet = torch.fft.ifft2(morlet((16, 16), 0, math.pi / 3, 3))
+    wavelet = torch.fft.ifft2(morlet((16, 16), 0, math.pi / 3, orientations=3))
     expected = circular(circular(image[0, 0], wavelet).abs(), window / window.sum())[::4, ::4]
     torch.testing.assert_close(features.coefficients(image)[0, 2], expected.flatten(), rtol=1e-5, atol=1e-6)
     mean = circular(image[0, 0], window / window.sum())[::4, ::4]
@@ -89,7 +90,7 @@ def test_a_model_classifies_by_it_and_it_is_shared_and_saved(features: Scatterin
     features = features.float()
     features.fit(torch.cat(bars), torch.Generator())
     for number, own in enumerate(bars):
-        arguments = {"image_features": "scattering", "scales": 2, "orientations": 3, "dims": 8, "components": 2}
+        arguments = {"image_features": "scattering", "octaves": 2, "orientations": 3, "dims": 8, "components": 2}
         knowledge = tzk_core.build_knowledge("features", SHAPE, 0, name=f"bars-{number}", **arguments)
         assert isinstance(knowledge, FeatureKnowledge)
         knowledge.share(features)
@@ -105,10 +106,10 @@ def test_a_model_classifies_by_it_and_it_is_shared_and_saved(features: Scatterin
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"scales": 5, "orientations": 2, "dims": 2},
-        {"scales": 0, "orientations": 2, "dims": 2},
-        {"scales": 2, "orientations": 0, "dims": 2},
-        {"scales": 2, "orientations": 2, "dims": 10_000},
+        {"octaves": 5, "orientations": 2, "dims": 2},
+        {"octaves": 0, "orientations": 2, "dims": 2},
+        {"octaves": 2, "orientations": 0, "dims": 2},
+        {"octaves": 2, "orientations": 2, "dims": 10_000},
     ],
 )
 def test_what_cannot_be_is_said(arguments: dict[str, int]) -> None:
@@ -116,3 +117,18 @@ def test_what_cannot_be_is_said(arguments: dict[str, int]) -> None:
         ScatteringFeatures(SHAPE, **arguments)
     with pytest.raises(TzkError, match="image_features"):
         FeatureKnowledge(SHAPE, image_features="wavelets")
+
+
+def test_scales_are_coordinates_and_cancel_where_nothing_is_shrunk() -> None:
+    """A Gaussian is the same in any scales; one that is shrunk is that of scaled samples."""
+    source = torch.Generator().manual_seed(0)
+    y = torch.randn(80, 3, generator=source, dtype=torch.float64) + 1
+    scales = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
+    plain, scaled, shrunk, other = (Components(1, 3).double() for _ in range(4))
+    plain.fit(y, shrinkage=0, trust=1e-12, generator=source)
+    scaled.fit(y, shrinkage=0, trust=1e-12, generator=source, scales=scales)
+    torch.testing.assert_close(scaled(y), plain(y), rtol=1e-6, atol=1e-6)
+    shrunk.fit(y, shrinkage=0.3, trust=5, generator=source, scales=scales)
+    other.fit(y * scales, shrinkage=0.3, trust=5, generator=source)
+    own = other(y * scales) - 0.5 * (y * scales).square().sum(1, keepdim=True) + scales.log().sum()
+    torch.testing.assert_close(shrunk(y) - 0.5 * y.square().sum(1, keepdim=True), own, rtol=1e-6, atol=1e-6)

@@ -44,7 +44,7 @@ class FeatureKnowledge(Knowledge):
     Args:
         image_features: "patches" or "scattering"; observations that are no images are their own features.
         filters, patch, channels, grid: of patches, see `PatchFeatures`.
-        scales, orientations, dims: of scattering, see `ScatteringFeatures`.
+        octaves, orientations, dims: of scattering, see `ScatteringFeatures`.
         components: of a class; fewer where it has fewer than 20 samples for each.
         shrinkage, trust: of their covariances, see `Components.fit`.
         candidates: samples of p(z) of which one sample is chosen.
@@ -63,7 +63,7 @@ class FeatureKnowledge(Knowledge):
         channels: int = 12,
         grid: int = 4,
         image_features: str = "patches",
-        scales: int = 3,
+        octaves: int = 3,
         orientations: int = 6,
         dims: int = 200,
         components: int = 12,
@@ -85,7 +85,7 @@ class FeatureKnowledge(Knowledge):
         if len(shape) == 3 and image_features == "patches":
             seen = PatchFeatures(shape, filters=filters, patch=patch, channels=channels, grid=grid)
         elif len(shape) == 3:
-            seen = ScatteringFeatures(shape, scales=scales, orientations=orientations, dims=dims)
+            seen = ScatteringFeatures(shape, octaves=octaves, orientations=orientations, dims=dims)
         super().__init__(
             shape, Tilted(shape, seen, components, candidates=candidates), 1, hidden=1, layers=1, features=seen.dims
         )
@@ -174,6 +174,7 @@ class FeatureKnowledge(Knowledge):
             trust=self.trust,
             generator=stream(0, "features", "components"),
             weights=weights,
+            scales=self.latent.seen.scales(),
         )
         self.characteristics_prior.weights.copy_(mixture)
         self._calibrate(self.log_ratio_of(y), self.log_ratio_of(reference), weights=weights)

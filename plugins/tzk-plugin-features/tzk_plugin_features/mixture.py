@@ -49,19 +49,22 @@ class Components(nn.Module):
         trust: float,
         generator: torch.Generator,
         weights: Tensor | None = None,
+        scales: Tensor | None = None,
     ) -> Tensor:
         """Fit to y, (n, dims), of the class alone.
 
         A covariance is half the component's own and half that within all of the class's. A share `shrinkage` of it is
-        isotropic, and the identity, which is the reference's, counts as `trust` samples.
+        isotropic, and the identity, which without scales is the reference's, counts as `trust` samples.
 
         Args:
             weights: how much of every sample is of the class, (n,), in [0, 1]; all of it by default.
+            scales: of y, (dims,): all of the above, and the distances of k-means, are of y times these; 1 by default.
 
         Returns:
             The weights of the components, (components,). They sum to 1.
         """
-        y = y.double()
+        scales = torch.ones_like(y[0]).double() if scales is None else scales.double()
+        y = y.double() * scales
         weights = torch.ones_like(y[:, 0]) if weights is None else weights.to(y)
         total = float(weights.sum())
         count = min(len(self.means), max(1, int(total) // LEAST), len(y))
@@ -80,9 +83,9 @@ class Components(nn.Module):
             covariance = (1 - shrinkage) * covariance + shrinkage * within.diagonal().mean() * identity
             covariance = (total * covariance + trust * identity) / (total + trust)
             root = torch.linalg.cholesky(covariance)
-            self.means[number] = centres[which]
-            self.whitenings[number] = torch.linalg.solve_triangular(root, identity, upper=False)
-            self.log_volumes[number] = -root.diagonal().log().sum()
+            self.means[number] = centres[which] / scales
+            self.whitenings[number] = torch.linalg.solve_triangular(root, identity, upper=False) * scales
+            self.log_volumes[number] = scales.log().sum() - root.diagonal().log().sum()
         shares = (sizes / total / repeats)[torch.arange(len(self.means)) % count]
         return shares.clamp_min(1e-6) / shares.clamp_min(1e-6).sum()
 

@@ -16,6 +16,9 @@ from tzk_plugin_features.features import Features
 WIDTH, FREQUENCY = 0.8, 0.75 * math.pi
 """Of the finest wavelet: the deviation of its window, in pixels, and its frequency, in radians a pixel."""
 
+DAMPING = 10.0
+"""Of the mean variance, added to every variance before the scales of classes are whitened."""
+
 PERIODS = 2
 """Neighbours on either side that wrap around in a filter, which is periodic."""
 
@@ -23,14 +26,14 @@ PERIODS = 2
 class ScatteringFeatures(Features):
     """Scattering coefficients of images, in their leading directions.
 
-    An image is smoothed; so are the moduli of its responses to Morlet wavelets, and the moduli of the responses of those
-    to coarser wavelets (Bruna and Mallat 2013). Hence small shifts and bends of strokes change them little. Fitted are only
-    the deviation of every path of wavelets, which it is divided by, and the directions. Images are taken as
-    periodic.
+    An image is smoothed; so are the moduli of its responses to Morlet wavelets, and the moduli of the responses of
+    those to coarser wavelets (Bruna and Mallat 2013). Hence small shifts and bends of strokes change them little. All
+    that is fitted are the deviation of every path of wavelets, which it is divided by, and the directions. Images are
+    taken as periodic.
 
-    shape: of an image, (channels, height, width). Sides are multiples of 2^scales; smoothed maps have one value for
-        every 2^scales pixels.
-    scales, orientations: of the wavelets.
+    shape: of an image, (channels, height, width). Sides are multiples of 2^octaves; smoothed maps have one value for
+        every 2^octaves pixels.
+    octaves, orientations: of the wavelets.
     """
 
     smoothing: Tensor
@@ -39,22 +42,24 @@ class ScatteringFeatures(Features):
     deviations: Tensor
     directions: Tensor
 
-    def __init__(self, shape: tuple[int, ...], *, scales: int, orientations: int, dims: int) -> None:
-        cell = 2**scales
-        if len(shape) != 3 or min(scales, orientations) < 1 or shape[1] % cell or shape[2] % cell:
+    def __init__(self, shape: tuple[int, ...], *, octaves: int, orientations: int, dims: int) -> None:
+        cell = 2**octaves
+        if len(shape) != 3 or min(octaves, orientations) < 1 or shape[1] % cell or shape[2] % cell:
             raise TzkError(
-                "features by scattering expects scales and orientations of at least 1, and images of (channels, height, "
-                f"width) whose sides are multiples of 2^scales; got {scales}, {orientations} and {tuple(shape)}"
+                "features by scattering expects octaves and orientations of at least 1, and images of (channels, "
+                f"height, width), sides multiples of 2^octaves; got {octaves}, {orientations} and {tuple(shape)}"
             )
-        paths = shape[0] * (1 + scales * orientations + scales * (scales - 1) // 2 * orientations**2)
+        paths = shape[0] * (1 + octaves * orientations + octaves * (octaves - 1) // 2 * orientations**2)
         self.cells = shape[1] * shape[2] // cell**2
         if not 1 <= dims <= paths * self.cells:
             raise TzkError(f"features by scattering expects dims of 1 to {paths * self.cells}; got {dims}")
         super().__init__(shape, dims)
-        self.scales, self.orientations = scales, orientations
+        self.octaves, self.orientations = octaves, orientations
         angles = [math.pi * number / orientations for number in range(orientations)]
-        wavelets = [[morlet(shape[1:], scale, angle, orientations) for angle in angles] for scale in range(scales)]
-        window = gaussian(shape[1:], WIDTH * 2 ** (scales - 1))
+        wavelets = [
+            [morlet(shape[1:], scale, angle, orientations=orientations) for angle in angles] for scale in range(octaves)
+        ]
+        window = gaussian(shape[1:], WIDTH * 2 ** (octaves - 1))
         smoothing = torch.fft.fft2(window / window.sum()).real
         self.register_buffer("smoothing", smoothing.float(), persistent=False)
         self.register_buffer("wavelets", torch.stack([torch.stack(row) for row in wavelets]).float(), persistent=False)
@@ -74,13 +79,18 @@ class ScatteringFeatures(Features):
     def map(self, observations: Tensor) -> Tensor:
         return self._scaled(self.coefficients(observations)) @ self.directions
 
+    def scales(self) -> Tensor:
+        """Small where the coefficients vary little, so that their noise is not made as large as what differs."""
+        variances = self.whitening.square().sum(1).reciprocal()
+        return (variances / (variances + DAMPING * variances.mean())).sqrt()
+
     def coefficients(self, images: Tensor) -> Tensor:
         """The smoothed image and moduli of the first and the second order, (batch, paths, cells)."""
-        first = self._moduli(torch.fft.fft2(images), 0, range(self.scales))
+        first = self._moduli(torch.fft.fft2(images), 0, range(self.octaves))
         smoothed = [self._smoothed(torch.fft.fft2(images), 0)]
         for scale, spectrum in first.items():
             smoothed.append(self._smoothed(spectrum, scale))
-            coarser = range(scale + 1, self.scales)
+            coarser = range(scale + 1, self.octaves)
             second = self._moduli(spectrum, scale, coarser)
             smoothed += [self._smoothed(own, number) for number, own in second.items()]
         return torch.cat(smoothed, 1)
@@ -99,7 +109,7 @@ class ScatteringFeatures(Features):
 
     def _smoothed(self, spectrum: Tensor, scale: int) -> Tensor:
         window = sampled(self.smoothing, 2**scale) * 4**scale
-        cells = sampled(spectrum * window, 2 ** (self.scales - scale))
+        cells = sampled(spectrum * window, 2 ** (self.octaves - scale))
         return torch.fft.ifft2(cells).real.flatten(2)
 
     def _scaled(self, coefficients: Tensor) -> Tensor:
@@ -111,7 +121,7 @@ def gaussian(size: tuple[int, ...], width: float, *, angle: float = 0.0, ratio: 
     return _periodic(size, width, angle=angle, ratio=ratio, frequency=0.0).real
 
 
-def morlet(size: tuple[int, ...], scale: int, angle: float, orientations: int) -> Tensor:
+def morlet(size: tuple[int, ...], scale: int, angle: float, *, orientations: int) -> Tensor:
     """The spectrum of a Morlet wavelet: a wave in a Gaussian window, with mean 0; real, in float64."""
     width, ratio = WIDTH * 2**scale, 4 / orientations
     shape = {"angle": angle, "ratio": ratio}
@@ -129,7 +139,8 @@ def sampled(spectrum: Tensor, factor: int) -> Tensor:
 
 def _periodic(size: tuple[int, ...], width: float, *, angle: float, ratio: float, frequency: float) -> Tensor:
     sides = [
-        torch.fft.fftfreq(side, 1 / side).double()[:, None] + side * torch.arange(-PERIODS, PERIODS + 1) for side in size
+        torch.fft.fftfreq(side, 1 / side).double()[:, None] + side * torch.arange(-PERIODS, PERIODS + 1)
+        for side in size
     ]
     y, x = sides[0][:, :, None, None], sides[1]
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
