@@ -48,7 +48,7 @@ def graph(found: Neighbours) -> Tensor:
     both = torch.stack([torch.cat([one, other]), torch.cat([other, one])])
     degrees = torch.zeros(n).index_add_(0, both[0], weights.repeat(2)).clamp_min(1e-12).rsqrt()
     values = weights.repeat(2) * degrees[both[0]] * degrees[both[1]]
-    return torch.sparse_coo_tensor(both, values, (n, n)).coalesce().to_sparse_csr()
+    return torch.sparse_coo_tensor(both, values, (n, n), check_invariants=True).coalesce()
 
 
 def spread(weights: Tensor, labels: Tensor, *, share: float = 0.99, rounds: int = 60) -> Tensor:
