@@ -17,12 +17,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from neighbours import Neighbours, balanced, graph, nearest, spread, vote
+from neighbours import balanced, graph, nearest, spread, vote
+from seen_images import LEVELS, SPLITS, Seen, images_of, see
 from torch import Tensor
 from torch.nn import functional
 from tzk_plugin_features.features import Features
@@ -31,11 +31,12 @@ from tzk_plugin_features.knowledge import FeatureKnowledge
 import tzk_core
 from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
-from tzk_core.data.mnist import Mnist
 from tzk_core.random_streams import stream
 
-LEVELS, SIZE, CLASSES, REFERENCE, CALIBRATION = 256, 32, 10, 10_000, 1000
-NEIGHBOURS, ROUNDS, COMPONENTS, BINS = 7, 6, 12, 15
+CLASSES, CALIBRATION, BINS = 10, 1000, 15
+SCHEDULE = ((1, 2), (12, 3))
+"""Of EM: components of a type, and rounds with so many."""
+
 TYPES: dict[str, Any] = {"image_features": "scattering", "shrinkage": 0.02}
 
 QUOTED = [
@@ -48,26 +49,6 @@ QUOTED = [
     ("ladder networks, another combinator", "99.0", "99.0", "Pezeshki et al. 2016, abstract; looked up"),
 ]
 """Accuracies of others in percent, with 100 and 1,000 labels. None was run here."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images in [0, 1], (n, 1, side, side), and their digits, (n,)."""
-
-    T: Tensor
-    digits: Tensor
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What all learners share: y of every split, and neighbours in two spaces, among the training images."""
-
-    train: Images
-    test: Images
-    y: dict[str, Tensor]
-    values: dict[str, Tensor]
-    neighbours: dict[str, dict[str, Neighbours]]
-    features: Features
 
 
 class TenTypes:
@@ -105,17 +86,21 @@ class TenTypes:
         return {"images": len(images), "largest_difference_nats": nats, "same_class": float(same)}
 
 
-def expectation_maximisation(types: TenTypes, y: Tensor, shares: Tensor, *, labels: Tensor, rounds: int) -> None:
+def expectation_maximisation(types: TenTypes, y: Tensor, shares: Tensor, *, labels: Tensor, rounds: int) -> Tensor:
     """Fit types to shares, and weigh by Bayes again, `rounds` times.
 
     Args:
         shares: to begin with, (n, 10).
         labels: one-hot, (n, 10); 0 where there is none.
+
+    Returns:
+        The last shares, (n, 10).
     """
     known = labels.sum(1, keepdim=True) > 0
     for _ in range(rounds):
         types.fit(y, torch.where(known, labels, shares))
         shares = types.log_ratios(y).softmax(1)
+    return shares
 
 
 def labelled(digits: Tensor, count: int, seed: int) -> Tensor:
@@ -147,36 +132,6 @@ def temperature_of(log_ratios: Tensor, digits: Tensor) -> float:
     return float(temperatures[int(torch.stack(losses).argmin())])
 
 
-def images_of(split: str, most: int | None) -> Images:
-    samples = Mnist(size=SIZE).split(split)
-    digits = torch.tensor([int(label) for label in samples.labels["label"][:most]])
-    return Images(samples.T[:most].float() / (LEVELS - 1), digits)
-
-
-def see(train: Images, test: Images, *, shape: tuple[int, ...], pixels: bool) -> tuple[Seen, dict[str, float]]:
-    """Features of all images, fitted to unlabelled training images, and neighbours; with seconds."""
-    started = time.process_time()
-    types = tzk_core.build_knowledge("features", shape, 0, name="reference", **TYPES)
-    assert isinstance(types, FeatureKnowledge)
-    features = types.latent.seen
-    rows = torch.randperm(len(train.T), generator=stream(0, "reference"))[:REFERENCE]
-    features.fit(train.T[rows], stream(0, "features"))
-    splits = {"train": train, "test": test, "validation": images_of("validation", None)}
-    values = {name: torch.cat([features.map(part) for part in own.T.split(100)]) for name, own in splits.items()}
-    y = {name: features.whiten(own) for name, own in values.items()}
-    seconds = {"features": time.process_time() - started}
-    found: dict[str, dict[str, Neighbours]] = {}
-    inside = {name: splits[name].T[:, :, 2:-2, 2:-2].flatten(1) for name in ("train", "test")}
-    for space, x in (("features", values), ("pixels", inside))[: 1 + pixels]:
-        started = time.process_time()
-        found[space] = {
-            "train": nearest(x["train"], x["train"], NEIGHBOURS, own=True),
-            "test": nearest(x["test"], x["train"], NEIGHBOURS),
-        }
-        seconds[f"neighbours in {space}"] = time.process_time() - started
-    return Seen(train, test, y, values, found, features), seconds
-
-
 Learner = Callable[[Seen, Tensor], Tensor]
 """From one-hot labels of the training images, (n, 10), scores of the test images, (m, 10)."""
 
@@ -185,7 +140,7 @@ def alone(seen: Seen, labels: Tensor) -> Tensor:
     """Knowledge types fitted to the labelled images alone."""
     types = types_of(seen)
     types.fit(seen.y["train"], labels)
-    return types.log_ratios(seen.y["test"])
+    return types.log_ratios(seen.y[seen.asked])
 
 
 def spread_among(space: str) -> Learner:
@@ -193,14 +148,14 @@ def spread_among(space: str) -> Learner:
 
     def learn(seen: Seen, labels: Tensor) -> Tensor:
         shares = balanced(spread(graph(seen.neighbours[space]["train"]), labels))
-        return vote(seen.neighbours[space]["test"], shares)
+        return vote(seen.neighbours[space][seen.asked], shares)
 
     return learn
 
 
 def nearest_in_pixels(seen: Seen, labels: Tensor) -> Tensor:
     known = labels.sum(1) > 0
-    found = nearest(seen.test.T.flatten(1), seen.train.T[known].flatten(1), 1)
+    found = nearest(seen.shown.T.flatten(1), seen.train.T[known].flatten(1), 1)
     return labels[known][found.rows[:, 0]]
 
 
@@ -209,11 +164,13 @@ def types_of(seen: Seen, **arguments: Any) -> TenTypes:
     return TenTypes(seen.features, shape, seen.y["train"][:CALIBRATION], **(TYPES | arguments))
 
 
-def filled_in(seen: Seen, labels: Tensor, *, components: int) -> TenTypes:
-    """Types of which labels are missing in most images: spread, balanced, and by EM."""
-    types = types_of(seen, components=components)
-    shares = balanced(spread(graph(seen.neighbours["features"]["train"]), labels))
-    expectation_maximisation(types, seen.y["train"], shares, labels=labels, rounds=ROUNDS)
+def filled_in(seen: Seen, labels: Tensor) -> TenTypes:
+    """Types of which labels are missing in most images: spread, the largest share taken, and refined by EM."""
+    spread_shares = balanced(spread(graph(seen.neighbours["features"]["train"]), labels))
+    shares = functional.one_hot(spread_shares.argmax(1), CLASSES).float()
+    for components, rounds in SCHEDULE:
+        types = types_of(seen, components=components)
+        shares = expectation_maximisation(types, seen.y["train"], shares, labels=labels, rounds=rounds)
     return types
 
 
@@ -231,10 +188,10 @@ def over_seeds(seen: Seen, run: Path, *, count: int, options: argparse.Namespace
     for seed in range(options.seeds):
         labels = labelled(seen.train.digits, count, seed)
         started = time.process_time()
-        types = filled_in(seen, labels, components=options.components)
+        types = filled_in(seen, labels)
         rows["TzK"]["seconds"].append(time.process_time() - started)
-        log_ratios = types.log_ratios(seen.y["test"])
-        rows["TzK"]["accuracies"].append(accuracy(log_ratios, seen.test.digits))
+        log_ratios = types.log_ratios(seen.y[seen.asked])
+        rows["TzK"]["accuracies"].append(accuracy(log_ratios, seen.shown.digits))
         if seed == 0:
             rows["TzK"]["through_the_flow"] = through_the_flow(types, seen, run)
         for name, learn in RIVALS.items() if not options.no_rivals else ():
@@ -242,14 +199,14 @@ def over_seeds(seen: Seen, run: Path, *, count: int, options: argparse.Namespace
             scores = learn(seen, labels)
             row = rows.setdefault(name, {"accuracies": [], "seconds": []})
             row["seconds"].append(time.process_time() - started)
-            row["accuracies"].append(accuracy(scores, seen.test.digits))
+            row["accuracies"].append(accuracy(scores, seen.shown.digits))
         print(count, seed, {name: f"{100 * row['accuracies'][-1]:.2f}" for name, row in rows.items()}, flush=True)
     return rows
 
 
 def through_the_flow(types: TenTypes, seen: Seen, run: Path) -> dict[str, float]:
     """`TenTypes.difference` of the first test images, dequantised."""
-    levels = (255 * seen.test.T[:50]).round().to(torch.uint8)
+    levels = (255 * seen.shown.T[:50]).round().to(torch.uint8)
     noisy = dequantise(levels, stream(0, "noise"), LEVELS)
     y = seen.features(noisy)
     return types.difference(run, noisy, types.log_ratios(y))
@@ -262,26 +219,26 @@ def with_all_labels(seen: Seen, run: Path, options: argparse.Namespace) -> dict[
     types = types_of(seen)
     types.fit(seen.y["train"], labels)
     seconds = time.process_time() - started
-    scores = {split: types.log_ratios(seen.y[split]) for split in ("validation", "test")}
-    temperature = temperature_of(scores["validation"], images_of("validation", None).digits)
+    scores = {split: types.log_ratios(seen.y[split]) for split in SPLITS[1:]}
+    temperature = temperature_of(scores["validation"], seen.images["validation"].digits)
     row = {
-        "accuracies": [accuracy(scores["test"], seen.test.digits)],
+        "accuracies": [accuracy(scores[seen.asked], seen.shown.digits)],
         "seconds": [seconds],
-        "calibration_error": calibration_error(scores["test"].softmax(1), seen.test.digits),
+        "calibration_error": calibration_error(scores[seen.asked].softmax(1), seen.shown.digits),
         "temperature": temperature,
         "calibration_error_at_temperature": calibration_error(
-            (scores["test"] / temperature).softmax(1), seen.test.digits
+            (scores[seen.asked] / temperature).softmax(1), seen.shown.digits
         ),
         "log_likelihood_at_temperature": -float(
-            functional.cross_entropy(scores["test"] / temperature, seen.test.digits)
+            functional.cross_entropy(scores[seen.asked] / temperature, seen.shown.digits)
         ),
         "through_the_flow": through_the_flow(types, seen, run),
     }
     rows = {"TzK": row}
     if not options.no_rivals:
-        found = {space: labels[own["test"].rows[:, 0]] for space, own in seen.neighbours.items()}
+        found = {space: labels[own[seen.asked].rows[:, 0]] for space, own in seen.neighbours.items()}
         for space, scores_of_rival in found.items():
-            right = accuracy(scores_of_rival, seen.test.digits)
+            right = accuracy(scores_of_rival, seen.shown.digits)
             rows[f"nearest neighbour in {space}"] = {"accuracies": [right], "seconds": []}
     return rows
 
@@ -324,9 +281,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="the run folder of the frozen flow")
     parser.add_argument("--labels", type=int, nargs="*", default=[100, 1000], help="(default: 100 1000)")
     parser.add_argument("--seeds", type=int, default=5, help="of the labels (default: %(default)s)")
-    parser.add_argument("--components", type=int, default=COMPONENTS, help="of a type in EM (default: %(default)s)")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--most", type=int, help="images of a split at most; default all")
+    parser.add_argument("--keep", type=Path, help="a folder where features and neighbours are kept, and taken from")
     parser.add_argument("--no-rivals", action="store_true", help="only TzK")
     parser.add_argument("--machine", default="", help="a description of the machine, for the record")
     parser.add_argument("--json", type=Path, help="where to write the figures; a table goes beside it, as .md")
@@ -337,12 +294,13 @@ def main() -> None:
     options = read_options()
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    started = time.process_time()
-    shape = tzk_core.load(options.run).shape  # what is not there is said before anything is computed
-    train, test = images_of("train", options.most), images_of(options.split, options.most)
+    tzk_core.load(options.run)  # what is not there is said before anything is computed
+    images = {split: images_of(split, options.most) for split in SPLITS}
+    spaces = ("features",) if options.no_rivals else ("features", "pixels")
     with torch.no_grad():
-        seen, shared = see(train, test, shape=shape, pixels=not options.no_rivals)
-        print({name: f"{seconds:.0f} s" for name, seconds in shared.items()}, flush=True)
+        seen = see(images, TYPES, asked=options.split, spaces=spaces, folder=options.keep)
+        print({name: f"{seconds:.0f} s" for name, seconds in seen.seconds.items()}, flush=True)
+        started = time.process_time()
         rows = {"all": with_all_labels(seen, options.run, options)}
         for count in options.labels:
             rows[str(count)] = over_seeds(seen, options.run, count=count, options=options)
@@ -351,8 +309,8 @@ def main() -> None:
         "command": "python examples/knowledge/few_labels.py " + " ".join(_words(options)),
         "split": options.split,
         "machine": options.machine,
-        "seconds": time.process_time() - started,
-        "shared_seconds": shared,
+        "seconds": time.process_time() - started + sum(seen.seconds.values()),
+        "shared_seconds": dict(seen.seconds),
         "rows": rows,
         "quoted": [
             {"name": name, "percent_100": few, "percent_1000": more, "source": source}
@@ -371,7 +329,6 @@ def _words(options: argparse.Namespace) -> list[str]:
     words = [f"runs/{options.run.name}"]
     words += [f"--labels {' '.join(map(str, options.labels))}"] * (options.labels != [100, 1000])
     words += [f"--seeds {options.seeds}"] * (options.seeds != 5)
-    words += [f"--components {options.components}"] * (options.components != COMPONENTS)
     words += ["--split validation"] * (options.split == "validation")
     words += [f"--most {options.most}"] * (options.most is not None)
     return words + ["--no-rivals"] * options.no_rivals
