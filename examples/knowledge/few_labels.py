@@ -144,7 +144,7 @@ def alone(seen: Seen, labels: Tensor) -> Tensor:
 
 
 def spread_among(space: str) -> Learner:
-    """Labels that spread along the graph of neighbours, and a vote of a test image's neighbours."""
+    """Labels that spread along the graph; the neighbours of a test image vote."""
 
     def learn(seen: Seen, labels: Tensor) -> Tensor:
         shares = balanced(spread(graph(seen.neighbours[space]["train"]), labels))
@@ -165,7 +165,10 @@ def types_of(seen: Seen, **arguments: Any) -> TenTypes:
 
 
 def filled_in(seen: Seen, labels: Tensor) -> TenTypes:
-    """Types of which labels are missing in most images: spread, the largest share taken, and refined by EM."""
+    """Types by EM, where most labels are missing.
+
+    It begins with the largest share of labels that spread.
+    """
     spread_shares = balanced(spread(graph(seen.neighbours["features"]["train"]), labels))
     shares = functional.one_hot(spread_shares.argmax(1), CLASSES).float()
     for components, rounds in SCHEDULE:

@@ -1,4 +1,4 @@
-"""Nearest neighbours, and labels that spread among them: a graph of what is alike, without a model."""
+"""Nearest neighbours, and labels that spread among them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Neighbours(NamedTuple):
 
 
 def nearest(x: Tensor, among: Tensor, k: int, *, own: bool = False) -> Neighbours:
-    """The k nearest rows of `among`, (m, dims), to every row of x, (n, dims), by blocks of matrix products.
+    """The k nearest rows of `among` to every row of x.
+
+    x is (n, dims), `among` (m, dims).
 
     own: x is `among`, and no row is its own neighbour.
     """
@@ -66,7 +68,7 @@ def spread(weights: Tensor, labels: Tensor, *, share: float = 0.99, rounds: int 
 
 
 def balanced(shares: Tensor, *, rounds: int = 20) -> Tensor:
-    """Shares of classes that sum to 1 in every row and, nearly, to the same in every class."""
+    """Shares that sum to 1 in a row, nearly the same in all classes."""
     shares = shares.clamp_min(1e-12)
     factors = torch.ones(shares.shape[1])
     for _ in range(rounds):
@@ -75,6 +77,9 @@ def balanced(shares: Tensor, *, rounds: int = 20) -> Tensor:
 
 
 def vote(found: Neighbours, shares: Tensor) -> Tensor:
-    """The mean shares of the neighbours, (n, classes), weighed as in `graph`, by the distance to the last."""
+    """The mean shares of the neighbours, (n, classes), weighed by distance.
+
+    The distance is in units of that to the last of them.
+    """
     weights = (-found.squares / found.squares[:, -1:].clamp_min(1e-12)).exp()
     return torch.einsum("nk,nkc->nc", weights, shares[found.rows])

@@ -1,4 +1,7 @@
-"""What few_labels.py computes once: features of all images of MNIST and their nearest neighbours, kept in a folder."""
+"""What few_labels.py computes once and keeps in a folder.
+
+It is the features of all images of MNIST, and their nearest neighbours.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,10 @@ def see(
 
 
 def kept(folder: Path | None, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of a file, computed and written if it is not there; with `seconds` of the processor."""
+    """The tensors of a file, computed and written if it is not there.
+
+    `seconds` among them are of the processor, of the computation.
+    """
     file = None if folder is None else folder / f"{name}.pt"
     if file is not None and file.exists():
         return torch.load(file, weights_only=True)

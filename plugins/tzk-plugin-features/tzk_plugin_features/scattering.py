@@ -80,7 +80,10 @@ class ScatteringFeatures(Features):
         return self._scaled(self.coefficients(observations)) @ self.directions
 
     def scales(self) -> Tensor:
-        """Small where the coefficients vary little, so that their noise is not made as large as what differs."""
+        """Small where the coefficients vary little.
+
+        So their noise is not made as large as what differs.
+        """
         variances = self.whitening.square().sum(1).reciprocal()
         return (variances / (variances + DAMPING * variances.mean())).sqrt()
 
@@ -117,12 +120,18 @@ class ScatteringFeatures(Features):
 
 
 def gaussian(size: tuple[int, ...], width: float, *, angle: float = 0.0, ratio: float = 1.0) -> Tensor:
-    """exp(-½ of the squared distance from 0), in float64, periodic; `width` along `angle`, width / ratio across."""
+    """exp(-½ d²) of the distance d from pixel 0, periodic, in float64.
+
+    d is in units of `width` along `angle`, and of width / ratio across.
+    """
     return _periodic(size, width, angle=angle, ratio=ratio, frequency=0.0).real
 
 
 def morlet(size: tuple[int, ...], scale: int, angle: float, *, orientations: int) -> Tensor:
-    """The spectrum of a Morlet wavelet: a wave in a Gaussian window, with mean 0; real, in float64."""
+    """The spectrum of a Morlet wavelet, real, in float64.
+
+    The wavelet is a wave in a Gaussian window, and has mean 0.
+    """
     width, ratio = WIDTH * 2**scale, 4 / orientations
     shape = {"angle": angle, "ratio": ratio}
     wave = _periodic(size, width, frequency=FREQUENCY / 2**scale, **shape)
