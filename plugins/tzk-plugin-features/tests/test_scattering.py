@@ -62,6 +62,22 @@ def test_the_first_order_is_the_smoothed_modulus_of_a_convolution(features: Scat
     torch.testing.assert_close(features.coefficients(image)[0, 0], mean.flatten(), rtol=1e-5, atol=1e-6)
 
 
+def test_the_second_order_is_that_of_the_first_on_the_pixels_that_are_left() -> None:
+    """From the second scale to the third, whose filters have every second and fourth pixel, and so much more weight."""
+    features = ScatteringFeatures(SHAPE, octaves=3, orientations=2, dims=1).double()
+    image = images(1)
+    finer, coarser = (torch.fft.ifft2(morlet((16, 16), scale, 0.0, orientations=2)) for scale in (1, 2))
+    window = gaussian((16, 16), 4 * WIDTH)
+    window = window / window.sum()
+    first = circular(image[0, 0], finer).abs()[::2, ::2]
+    second = circular(first, 4 * coarser[::2, ::2]).abs()[::2, ::2]
+    expected = circular(second, 16 * window[::4, ::4])[::2, ::2]
+    path = 1 + 2 + 4 + 4 + 2  # the mean, the finest scale, its second order, and the first order of the next one
+    torch.testing.assert_close(features.coefficients(image)[0, path], expected.flatten(), rtol=1e-5, atol=1e-6)
+    of_first = circular(first, 4 * window[::2, ::2])[::4, ::4]
+    torch.testing.assert_close(features.coefficients(image)[0, path - 2], of_first.flatten(), rtol=1e-5, atol=1e-6)
+
+
 def test_paths_are_counted_and_a_shift_by_a_cell_moves_all_of_them(features: ScatteringFeatures) -> None:
     y = features.coefficients(images(2))
     assert y.shape == (2, 1 + 2 * 3 + 9, 16)
