@@ -184,7 +184,7 @@ def test_what_cannot_be_is_said(arguments: dict[str, float], words: str) -> None
 
 
 def test_features_of_other_sizes_are_not_shared(seen: PatchFeatures) -> None:
-    with pytest.raises(TzkError, match="same filters"):
+    with pytest.raises(TzkError, match="same sort"):
         FeatureKnowledge(SHAPE, **{**SIZES, "filters": 7}).share(seen)
 
 
@@ -203,3 +203,47 @@ def test_of_a_vector_the_features_are_its_whitened_entries() -> None:
     expected = torch.linalg.inv(values + 0.01 * values.diagonal().mean() * torch.eye(3))  # with the ridge
     centred = x - x.mean(0)
     torch.testing.assert_close(y.square().sum(1), ((centred @ expected) * centred).sum(1), rtol=1e-6, atol=1e-6)
+
+
+def test_weights_of_one_are_no_weights_to_the_bit(seen: PatchFeatures) -> None:
+    examples = images(60)
+    plain, weighted = (FeatureKnowledge(SHAPE, **SIZES) for _ in range(2))
+    for knowledge, weights in ((plain, None), (weighted, torch.ones(60))):
+        knowledge.share(seen)
+        knowledge.condition(examples, reference(), weights=weights)
+    assert all(torch.equal(value, weighted.state_dict()[key]) for key, value in plain.state_dict().items())
+
+
+def test_a_sample_of_weight_two_thirds_is_two_samples_of_three() -> None:
+    """One Gaussian of weighted samples is that of samples in these multiples, and what weighs nothing is not there."""
+    source = torch.Generator().manual_seed(0)
+    y = torch.randn(90, 3, generator=source, dtype=torch.float64)
+    times = torch.randint(0, 4, (90,), generator=source)
+    weighted, repeated = (Components(1, 3).double() for _ in range(2))
+    weighted.fit(y, shrinkage=0.1, trust=5.0 / 3, generator=source, weights=times.double() / 3)
+    repeated.fit(y.repeat_interleave(times, 0), shrinkage=0.1, trust=5.0, generator=source)
+    for name, value in weighted.state_dict().items():
+        torch.testing.assert_close(value, repeated.state_dict()[name], rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_of_em_does_not_lower_the_likelihood() -> None:
+    """Classes of one Gaussian each, which no prior shrinks, weighed by Bayes: the law of EM."""
+    source = torch.Generator().manual_seed(0)
+    y = torch.cat([torch.randn(150, 2, generator=source) + 3 * number for number in range(2)]).double()
+    weights, likelihoods = 0.2 + 0.6 * (torch.arange(300) < 150).double(), []
+    types = [FeatureKnowledge((2,), components=1, shrinkage=0.0, trust=1e-9).double() for _ in range(2)]
+    for _ in range(12):
+        shares = torch.stack([weights, 1 - weights], 1)
+        for knowledge, own in zip(types, shares.T, strict=True):
+            knowledge.condition_on(y, y, weights=own)
+        joint = torch.stack([knowledge.log_ratio_of(y) for knowledge in types], 1) + shares.mean(0).log()
+        likelihoods.append(float(joint.logsumexp(1).mean()))
+        weights = joint.softmax(1)[:, 0]
+    assert all(later >= earlier - 1e-6 for earlier, later in zip(likelihoods, likelihoods[1:], strict=False))
+    assert likelihoods[-1] > likelihoods[0] + 0.1
+
+
+@pytest.mark.parametrize("weights", [torch.zeros(4), -torch.ones(4), torch.ones(3)])
+def test_weights_that_cannot_be_are_an_error(weights: Tensor) -> None:
+    with pytest.raises(TzkError, match="4 weights of at least 0"):
+        FeatureKnowledge((2,)).condition_on(torch.randn(4, 2), torch.randn(4, 2), weights=weights)

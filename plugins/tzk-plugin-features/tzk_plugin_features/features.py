@@ -67,7 +67,15 @@ class Features(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """y, (batch, dims), of observations, (batch, *shape)."""
-        return (self.map(observations) - self.centre) @ self.whitening.T
+        return self.whiten(self.map(observations))
+
+    def whiten(self, values: Tensor) -> Tensor:
+        """y of values of `map`, (batch, dims) both."""
+        return (values - self.centre) @ self.whitening.T
+
+    def scales(self) -> Tensor:
+        """The scale of every y, (dims,), in which classes are gathered and shrunk; here 1."""
+        return torch.ones_like(self.centre)
 
     def fit_map(self, reference: Tensor, generator: torch.Generator) -> None:
         """Fit what comes before the whitening; here nothing."""

@@ -16,7 +16,11 @@ from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound
 from tzk_plugin_features.features import Features, PatchFeatures
 from tzk_plugin_features.mixture import Categorical, quantile, select
+from tzk_plugin_features.scattering import ScatteringFeatures
 from tzk_plugin_features.tilted import Tilted
+
+LEAST_WEIGHT = 1e-4
+"""Of a sample that a class is fitted to, as a share of the largest."""
 
 DREAMS = 4096
 """Samples of the shared flow that the features are fitted to where nobody gives others."""
@@ -38,8 +42,9 @@ class FeatureKnowledge(Knowledge):
     Gaussians of the log ratio, of the class and of the reference; its slope and offset are all that training changes.
 
     Args:
-        filters, patch, channels, grid: of the features of images, see `PatchFeatures`; other observations are their own
-            features.
+        image_features: "patches" or "scattering"; observations that are no images are their own features.
+        filters, patch, channels, grid: of patches, see `PatchFeatures`.
+        octaves, orientations, dims: of scattering, see `ScatteringFeatures`.
         components: of a class; fewer where it has fewer than 20 samples for each.
         shrinkage, trust: of their covariances, see `Components.fit`.
         candidates: samples of p(z) of which one sample is chosen.
@@ -57,6 +62,10 @@ class FeatureKnowledge(Knowledge):
         patch: int = 7,
         channels: int = 12,
         grid: int = 4,
+        image_features: str = "patches",
+        octaves: int = 3,
+        orientations: int = 6,
+        dims: int = 200,
         components: int = 12,
         shrinkage: float = 0.2,
         trust: float = 20.0,
@@ -70,9 +79,13 @@ class FeatureKnowledge(Knowledge):
         if not 0 <= shrinkage <= 1 or trust <= 0:
             raise TzkError(f"features expects shrinkage in [0, 1] and trust above 0; got {shrinkage} and {trust}")
         shape = tuple(latent_shape)
+        if image_features not in ("patches", "scattering"):
+            raise TzkError(f'features expects image_features "patches" or "scattering"; got {image_features!r}')
         seen = Features(shape)
-        if len(shape) == 3:
+        if len(shape) == 3 and image_features == "patches":
             seen = PatchFeatures(shape, filters=filters, patch=patch, channels=channels, grid=grid)
+        elif len(shape) == 3:
+            seen = ScatteringFeatures(shape, octaves=octaves, orientations=orientations, dims=dims)
         super().__init__(
             shape, Tilted(shape, seen, components, candidates=candidates), 1, hidden=1, layers=1, features=seen.dims
         )
@@ -117,32 +130,54 @@ class FeatureKnowledge(Knowledge):
         if {key: value.shape for key, value in own.state_dict().items()} != {
             key: value.shape for key, value in features.state_dict().items()
         }:
-            raise TzkError("features to share are expected with the same filters, patch, channels, grid and shape")
+            raise TzkError("features to share are expected of the same sort, sizes and shape")
         own.load_state_dict(features.state_dict())
 
     @torch.no_grad()
-    def condition(self, images: Tensor, reference: Tensor) -> None:
+    def condition(self, images: Tensor, reference: Tensor, *, weights: Tensor | None = None) -> None:
         """Fit the class to its images, and calibrate its discriminator.
 
         Args:
             images: of the class, (n, *shape), in the scale of the model.
             reference: what it is told from, (m, *shape).
+            weights: how much of every image is of the class, see `condition_on`.
 
         Raises:
             TzkError: if there are none.
         """
-        if not len(images) or not len(reference):
-            raise TzkError(
-                "features: a class is fitted to at least one of its images and one of the reference; "
-                f"got {len(images)} and {len(reference)}"
-            )
+        _check_some(images, reference)
         seen = self.latent.seen
         y, other = (torch.cat([seen(part) for part in each.split(512)]) for each in (images, reference))
-        weights = self.latent.components.fit(
-            y, shrinkage=self.shrinkage, trust=self.trust, generator=stream(0, "features", "components")
+        self.condition_on(y, other, weights=weights)
+
+    @torch.no_grad()
+    def condition_on(self, y: Tensor, reference: Tensor, *, weights: Tensor | None = None) -> None:
+        """Fit the class to features of its images, as `condition` does.
+
+        Args:
+            y: of its images, (n, dims). reference: of what it is told from, (m, dims).
+            weights: (n,), in [0, 1], such as p(κ=1 given T) where labels are missing; 1 by default. A step of EM is
+                to weigh by Bayes and to fit again.
+
+        Raises:
+            TzkError: if there are none, or the weights are none.
+        """
+        _check_some(y, reference)
+        weights = torch.ones_like(y[:, 0]) if weights is None else weights.to(y)
+        if weights.shape != y.shape[:1] or weights.min() < 0 or not weights.sum() > 0:
+            raise TzkError(f"features expects {len(y)} weights of at least 0, and some above; got {weights}")
+        enough = weights > LEAST_WEIGHT * weights.max()
+        y, weights = y[enough], weights[enough]
+        mixture = self.latent.components.fit(
+            y,
+            shrinkage=self.shrinkage,
+            trust=self.trust,
+            generator=stream(0, "features", "components"),
+            weights=weights,
+            scales=self.latent.seen.scales(),
         )
-        self.characteristics_prior.weights.copy_(weights)
-        self._calibrate(self.log_ratio_of(y), self.log_ratio_of(other))
+        self.characteristics_prior.weights.copy_(mixture)
+        self._calibrate(self.log_ratio_of(y), self.log_ratio_of(reference), weights=weights)
 
     def log_ratio_of(self, y: Tensor) -> Tensor:
         """log p(T given κ=1) - log p(T), (batch,), in nats, of features y.
@@ -183,12 +218,22 @@ class FeatureKnowledge(Knowledge):
         """log p(C given z, κ=1) of all components, (batch, components): Bayes."""
         return (self.latent.log_ratios(z) + self.characteristics_prior.weights.log()).log_softmax(-1)
 
-    def _calibrate(self, own: Tensor, other: Tensor) -> None:
+    def _calibrate(self, own: Tensor, other: Tensor, *, weights: Tensor) -> None:
         """Set slope and offset of the discriminator.
 
         The log ratio is taken as Gaussian in the class and in the reference, of one variance.
         """
-        variance = 0.5 * (own.var(correction=0) + other.var(correction=0)).clamp_min(1e-3)
-        slope = ((own.mean() - other.mean()) / variance).clamp_min(0)
+        mean = (weights * own).sum() / weights.sum()
+        spread = (weights * (own - mean).square()).sum() / weights.sum()
+        variance = 0.5 * (spread + other.var(correction=0)).clamp_min(1e-3)
+        slope = ((mean - other.mean()) / variance).clamp_min(0)
         self.slope.copy_(slope)
-        self.offset.copy_(-0.5 * slope * (own.mean() + other.mean()))
+        self.offset.copy_(-0.5 * slope * (mean + other.mean()))
+
+
+def _check_some(images: Tensor, reference: Tensor) -> None:
+    if not len(images) or not len(reference):
+        raise TzkError(
+            "features: a class is fitted to at least one of its images and one of the reference; "
+            f"got {len(images)} and {len(reference)}"
+        )

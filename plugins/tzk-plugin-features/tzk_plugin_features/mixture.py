@@ -41,33 +41,52 @@ class Components(nn.Module):
         return self.log_volumes - 0.5 * scaled.square().sum(-1) + 0.5 * y.square().sum(-1, keepdim=True)
 
     @torch.no_grad()
-    def fit(self, y: Tensor, *, shrinkage: float, trust: float, generator: torch.Generator) -> Tensor:
+    def fit(
+        self,
+        y: Tensor,
+        *,
+        shrinkage: float,
+        trust: float,
+        generator: torch.Generator,
+        weights: Tensor | None = None,
+        scales: Tensor | None = None,
+    ) -> Tensor:
         """Fit to y, (n, dims), of the class alone.
 
         A covariance is half the component's own and half that within all of the class's. A share `shrinkage` of it is
-        isotropic, and the identity, which is the reference's, counts as `trust` samples.
+        isotropic, and the identity, which without scales is the reference's, counts as `trust` samples.
+
+        Args:
+            weights: how much of every sample is of the class, (n,), in [0, 1]; all of it by default.
+            scales: of y, (dims,): all of the above, and the distances of k-means, are of y times these; 1 by default.
 
         Returns:
             The weights of the components, (components,). They sum to 1.
         """
-        y = y.double()
-        count = min(len(self.means), max(1, len(y) // LEAST))
-        centres, nearest = gather(y, count, generator)
-        sizes = torch.bincount(nearest, minlength=count)
-        within = _covariance(y - centres[nearest])
+        scales = torch.ones_like(y[0]).double() if scales is None else scales.double()
+        y = y.double() * scales
+        weights = torch.ones_like(y[:, 0]) if weights is None else weights.to(y)
+        total = float(weights.sum())
+        count = min(len(self.means), max(1, int(total) // LEAST), len(y))
+        centres, nearest = gather(y, count, generator, weights=weights)
+        sizes = torch.bincount(nearest, weights, minlength=count)
+        within = _covariance(y - centres[nearest], weights)
         identity = torch.eye(y.shape[1], dtype=y.dtype)
         repeats = torch.bincount(torch.arange(len(self.means)) % count, minlength=count)
         for number in range(len(self.means)):
             which = number % count
-            own = y[nearest == which]
-            covariance = within if len(own) < LEAST else (1 - OWN) * within + OWN * _covariance(own - own.mean(0))
+            covariance = within
+            if sizes[which] >= LEAST:
+                own, shares = y[nearest == which], weights[nearest == which]
+                own = own - shares @ own / shares.sum()
+                covariance = (1 - OWN) * within + OWN * _covariance(own, shares)
             covariance = (1 - shrinkage) * covariance + shrinkage * within.diagonal().mean() * identity
-            covariance = (len(y) * covariance + trust * identity) / (len(y) + trust)
+            covariance = (total * covariance + trust * identity) / (total + trust)
             root = torch.linalg.cholesky(covariance)
-            self.means[number] = centres[which]
-            self.whitenings[number] = torch.linalg.solve_triangular(root, identity, upper=False)
-            self.log_volumes[number] = -root.diagonal().log().sum()
-        shares = (sizes / len(y) / repeats)[torch.arange(len(self.means)) % count]
+            self.means[number] = centres[which] / scales
+            self.whitenings[number] = torch.linalg.solve_triangular(root, identity, upper=False) * scales
+            self.log_volumes[number] = scales.log().sum() - root.diagonal().log().sum()
+        shares = (sizes / total / repeats)[torch.arange(len(self.means)) % count]
         return shares.clamp_min(1e-6) / shares.clamp_min(1e-6).sum()
 
 
@@ -94,14 +113,19 @@ class Categorical(Reparametrised):
         return quantile(noise, self.weights)
 
 
-def gather(y: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """k-means: centres, (count, dims), and the nearest of them of every row of y, (n,)."""
-    centres = y[torch.randperm(len(y), generator=generator)[:count]]
+def gather(y: Tensor, count: int, generator: torch.Generator, *, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """k-means: centres, (count, dims), and the nearest of them of every row of y, (n,).
+
+    It starts from random rows, of which those of little weight come late.
+    """
+    order = torch.randperm(len(y), generator=generator)
+    late = torch.arange(1, len(y) + 1) / weights[order].cpu()
+    centres = y[order[late.argsort(stable=True)[:count]]]
     nearest = torch.cdist(y, centres).argmin(1)
     for _ in range(ROUNDS):
-        sizes = torch.bincount(nearest, minlength=count)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, y)
-        centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp_min(1)[:, None], centres)
+        sizes = torch.bincount(nearest, weights, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, y * weights[:, None])
+        centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp_min(1e-12)[:, None], centres)
         nearest = torch.cdist(y, centres).argmin(1)
     return centres, nearest
 
@@ -118,5 +142,5 @@ def quantile(noise: Tensor, probabilities: Tensor) -> Tensor:
     return (torch.special.ndtr(noise) > below).to(noise.dtype).sum(-1, keepdim=True)
 
 
-def _covariance(deviations: Tensor) -> Tensor:
-    return deviations.T @ deviations / len(deviations)
+def _covariance(deviations: Tensor, weights: Tensor) -> Tensor:
+    return (deviations * weights[:, None]).T @ deviations / weights.sum()
