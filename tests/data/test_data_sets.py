@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -237,9 +238,12 @@ def test_folder_reads_labels_in_natural_order(images: Path) -> None:
 
 
 def test_folder_does_not_depend_on_the_order_of_the_file_system(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [Folder(images).split(split).T for split in SPLITS]
-    scandir, listdir = os.scandir, os.listdir
-    monkeypatch.setattr(os, "scandir", lambda top: sorted(scandir(top), key=lambda entry: entry.name, reverse=True))
+    expected, listdir, scandir = [Folder(images).split(split).T for split in SPLITS], os.listdir, os.scandir
+
+    def backwards(top: Path) -> Any:
+        return nullcontext(sorted(scandir(top), key=lambda entry: entry.name, reverse=True))
+
+    monkeypatch.setattr(os, "scandir", backwards)
     monkeypatch.setattr(os, "listdir", lambda top: sorted(listdir(top), reverse=True))
     assert all(torch.equal(Folder(images).split(s).T, T) for s, T in zip(SPLITS, expected, strict=True))
 
