@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tzk_core.errors import TzkError
@@ -17,7 +18,7 @@ def data_root(root: str | Path | None = None) -> Path:
     It may be read-only, and need not exist.
     """
     chosen = root or os.environ.get("TZK_DATA")
-    return expanded(chosen) if chosen else _platformcache_folder()
+    return expanded(chosen) if chosen else _platform_cache()
 
 
 def cache_root() -> Path:
@@ -52,9 +53,9 @@ def places(root: str | Path | None = None) -> list[Path]:
     """
     found: list[Path] = []
     unknown: TzkError | None = None
-    for of_data in (True, False):
+    for folder in (partial(data_root, root), cache_folder):
         try:
-            found.append(data_root(root) if of_data else cache_folder())
+            found.append(folder())
         except TzkError as error:
             unknown = error
     if unknown is not None and not found:
@@ -112,10 +113,10 @@ def _is_there(path: Path, what: str) -> bool:
 def cache_folder() -> Path:
     """The folder of `cache_root`, which need neither exist nor be writable."""
     chosen = os.environ.get("TZK_CACHE")
-    return expanded(chosen) if chosen else _platformcache_folder()
+    return expanded(chosen) if chosen else _platform_cache()
 
 
-def _platformcache_folder() -> Path:
+def _platform_cache() -> Path:
     """The user's cache folder.
 
     Raises:

@@ -31,6 +31,7 @@ from tzk_core.plugins.isolation import isolated, worded
 from tzk_core.storage import tensors
 from tzk_core.storage.atomic import replaced_folder
 from tzk_core.storage.clone import copy_around
+from tzk_core.storage.knowledge_format import metadata_of
 from tzk_core.storage.manifest import CORE, TRAINER, write_file, write_knowledge, write_manifest
 from tzk_core.storage.shared_flow import check_core, core_hash, upgraded_flow
 from tzk_core.storage.stored import Stored, read_stored, trainer_of
@@ -268,8 +269,7 @@ def knowledge_file(name: str, kind: Knowledge, core: str, *, half: bool = False)
         The entry, but for what it says of the file, and the file.
     """
     entry = {"part": kind.part.to_json() if kind.part else None, "implies": list(kind.implies), "core": core}
-    said = {"tzk": json.dumps({"name": name, **entry})}
-    return entry, tensors.written(tensors.stored(kind, half=half), said)
+    return entry, tensors.written(tensors.stored(kind, half=half), metadata_of(name, entry))
 
 
 def _files_of(model: TzK, core: str, *, half: bool) -> Iterator[tuple[str, Mapping[str, Any], bytes]]:

@@ -113,7 +113,7 @@ def _entry(said: Any) -> dict[str, Any] | None:
     None where that is not as it should be.
     """
     try:
-        entry = {key: said[key] for key in ("part", "implies", "core")}
+        entry = without_file(said)
         part = Part.from_json(entry["part"])
         texts = [said["name"], entry["core"], part.name, part.plugin, part.distribution, part.version]
         sound = isinstance(entry["implies"], list) and all(isinstance(text, str) for text in texts + entry["implies"])
@@ -139,10 +139,22 @@ def said_of(content: bytes, where: Path) -> dict[str, Any] | None:
     return said
 
 
+def without_file(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry of a manifest says of a knowledge type itself.
+
+    It is part, implies and core, which the file says of itself too.
+    """
+    return {key: entry[key] for key in ("part", "implies", "core")}
+
+
+def metadata_of(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata by which a checkpoint's file says what it is."""
+    return {_SAID: json.dumps({"name": name} | without_file(entry))}
+
+
 def with_metadata(header: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The header of a file that says of itself what a checkpoint writes."""
-    said = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}
-    return {"__metadata__": {_SAID: json.dumps(said)}} | {
+    return {"__metadata__": metadata_of(name, entry)} | {
         key: value for key, value in header.items() if key != "__metadata__"
     }
 

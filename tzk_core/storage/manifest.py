@@ -15,7 +15,7 @@ from typing import Any
 
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
-from tzk_core.storage.knowledge_format import said_of
+from tzk_core.storage.knowledge_format import said_of, without_file
 from tzk_core.storage.schema import (
     CORE,
     FORMAT,
@@ -85,7 +85,7 @@ def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
     """
     content = read_file(folder, entry)
     said = said_of(content, folder / entry["file"])
-    of_manifest = {"name": name} | {key: entry[key] for key in ("part", "implies", "core")}
+    of_manifest = {"name": name} | without_file(entry)
     differ = [key for key, value in of_manifest.items() if said is not None and said.get(key) != value]
     if differ:
         raise TzkError(
@@ -145,21 +145,16 @@ def write_knowledge(
     """
     if count < TOGETHER_FROM:
         (folder / "knowledge").mkdir(exist_ok=True)
-        alone = {name: _said(entry) | write_file(folder, file_of(name), file) for name, entry, file in files}
+        alone = {name: without_file(entry) | write_file(folder, file_of(name), file) for name, entry, file in files}
         return FORMAT, alone
     together, offset = {}, 0
     with (folder / TOGETHER_FILE).open("wb") as all_files:
         for name, entry, file in files:
             all_files.write(file)
             place = {"file": TOGETHER_FILE, "sha256": _sha256(file), "offset": offset, "size": len(file)}
-            together[name] = _said(entry) | place
+            together[name] = without_file(entry) | place
             offset += len(file)
     return TOGETHER_FORMAT, together
-
-
-def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry says of a knowledge type, without its file."""
-    return {key: entry[key] for key in ("part", "implies", "core")}
 
 
 def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
