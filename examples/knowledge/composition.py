@@ -17,7 +17,6 @@ choosing (--split validation), those of the seed 1 for the figures, without what
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 from glyph_judges import CLASSES, Judge, classifiers, members, pixels, shown
+from results_files import write_results
 from torch import Tensor
 
 import tzk_core
@@ -271,10 +271,7 @@ def main() -> None:
     options = _options()
     results = {"command": " ".join(["python", *sys.argv]), **measure(tzk_core.load(options.run), options)}
     print(written(results))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        options.json.with_suffix(".md").write_text("# Composition that can be counted\n\n" + written(results))
+    write_results(options.json, results, title="Composition that can be counted", text=written(results))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ validation. Rivals have the same labels. Choices were made on the validation spl
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from neighbours import balanced, graph, nearest, spread, vote
+from results_files import write_results
 from seen_images import LEVELS, SPLITS, Seen, images_of, see
 from torch import Tensor
 from torch.nn import functional
@@ -321,10 +321,7 @@ def main() -> None:
         ],
     }
     print("\n" + written(results))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        options.json.with_suffix(".md").write_text("# Few labels on MNIST\n\n" + written(results))
+    write_results(options.json, results, title="Few labels on MNIST", text=written(results))
 
 
 def _words(options: argparse.Namespace) -> list[str]:

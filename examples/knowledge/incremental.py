@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import time
 import tomllib
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from results_files import write_results
 from rivals import AutoencoderPerClass, ByClass, Learner, NearestMean, StreamingLDA, fourier
 from torch import Tensor
 from tzk_plugin_features.knowledge import FeatureKnowledge
@@ -321,10 +321,7 @@ def main() -> None:
         "quoted": [{"name": name, "percent": value, "source": source} for name, value, source in QUOTED],
     }
     print("\n" + written(results))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        options.json.with_suffix(".md").write_text("# Class-incremental MNIST\n\n" + written(results))
+    write_results(options.json, results, title="Class-incremental MNIST", text=written(results))
 
 
 def _words(options: argparse.Namespace) -> list[str]:

@@ -15,7 +15,6 @@ are areas under ROC curves, on test images.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from corruptions import corrupted
+from results_files import write_results
 from stranger_rivals import Nearest, Network, Principal
 from torch import Tensor
 from torch.nn import functional
@@ -207,10 +207,7 @@ def main() -> None:
         },
     }
     print("\n" + written(results))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-        options.json.with_suffix(".md").write_text("# Strangers\n\n" + written(results))
+    write_results(options.json, results, title="Strangers", text=written(results))
 
 
 if __name__ == "__main__":
