@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from scripts import printed_by
+from scripts import module_of, printed_by
 
 SCRIPT = Path(__file__).parents[2] / "examples/sbi/posteriors.py"
 
@@ -19,12 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "examples/sbi/posteriors.py"
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     pytest.importorskip("sklearn", reason="C2ST is a classifier of it")
-    spec = importlib.util.spec_from_file_location("posteriors", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module
-    spec.loader.exec_module(module)
-    return module
+    return module_of(SCRIPT)
 
 
 def test_two_moons_posterior_is_that_of_the_simulations_that_come_out_near(script: ModuleType) -> None:

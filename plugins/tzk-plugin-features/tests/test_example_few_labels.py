@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from scripts import printed_by
+from scripts import module_of, printed_by
 from torch import Tensor
 from tzk_plugin_features.features import Features
 
@@ -21,16 +19,8 @@ FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("few_labels_example", FOLDER / "few_labels.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(FOLDER))
+def script() -> ModuleType:
+    return module_of(FOLDER / "few_labels.py")
 
 
 @pytest.fixture(scope="module")

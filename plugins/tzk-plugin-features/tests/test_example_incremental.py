@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from scripts import printed_by
+from scripts import module_of, printed_by
 from torch import Tensor
 
 pytest.importorskip("tzk_plugin_omniglot")
@@ -18,14 +16,8 @@ FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("incremental_example", FOLDER / "incremental.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(FOLDER))
+def script() -> ModuleType:
+    return module_of(FOLDER / "incremental.py")
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import printed_by
+from scripts import module_of, printed_by
 from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate
 from tzk_plugin_few_shot.knowledge import FewShotKnowledge
 
@@ -26,12 +24,7 @@ SCRIPT = Path(__file__).parents[3] / "examples" / "online" / "few_shot.py"
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("few_shot_example", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of(SCRIPT)
 
 
 def drawings(script: ModuleType, *, characters: int = 24, count: int = 20, dims: int = 6) -> Any:

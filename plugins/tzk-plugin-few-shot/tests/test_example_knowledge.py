@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import module_of
 from torch import Tensor
 from tzk_plugin_few_shot.hierarchy import Hierarchy, estimate
 from tzk_plugin_few_shot.knowledge import FewShotKnowledge
@@ -24,12 +24,7 @@ FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
 
 
 def loaded(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_of(FOLDER / f"{name}.py")
 
 
 @pytest.fixture(scope="module")
