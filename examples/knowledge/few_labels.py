@@ -45,7 +45,7 @@ QUOTED = [
     ("SCNF", "98.1", "", "Atanov et al. 2019; from memory"),
     ("M1+M2", "96.7", "97.6", "Kingma et al. 2014, as github.com/jonemeth/generative-models quotes it; looked up"),
     ("M1+M2, rerun by others", "97.2", "97.6", "README of github.com/jonemeth/generative-models; looked up"),
-    ("ladder networks", "98.9", "99.2", "Rasmus et al. 2015; from memory"),
+    ("ladder networks", "98.9", "", "Rasmus et al. 2015, as issue 1 of github.com/CuriousAI/ladder has it; looked up"),
     ("ladder networks, another combinator", "99.0", "99.0", "Pezeshki et al. 2016, abstract; looked up"),
 ]
 """Accuracies of others in percent, with 100 and 1,000 labels. None was run here."""
