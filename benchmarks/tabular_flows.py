@@ -2,7 +2,8 @@
 
 Every library uses its own layers and its own start. The widths, numbers of layers, bins and tail bounds are the same.
 Matrices between spline couplings are as in the published model (Durkan et al. 2019) where a library has them. zuko has
-none, and its spline flow masks one network where the others have a network a coupling.
+none, and its spline flow masks one network where the others have a network a coupling. Masked networks have units of
+tanh, TzK's default, in every library.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def _nflows(architecture: str, dims: int, sizes: Sizes) -> tuple[nn.Module, Call
         if architecture == "real-nvp":
             parts.append(of.AffineCouplingTransform(mask, _residual(sizes)))
         elif architecture == "maf":
-            layer = of.MaskedAffineAutoregressiveTransform(dims, sizes.hidden, num_blocks=1, use_residual_blocks=False)
+            layer = of.MaskedAffineAutoregressiveTransform(
+                dims, sizes.hidden, num_blocks=1, use_residual_blocks=False, activation=torch.tanh
+            )
             parts += [layer, of.ReversePermutation(dims)]
         else:
             spline = of.PiecewiseRationalQuadraticCouplingTransform(
@@ -87,7 +90,7 @@ def _normflows(architecture: str, dims: int, sizes: Sizes) -> tuple[nn.Module, C
             parts += [library.flows.AffineCouplingBlock(network), library.flows.Permute(dims, mode="swap")]
         elif architecture == "maf":
             layer = library.flows.MaskedAffineAutoregressive(
-                dims, sizes.hidden, num_blocks=1, use_residual_blocks=False
+                dims, sizes.hidden, num_blocks=1, use_residual_blocks=False, activation=torch.tanh
             )
             order = library.flows.Permute(dims)
             order.perm = order.inv_perm = torch.arange(dims).flip(0)
@@ -107,7 +110,7 @@ def _zuko(architecture: str, dims: int, sizes: Sizes) -> tuple[nn.Module, Callab
     if architecture == "real-nvp":
         flow = library.flows.RealNVP(dims, transforms=sizes.steps, hidden_features=widths)
     elif architecture == "maf":
-        flow = library.flows.MAF(dims, transforms=sizes.steps, hidden_features=widths)
+        flow = library.flows.MAF(dims, transforms=sizes.steps, hidden_features=widths, activation=nn.Tanh)
     else:  # its intervals are [-5, 5]
         flow = library.flows.NSF(dims, transforms=sizes.steps, hidden_features=widths, bins=BINS, passes=2)
     return flow, lambda x: flow().log_prob(x)
