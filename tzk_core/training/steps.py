@@ -30,7 +30,7 @@ from tzk_core.objective import (
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
 from tzk_core.objective.owned import Owners, owners_of
-from tzk_core.objective.routing import presence
+from tzk_core.objective.routing import anywhere, presence
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
@@ -359,31 +359,33 @@ class Steps:
     def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""
         dims = torch.Size(self.model.shape).numel()
-        values = {"objective": capacity.value}
+        values: dict[str, float] = {"objective": capacity.value.item()}
         if not capacity.prior_weight.isnan():  # as it is in a batch without any T
-            values["prior_weight"] = capacity.prior_weight
+            values["prior_weight"] = capacity.prior_weight.item()
         for name, rows in self.batches.sources(self.step).items():
             log_prob_T = capacity.log_prob_T[rows]
             if len(log_prob_T := log_prob_T[~log_prob_T.isnan()]):
-                values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
-        values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
-        values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
-        values |= {f"term/{name}": value for name, value in capacity.terms.items()}
+                values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean().item(), dims, self.levels)
+        for title in ("inconsistency", "conditional"):
+            values |= {f"{title}/{name}": float(nats) for name, nats in getattr(capacity, title).items()}
+        values |= {f"term/{name}": value.item() for name, value in capacity.terms.items()}
         for name, log_prob in _log_prob_of_present(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
-        self.metrics.add({key: float(value.detach()) for key, value in values.items()})
+        self.metrics.add(values)
 
 
-def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, float]:
     """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
 
     These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.
     """
     seen = ~capacity.log_prob_T.isnan()
-    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
+    columns = anywhere(observations)
+    present = ((presence(observations, columns) == 1) & seen).to(capacity.log_prob_T)
     prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
-    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
-    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
+    names = [observations.knowledge[column] for column in columns.tolist()]
+    means = dict(zip(names, prior.tolist(), strict=True))  # a tensor for each of a thousand takes its time
+    return {name: means[name] + float(ratio) for name, ratio in capacity.conditional.items()}
 
 
 def _idle(observations: Observations, wording: Wording) -> list[str]:
