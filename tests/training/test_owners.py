@@ -102,7 +102,6 @@ CASES: dict[str, dict[str, Any]] = {
         "model": lambda: many(other=True),
         "batches": Labelled(exclusive=MIXED, other=True),
         "settings": {"negatives": 4},
-        "divided": False,
     },
     "added": {"batches": Labelled(), "trained": [f"k{number}" for number in range(36)], "settings": {"clip": 0.1}},
     "rare": {"batches": Batches([[float(number == 3) for number in range(TYPES)]]), "settings": {"negatives": 1}},

@@ -142,6 +142,13 @@ def anywhere(observations: Observations) -> Tensor:
     return torch.nonzero(observations.presence.sum(0) != 0).squeeze(1)  # a tenth of the time of a comparison of each
 
 
+def idle(observations: Observations, wording: Wording) -> list[str]:
+    """The knowledge types that no sample of a batch has, nor may have where unlabelled samples take part."""
+    table = presence(observations)
+    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
+    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]
+
+
 def _nowhere(observations: Observations, shown: Tensor) -> Tensor:
     """The others, (n,), by their positions."""
     other = torch.ones(len(observations.knowledge), dtype=torch.bool, device=shown.device)

@@ -261,8 +261,9 @@ class ParameterTables:
 
     def unite(self, world: World) -> None:
         """Have all knowledge types in all processes again, which are to call it together."""
-        for table in self._tables:
-            table.unite(world, take=True)
+        if self.divided:
+            for table in self._tables:
+                table.unite(world, take=True)
         self.divided = False
 
     @contextmanager

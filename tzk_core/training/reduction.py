@@ -65,6 +65,7 @@ def reduced(
 
     Args:
         capacity: of the shard of this process; gradients are of its value times the share of the shard.
+        parameters: those that all processes have.
         missing: where T of the whole batch was not observed, (batch,); None if it was everywhere.
     """
     dense = [] if tables.divided else tables.dense()
@@ -84,14 +85,19 @@ def reduced(
     return summary.unpack(packed)
 
 
-def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables) -> Tensor:
-    """The norm of the gradient of parameters and tables, which may be divided."""
-    if not tables.divided:
-        return torch.nn.utils.get_total_norm([*shared, *tables.gradients()])
-    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (list(shared), tables.gradients())]
-    own = squares[1].to("cpu", torch.float64).reshape(1)
-    world.sum(own)
-    return (squares[0].to(own) + own[0]).sqrt()
+def norm_of(world: World, shared: Sequence[Tensor], own: Sequence[Tensor] | None) -> Tensor:
+    """The norm of the gradient, of which each process has some where knowledge types are divided.
+
+    Args:
+        shared: gradients that all processes have.
+        own: those that this one has for all; None where nothing is divided.
+    """
+    if own is None:
+        return torch.nn.utils.get_total_norm(shared)
+    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (shared, own)]
+    of_others = squares[1].to("cpu", torch.float64).reshape(1)
+    world.sum(of_others)
+    return (squares[0].to(of_others) + of_others[0]).sqrt()
 
 
 def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> None:

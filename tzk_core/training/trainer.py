@@ -184,7 +184,7 @@ class Trainer(Steps):
             owners=self.owners,
         )
         self.parameter_tables.forget()
-        with self.parameter_tables.whole(self.world) if self.watch.better(validated) else nullcontext():
+        with self._whole() if self.watch.better(validated) else nullcontext():
             self._note(validated, saved_to)
         if self.watch.exploded():
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
@@ -229,7 +229,9 @@ class Trainer(Steps):
     @property
     def _finite_here(self) -> bool:
         optimizer = self.optimizer
-        parts = (trained_tensors(optimizer), self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
+        elsewhere = {id(parameter) for parameter in self._owned.absent} if self._owned else set()
+        here = [parameter for parameter in trained_tensors(optimizer) if id(parameter) not in elsewhere]
+        parts = (here, self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
         return all(map(all_finite, parts))
 
     def _whole_state(self) -> dict[str, Any]:
@@ -267,7 +269,7 @@ class Trainer(Steps):
             return
         if self.owners and not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
-        with self.parameter_tables.whole(self.world):
+        with self._whole():
             if saved_to:
                 self.save(saved_to)
 
