@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 
 from tzk_core.knowledge.base import Knowledge
 from tzk_core.knowledge.collection import KnowledgeDict
+from tzk_core.knowledge.elsewhere import Elsewhere
 
 KnowledgeByName = Mapping[str, Knowledge] | KnowledgeDict
 
@@ -328,6 +329,8 @@ def structure(name: str, knowledge: Knowledge) -> Hashable:
 
     One without a part, made in Python, equals no other.
     """
+    if isinstance(knowledge, Elsewhere):
+        knowledge = knowledge.like
     part = knowledge.part
     if part is None:
         return name

@@ -102,7 +102,9 @@ class OwnedModules:
         ]
 
     def _fill(self, parameters: Sequence[nn.Parameter], state: State) -> None:
-        for (parameter, optimizer), (values, of_optimizer) in zip(self._with_optimizers(parameters), state, strict=True):
+        for (parameter, optimizer), (values, of_optimizer) in zip(
+            self._with_optimizers(parameters), state, strict=True
+        ):
             parameter.data = values.to(parameter)
             if of_optimizer:
                 optimizer.state[parameter] = {

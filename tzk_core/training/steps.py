@@ -24,7 +24,6 @@ from tzk_core.objective import (
     Multipliers,
     Noise,
     Objective,
-    Wording,
     mental_capacity,
     sampled_absences,
 )
@@ -142,21 +141,25 @@ class Steps:
         All processes are to call it together, with one and the same state. They go on with all in each where T may be
         missing, or an exclusive group has members that cannot be divided.
         """
-        settings, validation = self.settings, self.watch.validation
-        if self.owners or self.world.size == 1 or not settings.owners_from or settings.hidden_share:
+        if self.owners or self.world.size == 1:
             return
-        if validation is not None and validation.partly_missing:
-            return
-        (members, optimizers), tabled = self._divisible(), self.parameter_tables.names
-        batch, least = self.batches.batch(self.step), settings.owners_from
-        of = owners(batch, self.world.size, owners_from=least, tabled=tabled, modules=members)
-        if not of:
+        members, optimizers = self._divisible()
+        if not (of := self._owners_among(members)):
+            self.parameter_tables.unite(self.world, self.model)
             return
         self.owners = Owners(self.world, of)
-        if not of.keys().isdisjoint(tabled):
-            self.parameter_tables.divide(of, self.world.rank)
+        if not of.keys().isdisjoint(self.parameter_tables.names):
+            self.parameter_tables.divide(of, self.world.rank, self.model.knowledge)
         own = {name: member for name, member in members.items() if name in of}
         self._owned = OwnedModules(self.world, own, of, optimizers)
+
+    def _owners_among(self, members: Mapping[str, Knowledge]) -> dict[str, int]:
+        """The owners of these and the types in tables; none where all processes go on with all."""
+        least, validation = self.settings.owners_from, self.watch.validation
+        if not least or self.settings.hidden_share or validation is not None and validation.partly_missing:
+            return {}
+        batch, tabled = self.batches.batch(self.step), self.parameter_tables.names
+        return owners(batch, self.world.size, owners_from=least, tabled=tabled, modules=members)
 
     def _divisible(self) -> tuple[dict[str, Knowledge], tuple[torch.optim.Optimizer, ...]]:
         """The knowledge types in no table that processes can divide, and the optimisers that they have."""
@@ -169,7 +172,7 @@ class Steps:
     def unite(self) -> None:
         """Have all knowledge types in all processes again, which are to call it together."""
         if self.owners and self._owned:
-            self.parameter_tables.unite(self.world)
+            self.parameter_tables.unite(self.world, self.model)
             self._owned.unite(take=True)
             self.watch.best = self.world.of_first(self.watch.best)
             self.owners = self._owned = None
@@ -180,7 +183,8 @@ class Steps:
 
         All processes are to enter it together.
         """
-        with self.parameter_tables.whole(self.world), self._owned.whole() if self._owned else nullcontext():
+        modules = self._owned.whole() if self._owned else nullcontext()
+        with self.parameter_tables.whole(self.world, self.model.knowledge), modules:
             yield
 
     def _shared(self) -> list[Tensor]:

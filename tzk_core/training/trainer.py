@@ -117,8 +117,9 @@ class Trainer(Steps):
         first = self.world.first
         state, best = self.world.of_first((copied(self._whole_state()), self.watch.best) if first else (None, None))
         if state is not None and not first:
-            self.model.load_state_dict(state["model"])
-            self._load_state(state)
+            divided = self.parameter_tables.divided  # from the start: each process has started its own types
+            self.model.load_state_dict(state["model"], strict=not divided)
+            self._load_state(state | {"banks": self.parameter_tables.state_dict()} if divided else state)
             self.watch.best = best
 
     def _train(self, saved_to: Path | None) -> None:
@@ -291,6 +292,8 @@ class Trainer(Steps):
         Learning rates, clip, minutes and patience are those of the settings of now, as are the steps, and with them
         the decay; all other settings have to be the same.
         """
+        if self.parameter_tables.divided:
+            raise TzkError("a training is resumed with a model of all its knowledge types: build it whole")
         last = Path(folder) / LAST
         state = checked_state(State, load_trainer(last), last)
         self.watch.best = self._stored_best(Path(folder) / BEST)  # before the last, as loading may fill this flow
