@@ -43,11 +43,6 @@ class Elsewhere(Knowledge):
     def characteristics(self) -> int:  # type: ignore[override]
         return self.like.characteristics
 
-    @property
-    def numbers(self) -> int:
-        """How many parameters it has, where it is."""
-        return sum(parameter.numel() for parameter in self.like.parameters())
-
     def attach(self, transform: Transform, base: Reparametrised) -> None:
         """Nothing: it is attached where it is."""
 

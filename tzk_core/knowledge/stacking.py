@@ -199,8 +199,9 @@ def rectangles(
     """Knowledge types in rectangles: of one structure, and with about as many samples.
 
     Within a rectangle the counts differ by less than a factor of two, or are at most 4, or at most 16, so that padding
-    adds little; or by more where the types are so small that another rectangle would cost more than the padding. Every rectangle has a stack of its own, rather than rows of one stack: the gradient of an indexed
-    tensor is as large as the whole tensor.
+    adds little. They differ by more where types are so small that another rectangle would cost more than the padding.
+    Every rectangle has a stack of its own, rather than rows of one stack: the gradient of an indexed tensor is as large
+    as the whole tensor.
 
     Args:
         rows_of: by knowledge type, positions in the batch, (n,).

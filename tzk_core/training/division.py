@@ -25,9 +25,9 @@ def owners(
 ) -> dict[str, int]:
     """The owners of the knowledge types that are divided; none where nothing is.
 
-    Gradients of types in no table are summed whole where they are not divided, and otherwise z of every sample may go to
-    an owner, and its gradient back. What has fewer numbers is chosen by default. Of types in tables, those rows alone
-    are summed that a batch reaches, and memory decides.
+    Gradients of types in no table are summed whole where they are not divided. Otherwise z of every sample may go to an
+    owner, and its gradient back. What has fewer numbers is chosen by default. Of types in tables, those rows alone are
+    summed that a batch reaches, and memory decides.
 
     Args:
         observations: a batch of the training, the same in all processes.

@@ -33,6 +33,7 @@ class OwnedModules:
         self,
         world: World,
         knowledge: Mapping[str, Knowledge],
+        *,
         owners: Mapping[str, int],
         optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:

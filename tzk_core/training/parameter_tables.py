@@ -38,22 +38,10 @@ class ParameterTables:
         self._others = ModuleStacks()
         self._table_of: dict[str, ParameterTable] = {}
         self._tables: list[ParameterTable] = []
-        alike: dict[Hashable, dict[str, Knowledge]] = {}
-        alone, structures = divisible(knowledge), {}
-        for name, module in knowledge.items():
-            like = module.like if isinstance(module, Elsewhere) else module
-            own = trained_of(like)
-            if module is like and name not in alone or len({(tensor.dtype, tensor.device) for tensor in own}) != 1:
-                continue
-            if module is not like and id(like) not in structures:
-                structures[id(like)] = structure(name, like)
-            key = structure(name, module) if module is like else structures[id(like)]
-            alike.setdefault(key, {})[name] = module
-        for group in alike.values():
-            if len(group) > MANY:
-                table = ParameterTable(group, rate_of)
-                self._tables.append(table)
-                self._table_of |= dict.fromkeys(group, table)
+        for group in groups_of(knowledge):
+            table = ParameterTable(group, rate_of)
+            self._tables.append(table)
+            self._table_of |= dict.fromkeys(group, table)
 
     def divide(self, owners: Mapping[str, int], rank: int, members: KnowledgeDict) -> None:
         """Keep the knowledge types of this process alone; in `members` the others are `Elsewhere` then.
@@ -142,3 +130,23 @@ class ParameterTables:
             )
         for table, state in zip(self._tables, states, strict=True):
             table.load_state_dict(state)
+
+
+def groups_of(knowledge: Mapping[str, Knowledge]) -> list[dict[str, Knowledge]]:
+    """The knowledge types that share a table, by table."""
+    alike: dict[Hashable, dict[str, Knowledge]] = {}
+    alone = divisible(knowledge)
+    structures: dict[int, Hashable] = {}  # of what thousands that are `Elsewhere` are like
+    for name, member in knowledge.items():
+        like = member.like if isinstance(member, Elsewhere) else member
+        if like is member and name not in alone:
+            continue
+        if len({(parameter.dtype, parameter.device) for parameter in trained_of(like)}) != 1:
+            continue
+        if like is member:
+            alike.setdefault(structure(name, like), {})[name] = member
+        else:
+            if id(like) not in structures:
+                structures[id(like)] = structure(name, like)
+            alike.setdefault(structures[id(like)], {})[name] = member
+    return [group for group in alike.values() if len(group) > MANY]

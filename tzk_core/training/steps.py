@@ -151,7 +151,7 @@ class Steps:
         if not of.keys().isdisjoint(self.parameter_tables.names):
             self.parameter_tables.divide(of, self.world.rank, self.model.knowledge)
         own = {name: member for name, member in members.items() if name in of}
-        self._owned = OwnedModules(self.world, own, of, optimizers)
+        self._owned = OwnedModules(self.world, own, owners=of, optimizers=optimizers)
 
     def _owners_among(self, members: Mapping[str, Knowledge]) -> dict[str, int]:
         """The owners of these and the types in tables; none where all processes go on with all."""
@@ -228,9 +228,8 @@ class Steps:
         shard = self._shard_of(observations)
         evaluate = partial(self._evaluate, observations, shard)
         capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
-        dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = -capacity.value / dims * (shard.share if shard else 1)
+        loss = -capacity.value / observations.T[0].numel() * (shard.share if shard else 1)
         if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
             loss.backward()
         shared = self._shared()
