@@ -57,5 +57,5 @@ class Elsewhere(Knowledge):
         """Move `like`, which many have in common, once."""
         first = next(self.like.parameters())
         if fn(first) is not first:
-            self.like._apply(fn, recurse)
+            self.like._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self

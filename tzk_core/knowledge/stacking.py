@@ -210,7 +210,7 @@ def rectangles(
             the same knowledge types are together in every batch, with 2 rows at least; others are added to it.
         not_vmappable: as of `Stack`.
     """
-    alike: dict[Hashable, dict[str, Knowledge]] = {}
+    alike: dict[tuple[Hashable, int], dict[str, Knowledge]] = {}
     for name, member in knowledge.items():
         size = _size(len(rows_of[name]))
         if sizes is not None:

@@ -114,10 +114,10 @@ class ParameterTable:
         All processes are to call it together.
         """
         count = len(self.names)
-        tables = [
+        values, moments, squares, steps = (
             gathered(world, table, self.rows, count=count, take=take)
             for table in (self.values, self.moments, self.squares, self.steps)
-        ]
+        )
         fixed = {}
         trained = {column.key for column in self.columns}
         for key, like in state_of(self._like).items():
@@ -127,7 +127,7 @@ class ParameterTable:
                 if like.numel():
                     table = gathered(world, table, self.rows, count=count, take=take)
                 fixed[key] = (table, like.shape)
-        return Gathered(*tables, fixed)
+        return Gathered(values, moments, squares, steps, fixed)
 
     def unite(self, world: World, members: KnowledgeDict, attach: Callable[[Knowledge], None]) -> None:
         """Have all rows again, and knowledge types around them in the place of those that are `Elsewhere`.
