@@ -7,10 +7,12 @@ It is compared with one process that has as many threads.
 
 Each of the processes has its share of torch's threads. All train the same model of the example on the same batches of
 made-up images, and the objectives of the first steps are compared. Then both ways take turns within a round, and ratios
-are taken within a round: printed are their median and quartiles, by the clock. Bytes are those of the tensors that
-a step sums over the processes, beside the least it could: the gradients of the shared flow. A ring sends them
-2 (n - 1) / n times from each of n processes. Rows of z that go to owners of knowledge types, and their gradients, are
-counted by themselves; `--owners-from 0` has all types in all processes. joint-glow-cpu needs tzk-plugin-glow.
+are taken within a round: printed are their median and quartiles, by the clock. CPU seconds of a step, of the one
+process and of each of the others, tell more where other programs run; those of threads that wait count too. Bytes are
+those of the tensors that a step sums over the processes, beside the least it could: the gradients of the shared flow. A
+ring sends them 2 (n - 1) / n times from each of n processes. Rows of z that go to owners of knowledge types, and their
+gradients, are counted by themselves; `--owners-from 0` has all types in all processes. joint-glow-cpu needs
+tzk-plugin-glow.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import statistics
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -28,7 +32,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from timing import Options, machine, measure, of_two
+from timing import Options, machine, measure, of_two, seconds
 from train_step import NAMES, SHAPE, Made, perturbed_model
 
 from tzk_core import TzK, build_flow, build_knowledge
@@ -71,10 +75,14 @@ def trainer(
 
 
 class Several:
-    """The same training in `count` processes, which take a step when they are told."""
+    """The same training in `count` processes, which take a step when they are told.
+
+    cpu: CPU seconds of every step so far, by process.
+    """
 
     def __init__(self, count: int, threads: int, arguments: tuple[Any, ...]) -> None:
         self._folder = tempfile.TemporaryDirectory()
+        self.cpu: list[list[float]] = []
         pairs = [torch.multiprocessing.get_context("spawn").Pipe() for _ in range(count)]
         self._connections = [ours for ours, _ in pairs]
         theirs = [connection for _, connection in pairs]
@@ -87,7 +95,8 @@ class Several:
         for connection in self._connections:
             connection.send("step")
         answers = [connection.recv() for connection in self._connections]
-        return answers[0]
+        self.cpu.append([seconds for _, seconds in answers])
+        return answers[0][0]
 
     def close(self) -> None:
         for connection in self._connections:
@@ -108,9 +117,10 @@ def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
     made = trainer(example, batch_size, world=world, flow=flow, owners_from=owners_from)
     made.divide()
     while connections[rank].recv():
-        before = world.reduced, world.sent
+        before, began = (world.reduced, world.sent), time.process_time()
         value = made.advance().value.item()
-        connections[rank].send((value, world.reduced - before[0], world.sent - before[1]))
+        seconds = time.process_time() - began
+        connections[rank].send(((value, world.reduced - before[0], world.sent - before[1]), seconds))
     dist.destroy_process_group()
 
 
@@ -149,6 +159,10 @@ def main() -> None:
     report = {
         "example": arguments.example,
         **of_two(taken, "several", "one")["wall"],
+        "one_cpu_milliseconds": round(1000 * statistics.median(seconds(taken, "one", "cpu")), 1),
+        "several_cpu_milliseconds": [
+            round(1000 * statistics.median(own), 1) for own in zip(*several.cpu[CHECKED:], strict=True)
+        ],
         "processes": arguments.processes,
         "owners_from": least,
         **found,
@@ -167,6 +181,8 @@ def main() -> None:
     print(f"one process        {report['one_milliseconds']:>8.1f} ms")
     print(f"{report['processes']} processes        {report['several_milliseconds']:>8.1f} ms")
     print(f"ratio {report['ratio']:.2f}, quartiles {low:.2f} to {high:.2f}")
+    each = ", ".join(f"{own:.1f}" for own in report["several_cpu_milliseconds"])
+    print(f"CPU of one process {report['one_cpu_milliseconds']:.1f} ms, of each of the others {each}")
     print(f"a step sums {report['bytes']:,} bytes; the gradients of the shared flow have {report['bytes_of_flow']:,}")
     print(f"rows of z and their gradients, to owners of knowledge types and back, have {report['bytes_of_rows']:,}")
     print(f"the objectives of {CHECKED} steps differ by {report['difference']:.0e} at most, relatively")

@@ -58,7 +58,9 @@ def test_the_plan_is_that_of_the_whole_model(tmp_path: Path) -> None:
     assert Experiment(load_config(file), world=World(1, 2)).describe() == expected
 
 
-@pytest.mark.parametrize("lines", [("[objective]", "hidden_share = 0.5"), ("owners_from = 0",), ('owners_from = "auto"',)])
+@pytest.mark.parametrize(
+    "lines", [("[objective]", "hidden_share = 0.5"), ("owners_from = 0",), ('owners_from = "auto"',)]
+)
 def test_what_is_not_divided_is_built_everywhere(lines: tuple[str, ...], tmp_path: Path) -> None:
     file = config(tmp_path)
     text = file.read_text()
