@@ -91,7 +91,7 @@ class Several:
         )
 
     def step(self) -> tuple[float, int, int]:
-        """The objective of a step, and the bytes that it summed, and sent as rows of z and their gradients."""
+        """The objective of a step, the bytes that it summed, and those of rows."""
         for connection in self._connections:
             connection.send("step")
         answers = [connection.recv() for connection in self._connections]

@@ -57,7 +57,7 @@ def resident() -> int:
 def trainer(
     types: int, world: World, *, batch_size: int, dims: int, owners_from: int, built: int
 ) -> tuple[Trainer, dict[str, float]]:
-    """A training of so many types, and what registering those of this process took, by clock and CPU."""
+    """A training of so many types, and the seconds of registering this process's."""
     batches = Labelled(types, batch_size)
     model = TzK(build_flow(SHAPE, "paper", steps=10, tile=16))
     model.flow.initialise(batches.batch(0).T)

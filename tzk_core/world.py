@@ -96,7 +96,7 @@ class World:
         return self.of_rank(value, 0)
 
     def of_rank(self, value: Value, rank: int) -> Value:
-        """The value that the process of this rank has; it is pickled, and others have copies."""
+        """The value that the process of this rank has, of which others have pickled copies."""
         if self.size == 1:
             return value
         import torch

@@ -1,4 +1,4 @@
-"""Knowledge types that another process trains: what they are called and built as, without their tensors."""
+"""Placeholders of knowledge types that another process has."""
 
 from __future__ import annotations
 

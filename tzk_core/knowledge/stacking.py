@@ -271,9 +271,10 @@ def _groups(knowledge: KnowledgeByName) -> Iterator[Iterator[tuple[str, Knowledg
 def _joined(
     alike: Mapping[tuple[Hashable, int], dict[str, Knowledge]], rows_of: Mapping[str, Tensor]
 ) -> Iterator[dict[str, Knowledge]]:
-    """Knowledge types of one structure and size, and of neighbouring sizes where the padding costs less than a call.
+    """Knowledge types of one structure and size.
 
-    Those without samples stay by themselves, as they are evaluated at other samples.
+    Those of neighbouring sizes are together where the padding costs less than a call. Those without samples stay by
+    themselves, as they are evaluated at other samples.
     """
     by_structure: dict[Hashable, list[int]] = {}
     for structure, size in alike:
@@ -294,7 +295,7 @@ def _joined(
 
 
 def _is_little(fewer: Mapping[str, Knowledge], more: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor]) -> bool:
-    """Whether it costs little to evaluate knowledge types at as many samples as others, which have more."""
+    """Whether it costs little to evaluate knowledge types at more samples, as others are."""
     most, own = (max(len(rows_of[name]) for name in group) for group in (more, fewer))
     parameters = sum(parameter.numel() for parameter in next(iter(fewer.values())).parameters())
     return len(fewer) * (most - own) * parameters <= _LITTLE

@@ -143,7 +143,10 @@ def anywhere(observations: Observations) -> Tensor:
 
 
 def idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that no sample of a batch has, nor may have where unlabelled samples take part."""
+    """The knowledge types that no sample of a batch has.
+
+    Where unlabelled samples take part, none may have them either.
+    """
     table = presence(observations)
     reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
     return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

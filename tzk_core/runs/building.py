@@ -98,7 +98,7 @@ def build_model(config: Config, data: RunData, flow: SharedFlow | None = None, *
 def _elsewhere(
     config: Config, data: RunData, *, world: World, build: Callable[[ExpandedKnowledge], Knowledge]
 ) -> dict[str, Knowledge]:
-    """The knowledge types that other processes are to have, by name, and what they are built like.
+    """What each knowledge type that another process is to have is built like, by name.
 
     As `Steps.divide` will find, which has them built where it divides nothing after all.
     """

@@ -49,6 +49,9 @@ def owners(
 
 
 def _costs(observations: Observations, numbers: Mapping[str, int]) -> dict[str, float]:
-    """Products of parameters and samples: a discriminator, of a quarter, at all; the rest where samples may have it."""
+    """Products of parameters and samples, about.
+
+    A discriminator, a quarter of a type, is evaluated at all samples, and the rest where they may have the type.
+    """
     rows = dict(zip(observations.knowledge, (presence(observations) != 0).sum(1).tolist(), strict=True))
     return {name: count * (0.25 * len(observations) + rows.get(name, 0)) for name, count in numbers.items()}

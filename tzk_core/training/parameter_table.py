@@ -130,9 +130,9 @@ class ParameterTable:
         return Gathered(values, moments, squares, steps, fixed)
 
     def unite(self, world: World, members: KnowledgeDict, attach: Callable[[Knowledge], None]) -> None:
-        """Have all rows again, and knowledge types around them in the place of those that are `Elsewhere`.
+        """Have all rows again, and knowledge types around them.
 
-        All processes are to call it together.
+        They take the place of those that are `Elsewhere`. All processes are to call it together.
         """
         every = self.gathered(world, take=True)
         here = set(self.rows)
@@ -156,7 +156,7 @@ class ParameterTable:
 
     @contextmanager
     def lent(self, world: World, members: KnowledgeDict, *, take: bool) -> Iterator[None]:
-        """Within the block, knowledge types that are `Elsewhere` lend their tensors, and the table has all rows."""
+        """Within the block, the table has all rows, and those `Elsewhere` have tensors."""
         every = self.gathered(world, take=take)
         own = self.values, self.moments, self.squares, self.steps
         here, keys = set(self.rows), list(self._like.state_dict())

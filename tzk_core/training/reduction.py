@@ -87,7 +87,7 @@ def reduced(
 
 
 def norm_of(world: World, shared: Sequence[Tensor], own: Sequence[Tensor] | None) -> Tensor:
-    """The norm of the gradient, of which each process has some where knowledge types are divided.
+    """The norm of the gradient, which processes may have divided.
 
     Args:
         shared: gradients that all processes have.

@@ -154,7 +154,7 @@ class Steps:
         self._owned = OwnedModules(self.world, own, owners=of, optimizers=optimizers)
 
     def _owners_among(self, members: Mapping[str, Knowledge]) -> dict[str, int]:
-        """The owners of these and the types in tables; none where all processes go on with all."""
+        """The owners of these and of types in tables; none where nothing is divided."""
         least, validation = self.settings.owners_from, self.watch.validation
         if not least or self.settings.hidden_share or validation is not None and validation.partly_missing:
             return {}
@@ -162,7 +162,7 @@ class Steps:
         return owners(batch, self.world.size, owners_from=least, tabled=tabled, modules=members)
 
     def _divisible(self) -> tuple[dict[str, Knowledge], tuple[torch.optim.Optimizer, ...]]:
-        """The knowledge types in no table that processes can divide, and the optimisers that they have."""
+        """The types in no table that processes can divide, and their optimisers."""
         optimizers = parts_of(self.optimizer)
         if self.terms or not optimizers or not trains_knowledge_by_adam(self.settings):
             return {}, ()
