@@ -3,13 +3,16 @@
 It is compared with one process that has as many threads.
 
     python benchmarks/distributed.py [--json] [--rounds N] [--example joint|joint-glow-cpu] [--batch-size 64]
-                                     [--processes N]
+                                     [--processes N] [--owners-from auto]
 
 Each of the processes has its share of torch's threads. All train the same model of the example on the same batches of
 made-up images, and the objectives of the first steps are compared. Then both ways take turns within a round, and ratios
-are taken within a round: printed are their median and quartiles, by the clock. Bytes are those of the tensors that
-a step sums over the processes, beside the least it could: the gradients of the shared flow. A ring sends them
-2 (n - 1) / n times from each of n processes. joint-glow-cpu needs tzk-plugin-glow.
+are taken within a round: printed are their median and quartiles, by the clock. CPU seconds of a step, of the one
+process and of each of the others, tell more where other programs run; those of threads that wait count too. Bytes are
+those of the tensors that a step sums over the processes, beside the least it could: the gradients of the shared flow. A
+ring sends them 2 (n - 1) / n times from each of n processes. Rows of z that go to owners of knowledge types, and their
+gradients, are counted by themselves; `--owners-from 0` has all types in all processes. joint-glow-cpu needs
+tzk-plugin-glow.
 """
 
 from __future__ import annotations
@@ -17,17 +20,19 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import statistics
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from timing import Options, machine, measure, of_two
+from timing import Options, machine, measure, of_two, seconds
 from train_step import NAMES, SHAPE, Made, perturbed_model
 
 from tzk_core import TzK, build_flow, build_knowledge
@@ -41,13 +46,20 @@ CHECKED = 3
 PATIENCE = datetime.timedelta(minutes=10)
 
 
-def trainer(example: str, batch_size: int, *, world: World = ALONE, flow: dict[str, Any] | None = None) -> Trainer:
+def trainer(
+    example: str,
+    batch_size: int,
+    *,
+    world: World = ALONE,
+    flow: dict[str, Any] | None = None,
+    owners_from: int | Literal["auto"] = "auto",
+) -> Trainer:
     """The example's model on made-up images, the same in every process.
 
-    `flow` replaces the flow of joint-glow-cpu's.
+    `flow` replaces the flow of joint-glow-cpu's; `owners_from` is that of [training].
     """
     batches = Made(batch_size)
-    common: dict[str, Any] = {"steps": 10**6, "batch_size": batch_size, "compile": False}
+    common: dict[str, Any] = {"steps": 10**6, "batch_size": batch_size, "compile": False, "owners_from": owners_from}
     if example == "joint":
         return Trainer(perturbed_model(batches), batches, Settings(**common, learning_rate=1e-3), world=world)
     config = tomllib.loads(EXAMPLE.read_text())
@@ -63,10 +75,14 @@ def trainer(example: str, batch_size: int, *, world: World = ALONE, flow: dict[s
 
 
 class Several:
-    """The same training in `count` processes, which take a step when they are told."""
+    """The same training in `count` processes, which take a step when they are told.
+
+    cpu: CPU seconds of every step so far, by process.
+    """
 
     def __init__(self, count: int, threads: int, arguments: tuple[Any, ...]) -> None:
         self._folder = tempfile.TemporaryDirectory()
+        self.cpu: list[list[float]] = []
         pairs = [torch.multiprocessing.get_context("spawn").Pipe() for _ in range(count)]
         self._connections = [ours for ours, _ in pairs]
         theirs = [connection for _, connection in pairs]
@@ -74,12 +90,13 @@ class Several:
             _work, (theirs, threads, self._folder.name, arguments), nprocs=count, join=False, start_method="spawn"
         )
 
-    def step(self) -> tuple[float, int]:
-        """The objective of a step, and the bytes that it summed."""
+    def step(self) -> tuple[float, int, int]:
+        """The objective of a step, the bytes that it summed, and those of rows."""
         for connection in self._connections:
             connection.send("step")
         answers = [connection.recv() for connection in self._connections]
-        return answers[0]
+        self.cpu.append([seconds for _, seconds in answers])
+        return answers[0][0]
 
     def close(self) -> None:
         for connection in self._connections:
@@ -95,23 +112,26 @@ def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
     torch.set_num_threads(threads)
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=len(connections), timeout=PATIENCE)
-    example, batch_size, flow = arguments
+    example, batch_size, flow, owners_from = arguments
     world = World(rank, len(connections))
-    made = trainer(example, batch_size, world=world, flow=flow)
+    made = trainer(example, batch_size, world=world, flow=flow, owners_from=owners_from)
+    made.divide()
     while connections[rank].recv():
-        before = world.reduced
+        before, began = (world.reduced, world.sent), time.process_time()
         value = made.advance().value.item()
-        connections[rank].send((value, world.reduced - before))
+        seconds = time.process_time() - began
+        connections[rank].send(((value, world.reduced - before[0], world.sent - before[1]), seconds))
     dist.destroy_process_group()
 
 
 def compared(several: Several, one: Trainer) -> dict[str, float]:
     """The largest relative difference of the first steps' objectives, and bytes of a step."""
-    pairs = [(*several.step(), one.advance().value.item()) for _ in range(CHECKED)]
+    pairs = [(several.step(), one.advance().value.item()) for _ in range(CHECKED)]
     flow = sum(p.numel() * p.element_size() for p in one.model.flow.parameters() if p.requires_grad)
     return {
-        "difference": max(abs(there / here - 1) for there, _, here in pairs),
-        "bytes": pairs[-1][1],
+        "difference": max(abs(there[0] / here - 1) for there, here in pairs),
+        "bytes": pairs[-1][0][1],
+        "bytes_of_rows": pairs[-1][0][2],
         "bytes_of_flow": flow,
     }
 
@@ -119,12 +139,16 @@ def compared(several: Several, one: Trainer) -> dict[str, float]:
 def main() -> None:
     parser = Options(__doc__, rounds=10, batch_size=64, least=64, threads=False)
     parser.add_argument("--example", choices=("joint", "joint-glow-cpu"), default="joint-glow-cpu")
+    parser.add_argument("--owners-from", default="auto", help="as in [training] (default: %(default)s)")
     parser.count("--processes", default=os.cpu_count(), help="at least 2", least=2)
     arguments = parser.read()
     threads = torch.get_num_threads()
     one = trainer(arguments.example, arguments.batch_size)
+    least = "auto" if arguments.owners_from == "auto" else int(arguments.owners_from)
     several = Several(
-        arguments.processes, max(1, threads // arguments.processes), (arguments.example, arguments.batch_size, None)
+        arguments.processes,
+        max(1, threads // arguments.processes),
+        (arguments.example, arguments.batch_size, None, least),
     )
     try:
         found = compared(several, one)
@@ -135,7 +159,12 @@ def main() -> None:
     report = {
         "example": arguments.example,
         **of_two(taken, "several", "one")["wall"],
+        "one_cpu_milliseconds": round(1000 * statistics.median(seconds(taken, "one", "cpu")), 1),
+        "several_cpu_milliseconds": [
+            round(1000 * statistics.median(own), 1) for own in zip(*several.cpu[CHECKED:], strict=True)
+        ],
         "processes": arguments.processes,
+        "owners_from": least,
         **found,
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
@@ -152,7 +181,10 @@ def main() -> None:
     print(f"one process        {report['one_milliseconds']:>8.1f} ms")
     print(f"{report['processes']} processes        {report['several_milliseconds']:>8.1f} ms")
     print(f"ratio {report['ratio']:.2f}, quartiles {low:.2f} to {high:.2f}")
+    each = ", ".join(f"{own:.1f}" for own in report["several_cpu_milliseconds"])
+    print(f"CPU of one process {report['one_cpu_milliseconds']:.1f} ms, of each of the others {each}")
     print(f"a step sums {report['bytes']:,} bytes; the gradients of the shared flow have {report['bytes_of_flow']:,}")
+    print(f"rows of z and their gradients, to owners of knowledge types and back, have {report['bytes_of_rows']:,}")
     print(f"the objectives of {CHECKED} steps differ by {report['difference']:.0e} at most, relatively")
 
 

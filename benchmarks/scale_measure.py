@@ -18,6 +18,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ import torch
 from add_cost import state
 from lazy import peak
 from timing import Options, machine, measure, seconds
-from torch import Tensor
 
 import tzk_core
 from tzk_core import Observations, TzK, build_flow, build_knowledge
@@ -140,9 +140,7 @@ def labels() -> dict[str, float]:
     presence[torch.arange(size), torch.arange(size)] = 1
     observations = Observations(torch.zeros(size, 1), presence, tuple(map(str, range(types))))
 
-    def absences(table: Tensor) -> Tensor:
-        return sampled_absences(table, 16, stream(0, "absences"))
-
+    absences = partial(sampled_absences, most=16, generator=stream(0, "absences"))
     (pairs,) = measure({"": lambda: batch_labels(observations, absences)}, 5, repeat=3).values()
     return {"label_seconds_of_cell": min(cpu for _, cpu in pairs) / (types * size)}
 

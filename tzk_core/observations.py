@@ -64,6 +64,10 @@ class Observations:
             log_q=None if self.log_q is None else self.log_q[rows],
         )
 
+    def without_presence(self) -> Observations:
+        """The same observations without κ, which may be far larger than the rest."""
+        return replace(self, presence=self.presence[:, :0], knowledge=())
+
     def missing(self) -> Tensor | None:
         """Where T was not observed, (batch,) bool; None if it was everywhere."""
         return self._missing

@@ -35,5 +35,9 @@ def seeded(seed: int, *names: str | int) -> Iterator[None]:
     For constructors that draw their own starting values, as nflows' and torch's do.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_entropy(seed, names) >> 1)
+        number = _entropy(seed, names) >> 1
+        if torch.accelerator.is_available():
+            torch.manual_seed(number)
+        else:  # without a device that waits for its seed, each time with a stack that torch formats
+            torch.default_generator.manual_seed(number)
         yield

@@ -93,28 +93,22 @@ class World:
 
     def of_first(self, value: Value) -> Value:
         """The value that the first process has; it is pickled, and others have copies."""
+        return self.of_rank(value, 0)
+
+    def of_rank(self, value: Value, rank: int) -> Value:
+        """The value that the process of this rank has, of which others have pickled copies."""
         if self.size == 1:
             return value
         import torch
         import torch.distributed as dist
 
         values = [value]
-        _talking(lambda: dist.broadcast_object_list(values, src=0, device=torch.device("cpu")))
+        _talking(lambda: dist.broadcast_object_list(values, src=rank, device=torch.device("cpu")))
         return values[0]
 
     def of_each(self, value: Value) -> list[Value]:
         """The values that all processes have, by rank; they are pickled, and others have copies."""
-        if self.size == 1:
-            return [value]
-        import torch
-        import torch.distributed as dist
-
-        values: list[Value] = []
-        for rank in range(self.size):
-            one = [value]
-            _talking(lambda one=one, rank=rank: dist.broadcast_object_list(one, src=rank, device=torch.device("cpu")))  # type: ignore[misc]
-            values.append(one[0])
-        return values
+        return [self.of_rank(value, rank) for rank in range(self.size)]
 
     def wait(self) -> None:
         """Wait until all processes are here."""

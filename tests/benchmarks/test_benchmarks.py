@@ -191,12 +191,14 @@ def test_what_is_not_installed_is_left_out_by_name(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_one_process_and_several_train_the_same_model() -> None:
+@pytest.mark.parametrize("owners_from", [0, 1])
+def test_one_process_and_several_train_the_same_model(owners_from: int) -> None:
     flow = {"recipe": "multiscale", "widths": [32], "blocks": [1], "steps": 0, "lead": 1}
-    several = distributed.Several(2, 1, ("joint-glow-cpu", 64, flow))
+    several = distributed.Several(2, 1, ("joint-glow-cpu", 64, flow, owners_from))
     try:
         compared = distributed.compared(several, distributed.trainer("joint-glow-cpu", 64, flow=flow))
     finally:
         several.close()
     assert compared["difference"] < 1e-5
     assert compared["bytes_of_flow"] < compared["bytes"] < 20 * compared["bytes_of_flow"]
+    assert bool(compared["bytes_of_rows"]) is bool(owners_from)

@@ -19,9 +19,9 @@ import placement  # noqa: E402
 import scale  # noqa: E402
 import scale_limits  # noqa: E402
 import scale_measure  # noqa: E402
+from absences import absence_weights  # noqa: E402
 from scripts import printed_by  # noqa: E402
 
-from tzk_core.objective.negatives import sampled_absences  # noqa: E402
 from tzk_core.random_streams import stream  # noqa: E402
 
 SMALL = scale.Setting(
@@ -85,7 +85,7 @@ def test_the_rows_that_owners_need_are_those_that_absences_of_the_code_have_weig
     shows = torch.from_numpy(scale.sampled(SMALL, shares, np.random.default_rng(5)).shows)
     presence = torch.zeros(40, 32)
     presence[shows, torch.arange(32)] = 1
-    weights = sampled_absences(presence, 3, stream(3, "absences"))
+    weights = absence_weights(presence, 3, stream(3, "absences"))
     seen, told = presence.any(1), weights != 0
     absent = torch.nonzero(told.all(1)).squeeze(1)
     samples = torch.nonzero(told[seen].any(0)).squeeze(1)
@@ -205,7 +205,7 @@ def test_evaluations_of_a_step_are_those_of_its_absences() -> None:
     """Of 128 types, 8 in a batch of 32: all 8 at `negatives` samples, and as many others at all 32."""
     presence = torch.zeros(scale_measure.REGISTERED, 32)
     presence[torch.arange(32) % 8, torch.arange(32)] = 1
-    weights = sampled_absences(presence, 16, stream(0, "absences"))
+    weights = absence_weights(presence, 16, stream(0, "absences"))
     types, present, absent = scale_measure.evaluations(8, 4, 16)
     assert types == int(((presence != 0) | (weights != 0)).any(1).sum()) and present == presence.sum()
     seen = presence.any(1)

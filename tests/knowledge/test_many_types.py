@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from absences import absence_weights
 from models import LAYERS, batch, gradients, small, steady
 from torch import Tensor
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.distributions.conditional import ConditionalGaussian
-from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge import Knowledge, stacking
 from tzk_core.knowledge.stacking import MODULES, ModuleStacks, States, rectangles, state_of
 from tzk_core.objective import Objective, Wording, mental_capacity, negatives, sampled_absences
 from tzk_core.plugins import KnowledgeType, registry
@@ -186,7 +187,7 @@ def test_what_no_sample_has_and_was_not_sampled_stays_as_it_is(monkeypatch: pyte
 def test_up_to_so_many_types_every_absence_is_evaluated() -> None:
     presence = torch.tensor(PRESENCE).T
     for most in (4, 100):
-        weights = sampled_absences(presence, most, torch.Generator().manual_seed(0))
+        weights = absence_weights(presence, most, torch.Generator().manual_seed(0))
         assert torch.equal(weights, (presence == 0).float())
 
 
@@ -233,7 +234,7 @@ def test_what_is_sampled_is_a_fair_choice() -> None:
     presence[0, :3] = 1
     total = torch.zeros_like(presence)
     for seed in range(2000):
-        weights = sampled_absences(presence, 4, torch.Generator().manual_seed(seed))
+        weights = absence_weights(presence, 4, torch.Generator().manual_seed(seed))
         assert (weights != 0).any(1).sum() <= 5 and weights[0, :3].eq(0).all()
         total += weights / 2000
     torch.testing.assert_close(total, (presence == 0).float(), rtol=0, atol=0.35)
@@ -349,9 +350,13 @@ def test_a_mistake_in_a_knowledge_type_is_raised_and_not_taken_for_one_of_stacki
     assert not model.not_vmappable
 
 
-def test_types_with_few_samples_are_padded_little() -> None:
+def test_types_with_few_samples_are_padded_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacking, "_LITTLE", 100)  # as if these small types were large
     types = {name: knowledge for name, knowledge in small(("gaussian",) * 6).named_knowledge()}
     counts = (1, 4, 2, 5, 16, 0)
     rows_of = {name: torch.arange(count) for name, count in zip(types, counts, strict=True)}
     actual = {rectangle.names: tuple(rectangle.rows.shape) for rectangle in rectangles(types, rows_of)}
     assert actual == {("k0", "k1", "k2"): (3, 4), ("k3", "k4"): (2, 16), ("k5",): (1, 0)}
+    monkeypatch.undo()
+    actual = {rectangle.names: tuple(rectangle.rows.shape) for rectangle in rectangles(types, rows_of)}
+    assert actual == {("k0", "k1", "k2", "k3", "k4"): (5, 16), ("k5",): (1, 0)}, "so small that padding costs nothing"

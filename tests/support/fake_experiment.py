@@ -38,7 +38,7 @@ class FakeExperiment:
     compiled: dict[str, Any] | None = None
     step = last_step = 4
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, *, world: Any = None) -> None:
         self.config = config
 
     @classmethod

@@ -13,11 +13,11 @@ from models import LAYERS
 from test_world import NAN, SIZE, Batches, assert_same, files, interrupted, outcome, resumed, trained, weights
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
+from tzk_core.knowledge.elsewhere import Elsewhere
 from tzk_core.objective import Wording
 from tzk_core.objective.owned import Owners, owners_of
 from tzk_core.random_streams import stream
 from tzk_core.storage.checkpoint import load_trainer
-from tzk_core.training.dividing import present
 from tzk_core.training.observers import Observer, Progress
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
@@ -102,7 +102,6 @@ CASES: dict[str, dict[str, Any]] = {
         "model": lambda: many(other=True),
         "batches": Labelled(exclusive=MIXED, other=True),
         "settings": {"negatives": 4},
-        "divided": False,
     },
     "added": {"batches": Labelled(), "trained": [f"k{number}" for number in range(36)], "settings": {"clip": 0.1}},
     "rare": {"batches": Batches([[float(number == 3) for number in range(TYPES)]]), "settings": {"negatives": 1}},
@@ -274,10 +273,9 @@ def sizes(world: World) -> dict[str, Any]:
     own = made.parameter_tables._tables[0].rows
     found["rows"] = list(own)
     members = dict(made.model.named_knowledge())
-    found["absent"] = [name for name, kind in members.items() if all(p.isnan().all() for p in kind.parameters())]
-    with pytest.raises(RuntimeError, match="single memory location"):  # what is absent cannot be written to
-        next(p for name in found["absent"] for p in made.model.find(name).parameters() if p.numel() > 1).data.add_(1)
-    kept = present(made.model.state_dict())
+    found["absent"] = [name for name, kind in members.items() if isinstance(kind, Elsewhere)]
+    assert not any(members[name].state_dict() or list(members[name].parameters()) for name in found["absent"])
+    kept = made.model.state_dict()
     of_types = [key for key, _ in made.model.named_parameters() if key in kept and kept[key].numel() > 1]
     found["kept"] = sorted({key.split(".")[1] for key in of_types if key.startswith("knowledge.")})
     made.unite()

@@ -124,10 +124,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def trainer(case: str, world: World = ALONE, steps: int = STEPS) -> Trainer:
+def trainer(case: str, world: World = ALONE, *, owners_from: int = 0) -> Trainer:
     chosen = CASES[case]
     model = chosen.get("model", lambda: small(["gaussian", "flow"]))()
-    settings = Settings(steps=steps, compile=False, log_every=7, **chosen.get("settings", {}))
+    more = chosen.get("settings", {})
+    settings = Settings(steps=STEPS, compile=False, log_every=7, owners_from=owners_from, **more)
     return Trainer(
         model,
         chosen["batches"],

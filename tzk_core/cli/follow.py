@@ -8,17 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tzk_core.cli import interrupts
-from tzk_core.world import World
+from tzk_core.world import ALONE, World
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
 
 
 class Work(NamedTuple):
-    """The work of a run's processes: a config, and whether they resume from a checkpoint."""
+    """The work of a run's processes: a config, and whether they resume from a checkpoint.
+
+    whole: whether each begins with a model of all knowledge types.
+    """
 
     config: Config
     resume: bool
+    whole: bool
 
 
 def follow(world: World) -> int:
@@ -29,7 +33,7 @@ def follow(world: World) -> int:
     work: Work | None = world.of_first(None)
     if work is None:
         return 0
-    experiment = Experiment(work.config)
+    experiment = Experiment(work.config, world=ALONE if work.whole else world)
     with flushing_denormals():
         with interrupts.deferred() as check:
             try:

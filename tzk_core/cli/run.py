@@ -19,7 +19,7 @@ from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder, already_there, fresh_path
 from tzk_core.runs.lineage import new_folder
 from tzk_core.storage.places import LAST
-from tzk_core.world import Lost, World
+from tzk_core.world import ALONE, Lost, World
 
 if TYPE_CHECKING:
     from tzk_core.config import Config
@@ -212,7 +212,7 @@ def _run(
 
     began = time.monotonic()
     observers = observers_of(config)
-    experiment = Experiment(config)
+    experiment = Experiment(config, world=ALONE if asked.resume else world)
     described = experiment.describe()
     output.say(plan(config, described, folder.path))
     if asked.dry_run:
@@ -233,7 +233,7 @@ def _run(
             _write_start(fresh, config, record)
         _hold(folder.path, held)
     going_on = asked.resume and folder.has_checkpoint
-    world.of_first(Work(config, going_on))
+    world.of_first(Work(config, going_on, whole=asked.resume))
     try:
         with _outcome(folder, record, config), outcome(observers), flushing_denormals():
             _train_and_report(experiment, folder, record, world=world, resume=going_on, observers=observers)

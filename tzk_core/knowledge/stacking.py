@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 
 from tzk_core.knowledge.base import Knowledge
 from tzk_core.knowledge.collection import KnowledgeDict
+from tzk_core.knowledge.elsewhere import Elsewhere
 
 KnowledgeByName = Mapping[str, Knowledge] | KnowledgeDict
 
@@ -198,8 +199,9 @@ def rectangles(
     """Knowledge types in rectangles: of one structure, and with about as many samples.
 
     Within a rectangle the counts differ by less than a factor of two, or are at most 4, or at most 16, so that padding
-    adds little. Every rectangle has a stack of its own, rather than rows of one stack: the gradient of an indexed
-    tensor is as large as the whole tensor.
+    adds little. They differ by more where types are so small that another rectangle would cost more than the padding.
+    Every rectangle has a stack of its own, rather than rows of one stack: the gradient of an indexed tensor is as large
+    as the whole tensor.
 
     Args:
         rows_of: by knowledge type, positions in the batch, (n,).
@@ -208,14 +210,14 @@ def rectangles(
             the same knowledge types are together in every batch, with 2 rows at least; others are added to it.
         not_vmappable: as of `Stack`.
     """
-    alike: dict[Hashable, dict[str, Knowledge]] = {}
+    alike: dict[tuple[Hashable, int], dict[str, Knowledge]] = {}
     for name, member in knowledge.items():
         size = _size(len(rows_of[name]))
         if sizes is not None:
             size = sizes.setdefault(name, max(size, _size(_FEW + 1)))
         alike.setdefault((stacks.structure(name, member), size), {})[name] = member
     failed = set() if not_vmappable is None else not_vmappable
-    for group in alike.values():
+    for group in alike.values() if sizes is not None else _joined(alike, rows_of):
         rows, real = _padded([rows_of[name] for name in group], 0 if sizes is None else 2)
         yield Rectangle(group, stacks.states(group), rows, real, failed)
 
@@ -266,6 +268,42 @@ def _groups(knowledge: KnowledgeByName) -> Iterator[Iterator[tuple[str, Knowledg
     return map(iter, alike.values())
 
 
+def _joined(
+    alike: Mapping[tuple[Hashable, int], dict[str, Knowledge]], rows_of: Mapping[str, Tensor]
+) -> Iterator[dict[str, Knowledge]]:
+    """Knowledge types of one structure and size.
+
+    Those of neighbouring sizes are together where the padding costs less than a call. Those without samples stay by
+    themselves, as they are evaluated at other samples.
+    """
+    by_structure: dict[Hashable, list[int]] = {}
+    for structure, size in alike:
+        by_structure.setdefault(structure, []).append(size)
+    for structure, sizes in by_structure.items():
+        joined: dict[str, Knowledge] = {}
+        for size in sorted(sizes):
+            group = alike[structure, size]
+            if joined and not _is_little(joined, group, rows_of):
+                yield joined
+                joined = {}
+            joined = joined | group
+            if not size:
+                yield joined
+                joined = {}
+        if joined:
+            yield joined
+
+
+def _is_little(fewer: Mapping[str, Knowledge], more: Mapping[str, Knowledge], rows_of: Mapping[str, Tensor]) -> bool:
+    """Whether it costs little to evaluate knowledge types at more samples, as others are."""
+    most, own = (max(len(rows_of[name]) for name in group) for group in (more, fewer))
+    parameters = sum(parameter.numel() for parameter in next(iter(fewer.values())).parameters())
+    return len(fewer) * (most - own) * parameters <= _LITTLE
+
+
+_LITTLE = 2**20
+"""So many products, of parameters and samples, take less time than another call of `torch.func.vmap`."""
+
 _FEW = 4
 """Up to so many samples are padded to one another."""
 
@@ -293,6 +331,8 @@ def structure(name: str, knowledge: Knowledge) -> Hashable:
 
     One without a part, made in Python, equals no other.
     """
+    if isinstance(knowledge, Elsewhere):
+        knowledge = knowledge.like
     part = knowledge.part
     if part is None:
         return name

@@ -121,6 +121,8 @@ def mental_capacity(
     """
     wording = objective.wording
     labels = batch_labels(observations, objective.absences)
+    if objective.shard is not None and not objective.terms:
+        observations = observations.without_presence()  # of which shards are taken, and labels have what counts
     batch = encodable(
         model,
         observations,
@@ -211,7 +213,15 @@ def means_of(sums: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
 
     Types without any are left out.
     """
+    if not sums:
+        return {}, {}
+    table = torch.stack(list(sums.values()))  # at once: of a hundred types, each by itself takes milliseconds
     gap, ratio = (
-        {name: both[first] / both[first + 1] for name, both in sums.items() if both[first + 1]} for first in (0, 2)
+        {
+            name: mean
+            for name, mean, count in zip(sums, (total / counts).unbind(), counts.tolist(), strict=True)
+            if count
+        }
+        for total, counts in ((table[:, 0], table[:, 1]), (table[:, 2], table[:, 3]))
     )
     return gap, ratio

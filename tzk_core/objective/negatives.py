@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Absences = Callable[[Tensor], Tensor]
-"""From presence, (knowledge, batch) in {0, 1, nan}, the weight of every log p(κ=0 given z), of the same shape.
 
-A weight of 0 is not evaluated. It is 0 wherever κ is not known to be 0, and 1 in expectation wherever it is."""
+class AbsenceWeights(NamedTuple):
+    """The weight of every log p(κ=0 given z) of a batch, 1 in expectation.
+
+    shown: (knowledge, batch), of the types that some sample has or may have; 0 wherever κ is not known to be 0.
+    others: (n,) int64, which of the types that no sample has or may have are evaluated, by their number among these.
+    weight: of each of the `others` at every sample; all further types have none.
+    """
+
+    shown: Tensor
+    others: Tensor
+    weight: float
 
 
-def every_absence(presence: Tensor) -> Tensor:
+Absences = Callable[[Tensor, int], AbsenceWeights]
+"""From presence, (knowledge, batch) in {0, 1, nan}, and the number of all types that no sample has or may have.
+
+Rows are of the types that some sample has or may have. A weight of 0 is not evaluated."""
+
+
+def every_absence(presence: Tensor, others: int) -> AbsenceWeights:
     """Weights of 1 wherever the knowledge is known to be absent."""
-    return (presence == 0).to(presence)
+    return AbsenceWeights((presence == 0).to(presence), torch.arange(others), 1.0)
 
 
-def sampled_absences(presence: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def sampled_absences(presence: Tensor, others: int, *, most: int, generator: torch.Generator) -> AbsenceWeights:
     """All absences of up to `most` knowledge types; of more an unbiased sample.
 
     Both sides of an absent κ are log p(κ=0 given z), see `terms.absent_terms`. So this is all that absence adds to
@@ -27,22 +42,15 @@ def sampled_absences(presence: Tensor, most: int, generator: torch.Generator) ->
     evaluated at every sample. Each term weighs as much as those that it stands for (Horvitz and Thompson 1952).
 
     Args:
-        presence: (knowledge, batch) in {0, 1, nan}.
+        presence, others: as of `Absences`.
         most: how many samples, and how many absent types, are evaluated.
         generator: the source of the random choice.
-
-    Returns:
-        The weights, (knowledge, batch), as of `Absences`.
     """
-    absent = presence == 0
-    if len(presence) <= most:
-        return absent.to(presence)
-    weights = torch.zeros_like(presence)
-    none = torch.nonzero(absent.all(1)).squeeze(1)
+    if len(presence) + others <= most:
+        return every_absence(presence, others)
     size = presence.shape[1]
-    samples = torch.randperm(size, generator=generator)[:most].to(none.device)
-    types = torch.randperm(len(none), generator=generator)[:most].to(none.device)
+    samples = torch.randperm(size, generator=generator)[:most].to(presence.device)
+    types = torch.randperm(others, generator=generator)[:most]
+    weights = torch.zeros_like(presence)
     weights[:, samples] = size / max(1, len(samples))
-    weights[none] = 0
-    weights[none[types]] = len(none) / max(1, len(types))
-    return weights * absent
+    return AbsenceWeights(weights * (presence == 0), types, others / max(1, len(types)))

@@ -9,6 +9,7 @@ have. Exclusive knowledge types, which are summed over together, have one owner.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,17 +78,36 @@ class OwnedTerms(NamedTuple):
     sums: dict[str, Tensor]
 
 
-def owners_of(names: Iterable[str], exclusive: Iterable[Collection[str]], size: int) -> dict[str, int]:
+def owners_of(
+    names: Iterable[str],
+    exclusive: Iterable[Collection[str]],
+    size: int,
+    *,
+    costs: Mapping[str, float] | None = None,
+) -> dict[str, int]:
     """The owners of knowledge types among so many processes, by a hash of their names.
 
     The members of an exclusive group have the owner of the first one in alphabetical order.
+
+    Args:
+        costs: of knowledge types that are few and large, which go one after the other, the costliest first, to the
+            process with the least cost so far: a hash would not even them out.
     """
     together = {name: {name} for name in names}
     for group in exclusive:
         joined = set().union(*(together[name] for name in group if name in together))
         together |= dict.fromkeys(joined, joined)
     leaders = {name: min(members) for name, members in together.items()}
-    return {name: _hash(leader) % size for name, leader in leaders.items()}
+    total: dict[str, float] = {}
+    for name, leader in leaders.items():
+        total[leader] = total.get(leader, 0.0) + (costs or {}).get(name, math.inf)
+    of = {leader: _hash(leader) % size for leader in total}
+    load = [0.0] * size
+    for leader in sorted(total, key=lambda leader: (-total[leader], _hash(leader))):
+        if math.isfinite(total[leader]):
+            of[leader] = load.index(min(load))
+            load[of[leader]] += total[leader]
+    return {name: of[leader] for name, leader in leaders.items()}
 
 
 def owned_terms(

@@ -6,7 +6,7 @@ What can be built before any sample is read is built first: `tzk check` and a ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,10 +15,12 @@ from nflows.transforms.base import Transform
 
 from tzk_core.build import build_flow, build_knowledge
 from tzk_core.config import Config
+from tzk_core.data.expansion import ExpandedKnowledge
 from tzk_core.data.protocol import Dataset
 from tzk_core.domain import AUTO
 from tzk_core.errors import TzkError
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.elsewhere import Elsewhere
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.observations import Observations
 from tzk_core.plugins import registry
@@ -27,8 +29,13 @@ from tzk_core.runs.settings import settings_of
 from tzk_core.runs.tables import chosen_device, datasets_of, domain_of, shape_of
 from tzk_core.settings import KnowledgeTable
 from tzk_core.storage.budget import Budget
+from tzk_core.training.division import owners
 from tzk_core.training.initialisation import initialise
+from tzk_core.training.optimizers import trains_knowledge_by_adam
+from tzk_core.training.owned_modules import divisible
+from tzk_core.training.parameter_tables import groups_of
 from tzk_core.training.steps import Steps
+from tzk_core.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -69,14 +76,53 @@ def before_data(
     return BeforeData(device, datasets, model.flow)
 
 
-def build_model(config: Config, data: RunData, flow: SharedFlow | None = None) -> TzK:
-    """The model that a config describes, with `flow`, if any, as its shared flow."""
+def build_model(config: Config, data: RunData, flow: SharedFlow | None = None, *, world: World = ALONE) -> TzK:
+    """The model that a config describes, with `flow`, if any, as its shared flow.
+
+    In several processes that are to divide knowledge types, those of others are `Elsewhere` and are not built.
+    """
     model = TzK(_checked_flow(config, data.shape, data.datasets) if flow is None else flow)
+
+    def build(expanded: ExpandedKnowledge) -> Knowledge:
+        return _build_knowledge(config, expanded.table, model, name=expanded.name)
+
+    elsewhere = _elsewhere(config, data, world=world, build=build) if world.size > 1 else {}
     for expanded in data.annotation.knowledge:
-        knowledge = _build_knowledge(config, expanded.table, model, name=expanded.name)
+        like = elsewhere.get(expanded.name)
+        knowledge = build(expanded) if like is None else Elsewhere(like)
         knowledge.describe_as(implies=expanded.implies)
         model.add(expanded.name, knowledge)
     return model
+
+
+def _elsewhere(
+    config: Config, data: RunData, *, world: World, build: Callable[[ExpandedKnowledge], Knowledge]
+) -> dict[str, Knowledge]:
+    """What each knowledge type that another process is to have is built like, by name.
+
+    As `Steps.divide` will find, which has them built where it divides nothing after all.
+    """
+    settings = settings_of(config)
+    if settings.hidden_share or settings.terms or not trains_knowledge_by_adam(settings):
+        return {}
+    likes: dict[str, Knowledge] = {}
+    everything: dict[str, Knowledge] = {}
+    for expanded in data.annotation.knowledge:
+        table = expanded.table
+        key = repr((table.type, table.characteristics, table.arguments))
+        if key not in likes:
+            likes[key] = build(expanded)
+        everything[expanded.name] = Elsewhere(likes[key])
+    tabled = {name for group in groups_of(everything) for name in group}
+    alone = {each.name: build(each) for each in data.annotation.knowledge if each.name not in tabled}
+    of = owners(
+        data.batches.batch(0), world.size, owners_from=settings.owners_from, tabled=tabled, modules=divisible(alone)
+    )
+    return {
+        name: kind.like
+        for name, kind in everything.items()
+        if name in tabled and of.get(name, world.rank) != world.rank and isinstance(kind, Elsewhere)
+    }
 
 
 class _NoBatches:

@@ -16,6 +16,7 @@ from tzk_core.data.annotation import Annotation
 from tzk_core.data.hiding import Kept
 from tzk_core.data.joint import JointBatches
 from tzk_core.data.protocol import Dataset, Samples
+from tzk_core.knowledge.elsewhere import Elsewhere
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.names import glob
 from tzk_core.runs.building import before_data, build_model, start_model
@@ -42,6 +43,8 @@ class Experiment:
         trained: the folder of a run whose model is taken, in place of a new one.
         notes: what results have to say of how the config came about.
         loaded: data of another experiment; data sets that both have are not read again.
+        world: the processes that are to train it from its start, which build their own knowledge types alone where they
+            divide many.
 
     Raises `TzkError` for a plugin that is not installed, data that cannot be had, and tables that do not fit the data.
     """
@@ -55,6 +58,7 @@ class Experiment:
         trained: Path | None = None,
         notes: Sequence[str] = (),
         loaded: RunData | None = None,
+        world: World = ALONE,
     ) -> None:
         self.config, self.notes = config, tuple(notes)
         self.multipliers: dict[str, float] = {}
@@ -66,7 +70,8 @@ class Experiment:
             built = before_data(config, flow, {} if loaded is None else loaded.shared_with(config))
             self.device = built.device
             self.data = RunData(config, known, datasets=built.datasets, loaded=loaded)
-            self.model = build_model(config, self.data, built.flow).to(self.device, getattr(torch, config.dtype))
+            model = build_model(config, self.data, built.flow, world=world)
+            self.model = model.to(self.device, getattr(torch, config.dtype))
         else:
             self.device = chosen_device(config.device)
             self.data = RunData(config, known, loaded=loaded)
@@ -247,4 +252,5 @@ class Experiment:
 
 
 def _count(module: torch.nn.Module) -> int:
+    module = module.like if isinstance(module, Elsewhere) else module
     return sum(parameter.numel() for parameter in module.parameters())

@@ -63,11 +63,12 @@ class StepsTable(Table):
         description="`tzk run` starts so many processes on this machine, each with a part of every batch, unless "
         "torchrun has started it, here or on several machines. The steps are those of one process to rounding.",
     )
-    owners_from: CountOrNone = Field(
-        default=0,
-        description="From so many knowledge types in tables on (more than 32 of one structure share one), several "
-        "processes divide these among them: each type is trained by one, which the latents of its samples are sent to. "
-        "0 for never: then every process has all of them. The steps are the same to rounding.",
+    owners_from: CountOrNone | Literal["auto"] = Field(
+        default="auto",
+        description="From so many knowledge types on, several processes divide them among them: each type is trained "
+        "by one, which the latents of its samples are sent to. 0 for never: then every process has all of them, and "
+        'their gradients are summed. "auto" divides where less is sent so, and from 1,000 types in tables on (more '
+        "than 32 of one structure share one). The steps are the same to rounding.",
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tzk_core.knowledge import Knowledge
+from tzk_core.knowledge.elsewhere import Elsewhere
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 
@@ -27,7 +28,7 @@ def initialise(
 ) -> None:
     """Fit the priors of knowledge, then start the model from one large batch.
 
-    The shared flow and the encoders of C start from that batch.
+    The shared flow and the encoders of C start from that batch. What another process has is started there.
 
     Args:
         shares: by knowledge type, p(κ=1); nan where nothing says it.
@@ -35,10 +36,13 @@ def initialise(
         T: the batch, (n, *shape), dequantised; None for no such start.
         presence: by knowledge type, (n,) in {0, 1, nan}, in the samples of T.
     """
+    elsewhere = {name for name, kind in model.named_knowledge() if isinstance(kind, Elsewhere)}
     for name, share in shares.items():
-        fit_priors(model.find(name), share, characteristics.get(name))
+        if name not in elsewhere:
+            fit_priors(model.find(name), share, characteristics.get(name))
     if T is not None:
         model.flow.initialise(T.to(model.like))
+        presence = {name: kappa for name, kappa in presence.items() if name not in elsewhere}
         start_characteristics(model, T.to(model.like), presence, observed=characteristics.keys(), seed=seed)
 
 

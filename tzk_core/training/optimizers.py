@@ -44,6 +44,9 @@ class Optimiser(Protocol):
 
     It CAN say `adam_for_knowledge = True`: that it moves knowledge types as Adam does. The parameters of many are then
     rows of a table, with an Adam of its own (`training.parameter_tables`), which is faster.
+
+    It CAN have `parts`, the torch optimisers that it is made of, where it is none itself. With `adam_for_knowledge`,
+    several processes may then divide knowledge types that are in no table.
     """
 
     @property
@@ -102,6 +105,12 @@ def optimizer_of(trained: Trained, settings: Settings) -> Optimiser:
 def trains_knowledge_by_adam(settings: Settings) -> bool:
     """Whether the optimiser moves knowledge types as Adam does."""
     return bool(getattr(chosen(settings).load(), "adam_for_knowledge", False))
+
+
+def parts_of(optimizer: Optimiser) -> tuple[torch.optim.Optimizer, ...]:
+    """The torch optimisers that an optimiser is made of; none where that is not known."""
+    parts = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else getattr(optimizer, "parts", ())
+    return tuple(part for part in parts if isinstance(part, torch.optim.Optimizer))
 
 
 def trained_tensors(optimizer: Optimiser) -> list[Tensor]:

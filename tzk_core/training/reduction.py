@@ -10,7 +10,7 @@ and wants to know beforehand which parameters a batch reaches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -65,6 +65,7 @@ def reduced(
 
     Args:
         capacity: of the shard of this process; gradients are of its value times the share of the shard.
+        parameters: those that all processes have.
         missing: where T of the whole batch was not observed, (batch,); None if it was everywhere.
     """
     dense = [] if tables.divided else tables.dense()
@@ -75,23 +76,29 @@ def reduced(
     world.sum(numbers)
     packed, *counts = numbers.split([len(numbers) - sum(map(len, reached)), *map(len, reached)])
     some = [parameter for parameter, count in zip(parameters, counts[0].tolist(), strict=True) if count]
-    for parameter in some:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    _sum_together(world, [*_gradients(some), *(gradients for gradients, _ in dense)])
+    for parameter, total in zip(some, _summed(world, [_gradient(parameter) for parameter in some]), strict=True):
+        parameter.grad = total
+    gradients = [own for own, _ in dense]
+    for own, total in zip(gradients, _summed(world, gradients), strict=True):
+        own.copy_(total)
     if not tables.divided:
         tables.take([(count > 0).view_as(columns) for count, (_, columns) in zip(counts[1:], dense, strict=True)])
     return summary.unpack(packed)
 
 
-def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables) -> Tensor:
-    """The norm of the gradient of parameters and tables, which may be divided."""
-    if not tables.divided:
-        return torch.nn.utils.get_total_norm([*shared, *tables.gradients()])
-    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (list(shared), tables.gradients())]
-    own = squares[1].to("cpu", torch.float64).reshape(1)
-    world.sum(own)
-    return (squares[0].to(own) + own[0]).sqrt()
+def norm_of(world: World, shared: Sequence[Tensor], own: Sequence[Tensor] | None) -> Tensor:
+    """The norm of the gradient, which processes may have divided.
+
+    Args:
+        shared: gradients that all processes have.
+        own: those that this one has for all; None where nothing is divided.
+    """
+    if own is None:
+        return torch.nn.utils.get_total_norm(shared)
+    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (shared, own)]
+    of_others = squares[1].to("cpu", torch.float64).reshape(1)
+    world.sum(of_others)
+    return (squares[0].to(of_others) + of_others[0]).sqrt()
 
 
 def check_independent(flow: SharedFlow, T: Tensor, shards: Iterable[Shard]) -> None:
@@ -188,25 +195,25 @@ class _Summary:
         return torch.nn.functional.pad(values, (self._shard.start, self._shard.size - self._shard.stop))
 
 
-def _gradients(parameters: Iterable[Tensor]) -> Iterator[Tensor]:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            yield parameter.grad
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _sum_together(world: World, tensors: Sequence[Tensor]) -> None:
-    """Sum tensors in place over all processes.
+def _summed(world: World, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sums of tensors over all processes.
 
-    Those of one type and device go in one message.
+    Those of one type and device go in one message, of which the sums are views: hundreds of small ones are not copied.
     """
-    alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for tensor in tensors:
-        alike.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    for group in alike.values():
-        flat = torch.cat([tensor.flatten() for tensor in group])
+    alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for number, tensor in enumerate(tensors):
+        alike.setdefault((tensor.dtype, tensor.device), []).append(number)
+    sums = list(tensors)
+    for numbers in alike.values():
+        flat = torch.cat([tensors[number].flatten() for number in numbers])
         world.sum(flat)
-        for tensor, total in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
-            tensor.copy_(total.view_as(tensor))
+        for number, total in zip(numbers, flat.split([tensors[number].numel() for number in numbers]), strict=True):
+            sums[number] = total.view_as(tensors[number])
+    return sums
 
 
 def _plain(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
+from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.modes import flushing_denormals, training
 from tzk_core.objective import (
@@ -23,20 +24,22 @@ from tzk_core.objective import (
     Multipliers,
     Noise,
     Objective,
-    Wording,
     mental_capacity,
     sampled_absences,
 )
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
-from tzk_core.objective.owned import Owners, owners_of
-from tzk_core.objective.routing import presence
+from tzk_core.objective.owned import Owners
+from tzk_core.objective.routing import idle
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
+from tzk_core.training.counting import counted
+from tzk_core.training.division import owners
 from tzk_core.training.metrics import Metrics
-from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
+from tzk_core.training.optimizers import Trained, optimizer_of, parts_of, trained_tensors, trains_knowledge_by_adam
+from tzk_core.training.owned_modules import OwnedModules, divisible
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.precision import MixedPrecision
@@ -45,7 +48,6 @@ from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
 from tzk_core.training.soundness import Diverged
 from tzk_core.training.validation import Validation, Watch
-from tzk_core.units import bits_per_dim
 from tzk_core.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -129,32 +131,66 @@ class Steps:
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
         self.owners: Owners | None = None
+        self._owned: OwnedModules | None = None  # with owners, those in no table
         self._cut = False
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
 
     def divide(self) -> None:
-        """Leave each knowledge type in a table to one process, from `owners_from` of them on.
+        """Leave knowledge types to one process each, as `owners_from` says.
 
         All processes are to call it together, with one and the same state. They go on with all in each where T may be
-        missing, or an exclusive group has members in no table.
+        missing, or an exclusive group has members that cannot be divided.
         """
-        names, least = self.parameter_tables.names, self.settings.owners_from
-        if self.owners or self.world.size == 1 or not least or len(names) < least or self.settings.hidden_share:
+        if self.owners or self.world.size == 1:
             return
-        if self.watch.validation is not None and self.watch.validation.partly_missing:
+        members, optimizers = self._divisible()
+        if not (of := self._owners_among(members)):
+            self.parameter_tables.unite(self.world, self.model)
             return
-        exclusive = self.batches.batch(self.step).exclusive
-        of = owners_of(names, exclusive, self.world.size)
-        if all(set(group) <= of.keys() or of.keys().isdisjoint(group) for group in exclusive):
-            self.owners = Owners(self.world, of)
-            self.parameter_tables.divide(of, self.world.rank)
+        self.owners = Owners(self.world, of)
+        if not of.keys().isdisjoint(self.parameter_tables.names):
+            self.parameter_tables.divide(of, self.world.rank, self.model.knowledge)
+        own = {name: member for name, member in members.items() if name in of}
+        self._owned = OwnedModules(self.world, own, owners=of, optimizers=optimizers)
+
+    def _owners_among(self, members: Mapping[str, Knowledge]) -> dict[str, int]:
+        """The owners of these and of types in tables; none where nothing is divided."""
+        least, validation = self.settings.owners_from, self.watch.validation
+        if not least or self.settings.hidden_share or validation is not None and validation.partly_missing:
+            return {}
+        batch, tabled = self.batches.batch(self.step), self.parameter_tables.names
+        return owners(batch, self.world.size, owners_from=least, tabled=tabled, modules=members)
+
+    def _divisible(self) -> tuple[dict[str, Knowledge], tuple[torch.optim.Optimizer, ...]]:
+        """The types in no table that processes can divide, and their optimisers."""
+        optimizers = parts_of(self.optimizer)
+        if self.terms or not optimizers or not trains_knowledge_by_adam(self.settings):
+            return {}, ()
+        alone = [name for name in self.trained if name not in self.parameter_tables.names]
+        return divisible({name: self.model.find(name) for name in alone}), optimizers
 
     def unite(self) -> None:
         """Have all knowledge types in all processes again, which are to call it together."""
-        if self.owners:
-            self.parameter_tables.unite(self.world)
+        if self.owners and self._owned:
+            self.parameter_tables.unite(self.world, self.model)
+            self._owned.unite(take=True)
             self.watch.best = self.world.of_first(self.watch.best)
-            self.owners = None
+            self.owners = self._owned = None
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Within the block, the first process has all knowledge types, to write or copy them.
+
+        All processes are to enter it together.
+        """
+        modules = self._owned.whole() if self._owned else nullcontext()
+        with self.parameter_tables.whole(self.world, self.model.knowledge), modules:
+            yield
+
+    def _shared(self) -> list[Tensor]:
+        """The parameters that the optimiser moves in all processes."""
+        divided = {id(parameter) for parameter in self._owned.parameters} if self._owned else set()
+        return [parameter for parameter in trained_tensors(self.optimizer) if id(parameter) not in divided]
 
     def advance(self) -> Capacity:
         """Take one step.
@@ -192,25 +228,27 @@ class Steps:
         shard = self._shard_of(observations)
         evaluate = partial(self._evaluate, observations, shard)
         capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
-        dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = -capacity.value / dims * (shard.share if shard else 1)
+        loss = -capacity.value / observations.T[0].numel() * (shard.share if shard else 1)
         if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
             loss.backward()
+        shared = self._shared()
         if shard:
             capacity = reduced(
                 self.world,
                 shard,
                 capacity,
                 missing=observations.missing(),
-                parameters=trained_tensors(self.optimizer),
+                parameters=shared,
                 tables=self.parameter_tables,
             )
         if self._compiled:
-            self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = norm_of(self.world, gradients, self.parameter_tables)
-        gradients += self.parameter_tables.gradients()
+            self._compiled.clear_idle(self.model, idle(observations, self.settings.wording))
+        gradients = [parameter.grad for parameter in shared if parameter.grad is not None]
+        own = self._owned.gradients() if self._owned else []
+        (own if self.parameter_tables.divided else gradients).extend(self.parameter_tables.gradients())
+        norm = norm_of(self.world, gradients, own if self.owners else None)
+        gradients += own
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
         if self.settings.clip is not None and norm > self.settings.clip:
@@ -358,41 +396,5 @@ class Steps:
 
     def _count(self, capacity: Capacity, observations: Observations) -> None:
         """Adds a step to the sums of the next line of the log."""
-        dims = torch.Size(self.model.shape).numel()
-        values = {"objective": capacity.value}
-        if not capacity.prior_weight.isnan():  # as it is in a batch without any T
-            values["prior_weight"] = capacity.prior_weight
-        for name, rows in self.batches.sources(self.step).items():
-            log_prob_T = capacity.log_prob_T[rows]
-            if len(log_prob_T := log_prob_T[~log_prob_T.isnan()]):
-                values[f"bits_per_dim/{name}"] = bits_per_dim(log_prob_T.mean(), dims, self.levels)
-        values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
-        values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
-        values |= {f"term/{name}": value for name, value in capacity.terms.items()}
-        for name, log_prob in _log_prob_of_present(capacity, observations).items():
-            values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
-        self.metrics.add({key: float(value.detach()) for key, value in values.items()})
-
-
-def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
-    """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
-
-    These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.
-    """
-    seen = ~capacity.log_prob_T.isnan()
-    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
-    prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
-    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
-    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
-
-
-def _idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that no sample of a batch has.
-
-    Where unlabelled samples take part, none may have them either.
-
-    No sample has them, and none that takes part may have them.
-    """
-    table = presence(observations)
-    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
-    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]
+        dims, sources = torch.Size(self.model.shape).numel(), self.batches.sources(self.step)
+        self.metrics.add(counted(capacity, observations, sources, dims=dims, levels=self.levels))

@@ -117,8 +117,9 @@ class Trainer(Steps):
         first = self.world.first
         state, best = self.world.of_first((copied(self._whole_state()), self.watch.best) if first else (None, None))
         if state is not None and not first:
-            self.model.load_state_dict(state["model"])
-            self._load_state(state)
+            divided = self.parameter_tables.divided  # from the start: each process has started its own types
+            self.model.load_state_dict(state["model"], strict=not divided)
+            self._load_state(state | {"banks": self.parameter_tables.state_dict()} if divided else state)
             self.watch.best = best
 
     def _train(self, saved_to: Path | None) -> None:
@@ -184,7 +185,7 @@ class Trainer(Steps):
             owners=self.owners,
         )
         self.parameter_tables.forget()
-        with self.parameter_tables.whole(self.world) if self.watch.better(validated) else nullcontext():
+        with self._whole() if self.watch.better(validated) else nullcontext():
             self._note(validated, saved_to)
         if self.watch.exploded():
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
@@ -229,7 +230,9 @@ class Trainer(Steps):
     @property
     def _finite_here(self) -> bool:
         optimizer = self.optimizer
-        parts = (trained_tensors(optimizer), self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
+        elsewhere = {id(parameter) for parameter in self._owned.absent} if self._owned else set()
+        here = [parameter for parameter in trained_tensors(optimizer) if id(parameter) not in elsewhere]
+        parts = (here, self.parameter_tables.tensors, tensors_in(optimizer.state_dict()))
         return all(map(all_finite, parts))
 
     def _whole_state(self) -> dict[str, Any]:
@@ -267,7 +270,7 @@ class Trainer(Steps):
             return
         if self.owners and not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
-        with self.parameter_tables.whole(self.world):
+        with self._whole():
             if saved_to:
                 self.save(saved_to)
 
@@ -289,6 +292,8 @@ class Trainer(Steps):
         Learning rates, clip, minutes and patience are those of the settings of now, as are the steps, and with them
         the decay; all other settings have to be the same.
         """
+        if self.parameter_tables.divided:
+            raise TzkError("a training is resumed with a model of all its knowledge types: build it whole")
         last = Path(folder) / LAST
         state = checked_state(State, load_trainer(last), last)
         self.watch.best = self._stored_best(Path(folder) / BEST)  # before the last, as loading may fill this flow
