@@ -25,6 +25,12 @@ def mapped() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
 
 
+def only_mapped() -> bool:
+    """Whether of `torch.func` nothing but `vmap` is at work, if that."""
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return all(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
+
+
 def unmapped() -> AbstractContextManager[None]:
     """Within it tensors are made as outside of `torch.func.vmap`, which refuses to draw noise."""
     context: AbstractContextManager[None] = torch._C._DisableFuncTorch() if mapped() else nullcontext()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.inputs import check_domain
+from tzk_core.transforms.flow_step import LENGTH, flow_step, is_step, usable
 
 
 class Fused(Protocol):
@@ -56,9 +57,9 @@ class Composite(CompositeTransform):
     runs: tuple[Run, ...] = ()
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if not self.runs:
-            return self._cascade(inputs, self._transforms, context)
-        return self._cascade(inputs, self._stages("forward"), context)
+        if self.runs:
+            return self._cascade(inputs, self._stages("forward"), context)
+        return self._cascade(inputs, _in_steps(self._transforms) if usable(inputs) else self._transforms, context)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._cascade(inputs, self._stages("inverse")[::-1], context)
@@ -89,6 +90,15 @@ class Composite(CompositeTransform):
                 raise _outside_domain(func, outputs) from error
             total = total + logabsdet
         return outputs, total
+
+
+def _in_steps(layers: Iterable[Transform]) -> Iterator[Callable[..., tuple[Tensor, Tensor]]]:
+    """The layers, every flow step among them as one function."""
+    rest = list(layers)
+    while rest:
+        count = LENGTH if is_step(rest) else 1
+        yield partial(_without_context, flow_step, rest[:count]) if count > 1 else rest[0]
+        rest = rest[count:]
 
 
 def _outside_domain(func: Callable[..., tuple[Tensor, Tensor]], inputs: Tensor) -> TzkError:

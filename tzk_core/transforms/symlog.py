@@ -13,44 +13,55 @@ from tzk_core.transforms.layer import Layer, leading
 
 
 class _SymLog(torch.autograd.Function):
-    """Output and log-determinant over the last `dims` dimensions, together.
-
-    Backward needs the output only, since dy/dx = exp(-min(|y|, limit)).
-    """
+    """`squashed`, with the log-determinant over the last `dims` dimensions. Backward needs the input only."""
 
     @staticmethod
-    def forward(inputs: Tensor, dims: int, limit: float) -> tuple[Tensor, Tensor]:
-        magnitude = inputs.abs()
-        if limit == math.inf:
-            magnitude.log1p_()
-            logabsdet = -magnitude.flatten(-dims).sum(-1)
-        else:
-            magnitude, log_slope = _kneed(magnitude, limit)
-            logabsdet = -log_slope.flatten(-dims).sum(-1)
-        return magnitude.copysign_(inputs), logabsdet
+    def forward(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
+        return squashed(inputs, dims, knee)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(output[0])
-        ctx.limit = inputs[2]
+        ctx.save_for_backward(inputs[0])
+        ctx.knee = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor, grad_logabsdet: Tensor) -> tuple[Tensor, None, None]:
-        (outputs,) = ctx.saved_tensors
-        per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (outputs.dim() - grad_logabsdet.dim()))
-        sign, magnitude = outputs.sign(), outputs.abs()
-        if ctx.limit != math.inf:
-            # beyond the knee the slope is constant; on a CPU a masked fill takes 20 times as long
-            sign = torch.ops.aten.hardtanh_backward(sign, outputs, -ctx.limit, ctx.limit)
-            magnitude.clamp_max_(ctx.limit)
-        grad = torch.addcmul(grad_outputs, per_sample, sign, value=-1)
-        return grad * magnitude.neg_().exp_(), None, None
+        (inputs,) = ctx.saved_tensors
+        return squashed_gradient(grad_outputs, grad_logabsdet, inputs, ctx.knee), None, None
 
     @staticmethod
     def vmap(  # noqa: PLR0917  torch calls it by position
-        info: Any, in_dims: tuple[int | None, ...], inputs: Tensor, dims: int, limit: float
+        info: Any, in_dims: tuple[int | None, ...], inputs: Tensor, dims: int, knee: float
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _SymLog.apply(*leading(info, in_dims, (inputs,)), dims, limit), (0, 0)
+        return _SymLog.apply(*leading(info, in_dims, (inputs,)), dims, knee), (0, 0)
+
+
+def squashed(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
+    """SymLog of values, and its log-determinant over their last `dims` dimensions.
+
+    Args:
+        knee: infinite for none.
+    """
+    if knee == math.inf:
+        log_slope = inputs.abs().log1p_()
+    else:
+        log_slope = inputs.clamp(-knee, knee).abs_().log1p_()
+    logabsdet = -log_slope.flatten(-dims).sum(-1)
+    outputs = log_slope.copysign_(inputs)
+    if knee != math.inf:
+        outputs = outputs.add_(torch.nn.functional.softshrink(inputs, knee), alpha=1 / (1 + knee))
+    return outputs, logabsdet
+
+
+def squashed_gradient(grad_outputs: Tensor, grad_logabsdet: Tensor, inputs: Tensor, knee: float) -> Tensor:
+    """The gradient of `squashed` in its inputs: dy/dx = 1 / (1 + min(|x|, knee))."""
+    per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (inputs.dim() - grad_logabsdet.dim()))
+    sign, magnitude = inputs.sign(), inputs.abs()
+    if knee != math.inf:
+        # beyond the knee the slope is constant; on a CPU a masked fill takes 20 times as long
+        sign = torch.ops.aten.hardtanh_backward(sign, inputs, -knee, knee)
+        magnitude.clamp_max_(knee)
+    return torch.addcmul(grad_outputs, per_sample, sign, value=-1).div_(magnitude.add_(1))
 
 
 class SymLog(Layer):
@@ -89,7 +100,7 @@ class SymLog(Layer):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not torch.compiler.is_compiling():
-            return _SymLog.apply(inputs, len(self.output_shape), self.limit)
+            return _SymLog.apply(inputs, len(self.output_shape), self.knee or math.inf)
         # the compiler fuses backward by itself; a sign of 1 at zero, so that the derivative there is 1
         sign = torch.where(inputs < 0, -1.0, 1.0).to(inputs.dtype)
         if self.knee:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,41 +10,9 @@ from torch import Tensor, nn
 from tzk_core.errors import TzkError
 from tzk_core.random_streams import stream
 from tzk_core.transforms.bounds import soft_bound, soft_bound_inverse
-from tzk_core.transforms.layer import Layer, leading
+from tzk_core.transforms.layer import Layer
 from tzk_core.transforms.shrinkage import shrunk_covariance
-
-
-class _Triangles(torch.autograd.Function):
-    """L and U from one matrix and the diagonal of U.
-
-    These are (…, d, d) and (…, d). Backward joins the gradients of both in one pass over the matrix; autograd takes
-    three.
-    """
-
-    @staticmethod
-    def forward(triangles: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
-        below, above = _masks(triangles.shape[-1], triangles.device, triangles.dtype)
-        lower, upper = triangles * below, triangles * above
-        lower.diagonal(dim1=-2, dim2=-1).fill_(1)
-        upper.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
-        return lower, upper
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad_lower: Tensor, grad_upper: Tensor) -> tuple[Tensor, Tensor]:
-        below, _ = _masks(grad_lower.shape[-1], grad_lower.device, grad_lower.dtype)
-        grad = torch.lerp(grad_upper, grad_lower, below)
-        grad.diagonal(dim1=-2, dim2=-1).zero_()
-        return grad, grad_upper.diagonal(dim1=-2, dim2=-1)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return _Triangles.apply(*leading(info, in_dims, tensors)), (0, 0)
+from tzk_core.transforms.triangles import Triangles, few
 
 
 class TiledConvolution(Layer):
@@ -141,6 +107,11 @@ class TiledConvolution(Layer):
         self.triangles.copy_((root / diagonal).tril(-1) + (root * diagonal).T.triu(1))
 
     @property
+    def adjacent(self) -> bool:
+        """Whether the elements of a tile lie in memory one after the other, and leave so."""
+        return self.tiles[1:] == (1, 1) and not self.permuted
+
+    @property
     def log_diagonal(self) -> Tensor:
         """s, (d,)."""
         return soft_bound(self.raw_log_diagonal, self.bound)
@@ -151,7 +122,7 @@ class TiledConvolution(Layer):
         if torch.compiler.is_compiling():  # the compiler joins backward by itself
             identity = torch.eye(len(diagonal), dtype=diagonal.dtype, device=diagonal.device)
             return self.triangles.tril(-1) + identity, self.triangles.triu(1) + identity * diagonal
-        lower, upper = _Triangles.apply(self.triangles, diagonal)
+        lower, upper = Triangles.apply(self.triangles, diagonal)
         return lower, upper
 
     def weight(self) -> Tensor:
@@ -196,18 +167,7 @@ def _few(rows: Tensor) -> bool:
     In a graph that is compiled for any number of rows: whether there can be.
     """
     if not torch.compiler.is_compiling():
-        return rows.shape[0] < rows.shape[1]
+        return few(rows)
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to load, and the compiler has it
 
     return not statically_known_true(rows.shape[0] >= rows.shape[1])
-
-
-@functools.cache
-def _masks(dims: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Ones below and ones above the diagonal, (dims, dims), contiguous.
-
-    On a CPU a product with one of them takes half of the time of `tril`.
-    """
-    with torch.inference_mode(mode=False):  # training may follow an evaluation in inference mode, and uses them too
-        ones = torch.ones(dims, dims, device=device, dtype=dtype)
-        return ones.tril(-1), ones.triu(1)
