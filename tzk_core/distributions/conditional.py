@@ -55,14 +55,20 @@ class ConditionalGaussian(Reparametrised):
         bias[dims:] = soft_bound_inverse(torch.tensor(math.log(deviation)), self.log_scale_bound).to(bias)
 
     def _log_prob(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        mean, log_scale = self.parameters_of(required(context))
+        return self.log_prob_at(inputs, *self.parameters_of(required(context)))
+
+    def log_prob_at(self, inputs: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """As `log_prob`, with the parameters of a context."""
         flat = inputs.flatten(inputs.dim() - len(self.shape))
         flat, mean, log_scale = over_samples(flat, mean), over_samples(mean, flat), over_samples(log_scale, flat)
         standard = (flat - mean) * torch.exp(-log_scale)
         return -0.5 * standard.square().sum(-1) - log_scale.sum(-1) - 0.5 * flat.shape[-1] * LOG_2PI
 
     def from_noise(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        mean, log_scale = self.parameters_of(required(context))
+        return self.from_noise_at(noise, *self.parameters_of(required(context)))
+
+    def from_noise_at(self, noise: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """As `from_noise`, with the parameters of a context."""
         flat = noise.flatten(noise.dim() - len(self.shape))
         mean, log_scale = over_samples(mean, flat), over_samples(log_scale, flat)
         return torch.addcmul(mean, log_scale.exp(), flat).view(noise.shape)

@@ -35,6 +35,16 @@ class Presence(NamedTuple):
     present: Tensor
 
 
+class Encoder(NamedTuple):
+    """p(C given z, κ=1) at some z, of which the network was evaluated.
+
+    encode: C from standard Gaussian noise, (batch, c). log_prob: of C, (batch, c) to (batch,).
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    log_prob: Callable[[Tensor], Tensor]
+
+
 class Knowledge(nn.Module):
     """κ, whether knowledge is present, and C in R^c, what it is like.
 
@@ -226,6 +236,21 @@ class Knowledge(nn.Module):
         """log p(C given z, κ=1), (batch,) or (batch, samples)."""
         prior = self.characteristics_prior
         return self.characteristics_encoder.log_prob(prior.standardise(C), self.features(z)) - prior.scale.log().sum()
+
+    def encoder_at(self, z: Tensor) -> Encoder:
+        """`encode` and `log_prob_characteristics_given` at z, whose network is evaluated once.
+
+        Subclasses that override one of the two are asked for each.
+        """
+        cls, encoder = type(self), getattr(self, "characteristics_encoder", None)
+        own = cls.encode, cls.log_prob_characteristics_given
+        if own != (Knowledge.encode, Knowledge.log_prob_characteristics_given) or type(encoder) is not ConditionalGaussian:
+            return Encoder(lambda noise: self.encode(z, noise), lambda C: self.log_prob_characteristics_given(C, z))
+        prior, of_z = self.characteristics_prior, encoder.parameters_of(self.features(z))
+        return Encoder(
+            lambda noise: self.imagine(encoder.from_noise_at(noise, *of_z)),
+            lambda C: encoder.log_prob_at(prior.standardise(C), *of_z) - prior.scale.log().sum(),
+        )
 
     def characteristics_given(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of p(C given z, κ=1), (batch, c) each."""

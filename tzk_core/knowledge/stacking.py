@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from tzk_core.knowledge.base import Knowledge
@@ -341,5 +341,24 @@ def structure(name: str, knowledge: Knowledge) -> Hashable:
 
 
 def state_of(knowledge: Knowledge) -> dict[str, Tensor]:
-    """All parameters and buffers, those that are not saved too."""
-    return {**dict(knowledge.named_parameters()), **dict(knowledge.named_buffers())}
+    """All parameters and buffers, those that are not saved too.
+
+    Parameters come before buffers, and one in several places comes once, as torch names them; torch takes longer.
+    """
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    _collect(knowledge, "", parameters, buffers)
+    if len({id(value) for value in (*parameters.values(), *buffers.values())}) < len(parameters) + len(buffers):
+        return {**dict(knowledge.named_parameters()), **dict(knowledge.named_buffers())}
+    return {**parameters, **buffers}
+
+
+def _collect(module: nn.Module, prefix: str, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
+    """Add the tensors of a module and all in it, by name."""
+    for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
+        for key, value in own.items():
+            if value is not None:
+                found[prefix + key] = value
+    for key, part in module._modules.items():
+        if part is not None:
+            _collect(part, f"{prefix}{key}.", parameters, buffers)

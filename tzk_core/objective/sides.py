@@ -97,12 +97,13 @@ def characteristics_terms(
         observed: (n, c), rows with nan where C is missing; None if all of it is.
         from_prior: whether a missing C is sampled from p(C), and not from p(C given z).
     """
-    C = knowledge.imagine(noise) if from_prior else knowledge.encode(z, noise)
+    encoder = knowledge.encoder_at(z)
+    C = knowledge.imagine(noise) if from_prior else encoder.encode(noise)
     filled_in = torch.ones_like(log_prob_z, dtype=torch.bool)
     if observed is not None:
         filled_in = observed.isnan().any(1)
         C = torch.where(filled_in[:, None], C, observed)
-    log_encoded = knowledge.log_prob_characteristics_given(C, z)
+    log_encoded = encoder.log_prob(C)
     log_ratio = knowledge.log_prob_latent(z, C) - log_prob_z
     log_prior = knowledge.log_prob_characteristics(C)
     return CharacteristicsTerms(filled_in, log_prior if from_prior else log_encoded, log_encoded, log_ratio, log_prior)

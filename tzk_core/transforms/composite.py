@@ -11,9 +11,10 @@ import torch
 from nflows.transforms.base import CompositeTransform, InputOutsideDomain, Transform
 from torch import Tensor
 
+from tzk_core.closed_form import usable
 from tzk_core.errors import TzkError
 from tzk_core.inputs import check_domain
-from tzk_core.transforms.flow_step import LENGTH, flow_step, is_step, usable
+from tzk_core.transforms.flow_step import LENGTH, flow_step, is_step
 
 
 class Fused(Protocol):

@@ -14,7 +14,7 @@ import torch
 from nflows.transforms.base import Transform
 from torch import Tensor
 
-from tzk_core.tensors import only_mapped
+from tzk_core.closed_form import differentiable, hooked
 from tzk_core.transforms.affine import Affine
 from tzk_core.transforms.bounds import soft_bound
 from tzk_core.transforms.layer import leading
@@ -69,16 +69,7 @@ def is_step(layers: Sequence[Transform]) -> bool:
         return False
     mixing = first[0]
     assert isinstance(mixing, TiledConvolution)
-    return mixing.adjacent and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in first)
-
-
-def usable(inputs: Tensor) -> bool:
-    """Whether `flow_step` takes these inputs.
-
-    It does so on a CPU, in their own precision, and with no other of torch's transforms than `vmap`.
-    """
-    here = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
-    return here and not torch.is_autocast_enabled("cpu") and only_mapped()
+    return mixing.adjacent and not hooked(*first)
 
 
 def flow_step(layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,11 +108,11 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_logabsdet: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        inputs, kept = ctx.saved_tensors[:TENSORS], ctx.saved_tensors
+        inputs = ctx.saved_tensors[:TENSORS]
         grad = torch.zeros_like(inputs[0]) if grad is None else grad
         grad_logabsdet = grad.new_zeros(grad.shape[:-1]) if grad_logabsdet is None else grad_logabsdet
         if torch.is_grad_enabled():  # as in create_graph=True
-            return *_differentiable(inputs, ctx.form, (grad, grad_logabsdet)), None
+            return *differentiable(lambda *own: _Step.forward(*own, ctx.form)[:2], inputs, (grad, grad_logabsdet)), None
         kept = Kept(inputs[0], inputs[-1], *ctx.saved_tensors[TENSORS:])
         return *_gradients(kept, ctx.form, grad, grad_logabsdet, of_inputs=ctx.needs_input_grad[0]), None
 
@@ -156,13 +147,3 @@ def _gradients(
 def _slope(bounded: Tensor, bound: float) -> Tensor:
     """The derivative of `soft_bound`, from its value."""
     return 1 - (bounded / bound).square()
-
-
-def _differentiable(
-    inputs: Sequence[Tensor], form: Form, grads: tuple[Tensor, Tensor]
-) -> tuple[Tensor | None, ...]:
-    """The gradients of `_Step` by torch itself, which can be differentiated again."""
-    asked = [value for value in inputs if value.requires_grad]
-    outputs = _Step.forward(*inputs, form)[:2]
-    found = iter(torch.autograd.grad(outputs, asked, grads, create_graph=True, allow_unused=True))
-    return tuple(next(found) if value.requires_grad else None for value in inputs)

@@ -13,8 +13,9 @@ from nflows.transforms.base import InputOutsideDomain
 from torch import Tensor
 from torch.nn import functional
 
+from tzk_core.closed_form import differentiable
 from tzk_core.tensors import mapped
-from tzk_plugin_fast_nflows.closed_form import applies, differentiable
+from tzk_plugin_fast_nflows.closed_form import applies
 from tzk_plugin_fast_nflows.spline import Piece, Spline, Terms, bin_of, evaluate, of_piece, outside, terms_of
 
 
