@@ -113,8 +113,8 @@ def _linear_gradients(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """The gradients of `_linear` in its values, None unless that is needed, its weight and its bias."""
     if weight.dim() == 2:
-        rows = grad.flatten(0, -2)
-        return grad @ weight if needed else None, rows.mT @ values.flatten(0, -2), rows.sum(0)
+        rows, values = grad.reshape(-1, grad.shape[-1]), values.reshape(-1, values.shape[-1])
+        return grad @ weight if needed else None, rows.mT @ values, rows.sum(0)
     if values.dim() == 3:
         return grad @ weight if needed else None, grad.mT @ values, grad.sum(1)
     rows = grad.movedim(0, 1).flatten(1)

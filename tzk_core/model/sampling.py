@@ -1,11 +1,12 @@
-"""Latents of a flow, or of one knowledge type in it, from noise and C."""
+"""Samples of a flow, or of one knowledge type in it, from noise and C."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
 from tzk_core.inputs import characteristics_rows
@@ -15,33 +16,71 @@ from tzk_core.random_streams import stream
 from tzk_core.tensors import like_of, mapped
 
 
-def latents(
-    flow: SharedFlow,
-    knowledge: tuple[str, Knowledge] | None,
-    C: Tensor | None,
-    *,
-    n: int,
-    seed: int | None,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Sample z, (n, *latent_shape), of the prior or of a knowledge type.
+class Noise(NamedTuple):
+    """What a sample is made of.
+
+    z: as the density of z takes it, (n, *latent_shape). C: (n, c), standard Gaussian; None where C is fixed, or is none.
+    """
+
+    z: Tensor
+    C: Tensor | None = None
+
+
+class Sampler(nn.Module):
+    """Samples of the prior or of one knowledge type, T = f(noise).
+
+    `noise` draws, which no compiler traces; calling the module does the rest. That is one graph:
+
+        sampler = model.sampler("digit-3")
+        compiled = torch.compile(sampler, fullgraph=True)
+        T = compiled(sampler.noise(64, seed=0))  # model.sample(64, "digit-3", seed=0)
 
     Args:
         knowledge: its name, which the noise derives from, and itself; None for the prior.
         C: (c,) or (n, c); None samples it from its prior.
-        seed: None takes one from torch's generator.
         temperature: scales the noise of z.
     """
-    name, like = knowledge[0] if knowledge else "", like_of(flow, *((knowledge[1],) if knowledge else ()))
-    generator = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", name)
-    if knowledge is None:
-        return flow.base.from_noise(temperature * flow.base.noise((n,), generator).to(like))
-    member = knowledge[1]
-    if C is None:
-        C = member.imagine(member.characteristics_prior.noise((n,), generator).to(like))
-    else:
-        C = fixed_rows(C, n, member, name=name, like=like)
-    return member.decode(C, temperature * member.latent.noise((n,), generator).to(like))
+
+    def __init__(
+        self,
+        flow: SharedFlow,
+        knowledge: tuple[str, Knowledge] | None = None,
+        C: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.flow, self.C, self.temperature = flow, C, temperature
+        self.name, self.knowledge = knowledge or ("", None)
+
+    def noise(self, n: int, seed: int | None = None) -> Noise:
+        """The noise of n samples, of the model's type and on its device.
+
+        Args:
+            seed: None takes one from torch's generator.
+        """
+        like = like_of(self.flow, *(() if self.knowledge is None else (self.knowledge,)))
+        generator = stream(int(torch.randint(2**62, ()))) if seed is None else stream(seed, "sample", self.name)
+        if self.knowledge is None:
+            return Noise(self.flow.base.noise((n,), generator).to(like))
+        prior = self.knowledge.characteristics_prior
+        C = prior.noise((n,), generator).to(like) if self.C is None else None
+        return Noise(self.knowledge.latent.noise((n,), generator).to(like), C)
+
+    def latents(self, noise: Noise) -> Tensor:
+        """z, (n, *latent_shape)."""
+        z, knowledge = self.temperature * noise.z, self.knowledge
+        if knowledge is None:
+            return self.flow.base.from_noise(z)
+        if noise.C is not None:
+            return knowledge.decode(knowledge.imagine(noise.C), z)
+        assert self.C is not None
+        return knowledge.decode(fixed_rows(self.C, len(z), knowledge, name=self.name, like=z), z)
+
+    def forward(self, noise: Noise) -> Tensor:
+        """T, (n, *shape), differentiable in all parameters, in C and in the noise."""
+        T: Tensor = self.flow.transform.inverse(self.latents(noise))[0]
+        return T
 
 
 def fixed_rows(C: Tensor, n: int, knowledge: Knowledge, *, name: str, like: Tensor) -> Tensor:
@@ -49,10 +88,10 @@ def fixed_rows(C: Tensor, n: int, knowledge: Knowledge, *, name: str, like: Tens
 
     It is checked as `characteristics_rows` does.
 
-    Within `torch.func.vmap` only its form is checked.
+    Within `torch.func.vmap`, and in what is compiled, only its form is checked.
     """
     length = knowledge.characteristics
-    if not mapped():
+    if torch.compiler.is_compiling() or not mapped():
         return characteristics_rows(C, n, length, name=name, like=like)
     C = torch.as_tensor(C)
     characteristics_rows(torch.zeros(C.shape), n, length, name=name, like=torch.zeros(()))

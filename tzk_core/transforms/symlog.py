@@ -48,8 +48,8 @@ def squashed(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
         log_slope = inputs.clamp(-knee, knee).abs_().log1p_()
     logabsdet = -log_slope.flatten(-dims).sum(-1)
     outputs = log_slope.copysign_(inputs)
-    if knee != math.inf:
-        outputs = outputs.add_(torch.nn.functional.softshrink(inputs, knee), alpha=1 / (1 + knee))
+    if knee != math.inf:  # not in place: second derivatives need what is added to
+        outputs = torch.add(outputs, torch.nn.functional.softshrink(inputs, knee), alpha=1 / (1 + knee))
     return outputs, logabsdet
 
 
