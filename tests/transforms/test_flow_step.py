@@ -127,7 +127,7 @@ def test_products_by_blocks_are_those_of_the_whole_matrix(rows: int, dims: int) 
     outputs, kept = through(x.detach(), both)
     assert few(x) == (kept.shape[-2] == rows != dims)
     torch.testing.assert_close(outputs, expected)
-    found = gradients(grad, x.detach(), both, kept)
+    found = gradients(grad, x.detach(), both, kept=kept)
     wanted = torch.autograd.grad(expected, (x, matrix, diagonal), grad)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)

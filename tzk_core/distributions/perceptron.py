@@ -77,7 +77,9 @@ class _Perceptron(torch.autograd.Function):
         size = info.batch_size
         if parameters[0].dim() - (own[0] is not None) > 2:  # mapped within mapped
             columns = [(inputs, first), *zip(parameters, own, strict=True)]
-            outputs = _one_by_one([[value if dim is None else value.select(dim, i) for value, dim in columns] for i in range(size)])
+            outputs = _one_by_one(
+                [[value if dim is None else value.select(dim, i) for value, dim in columns] for i in range(size)]
+            )
         elif all(dim is None for dim in own):  # one network, at more inputs
             outputs = _Perceptron.apply(inputs.movedim(first, 0), *parameters)
         else:

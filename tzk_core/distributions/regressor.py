@@ -64,10 +64,11 @@ class Regressor(nn.Sequential):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if usable(inputs) and self._is_plain():
-            return perceptron(inputs, [tensor for part in self for tensor in part._parameters.values() if tensor is not None])
+            return perceptron(inputs, [value for part in self for value in part._parameters.values()])  # type: ignore
         return super().forward(inputs)  # type: ignore[no-untyped-call]
 
     def _is_plain(self) -> bool:
         """Whether these are the layers of the constructor, without hooks."""
         types = [type(part) for part in self]
-        return types == [nn.Linear, nn.PReLU] * (len(types) // 2) + [nn.Linear] and not hooked(*self)
+        own = types == [nn.Linear, nn.PReLU] * (len(types) // 2) + [nn.Linear]
+        return own and all(part.bias is not None for part in self[::2]) and not hooked(*self)

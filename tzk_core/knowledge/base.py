@@ -244,7 +244,10 @@ class Knowledge(nn.Module):
         """
         cls, encoder = type(self), getattr(self, "characteristics_encoder", None)
         own = cls.encode, cls.log_prob_characteristics_given
-        if own != (Knowledge.encode, Knowledge.log_prob_characteristics_given) or type(encoder) is not ConditionalGaussian:
+        if (
+            own != (Knowledge.encode, Knowledge.log_prob_characteristics_given)
+            or type(encoder) is not ConditionalGaussian
+        ):
             return Encoder(lambda noise: self.encode(z, noise), lambda C: self.log_prob_characteristics_given(C, z))
         prior, of_z = self.characteristics_prior, encoder.parameters_of(self.features(z))
         return Encoder(

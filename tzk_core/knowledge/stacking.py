@@ -345,20 +345,18 @@ def state_of(knowledge: Knowledge) -> dict[str, Tensor]:
 
     Parameters come before buffers, and one in several places comes once, as torch names them; torch takes longer.
     """
-    parameters: dict[str, Tensor] = {}
-    buffers: dict[str, Tensor] = {}
-    _collect(knowledge, "", parameters, buffers)
-    if len({id(value) for value in (*parameters.values(), *buffers.values())}) < len(parameters) + len(buffers):
+    held = list(_held(knowledge, ""))
+    parameters = {prefix + key: value for prefix, part in held for key, value in part._parameters.items()}
+    buffers = {prefix + key: value for prefix, part in held for key, value in part._buffers.items()}
+    found = {key: value for key, value in (parameters | buffers).items() if value is not None}
+    if len({id(value) for value in found.values()}) < len(found):
         return {**dict(knowledge.named_parameters()), **dict(knowledge.named_buffers())}
-    return {**parameters, **buffers}
+    return found
 
 
-def _collect(module: nn.Module, prefix: str, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
-    """Add the tensors of a module and all in it, by name."""
-    for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
-        for key, value in own.items():
-            if value is not None:
-                found[prefix + key] = value
+def _held(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """A module and all in it, with what precedes the names of their tensors."""
+    yield prefix, module
     for key, part in module._modules.items():
         if part is not None:
-            _collect(part, f"{prefix}{key}.", parameters, buffers)
+            yield from _held(part, f"{prefix}{key}.")

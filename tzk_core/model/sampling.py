@@ -19,7 +19,8 @@ from tzk_core.tensors import like_of, mapped
 class Noise(NamedTuple):
     """What a sample is made of.
 
-    z: as the density of z takes it, (n, *latent_shape). C: (n, c), standard Gaussian; None where C is fixed, or is none.
+    z: as the density of z takes it, (n, *latent_shape).
+    C: (n, c), standard Gaussian; None where C is fixed, or there is none.
     """
 
     z: Tensor

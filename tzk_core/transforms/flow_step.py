@@ -88,13 +88,20 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917  torch calls it by position
-        inputs: Tensor, triangles: Tensor, raw_diagonal: Tensor, sign: Tensor, raw_scale: Tensor, shift: Tensor, form: Form
+        inputs: Tensor,
+        triangles: Tensor,
+        raw_diagonal: Tensor,
+        sign: Tensor,
+        raw_scale: Tensor,
+        shift: Tensor,
+        form: Form,
     ) -> tuple[Tensor, ...]:
         log_diagonal, log_scale = soft_bound(raw_diagonal, form.diagonal_bound), soft_bound(raw_scale, form.scale_bound)
         diagonal = sign * log_diagonal.exp()
         both = factors(triangles, diagonal)
         mixed, product = through(inputs.reshape(*triangles.shape[:-2], -1, triangles.shape[-1]), both)
-        scaled, outputs, log_slopes = scaled_and_squashed(mixed.view(inputs.shape), log_scale, shift, form.knee)
+        scaled = torch.addcmul(shift.unsqueeze(-2), mixed.view(inputs.shape), log_scale.exp().unsqueeze(-2))
+        outputs, log_slopes = squashed(scaled, 1, form.knee)
         logabsdet = (form.tiles * log_diagonal.sum(-1) + log_scale.sum(-1)).unsqueeze(-1) + log_slopes
         return outputs, logabsdet, diagonal, log_diagonal, log_scale, *both, product, scaled
 
@@ -113,7 +120,7 @@ class _Step(torch.autograd.Function):
         if torch.is_grad_enabled():  # as in create_graph=True
             return *differentiable(lambda *own: _Step.forward(*own, ctx.form)[:2], inputs, (grad, grad_logabsdet)), None
         kept = Kept(inputs[0], inputs[-1], *ctx.saved_tensors[TENSORS:])
-        return *_gradients(kept, ctx.form, grad, grad_logabsdet, of_inputs=ctx.needs_input_grad[0]), None
+        return *_gradients(kept, ctx.form, (grad, grad_logabsdet), of_inputs=ctx.needs_input_grad[0]), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *values: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -121,15 +128,16 @@ class _Step(torch.autograd.Function):
         return outputs, (0,) * len(outputs)
 
 
-def _gradients(
-    kept: Kept, form: Form, grad: Tensor, grad_logabsdet: Tensor, *, of_inputs: bool
-) -> tuple[Tensor | None, ...]:
+def _gradients(kept: Kept, form: Form, grads: tuple[Tensor, Tensor], *, of_inputs: bool) -> tuple[Tensor | None, ...]:
     """The gradients of `_Step` in closed form, from those of outputs and log|det|."""
+    grad, grad_logabsdet = grads
     total = grad_logabsdet.sum(-1, keepdim=True)
-    grad, of_shift, of_product = pointwise_gradients(grad, grad_logabsdet, kept.scaled, kept.log_scale, form.knee)
-    of_scale = of_product - kept.shift * of_shift + total  # scaled less shift is x exp(s)
+    grad = squashed_gradient(grad, grad_logabsdet, inputs=kept.scaled, knee=form.knee)
+    of_shift = grad.sum(-2)
+    of_scale = (grad * kept.scaled).sum(-2) - kept.shift * of_shift + total  # scaled less shift is x exp(s)
+    grad.mul_(kept.log_scale.exp().unsqueeze(-2))
     both, rows = Factors(kept.lower, kept.upper), (*kept.lower.shape[:-2], -1, kept.lower.shape[-1])
-    of = gradients(grad.reshape(rows), kept.inputs.reshape(rows), both, kept.product, of_rows=of_inputs)
+    of = gradients(grad.reshape(rows), kept.inputs.reshape(rows), both, kept=kept.product, of_rows=of_inputs)
     of_diagonal = of.diagonal * kept.diagonal + form.tiles * total
     return (
         None if of.rows is None else of.rows.view(grad.shape),
@@ -139,30 +147,6 @@ def _gradients(
         of_scale * _slope(kept.log_scale, form.scale_bound),
         of_shift,
     )
-
-
-def scaled_and_squashed(mixed: Tensor, log_scale: Tensor, shift: Tensor, knee: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The affine map and SymLog of what the matrix returns, (…, batch, dims).
-
-    Returns:
-        What SymLog takes, what it returns, and its log-determinant, (…, batch).
-    """
-    scaled = torch.addcmul(shift.unsqueeze(-2), mixed, log_scale.exp().unsqueeze(-2))
-    return scaled, *squashed(scaled, 1, knee)
-
-
-def pointwise_gradients(
-    grad: Tensor, grad_logabsdet: Tensor, scaled: Tensor, log_scale: Tensor, knee: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of `scaled_and_squashed`.
-
-    Returns:
-        Of its first argument, (…, batch, dims), of the shift, (…, dims), and the sum over the batch of that of `scaled`
-        times `scaled`, (…, dims).
-    """
-    of_scaled = squashed_gradient(grad, grad_logabsdet, scaled, knee)
-    of_shift, of_product = of_scaled.sum(-2), (of_scaled * scaled).sum(-2)
-    return of_scaled.mul_(log_scale.exp().unsqueeze(-2)), of_shift, of_product
 
 
 def _slope(bounded: Tensor, bound: float) -> Tensor:

@@ -27,7 +27,7 @@ class _SymLog(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor, grad_logabsdet: Tensor) -> tuple[Tensor, None, None]:
         (inputs,) = ctx.saved_tensors
-        return squashed_gradient(grad_outputs, grad_logabsdet, inputs, ctx.knee), None, None
+        return squashed_gradient(grad_outputs, grad_logabsdet, inputs=inputs, knee=ctx.knee), None, None
 
     @staticmethod
     def vmap(  # noqa: PLR0917  torch calls it by position
@@ -42,10 +42,8 @@ def squashed(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
     Args:
         knee: infinite for none.
     """
-    if knee == math.inf:
-        log_slope = inputs.abs().log1p_()
-    else:
-        log_slope = inputs.clamp(-knee, knee).abs_().log1p_()
+    inside = inputs if knee == math.inf else inputs.clamp(-knee, knee)
+    log_slope = inside.abs().log1p_()
     logabsdet = -log_slope.flatten(-dims).sum(-1)
     outputs = log_slope.copysign_(inputs)
     if knee != math.inf:  # not in place: second derivatives need what is added to
@@ -53,7 +51,7 @@ def squashed(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
     return outputs, logabsdet
 
 
-def squashed_gradient(grad_outputs: Tensor, grad_logabsdet: Tensor, inputs: Tensor, knee: float) -> Tensor:
+def squashed_gradient(grad_outputs: Tensor, grad_logabsdet: Tensor, *, inputs: Tensor, knee: float) -> Tensor:
     """The gradient of `squashed` in its inputs: dy/dx = 1 / (1 + min(|x|, knee))."""
     per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (inputs.dim() - grad_logabsdet.dim()))
     sign, magnitude = inputs.sign(), inputs.abs()

@@ -89,7 +89,7 @@ def through(rows: Tensor, both: Factors) -> tuple[Tensor, Tensor]:
     return rows @ weight.mT, weight
 
 
-def gradients(grad: Tensor, rows: Tensor, both: Factors, kept: Tensor, *, of_rows: bool = True) -> Gradients:
+def gradients(grad: Tensor, rows: Tensor, both: Factors, *, kept: Tensor, of_rows: bool = True) -> Gradients:
     """The gradients of `through`, from that of its first result."""
     lower, upper = _blocks(rows.shape[-1])
     if few(rows):
