@@ -1,11 +1,12 @@
 """What compiling the training step of `examples/joint.toml` takes and brings, on this device.
 
-    python benchmarks/compile.py [--json] [--rounds N] [--batch-size 256] [--device auto] [--threads N]
+    python benchmarks/compile.py [--json] [--rounds N] [--batch-size 256] [--device auto] [--threads N] [--steps]
 
 Two trainers of the same model see the same batches, one compiled. The first step of it, which compiles, is timed by
 itself, and objectives are compared. Then both take turns within each round. Ratios are taken within a round; printed
 are their median and quartiles. Compiling pays after as many steps as its seconds over what a step saves. No other graph
-may be made meanwhile: the program ends with an error if one is.
+may be made meanwhile: the program ends with an error if one is. With --steps what is around the matrix products of
+flow steps is compiled alone (compile = "steps").
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import copy
 import json
 import math
 import time
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timing import CLOCKS, Options, Taken, machine, measure, of_two
@@ -29,7 +30,7 @@ CHECKED = 3
 """Over as many first steps the objectives are compared."""
 
 
-def trainers(batch_size: int, device: torch.device) -> dict[str, Trainer]:
+def trainers(batch_size: int, device: torch.device, *, how: bool | Literal["steps"] = True) -> dict[str, Trainer]:
     """Trainers of the same model, "plain" and "compiled"."""
     batches = Made(batch_size)
     model = perturbed_model(batches)
@@ -37,7 +38,9 @@ def trainers(batch_size: int, device: torch.device) -> dict[str, Trainer]:
         name: Trainer(
             copy.deepcopy(model).to(device),
             batches,
-            Settings(steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=name == "compiled"),
+            Settings(
+                steps=10**6, batch_size=batch_size, learning_rate=1e-3, compile=how if name == "compiled" else False
+            ),
         )
         for name in ("plain", "compiled")
     }
@@ -70,10 +73,12 @@ def summary(taken: Taken, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = Options(__doc__, rounds=10, batch_size=256, least=64, device="auto").read()
+    parser = Options(__doc__, rounds=10, batch_size=256, least=64, device="auto")
+    parser.add_argument("--steps", action="store_true", help="compile around matrix products alone")
+    arguments = parser.read()
     try:
         device = chosen_device(arguments.device)
-        both = trainers(arguments.batch_size, device)
+        both = trainers(arguments.batch_size, device, how="steps" if arguments.steps else True)
         seconds, difference = compiled_in(both)
     except TzkError as error:
         raise SystemExit(str(error)) from error
@@ -85,6 +90,7 @@ def main() -> None:
         "difference": difference,
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
+        "compiled": "steps" if arguments.steps else "whole",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         **machine(),
     }

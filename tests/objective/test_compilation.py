@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
-from tzk_core.objective.compiled import CompiledTerms
+from tzk_core.objective.compiled import CompiledSteps, CompiledTerms
 from tzk_core.random_streams import stream
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
@@ -118,6 +118,35 @@ def test_machine_code_gives_what_the_plain_step_gives() -> None:
     assert_same(compiled, plain, 4)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler writes C++, and no g++ is here")
+def test_machine_code_around_matrix_products_gives_what_the_plain_step_gives() -> None:
+    _assert_steps_compiled("inductor", 4)
+
+
+def test_what_is_around_matrix_products_is_compiled_once_for_every_step_and_batch() -> None:
+    _assert_steps_compiled("eager", 8)
+
+
+def _assert_steps_compiled(backend: str, steps: int) -> None:
+    batches = Uneven((1, 4, 4), 28)
+    compiled, plain = (
+        trainer(batches, PAPER | {"tile": 2}, knowledge_type="flow", backend=None, steps=2, tile=2) for _ in range(2)
+    )
+    compiled._compiled = CompiledSteps(backend=backend)
+    assert_same(compiled, plain, steps)
+
+
+def test_steps_are_compiled_on_a_cpu_as_the_settings_ask() -> None:
+    batches = Uneven((3,), 12, names=())
+    model = TzK(build_flow((3,), layers=[{"type": "affine"}])).double()
+    settings = Settings(steps=10**6, compile="steps")
+    assert not settings.compiles("cuda", 12), "the whole step is not"
+    assert isinstance(Trainer(model, batches, settings)._compiled, CompiledSteps)
+    with pytest.raises(TzkError, match='compile = "steps" is for a CPU, got meta'):
+        Trainer(model.to("meta"), batches, settings)
+
+
 def test_what_cannot_be_compiled_goes_on_without_unless_it_is_asked_for() -> None:
     def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")
@@ -139,7 +168,7 @@ def test_auto_compiles_where_the_steps_win_it_back() -> None:
     assert not long.compiles("cpu", 12) and not long.compiles("mps", 12)
     assert Settings(steps=1, compile=True).compiles("mps", 12)
     assert not Settings(steps=10**6, compile=False).compiles("cuda", 12)
-    with pytest.raises(TzkError, match="compile: expected true or false or 'auto', got \"always\""):
+    with pytest.raises(TzkError, match="compile: expected true or false or 'auto' or 'steps', got \"always\""):
         Settings(steps=1, compile="always")
 
 

@@ -1,4 +1,7 @@
-"""Linear layers with PReLU between them as one function, with a backward by hand; also of many networks at once."""
+"""Linear layers with PReLU between them as one function, with a backward by hand.
+
+It may be that of many networks at once.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class _Perceptron(torch.autograd.Function):
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Any, *_: None) -> tuple[Tensor | None, ...]:
         inputs, kept = ctx.saved_tensors[: ctx.given], list(ctx.saved_tensors[ctx.given :])
         if grad is None:
             return (None,) * ctx.given
@@ -80,7 +83,7 @@ class _Perceptron(torch.autograd.Function):
             outputs = _one_by_one(
                 [[value if dim is None else value.select(dim, i) for value, dim in columns] for i in range(size)]
             )
-        elif all(dim is None for dim in own):  # one network, at more inputs
+        elif first is not None and all(dim is None for dim in own):  # one network, at more inputs
             outputs = _Perceptron.apply(inputs.movedim(first, 0), *parameters)
         else:
             values = inputs if first is None else inputs.movedim(first, 0)
@@ -101,7 +104,7 @@ def _layers(parameters: Sequence[Tensor]) -> list[Sequence[Tensor]]:
 
 
 def _linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(…, n, outputs) of one layer, with the dimension of the networks in front where there are several."""
+    """One layer, (…, n, outputs); of several networks with their dimension in front."""
     if weight.dim() == 2:
         return functional.linear(values, weight, bias)
     if values.dim() == 3:
@@ -113,7 +116,10 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _linear_gradients(
     grad: Tensor, values: Tensor, weight: Tensor, *, needed: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The gradients of `_linear` in its values, None unless that is needed, its weight and its bias."""
+    """The gradients of `_linear` in its values, weight and bias.
+
+    That of the values is None unless it is needed.
+    """
     if weight.dim() == 2:
         rows, values = grad.reshape(-1, grad.shape[-1]), values.reshape(-1, values.shape[-1])
         return grad @ weight if needed else None, rows.mT @ values, rows.sum(0)

@@ -71,4 +71,4 @@ class Regressor(nn.Sequential):
         """Whether these are the layers of the constructor, without hooks."""
         types = [type(part) for part in self]
         own = types == [nn.Linear, nn.PReLU] * (len(types) // 2) + [nn.Linear]
-        return own and all(part.bias is not None for part in self[::2]) and not hooked(*self)
+        return own and all(part._parameters.get("bias", part) is not None for part in self) and not hooked(*self)

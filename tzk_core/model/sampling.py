@@ -52,7 +52,8 @@ class Sampler(nn.Module):
     ) -> None:
         super().__init__()
         self.flow, self.C, self.temperature = flow, C, temperature
-        self.name, self.knowledge = knowledge or ("", None)
+        self.name = knowledge[0] if knowledge else ""
+        self.knowledge = knowledge[1] if knowledge else None
 
     def noise(self, n: int, seed: int | None = None) -> Noise:
         """The noise of n samples, of the model's type and on its device.

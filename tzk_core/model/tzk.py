@@ -300,7 +300,7 @@ class TzK(nn.Module):
         *,
         temperature: float = 1.0,
     ) -> Sampler:
-        """`rsample` in two parts: the noise, and T from the noise, which compiles as one graph."""
+        """`rsample` in two parts: noise, and T from it as one graph."""
         if self._composition(knowledge, (), characteristics) is not None:
             raise TzkError("samples of a composition have no gradient: `rsample` is for one knowledge type, or none")
         name, C = self._single(knowledge, characteristics)

@@ -1,8 +1,9 @@
-"""The objective as one compiled graph, which serves batches of any samples."""
+"""The objective compiled, whole or around matrix products, for batches of any samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,72 @@ from tzk_core.objective.routing import Routing
 from tzk_core.objective.terms import Terms, terms
 from tzk_core.objective.wording import Wording
 from tzk_core.tensors import like_of
+from tzk_core.transforms.flow_step import Around, computed_by, gradients_around, values_around
+
+
+class CompiledSteps:
+    """`terms.terms`, in which the operations around the matrix products of flow steps are compiled.
+
+    They are compiled once for all steps, for one knowledge type and for many, forward and backward: four graphs, which
+    serve batches of any size. All else is as it is, and so are knowledge types that take part.
+
+    required, failure: as of `CompiledTerms`.
+    backend: that of `torch.compile`.
+    """
+
+    def __init__(self, *, required: bool = True, backend: str = "inductor") -> None:
+        self.required = required
+        self.failure: str | None = None
+        values = torch.compile(values_around, fullgraph=True, backend=backend)
+        gradients = torch.compile(gradients_around, fullgraph=True, backend=backend)
+        self._around = Around(partial(_for_any_batch, values, (-2,)), partial(_for_any_batch, gradients, (-2, -1, -2)))
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs were made in this process."""
+        return int(counters["stats"]["unique_graphs"])
+
+    def __call__(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms:
+        evaluate = partial(terms, flow, batch, routing, wording=wording, emphasis=emphasis)
+        if self.failure is not None:
+            return evaluate()
+        try:
+            with computed_by(self._around):
+                return evaluate()
+        except TorchDynamoException as error:
+            self.failure = failure_of(error, required=self.required)
+            return evaluate()
+
+    def clear_idle(self, model: TzK, names: Iterable[str]) -> None:
+        """Do nothing: knowledge types that no sample may have get no gradient."""
+
+
+def _for_any_batch(function: Callable[..., Any], batch: Sequence[int], *arguments: Any) -> Any:
+    """Call a compiled function, in whose graph the size of a batch is symbolic.
+
+    Args:
+        batch: the dimension of samples, from the last, of the first arguments.
+    """
+    samples = [tensor.contiguous() for tensor in arguments[: len(batch)]]  # other strides are another graph
+    for tensor, dim in zip(samples, batch, strict=True):
+        torch._dynamo.maybe_mark_dynamic(tensor, tensor.dim() + dim)
+    return function(*samples, *arguments[len(batch) :])
+
+
+def failure_of(error: TorchDynamoException, *, required: bool) -> str:
+    """Why this torch or this machine cannot compile.
+
+    Raises:
+        TzkError: if compiling is required.
+    """
+    failure = f"torch {torch.__version__}: {' '.join(str(error).split(chr(10) * 2)[0].split())}"
+    if required:
+        raise TzkError(
+            f'the step cannot be compiled here, {failure}. Write compile = false, or "auto", which goes on without'
+        ) from error
+    return failure
 
 
 class CompiledTerms:
@@ -61,13 +128,7 @@ class CompiledTerms:
             with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
                 return self._terms(flow, batch, routing, wording=wording, emphasis=emphasis)
         except TorchDynamoException as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            self.failure = f"torch {torch.__version__}: {reason}"
-            if self.required:
-                raise TzkError(
-                    f"the step cannot be compiled here, {self.failure}. "
-                    'Write compile = false, or "auto", which goes on without'
-                ) from error
+            self.failure = failure_of(error, required=self.required)
             return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
 
     def clear_idle(self, model: TzK, names: Iterable[str]) -> None:

@@ -48,8 +48,10 @@ class StepsTable(Table):
         default=None, gt=0, description="Bound of the gradient's norm, of the objective in nats per dimension."
     )
     log_every: Count = Field(default=50, description="Steps from one line of the log to the next.")
-    compile: bool | Literal["auto"] = Field(
-        default="auto", description='Whether the step is compiled; "auto" where that is faster for the whole run.'
+    compile: bool | Literal["auto", "steps"] = Field(
+        default="auto",
+        description='Whether a step of training is compiled; "auto" where that is faster for the whole run. "steps" '
+        "compiles what is around the matrix products of flow steps alone, on a CPU, in a twentieth of the time.",
     )
     mixed_precision: Literal["bfloat16"] | None = Field(
         default=None,

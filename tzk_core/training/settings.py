@@ -57,7 +57,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         return 0.9, self.beta2
 
     def compiles(self, device: str, types: int) -> bool:
-        """Whether the step is compiled on this kind of device, for so many knowledge types.
+        """Whether the step is compiled as a whole on this kind of device.
 
         `compile` decides; "auto" compiles where the steps are enough to win back what compiling takes.
 
@@ -66,7 +66,7 @@ class Settings(Keywords, ObjectiveTable, WholeTable):
         """
         if self.terms and self.compile is True:
             raise TzkError('a step with [[objective.terms]] is not compiled: write compile = false, or "auto"')
-        if self.processes > 1 or self.terms or self.mixed_precision:
+        if self.processes > 1 or self.terms or self.mixed_precision or self.compile == "steps":
             return False
         most = min(self.negatives, MANY)
         if types <= most:

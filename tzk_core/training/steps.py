@@ -51,7 +51,7 @@ from tzk_core.training.validation import Validation, Watch
 from tzk_core.world import ALONE, World
 
 if TYPE_CHECKING:
-    from tzk_core.objective.compiled import CompiledTerms
+    from tzk_core.objective.compiled import CompiledSteps, CompiledTerms
 
 
 class Batches(Protocol):
@@ -327,7 +327,9 @@ class Steps:
             raise TzkError("mixed_precision is for one process: leave it out")
         return MixedPrecision(self.settings.mixed_precision, self._like)
 
-    def _compile(self) -> CompiledTerms | None:
+    def _compile(self) -> CompiledTerms | CompiledSteps | None:
+        if self.settings.compile == "steps":
+            return self._compile_steps()
         if self.world.size > 1:
             if self.settings.compile is True:
                 raise TzkError('compile = true is for one process: write compile = false, or "auto"')
@@ -337,6 +339,15 @@ class Steps:
         from tzk_core.objective.compiled import CompiledTerms  # the compiler takes a second to import
 
         return CompiledTerms(required=self.settings.compile is True)
+
+    def _compile_steps(self) -> CompiledSteps:
+        if self._like.device.type != "cpu":
+            raise TzkError(
+                f'compile = "steps" is for a CPU, got {self._like.device.type}: write compile = true, or "auto"'
+            )
+        from tzk_core.objective.compiled import CompiledSteps
+
+        return CompiledSteps()
 
     def _timed_step(self) -> float | None:
         """One step, and how many seconds it took if something was compiled in it."""

@@ -1,13 +1,15 @@
-"""The paper's flow step (Fig. 2) as one function: tiled convolution, affine map and SymLog, with a backward by hand.
+"""The paper's flow step (Fig. 2) as one function, with a backward by hand.
 
-It is quicker on a CPU than its layers one after the other: most operations write where they read, and of a batch only
-the inputs and what SymLog takes are kept.
+It is quicker on a CPU than its layers, tiled convolution, affine map and SymLog, one after the other. Most operations
+write where they read. Of a batch only the inputs and what SymLog takes are kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -29,17 +31,67 @@ TENSORS = 6
 """The number of tensors that the function takes."""
 
 
+class Around(NamedTuple):
+    """What is done around the matrix products of a step, element by element.
+
+    values: as `values_around`. gradients: as `gradients_around`.
+    """
+
+    values: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    gradients: Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
+def values_around(  # noqa: PLR0917  as the compiler calls it, by position
+    mixed: Tensor, log_scale: Tensor, shift: Tensor, knee: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The affine map and SymLog of x Wᵀ, (…, batch, dims).
+
+    Returns:
+        What SymLog takes and returns, and its log-determinant, (…, batch).
+    """
+    scaled = torch.addcmul(shift.unsqueeze(-2), mixed, log_scale.exp().unsqueeze(-2))
+    return scaled, *squashed(scaled, 1, knee)
+
+
+def gradients_around(  # noqa: PLR0917  as the compiler calls it, by position
+    grad: Tensor, grad_logabsdet: Tensor, scaled: Tensor, log_scale: Tensor, knee: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of `values_around`, from those of outputs and log-determinant.
+
+    Returns:
+        Of x Wᵀ, (…, batch, dims), of the shift, (…, dims), and the sum over the batch of that of `scaled` times it.
+    """
+    of_scaled = squashed_gradient(grad, grad_logabsdet, inputs=scaled, knee=knee)
+    of_shift, of_product = of_scaled.sum(-2), (of_scaled * scaled).sum(-2)
+    return of_scaled.mul_(log_scale.exp().unsqueeze(-2)), of_shift, of_product
+
+
+AROUND = Around(values_around, gradients_around)
+_around: ContextVar[Around] = ContextVar("around", default=AROUND)
+
+
+@contextmanager
+def computed_by(around: Around) -> Iterator[None]:
+    """Within the block, flow steps take these functions, for their backward too."""
+    token = _around.set(around)
+    try:
+        yield
+    finally:
+        _around.reset(token)
+
+
 class Form(NamedTuple):
     """What of a step is no tensor.
 
     tiles: how many a sample has. diagonal_bound, scale_bound: of log-diagonal and log-scale.
-    knee: of SymLog, infinite for none.
+    knee: of SymLog, infinite for none. around: what computes the rest.
     """
 
     tiles: int
     diagonal_bound: float
     scale_bound: float
     knee: float
+    around: Around = AROUND
 
 
 class Kept(NamedTuple):
@@ -60,7 +112,7 @@ class Kept(NamedTuple):
 
 
 def is_step(layers: Sequence[Transform]) -> bool:
-    """Whether the first layers are a flow step, with tiles that lie in memory one after the other.
+    """Whether the first layers are a flow step, with tiles that lie together in memory.
 
     Subclasses, and layers with hooks, are to be called themselves.
     """
@@ -76,7 +128,7 @@ def flow_step(layers: Sequence[Transform], inputs: Tensor) -> tuple[Tensor, Tens
     """Outputs and log|det| of the `LENGTH` layers of a flow step."""
     mixing, affine, activation = layers
     assert isinstance(mixing, TiledConvolution) and isinstance(affine, Affine) and isinstance(activation, SymLog)
-    form = Form(math.prod(mixing.tiles), mixing.bound, affine.bound, activation.knee or math.inf)
+    form = Form(math.prod(mixing.tiles), mixing.bound, affine.bound, activation.knee or math.inf, _around.get())
     of_matrix = mixing.triangles, mixing.raw_log_diagonal, mixing.sign
     of_affine = affine.raw_log_scale.flatten(), affine.shift.flatten()
     outputs, logabsdet, *_ = _Step.apply(inputs.flatten(1), *of_matrix, *of_affine, form)
@@ -87,23 +139,8 @@ class _Step(torch.autograd.Function):
     """Outputs, (…, batch, dims), and log|det|, (…, batch); what else it returns is for backward."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917  torch calls it by position
-        inputs: Tensor,
-        triangles: Tensor,
-        raw_diagonal: Tensor,
-        sign: Tensor,
-        raw_scale: Tensor,
-        shift: Tensor,
-        form: Form,
-    ) -> tuple[Tensor, ...]:
-        log_diagonal, log_scale = soft_bound(raw_diagonal, form.diagonal_bound), soft_bound(raw_scale, form.scale_bound)
-        diagonal = sign * log_diagonal.exp()
-        both = factors(triangles, diagonal)
-        mixed, product = through(inputs.reshape(*triangles.shape[:-2], -1, triangles.shape[-1]), both)
-        scaled = torch.addcmul(shift.unsqueeze(-2), mixed.view(inputs.shape), log_scale.exp().unsqueeze(-2))
-        outputs, log_slopes = squashed(scaled, 1, form.knee)
-        logabsdet = (form.tiles * log_diagonal.sum(-1) + log_scale.sum(-1)).unsqueeze(-1) + log_slopes
-        return outputs, logabsdet, diagonal, log_diagonal, log_scale, *both, product, scaled
+    def forward(*values: Any) -> tuple[Tensor, ...]:
+        return _forward(values[:TENSORS], values[TENSORS])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -118,7 +155,9 @@ class _Step(torch.autograd.Function):
         grad = torch.zeros_like(inputs[0]) if grad is None else grad
         grad_logabsdet = grad.new_zeros(grad.shape[:-1]) if grad_logabsdet is None else grad_logabsdet
         if torch.is_grad_enabled():  # as in create_graph=True
-            return *differentiable(lambda *own: _Step.forward(*own, ctx.form)[:2], inputs, (grad, grad_logabsdet)), None
+            return *differentiable(
+                lambda *own: _forward(own, ctx.form._replace(around=AROUND))[:2], inputs, (grad, grad_logabsdet)
+            ), None
         kept = Kept(inputs[0], inputs[-1], *ctx.saved_tensors[TENSORS:])
         return *_gradients(kept, ctx.form, (grad, grad_logabsdet), of_inputs=ctx.needs_input_grad[0]), None
 
@@ -128,14 +167,24 @@ class _Step(torch.autograd.Function):
         return outputs, (0,) * len(outputs)
 
 
+def _forward(given: Sequence[Tensor], form: Form) -> tuple[Tensor, ...]:
+    """Outputs, log|det| and the rest of `Kept`."""
+    inputs, triangles, raw_diagonal, sign, raw_scale, shift = given
+    log_diagonal, log_scale = soft_bound(raw_diagonal, form.diagonal_bound), soft_bound(raw_scale, form.scale_bound)
+    diagonal = sign * log_diagonal.exp()
+    both = factors(triangles, diagonal)
+    mixed, product = through(inputs.reshape(*triangles.shape[:-2], -1, triangles.shape[-1]), both)
+    scaled, outputs, log_slopes = form.around.values(mixed.view(inputs.shape), log_scale, shift, form.knee)
+    logabsdet = (form.tiles * log_diagonal.sum(-1) + log_scale.sum(-1)).unsqueeze(-1) + log_slopes
+    return outputs, logabsdet, diagonal, log_diagonal, log_scale, *both, product, scaled
+
+
 def _gradients(kept: Kept, form: Form, grads: tuple[Tensor, Tensor], *, of_inputs: bool) -> tuple[Tensor | None, ...]:
     """The gradients of `_Step` in closed form, from those of outputs and log|det|."""
     grad, grad_logabsdet = grads
     total = grad_logabsdet.sum(-1, keepdim=True)
-    grad = squashed_gradient(grad, grad_logabsdet, inputs=kept.scaled, knee=form.knee)
-    of_shift = grad.sum(-2)
-    of_scale = (grad * kept.scaled).sum(-2) - kept.shift * of_shift + total  # scaled less shift is x exp(s)
-    grad.mul_(kept.log_scale.exp().unsqueeze(-2))
+    grad, of_shift, of_product = form.around.gradients(grad, grad_logabsdet, kept.scaled, kept.log_scale, form.knee)
+    of_scale = of_product - kept.shift * of_shift + total  # scaled less shift is x exp(s)
     both, rows = Factors(kept.lower, kept.upper), (*kept.lower.shape[:-2], -1, kept.lower.shape[-1])
     of = gradients(grad.reshape(rows), kept.inputs.reshape(rows), both, kept=kept.product, of_rows=of_inputs)
     of_diagonal = of.diagonal * kept.diagonal + form.tiles * total

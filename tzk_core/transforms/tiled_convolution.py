@@ -108,7 +108,7 @@ class TiledConvolution(Layer):
 
     @property
     def adjacent(self) -> bool:
-        """Whether the elements of a tile lie in memory one after the other, and leave so."""
+        """Whether the elements of a tile lie together in memory, and leave so."""
         return self.tiles[1:] == (1, 1) and not self.permuted
 
     @property

@@ -1,4 +1,4 @@
-"""A matrix by its triangles, W = L U: both from one parameter, products with them, and gradients, on a CPU.
+"""A matrix by its triangles, W = L U: products with them, and gradients.
 
 Half of a triangle is zero. Products are taken in two blocks, which leave out half of the zeros.
 """
@@ -39,7 +39,7 @@ class Gradients(NamedTuple):
 
 
 class Triangles(torch.autograd.Function):
-    """`factors`, with a backward that joins the gradients of both in one pass; autograd takes three."""
+    """`factors`, with a backward that joins both gradients in one pass; autograd takes three."""
 
     @staticmethod
     def forward(triangles: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ class Triangles(torch.autograd.Function):
 
 
 def factors(triangles: Tensor, diagonal: Tensor) -> Factors:
-    """L with ones on its diagonal, and U with this diagonal, (…, d), from one matrix, (…, d, d)."""
+    """L with ones on its diagonal, and U with this one, from one matrix."""
     below, above = _masks(triangles.shape[-1], triangles.device, triangles.dtype)
     lower, upper = triangles * below, triangles * above
     lower.diagonal(dim1=-2, dim2=-1).fill_(1)
@@ -72,7 +72,10 @@ def factors(triangles: Tensor, diagonal: Tensor) -> Factors:
 
 
 def few(rows: Tensor) -> bool:
-    """Whether there are fewer rows than columns: two products then cost less than forming W first."""
+    """Whether there are fewer rows than columns.
+
+    Two products then cost less than forming W first.
+    """
     return rows.shape[-2] < rows.shape[-1]
 
 
