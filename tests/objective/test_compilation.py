@@ -125,7 +125,7 @@ def test_machine_code_around_matrix_products_gives_what_the_plain_step_gives() -
 
 
 def test_what_is_around_matrix_products_is_compiled_once_for_every_step_and_batch() -> None:
-    _assert_steps_compiled("eager", 8)
+    _assert_steps_compiled("eager", 4)  # in the fifth a type has one sample, which is another graph
 
 
 def _assert_steps_compiled(backend: str, steps: int) -> None:

@@ -25,8 +25,8 @@ from tzk_core.transforms.flow_step import Around, computed_by, gradients_around,
 class CompiledSteps:
     """`terms.terms`, in which the operations around the matrix products of flow steps are compiled.
 
-    They are compiled once for all steps, for one knowledge type and for many, forward and backward: four graphs, which
-    serve batches of any size. All else is as it is, and so are knowledge types that take part.
+    They are compiled once for all steps, forward and backward, for one knowledge type and for many at once. The graphs
+    serve batches of any size, but of a single sample. All else is as it is, and any knowledge types may take part.
 
     required, failure: as of `CompiledTerms`.
     backend: that of `torch.compile`.
@@ -37,7 +37,9 @@ class CompiledSteps:
         self.failure: str | None = None
         values = torch.compile(values_around, fullgraph=True, backend=backend)
         gradients = torch.compile(gradients_around, fullgraph=True, backend=backend)
-        self._around = Around(partial(_for_any_batch, values, (-2,)), partial(_for_any_batch, gradients, (-2, -1, -2)))
+        self._around = Around(
+            partial(_for_any_batch, values, (1, 1, 1)), partial(_for_any_batch, gradients, (1, 0, 1, 1))
+        )
 
     @property
     def graphs(self) -> int:
@@ -61,16 +63,17 @@ class CompiledSteps:
         """Do nothing: knowledge types that no sample may have get no gradient."""
 
 
-def _for_any_batch(function: Callable[..., Any], batch: Sequence[int], *arguments: Any) -> Any:
-    """Call a compiled function, in whose graph the size of a batch is symbolic.
+def _for_any_batch(function: Callable[..., Any], fixed: Sequence[int], *arguments: Any) -> Any:
+    """Call a compiled function, in whose graph sizes of batch and rectangle are symbolic.
 
     Args:
-        batch: the dimension of samples, from the last, of the first arguments.
+        fixed: how many dimensions, the last, of each tensor are of the size of a sample. Tensors come first.
     """
-    samples = [tensor.contiguous() for tensor in arguments[: len(batch)]]  # other strides are another graph
-    for tensor, dim in zip(samples, batch, strict=True):
-        torch._dynamo.maybe_mark_dynamic(tensor, tensor.dim() + dim)
-    return function(*samples, *arguments[len(batch) :])
+    tensors = [tensor.contiguous() for tensor in arguments[: len(fixed)]]  # other strides are another graph
+    for tensor, last in zip(tensors, fixed, strict=True):
+        for dim in range(tensor.dim() - last):
+            torch._dynamo.maybe_mark_dynamic(tensor, dim)
+    return function(*tensors, *arguments[len(fixed) :])
 
 
 def failure_of(error: TorchDynamoException, *, required: bool) -> str:
