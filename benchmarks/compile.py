@@ -72,17 +72,12 @@ def compiled_in(both: dict[str, Trainer]) -> Compiling:
     return Compiling(first[0] - last[0], first[1] - last[1], max(differences))
 
 
-def summary(taken: Taken, compiling: Compiling) -> dict[str, Any]:
+def summary(taken: Taken, seconds: float) -> dict[str, Any]:
     """Milliseconds a step, ratios by clock, and the steps after which compiling pays.
 
     None if it never does.
     """
-    seconds = compiling.seconds
-    report = {
-        "compile_seconds": round(seconds, 1),
-        "compile_cpu_seconds": round(compiling.cpu_seconds, 1),
-        **of_two(taken, "compiled", "plain"),
-    }
+    report = {"compile_seconds": round(seconds, 1), **of_two(taken, "compiled", "plain")}
     saved = report["wall"]["plain_milliseconds"] - report["wall"]["compiled_milliseconds"]
     report["pays_from_steps"] = math.ceil(1000 * seconds / saved) if saved > 0 else None
     return report
@@ -102,7 +97,8 @@ def main() -> None:
     with torch._dynamo.config.patch(error_on_recompile=True):  # type: ignore[no-untyped-call]
         taken = measure({name: value.advance for name, value in both.items()}, arguments.rounds)
     report = {
-        **summary(taken, compiling),
+        **summary(taken, compiling.seconds),
+        "compile_cpu_seconds": round(compiling.cpu_seconds, 1),
         "difference": compiling.difference,
         "rounds": arguments.rounds,
         "batch_size": arguments.batch_size,
@@ -121,9 +117,8 @@ def main() -> None:
         plain, compiled = value["plain_milliseconds"], value["compiled_milliseconds"]
         print(f"{clock:<6}{plain:>9.1f} ms{compiled:>9.1f} ms{value['ratio']:>8.2f}   {low:.2f} to {high:.2f}")
     pays = report["pays_from_steps"]
-    print(
-        f"compiled in {report['compile_seconds']} s ({report['compile_cpu_seconds']} s of CPU), which pays {f'from {pays:,} steps on' if pays else 'never'}"
-    )
+    seconds = f"{report['compile_seconds']} s ({report['compile_cpu_seconds']} s of CPU)"
+    print(f"compiled in {seconds}, which pays {f'from {pays:,} steps on' if pays else 'never'}")
     print(f"the objectives of {CHECKED} steps differ by {compiling.difference:.0e} at most, relatively")
 
 
