@@ -13,7 +13,7 @@ from tzk_core.transforms.layer import Layer, leading
 
 
 class _SymLog(torch.autograd.Function):
-    """`squashed`, with the log-determinant over the last `dims` dimensions. Backward needs the input only."""
+    """`squashed`. Backward needs the output only, which the next layer keeps as well."""
 
     @staticmethod
     def forward(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
@@ -21,13 +21,14 @@ class _SymLog(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int, float], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.knee = inputs[2]
+        ctx.save_for_backward(output[0])
+        ctx.limit = math.log1p(inputs[2])
 
     @staticmethod
     def backward(ctx: Any, grad_outputs: Tensor, grad_logabsdet: Tensor) -> tuple[Tensor, None, None]:
-        (inputs,) = ctx.saved_tensors
-        return squashed_gradient(grad_outputs, grad_logabsdet, inputs=inputs, knee=ctx.knee), None, None
+        (outputs,) = ctx.saved_tensors
+        grad, magnitude = _before_slope(grad_outputs, grad_logabsdet, at=outputs, end=ctx.limit)
+        return grad * magnitude.neg_().exp_(), None, None  # dy/dx = exp(-min(|y|, limit))
 
     @staticmethod
     def vmap(  # noqa: PLR0917  torch calls it by position
@@ -52,14 +53,24 @@ def squashed(inputs: Tensor, dims: int, knee: float) -> tuple[Tensor, Tensor]:
 
 
 def squashed_gradient(grad_outputs: Tensor, grad_logabsdet: Tensor, *, inputs: Tensor, knee: float) -> Tensor:
-    """The gradient of `squashed` in its inputs: dy/dx = 1 / (1 + min(|x|, knee))."""
-    per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (inputs.dim() - grad_logabsdet.dim()))
-    sign, magnitude = inputs.sign(), inputs.abs()
-    if knee != math.inf:
+    """The gradient of `squashed` from its inputs: dy/dx = 1 / (1 + min(|x|, knee))."""
+    grad, magnitude = _before_slope(grad_outputs, grad_logabsdet, at=inputs, end=knee)
+    return grad.div_(magnitude.add_(1))
+
+
+def _before_slope(grad_outputs: Tensor, grad_logabsdet: Tensor, *, at: Tensor, end: float) -> tuple[Tensor, Tensor]:
+    """The gradient over dy/dx, and |x| or |y| up to the knee, which dy/dx depends on.
+
+    Args:
+        at: x or y. end: the knee there, infinite for none.
+    """
+    per_sample = grad_logabsdet.view(*grad_logabsdet.shape, *[1] * (at.dim() - grad_logabsdet.dim()))
+    sign, magnitude = at.sign(), at.abs()
+    if end != math.inf:
         # beyond the knee the slope is constant; on a CPU a masked fill takes 20 times as long
-        sign = torch.ops.aten.hardtanh_backward(sign, inputs, -knee, knee)
-        magnitude.clamp_max_(knee)
-    return torch.addcmul(grad_outputs, per_sample, sign, value=-1).div_(magnitude.add_(1))
+        sign = torch.ops.aten.hardtanh_backward(sign, at, -end, end)
+        magnitude.clamp_max_(end)
+    return torch.addcmul(grad_outputs, per_sample, sign, value=-1), magnitude
 
 
 class SymLog(Layer):
