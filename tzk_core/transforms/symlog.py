@@ -59,7 +59,7 @@ def squashed_gradient(grad_outputs: Tensor, grad_logabsdet: Tensor, *, inputs: T
 
 
 def _before_slope(grad_outputs: Tensor, grad_logabsdet: Tensor, *, at: Tensor, end: float) -> tuple[Tensor, Tensor]:
-    """The gradient over dy/dx, and |x| or |y| up to the knee, which dy/dx depends on.
+    """The gradient over dy/dx, and |x| or |y| up to the knee.
 
     Args:
         at: x or y. end: the knee there, infinite for none.
