@@ -23,25 +23,25 @@ def model() -> TzK:
 
 @pytest.mark.parametrize("name", [None, "a", "b"])
 def test_sampling_from_noise_is_one_graph_and_gives_what_the_model_samples(model: TzK, name: str | None) -> None:
-    sampler = model.sampler(name, temperature=0.7)
-    compiled = torch.compile(sampler, fullgraph=True, backend="eager")
-    T = compiled(sampler.noise(5, seed=3))
+    sample = model.sample_from_noise(name, temperature=0.7)
+    compiled = torch.compile(sample, fullgraph=True, backend="eager")
+    T = compiled(sample.noise(5, seed=3))
     torch.testing.assert_close(T, model.sample(5, name, temperature=0.7, seed=3))
-    assert not torch.equal(T, compiled(sampler.noise(5, seed=4)))
+    assert not torch.equal(T, compiled(sample.noise(5, seed=4)))
 
 
 def test_so_it_is_with_c_given_whose_gradient_arrives(model: TzK) -> None:
     C = torch.tensor([0.3, -1.0], dtype=torch.float64, requires_grad=True)
-    sampler = model.sampler("a", C)
-    noise = sampler.noise(4, seed=1)
+    sample = model.sample_from_noise("a", C)
+    noise = sample.noise(4, seed=1)
     assert noise.C is None
-    T = torch.compile(sampler, fullgraph=True, backend="eager")(noise)
+    T = torch.compile(sample, fullgraph=True, backend="eager")(noise)
     torch.testing.assert_close(T, model.sample(4, "a", C, seed=1))
     (found,) = torch.autograd.grad(T.sum(), C)
     (expected,) = torch.autograd.grad(model.rsample(4, "a", C, seed=1).sum(), C)
     torch.testing.assert_close(found, expected)
 
 
-def test_a_composition_has_no_sampler(model: TzK) -> None:
+def test_a_composition_cannot_be_sampled_from_noise(model: TzK) -> None:
     with pytest.raises(TzkError, match="samples of a composition have no gradient"):
-        model.sampler(["a", "b"])
+        model.sample_from_noise(["a", "b"])

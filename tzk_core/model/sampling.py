@@ -27,14 +27,14 @@ class Noise(NamedTuple):
     C: Tensor | None = None
 
 
-class Sampler(nn.Module):
+class SampleFromNoise(nn.Module):
     """Samples of the prior or of one knowledge type, T = f(noise).
 
     `noise` draws, which no compiler traces; calling the module does the rest. That is one graph:
 
-        sampler = model.sampler("digit-3")
-        compiled = torch.compile(sampler, fullgraph=True)
-        T = compiled(sampler.noise(64, seed=0))  # model.sample(64, "digit-3", seed=0)
+        sample = model.sample_from_noise("digit-3")
+        compiled = torch.compile(sample, fullgraph=True)
+        T = compiled(sample.noise(64, seed=0))  # model.sample(64, "digit-3", seed=0)
 
     Args:
         knowledge: its name, which the noise derives from, and itself; None for the prior.

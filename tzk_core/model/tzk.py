@@ -25,7 +25,7 @@ from tzk_core.model.double import in_double
 from tzk_core.model.flow import SharedFlow
 from tzk_core.model.marginal import Marginal
 from tzk_core.model.missing import is_partly_missing, marginal_of
-from tzk_core.model.sampling import Sampler, check_sampling, fixed_rows
+from tzk_core.model.sampling import SampleFromNoise, check_sampling, fixed_rows
 from tzk_core.modes import without_caches
 from tzk_core.random_streams import stream
 from tzk_core.recipes.entrance import entrance_of
@@ -289,23 +289,23 @@ class TzK(nn.Module):
         It is for one knowledge type or none; particles of a composition are chosen, without a gradient.
         """
         check_sampling(n, temperature)
-        sampler = self.sampler(knowledge, characteristics, temperature=temperature)
-        samples: Tensor = sampler(sampler.noise(n, seed))
+        sample = self.sample_from_noise(knowledge, characteristics, temperature=temperature)
+        samples: Tensor = sample(sample.noise(n, seed))
         return samples
 
-    def sampler(
+    def sample_from_noise(
         self,
         knowledge: Names = None,
         characteristics: Tensor | Mapping[str, Tensor] | None = None,
         *,
         temperature: float = 1.0,
-    ) -> Sampler:
+    ) -> SampleFromNoise:
         """`rsample` in two parts: noise, and T from it as one graph."""
         if self._composition(knowledge, (), characteristics) is not None:
             raise TzkError("samples of a composition have no gradient: `rsample` is for one knowledge type, or none")
         name, C = self._single(knowledge, characteristics)
         known = None if name is None else (name, self.find(name))
-        return Sampler(self.flow, known, C, temperature=temperature)
+        return SampleFromNoise(self.flow, known, C, temperature=temperature)
 
     def posterior(self, T: Tensor) -> dict[str, Posterior]:
         """p(κ given T) and p(C given T, κ=1) of every knowledge type."""
