@@ -28,11 +28,14 @@ class CompiledSteps:
     They are compiled once for all steps, forward and backward, for one knowledge type and for many at once. The graphs
     serve batches of any size, but of a single sample. All else is as it is, and any knowledge types may take part.
 
+    device: the type of it, which is to be "cpu".
     required, failure: as of `CompiledTerms`.
     backend: that of `torch.compile`.
     """
 
-    def __init__(self, *, required: bool = True, backend: str = "inductor") -> None:
+    def __init__(self, device: str = "cpu", *, required: bool = True, backend: str = "inductor") -> None:
+        if device != "cpu":
+            raise TzkError(f'compile = "steps" is for a CPU, got {device}: write compile = true, or "auto"')
         self.required = required
         self.failure: str | None = None
         values = torch.compile(values_around, fullgraph=True, backend=backend)

@@ -328,26 +328,16 @@ class Steps:
         return MixedPrecision(self.settings.mixed_precision, self._like)
 
     def _compile(self) -> CompiledTerms | CompiledSteps | None:
-        if self.settings.compile == "steps":
-            return self._compile_steps()
+        steps, device = self.settings.compile == "steps", self._like.device.type
         if self.world.size > 1:
-            if self.settings.compile is True:
+            if steps or self.settings.compile is True:
                 raise TzkError('compile = true is for one process: write compile = false, or "auto"')
             return None
-        if not self.settings.compiles(self._like.device.type, len(self.model.knowledge)):
+        if not steps and not self.settings.compiles(device, len(self.model.knowledge)):
             return None
-        from tzk_core.objective.compiled import CompiledTerms  # the compiler takes a second to import
+        from tzk_core.objective.compiled import CompiledSteps, CompiledTerms  # the compiler takes a second to import
 
-        return CompiledTerms(required=self.settings.compile is True)
-
-    def _compile_steps(self) -> CompiledSteps:
-        if self._like.device.type != "cpu":
-            raise TzkError(
-                f'compile = "steps" is for a CPU, got {self._like.device.type}: write compile = true, or "auto"'
-            )
-        from tzk_core.objective.compiled import CompiledSteps
-
-        return CompiledSteps()
+        return CompiledSteps(device) if steps else CompiledTerms(required=self.settings.compile is True)
 
     def _timed_step(self) -> float | None:
         """One step, and how many seconds it took if something was compiled in it."""
