@@ -157,7 +157,7 @@ def test_any_process_may_be_interrupted_or_killed(config: Path, tmp_path: Path, 
     status, out, err = program.ended()
     assert status == 2 and f"going on from step {reached}" in out.replace(",", "")
     assert err.count("\n") == 2 and re.search(
-        r"error: process 1 of the 2 of this training ended by itself \(SIGKILL\).*To go on from the last checkpoint:\n"
+        r"error: process 1 of the 2 of this command ended by itself \(SIGKILL\).*To go on from the last checkpoint:\n"
         rf"  tzk run {run} --resume",
         err,
     ), err
@@ -233,7 +233,7 @@ def test_processes_that_cannot_meet_are_one_sentence(
         monkeypatch.delenv(key, raising=False)
     result = tzk("run", config, "--out", tmp_path / "run")
     assert result.exit_code == 2 and not (tmp_path / "run").exists()
-    assert result.stderr.startswith("error: the 2 processes of this training could not meet at ?:? (")
+    assert result.stderr.startswith("error: the 2 processes of this command could not meet at ?:? (")
     assert "start them by torchrun" in result.stderr
     said = json.loads(error_file.read_text())["message"]
     assert said["message"] == result.stderr.removeprefix("error: ").strip() and said["extraInfo"]["timestamp"].isdigit()
