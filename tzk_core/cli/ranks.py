@@ -73,13 +73,23 @@ def taking_part() -> Iterator[World]:
     launcher gets it from every process.
     """
     silent = os.environ.get("RANK", "0") != "0" and not edge.debugging()
+    with _said_once(silent), _silence(silent), joined() as world, _ending_together() as ended:
+        yield world
+    for end in ended:
+        if launched() and end.exit_code:
+            _record("", status=end.exit_code)
+        raise end
+
+
+@contextmanager
+def _said_once(silent: bool) -> Iterator[None]:  # noqa: FBT001 -- the only argument
+    """Within the block, an error or an interrupt of several processes is said by one; see `taking_part`."""
     try:
-        with _silence(silent), joined() as world, _ending_together() as ended:
-            yield world
+        yield
     except click.exceptions.Exit:
         raise
     except KeyboardInterrupt as interrupt:
-        if silent or launched():  # one process says so
+        if silent or launched():
             raise click.exceptions.Exit(interrupts.status(interrupt)) from interrupt
         raise
     except Exception as error:
@@ -90,10 +100,6 @@ def taking_part() -> Iterator[World]:
         if silent or launched():
             raise click.exceptions.Exit(status) from error
         raise
-    for end in ended:
-        if launched() and end.exit_code:
-            _record("", status=end.exit_code)
-        raise end
 
 
 @contextmanager
