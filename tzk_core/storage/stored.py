@@ -78,9 +78,8 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
         entries = [manifest["core"], *([manifest["trainer"]] if trainer and "trainer" in manifest else [])]
         files = {_place(entry): read_file(place, entry) for entry in entries}
         check_together(place, manifest)
-        for name, entry in manifest["knowledge"].items():
-            if name not in without:
-                files[_place(entry)] = read_knowledge(place, name, entry)
+        wanted = {name: entry for name, entry in manifest["knowledge"].items() if name not in without}
+        files |= {_place(wanted[name]): file for name, file in read_knowledge(place, wanted)}
         return Stored(folder, manifest, files)
 
     return _reading(folder, read)
@@ -97,9 +96,9 @@ def read_core(folder: Path) -> Stored:
     return _reading(folder, read)
 
 
-def knowledge_of(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    """The file of one knowledge type, as its entry of the manifest says."""
-    return reading(folder, lambda place: read_knowledge(place, name, entry))
+def knowledge_of(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """The files of some knowledge types by name, as their entries of the manifest say."""
+    return reading(folder, lambda place: dict(read_knowledge(place, entries)))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
