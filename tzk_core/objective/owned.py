@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tzk_core.errors import TzkError
+from tzk_core.errors import TzkError, nearest
 from tzk_core.model import TzK
 from tzk_core.objective.latents import Encodable
 from tzk_core.objective.routing import BatchLabels, Noise, Routing, may_have
@@ -77,17 +78,58 @@ class OwnedTerms(NamedTuple):
     sums: dict[str, Tensor]
 
 
-def owners_of(names: Iterable[str], exclusive: Iterable[Collection[str]], size: int) -> dict[str, int]:
-    """The owners of knowledge types among so many processes, by a hash of their names.
+def owners_of(
+    names: Iterable[str], exclusive: Iterable[Collection[str]], size: int, *, given: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """The owners of knowledge types among so many processes: as given, or by a hash of their names.
 
-    The members of an exclusive group have the owner of the first one in alphabetical order.
+    The members of an exclusive group have one owner: that of those which are given one, or else that of the first in
+    alphabetical order.
+
+    Args:
+        given: numbers by name or pattern, of which the owner is the remainder by `size`.
+
+    Raises:
+        TzkError: for a group whose members are given several owners.
     """
     together = {name: {name} for name in names}
     for group in exclusive:
         joined = set().union(*(together[name] for name in group if name in together))
         together |= dict.fromkeys(joined, joined)
-    leaders = {name: min(members) for name, members in together.items()}
-    return {name: _hash(leader) % size for name, leader in leaders.items()}
+    return {name: _owner(members, given or {}) % size for name, members in together.items()}
+
+
+def _owner(members: Collection[str], given: Mapping[str, int]) -> int:
+    """The number that the owner of knowledge types which have one in common derives from."""
+    said = {name: number for name in sorted(members) if (number := _given(name, given)) is not None}
+    if len(set(said.values())) > 1:
+        words = ", ".join(f"{name!r} {number}" for name, number in said.items())
+        raise TzkError(
+            f"the exclusive knowledge types {', '.join(sorted(members))} have one owner, and owners in [training] "
+            f"gives several: {words}. Give all of them the same number"
+        )
+    return next(iter(said.values())) if said else _hash(min(members))
+
+
+def _given(name: str, given: Mapping[str, int]) -> int | None:
+    """The number that a knowledge type is given; None without."""
+    if name in given:
+        return given[name]
+    return next((number for pattern, number in given.items() if fnmatchcase(name, pattern)), None)
+
+
+def check_given(given: Iterable[str], names: Collection[str]) -> None:
+    """Check that every name or pattern is of some knowledge type.
+
+    Raises:
+        TzkError: naming one that is of none.
+    """
+    for pattern in given:
+        if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
+            raise TzkError(
+                f"owners in [training] has {pattern!r}, and no knowledge type that is trained is called so"
+                f"{nearest(pattern, names)}"
+            )
 
 
 def owned_terms(

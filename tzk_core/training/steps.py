@@ -29,7 +29,7 @@ from tzk_core.objective import (
 )
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
-from tzk_core.objective.owned import Owners, owners_of
+from tzk_core.objective.owned import Owners, check_given, owners_of
 from tzk_core.objective.routing import presence
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
@@ -98,6 +98,7 @@ class Steps:
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
+        check_given(settings.owners, self.trained)
         self.step = 0
         self.watch = Watch(validation, settings.validate_every)
         self.multipliers = Multipliers(
@@ -144,7 +145,7 @@ class Steps:
         if self.watch.validation is not None and self.watch.validation.partly_missing:
             return
         exclusive = self.batches.batch(self.step).exclusive
-        of = owners_of(names, exclusive, self.world.size)
+        of = owners_of(names, exclusive, self.world.size, given=self.settings.owners)
         if all(set(group) <= of.keys() or of.keys().isdisjoint(group) for group in exclusive):
             self.owners = Owners(self.world, of)
             self.parameter_tables.divide(of, self.world.rank)
