@@ -72,8 +72,8 @@ class StepsTable(Table):
     owners: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=0, le=1023)]] = Field(
         default_factory=dict,
         description="The owners of some of these knowledge types, { NAME = NUMBER }: the process of that number, from "
-        "0, modulo the number of processes, so that types of one number stay together in any. A name may have *; one that "
-        "is written out comes first, then the first that fits. All others are owned by a hash of their name.",
+        "0, modulo the number of processes, so that types of one number stay together in any. A name may have *; one "
+        "that is written out comes first, then the first that fits. All others are owned by a hash of their name.",
     )
 
 
