@@ -76,20 +76,23 @@ def peak() -> int:
 
 def used(folder: Path, *, lazy: bool) -> dict[str, Any]:
     """Go through all types of a checkpoint: seconds, bytes, a hash of all values."""
-    imported, began = peak(), time.perf_counter()
+    imported, began, began_cpu = peak(), time.perf_counter(), time.process_time()
     model = tzk_core.open(folder, lazy=lazy)
-    opened = time.perf_counter()
+    opened, opened_cpu = time.perf_counter(), time.process_time()
     opened_bytes = peak() - imported
     T, values = torch.randn(BATCH, DIMS, generator=stream(0, "T")), hashlib.sha256()
     for name, posterior in tzk_core.posteriors(model, T):
         values.update(name.encode() + posterior.presence.numpy().tobytes() + posterior.mean.numpy().tobytes())
-    posteriors = time.perf_counter()
+    posteriors, posteriors_cpu = time.perf_counter(), time.process_time()
     for name, log_prob in islice(tzk_core.log_probs(model, T, importance_samples=SAMPLES), SCORED):
         values.update(name.encode() + log_prob.numpy().tobytes())
     report = {
         "open_seconds": round(opened - began, 3),
+        "open_cpu_seconds": round(opened_cpu - began_cpu, 3),
         "posterior_seconds": round(posteriors - opened, 3),
+        "posterior_cpu_seconds": round(posteriors_cpu - opened_cpu, 3),
         "log_prob_seconds": round(time.perf_counter() - posteriors, 3),
+        "log_prob_cpu_seconds": round(time.process_time() - posteriors_cpu, 3),
         "open_bytes": opened_bytes,
         "bytes": peak() - imported,
         "values": values.hexdigest(),

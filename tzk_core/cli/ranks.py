@@ -175,7 +175,9 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the sentence is said here
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sentence is said here
     os.environ |= {FOLDER: str(folder)}
     os.environ.setdefault(SHUTDOWN, LONGEST_SHUTDOWN)
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(processes)))

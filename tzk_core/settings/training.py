@@ -90,6 +90,12 @@ class WholeTable(StepsTable):
         description="The learning rate of the knowledge types, where it is not learning_rate. A knowledge type sees "
         "only the samples in which it is present, so its gradient is noisier: a tenth is a good start.",
     )
+    shard: bool = Field(
+        default=False,
+        description="Several processes divide the large layers of the shared flow among them, with gradients and the "
+        "optimiser's state, and gather the parameters of a layer for as long as it computes: for a flow whose training "
+        "does not fit one device. The steps are the same to rounding.",
+    )
     checkpoint_every: Count = Field(default=1000, description="Steps from one checkpoint to the next.")
     validate_every: CountOrNone = Field(
         default=250,

@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular, naming
+from tzk_core.objective import Capacity
+from tzk_core.objective.routing import presence
+from tzk_core.observations import Observations
 from tzk_core.storage.atomic import new_file
 from tzk_core.training.observers import Logged, Observer, Start
 
@@ -79,6 +84,18 @@ class MetricsFile(Observer):
             if not there:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
+    """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
+
+    These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.
+    """
+    seen = ~capacity.log_prob_T.isnan()
+    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
+    prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
+    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
+    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
 
 
 def keep_until(path: Path, step: int) -> None:

@@ -44,6 +44,9 @@ class Optimiser(Protocol):
 
     It CAN say `adam_for_knowledge = True`: that it moves knowledge types as Adam does. The parameters of many are then
     rows of a table, with an Adam of its own (`training.parameter_tables`), which is faster.
+
+    It CAN say `elementwise = True`: that it moves every number by its own gradients alone, and is a
+    `torch.optim.Optimizer`. Processes may then each move a part of every parameter (`training.sharding`).
     """
 
     @property
@@ -63,6 +66,7 @@ class Adam(torch.optim.Adam):
     """Adam (Kingma & Ba 2015), in few kernels."""
 
     adam_for_knowledge: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(list(trained.groups), betas=trained.betas, fused=True)

@@ -84,11 +84,18 @@ def reduced(
     return summary.unpack(packed)
 
 
-def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables) -> Tensor:
-    """The norm of the gradient of parameters and tables, which may be divided."""
-    if not tables.divided:
+def norm_of(world: World, shared: Sequence[Tensor], tables: ParameterTables, *, shards: Sequence[Tensor]) -> Tensor:
+    """The norm of the gradient of parameters and tables, which may be divided.
+
+    Args:
+        shared: gradients that all processes have.
+        shards: those that this process alone has.
+    """
+    if not tables.divided and not shards:
         return torch.nn.utils.get_total_norm([*shared, *tables.gradients()])
-    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (list(shared), tables.gradients())]
+    here, everywhere = [*shards], [*shared]
+    (here if tables.divided else everywhere).extend(tables.gradients())
+    squares = [torch.nn.utils.get_total_norm(gradients) ** 2 for gradients in (everywhere, here)]
     own = squares[1].to("cpu", torch.float64).reshape(1)
     world.sum(own)
     return (squares[0].to(own) + own[0]).sqrt()

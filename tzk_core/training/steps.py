@@ -35,7 +35,7 @@ from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
-from tzk_core.training.metrics import Metrics
+from tzk_core.training.metrics import Metrics, log_prob_of_present
 from tzk_core.training.optimizers import Trained, optimizer_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
@@ -43,6 +43,7 @@ from tzk_core.training.precision import MixedPrecision
 from tzk_core.training.reduction import checked_cut, norm_of, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
+from tzk_core.training.sharding import ShardedFlow, check_observed
 from tzk_core.training.soundness import Diverged
 from tzk_core.training.validation import Validation, Watch
 from tzk_core.units import bits_per_dim
@@ -130,6 +131,7 @@ class Steps:
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
         self.owners: Owners | None = None
+        self.sharded: ShardedFlow | None = None
         self._cut = False
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
 
@@ -151,11 +153,14 @@ class Steps:
             self.parameter_tables.divide(of, self.world.rank)
 
     def unite(self) -> None:
-        """Have all knowledge types in all processes again, which are to call it together."""
+        """Have all knowledge types and the whole flow in all processes again, which are to call it together."""
         if self.owners:
             self.parameter_tables.unite(self.world)
             self.watch.best = self.world.of_first(self.watch.best)
             self.owners = None
+        if self.sharded:
+            self.sharded.unite()
+            self.sharded = None
 
     def advance(self) -> Capacity:
         """Take one step.
@@ -195,23 +200,23 @@ class Steps:
         capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
         dims = observations.T[0].numel()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = -capacity.value / dims * (shard.share if shard else 1)
-        if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
-            loss.backward()
+        self._differentiate(-capacity.value / dims * (shard.share if shard else 1))
+        shards = self.sharded.take_gradients() if self.sharded else ()
+        everywhere = [parameter for parameter in trained_tensors(self.optimizer) if not self._in_shards(parameter)]
         if shard:
             capacity = reduced(
                 self.world,
                 shard,
                 capacity,
                 missing=observations.missing(),
-                parameters=trained_tensors(self.optimizer),
+                parameters=everywhere,
                 tables=self.parameter_tables,
             )
         if self._compiled:
             self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = norm_of(self.world, gradients, self.parameter_tables)
-        gradients += self.parameter_tables.gradients()
+        gradients = [parameter.grad for parameter in everywhere if parameter.grad is not None]
+        norm = norm_of(self.world, gradients, self.parameter_tables, shards=shards)
+        gradients += [*shards, *self.parameter_tables.gradients()]
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
         if self.settings.clip is not None and norm > self.settings.clip:
@@ -227,9 +232,18 @@ class Steps:
         self.step += 1
         return capacity
 
+    def _differentiate(self, loss: Tensor) -> None:
+        if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
+            loss.backward()
+
+    def _in_shards(self, parameter: Tensor) -> bool:
+        return self.sharded is not None and self.sharded.has(parameter)
+
     def _batch(self) -> Observations:
         """The batch of this step, with what is hidden and what is filled in."""
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        if self.sharded:
+            check_observed(observations)
         if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
             self.unite()
         return self._complete(observations)
@@ -370,30 +384,13 @@ class Steps:
         values |= {f"inconsistency/{name}": nats for name, nats in capacity.inconsistency.items()}
         values |= {f"conditional/{name}": nats for name, nats in capacity.conditional.items()}
         values |= {f"term/{name}": value for name, value in capacity.terms.items()}
-        for name, log_prob in _log_prob_of_present(capacity, observations).items():
+        for name, log_prob in log_prob_of_present(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})
 
 
-def _log_prob_of_present(capacity: Capacity, observations: Observations) -> dict[str, Tensor]:
-    """By knowledge, the mean of log p(T given C, κ=1) over its observed samples.
-
-    These are the samples in which it is present and T was observed. C is as observed, or else from its encoder.
-    """
-    seen = ~capacity.log_prob_T.isnan()
-    present = ((presence(observations) == 1) & seen).to(capacity.log_prob_T)
-    prior = (present @ capacity.log_prob_T.detach().nan_to_num()).cpu() / present.sum(1).cpu()
-    means = dict(zip(observations.knowledge, prior.tolist(), strict=True))  # thousands of tensors take their time
-    return {name: means[name] + ratio for name, ratio in capacity.conditional.items()}
-
-
 def _idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that no sample of a batch has.
-
-    Where unlabelled samples take part, none may have them either.
-
-    No sample has them, and none that takes part may have them.
-    """
+    """The knowledge types that no sample of a batch has, and none that takes part may have."""
     table = presence(observations)
     reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
     return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

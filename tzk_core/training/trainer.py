@@ -22,6 +22,7 @@ from tzk_core.training.metrics import STEP
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
 from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
 from tzk_core.training.own import EARLY_STOPPING, METRICS_CSV, own_observer
+from tzk_core.training.sharding import sharded_flow
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, copied, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
 from tzk_core.training.steps import Steps
@@ -81,6 +82,8 @@ class Trainer(Steps):
             self._take_state_of_first()
             self._saves = self.world.of_first(saved_to is not None)
             self.divide()
+            if not self.fixed_flow:
+                self.sharded = sharded_flow(self.model.flow, self.optimizer, settings=self.settings, world=self.world)
             if self._finite:
                 self._sound.offer(None, self._whole_state)
             self._train_and_save(saved_to)
@@ -103,8 +106,8 @@ class Trainer(Steps):
         self.unite()
 
     def unite(self) -> None:
-        """Have all knowledge types in all processes; earlier states fit no longer."""
-        if self.owners:
+        """Have everything in all processes; earlier states fit no longer."""
+        if self.owners or self.sharded:
             super().unite()
             self._sound = LastSound()
             if self._finite:
@@ -171,21 +174,23 @@ class Trainer(Steps):
         """Evaluate the model on validation data, and keep it if it is the best.
 
         Raises:
-            Diverged: where the last validation exploded.
+            Diverged: if the last validation exploded.
         """
         assert self.watch.validation is not None
-        validated = self.watch.validation.measure(
-            self.model,
-            self.step,
-            self.settings.wording,
-            negatives=self.settings.negatives,
-            stacks=self.parameter_tables,
-            world=self.world,
-            owners=self.owners,
-        )
-        self.parameter_tables.forget()
-        with self.parameter_tables.whole(self.world) if self.watch.better(validated) else nullcontext():
-            self._note(validated, saved_to)
+        flow = self.sharded.whole(take=True, state=False) if self.sharded else nullcontext()
+        with flow:
+            validated = self.watch.validation.measure(
+                self.model,
+                self.step,
+                self.settings.wording,
+                negatives=self.settings.negatives,
+                stacks=self.parameter_tables,
+                world=self.world,
+                owners=self.owners,
+            )
+            self.parameter_tables.forget()
+            with self.parameter_tables.whole(self.world) if self.watch.better(validated) else nullcontext():
+                self._note(validated, saved_to)
         if self.watch.exploded():
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
@@ -224,7 +229,11 @@ class Trainer(Steps):
 
         What is trained is finite then, and the optimiser's state too.
         """
-        return self._finite_here if not self.owners else not self.world.largest(int(not self._finite_here))
+        return (
+            self._finite_here
+            if not (self.owners or self.sharded)
+            else not self.world.largest(int(not self._finite_here))
+        )
 
     @property
     def _finite_here(self) -> bool:
@@ -265,9 +274,10 @@ class Trainer(Steps):
         """
         if not self._saves:
             return
-        if self.owners and not self._finite:
+        if (self.owners or self.sharded) and not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
-        with self.parameter_tables.whole(self.world):
+        flow = self.sharded.whole(take=self.world.first) if self.sharded else nullcontext()
+        with flow, self.parameter_tables.whole(self.world):
             if saved_to:
                 self.save(saved_to)
 
