@@ -46,22 +46,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         check_regular(path)
-        manifest = json.loads(path.read_bytes().decode("utf-8"), object_hook=_sharing())
+        manifest = json.loads(path.read_bytes().decode("utf-8"), object_hook=sharing())
     except FileNotFoundError:
         raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
     except (ValueError, RecursionError) as error:
         raise TzkError(f"{path} is damaged ({error})") from None
+    check_format(manifest, path)
+    if wrong := manifest_problem(manifest):
+        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
+    check_hash(manifest.pop(_ITSELF, None), manifest, path)
+    return manifest
+
+
+def check_format(manifest: Any, path: Path) -> None:
+    """Raises `TzkError` for a manifest of a format that this version does not read."""
     written = manifest.get("format") if isinstance(manifest, dict) else None
     if type(written) is not int or written not in (FORMAT, TOGETHER_FORMAT):
         raise TzkError(
             f"{path} has format {written!r:.40}; this version of TzK reads formats {FORMAT} and {TOGETHER_FORMAT}"
         )
-    if wrong := manifest_problem(manifest):
-        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
-    said = manifest.pop(_ITSELF, None)
+
+
+def check_hash(said: str | None, manifest: Mapping[str, Any], path: Path) -> None:
+    """Raises `TzkError` unless a manifest has the hash that it said of itself, if it did."""
     if said is not None and said != _canonical_sha256(manifest):
         raise TzkError(f"{path} was altered after it was written: its sha256 is not the one that it names")
-    return manifest
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -192,7 +201,7 @@ def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
     whole = hashlib.sha256(b"{")
     for number, key in enumerate(sorted(manifest)):
         whole.update((", " * (number > 0) + json.dumps(key) + ": ").encode())
-        if key != "knowledge" or not isinstance(manifest[key], dict):
+        if key != "knowledge" or not isinstance(manifest[key], Mapping):
             whole.update(_canonical(manifest[key]))
             continue
         whole.update(b"{")
@@ -208,7 +217,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(json.loads(json.dumps(value, allow_nan=False)), sort_keys=True).encode()
 
 
-def _sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
+def sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A hook for `json` that gives equal parts as one object: there are few."""
     seen: dict[str, dict[str, Any]] = {}
 

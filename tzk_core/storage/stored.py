@@ -16,6 +16,8 @@ import torch
 
 from tzk_core.errors import TzkError
 from tzk_core.storage.atomic import is_there, reading
+from tzk_core.storage.index import Index
+from tzk_core.storage.long_manifest import read_index
 from tzk_core.storage.manifest import check_together, read_file, read_knowledge, read_manifest
 from tzk_core.storage.places import BEST, LAST
 
@@ -85,13 +87,16 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
     return _reading(folder, read)
 
 
-def read_core(folder: Path) -> Stored:
-    """A checkpoint with the file of its shared flow alone; `read_stored` says more."""
+def read_core(folder: Path) -> tuple[Stored, Index]:
+    """A checkpoint with the file of its shared flow alone, and an index of its knowledge types.
+
+    `read_stored` says more.
+    """
     folder = Path(folder)
 
-    def read(place: Path) -> Stored:
-        manifest = read_manifest(place)
-        return Stored(folder, manifest, {_place(manifest["core"]): read_file(place, manifest["core"])})
+    def read(place: Path) -> tuple[Stored, Index]:
+        manifest, index = read_index(place)
+        return Stored(folder, manifest, {_place(manifest["core"]): read_file(place, manifest["core"])}), index
 
     return _reading(folder, read)
 
