@@ -83,7 +83,7 @@ def taking_part() -> Iterator[World]:
 
 @contextmanager
 def _said_once(silent: bool) -> Iterator[None]:  # noqa: FBT001 -- the only argument
-    """Within the block, an error or an interrupt of several processes is said by one; see `taking_part`."""
+    """Within the block, one process says an error or an interrupt; see `taking_part`."""
     try:
         yield
     except click.exceptions.Exit:
@@ -104,7 +104,10 @@ def _said_once(silent: bool) -> Iterator[None]:  # noqa: FBT001 -- the only argu
 
 @contextmanager
 def _ending_together() -> Iterator[list[click.exceptions.Exit]]:
-    """Hold back an exit from the block that all processes take; an interrupt is one process's own."""
+    """Hold back an exit from the block, which all processes take.
+
+    An interrupt is one process's own.
+    """
     ended: list[click.exceptions.Exit] = []
     try:
         yield ended
@@ -123,7 +126,9 @@ def processes_option(command: Any) -> Any:
 
 
 def launched_again(ctx: click.Context, folder: Path, *, advice: str) -> None:
-    """Start a command in the processes of its option, and end with them; return where it is to work itself.
+    """Start a command in the processes of its option, and end with them.
+
+    It returns in a process that is to work itself.
 
     Args:
         folder: of the run.
@@ -205,9 +210,9 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
 
 
 def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
-    """The exit status after processes failed, by rank, if that is an interrupt, or one that said all itself.
+    """The exit status after processes failed, by rank.
 
-    Else the error of the first one is raised.
+    It is that of an interrupt, or of a process that said all itself. Else the error of the first one is raised.
     """
     recorded = {rank: _recorded(failure) for rank, failure in failures.items()}
     own = [rank for rank in failures if not recorded[rank].get("lost")] or list(failures)

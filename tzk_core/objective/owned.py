@@ -81,10 +81,10 @@ class OwnedTerms(NamedTuple):
 def owners_of(
     names: Iterable[str], exclusive: Iterable[Collection[str]], size: int, *, given: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """The owners of knowledge types among so many processes: as given, or by a hash of their names.
+    """The owners of knowledge types among so many processes.
 
-    The members of an exclusive group have one owner: that of those which are given one, or else that of the first in
-    alphabetical order.
+    They are as given, or by a hash of the name. The members of an exclusive group have one owner: that of those which
+    are given one, or else that of the first in alphabetical order.
 
     Args:
         given: numbers by name or pattern, of which the owner is the remainder by `size`.

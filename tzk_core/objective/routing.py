@@ -189,3 +189,10 @@ def _observed(characteristics: Mapping[str, Tensor], rectangle: Rectangle, T: Te
     missing = torch.full((len(T), rectangle.characteristics), torch.nan)
     columns = (characteristics.get(name, missing).to(T) for name in rectangle.names)
     return torch.stack([C.index_select(0, rows) for C, rows in zip(columns, rectangle.rows, strict=True)])
+
+
+def idle(observations: Observations, wording: Wording) -> list[str]:
+    """The knowledge types that no sample of a batch that takes part may have."""
+    table = presence(observations)
+    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
+    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

@@ -180,14 +180,20 @@ class LazyKnowledge(KnowledgeDict):
         return self.reader.index.implies(name)
 
     def in_parts(self, together: int) -> Iterator[Some]:
-        """As `stacking.in_parts`: of so many types, all but one are tensors alone, and none of these are kept."""
+        """As `stacking.in_parts`.
+
+        Of so many types, all but one are tensors alone, and none of these are kept.
+        """
         for names in self.reader.index.alike():
             for start in range(0, len(names), together):
                 if (some := self._some(names[start : start + together])) is not None:
                     yield some
 
     def _some(self, names: Sequence[str]) -> Some | None:
-        """Knowledge types of one part, of which the first that is usable is read as a module; None without any."""
+        """Knowledge types of one part; None without any.
+
+        The first that is usable is read as a module.
+        """
         first = next(self.usable(names), None)
         if first is None:
             return None

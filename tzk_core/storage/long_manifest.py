@@ -1,4 +1,7 @@
-"""A manifest that is read type by type: all entries of a hundred thousand are never in memory at once."""
+"""A manifest that is read type by type.
+
+All entries of a hundred thousand are never in memory at once.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ class _Text:
         self._decoder = json.JSONDecoder(object_hook=sharing())
 
     def members(self) -> Iterator[str]:
-        """The keys of an object; the value of each is to be read before the next one."""
+        """The keys of an object, the value of each being read before the next."""
         self._expect("{")
         if self._next() == "}":
             self._place += 1

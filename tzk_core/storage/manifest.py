@@ -68,7 +68,7 @@ def check_format(manifest: Any, path: Path) -> None:
 
 
 def check_hash(said: str | None, manifest: Mapping[str, Any], path: Path) -> None:
-    """Raises `TzkError` unless a manifest has the hash that it said of itself, if it did."""
+    """Raises `TzkError` unless a manifest has the hash that it said, if it did."""
     if said is not None and said != _canonical_sha256(manifest):
         raise TzkError(f"{path} was altered after it was written: its sha256 is not the one that it names")
 
@@ -91,7 +91,9 @@ def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
 
 
 def read_knowledge(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
-    """Names and files of knowledge types, by their entries of the manifest; a file that holds many is opened once.
+    """Names and files of knowledge types, by their entries of the manifest.
+
+    A file that holds many is opened once.
 
     Raises:
         TzkError: as `read_file`, and if a file says another thing of itself than the manifest.
@@ -112,7 +114,7 @@ def read_knowledge(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> It
 
 
 def _check_said(content: bytes, name: str, entry: Mapping[str, Any], *, folder: Path) -> None:
-    """Raise `TzkError` where the file of a knowledge type says another thing of itself than its entry."""
+    """Raise `TzkError` where a knowledge file says another thing of itself than its entry."""
     said = said_of(content, folder / entry["file"])
     of_manifest = {"name": name} | without_file(entry)
     differ = [key for key, value in of_manifest.items() if said is not None and said.get(key) != value]
@@ -137,7 +139,7 @@ def _part(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _checked(path: Path, content: bytes, sha256: str, *, place: tuple[int, int] | None = None) -> bytes:
-    """Content whose sha256 is that of the manifest, of a file, or of a place in it.
+    """Content of a file, or of a place in it, whose sha256 is as said.
 
     Raises:
         TzkError: if it is not.

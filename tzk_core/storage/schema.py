@@ -152,7 +152,9 @@ def _gap(manifest: dict[str, Any]) -> str:
 
 
 def gap(known: dict[str, Any], start: int, form: int) -> str:
-    """What is wrong where knowledge types in one file do not follow each other; "" if nothing is.
+    """What is wrong where knowledge types in one file do not follow each other.
+
+    "" if nothing is.
 
     Args:
         start: the byte at which the first begins.

@@ -88,7 +88,7 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
 
 
 def read_core(folder: Path) -> tuple[Stored, Index]:
-    """A checkpoint with the file of its shared flow alone, and an index of its knowledge types.
+    """A checkpoint with its shared flow alone, and an index of its knowledge types.
 
     `read_stored` says more.
     """

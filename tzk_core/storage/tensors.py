@@ -110,7 +110,7 @@ def check(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -
 
 
 def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of what is written of a module, by the keys of its state dict."""
+    """The shapes of what is written of a module, by key."""
     return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
 
 

@@ -1,7 +1,7 @@
-"""The shared flow in shards: each process keeps a part of every large layer, and of its optimiser's state.
+"""The shared flow in shards, a part of every large layer in each process.
 
-torch gathers the parameters of a layer for as long as it computes (`torch.distributed.fsdp.fully_shard`), and sums and
-divides their gradients.
+So is the state of its optimiser. torch gathers the parameters of a layer for as long as it computes
+(`torch.distributed.fsdp.fully_shard`), and sums and divides their gradients.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ class Gathered(Transform):
 
 
 def _own(outputs: Tensor, logabsdet: Tensor) -> tuple[Tensor, Tensor]:
-    """Tensors that are no views: changed in place, these would lose the hook that gathers for the gradient."""
+    """The same, but no views.
+
+    Changed in place, a view would lose the hook that gathers parameters for the gradient.
+    """
     return tuple(each.clone() if each._is_view() else each for each in (outputs, logabsdet))  # type: ignore[return-value]
 
 
 @dataclass
 class Piece:
-    """One parameter of a layer: whole, in shards as torch has it, and the rows of this process.
+    """One parameter of a layer: whole, in shards, and the rows of this process.
 
     rows: positions of `own` in the first dimension of `whole`.
     """
@@ -64,7 +67,7 @@ class Piece:
     rows: range
 
     def cut(self, value: Any) -> Any:
-        """The rows of this process, of a tensor like the parameter; all else as it is."""
+        """This process's rows of a tensor like the parameter; all else as it is."""
         if not isinstance(value, Tensor) or value.shape != self.whole.shape:
             return value
         return value[self.rows.start : self.rows.stop].clone()
@@ -146,7 +149,7 @@ class ShardedFlow:
 
     @contextmanager
     def whole(self, *, take: bool, state: bool = True) -> Iterator[None]:
-        """Within the block, the flow is as it was before it was divided, where it is taken.
+        """Within the block, the flow is whole, where it is taken.
 
         Args:
             take: whether this process takes it.
@@ -178,7 +181,7 @@ class ShardedFlow:
             self._put(whole=True)
 
     def _put(self, *, whole: bool) -> None:
-        """Put the whole layers in the place of those in shards, or the other way around."""
+        """Put whole layers in the place of those in shards, or the reverse."""
         for holder, number, layer, wrapper in self.layers:
             chosen_layer = layer if whole else wrapper
             chosen_layer.train(holder[number].training)
@@ -198,7 +201,7 @@ class ShardedFlow:
         return {key: piece.joined(value, self.world, take=take) for key, value in state.items()}
 
     def _exchange(self, to: Mapping[Tensor, nn.Parameter], change: Any, *, take: bool = True) -> None:
-        """Have the optimiser move other tensors, with its state of those that they take the place of."""
+        """Have the optimiser move other tensors, with its state of the former ones."""
         of = {id(one): piece for piece in self.pieces for one in (piece.own, piece.whole)}
         states: dict[Any, Any] = self.optimizer.state  # type: ignore[attr-defined]
         for old, new in to.items():
@@ -247,7 +250,7 @@ def check_observed(observations: Observations) -> None:
 
 
 def layers_of(transform: nn.Module) -> Iterator[tuple[nn.ModuleList, int, Transform]]:
-    """The innermost layers with at least `LEAST` parameters, each with its place in a list of layers.
+    """The innermost layers with at least `LEAST` parameters, with their places in lists.
 
     Left out is one that shares a parameter with another, or has one without dimensions or of another type: torch
     divides none of these.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,14 +23,13 @@ from tzk_core.objective import (
     Multipliers,
     Noise,
     Objective,
-    Wording,
     mental_capacity,
     sampled_absences,
 )
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
 from tzk_core.objective.owned import Owners, check_given, owners_of
-from tzk_core.objective.routing import presence
+from tzk_core.objective.routing import idle
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
@@ -43,7 +42,7 @@ from tzk_core.training.precision import MixedPrecision
 from tzk_core.training.reduction import checked_cut, norm_of, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
-from tzk_core.training.sharding import ShardedFlow, check_observed
+from tzk_core.training.sharding import ShardedFlow, check_observed, sharded_flow
 from tzk_core.training.soundness import Diverged
 from tzk_core.training.validation import Validation, Watch
 from tzk_core.units import bits_per_dim
@@ -152,8 +151,16 @@ class Steps:
             self.owners = Owners(self.world, of)
             self.parameter_tables.divide(of, self.world.rank)
 
+    def shard(self) -> None:
+        """Divide a shared flow that is trained, if `shard` asks for it."""
+        if not self.fixed_flow:
+            self.sharded = sharded_flow(self.model.flow, self.optimizer, settings=self.settings, world=self.world)
+
     def unite(self) -> None:
-        """Have all knowledge types and the whole flow in all processes again, which are to call it together."""
+        """Have all knowledge types and the whole flow in all processes again.
+
+        All are to call it together.
+        """
         if self.owners:
             self.parameter_tables.unite(self.world)
             self.watch.best = self.world.of_first(self.watch.best)
@@ -161,6 +168,10 @@ class Steps:
         if self.sharded:
             self.sharded.unite()
             self.sharded = None
+
+    def _whole_flow(self, *, take: bool, state: bool = True) -> AbstractContextManager[None]:
+        """As `ShardedFlow.whole`, of a flow that may be whole anyway."""
+        return self.sharded.whole(take=take, state=state) if self.sharded else nullcontext()
 
     def advance(self) -> Capacity:
         """Take one step.
@@ -213,7 +224,7 @@ class Steps:
                 tables=self.parameter_tables,
             )
         if self._compiled:
-            self._compiled.clear_idle(self.model, _idle(observations, self.settings.wording))
+            self._compiled.clear_idle(self.model, idle(observations, self.settings.wording))
         gradients = [parameter.grad for parameter in everywhere if parameter.grad is not None]
         norm = norm_of(self.world, gradients, self.parameter_tables, shards=shards)
         gradients += [*shards, *self.parameter_tables.gradients()]
@@ -387,10 +398,3 @@ class Steps:
         for name, log_prob in log_prob_of_present(capacity, observations).items():
             values[f"bits_per_dim_given/{name}"] = bits_per_dim(log_prob, dims, self.levels)
         self.metrics.add({key: float(value.detach()) for key, value in values.items()})
-
-
-def _idle(observations: Observations, wording: Wording) -> list[str]:
-    """The knowledge types that no sample of a batch has, and none that takes part may have."""
-    table = presence(observations)
-    reached = (table == 1 if wording.unlabelled == "skip" else table != 0).any(1).tolist()
-    return [name for name, any_sample in zip(observations.knowledge, reached, strict=True) if not any_sample]

@@ -22,7 +22,6 @@ from tzk_core.training.metrics import STEP
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start
 from tzk_core.training.optimizers import check_same, described, restore, trained_tensors
 from tzk_core.training.own import EARLY_STOPPING, METRICS_CSV, own_observer
-from tzk_core.training.sharding import sharded_flow
 from tzk_core.training.soundness import Diverged, LastSound, all_finite, copied, tensors_in
 from tzk_core.training.state import BestState, State, checked_state, fitting
 from tzk_core.training.steps import Steps
@@ -82,8 +81,7 @@ class Trainer(Steps):
             self._take_state_of_first()
             self._saves = self.world.of_first(saved_to is not None)
             self.divide()
-            if not self.fixed_flow:
-                self.sharded = sharded_flow(self.model.flow, self.optimizer, settings=self.settings, world=self.world)
+            self.shard()
             if self._finite:
                 self._sound.offer(None, self._whole_state)
             self._train_and_save(saved_to)
@@ -106,7 +104,7 @@ class Trainer(Steps):
         self.unite()
 
     def unite(self) -> None:
-        """Have everything in all processes; earlier states fit no longer."""
+        """Have everything in all processes."""
         if self.owners or self.sharded:
             super().unite()
             self._sound = LastSound()
@@ -177,8 +175,7 @@ class Trainer(Steps):
             Diverged: if the last validation exploded.
         """
         assert self.watch.validation is not None
-        flow = self.sharded.whole(take=True, state=False) if self.sharded else nullcontext()
-        with flow:
+        with self._whole_flow(take=True, state=False):
             validated = self.watch.validation.measure(
                 self.model,
                 self.step,
@@ -276,8 +273,7 @@ class Trainer(Steps):
             return
         if (self.owners or self.sharded) and not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
-        flow = self.sharded.whole(take=self.world.first) if self.sharded else nullcontext()
-        with flow, self.parameter_tables.whole(self.world):
+        with self._whole_flow(take=self.world.first), self.parameter_tables.whole(self.world):
             if saved_to:
                 self.save(saved_to)
 

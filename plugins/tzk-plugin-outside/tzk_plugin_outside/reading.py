@@ -212,7 +212,7 @@ def _gone(
 
 
 def _batches_of(array: ObservationFile, world: World) -> Iterator[Read]:
-    """Batches of an array, which can only be read in order: those of others are left out."""
+    """This process's batches of an array, which can only be read in order."""
     start = 0
     for number, T in enumerate(array.parts(BATCH)):
         if number % world.size == world.rank:

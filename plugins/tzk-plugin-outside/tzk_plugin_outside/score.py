@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tzk_core.config import Config
     from tzk_core.world import World
+    from tzk_plugin_outside.reading import Read
     from tzk_plugin_outside.scores import Scored
 
 
@@ -140,7 +141,7 @@ def _scored(
     from tzk_plugin_outside.calibration import calibration
     from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
     from tzk_plugin_outside.novelty import Novelty, usable
-    from tzk_plugin_outside.reading import Read, readers_of, source_of
+    from tzk_plugin_outside.reading import readers_of, source_of
     from tzk_plugin_outside.scores import Scored
 
     config, device = _config(folder, needs_data=threshold is None)
@@ -149,40 +150,40 @@ def _scored(
         output.warning(f"not scored: {knowledge_type.reason}")
     source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
     source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
-    samples = importance_samples or config.evaluation.importance_samples
+    settings = {"importance_samples": importance_samples or config.evaluation.importance_samples, "seed": seed}
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
     statistic, levels = usable(statistic, names), source.levels
 
-    batches = source.batches(world)
-    batches = itertools.chain(list(itertools.islice(batches, 1)), batches)  # refused before a threshold is chosen
+    batches = _begun(source.batches(world))  # what cannot be read is refused before a threshold is chosen
 
     def evidence_of(number: int) -> tuple[Read, Evidence | None]:
         read = next(batches)
         if not len(read.T):
             return read, None
         T = dequantised(read.T, levels, seed)
-        found = evidence(model, T, names, importance_samples=samples, seed=seed, levels=levels, first=read.first)
+        found = evidence(model, T, names, levels=levels, first=read.first, **settings)
         return read.without_T(), found
 
     if threshold is None:
-        chosen_on = calibration(
-            folder.path, config, importance_samples=samples, seed=seed, limit=validation, world=world
-        )
-        novelty = Novelty.from_validation(
-            model, names, chosen_on.inside(names), false_alarms=false_alarms, statistic=statistic
-        )
+        chosen_on = calibration(folder.path, config, limit=validation, world=world, **settings)
+        inside = chosen_on.inside(names)
+        novelty = Novelty.from_validation(model, names, inside, false_alarms=false_alarms, statistic=statistic)
     else:
         novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
-    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels)
-    scored.settings = {"importance_samples": samples, "seed": seed}
+    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels, settings=dict(settings))
     for read, found in world.in_turn(source.count, evidence_of):
         scored.unreadable |= read.unreadable
         if found is not None and world.first:
             scored.add(read, found)
     source.check_some(scored.unreadable)
     return scored
+
+
+def _begun(batches: Iterator[Read]) -> Iterator[Read]:
+    """The same, of which the first is read."""
+    return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
 def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:

@@ -102,7 +102,9 @@ class Scored:
         yield "\n  ]" + after
 
     def write_csv(self, file: Path) -> None:
-        """Write one line for each image, with the best knowledge type alone: the whole file, or nothing.
+        """Write one line for each image, with the best knowledge type alone.
+
+        The file is whole, or not there.
 
         Raises:
             TzkError: if the file cannot be written.
