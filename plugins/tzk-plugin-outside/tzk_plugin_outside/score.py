@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -150,7 +150,8 @@ def _scored(
         output.warning(f"not scored: {knowledge_type.reason}")
     source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
     source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
-    settings = {"importance_samples": importance_samples or config.evaluation.importance_samples, "seed": seed}
+    samples = importance_samples or config.evaluation.importance_samples
+    settings: dict[str, Any] = {"importance_samples": samples, "seed": seed}
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
@@ -163,8 +164,7 @@ def _scored(
         if not len(read.T):
             return read, None
         T = dequantised(read.T, levels, seed)
-        found = evidence(model, T, names, levels=levels, first=read.first, **settings)
-        return read.without_T(), found
+        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, **settings)
 
     if threshold is None:
         chosen_on = calibration(folder.path, config, limit=validation, world=world, **settings)
@@ -172,7 +172,7 @@ def _scored(
         novelty = Novelty.from_validation(model, names, inside, false_alarms=false_alarms, statistic=statistic)
     else:
         novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
-    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels, settings=dict(settings))
+    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels, settings=settings)
     for read, found in world.in_turn(source.count, evidence_of):
         scored.unreadable |= read.unreadable
         if found is not None and world.first:
