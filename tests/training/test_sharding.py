@@ -33,7 +33,7 @@ DIVIDED = "exclusive"
 """One of `test_owners`, whose knowledge types have one owner each."""
 
 
-def trainer(case: str, world: World = ALONE, *, shard: bool = True) -> Trainer:
+def trainer(case: str, world: World = ALONE, *, shard: bool = True, dtype: torch.dtype = torch.float64) -> Trainer:
     """A training of a case, with every layer of its flow in shards where there are several processes."""
     if world.size > 1:  # of a process that ends with the test
         sharding.LEAST = 1
@@ -41,7 +41,7 @@ def trainer(case: str, world: World = ALONE, *, shard: bool = True) -> Trainer:
     settings = Settings(steps=20, compile=False, log_every=7, shard=shard, **more, **chosen.get("settings", {}))
     model = chosen["model"]() if "model" in chosen else None
     return Trainer(
-        model or (small(["gaussian", "flow"]) if case in WHOLE else owned()),
+        (model or (small(["gaussian", "flow"]) if case in WHOLE else owned())).to(dtype),
         chosen["batches"],
         settings,
         levels=None,
@@ -129,6 +129,21 @@ def test_checkpoints_of_shards_are_of_any_number_of_processes(tmp_path: Path) ->
     interrupted(trainer("validated", shard=False), of_one)
     for found in in_processes(2, resumed_everywhere, of_one):
         assert_same(found, expected, "one, then two")
+
+
+def in_float32(world: World = ALONE) -> dict[str, Any]:
+    made = trainer("missing κ and C, clipped", world, dtype=torch.float32)
+    made.run()
+    return made.model.state_dict()
+
+
+@pytest.mark.slow
+def test_float32_is_trained_in_shards_too() -> None:
+    """By another reduction of torch's than float64."""
+    expected = in_float32()
+    for found in in_processes(2, in_float32):
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
 
 
 def diverged(world: World) -> dict[str, Any]:

@@ -182,30 +182,28 @@ class LazyKnowledge(KnowledgeDict):
     def in_parts(self, together: int) -> Iterator[Some]:
         """As `stacking.in_parts`.
 
-        Of so many types, all but one are tensors alone, and none of these are kept.
+        Of a part one type is a module; the others are tensors alone, and none of these are kept.
         """
         for names in self.reader.index.alike():
+            like = next((member for _, member in self.usable(names)), None)
+            if like is None:
+                continue
             for start in range(0, len(names), together):
-                if (some := self._some(names[start : start + together])) is not None:
-                    yield some
+                states = self._states(names[start : start + together], like)
+                if len(states) > 1:
+                    yield Some(dict.fromkeys(states, like), list(states.values()))
+                for name in states if len(states) == 1 else ():  # one is evaluated as it is
+                    yield Some({name: self[name]}, [state_of(self[name])])
 
-    def _some(self, names: Sequence[str]) -> Some | None:
-        """Knowledge types of one part; None without any.
-
-        The first that is usable is read as a module.
-        """
-        first = next(self.usable(names), None)
-        if first is None:
-            return None
-        name, like = first
-        states: dict[str, Mapping[str, Tensor]] = {name: state_of(like)}
-        others = names[list(names).index(name) + 1 :]
-        for other, state in self.reader.states([each for each in others if each not in self.opaque_types], like):
+    def _states(self, names: Sequence[str], like: Knowledge) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of knowledge types of one part, without what cannot be used here."""
+        states: dict[str, Mapping[str, Tensor]] = {}
+        for name, state in self.reader.states([each for each in names if each not in self.opaque_types], like):
             if isinstance(state, Opaque):
-                self.opaque_types[other] = state
+                self.opaque_types[name] = state
             else:
-                states[other] = state
-        return Some(dict.fromkeys(states, like), list(states.values()))
+                states[name] = state
+        return states
 
     def usable(self, names: Any = None) -> Iterator[tuple[str, Knowledge]]:
         """Names and knowledge types, all or these, without what cannot be used here."""
