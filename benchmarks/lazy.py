@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tzk_core.build import build_flow, build_knowledge
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 from tzk_core.storage.checkpoint import knowledge_file, save_checkpoint
-from tzk_core.storage.manifest import file_of, read_manifest, write_file, write_manifest
+from tzk_core.storage.manifest import read_manifest, write_knowledge, write_manifest
 
 DIMS, BATCH, SAMPLES = 16, 8, 8
 SCORED = 1000
@@ -44,6 +45,14 @@ def write(folder: Path, types: int) -> float:
     model = TzK(build_flow((DIMS,), layers=[{"type": "affine"}]))
     save_checkpoint(model, folder)
     manifest = read_manifest(folder)
+    (folder / "knowledge").rmdir()
+    form, manifest["knowledge"] = write_knowledge(folder, made(types, manifest["core"]["hash"]), types)
+    write_manifest(folder, manifest | {"format": form})
+    return time.perf_counter() - began
+
+
+def made(types: int, core: str) -> Iterator[tuple[str, dict[str, Any], bytes]]:
+    """Name, entry and file of so many types, one at a time."""
     kind = build_knowledge("low-rank", (DIMS,), 0, name="type", dims=8, hidden=8, layers=2)
     start = {key: value.clone() for key, value in kind.named_parameters()}
     for number in range(types):
@@ -51,10 +60,7 @@ def write(folder: Path, types: int) -> float:
         with torch.no_grad():
             for key, parameter in kind.named_parameters():
                 parameter.copy_(start[key] + 0.05 * torch.randn(parameter.shape, generator=source))
-        entry, file = knowledge_file(name, kind, manifest["core"]["hash"])
-        manifest["knowledge"][name] = {**entry, **write_file(folder, file_of(name), file)}
-    write_manifest(folder, manifest)
-    return time.perf_counter() - began
+        yield (name, *knowledge_file(name, kind, core))
 
 
 def peak() -> int:
@@ -70,20 +76,23 @@ def peak() -> int:
 
 def used(folder: Path, *, lazy: bool) -> dict[str, Any]:
     """Go through all types of a checkpoint: seconds, bytes, a hash of all values."""
-    imported, began = peak(), time.perf_counter()
+    imported, began, began_cpu = peak(), time.perf_counter(), time.process_time()
     model = tzk_core.open(folder, lazy=lazy)
-    opened = time.perf_counter()
+    opened, opened_cpu = time.perf_counter(), time.process_time()
     opened_bytes = peak() - imported
     T, values = torch.randn(BATCH, DIMS, generator=stream(0, "T")), hashlib.sha256()
     for name, posterior in tzk_core.posteriors(model, T):
         values.update(name.encode() + posterior.presence.numpy().tobytes() + posterior.mean.numpy().tobytes())
-    posteriors = time.perf_counter()
+    posteriors, posteriors_cpu = time.perf_counter(), time.process_time()
     for name, log_prob in islice(tzk_core.log_probs(model, T, importance_samples=SAMPLES), SCORED):
         values.update(name.encode() + log_prob.numpy().tobytes())
     report = {
         "open_seconds": round(opened - began, 3),
+        "open_cpu_seconds": round(opened_cpu - began_cpu, 3),
         "posterior_seconds": round(posteriors - opened, 3),
+        "posterior_cpu_seconds": round(posteriors_cpu - opened_cpu, 3),
         "log_prob_seconds": round(time.perf_counter() - posteriors, 3),
+        "log_prob_cpu_seconds": round(time.process_time() - posteriors_cpu, 3),
         "open_bytes": opened_bytes,
         "bytes": peak() - imported,
         "values": values.hexdigest(),

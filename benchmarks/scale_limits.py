@@ -46,7 +46,7 @@ def growths(measured: Mapping[str, float], *, ranks: int, batch: int, samples: i
         Growth("registering all types", "every rank", 0, measured["register_seconds"]),
         Growth("reading all types", "every rank", 0, measured["load_seconds"]),
         Growth("gathering at a checkpoint", "rank 0", written, again),
-        Growth("writing a checkpoint, a file a type", "rank 0", 0, measured["save_wall_seconds"]),
+        Growth("writing a checkpoint, all types in one file", "rank 0", 0, measured["save_seconds"]),
         Growth(
             "reading the manifest (JSON)", "rank 0", measured["read_manifest_bytes"], measured["read_manifest_seconds"]
         ),

@@ -34,7 +34,7 @@ from tzk_core.objective.negatives import sampled_absences
 from tzk_core.objective.routing import batch_labels
 from tzk_core.random_streams import stream
 from tzk_core.storage.index import Index
-from tzk_core.storage.manifest import MANIFEST, read_manifest
+from tzk_core.storage.manifest import CORE, MANIFEST, read_manifest
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 
@@ -164,9 +164,9 @@ def of_storage(count: int, dims: int, folder: Path) -> dict[str, Any]:
     wall = time.perf_counter()
     timed("save", lambda: tzk_core.save(model, folder / "saved"), memory=False)
     report["save_wall_seconds"] = (time.perf_counter() - wall) / count
-    files = list((folder / "saved" / "knowledge").iterdir())
-    report["file_bytes"] = sum(file.stat().st_size for file in files) / count
-    report["file_bytes_on_disk"] = sum(512 * file.stat().st_blocks for file in files) / count
+    stored = [file.stat() for file in (folder / "saved").rglob("*") if file.name not in (MANIFEST, CORE)]
+    report["file_bytes"] = sum(each.st_size for each in stored) / count
+    report["file_bytes_on_disk"] = sum(512 * each.st_blocks for each in stored) / count
     report["manifest_bytes"] = os.path.getsize(folder / "saved" / MANIFEST) / count
     manifest, report["read_manifest_bytes"] = traced(lambda: read_manifest(folder / "saved"), count)
     _, report["index_bytes"] = traced(lambda: Index(manifest), count)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, on torch.distributed.
+"""The processes that train or use one model together, on torch.distributed.
 
 torch is imported once there are several.
 """
@@ -26,12 +26,12 @@ RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
 class Lost(TzkError):
-    """Another process of the training ended, or cannot be reached."""
+    """Another process of the command ended, or cannot be reached."""
 
 
 @dataclass
 class World:
-    """The processes of a training, by rank, and this one among them.
+    """The processes of a command, by rank, and this one among them.
 
     All of them call the same methods in the same order.
 
@@ -110,6 +110,28 @@ class World:
         """The values that all processes have, by rank; they are pickled, and others have copies."""
         return [self.of_rank(value, rank) for rank in range(self.size)]
 
+    def in_turn(self, count: int, compute: Callable[[int], Value]) -> Iterator[Value]:
+        """What `compute` returns of 0 to `count` - 1, in order, in all processes.
+
+        Each process computes every `size`-th; all have what was computed, pickled, after every round of them.
+
+        Raises:
+            TzkError: in all processes, the first in order that `compute` raises in any.
+        """
+        for start in range(0, count, self.size):
+            for outcome in self.of_each(self._outcome(start + self.rank, count, compute))[: count - start]:
+                if isinstance(outcome, TzkError):
+                    raise outcome
+                yield outcome
+
+    @staticmethod
+    def _outcome(number: int, count: int, compute: Callable[[int], Value]) -> Any:
+        """What `compute` returns or raises of this number; None of one that there is not."""
+        try:
+            return compute(number) if number < count else None
+        except TzkError as error:
+            return error
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.largest(0)
@@ -152,7 +174,7 @@ def joined() -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         where = ":".join(os.environ.get(key, "?") for key in ("MASTER_ADDR", "MASTER_PORT"))
         raise TzkError(
-            f"the {os.environ[SIZE]} processes of this training could not meet at {where} "
+            f"the {os.environ[SIZE]} processes of this command could not meet at {where} "
             f"({_first_line(error)}): start them by torchrun, and look whether that port is free and can be reached"
         ) from error
     yield World(dist.get_rank(), dist.get_world_size())
@@ -164,7 +186,7 @@ def _talking(call: Callable[[], Any]) -> None:
     try:
         call()
     except RuntimeError as error:
-        raise Lost(f"another process of this training ended or cannot be reached ({_first_line(error)})") from error
+        raise Lost(f"another process of this command ended or cannot be reached ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -9,14 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
 from commands import output_of, tzk
+from running import PATIENCE, PROC, Running, start, until
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
@@ -51,63 +50,7 @@ validate_every = 0
 [evaluation]
 importance_samples = 2
 """
-Value = TypeVar("Value")
-
-PATIENCE = 900
-"""Seconds until a program is taken to hang."""
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="ranks are looked up in /proc")
-
-
-class Running:
-    """A `tzk` that runs in processes of its own."""
-
-    def __init__(self, *words: object) -> None:
-        command = [sys.executable, "-m", "tzk_core", *map(str, words)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def rank(self, number: int) -> int:
-        """The process id of a rank."""
-        wanted = f"RANK={number}".encode()
-        return until(
-            lambda: next((pid for pid in self._children() if wanted in _environment(pid)), None), f"rank {number}"
-        )
-
-    def ended(self) -> tuple[int, str, str]:
-        """The exit status and what was printed."""
-        try:
-            out, err = self.process.communicate(timeout=PATIENCE)
-        finally:
-            self.end()
-        return self.process.returncode, out, err
-
-    def end(self) -> None:
-        for pid in [*self._children(), self.process.pid]:
-            if self.process.poll() is None:
-                os.kill(pid, signal.SIGKILL)
-
-    def _children(self) -> list[int]:
-        try:
-            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        except OSError:
-            return []
-        return [int(pid) for pid in text.split()]
-
-
-def _environment(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
-def until(look: Callable[[], Value | None], what: str) -> Value:
-    end = time.monotonic() + PATIENCE
-    while (seen := look()) is None:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come within {PATIENCE} seconds")
-        time.sleep(0.05)
-    return seen
+needs_proc = pytest.mark.skipif(not PROC, reason="ranks are looked up in /proc")
 
 
 def later_than(run: Path, step: int) -> int:
@@ -122,17 +65,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., Running]]:
-    started: list[Running] = []
-
-    def begin(*words: object) -> Running:
-        started.append(Running(*words))
-        return started[-1]
-
-    yield begin
-    for program in started:
-        program.end()
+__all__ = ["start"]  # a fixture
 
 
 @needs_proc
@@ -157,7 +90,7 @@ def test_any_process_may_be_interrupted_or_killed(config: Path, tmp_path: Path, 
     status, out, err = program.ended()
     assert status == 2 and f"going on from step {reached}" in out.replace(",", "")
     assert err.count("\n") == 2 and re.search(
-        r"error: process 1 of the 2 of this training ended by itself \(SIGKILL\).*To go on from the last checkpoint:\n"
+        r"error: process 1 of the 2 of this command ended by itself \(SIGKILL\).*To go on from the last checkpoint:\n"
         rf"  tzk run {run} --resume",
         err,
     ), err
@@ -233,7 +166,7 @@ def test_processes_that_cannot_meet_are_one_sentence(
         monkeypatch.delenv(key, raising=False)
     result = tzk("run", config, "--out", tmp_path / "run")
     assert result.exit_code == 2 and not (tmp_path / "run").exists()
-    assert result.stderr.startswith("error: the 2 processes of this training could not meet at ?:? (")
+    assert result.stderr.startswith("error: the 2 processes of this command could not meet at ?:? (")
     assert "start them by torchrun" in result.stderr
     said = json.loads(error_file.read_text())["message"]
     assert said["message"] == result.stderr.removeprefix("error: ").strip() and said["extraInfo"]["timestamp"].isdigit()
@@ -272,15 +205,14 @@ def test_a_process_that_is_about_to_end_ignores_signals() -> None:
 def test_results_of_several_processes_are_those_of_one(
     config: Path, tmp_path: Path, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of `tzk eval`, which reads the same checkpoint in one process."""
+    """Those of `tzk eval`, which reads the same checkpoint, in one process and in two."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run, words = tmp_path / "run", ["datasets.two-moons.test=600", "training.steps=10", "--processes", 2]
     status, _, err = start("run", config, "--out", run, *words).ended()
     assert status == 0, err
-    again = subprocess.run(
-        [sys.executable, "-m", "tzk_core", "eval", str(run), "--json"], capture_output=True, text=True, check=True
-    )
-    assert again.stdout.strip() == (run / "results.json").read_text().strip()
+    for count in (1, 2):
+        status, out, err = start("eval", run, "--json", "--processes", count).ended()
+        assert status == 0 and out.strip() == (run / "results.json").read_text().strip(), err
 
 
 @pytest.mark.slow

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
 import pytest
 import torch
 from in_processes import in_processes
+from in_threads import in_threads
 from test_dequantisations import NAMES, model_and_held
 
 from tzk_core.evaluation.likelihood import EvaluationSplit, Scores
 from tzk_core.evaluation.scoring import score
 from tzk_core.model import TzK
 from tzk_core.world import ALONE, World
-
-Value = TypeVar("Value")
 
 CHUNK = 7
 """Of 48 samples: six chunks, and one of 6 samples."""
@@ -51,31 +46,12 @@ def test_scores_of_several_processes_are_those_of_one(count: int, chunk: int) ->
         assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-class Together(World):
-    """One of two threads in the place of processes, which hand their values to one another."""
-
-    def __init__(self, rank: int, values: dict[int, list[object]], barrier: threading.Barrier) -> None:
-        super().__init__(rank, 2)
-        self.values, self.barrier = values, barrier
-
-    def of_each(self, value: Value) -> list[Value]:
-        self.values[self.rank].append(value)
-        self.barrier.wait(60)
-        both = [self.values[rank][-1] for rank in range(2)]
-        self.barrier.wait(60)
-        return both  # type: ignore[return-value]
-
-
 def test_each_scores_chunks_of_its_own_and_both_have_all() -> None:
-    model, held = model_and_held(draws=2, times=3)
-    values: dict[int, list[object]] = {0: [], 1: []}
-    barrier = threading.Barrier(2)
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(scores, Together(rank, values, barrier), of=(model, held)) for rank in range(2)]
-        both = [plain(future.result(120)) for future in futures]
-    assert [sorted(own) for own in values[0]] == [[0, 2, 4, 6]] * 2  # type: ignore[call-overload]
-    assert [sorted(own) for own in values[1]] == [[1, 3, 5]] * 2  # type: ignore[call-overload]
-    expected = plain(scores(of=(model, held)))
+    of = model_and_held(draws=2, times=3)
+    both, sent = in_threads(2, lambda world: plain(scores(world, of=of)))
+    assert [sorted(own) for own in sent[0]] == [[0, 2, 4, 6]] * 2
+    assert [sorted(own) for own in sent[1]] == [[1, 3, 5]] * 2
+    expected = plain(scores(of=of))
     for found in both:
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], value) for key, value in expected.items())

@@ -104,6 +104,10 @@ CASES: dict[str, dict[str, Any]] = {
         "settings": {"negatives": 4},
     },
     "added": {"batches": Labelled(), "trained": [f"k{number}" for number in range(36)], "settings": {"clip": 0.1}},
+    "owners given": {
+        "batches": Labelled(exclusive=EXCLUSIVE),
+        "settings": {"negatives": 5, "owners": {"k3": 7, "k1?": 0}},
+    },
     "rare": {"batches": Batches([[float(number == 3) for number in range(TYPES)]]), "settings": {"negatives": 1}},
     "rare, added": {
         "batches": Batches([[float(number == 3) for number in range(TYPES)]]),
@@ -307,6 +311,34 @@ def test_owners_are_by_name_alone_and_of_whole_groups() -> None:
     grouped = owners_of(names, EXCLUSIVE, 4)
     assert grouped["k1"] == grouped["k2"] == grouped["k3"] == grouped["k4"] == alone["k1"]
     assert grouped["k30"] == grouped["k31"] and all(grouped[name] == alone[name] for name in names[32:])
+
+
+def test_owners_are_given_by_name_or_pattern() -> None:
+    names = [f"k{number}" for number in range(100)]
+    given = {"k1*": 5, "k17": 2, "k?": 3}
+    for size in (2, 3, 4):
+        owners = owners_of(names, (), size, given=given)
+        assert owners["k17"] == 2 % size and owners["k1"] == owners["k15"] == 5 % size and owners["k2"] == 3 % size
+        assert owners["k20"] == owners_of(["k20"], (), size)["k20"]
+    grouped = owners_of(names, EXCLUSIVE, 4, given={"k3": 6})
+    assert {grouped[name] for name in ("k1", "k2", "k3", "k4")} == {2}
+    with pytest.raises(TzkError, match="k1, k2, k3, k4 have one owner, and owners .* gives several: 'k2' 1, 'k3' 0"):
+        owners_of(names, EXCLUSIVE, 4, given={"k3": 0, "k2": 1})
+
+
+def test_a_process_divides_as_owners_are_given() -> None:
+    made = trainer("owners given", World(1, 2))
+    made.divide()
+    own = {f"k{row}" for row in made.parameter_tables._tables[0].rows}
+    assert own >= {"k1", "k2", "k3", "k4"} and own.isdisjoint(f"k{number}" for number in range(10, 20))
+    assert made.owners is not None and made.owners.of["k3"] == 1
+
+
+def test_owners_of_nothing_are_refused() -> None:
+    with pytest.raises(TzkError, match="'no-such', and no knowledge type that is trained is called so"):
+        Trainer(many(), Labelled(), Settings(steps=1, owners_from=1, owners={"k1": 0, "no-such": 1}), levels=None)
+    with pytest.raises(TzkError, match="expected owners_from above 0"):
+        Settings(steps=1, owners={"k1": 0})
 
 
 def test_an_exclusive_group_of_several_owners_is_refused() -> None:

@@ -285,7 +285,7 @@ def left_alone(world: World) -> tuple[str, int]:
 @pytest.mark.slow
 def test_a_process_that_ends_ends_the_others() -> None:
     (said, steps), nothing = in_processes(2, left_alone)
-    assert said.startswith("another process of this training ended or cannot be reached (") and "\n" not in said
+    assert said.startswith("another process of this command ended or cannot be reached (") and "\n" not in said
     assert steps == 1 and nothing is None
 
 

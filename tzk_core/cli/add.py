@@ -86,13 +86,15 @@ def _read(
 
 
 def _follow(parent: RunFolder, base: Base, addition: AdditionSpec, *, world: World) -> None:
-    """Train with the first of several processes."""
+    """Train and evaluate with the first of several processes."""
     from tzk_core.modes import flushing_denormals  # these import torch
     from tzk_core.runs.addition import AdditionRun
 
     adding = AdditionRun(addition, base, checkpoint_in(parent.path))
-    with flushing_denormals(), interrupts.deferred() as check:
-        adding.train(progress=lambda progress: check(world.largest), world=world)
+    with flushing_denormals():
+        with interrupts.deferred() as check:
+            adding.train(progress=lambda progress: check(world.largest), world=world)
+        adding.experiment.evaluation.take_part("test", world)
 
 
 def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, typed: str, world: World) -> None:
@@ -132,7 +134,7 @@ def _add(parent: RunFolder, base: Base, addition: AdditionSpec, *, path: Path, t
         folder.write(folder.path / "addition.toml", addition.to_toml())
         with timed(record, "evaluation"):
             output.say("evaluating on test data")
-            results = adding.evaluate()
+            results = adding.evaluate(world)
             folder.write_json(folder.results, results)
             folder.write(folder.table, table.markdown(results, typed))
         output.say(_reached(results))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import output, ranks
 from tzk_core.runs.folder import RunFolder
 from tzk_core.strict_json import json_text
 
@@ -23,18 +23,28 @@ from tzk_core.strict_json import json_text
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many samples of each data set.")
 @click.option("--json", "as_json", is_flag=True, help="Print what results.json would hold.")
-def command(*, run: Path, split: str, limit: int | None, as_json: bool) -> None:
+@ranks.processes_option
+@click.pass_context
+def command(
+    ctx: click.Context, *, run: Path, split: str, limit: int | None, as_json: bool, processes: int | None
+) -> None:
     """Print the likelihood table of a run, computed from the run folder alone; writes nothing.
 
-    What needs a plugin that is not installed is left out, and a note says what to install.
+    What needs a plugin that is not installed is left out, and a note says what to install. With --processes, or
+    started by torchrun, all processes score test samples.
     """
     folder = RunFolder.open(run)
 
     from tzk_core.report import table  # these import pydantic and torch, which `tzk --help` does without
     from tzk_core.runs.opened import open_run
 
-    experiment = open_run(folder.path)
-    results = experiment.evaluate(split, limit)
+    with ranks.taking_part() as world:
+        ranks.launched_again(ctx, folder.path, advice="Nothing was written")
+        experiment = open_run(folder.path)
+        if not world.first:
+            experiment.evaluation.take_part(split, world, limit)
+            return
+        results = experiment.evaluate(split, limit, world=world)
     if as_json:
         output.say(json_text(results))
         return

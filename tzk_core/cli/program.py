@@ -87,7 +87,10 @@ class Program(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as interrupt:
-            click.echo(f"\n{interrupts.worded(interrupt)}", err=True)
+            from tzk_core.cli import ranks  # uuid and more, which most commands do without
+
+            if not ranks.launched():  # the program that started this one says so
+                click.echo(f"\n{interrupts.worded(interrupt)}", err=True)
             ctx.exit(interrupts.status(interrupt))
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:

@@ -73,26 +73,101 @@ def taking_part() -> Iterator[World]:
     launcher gets it from every process.
     """
     silent = os.environ.get("RANK", "0") != "0" and not edge.debugging()
+    with _said_once(silent), _silence(silent), joined() as world, _ending_together() as ended:
+        yield world
+    for end in ended:
+        if launched() and end.exit_code:
+            _record("", status=end.exit_code)
+        raise end
+
+
+@contextmanager
+def _said_once(silent: bool) -> Iterator[None]:  # noqa: FBT001 -- the only argument
+    """Within the block, one process says an error or an interrupt; see `taking_part`."""
     try:
-        with _silence(silent), joined() as world:
-            yield world
+        yield
     except click.exceptions.Exit:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if silent or launched():
+            raise click.exceptions.Exit(interrupts.status(interrupt)) from interrupt
         raise
     except Exception as error:
         if not numbered():
             raise
         message, status = edge.sentence(error)
-        _record(error, message)
+        _record(message, error)
         if silent or launched():
             raise click.exceptions.Exit(status) from error
         raise
+
+
+@contextmanager
+def _ending_together() -> Iterator[list[click.exceptions.Exit]]:
+    """Hold back an exit from the block, which all processes take.
+
+    An interrupt is one process's own.
+    """
+    ended: list[click.exceptions.Exit] = []
+    try:
+        yield ended
+    except click.exceptions.Exit as end:
+        if end.exit_code in INTERRUPTS:
+            raise
+        ended.append(end)
+
+
+def processes_option(command: Any) -> Any:
+    """The option `--processes`, of a command that `launched_again` starts in several."""
+    option = click.option(
+        "--processes", type=click.IntRange(min=1), metavar="N", help="Work in so many processes here."
+    )
+    return option(command)
+
+
+def launched_again(ctx: click.Context, folder: Path, *, advice: str) -> None:
+    """Start a command in the processes of its option, and end with them.
+
+    It returns in a process that is to work itself.
+
+    Args:
+        folder: of the run.
+        advice: as of `launch`.
+
+    Raises:
+        KeyboardInterrupt: if the processes were interrupted.
+    """
+    processes = ctx.params["processes"] or 1
+    if not launches(processes):
+        return
+    status = launch([ctx.command.name or "", *_words(ctx)], processes, folder, advice=advice)
+    if status in INTERRUPTS:
+        raise interrupts.Stopped(status - 128)
+    ctx.exit(status)
+
+
+def _words(ctx: click.Context) -> list[str]:
+    """The arguments of a command as they can be typed again, but for `--processes`."""
+    words, last = [], []
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if isinstance(parameter, click.Argument):
+            last += [str(value)]
+        elif parameter.name == "processes" or value is None:
+            continue
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words += [parameter.opts[0]] if value else []
+        else:
+            values = value if parameter.multiple else [value]
+            words += [word for each in values for word in (parameter.opts[0], str(each))]
+    return [*words, "--", *last]
 
 
 def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -> int:
     """Run `tzk` with these arguments in several processes of this machine, by torch's elastic launcher.
 
     Args:
-        folder: that the run is to have.
+        folder: that the run has, or is to have.
         advice: what to do after a process was killed.
 
     Returns:
@@ -105,7 +180,9 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the sentence is said here
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the sentence is said here
     os.environ |= {FOLDER: str(folder)}
     os.environ.setdefault(SHUTDOWN, LONGEST_SHUTDOWN)
     os.environ.setdefault("OMP_NUM_THREADS", str(_threads(processes)))
@@ -133,9 +210,9 @@ def launch(words: Sequence[str], processes: int, folder: Path, *, advice: str) -
 
 
 def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
-    """The exit status after processes failed, by rank, if that is an interrupt.
+    """The exit status after processes failed, by rank.
 
-    Else the error of the first one is raised.
+    It is that of an interrupt, or of a process that said all itself. Else the error of the first one is raised.
     """
     recorded = {rank: _recorded(failure) for rank, failure in failures.items()}
     own = [rank for rank in failures if not recorded[rank].get("lost")] or list(failures)
@@ -145,11 +222,13 @@ def _status(failures: Mapping[int, Any], processes: int, advice: str) -> int:
     exit_status = failures[rank].exitcode
     if exit_status in INTERRUPTS:
         return exit_status
+    if "status" in recorded[rank]:
+        return int(recorded[rank]["status"])
     if "message" in recorded[rank]:
         raise TzkError(recorded[rank]["message"])
     how = failures[rank].signal_name() if exit_status < 0 else f"exit status {exit_status}"
     raise TzkError(
-        f"process {rank} of the {processes} of this training ended by itself ({how}), and with it all others. {advice}"
+        f"process {rank} of the {processes} of this command ended by itself ({how}), and with it all others. {advice}"
     )
 
 
@@ -159,16 +238,21 @@ def _recorded(failure: Any) -> Mapping[str, Any]:
     return {"message": message["message"], **message["extraInfo"]} if isinstance(message, dict) else {}
 
 
-def _record(error: Exception, message: str) -> None:
+def _record(message: str, error: Exception | None = None, *, status: int | None = None) -> None:
     """Write the sentence of an error where torch's launcher looks for it.
 
     It has the launcher's format.
+
+    Args:
+        status: of a process that ends with it, and has said why.
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         return
-    lost = isinstance(error, Lost) or isinstance(error.__cause__, Lost)
-    extra = {"py_callstack": traceback.format_exc(), "timestamp": str(int(time.time())), "lost": lost}
+    lost = isinstance(error, Lost) or isinstance(error and error.__cause__, Lost)
+    extra: dict[str, Any] = {"py_callstack": traceback.format_exc(), "timestamp": str(int(time.time())), "lost": lost}
+    if status is not None:
+        extra["status"] = status
     with open(file, "w", encoding="utf-8") as out:
         json.dump({"message": {"message": message, "extraInfo": extra}}, out)
 

@@ -7,7 +7,8 @@ import itertools
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +148,7 @@ class ModuleStacks:
     def structure(self, name: str, knowledge: Knowledge) -> Hashable:
         return structure(name, knowledge)
 
-    def states(self, knowledge: Mapping[str, Knowledge]) -> States:
+    def states(self, knowledge: Mapping[str, Knowledge]) -> list[Mapping[str, Tensor]]:
         return [state_of(member) for member in knowledge.values()]
 
 
@@ -222,11 +223,43 @@ def rectangles(
         yield Rectangle(group, stacks.states(group), rows, real, failed)
 
 
+TOGETHER = 128
+"""So many knowledge types of one structure are evaluated at a time."""
+
+
+class Some(NamedTuple):
+    """Knowledge types of one structure, and their tensors in the same order.
+
+    Their modules may be one and the same, which is then evaluated on the tensors of each.
+    """
+
+    knowledge: Mapping[str, Knowledge]
+    states: Sequence[Mapping[str, Tensor]]
+
+    def each(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Name, and a function that returns function(knowledge type, *arguments)."""
+        for (name, member), state in zip(self.knowledge.items(), self.states, strict=True):
+            yield name, partial(_called, member, state)
+
+
+def _called(member: Knowledge, state: Mapping[str, Tensor], function: Callable[..., Any], *arguments: Any) -> Any:
+    return functional_call(member, dict(state), (function, *arguments))
+
+
+def in_parts(knowledge: KnowledgeByName, together: int = TOGETHER) -> Iterator[Some]:
+    """All knowledge types, at most so many at a time, one structure after the other.
+
+    A lazily opened model reads them as they are reached.
+    """
+    parts = getattr(type(knowledge), "in_parts", _in_parts)
+    yield from parts(knowledge, together)
+
+
 def evaluate_each(
     knowledge: KnowledgeByName,
     function: Callable[..., Any],
     *arguments: Tensor,
-    together: int = 128,
+    together: int = TOGETHER,
     not_vmappable: set[type[Knowledge]] | None = None,
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Yield name and function(knowledge type, *arguments), one structure after the other.
@@ -237,22 +270,18 @@ def evaluate_each(
         together: how many of one structure are evaluated at a time.
         not_vmappable: as of `Stack`.
     """
-    groups = getattr(
-        type(knowledge), "groups", _groups
-    )  # of a lazily opened model, which reads them as they are reached
-    for group in groups(knowledge):
-        while some := dict(itertools.islice(group, together)):
-            stack = Stack(some, MODULES.states(some), not_vmappable)
-            columns = stack(function, *arguments, shared=range(len(arguments)))
-            for name, row in zip(some, zip(*columns, strict=True), strict=True):
-                yield name, _like(columns, iter(row))
+    for some in in_parts(knowledge, together):
+        stack = Stack(some.knowledge, some.states, not_vmappable)
+        columns = stack(function, *arguments, shared=range(len(arguments)))
+        for name, row in zip(some.knowledge, zip(*columns, strict=True), strict=True):
+            yield name, _like(columns, iter(row))
 
 
 def evaluate_all(
     knowledge: KnowledgeByName,
     function: Callable[..., Any],
     *arguments: Tensor,
-    together: int = 128,
+    together: int = TOGETHER,
     not_vmappable: set[type[Knowledge]] | None = None,
 ) -> dict[str, tuple[Tensor, ...]]:
     """What `evaluate_each` yields, by name, in the order of `knowledge`."""
@@ -260,12 +289,13 @@ def evaluate_all(
     return {name: values[name] for name in knowledge}
 
 
-def _groups(knowledge: KnowledgeByName) -> Iterator[Iterator[tuple[str, Knowledge]]]:
-    """Knowledge types of one structure together."""
-    alike: dict[Hashable, list[tuple[str, Knowledge]]] = {}
+def _in_parts(knowledge: KnowledgeByName, together: int) -> Iterator[Some]:
+    alike: dict[Hashable, dict[str, Knowledge]] = {}
     for name, member in knowledge.items():
-        alike.setdefault(structure(name, member), []).append((name, member))
-    return map(iter, alike.values())
+        alike.setdefault(structure(name, member), {})[name] = member
+    for group in map(iter, [members.items() for members in alike.values()]):
+        while some := dict(itertools.islice(group, together)):
+            yield Some(some, MODULES.states(some))
 
 
 def _joined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from tzk_core.errors import TzkError
 from tzk_core.gathering import as_tensor
 from tzk_core.knowledge.importance import log_prob_present
-from tzk_core.knowledge.stacking import evaluate_each
+from tzk_core.knowledge.stacking import evaluate_each, in_parts
 from tzk_core.model.tzk import Posterior, TzK, posterior_of
 from tzk_core.random_streams import stream
 
@@ -42,6 +43,7 @@ def log_probs(model: TzK, T: Tensor, *, importance_samples: int = 64, seed: int 
     if importance_samples < 1:
         raise TzkError(f"the number of importance samples is at least 1; got {importance_samples}")
     z, logabsdet = model.encode_with_logabsdet(as_tensor(T, like=model.like))
-    for name, member in model.named_knowledge():
-        generator = stream(seed, "importance", name)
-        yield name, log_prob_present(member, z, importance_samples, generator=generator) + logabsdet
+    for some in in_parts(model.knowledge):
+        for name, of in some.each():
+            log_prob = partial(log_prob_present, generator=stream(seed, "importance", name))
+            yield name, of(log_prob, z, importance_samples) + logabsdet

@@ -12,12 +12,13 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tzk_core.errors import TzkError
+from tzk_core.errors import TzkError, nearest
 from tzk_core.model import TzK
 from tzk_core.objective.latents import Encodable
 from tzk_core.objective.routing import BatchLabels, Noise, Routing, may_have
@@ -84,30 +85,74 @@ def owners_of(
     size: int,
     *,
     costs: Mapping[str, float] | None = None,
+    given: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """The owners of knowledge types among so many processes, by a hash of their names.
+    """The owners of knowledge types among so many processes.
 
-    The members of an exclusive group have the owner of the first one in alphabetical order.
+    They are as given, or by a hash of the name. The members of an exclusive group have one owner: that of those which
+    are given one, or else that of the first in alphabetical order.
 
     Args:
         costs: of knowledge types that are few and large, which go one after the other, the costliest first, to the
             process with the least cost so far: a hash would not even them out.
+        given: numbers by name or pattern, of which the owner is the remainder by `size`.
+
+    Raises:
+        TzkError: for a group whose members are given several owners.
     """
     together = {name: {name} for name in names}
     for group in exclusive:
         joined = set().union(*(together[name] for name in group if name in together))
         together |= dict.fromkeys(joined, joined)
     leaders = {name: min(members) for name, members in together.items()}
+    said = {leader: _said(together[leader], given or {}) for leader in leaders.values()}
     total: dict[str, float] = {}
     for name, leader in leaders.items():
         total[leader] = total.get(leader, 0.0) + (costs or {}).get(name, math.inf)
-    of = {leader: _hash(leader) % size for leader in total}
     load = [0.0] * size
-    for leader in sorted(total, key=lambda leader: (-total[leader], _hash(leader))):
-        if math.isfinite(total[leader]):
-            of[leader] = load.index(min(load))
+    of: dict[str, int] = {}
+    for leader in sorted(total, key=lambda leader: (said[leader] is None, -total[leader], _hash(leader))):
+        number, even = said[leader], math.isfinite(total[leader])
+        if number is not None:
+            of[leader] = number % size
+        else:
+            of[leader] = load.index(min(load)) if even else _hash(leader) % size
+        if even:
             load[of[leader]] += total[leader]
     return {name: of[leader] for name, leader in leaders.items()}
+
+
+def _said(members: Collection[str], given: Mapping[str, int]) -> int | None:
+    """The number that knowledge types which have one owner are given; None without."""
+    said = {name: number for name in sorted(members) if (number := _given(name, given)) is not None}
+    if len(set(said.values())) > 1:
+        words = ", ".join(f"{name!r} {number}" for name, number in said.items())
+        raise TzkError(
+            f"the exclusive knowledge types {', '.join(sorted(members))} have one owner, and owners in [training] "
+            f"gives several: {words}. Give all of them the same number"
+        )
+    return next(iter(said.values()), None)
+
+
+def _given(name: str, given: Mapping[str, int]) -> int | None:
+    """The number that a knowledge type is given; None without."""
+    if name in given:
+        return given[name]
+    return next((number for pattern, number in given.items() if fnmatchcase(name, pattern)), None)
+
+
+def check_given(given: Iterable[str], names: Collection[str]) -> None:
+    """Check that every name or pattern is of some knowledge type.
+
+    Raises:
+        TzkError: naming one that is of none.
+    """
+    for pattern in given:
+        if pattern not in names and not any(fnmatchcase(name, pattern) for name in names):
+            raise TzkError(
+                f"owners in [training] has {pattern!r}, and no knowledge type that is trained is called so"
+                f"{nearest(pattern, names)}"
+            )
 
 
 def owned_terms(

@@ -95,9 +95,13 @@ class AdditionRun:
             world=world,
         )
 
-    def evaluate(self) -> dict[str, Any]:
-        """The contents of results.json: the new knowledge on the test data of the spec."""
-        results = self.experiment.evaluate("test")
+    def evaluate(self, world: World = ALONE) -> dict[str, Any]:
+        """The contents of results.json: the new knowledge on the test data of the spec.
+
+        Args:
+            world: whose other processes call `experiment.evaluation.take_part` meanwhile.
+        """
+        results = self.experiment.evaluate("test", world=world)
         for entry in results["knowledge"]:
             entry["multiplier"] = 0.0  # the constraint is off
         off = constraint_notes({entry["name"]: 0.0 for entry in results["knowledge"]}, math.inf, fixed=True)

@@ -115,9 +115,7 @@ def _elsewhere(
         everything[expanded.name] = Elsewhere(likes[key])
     tabled = {name for group in groups_of(everything) for name in group}
     alone = {each.name: build(each) for each in data.annotation.knowledge if each.name not in tabled}
-    of = owners(
-        data.batches.batch(0), world.size, owners_from=settings.owners_from, tabled=tabled, modules=divisible(alone)
-    )
+    of = owners(data.batches.batch(0), world.size, settings=settings, tabled=tabled, modules=divisible(alone))
     return {
         name: kind.like
         for name, kind in everything.items()

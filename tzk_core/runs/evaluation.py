@@ -96,9 +96,10 @@ class RunEvaluation:
         results |= {"step": step} if step is not None else {}
         return results | {"notes": notes} if notes else results
 
-    def take_part(self, split: str, world: World) -> None:
+    def take_part(self, split: str, world: World, limit: int | None = None) -> None:
         """Score a part of the samples for the first process, which calls `results`."""
-        limit, evaluation = self.config.evaluation.limit, self.config.evaluation
+        evaluation = self.config.evaluation
+        limit = limit or evaluation.limit
         take_part(
             self.model,
             [self.split(name, split, limit) for name in self.data.datasets],

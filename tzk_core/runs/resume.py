@@ -19,7 +19,7 @@ MAY_CHANGE = (
     ("pictures",),
     ("observers",),
     ("published",),
-    *(("training", key) for key in ("checkpoint_every", "clip", "processes", "owners_from", *LONGER)),
+    *(("training", key) for key in ("checkpoint_every", "clip", "processes", "owners_from", "owners", *LONGER)),
     *(("training", key) for key in ("learning_rate", "elementwise_rate", "knowledge_learning_rate")),
 )
 """Keys that may change when a run is resumed; the steps may only grow. Learning rates of an optimiser may, too."""

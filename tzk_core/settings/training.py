@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -72,6 +72,12 @@ class StepsTable(Table):
         'their gradients are summed. "auto" divides where less is sent so, and from 1,000 types in tables on (more '
         "than 32 of one structure share one). The steps are the same to rounding.",
     )
+    owners: dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=0, le=1023)]] = Field(
+        default_factory=dict,
+        description="The owners of some of these knowledge types, { NAME = NUMBER }: the process of that number, from "
+        "0, modulo the number of processes, so that types of one number stay together in any. A name may have *; one "
+        "that is written out comes first, then the first that fits. Others are shared out by their names and sizes.",
+    )
 
 
 class WholeTable(StepsTable):
@@ -86,6 +92,12 @@ class WholeTable(StepsTable):
         default=None,
         description="The learning rate of the knowledge types, where it is not learning_rate. A knowledge type sees "
         "only the samples in which it is present, so its gradient is noisier: a tenth is a good start.",
+    )
+    shard: bool = Field(
+        default=False,
+        description="Several processes divide the large layers of the shared flow among them, with gradients and the "
+        "optimiser's state, and gather the parameters of a layer for as long as it computes: for a flow whose training "
+        "does not fit one device. The steps are the same to rounding.",
     )
     checkpoint_every: Count = Field(default=1000, description="Steps from one checkpoint to the next.")
     validate_every: CountOrNone = Field(
@@ -155,15 +167,23 @@ def conflicts(table: Table) -> Iterator[tuple[str, str]]:
     """(key, message) for every two keys of one table whose values do not go together."""
     if isinstance(table, WholeTable) and table.patience and not table.validate_every:
         yield "patience", f"{table.patience} counts validations, so expected validate_every above 0, got 0"
-    if isinstance(table, StepsTable) and table.compile is True and table.processes > 1:
-        yield "compile", f"true is for one process, so expected processes = 1, got {table.processes}"
-    if isinstance(table, StepsTable) and table.mixed_precision and table.processes > 1:
-        yield "mixed_precision", f"is for one process, so expected processes = 1, got {table.processes}"
-    if isinstance(table, StepsTable) and table.mixed_precision and table.compile is True:
-        yield "mixed_precision", 'is for steps that are not compiled, so expected compile = false or "auto", got true'
+    if isinstance(table, StepsTable):
+        yield from _of_processes(table)
     if isinstance(table, ObjectiveTable):
         titles = [term.title for term in table.terms]
         if twice := sorted({title for title in titles if titles.count(title) > 1}):
             yield "terms", f"several are called {', '.join(twice)}: give each a name"
     if isinstance(table, ObjectiveTable) and table.multiplier > table.multiplier_max:
         yield "multiplier", f"expected at most multiplier_max = {table.multiplier_max}, got {table.multiplier}"
+
+
+def _of_processes(table: StepsTable) -> Iterator[tuple[str, str]]:
+    """As `conflicts`, of how steps are computed."""
+    if table.compile is True and table.processes > 1:
+        yield "compile", f"true is for one process, so expected processes = 1, got {table.processes}"
+    if table.mixed_precision and table.processes > 1:
+        yield "mixed_precision", f"is for one process, so expected processes = 1, got {table.processes}"
+    if table.mixed_precision and table.compile is True:
+        yield "mixed_precision", 'is for steps that are not compiled, so expected compile = false or "auto", got true'
+    if table.owners and not table.owners_from:
+        yield "owners", "are of types that are divided, so expected owners_from above 0, got 0"

@@ -167,14 +167,14 @@ def load_knowledge(
     entry: what the manifest says of it. where: what errors call the file. like: one that was loaded for the same part
     and latent shape: a thousand are copied sooner than built anew.
     """
-    if (reason := unusable(name, entry)) is not None:
+    alike = like is not None and entry["part"] is not None and like.part == Part.from_json(entry["part"])
+    if not alike and (reason := unusable(name, entry)) is not None:
         return OpaqueKnowledge(file, dict(entry), reason)
     part = Part.from_json(entry["part"])
     state = tensors.parse(file, where)
-    if lost := tensors.not_finite(state):
-        reason = f"knowledge type {name!r} holds nan or infinity, in {lost!r}: train it again"
+    if (reason := why_not_finite(name, state)) is not None:
         return OpaqueKnowledge(file, dict(entry), reason)
-    if like is not None and like.part == part:
+    if like is not None and alike:
         tensors.check(like, state, where)
         kind = copy_around(like, {key: tensor.clone() for key, tensor in state.items()})
     else:
@@ -184,6 +184,12 @@ def load_knowledge(
             return OpaqueKnowledge(file, dict(entry), str(error))
     kind.describe_as(implies=entry["implies"])
     return kind
+
+
+def why_not_finite(name: str, state: Mapping[str, Tensor]) -> str | None:
+    """Why a knowledge type cannot be used, by the tensors of its file; or None."""
+    lost = tensors.not_finite(state)
+    return f"knowledge type {name!r} holds nan or infinity, in {lost!r}: train it again" if lost else None
 
 
 def unusable(name: str, entry: Mapping[str, Any]) -> str | None:

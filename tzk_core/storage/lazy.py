@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.implementations import use_implementations
 from tzk_core.knowledge import Knowledge
 from tzk_core.knowledge.collection import KnowledgeDict
+from tzk_core.knowledge.stacking import Some, state_of
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.modes import without_caches
-from tzk_core.storage.checkpoint import OpaqueKnowledge, load_knowledge
+from tzk_core.storage import tensors
+from tzk_core.storage.checkpoint import OpaqueKnowledge, load_knowledge, why_not_finite
 from tzk_core.storage.index import Index
 from tzk_core.storage.stored import knowledge_of
 from tzk_core.tensors import like_of
@@ -42,7 +45,7 @@ class Reader:
             TzkError: for a file that is missing, truncated or altered, or a checkpoint that was replaced meanwhile.
         """
         entry, number = self.index.entry(name), self.index.number(name)
-        file = self.file(name)
+        (file,) = self.files([name]).values()
         where, like = self.folder / entry["file"], self._first.get(number)
         member = load_knowledge(name, entry, file, latent_shape=self.flow.latent_shape, where=where, like=like)
         if isinstance(member, OpaqueKnowledge):
@@ -60,15 +63,36 @@ class Reader:
             use_implementations(member, self.device.type)
         return member
 
-    def file(self, name: str) -> bytes:
-        """The file of one knowledge type; errors are those of `read`."""
+    def states(self, names: Sequence[str], like: Knowledge) -> Iterator[tuple[str, dict[str, Tensor] | Opaque]]:
+        """Parameters and buffers of knowledge types, as `state_of` has them.
+
+        Args:
+            names: of the part of `like`.
+            like: one that was read, in the state of which theirs are put.
+
+        Raises:
+            TzkError: as `read`.
+        """
+        own, shapes = state_of(like), tensors.shapes_of(like)
+        for name, file in self.files(names).items():
+            where = self.folder / self.index.entry(name)["file"]
+            state = tensors.parse(file, where)
+            tensors.check_shapes(shapes, state, where)
+            if (reason := why_not_finite(name, state)) is not None:
+                yield name, Opaque(self, name, reason)
+                continue
+            yield name, {key: state[key].clone().to(self.device) if key in state else own[key] for key in own}
+
+    def files(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The files of some knowledge types, by name; errors are those of `read`."""
         try:
-            return knowledge_of(self.folder, name, self.index.entry(name))
+            return knowledge_of(self.folder, {name: self.index.entry(name) for name in names})
         except (TzkError, OSError) as error:
             if _state_of(self.folder) == self._state:
                 raise
+            which = repr(names[0]) if len(names) == 1 else f"{names[0]!r} or one of {len(names) - 1} after it"
             raise TzkError(
-                f"{self.folder} was replaced after it was opened, so that {name!r} cannot be read from it any more: "
+                f"{self.folder} was replaced after it was opened, so that {which} cannot be read from it any more: "
                 "open it again"
             ) from error
 
@@ -87,7 +111,7 @@ class Opaque:
 
     @property
     def file(self) -> bytes:
-        return self.reader.file(self.name)
+        return self.reader.files([self.name])[self.name]
 
 
 def _state_of(folder: Path) -> tuple[int, int] | None:
@@ -155,10 +179,31 @@ class LazyKnowledge(KnowledgeDict):
         """What a knowledge type implies, without reading it."""
         return self.reader.index.implies(name)
 
-    def groups(self) -> Iterator[Iterator[tuple[str, Knowledge]]]:
-        """Knowledge types of one structure together, in their order, each read when it is reached."""
+    def in_parts(self, together: int) -> Iterator[Some]:
+        """As `stacking.in_parts`.
+
+        Of a part one type is a module; the others are tensors alone, and none of these are kept.
+        """
         for names in self.reader.index.alike():
-            yield self.usable(names)
+            like = next((member for _, member in self.usable(names)), None)
+            if like is None:
+                continue
+            for start in range(0, len(names), together):
+                states = self._states(names[start : start + together], like)
+                if len(states) > 1:
+                    yield Some(dict.fromkeys(states, like), list(states.values()))
+                for name in states if len(states) == 1 else ():  # one is evaluated as it is
+                    yield Some({name: self[name]}, [state_of(self[name])])
+
+    def _states(self, names: Sequence[str], like: Knowledge) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of knowledge types of one part, without what cannot be used here."""
+        states: dict[str, Mapping[str, Tensor]] = {}
+        for name, state in self.reader.states([each for each in names if each not in self.opaque_types], like):
+            if isinstance(state, Opaque):
+                self.opaque_types[name] = state
+            else:
+                states[name] = state
+        return states
 
     def usable(self, names: Any = None) -> Iterator[tuple[str, Knowledge]]:
         """Names and knowledge types, all or these, without what cannot be used here."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
@@ -44,22 +46,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         check_regular(path)
-        manifest = json.loads(path.read_bytes().decode("utf-8"), object_hook=_sharing())
+        manifest = json.loads(path.read_bytes().decode("utf-8"), object_hook=sharing())
     except FileNotFoundError:
         raise TzkError(f"no checkpoint in {folder}: {path.name} is not there") from None
     except (ValueError, RecursionError) as error:
         raise TzkError(f"{path} is damaged ({error})") from None
+    check_format(manifest, path)
+    if wrong := manifest_problem(manifest):
+        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
+    check_hash(manifest.pop(_ITSELF, None), manifest, path)
+    return manifest
+
+
+def check_format(manifest: Any, path: Path) -> None:
+    """Raises `TzkError` for a manifest of a format that this version does not read."""
     written = manifest.get("format") if isinstance(manifest, dict) else None
     if type(written) is not int or written not in (FORMAT, TOGETHER_FORMAT):
         raise TzkError(
             f"{path} has format {written!r:.40}; this version of TzK reads formats {FORMAT} and {TOGETHER_FORMAT}"
         )
-    if wrong := manifest_problem(manifest):
-        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
-    said = manifest.pop(_ITSELF, None)
+
+
+def check_hash(said: str | None, manifest: Mapping[str, Any], path: Path) -> None:
+    """Raises `TzkError` unless a manifest has the hash that it said, if it did."""
     if said is not None and said != _canonical_sha256(manifest):
         raise TzkError(f"{path} was altered after it was written: its sha256 is not the one that it names")
-    return manifest
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -74,16 +85,36 @@ def read_file(folder: Path, entry: Mapping[str, Any]) -> bytes:
     Raises:
         TzkError: if it is missing, truncated or altered.
     """
-    return checked(folder / entry["file"], entry["sha256"], offset=entry.get("offset"), size=entry.get("size"))
+    path = folder / entry["file"]
+    with _opened(path) as file:
+        return _checked(path, file.read(), entry["sha256"])
 
 
-def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    """The file of a knowledge type, as `read_file`.
+def read_knowledge(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """Names and files of knowledge types, by their entries of the manifest.
+
+    A file that holds many is opened once.
 
     Raises:
-        TzkError: as `read_file`, and if the file says another thing of itself than the manifest.
+        TzkError: as `read_file`, and if a file says another thing of itself than the manifest.
     """
-    content = read_file(folder, entry)
+    with ExitStack() as held:
+        together: dict[str, BinaryIO] = {}
+        for name, entry in entries.items():
+            file, offset, size = entry["file"], entry.get("offset"), entry.get("size")
+            path = folder / file
+            if offset is None or size is None:
+                content = read_file(folder, entry)
+            else:
+                if file not in together:
+                    together[file] = held.enter_context(_opened(path))
+                content = _checked(path, _part(together[file], offset, size), entry["sha256"], place=(offset, size))
+            _check_said(content, name, entry, folder=folder)
+            yield name, content
+
+
+def _check_said(content: bytes, name: str, entry: Mapping[str, Any], *, folder: Path) -> None:
+    """Raise `TzkError` where a knowledge file says another thing of itself than its entry."""
     said = said_of(content, folder / entry["file"])
     of_manifest = {"name": name} | without_file(entry)
     differ = [key for key, value in of_manifest.items() if said is not None and said.get(key) != value]
@@ -92,23 +123,29 @@ def read_knowledge(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
             f"{folder / MANIFEST} was altered: of knowledge type {name!r} it says another {differ[0]} than "
             f"{entry['file']} says of itself"
         )
-    return content
 
 
-def checked(path: Path, sha256: str, *, offset: int | None = None, size: int | None = None) -> bytes:
-    """The content of a file whose sha256 is known, or `size` bytes of it.
-
-    Raises `TzkError` as `read_file` does.
-    """
+def _opened(path: Path) -> BinaryIO:
     try:
         check_regular(path)
-        with path.open("rb") as file:
-            file.seek(offset or 0)
-            content = file.read() if size is None else file.read(min(size, path.stat().st_size))
+        return path.open("rb")
     except FileNotFoundError:
         raise TzkError(f"{path} is missing from the checkpoint") from None
+
+
+def _part(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(min(size, os.fstat(file.fileno()).st_size))  # a size is not believed
+
+
+def _checked(path: Path, content: bytes, sha256: str, *, place: tuple[int, int] | None = None) -> bytes:
+    """Content of a file, or of a place in it, whose sha256 is as said.
+
+    Raises:
+        TzkError: if it is not.
+    """
     if _sha256(content) != sha256:
-        within = "" if size is None else f", in the {size} bytes from {offset}"
+        within = "" if place is None else f", in the {place[1]} bytes from {place[0]}"
         raise TzkError(f"{path} is truncated or altered{within}: its sha256 is not that of the manifest")
     return content
 
@@ -166,7 +203,7 @@ def _canonical_sha256(manifest: Mapping[str, Any]) -> str:
     whole = hashlib.sha256(b"{")
     for number, key in enumerate(sorted(manifest)):
         whole.update((", " * (number > 0) + json.dumps(key) + ": ").encode())
-        if key != "knowledge" or not isinstance(manifest[key], dict):
+        if key != "knowledge" or not isinstance(manifest[key], Mapping):
             whole.update(_canonical(manifest[key]))
             continue
         whole.update(b"{")
@@ -182,7 +219,7 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(json.loads(json.dumps(value, allow_nan=False)), sort_keys=True).encode()
 
 
-def _sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
+def sharing() -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A hook for `json` that gives equal parts as one object: there are few."""
     seen: dict[str, dict[str, Any]] = {}
 

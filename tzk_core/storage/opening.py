@@ -7,7 +7,6 @@ from pathlib import Path
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow, TzK
 from tzk_core.storage.checkpoint import load_checkpoint, load_flow, unusable
-from tzk_core.storage.index import Index
 from tzk_core.storage.lazy import LazyKnowledge, LazyTzK, Opaque, Reader
 from tzk_core.storage.places import checkpoint_in
 from tzk_core.storage.stored import read_core
@@ -44,8 +43,7 @@ def open(  # noqa: A001 -- tzk_core.open
     in_memory = IN_MEMORY if in_memory is None else in_memory
     if in_memory < 1:
         raise TzkError(f"in_memory is expected as 1 or more knowledge types; got {in_memory}")
-    stored = read_core(folder)
-    index = Index(stored.manifest)
+    stored, index = read_core(folder)
     shared = load_flow(stored, flow)
     reader = Reader(folder, index, shared)
     knowledge = LazyKnowledge(reader, in_memory)

@@ -148,12 +148,20 @@ def manifest_problem(value: Any) -> str:
 
 
 def _gap(manifest: dict[str, Any]) -> str:
+    return gap(manifest["knowledge"], 0, manifest["format"])
+
+
+def gap(known: dict[str, Any], start: int, form: int) -> str:
     """What is wrong where knowledge types in one file do not follow each other.
 
     "" if nothing is.
+
+    Args:
+        start: the byte at which the first begins.
+        form: the format of the manifest.
     """
-    end = 0
-    for name, entry in manifest["knowledge"].items() if manifest["format"] == TOGETHER_FORMAT else ():
+    end = start
+    for name, entry in known.items() if form == TOGETHER_FORMAT else ():
         if entry["offset"] != end:
             return f"{name!r} is expected at byte {end} of {TOGETHER_FILE}; got {entry['offset']}"
         end += entry["size"]

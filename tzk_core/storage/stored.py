@@ -16,6 +16,8 @@ import torch
 
 from tzk_core.errors import TzkError
 from tzk_core.storage.atomic import is_there, reading
+from tzk_core.storage.index import Index
+from tzk_core.storage.long_manifest import read_index
 from tzk_core.storage.manifest import check_together, read_file, read_knowledge, read_manifest
 from tzk_core.storage.places import BEST, LAST
 
@@ -78,28 +80,30 @@ def read_stored(folder: Path, *, trainer: bool = False, without: Collection[str]
         entries = [manifest["core"], *([manifest["trainer"]] if trainer and "trainer" in manifest else [])]
         files = {_place(entry): read_file(place, entry) for entry in entries}
         check_together(place, manifest)
-        for name, entry in manifest["knowledge"].items():
-            if name not in without:
-                files[_place(entry)] = read_knowledge(place, name, entry)
+        wanted = {name: entry for name, entry in manifest["knowledge"].items() if name not in without}
+        files |= {_place(wanted[name]): file for name, file in read_knowledge(place, wanted)}
         return Stored(folder, manifest, files)
 
     return _reading(folder, read)
 
 
-def read_core(folder: Path) -> Stored:
-    """A checkpoint with the file of its shared flow alone; `read_stored` says more."""
+def read_core(folder: Path) -> tuple[Stored, Index]:
+    """A checkpoint with its shared flow alone, and an index of its knowledge types.
+
+    `read_stored` says more.
+    """
     folder = Path(folder)
 
-    def read(place: Path) -> Stored:
-        manifest = read_manifest(place)
-        return Stored(folder, manifest, {_place(manifest["core"]): read_file(place, manifest["core"])})
+    def read(place: Path) -> tuple[Stored, Index]:
+        manifest, index = read_index(place)
+        return Stored(folder, manifest, {_place(manifest["core"]): read_file(place, manifest["core"])}), index
 
     return _reading(folder, read)
 
 
-def knowledge_of(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
-    """The file of one knowledge type, as its entry of the manifest says."""
-    return reading(folder, lambda place: read_knowledge(place, name, entry))
+def knowledge_of(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """The files of some knowledge types by name, as their entries of the manifest say."""
+    return reading(folder, lambda place: dict(read_knowledge(place, entries)))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

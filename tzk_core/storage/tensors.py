@@ -73,6 +73,9 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Pat
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor that holds nan or infinity; "" if none does."""
+    sums = [each.sum(dtype=torch.float64) for each in tensors.values()]
+    if sums and torch.isfinite(torch.stack(sums)).all():
+        return ""  # most often: a nan or an infinity would be in its sum
     return next((name for name, each in tensors.items() if not torch.isfinite(each).all()), "")
 
 
@@ -103,12 +106,22 @@ def no_larger_than(tensors: Mapping[str, Tensor], where: Path) -> Iterator[None]
 
 def check(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
     """Raises `TzkError` where keys or shapes are not those of the module."""
-    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    check_shapes(shapes_of(module), tensors, where)
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of what is written of a module, by key."""
+    return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raises `TzkError` where keys or shapes are not as expected."""
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if found == expected:
+        return
     wrong = [key for key in expected if found.get(key) != expected[key]] + [key for key in found if key not in expected]
-    if wrong:
-        shapes = [shapes.get(wrong[0], "no such tensor") for shapes in (expected, found)]
-        raise TzkError(
-            f"{where} does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}, expected as "
-            f"{shapes[0]}, found as {shapes[1]}. It was written for another model, or by another version of its parts"
-        )
+    shapes = [shapes.get(wrong[0], "no such tensor") for shapes in (expected, found)]
+    raise TzkError(
+        f"{where} does not fit the model: {len(wrong)} tensors differ, first {wrong[0]!r}, expected as "
+        f"{shapes[0]}, found as {shapes[1]}. It was written for another model, or by another version of its parts"
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal
 
 from tzk_core.knowledge import Knowledge
 from tzk_core.objective.owned import owners_of
 from tzk_core.objective.routing import presence
 from tzk_core.observations import Observations
 from tzk_core.training.owned_modules import trained_of
+from tzk_core.training.settings import Settings
 
 TABLES_FROM = 1000
 """From so many knowledge types in tables on they are divided, by default (docs/distributed.md)."""
@@ -19,7 +19,7 @@ def owners(
     observations: Observations,
     processes: int,
     *,
-    owners_from: int | Literal["auto"],
+    settings: Settings,
     tabled: Collection[str],
     modules: Mapping[str, Knowledge],
 ) -> dict[str, int]:
@@ -31,19 +31,20 @@ def owners(
 
     Args:
         observations: a batch of the training, the same in all processes.
-        owners_from: as in [training].
+        settings: of the training: `owners_from`, and `owners`, which asks for division by itself.
         tabled: the knowledge types in tables.
         modules: those in none that can be divided.
     """
     numbers = {name: sum(parameter.numel() for parameter in trained_of(kind)) for name, kind in modules.items()}
-    if owners_from == "auto":
+    owners_from, given = settings.owners_from, settings.owners
+    if owners_from == "auto" and not given:
         rows = 2 * len(observations) * (observations.T[0].numel() + 1)
         numbers = numbers if sum(numbers.values()) > rows else {}
         tabled = tabled if len(tabled) >= TABLES_FROM else ()
-    elif not owners_from or len(tabled) + len(numbers) < owners_from:
+    elif not owners_from or owners_from != "auto" and len(tabled) + len(numbers) < owners_from:
         return {}
     costs = _costs(observations, numbers)
-    of = owners_of([*tabled, *numbers], observations.exclusive, processes, costs=costs)
+    of = owners_of([*tabled, *numbers], observations.exclusive, processes, costs=costs, given=given)
     whole = all(set(group) <= of.keys() or of.keys().isdisjoint(group) for group in observations.exclusive)
     return of if whole else {}
 

@@ -47,6 +47,9 @@ class Optimiser(Protocol):
 
     It CAN have `parts`, the torch optimisers that it is made of, where it is none itself. With `adam_for_knowledge`,
     several processes may then divide knowledge types that are in no table.
+
+    It CAN say `elementwise = True`: that it moves every number by its own gradients alone, and is a
+    `torch.optim.Optimizer`. Processes may then each move a part of every parameter (`training.sharding`).
     """
 
     @property
@@ -66,6 +69,7 @@ class Adam(torch.optim.Adam):
     """Adam (Kingma & Ba 2015), in few kernels."""
 
     adam_for_knowledge: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(list(trained.groups), betas=trained.betas, fused=True)

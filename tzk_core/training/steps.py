@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tzk_core.errors import TzkError
-from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.modes import flushing_denormals, training
 from tzk_core.objective import (
@@ -29,23 +28,24 @@ from tzk_core.objective import (
 )
 from tzk_core.objective.extra import terms_of
 from tzk_core.objective.filling import REFERENCE, Filling
-from tzk_core.objective.owned import Owners
+from tzk_core.objective.owned import check_given
 from tzk_core.objective.routing import idle
 from tzk_core.objective.shard import Shard
 from tzk_core.objective.terms import terms
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
+from tzk_core.training.batches import Batches
 from tzk_core.training.counting import counted
-from tzk_core.training.division import owners
+from tzk_core.training.divided import Divided
 from tzk_core.training.metrics import Metrics
-from tzk_core.training.optimizers import Trained, optimizer_of, parts_of, trained_tensors, trains_knowledge_by_adam
-from tzk_core.training.owned_modules import OwnedModules, divisible
+from tzk_core.training.optimizers import Trained, optimizer_of, trains_knowledge_by_adam
 from tzk_core.training.parameter_groups import knowledge_rates, parameter_groups, rate_for
 from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.precision import MixedPrecision
 from tzk_core.training.reduction import checked_cut, norm_of, reduced, shard_of
 from tzk_core.training.schedules import shares_of
 from tzk_core.training.settings import Settings
+from tzk_core.training.sharding import check_observed
 from tzk_core.training.soundness import Diverged
 from tzk_core.training.validation import Validation, Watch
 from tzk_core.world import ALONE, World
@@ -54,20 +54,7 @@ if TYPE_CHECKING:
     from tzk_core.objective.compiled import CompiledSteps, CompiledTerms
 
 
-class Batches(Protocol):
-    """A source of observations.
-
-    A batch depends on its step alone, so that a run can be resumed anywhere.
-    """
-
-    def batch(self, step: int) -> Observations: ...
-
-    def sources(self, step: int) -> Mapping[str, slice]:
-        """Data set -> its rows in the batch of this step."""
-        ...
-
-
-class Steps:
+class Steps(Divided):
     """Takes steps of training on a model, in place.
 
     The state after a step depends on model, batches, settings and seed only. The model is in evaluation mode but within
@@ -100,6 +87,7 @@ class Steps:
         self.model, self.batches, self.settings, self.seed, self.levels = model, batches, settings, seed, levels
         self.fixed_flow = trained is not None
         self.trained = tuple(name for name, _ in model.named_knowledge()) if trained is None else tuple(trained)
+        check_given(settings.owners, self.trained)
         self.step = 0
         self.watch = Watch(validation, settings.validate_every)
         self.multipliers = Multipliers(
@@ -130,67 +118,8 @@ class Steps:
         self._filling: Filling | None = None  # made of the first batch in which a part of T is missing
         self.compile_seconds, self.compile_steps = 0.0, 0
         model.eval()
-        self.owners: Owners | None = None
-        self._owned: OwnedModules | None = None  # with owners, those in no table
         self._cut = False
         self._counted: list[Tensor] | None = None  # after the first step, the flow's buffers that a step changes
-
-    def divide(self) -> None:
-        """Leave knowledge types to one process each, as `owners_from` says.
-
-        All processes are to call it together, with one and the same state. They go on with all in each where T may be
-        missing, or an exclusive group has members that cannot be divided.
-        """
-        if self.owners or self.world.size == 1:
-            return
-        members, optimizers = self._divisible()
-        if not (of := self._owners_among(members)):
-            self.parameter_tables.unite(self.world, self.model)
-            return
-        self.owners = Owners(self.world, of)
-        if not of.keys().isdisjoint(self.parameter_tables.names):
-            self.parameter_tables.divide(of, self.world.rank, self.model.knowledge)
-        own = {name: member for name, member in members.items() if name in of}
-        self._owned = OwnedModules(self.world, own, owners=of, optimizers=optimizers)
-
-    def _owners_among(self, members: Mapping[str, Knowledge]) -> dict[str, int]:
-        """The owners of these and of types in tables; none where nothing is divided."""
-        least, validation = self.settings.owners_from, self.watch.validation
-        if not least or self.settings.hidden_share or validation is not None and validation.partly_missing:
-            return {}
-        batch, tabled = self.batches.batch(self.step), self.parameter_tables.names
-        return owners(batch, self.world.size, owners_from=least, tabled=tabled, modules=members)
-
-    def _divisible(self) -> tuple[dict[str, Knowledge], tuple[torch.optim.Optimizer, ...]]:
-        """The types in no table that processes can divide, and their optimisers."""
-        optimizers = parts_of(self.optimizer)
-        if self.terms or not optimizers or not trains_knowledge_by_adam(self.settings):
-            return {}, ()
-        alone = [name for name in self.trained if name not in self.parameter_tables.names]
-        return divisible({name: self.model.find(name) for name in alone}), optimizers
-
-    def unite(self) -> None:
-        """Have all knowledge types in all processes again, which are to call it together."""
-        if self.owners and self._owned:
-            self.parameter_tables.unite(self.world, self.model)
-            self._owned.unite(take=True)
-            self.watch.best = self.world.of_first(self.watch.best)
-            self.owners = self._owned = None
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Within the block, the first process has all knowledge types, to write or copy them.
-
-        All processes are to enter it together.
-        """
-        modules = self._owned.whole() if self._owned else nullcontext()
-        with self.parameter_tables.whole(self.world, self.model.knowledge), modules:
-            yield
-
-    def _shared(self) -> list[Tensor]:
-        """The parameters that the optimiser moves in all processes."""
-        divided = {id(parameter) for parameter in self._owned.parameters} if self._owned else set()
-        return [parameter for parameter in trained_tensors(self.optimizer) if id(parameter) not in divided]
 
     def advance(self) -> Capacity:
         """Take one step.
@@ -229,9 +158,8 @@ class Steps:
         evaluate = partial(self._evaluate, observations, shard)
         capacity = self._mixed(evaluate, self.model.flow, self.model.shape) if self._mixed else evaluate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = -capacity.value / observations.T[0].numel() * (shard.share if shard else 1)
-        if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
-            loss.backward()
+        self._differentiate(-capacity.value / observations.T[0].numel() * (shard.share if shard else 1))
+        own = list(self.sharded.take_gradients()) if self.sharded else []
         shared = self._shared()
         if shard:
             capacity = reduced(
@@ -245,9 +173,9 @@ class Steps:
         if self._compiled:
             self._compiled.clear_idle(self.model, idle(observations, self.settings.wording))
         gradients = [parameter.grad for parameter in shared if parameter.grad is not None]
-        own = self._owned.gradients() if self._owned else []
+        own += self._owned.gradients() if self._owned else []
         (own if self.parameter_tables.divided else gradients).extend(self.parameter_tables.gradients())
-        norm = norm_of(self.world, gradients, own if self.owners else None)
+        norm = norm_of(self.world, gradients, own if self.divided else None)
         gradients += own
         if not torch.isfinite(norm) or not torch.isfinite(capacity.value):
             raise Diverged(self.step, f"objective {capacity.value.item()}, gradient norm {norm.item()}")
@@ -264,9 +192,15 @@ class Steps:
         self.step += 1
         return capacity
 
+    def _differentiate(self, loss: Tensor) -> None:
+        if loss.requires_grad or not self.owners:  # a process may own nothing that a batch has
+            loss.backward()
+
     def _batch(self) -> Observations:
         """The batch of this step, with what is hidden and what is filled in."""
         observations = self._hiding(self.batches.batch(self.step)).to(self._like.device, self._like.dtype)
+        if self.sharded:
+            check_observed(observations)
         if self.owners and observations.T.isnan().any():  # which is sampled from knowledge types of all owners
             self.unite()
         return self._complete(observations)

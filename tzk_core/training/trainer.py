@@ -81,6 +81,7 @@ class Trainer(Steps):
             self._take_state_of_first()
             self._saves = self.world.of_first(saved_to is not None)
             self.divide()
+            self.shard()
             if self._finite:
                 self._sound.offer(None, self._whole_state)
             self._train_and_save(saved_to)
@@ -103,8 +104,8 @@ class Trainer(Steps):
         self.unite()
 
     def unite(self) -> None:
-        """Have all knowledge types in all processes; earlier states fit no longer."""
-        if self.owners:
+        """Have everything in all processes."""
+        if self.divided:
             super().unite()
             self._sound = LastSound()
             if self._finite:
@@ -172,21 +173,22 @@ class Trainer(Steps):
         """Evaluate the model on validation data, and keep it if it is the best.
 
         Raises:
-            Diverged: where the last validation exploded.
+            Diverged: if the last validation exploded.
         """
         assert self.watch.validation is not None
-        validated = self.watch.validation.measure(
-            self.model,
-            self.step,
-            self.settings.wording,
-            negatives=self.settings.negatives,
-            stacks=self.parameter_tables,
-            world=self.world,
-            owners=self.owners,
-        )
-        self.parameter_tables.forget()
-        with self._whole() if self.watch.better(validated) else nullcontext():
-            self._note(validated, saved_to)
+        with self._whole_flow(take=True, state=False):
+            validated = self.watch.validation.measure(
+                self.model,
+                self.step,
+                self.settings.wording,
+                negatives=self.settings.negatives,
+                stacks=self.parameter_tables,
+                world=self.world,
+                owners=self.owners,
+            )
+            self.parameter_tables.forget()
+            with self._whole() if self.watch.better(validated) else nullcontext():
+                self._note(validated, saved_to)
         if self.watch.exploded():
             raise Diverged(self.step, f"-log M on validation data is {validated.criterion} bits per dim")
 
@@ -225,7 +227,7 @@ class Trainer(Steps):
 
         What is trained is finite then, and the optimiser's state too.
         """
-        return self._finite_here if not self.owners else not self.world.largest(int(not self._finite_here))
+        return not self.world.largest(int(not self._finite_here)) if self.divided else self._finite_here
 
     @property
     def _finite_here(self) -> bool:
@@ -268,9 +270,9 @@ class Trainer(Steps):
         """
         if not self._saves:
             return
-        if self.owners and not self._finite:
+        if self.divided and not self._finite:
             raise Diverged(self.step, "parameters or moments of the optimiser are not finite")
-        with self._whole():
+        with self._whole_flow(take=self.world.first), self._whole():
             if saved_to:
                 self.save(saved_to)
 

@@ -21,6 +21,7 @@ from tzk_plugin_outside.reading import read_all, source_of
 from tzk_core.data.folder import Folder
 from tzk_core.data.glyphs import GlyphDigits
 from tzk_core.errors import TzkError
+from tzk_core.world import World
 
 CONFIG = """
 name = "t"
@@ -189,12 +190,14 @@ def test_a_folder_is_read_as_it_is_scored(tmp_path: Path, batches: list[int]) ->
     for broken in (3, 17, 39):
         (tmp_path / "v" / f"{broken:02}.png").write_text("no image")
     source = source_of(tmp_path / "v", {"digits": GlyphDigits()})
-    reader = iter(source)
+    reader = source.batches()
     first = next(reader)
-    assert [file.name for file in source.unreadable] == ["03.png"] and len(first.T) == 16
+    assert [file.name for file in first.unreadable] == ["03.png"] and len(first.T) == 15
     rest = list(reader)
-    assert [len(batch.T) for batch in rest] == [16, 5]
-    assert [file.name for file in source.unreadable] == ["03.png", "17.png", "39.png"]
+    assert [len(batch.T) for batch in rest] == [15, 7] and [batch.first for batch in rest] == [16, 32]
+    assert [file.name for batch in rest for file in batch.unreadable] == ["17.png", "39.png"]
+    shares = [list(source.batches(World(rank, 2))) for rank in range(2)]
+    assert [[batch.first for batch in share] for share in shares] == [[0, 32], [16]]
     whole = read_all(tmp_path / "v", {"digits": GlyphDigits()})
     assert torch.equal(torch.cat([first.T, *(batch.T for batch in rest)]), whole.T)
     kept = [i for i in range(40) if i not in (3, 17, 39)]

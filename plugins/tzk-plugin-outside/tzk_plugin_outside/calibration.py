@@ -22,6 +22,7 @@ from tzk_core.runs.experiment import Experiment
 from tzk_core.storage.atomic import new_file
 from tzk_core.storage.places import checkpoint_in
 from tzk_core.storage.stored import manifest_of
+from tzk_core.world import ALONE, World
 from tzk_plugin_outside.evidence import Evidence, evidence
 
 STORED = "validation-evidence.npz"
@@ -61,7 +62,13 @@ class Calibration:
 
 
 def calibration(
-    folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None = None
+    folder: Path,
+    config: Config,
+    *,
+    importance_samples: int,
+    seed: int,
+    limit: int | None = None,
+    world: World = ALONE,
 ) -> Calibration:
     """The `Calibration` of a run, from its folder or else computed.
 
@@ -70,6 +77,7 @@ def calibration(
 
     Args:
         limit: at most so many validation samples of each data set, chosen by the config's seed; all by default.
+        world: whose processes, which are to call it together, compute it together; the first stores it.
 
     Raises `TzkError` if the data cannot be had, or no data set has a validation split.
     """
@@ -84,15 +92,18 @@ def calibration(
         "seed": seed,
         "limit": limit,
     }
-    stored = _stored(folder / STORED, json.dumps(made_from, sort_keys=True))
+    stored = world.of_first(_stored(folder / STORED, json.dumps(made_from, sort_keys=True)) if world.first else None)
     if stored is not None:
         return stored
-    computed = _computed(folder, config, importance_samples=importance_samples, seed=seed, limit=limit)
-    _store(folder / STORED, json.dumps(made_from, sort_keys=True), computed)
+    computed = _computed(folder, config, importance_samples=importance_samples, seed=seed, limit=limit, world=world)
+    if world.first:
+        _store(folder / STORED, json.dumps(made_from, sort_keys=True), computed)
     return computed
 
 
-def _computed(folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None) -> Calibration:
+def _computed(
+    folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None, world: World
+) -> Calibration:
     try:
         known = list(manifest_of(checkpoint_in(folder))["knowledge"])
         experiment = Experiment(config, known=known, trained=folder)
@@ -108,7 +119,12 @@ def _computed(folder: Path, config: Config, *, importance_samples: int, seed: in
             continue
         T, presence = experiment.samples(name, "validation", limit)
         evidences[name] = evidence(
-            experiment.model, T, importance_samples=importance_samples, seed=seed, levels=experiment.levels
+            experiment.model,
+            T,
+            importance_samples=importance_samples,
+            seed=seed,
+            levels=experiment.levels,
+            world=world,
         )
         columns = [_column(presence, experiment.knowledge_names, knowledge) for knowledge in evidences[name].knowledge]
         present[name] = torch.stack(columns, 1) if columns else torch.zeros(len(T), 0, dtype=torch.bool)

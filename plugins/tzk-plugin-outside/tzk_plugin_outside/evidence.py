@@ -14,6 +14,7 @@ from tzk_core.inputs import check_domain, check_observations
 from tzk_core.knowledge.importance import log_prob_present_from
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
+from tzk_core.world import ALONE, World
 from tzk_plugin_outside.complexity import code_length
 
 
@@ -74,6 +75,7 @@ def evidence(
     levels: int | None = None,
     chunk: int = 256,
     first: int = 0,
+    world: World = ALONE,
 ) -> Evidence:
     """`Evidence` of observations for some knowledge types, or all.
 
@@ -84,6 +86,7 @@ def evidence(
         T: (n, *shape), in the scale of the model.
         levels: the grey levels that T was dequantised from, None for real-valued data.
         first: what errors call row 0, where T is a part of more.
+        world: whose processes, which are to call it together, take chunks in turn; all have the evidence of all.
 
     Raises:
         TzkError: for an unknown name, and if T has another shape, is not finite, or lies outside the domain of the
@@ -97,22 +100,28 @@ def evidence(
     ]
     like = model.like
     check_observations(T, model.shape)
-    prior, logabsdets, ratios, presences = [], [], [], []
-    for part in T.split(chunk):
-        z, logabsdet = model.flow.encode(part.to(like))
+    parts = T.split(chunk)
+
+    def of_part(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        z, logabsdet = model.flow.encode(parts[number].to(like))
         log_prob_z = model.flow.base.log_prob(z)
-        prior.append((log_prob_z + logabsdet).cpu())
-        logabsdets.append(logabsdet.cpu())
         log_ratios = [
             log_prob_present_from(member, z, noise.expand(len(z), -1, -1)) - log_prob_z
             for member, noise in zip(members, noises, strict=True)
         ]
         present = [presence.present for presence in presence_given(model, names, z).values()]
-        ratios.append(torch.stack(log_ratios, 1).cpu() if log_ratios else torch.zeros(len(z), 0))
-        presences.append(torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0))
-    check_domain(torch.cat(logabsdets), first=first)
+        return (
+            (log_prob_z + logabsdet).cpu(),
+            logabsdet.cpu(),
+            torch.stack(log_ratios, 1).cpu() if log_ratios else torch.zeros(len(z), 0),
+            torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0),
+        )
+
+    columns = zip(*world.in_turn(len(parts), of_part), strict=True)
+    prior, logabsdet, ratio, presence = (torch.cat(column) for column in columns)
+    check_domain(logabsdet, first=first)
     lengths = None if levels is None else code_length(T, levels)
-    return Evidence(names, torch.cat(prior), torch.cat(ratios), torch.cat(presences), lengths)
+    return Evidence(names, prior, ratio, presence, lengths)
 
 
 def dequantised(T: Tensor, levels: int | None, seed: int = 0) -> Tensor:

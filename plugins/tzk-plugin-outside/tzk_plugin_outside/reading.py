@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tzk_core.data.protocol import Dataset, Unread
 from tzk_core.errors import TzkError, nearest
 from tzk_core.plugins import Dataset as DatasetSpec
 from tzk_core.plugins import registry
+from tzk_core.world import ALONE, World
 
-BATCH = 1024
-"""How many observations are in memory together."""
+BATCH = 256
+"""How many observations are read, scored and in memory together."""
 
 _COLOUR_OF = {1: "grey", 3: "rgb"}
 
@@ -39,32 +41,36 @@ class Read:
     T: (n, *shape), uint8 grey levels or floating point.
     files: (n,), the file of each.
     rows: (n,), the position in the array T of its file; None for an image.
+    first: the position of the first one in all that is read, counting files that were left out.
+    unreadable: by file that was left out, the reason.
     """
 
     T: Tensor
     files: Sequence[Path]
     rows: Sequence[int | None]
+    first: int = 0
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
+
+    def without_T(self) -> Read:
+        """The same of no pixels, for those who have scored them."""
+        return replace(self, T=self.T[:0])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """An image, the images of a folder, or the array T of an npz file.
-
-    Iterating reads it, at most `BATCH` at a time.
 
     Images are converted as the images of the data sets are: in colour or grey, padded, resized or inverted by their
     `prepare`. An npz file has T as the model sees it, (n, *shape): uint8 grey levels, or floating point in the model's
     scale, to which no noise is added.
 
     files: their paths, as text: that is all that is held of each of many images until it is read.
-    unreadable: by file of a folder that was left out so far, the reason.
     """
 
     files: Sequence[str]
     datasets: Mapping[str, Dataset]
     array: ObservationFile | None = None
     folder: Path | None = None
-    unreadable: dict[Path, str] = field(default_factory=dict)
 
     @property
     def levels(self) -> int | None:
@@ -74,32 +80,52 @@ class Source:
             return None  # the data that would tell are gone: what has no grey levels is taken for real-valued
         return first.levels
 
-    def __iter__(self) -> Iterator[Read]:
-        if self.array is not None:
-            return _batches_of(self.array)
-        return self._images()
+    @property
+    def count(self) -> int:
+        """The number of batches."""
+        observations = len(self.files) if self.array is None else self.array.array.shape[0]
+        return math.ceil(observations / BATCH)
 
-    def _images(self) -> Iterator[Read]:
-        """The images, in batches of at most `BATCH`.
+    def batches(self, world: World = ALONE) -> Iterator[Read]:
+        """Read what is there in batches of `BATCH` files or rows.
+
+        A batch has less where some cannot be read.
+
+        Args:
+            world: of whose processes each reads some batches, in turn; all are to have the same files.
 
         Raises:
-            TzkError: for an image by itself that cannot be read, and for a folder without one that can.
+            TzkError: for an image by itself that cannot be read.
         """
-        batch: dict[Path, Tensor] = {}
-        for file in map(Path, self.files):
+        if self.array is not None:
+            yield from _batches_of(self.array, world)
+            return
+        for number in range(world.rank, self.count, world.size):
+            yield self._images(BATCH * number)
+
+    def _images(self, first: int) -> Read:
+        """The batch of images that begins at this file."""
+        images: dict[Path, Tensor] = {}
+        unreadable: dict[Path, str] = {}
+        for file in map(Path, self.files[first : first + BATCH]):
             try:
-                batch[file] = _read_image(file, self.datasets)
+                images[file] = _read_image(file, self.datasets)
             except TzkError as error:
                 if self.folder is None:
                     raise
-                self.unreadable[file] = str(error)
-            if len(batch) == BATCH:
-                yield _stacked(batch)
-                batch = {}
-        if batch:
-            yield _stacked(batch)
-        elif len(self.unreadable) == len(self.files):
-            first = next(iter(self.unreadable.values()))
+                unreadable[file] = str(error)
+        shape, _ = _expected(self.datasets)
+        T = torch.stack(list(images.values())) if images else torch.zeros(0, *shape)
+        return Read(T, list(images), [None] * len(images), first, unreadable)
+
+    def check_some(self, unreadable: Mapping[Path, str]) -> None:
+        """Check that not all files were left out.
+
+        Raises:
+            TzkError: if they were, with the reason of the first.
+        """
+        if len(unreadable) == len(self.files):
+            first = next(iter(unreadable.values()))
             raise TzkError(f"none of the {len(self.files)} images in {self.folder} can be scored; the first: {first}")
 
 
@@ -139,13 +165,17 @@ def read_all(path: Path, datasets: Mapping[str, Dataset], like: str | None = Non
     """All that `path` holds, in memory at once.
 
     Raises:
-        TzkError: as `source_of` and reading do.
+        TzkError: as `source_of` and reading do, and for a folder without an image that can be read.
     """
-    batches = list(source_of(path, datasets, like))
+    source = source_of(path, datasets, like)
+    batches = list(source.batches())
+    unreadable = {file: reason for batch in batches for file, reason in batch.unreadable.items()}
+    source.check_some(unreadable)
     return Read(
-        torch.cat([batch.T for batch in batches]),
+        torch.cat([batch.T for batch in batches if len(batch.T)]),
         [file for batch in batches for file in batch.files],
         [row for batch in batches for row in batch.rows],
+        unreadable=unreadable,
     )
 
 
@@ -181,15 +211,13 @@ def _gone(
     return Unread(table.name, shape, reason, levels=observations["levels"])
 
 
-def _batches_of(array: ObservationFile) -> Iterator[Read]:
+def _batches_of(array: ObservationFile, world: World) -> Iterator[Read]:
+    """This process's batches of an array, which can only be read in order."""
     start = 0
-    for T in array.parts(BATCH):
-        yield Read(T, [array.file] * len(T), range(start, start + len(T)))
+    for number, T in enumerate(array.parts(BATCH)):
+        if number % world.size == world.rank:
+            yield Read(T, [array.file] * len(T), range(start, start + len(T)), start)
         start += len(T)
-
-
-def _stacked(images: Mapping[Path, Tensor]) -> Read:
-    return Read(torch.stack(list(images.values())), list(images), [None] * len(images))
 
 
 def _read_image(file: Path, datasets: Mapping[str, Dataset]) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tzk_core.cli import output
+from tzk_core.cli import output, ranks
 from tzk_core.errors import TzkError
 from tzk_core.runs.folder import RunFolder
 from tzk_plugin_outside.options import importance_samples_option, validation_option
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from tzk_core.config import Config
+    from tzk_core.world import World
+    from tzk_plugin_outside.reading import Read
     from tzk_plugin_outside.scores import Scored
 
 
@@ -46,7 +49,10 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write one line an image there.")
+@ranks.processes_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     *,
     run: Path,
     path: Path,
@@ -60,6 +66,7 @@ def command(
     seed: int,
     as_json: bool,
     table: Path | None,
+    processes: int | None,
 ) -> None:
     """Score images: how likely each is, and which knowledge type it shows best, or none.
 
@@ -72,6 +79,9 @@ def command(
     the share of validation images with knowledge that do; the run folder keeps what that takes. With --threshold
     neither the run's data nor the plugins that read them are needed, but for images that only these can convert. Files
     of a folder that cannot be read are listed, and the exit status is then 1.
+
+    With --processes, or started by torchrun, each process scores a share, and the first writes all, in the order of
+    the images. Nothing is written before all are scored.
     """
     folder = RunFolder.open(run)
     if threshold is not None and not math.isfinite(threshold):
@@ -79,18 +89,27 @@ def command(
     if table is not None and not table.parent.is_dir():
         raise TzkError(f"{table} cannot be written: there is no folder {table.parent}")
 
-    scored = _scored(
-        folder,
-        path,
-        knowledge=knowledge,
-        like=like,
-        statistic=statistic,
-        false_alarms=false_alarms,
-        threshold=threshold,
-        validation=validation,
-        importance_samples=importance_samples,
-        seed=seed,
-    )
+    with ranks.taking_part() as world:
+        ranks.launched_again(ctx, folder.path, advice="Nothing was written")
+        scored = _scored(
+            folder,
+            path,
+            knowledge=knowledge,
+            like=like,
+            statistic=statistic,
+            false_alarms=false_alarms,
+            threshold=threshold,
+            validation=validation,
+            importance_samples=importance_samples,
+            seed=seed,
+            world=world,
+        )
+        if world.first:  # no other may fail meanwhile: a launcher ends all once one has
+            _write(scored, table, as_json=as_json)
+            ctx.exit(1 if scored.unreadable else 0)
+
+
+def _write(scored: Scored, table: Path | None, *, as_json: bool) -> None:
     if table is not None:
         scored.write_csv(table)
     for part in scored.json_parts() if as_json else scored.text_parts():
@@ -98,8 +117,6 @@ def command(
     output.say("")
     for reason in scored.unreadable.values():
         output.error(reason)
-    if scored.unreadable:
-        click.get_current_context().exit(1)
 
 
 def _scored(
@@ -114,13 +131,17 @@ def _scored(
     validation: int,
     importance_samples: int | None,
     seed: int,
+    world: World,
 ) -> Scored:
-    """The scores of all that `path` holds, which is read and scored batch by batch."""
+    """The scores of all that `path` holds, which is read and scored batch by batch.
+
+    Processes take batches in turn. The first has the scores of all, and all know what cannot be read.
+    """
     import tzk_core  # not needed to say what the command takes
     from tzk_plugin_outside.calibration import calibration
     from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
     from tzk_plugin_outside.novelty import Novelty, usable
-    from tzk_plugin_outside.reading import Read, readers_of, source_of
+    from tzk_plugin_outside.reading import readers_of, source_of
     from tzk_plugin_outside.scores import Scored
 
     config, device = _config(folder, needs_data=threshold is None)
@@ -128,31 +149,41 @@ def _scored(
     for knowledge_type in model.opaque.values():
         output.warning(f"not scored: {knowledge_type.reason}")
     source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
+    source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
     samples = importance_samples or config.evaluation.importance_samples
+    settings: dict[str, Any] = {"importance_samples": samples, "seed": seed}
     names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
     for name in names:
         model.find(name)
     statistic, levels = usable(statistic, names), source.levels
 
-    def evidence_of(read: Read, first: int) -> Evidence:
-        T = dequantised(read.T, levels, seed)
-        return evidence(model, T, names, importance_samples=samples, seed=seed, levels=levels, first=first)
+    batches = _begun(source.batches(world))  # what cannot be read is refused before a threshold is chosen
 
-    batches = iter(source)
-    first = next(batches)  # what cannot be read is refused before a threshold is chosen
+    def evidence_of(number: int) -> tuple[Read, Evidence | None]:
+        read = next(batches)
+        if not len(read.T):
+            return read, None
+        T = dequantised(read.T, levels, seed)
+        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, **settings)
+
     if threshold is None:
-        chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation)
-        novelty = Novelty.from_validation(
-            model, names, chosen_on.inside(names), false_alarms=false_alarms, statistic=statistic
-        )
+        chosen_on = calibration(folder.path, config, limit=validation, world=world, **settings)
+        inside = chosen_on.inside(names)
+        novelty = Novelty.from_validation(model, names, inside, false_alarms=false_alarms, statistic=statistic)
     else:
         novelty = Novelty.from_threshold(model, names, threshold, statistic=statistic)
-    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels)
-    scored.settings = {"importance_samples": samples, "seed": seed}
-    for read in itertools.chain([first], batches):
-        scored.add(read, evidence_of(read, len(scored)))
-    scored.unreadable = source.unreadable
+    scored = Scored(str(folder.path), novelty, dims=math.prod(model.shape), levels=levels, settings=settings)
+    for read, found in world.in_turn(source.count, evidence_of):
+        scored.unreadable |= read.unreadable
+        if found is not None and world.first:
+            scored.add(read, found)
+    source.check_some(scored.unreadable)
     return scored
+
+
+def _begun(batches: Iterator[Read]) -> Iterator[Read]:
+    """The same, of which the first is read."""
+    return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
 def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:

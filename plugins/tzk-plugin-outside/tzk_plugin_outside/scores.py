@@ -7,12 +7,14 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tzk_core.cli import output
 from tzk_core.errors import TzkError
+from tzk_core.storage.atomic import new_file
 from tzk_core.strict_json import json_text
 from tzk_core.units import bits_per_dim
 from tzk_plugin_outside.evidence import Evidence
@@ -102,11 +104,14 @@ class Scored:
     def write_csv(self, file: Path) -> None:
         """Write one line for each image, with the best knowledge type alone.
 
+        The file is whole, or not there.
+
         Raises:
             TzkError: if the file cannot be written.
         """
+        is_stream = file.exists() and not file.is_file()  # as /dev/stdout, whose place none can take
         try:
-            with file.open("w", newline="", encoding="utf-8") as stream:
+            with nullcontext(file) if is_stream else new_file(file) as place, _opened(place) as stream:
                 writer = None
                 for entry in self.entries():
                     del entry["each"]
@@ -134,6 +139,10 @@ class Scored:
             summary += f", as {100 * limit['false_alarms']:g} % of the validation images are ({counts})"
         summary += f".\n{output.count(number)} of {output.count(len(self), 'image')} are none of them."
         yield "\n" + summary
+
+
+def _opened(file: Path) -> IO[str]:
+    return file.open("w", newline="", encoding="utf-8")
 
 
 def _cells(image: dict[str, Any]) -> list[str]:

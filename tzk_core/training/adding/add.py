@@ -38,6 +38,7 @@ LEFT_OUT = {
     "patience": _ALL_OR_NOTHING,
     "processes": "it trains in the process that calls it",
     "owners_from": "it trains in the process that calls it",
+    "owners": "it trains in the process that calls it",
 }
 """Settings of a whole training that mean nothing here, and why."""
 
