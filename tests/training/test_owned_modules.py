@@ -12,6 +12,7 @@ from models import small
 from test_world import CASES, SIZE, TWO, Batches, assert_same, files, interrupted, resumed, trained, trainer, weights
 
 from tzk_core import Observations, TzK
+from tzk_core.errors import TzkError
 from tzk_core.objective.owned import owners_of
 from tzk_core.storage.checkpoint import load_trainer
 from tzk_core.training.division import TABLES_FROM, owners
@@ -130,18 +131,35 @@ def test_knowledge_is_divided_by_default_where_less_is_sent_so() -> None:
     numbers = sum(p.numel() for member in modules.values() for p in member.parameters() if p.requires_grad)
     few = (numbers - 1) // (2 * (3 + 1))
     for size, divided in ((few, True), (few + 1, False)):
-        of = owners(batch(size), 2, settings=Settings(owners_from="auto"), tabled=(), modules=modules)
+        of = owners(batch(size), 2, settings=Settings(steps=1, owners_from="auto"), tabled=(), modules=modules)
         assert of.keys() == (modules.keys() if divided else set())
     many = [f"t{number}" for number in range(TABLES_FROM)]
-    assert owners(batch(few + 1), 2, settings=Settings(owners_from="auto"), tabled=many, modules=modules).keys() == set(
-        many
-    )
-    assert not owners(batch(few + 1), 2, settings=Settings(owners_from="auto"), tabled=many[1:], modules=modules)
-    assert not owners(batch(), 2, settings=Settings(owners_from=0), tabled=many, modules=modules)
-    assert not owners(batch(), 2, settings=Settings(owners_from=len(modules) + 1), tabled=(), modules=modules)
+    assert owners(
+        batch(few + 1), 2, settings=Settings(steps=1, owners_from="auto"), tabled=many, modules=modules
+    ).keys() == set(many)
     assert not owners(
-        batch(exclusive=(("k0", "other"),)), 2, settings=Settings(owners_from=1), tabled=(), modules=modules
+        batch(few + 1), 2, settings=Settings(steps=1, owners_from="auto"), tabled=many[1:], modules=modules
     )
+    assert not owners(batch(), 2, settings=Settings(steps=1, owners_from=0), tabled=many, modules=modules)
+    assert not owners(batch(), 2, settings=Settings(steps=1, owners_from=len(modules) + 1), tabled=(), modules=modules)
+    assert not owners(
+        batch(exclusive=(("k0", "other"),)), 2, settings=Settings(steps=1, owners_from=1), tabled=(), modules=modules
+    )
+
+
+def test_owners_that_are_given_ask_for_division() -> None:
+    modules = dict(small().named_knowledge())
+    given = Settings(steps=1, owners={"k0": 3})
+    of = owners(batch(1000), 2, settings=given, tabled=(), modules=modules)
+    assert of.keys() == modules.keys() and of["k0"] == 1
+    with pytest.raises(TzkError, match="several"):
+        owners(
+            batch(exclusive=(("k0", "k1"),)),
+            2,
+            settings=Settings(steps=1, owners={"k0": 3, "k1": 0}),
+            tabled=(),
+            modules=modules,
+        )
 
 
 def test_large_types_are_shared_out_by_what_they_cost() -> None:

@@ -338,7 +338,7 @@ def test_owners_of_nothing_are_refused() -> None:
     with pytest.raises(TzkError, match="'no-such', and no knowledge type that is trained is called so"):
         Trainer(many(), Labelled(), Settings(steps=1, owners_from=1, owners={"k1": 0, "no-such": 1}), levels=None)
     with pytest.raises(TzkError, match="expected owners_from above 0"):
-        Settings(steps=1, owners={"k1": 0})
+        Settings(steps=1, owners={"k1": 0}, owners_from=0)
 
 
 def test_an_exclusive_group_of_several_owners_is_refused() -> None:
