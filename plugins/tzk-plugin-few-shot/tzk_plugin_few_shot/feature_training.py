@@ -40,11 +40,11 @@ def share_of_rate(step: int, *, steps: int) -> float:
 class Settings:
     """Of a training of features.
 
-    features, channels, stride, residual: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share of episodes
-    whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are hard. rate: of
-    Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of p(κ given T)
-    beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it; parameters, features
-    and the loss are float32.
+    features, channels, stride, residual: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share
+    of episodes whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are
+    hard. rate: of Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of
+    p(κ given T) beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it;
+    parameters, features and the loss are float32.
     """
 
     features: int = 64
