@@ -117,8 +117,9 @@ class FeatureTraining:
         self.images, self.settings, self.file, self.mask = images, settings, file, mask
         self.alphabets = alphabets
         c, h, w = images.shape[2:]
-        network = {"stride": settings.stride, "residual": settings.residual}
-        self.features = Features((c, h, w), settings.features, settings.channels, **network)
+        self.features = Features(
+            (c, h, w), settings.features, settings.channels, stride=settings.stride, residual=settings.residual
+        )
         self.features.network.initialise(stream(settings.seed, "features"))
         self.features.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
