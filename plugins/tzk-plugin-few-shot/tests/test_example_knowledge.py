@@ -137,7 +137,7 @@ def official_runs(folder: Path, images: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("split", "more"), [("alphabets", ["--turned"]), ("vinyals", ["--choose"])])
+@pytest.mark.parametrize(("split", "more"), [("alphabets", ["--turned", "--added"]), ("vinyals", ["--choose"])])
 def test_made_up_characters_go_through_the_benchmark(
     script: ModuleType, drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, more: list[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from tzk_plugin_few_shot.exchangeable import shares_between
 from tzk_plugin_few_shot.feature_averaging import averaged, discriminants
@@ -16,15 +17,16 @@ import tzk_core
 SHAPE = (1, 8, 8)
 
 
-def trained() -> Features:
+def trained(*, residual: bool = False) -> Features:
     images = torch.randint(256, (6, 4, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    settings = Settings(features=5, channels=4, steps=3, classes=6, drawings=3)
+    settings = Settings(features=5, channels=4, steps=3, classes=6, drawings=3, residual=residual)
     return FeatureTraining(images, settings, mask=seen(SHAPE, 5)).run()
 
 
-def test_its_latent_starts_with_the_features(tmp_path: Path) -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_its_latent_starts_with_the_features(tmp_path: Path, residual: bool) -> None:
     """But for what the pixels that carry them add, which `scale` makes small; z is the same after saving."""
-    features, T = trained(), torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1))
+    features, T = trained(residual=residual), torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(1))
     model = model_of(features, SHAPE)
     tzk_core.save(model, tmp_path / "model")
     opened = tzk_core.load(tmp_path / "model")

@@ -34,10 +34,17 @@ def characters(count: int = 8, drawings: int = 5, side: int = 8, noise: float = 
 
 
 @pytest.mark.parametrize(
-    ("shape", "stride", "views"), [((1, 8, 8), 1, 1), ((2, 8, 9), 1, 3), ((1, 17, 16), 2, 1), ((1, 16, 19), 2, 2)]
+    ("shape", "options"),
+    [
+        ((1, 8, 8), {}),
+        ((2, 8, 9), {"views": 3}),
+        ((1, 17, 16), {"stride": 2}),
+        ((1, 16, 19), {"stride": 2, "views": 2}),
+        ((1, 8, 9), {"residual": True, "views": 2}),
+    ],
 )
-def test_the_coupling_is_a_transform(shape: tuple[int, int, int], stride: int, views: int) -> None:
-    layer = FeatureCoupling(shape, features=5, channels=2, stride=stride, views=views)
+def test_the_coupling_is_a_transform(shape: tuple[int, int, int], options: dict[str, int]) -> None:
+    layer = FeatureCoupling(shape, features=5, channels=2, **options)
     layer.network.initialise(generator())
     check_transform(layer.double(), torch.rand(3, *shape, generator=generator(1), dtype=torch.float64))
 
@@ -160,7 +167,7 @@ def test_a_training_goes_on_from_its_file_to_the_bit(tmp_path: Path) -> None:
         first.take_step()
     first.save()
     second = FeatureTraining(images, SMALL, file=file)
-    assert second.step == 3
+    assert second.step == 3 and second.seconds == first.seconds > 0
     resumed = second.run()
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key

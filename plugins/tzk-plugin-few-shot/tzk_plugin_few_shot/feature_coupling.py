@@ -56,7 +56,7 @@ class FeatureCoupling(Layer):
 
     shape: (channels, height, width), sides of at least 8 · stride.
     features: how many. channels, stride: of the network's first convolution. views: of an image, which features are
-        the mean over. scale: s.
+        the mean over. residual: if it has residual blocks. scale: s.
     """
 
     others: Tensor
@@ -70,6 +70,7 @@ class FeatureCoupling(Layer):
         channels: int = 32,
         stride: int = 1,
         views: int = 1,
+        residual: bool = False,
         scale: float = 0.05,
     ) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class FeatureCoupling(Layer):
         self.register_buffer("carriers", first, persistent=False)
         self.register_buffer("others", mask.flatten().nonzero().squeeze(1), persistent=False)
         image = (shape[0], shape[1], shape[2])
-        self.network = FeatureNetwork(image, features, channels, stride=stride, views=views)
+        self.network = FeatureNetwork(image, features, channels, stride=stride, views=views, residual=residual)
         self.eval()
 
     def train(self, mode: bool = True) -> FeatureCoupling:  # noqa: FBT001, FBT002  torch's signature

@@ -26,11 +26,13 @@ def model_of(features: Features, shape: tuple[int, int, int]) -> TzK:
     It has one knowledge type, `CLASSES`. A class is added with `implies = ["classes"]` and `start = "classes"`.
     """
     number = len(features.raw_between)
-    first, views = cast("nn.Conv2d", features.network.convolutions[0]), features.network.views
-    layer = {"features": number, "channels": first.out_channels, "stride": first.stride[0], "views": views}
+    network = features.network
+    first = cast("nn.Conv2d", network.convolutions[0])
+    layer = {"features": number, "channels": first.out_channels, "stride": first.stride[0]}
+    layer |= {"views": network.views, "residual": network.residual}
     flow = build_flow(shape, layers=[{"type": "feature-coupling", **layer}])
     (coupling,) = flow.transform._transforms
-    coupling.network.load_state_dict(features.network.state_dict())
+    coupling.network.load_state_dict(network.state_dict())
     model = TzK(flow)
     made = build_knowledge("exchangeable-classes", model.latent_shape, name=CLASSES, features=number)
     classes = cast("ClassesKnowledge", made)

@@ -19,6 +19,40 @@ def _block(inputs: int, outputs: int, *, pool: bool, stride: int = 1) -> list[nn
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(), *([nn.MaxPool2d(2)] if pool else [])]
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions of 3x3 beside a skip connection (He et al. 2016).
+
+    The skip is a convolution of 1x1 where the numbers of channels differ.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        first, last = _block(inputs, outputs, pool=False), _block(outputs, outputs, pool=False)[:-1]
+        self.convolutions = nn.Sequential(*first, *last)
+        narrow = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.skip = nn.Identity() if inputs == outputs else nn.Sequential(narrow, nn.BatchNorm2d(outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.relu(self.convolutions(inputs) + self.skip(inputs))
+
+
+def _plain(channels: int) -> list[nn.Module]:
+    """Three convolutions after the first."""
+    middle, most = 3 * channels // 2, 2 * channels
+    return [
+        *_block(channels, middle, pool=True),
+        *_block(middle, most, pool=False),
+        *_block(most, most, pool=True),
+    ]
+
+
+def _residual(channels: int) -> list[nn.Module]:
+    """Three residual blocks after the first convolution."""
+    middle, most = 3 * channels // 2, 2 * channels
+    first, *others = ResidualBlock(channels, middle), ResidualBlock(middle, most), ResidualBlock(most, most)
+    return [first, nn.MaxPool2d(2), *others, nn.MaxPool2d(2)]
+
+
 def view_maps(views: int) -> Tensor:
     """The affine maps of all views but the first, (views - 1, 2, 3).
 
@@ -28,9 +62,9 @@ def view_maps(views: int) -> Tensor:
 
 
 class FeatureNetwork(nn.Module):
-    """Four convolutions, and a linear map to the features.
+    """Four convolutions, or one and three residual blocks, and a linear map to the features.
 
-    Pooling follows three of the convolutions, which are 3x3.
+    The convolutions are 3x3, and pooling halves what they give three times.
 
     The last layer is a batch normalisation without scale and shift: what is trained cannot leave the marginal N(0, 1)
     that `predictive` assumes of every feature, but in its shape.
@@ -44,12 +78,20 @@ class FeatureNetwork(nn.Module):
         channels: of the first convolution; the others have up to twice as many.
         stride: of the first convolution, 1 or 2; with 2 it is 5x5.
         views: of an image, at least 1.
+        residual: Take residual blocks after the first convolution.
     """
 
     maps: Tensor
 
     def __init__(
-        self, shape: tuple[int, int, int], features: int, channels: int = 32, *, stride: int = 1, views: int = 1
+        self,
+        shape: tuple[int, int, int],
+        features: int,
+        channels: int = 32,
+        *,
+        stride: int = 1,
+        views: int = 1,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         inputs, height, width = shape
@@ -58,15 +100,11 @@ class FeatureNetwork(nn.Module):
                 "features expect a stride of 1 or 2, images with sides of at least 8 times that, and at least one "
                 f"feature, channel and view; got {stride}, {height} x {width}, {features}, {channels} and {views}"
             )
-        middle, most = 3 * channels // 2, 2 * channels
-        self.convolutions = nn.Sequential(
-            *_block(inputs, channels, pool=True, stride=stride),
-            *_block(channels, middle, pool=True),
-            *_block(middle, most, pool=False),
-            *_block(most, most, pool=True),
-        )
+        self.residual = residual
+        others = _residual(channels) if residual else _plain(channels)
+        self.convolutions = nn.Sequential(*_block(inputs, channels, pool=True, stride=stride), *others)
         cells = ((height + stride - 1) // stride // 8) * ((width + stride - 1) // stride // 8)
-        self.linear = nn.Linear(most * cells, features, bias=False)
+        self.linear = nn.Linear(2 * channels * cells, features, bias=False)
         self.normalisation = nn.BatchNorm1d(features, affine=False)
         self.register_buffer("maps", view_maps(views), persistent=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -39,16 +40,17 @@ def share_of_rate(step: int, *, steps: int) -> float:
 class Settings:
     """Of a training of features.
 
-    features, channels, stride: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share of episodes
-    whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are hard. rate: of
-    Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of p(κ given T)
-    beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it; parameters, features
-    and the loss are float32.
+    features, channels, stride, residual: of the `FeatureNetwork`. classes, drawings: of an episode. within: the share
+    of episodes whose characters are of few alphabets, at the end; it rises from 0 in a straight line, for they are
+    hard. rate: of Adam, which falls as `share_of_rate`. moved: the `amount` of `augmented`. presence: the weight of
+    p(κ given T) beside the posterior over the classes of the episode. bfloat16: if convolutions compute in it;
+    parameters, features and the loss are float32.
     """
 
     features: int = 64
     channels: int = 32
     stride: int = 1
+    residual: bool = False
     steps: int = 1000
     classes: int = 40
     drawings: int = 5
@@ -67,9 +69,11 @@ class Features(nn.Module):
     b is the share of the variance of every feature that is between classes.
     """
 
-    def __init__(self, shape: tuple[int, int, int], features: int, channels: int, *, stride: int = 1) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], features: int, channels: int, *, stride: int = 1, residual: bool = False
+    ) -> None:
         super().__init__()
-        self.network = FeatureNetwork(shape, features, channels, stride=stride)
+        self.network = FeatureNetwork(shape, features, channels, stride=stride, residual=residual)
         self.raw_between = nn.Parameter(torch.full((features,), START).logit())
 
     @property
@@ -84,7 +88,8 @@ class Features(nn.Module):
 class FeatureTraining:
     """A training that goes on from its file where there is one.
 
-    Episodes depend on seed and step alone.
+    Episodes depend on seed and step alone. `seconds` are what all steps took of the processor, those before the file
+    too.
     """
 
     def __init__(
@@ -112,12 +117,14 @@ class FeatureTraining:
         self.images, self.settings, self.file, self.mask = images, settings, file, mask
         self.alphabets = alphabets
         c, h, w = images.shape[2:]
-        self.features = Features((c, h, w), settings.features, settings.channels, stride=settings.stride)
+        self.features = Features(
+            (c, h, w), settings.features, settings.channels, stride=settings.stride, residual=settings.residual
+        )
         self.features.network.initialise(stream(settings.seed, "features"))
         self.features.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.features.parameters(), settings.rate, weight_decay=settings.decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, partial(share_of_rate, steps=settings.steps))
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         if file is not None and file.exists():
             self._load(torch.load(file, weights_only=True), file)
 
@@ -137,7 +144,7 @@ class FeatureTraining:
 
     def take_step(self) -> Loss:
         """One step of Adam on one episode."""
-        settings = self.settings
+        settings, started = self.settings, time.process_time()
         batch = self._episode()
         self.features.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
@@ -148,6 +155,7 @@ class FeatureTraining:
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        self.seconds += time.process_time() - started
         return Loss(loss.ways.detach(), loss.presence.detach())
 
     def _episode(self) -> Tensor:
@@ -164,7 +172,8 @@ class FeatureTraining:
         if self.file is None:
             return
         written = io.BytesIO()
-        torch.save({"settings": asdict(self.settings), "step": self.step, **self._parts()}, written)
+        position = {"step": self.step, "seconds": self.seconds}
+        torch.save({"settings": asdict(self.settings), **position, **self._parts()}, written)
         atomic.write(self.file, written.getvalue())
 
     def _parts(self) -> dict[str, Any]:
@@ -176,7 +185,7 @@ class FeatureTraining:
             raise TzkError(f"{file} is of a training with {theirs}; expected {asdict(self.settings)}")
         for name in self._parts():
             getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state.get("seconds", 0.0)
 
 
 def _check(images: Tensor, settings: Settings) -> None:
