@@ -12,7 +12,6 @@ from models import small
 from test_world import CASES, SIZE, TWO, Batches, assert_same, files, interrupted, resumed, trained, trainer, weights
 
 from tzk_core import Observations, TzK
-from tzk_core.errors import TzkError
 from tzk_core.objective.owned import owners_of
 from tzk_core.storage.checkpoint import load_trainer
 from tzk_core.training.division import TABLES_FROM, owners
@@ -151,15 +150,13 @@ def test_owners_that_are_given_ask_for_division() -> None:
     modules = dict(small().named_knowledge())
     given = Settings(steps=1, owners={"k0": 3})
     of = owners(batch(1000), 2, settings=given, tabled=(), modules=modules)
-    assert of.keys() == modules.keys() and of["k0"] == 1
-    with pytest.raises(TzkError, match="several"):
-        owners(
-            batch(exclusive=(("k0", "k1"),)),
-            2,
-            settings=Settings(steps=1, owners={"k0": 3, "k1": 0}),
-            tabled=(),
-            modules=modules,
-        )
+    assert of == {"k0": 1}
+
+
+def test_given_owners_count_in_what_is_shared_out() -> None:
+    names = [f"k{number}" for number in range(4)]
+    of = owners_of(names, (), 2, costs=dict.fromkeys(names, 1.0), given={"k[01]": 3})
+    assert of == {"k0": 1, "k1": 1, "k2": 0, "k3": 0}
 
 
 def test_large_types_are_shared_out_by_what_they_cost() -> None:
