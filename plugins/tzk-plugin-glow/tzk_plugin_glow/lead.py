@@ -66,7 +66,7 @@ class LeadingLattice(Layer):
     T is in [0, 1]; z is (d,), first u', of channels x rows x width / 2 dimensions.
 
     shape: (channels, height, width), both sides even.
-    inner, components, width, blocks, density, levels, ramp: of the lattice.
+    inner, components, width, blocks, density, levels, ramp, canvas: of the lattice.
     rows: of b, that are set apart.
     summary: the width of the network of s and t.
     bound: of s, smoothly, on both sides.
@@ -85,6 +85,7 @@ class LeadingLattice(Layer):
         levels: int = 256,
         ramp: float = RAMP,
         summary: int = 32,
+        canvas: bool = False,
         bound: float = 3.0,
     ) -> None:
         super().__init__()
@@ -94,13 +95,19 @@ class LeadingLattice(Layer):
         self.code_shape = (channels, rows, columns // 2)
         self.code = channels * rows * (columns // 2)
         pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
-        networks: dict[str, Any] = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
+        networks: dict[str, Any] = {
+            "width": width,
+            "blocks": blocks,
+            "code": self.code,
+            "code_rows": rows,
+            "canvas": canvas,
+        }
         self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
-        count = self.map.count * channels
-        self.pixels = ConvolutionalNet(9 * channels, count, 16, last=1, places=(rows, columns // 2))
+        count, seen = self.map.count * channels, self.map.features_of_channel * channels
+        self.pixels = ConvolutionalNet(3 * seen, count, 16, last=1, places=(rows, columns // 2))
         self.pixels.start_at(self.map.start())
-        self.summary = Summary((12 * channels, *half[1:]), 2 * self.code, summary)
+        self.summary = Summary((4 * seen, *half[1:]), 2 * self.code, summary)
 
     @property
     def map(self) -> PixelMap:
