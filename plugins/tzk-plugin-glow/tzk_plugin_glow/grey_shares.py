@@ -11,22 +11,21 @@ from torch.nn import functional
 from tzk_core.errors import TzkError
 from tzk_plugin_glow.greys import Cell, GreyLevelMap
 from tzk_plugin_glow.knots import EVEN, histogram, knots_of
-from tzk_plugin_glow.shares import around, gather, shares_of
+from tzk_plugin_glow.pixels import FLOOR
+from tzk_plugin_glow.shares import around
 
 FLAGS = 8
 """The most frequent grey levels, which networks are told apart from all others."""
 
 
 class _Shares(NamedTuple):
-    """Shares of the components of every pixel, (batch, count, c, h, w), and their sums before and after each.
+    """Shares of the components of every pixel, (batch, count, c, h, w), and what levels are of them.
 
     mass, below: (2, levels), of the two components that every level may be of, the parts that are of this level and of
         darker ones. first: (levels,), the number of the first of these two.
     """
 
     shares: Tensor
-    before: Tensor
-    after: Tensor
     first: Tensor
     mass: Tensor
     below: Tensor
@@ -84,25 +83,27 @@ class GreyShares(GreyLevelMap, nn.Module):
         return torch.cat([level * (2 / (self.levels - 1)) - 1, *flags], 1)
 
     def distributions(self, parameters: Tensor) -> _Shares:
-        components = self._components().to(parameters)
-        areas = components.sum(1)
-        shares = shares_of(parameters, self.shares, areas)
+        every = [-1, *[1] * (parameters.dim() - 2)]
+        shares = functional.softmax(parameters + self.shares.log().view(every), 1)
         first = self._first()
-        parts = components / areas.unsqueeze(1)
+        components = self._components().to(shares)
+        parts = components / components.sum(1, keepdim=True)
         darker = parts.cumsum(1) - parts
         pair = torch.stack([first, first + 1])
-        return _Shares(shares, *around(shares), first, parts.gather(0, pair), darker.gather(0, pair))
+        return _Shares(shares, first, parts.gather(0, pair), darker.gather(0, pair))
 
     def cells(self, level: Tensor, distributions: _Shares) -> Cell:
-        shares, before, after, first_of, mass_of, below_of = distributions
         index = level.long()
-        first = first_of[index]
-        mass, below = mass_of[:, index], below_of[:, index]
-        low, high = gather(shares, first), gather(shares, first + 1)
+        first = distributions.first[index]
+        mass, below = distributions.mass[:, index], distributions.below[:, index]
+        before, low, high, after = around(distributions.shares, first, first + 1)
+        darker = before + low * below[0] + high * below[1]
+        brighter = after + low * (1 - below[0] - mass[0]) + high * (1 - below[1] - mass[1])
+        even = FLOOR / self.levels
         return Cell(
-            torch.log(low * mass[0] + high * mass[1]),
-            gather(before, first) + low * below[0] + high * below[1],
-            gather(after, first + 1) + low * (1 - below[0] - mass[0]) + high * (1 - below[1] - mass[1]),
+            torch.log((1 - FLOOR) * (low * mass[0] + high * mass[1]) + even),
+            (1 - FLOOR) * darker + even * level,
+            (1 - FLOOR) * brighter + even * (self.levels - 1 - level),
         )
 
     def _first(self) -> Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from tzk_core.errors import TzkError
 from tzk_plugin_glow.knots import EVEN, histogram, tops_of
-from tzk_plugin_glow.pixels import Cumulative, PixelMap
-from tzk_plugin_glow.shares import around, gather, shares_of
+from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
+from tzk_plugin_glow.shares import around
 
 RAMP = 1 / 64
 """Length of the ramps of levels that have trapezoids of their own, in grey levels. Half of it is lost: log(1 + 1/128)
@@ -89,14 +89,13 @@ class QuadraticMap(PixelMap, nn.Module):
 
     def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
         areas, below_knot = self._areas()
-        shares = shares_of(parameters, self.shares, areas)
+        shares = self._shares(parameters, areas)
         piece, length, place, first, second = self._locate(values)
-        at_left, at_right = gather(shares, first), gather(shares, second)
+        before, at_left, at_right, after = around(shares, first, second)
         low, high = at_left / areas[first], at_right / areas[second]
         rest = 1 - place
-        before, after = around(shares)
-        cdf = gather(before, first) + at_left * below_knot[piece]
-        survival = gather(after, second) + at_right * (1 - below_knot[piece + 1])
+        cdf = before + at_left * below_knot[piece]
+        survival = after + at_right * (1 - below_knot[piece + 1])
         half = (high - low) / 2
         return Cumulative(
             torch.log(low * rest + high * place),
@@ -106,8 +105,8 @@ class QuadraticMap(PixelMap, nn.Module):
 
     def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         areas, below_knot = self._areas()
-        shares = shares_of(parameters, self.shares, areas)
-        before, after = around(shares)
+        shares = self._shares(parameters, areas)
+        before, after = shares.cumsum(1) - shares, shares.flip(1).cumsum(1).flip(1) - shares
         doubled, part = shares.repeat_interleave(2, 1), below_knot.view(-1, *[1] * (z.dim() - 1))
         cdf = before.repeat_interleave(2, 1) + doubled * part
         survival = after.repeat_interleave(2, 1) + doubled * (1 - part)
@@ -115,9 +114,9 @@ class QuadraticMap(PixelMap, nn.Module):
         lower = (z < 0).unsqueeze(1)
         reached = torch.where(lower, cdf <= target.unsqueeze(1), survival >= rest.unsqueeze(1))
         piece = reached[:, 1:-1].sum(1)
-        rise = torch.where(z < 0, target - gather(cdf, piece), gather(survival, piece) - rest).clamp_min(0)
+        rise = torch.where(z < 0, target - _gather(cdf, piece), _gather(survival, piece) - rest).clamp_min(0)
         first, second = piece // 2, (piece + 1) // 2
-        low, high = gather(shares, first) / areas[first], gather(shares, second) / areas[second]
+        low, high = _gather(shares, first) / areas[first], _gather(shares, second) / areas[second]
         left, right = self.knots[piece], self.knots[piece + 1]
         length = right - left
         slope = (high - low) / length.clamp_min(torch.finfo(z.dtype).tiny)
@@ -132,6 +131,12 @@ class QuadraticMap(PixelMap, nn.Module):
         place = (values - left) / length.clamp_min(torch.finfo(values.dtype).tiny)
         return _Place(piece, length, place, piece // 2, (piece + 1) // 2)
 
+    def _shares(self, parameters: Tensor, areas: Tensor) -> Tensor:
+        """The shares of the trapezoids, of which `FLOOR` makes a uniform density."""
+        every = [-1, *[1] * (parameters.dim() - 2)]
+        shares = functional.softmax(parameters + self.shares.log().view(every), 1)
+        return (1 - FLOOR) * shares + FLOOR * areas.view(every)
+
     def _areas(self) -> tuple[Tensor, Tensor]:
         """The areas of trapezoids of height 1, and the parts of them below their knots.
 
@@ -143,3 +148,8 @@ class QuadraticMap(PixelMap, nn.Module):
         areas = ramps[:-1] + gaps[::2] + ramps[1:]
         below = torch.stack([ramps[:-1] / areas, 1 - ramps[1:] / areas], 1).flatten()
         return areas, below
+
+
+def _gather(table: Tensor, index: Tensor) -> Tensor:
+    """`table`, (batch, n, …), at `index`, (batch, …)."""
+    return table.gather(1, index.unsqueeze(1)).squeeze(1)
