@@ -97,9 +97,9 @@ def _light_tops(weights: Tensor, ends: Top, number: int) -> list[Top]:
 def knots_of(counts: Tensor, number: int) -> Tensor:
     """Grey levels between which a histogram is about linear.
 
-    Up to half of the knots go where the line through those before is furthest from the counts, as long as it is off by
-    a factor of `CLEAR` there. So a frequent level gets one, and its two neighbours, and is then alone. The others halve
-    what has most pixels, or most levels.
+    The heavy levels are knots. Others, up to half of all, go where the line through those before is furthest from the
+    counts, as long as it is off by a factor of `CLEAR` there. So a frequent level gets one, and its two neighbours, and
+    is then alone. The rest halves what has most pixels, or most levels.
 
     Args:
         counts: the histogram, (levels,).
@@ -109,8 +109,8 @@ def knots_of(counts: Tensor, number: int) -> Tensor:
         (number,), increasing, the first and the last level among them.
     """
     last = len(counts) - 1
-    knots = {0, last}
-    while len(knots) < (number + 2) // 2:
+    knots = {0, last, *_heavy(counts, most=(number - 1) // 2)}
+    while len(knots) < number // 2:
         line = _between(sorted(knots), counts)
         off = torch.where(torch.maximum(counts, line) > CLEAR * torch.minimum(counts, line), (counts - line).abs(), 0)
         if not off.any():
