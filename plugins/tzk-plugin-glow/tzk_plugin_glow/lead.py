@@ -66,7 +66,7 @@ class LeadingLattice(Layer):
     T is in [0, 1]; z is (d,), first u', of channels x rows x width / 2 dimensions.
 
     shape: (channels, height, width), both sides even.
-    inner, components, width, blocks, density, levels, ramp, canvas: of the lattice.
+    inner, components, width, blocks, density, levels, ramp: of the lattice.
     rows: of b, that are set apart.
     summary: the width of the network of s and t.
     bound: of s, smoothly, on both sides.
@@ -85,7 +85,6 @@ class LeadingLattice(Layer):
         levels: int = 256,
         ramp: float = RAMP,
         summary: int = 32,
-        canvas: bool = False,
         bound: float = 3.0,
     ) -> None:
         super().__init__()

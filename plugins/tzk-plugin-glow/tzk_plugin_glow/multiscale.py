@@ -58,7 +58,7 @@ def multiscale(
         coupling_width: of the couplings' networks, as `coupling_blocks`.
         lead: rows of pixels that make a code before all latents (see `LeadingLattice`), 0 for none.
         summary: the width of the network that makes the code.
-        canvas: the code says what is where (see `ConvolutionalNet`), and not for all places alike.
+        canvas: to all lattices but the finest the code says what is where (see `ConvolutionalNet`).
 
     Raises:
         TzkError: for shapes that cannot be cut.
@@ -80,7 +80,7 @@ def multiscale(
     inner = Composite([coarse, *_steps(half, steps, coupling, width=coupling_width, blocks=coupling_blocks)])
     finest = pixels | sizes[0]._asdict()
     if lead:
-        return LeadingLattice(tuple(shape), inner, lead, summary=summary, canvas=canvas, **finest)
+        return LeadingLattice(tuple(shape), inner, lead, summary=summary, **finest)
     return Lattice(tuple(shape), inner, flat=True, **finest)
 
 
