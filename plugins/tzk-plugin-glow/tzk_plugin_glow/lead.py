@@ -99,7 +99,6 @@ class LeadingLattice(Layer):
             "blocks": blocks,
             "code": self.code,
             "code_rows": rows,
-            "canvas": canvas,
         }
         self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
