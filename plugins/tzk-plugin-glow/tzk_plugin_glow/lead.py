@@ -94,12 +94,7 @@ class LeadingLattice(Layer):
         self.code_shape = (channels, rows, columns // 2)
         self.code = channels * rows * (columns // 2)
         pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
-        networks: dict[str, Any] = {
-            "width": width,
-            "blocks": blocks,
-            "code": self.code,
-            "code_rows": rows,
-        }
+        networks: dict[str, Any] = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
         self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
         count, seen = self.map.count * channels, self.map.features_of_channel * channels
