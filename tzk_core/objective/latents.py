@@ -77,7 +77,10 @@ class Unencoded:
 
 
 def _encoded(flow: SharedFlow, T: Tensor) -> tuple[Tensor, Tensor]:
-    """z and log|det dz/dT| of T, of which there may be none, in the type of T also under `torch.autocast`."""
+    """z and log|det dz/dT| of T, of which there may be none.
+
+    They are of the type of T, also under `torch.autocast`.
+    """
     if len(T):
         z, logabsdet = flow.encode(T)
         return z.to(T), logabsdet.to(T)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,19 @@ from tzk_core.errors import TzkError
 from tzk_plugin_glow.greys import Cell, GreyLevelMap
 from tzk_plugin_glow.knots import EVEN, histogram, knots_of
 from tzk_plugin_glow.pixels import FLOOR
-from tzk_plugin_glow.shares import around
+from tzk_plugin_glow.shares import around, gather, sums
 
 FLAGS = 8
 """The most frequent grey levels, which networks are told apart from all others."""
 
 
-class _Shares(NamedTuple):
-    """Shares of the components of every pixel, (batch, count, c, h, w), and what levels are of them.
+@dataclass(frozen=True)
+class _Shares:
+    """Shares of the components of every pixel, and what levels are of them.
 
-    mass, below: (2, levels), of the two components that every level may be of, the parts that are of this level and of
-        darker ones. first: (levels,), the number of the first of these two.
+    shares: (batch, count, c, h, w).
+    first: (levels,), the number of the first of the two components that a level may be of.
+    mass, below: (2, levels), the parts of these two that are of this level, and of darker ones.
     """
 
     shares: Tensor
@@ -30,12 +33,17 @@ class _Shares(NamedTuple):
     mass: Tensor
     below: Tensor
 
+    @cached_property
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """The sums of shares before and after each component, for searches."""
+        return sums(self.shares)
+
 
 class GreyShares(GreyLevelMap, nn.Module):
     """Grey levels with a probability that is linear between knots, which are grey levels.
 
-    It is a mixture of fixed components, one a knot: the component of a knot has most of its mass there, and falls
-    linearly to nothing at the knots beside it. Parameters are the logits of the shares, less those of the data. A share
+    It is a mixture of fixed components, one a knot. That of a knot is highest there, and falls linearly to nothing at
+    the knots beside it. Parameters are the logits of the shares, less those of the data. A share
     of `FLOOR` is uniform.
 
     The knots are shared by all pixels, and `fit` takes them from data (see `knots.knots_of`). A level whose neighbours
@@ -106,13 +114,29 @@ class GreyShares(GreyLevelMap, nn.Module):
             (1 - FLOOR) * brighter + even * (self.levels - 1 - level),
         )
 
+    def below(self, level: Tensor, distributions: _Shares) -> tuple[Tensor, Tensor]:
+        index = level.long()
+        first, below = distributions.first[index], distributions.below[:, index]
+        before, after = distributions.sums
+        low, high = gather(distributions.shares, first), gather(distributions.shares, first + 1)
+        darker = gather(before, first) + low * below[0] + high * below[1]
+        brighter = gather(after, first + 1) + low * (1 - below[0]) + high * (1 - below[1])
+        even = FLOOR / self.levels
+        return (1 - FLOOR) * darker + even * level, (1 - FLOOR) * brighter + even * (self.levels - level)
+
     def _first(self) -> Tensor:
-        """The number of the last knot at or below every level, of those that have a next one, (levels,)."""
+        """The number of the last knot at or below every level, (levels,).
+
+        The last of all is not among them: two knots, this one and the next, enclose a level.
+        """
         levels = torch.arange(self.levels, device=self.knots.device)
         return torch.searchsorted(self.knots[1:-1].contiguous(), levels, right=True)
 
     def _components(self) -> Tensor:
-        """The heights of the components at every level, (count, levels) in float64; they sum to 1 over components."""
+        """The heights of the components at every level, (count, levels) in float64.
+
+        They sum to 1 over components.
+        """
         first = self._first()
         levels = torch.arange(self.levels, device=first.device)
         left, right = self.knots[first], self.knots[first + 1]

@@ -1,4 +1,4 @@
-"""Grey levels to Gaussians by their CDF, of which each cell has a part; mixtures of logistics."""
+"""Grey levels to Gaussians by their CDF, and mixtures of logistics as their distribution."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GreyMixture(NamedTuple):
 class GreyLevelMap(PixelMap):
     """z = Φ⁻¹(F(x)) for grey levels x = `levels` T, with F their CDF.
 
-    F has the density P(k) on the cell (k, k + 1) of every grey level k, so that it is piecewise linear, and a uniform
+    F has the density P(k) on the cell (k, k + 1) of every grey level k. It is piecewise linear, so that a uniform
     density in a cell is met exactly. Under uniform dequantisation log p(T) is then the log-probability of the grey
     levels: nothing is lost to the noise. What P is, subclasses say.
     """
@@ -48,7 +48,7 @@ class GreyLevelMap(PixelMap):
 
     @abstractmethod
     def cells(self, level: Tensor, distributions: Any) -> Cell:
-        """P of levels, (batch, c, h, w), and the probabilities on both sides of them."""
+        """P of levels, (batch, c, h, w), and what is on both sides of them."""
 
     def below(self, level: Tensor, distributions: Any) -> tuple[Tensor, Tensor]:
         """F at the lower edge of `level`, and 1 - F there."""
@@ -83,9 +83,9 @@ class GreyLevelMap(PixelMap):
 
 
 class GreyMap(GreyLevelMap):
-    """Grey levels by the discretised mixture of logistics of PixelCNN++ (Salimans et al. 2017, Section 2.1).
+    """Grey levels by a discretised mixture of logistics.
 
-    A share of `FLOOR` is uniform. The tails belong to the darkest and brightest level.
+    That of PixelCNN++ (Salimans et al. 2017, Section 2.1). A share of `FLOOR` is uniform. The tails belong to the darkest and brightest level.
 
     Values are (batch, c, h, w), parameters (batch, 3 components, c, h, w): logits of the weights, means, log-scales.
     """
@@ -121,7 +121,7 @@ class GreyMap(GreyLevelMap):
         return (centre - half) * mixture.sharpness, (centre + half) * mixture.sharpness
 
     def cells(self, level: Tensor, distributions: GreyMixture) -> Cell:
-        """P of levels; σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)), which cancels nowhere."""
+        """P of levels, as σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)), which cancels nowhere."""
         log_weights, _, sharpness = distributions
         lower, upper = self._edges(level, distributions)
         darkest, brightest = (level == 0).unsqueeze(1), (level == self.levels - 1).unsqueeze(1)

@@ -63,15 +63,8 @@ def multiscale(
     Raises:
         TzkError: for shapes that cannot be cut.
     """
-    if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
-        raise TzkError(
-            f"the recipe multiscale is for images, (channels, height, width) of even sides; got {tuple(shape)}"
-        )
-    if not widths or not blocks:
-        raise TzkError("multiscale expects widths and blocks for at least one lattice")
+    _check(shape, widths, blocks, lead=lead)
     half = (shape[0], shape[1] // 2, shape[2] // 2)
-    if lead < 0 or lead > half[1]:
-        raise TzkError(f"multiscale can have 0 to {half[1]} rows of pixels lead; got {lead}")
     code = shape[0] * lead * half[2]
     sizes = _sizes(widths, blocks)
     pixels: dict[str, Any] = {"components": components, "density": density, "levels": levels, "ramp": ramp}
@@ -82,6 +75,17 @@ def multiscale(
     if lead:
         return LeadingLattice(tuple(shape), inner, lead, summary=summary, **finest)
     return Lattice(tuple(shape), inner, flat=True, **finest)
+
+
+def _check(shape: tuple[int, ...], widths: Sequence[int], blocks: Sequence[int], *, lead: int) -> None:
+    if len(shape) != 3 or shape[1] % 2 or shape[2] % 2:
+        raise TzkError(
+            f"the recipe multiscale is for images, (channels, height, width) of even sides; got {tuple(shape)}"
+        )
+    if not widths or not blocks:
+        raise TzkError("multiscale expects widths and blocks for at least one lattice")
+    if lead < 0 or lead > shape[1] // 2:
+        raise TzkError(f"multiscale can have 0 to {shape[1] // 2} rows of pixels lead; got {lead}")
 
 
 class _Size(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn import functional
 from tzk_core.errors import TzkError
 from tzk_plugin_glow.knots import EVEN, histogram, tops_of
 from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
-from tzk_plugin_glow.shares import around
+from tzk_plugin_glow.shares import around, gather, sums
 
 RAMP = 1 / 64
 """Length of the ramps of levels that have trapezoids of their own, in grey levels. Half of it is lost: log(1 + 1/128)
@@ -106,7 +106,7 @@ class QuadraticMap(PixelMap, nn.Module):
     def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         areas, below_knot = self._areas()
         shares = self._shares(parameters, areas)
-        before, after = shares.cumsum(1) - shares, shares.flip(1).cumsum(1).flip(1) - shares
+        before, after = sums(shares)
         doubled, part = shares.repeat_interleave(2, 1), below_knot.view(-1, *[1] * (z.dim() - 1))
         cdf = before.repeat_interleave(2, 1) + doubled * part
         survival = after.repeat_interleave(2, 1) + doubled * (1 - part)
@@ -114,9 +114,9 @@ class QuadraticMap(PixelMap, nn.Module):
         lower = (z < 0).unsqueeze(1)
         reached = torch.where(lower, cdf <= target.unsqueeze(1), survival >= rest.unsqueeze(1))
         piece = reached[:, 1:-1].sum(1)
-        rise = torch.where(z < 0, target - _gather(cdf, piece), _gather(survival, piece) - rest).clamp_min(0)
+        rise = torch.where(z < 0, target - gather(cdf, piece), gather(survival, piece) - rest).clamp_min(0)
         first, second = piece // 2, (piece + 1) // 2
-        low, high = _gather(shares, first) / areas[first], _gather(shares, second) / areas[second]
+        low, high = gather(shares, first) / areas[first], gather(shares, second) / areas[second]
         left, right = self.knots[piece], self.knots[piece + 1]
         length = right - left
         slope = (high - low) / length.clamp_min(torch.finfo(z.dtype).tiny)
@@ -148,8 +148,3 @@ class QuadraticMap(PixelMap, nn.Module):
         areas = ramps[:-1] + gaps[::2] + ramps[1:]
         below = torch.stack([ramps[:-1] / areas, 1 - ramps[1:] / areas], 1).flatten()
         return areas, below
-
-
-def _gather(table: Tensor, index: Tensor) -> Tensor:
-    """`table`, (batch, n, …), at `index`, (batch, …)."""
-    return table.gather(1, index.unsqueeze(1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Mixtures of components in a row: the shares of two neighbours, and of all that lies on both sides."""
+"""Components in a row: the shares of two neighbours, and the sums on both sides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Around(NamedTuple):
-    """Of components in a row: the sum before the first of two, these two, and the sum after the second."""
+    """Two components in a row, and the sums on both sides of them."""
 
     before: Tensor
     first: Tensor
@@ -18,7 +18,9 @@ class Around(NamedTuple):
 
 
 def around(shares: Tensor, first: Tensor, second: Tensor) -> Around:
-    """The shares of two components and the sums on both sides, without cancellation in either tail.
+    """The shares of two components and the sums on both sides.
+
+    Neither tail has cancellation.
 
     Args:
         shares: (batch, count, …).
@@ -27,9 +29,24 @@ def around(shares: Tensor, first: Tensor, second: Tensor) -> Around:
     return Around(*_Around.apply(shares, first.unsqueeze(1), second.unsqueeze(1)))
 
 
+def sums(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of `shares`, (batch, count, …), before and after each.
+
+    Neither tail has cancellation.
+    """
+    return shares.cumsum(1) - shares, shares.flip(1).cumsum(1).flip(1) - shares
+
+
+def gather(table: Tensor, index: Tensor) -> Tensor:
+    """`table`, (batch, n, …), at `index`, (batch, …)."""
+    return table.gather(1, index.unsqueeze(1)).squeeze(1)
+
+
 class _Around(torch.autograd.Function):
-    """`around` with a gradient that is written once, where its sums and choices would write one each: a third of the
-    time."""
+    """`around` with one gradient for all that it returns.
+
+    Autograd would write one for each, of all components: that takes three times as long.
+    """
 
     generate_vmap_rule = True
 
