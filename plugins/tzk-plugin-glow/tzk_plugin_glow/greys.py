@@ -50,10 +50,9 @@ class GreyLevelMap(PixelMap):
     def cells(self, level: Tensor, distributions: Any) -> Cell:
         """P of levels, (batch, c, h, w), and what is on both sides of them."""
 
+    @abstractmethod
     def below(self, level: Tensor, distributions: Any) -> tuple[Tensor, Tensor]:
         """F at the lower edge of `level`, and 1 - F there."""
-        cell = self.cells(level, distributions)
-        return cell.below, cell.above + cell.log_probability.exp()
 
     def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
         x = values * self.levels
@@ -85,7 +84,8 @@ class GreyLevelMap(PixelMap):
 class GreyMap(GreyLevelMap):
     """Grey levels by a discretised mixture of logistics.
 
-    That of PixelCNN++ (Salimans et al. 2017, Section 2.1). A share of `FLOOR` is uniform. The tails belong to the darkest and brightest level.
+    That of PixelCNN++ (Salimans et al. 2017, Section 2.1). A share of `FLOOR` is uniform. The tails belong to the
+    darkest and brightest level.
 
     Values are (batch, c, h, w), parameters (batch, 3 components, c, h, w): logits of the weights, means, log-scales.
     """
