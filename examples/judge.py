@@ -2,13 +2,16 @@
 
 The question is whether they show what was asked for.
 
-    python examples/judge.py RUN [--number 1000] [--temperature 1 0.7] [--json]
+    python examples/judge.py RUN [--number 1000] [--temperature 1 0.7] [--latents 16] [--json]
 
 The judge is a small convolutional network. It is trained on the training split of the run's own data set, to classify
 the knowledge types of one table of the config ("digit-{label}" for MNIST). Printed is the share of samples of every
 knowledge type that it assigns to that type. The model's own classifiers answer beside it: the largest p(κ=1 given T),
 and Bayes, the largest p(κ=1) p(T given κ=1). All three classify the test split first, which shows how reliable they
 are. Samples are rounded to whole grey levels, as images are stored.
+
+With --latents N images are judged too whose first N latents are those of validation images and all others sampled. Of
+a flow whose first latents say what an image is of, that tells what the flow gets wrong from what knowledge types do.
 """
 
 from __future__ import annotations
@@ -140,9 +143,20 @@ def sampled(experiment: Experiment, name: str, number: int, *, temperature: floa
     for start in range(0, number, CHUNK):
         count = min(CHUNK, number - start)
         T = experiment.model.sample(count, name, temperature=temperature, seed=seed + start)
-        grey = (T * experiment.levels).floor().nan_to_num(0.0)
-        parts.append(grey.clamp(0, experiment.levels - 1).to(torch.uint8).cpu())
+        parts.append(_grey(T, experiment))
     return torch.cat(parts)
+
+
+def redrawn(experiment: Experiment, data: Labelled, dims: int, *, temperature: float) -> Labelled:
+    """The images with all latents but the first `dims` sampled anew."""
+    model, parts = experiment.model, []
+    for start in range(0, len(data.T), CHUNK):
+        T = dequantise(data.T[start : start + CHUNK], stream(start, "redrawn"), experiment.levels)
+        with torch.no_grad():
+            z = model.encode(T)
+            noise = temperature * torch.randn(z.shape, generator=stream(start, "redrawn", "latents"), dtype=z.dtype)
+            parts.append(_grey(model.decode(torch.cat([z[:, :dims], noise[:, dims:]], 1)), experiment))
+    return Labelled(torch.cat(parts), data.classes)
 
 
 def judge(
@@ -155,10 +169,11 @@ def judge(
     epochs: float = 2.0,
     importance_samples: int = 16,
     judge_only: bool = False,
+    latents: int = 0,
 ) -> dict[str, Any]:
     """All accuracies, in [0, 1], on the test split and on samples.
 
-    They are "test", and by temperature those of the knowledge types and their mean, "all".
+    They are "test", and by temperature those of the knowledge types, their mean, "all", and "redrawn" with `latents`.
     """
     training = labelled(experiment, names, dataset=dataset, split="train")
     network = train(training, len(names), epochs=epochs)
@@ -180,6 +195,11 @@ def judge(
         keys = by_name[names[0]]
         mean = {key: sum(values[key] for values in by_name.values()) / len(names) for key in keys}
         results["samples"].append({"temperature": temperature, "all": mean, "knowledge": by_name})
+        if latents:
+            real = labelled(experiment, names, dataset=dataset, split="validation")
+            few = Labelled(real.T[:number], real.classes[:number])
+            again = redrawn(experiment, few, latents, temperature=temperature)
+            results["samples"][-1]["redrawn"] = {"latents": latents, "count": len(few.T), **accuracies(again)}
     return results
 
 
@@ -201,6 +221,8 @@ def markdown(results: dict[str, Any]) -> str:
     for samples in results["samples"]:
         at = f"temperature {samples['temperature']:g}"
         line(f"all samples, {at} ({len(samples['knowledge'])} × {results['number']:,})", samples["all"])
+        if again := samples.get("redrawn"):
+            line(f"{again['latents']} latents of validation images, the rest drawn, {at} ({again['count']:,})", again)
         for name, values in samples["knowledge"].items():
             line(f"{name}, {at}", values)
     return "\n".join(lines) + "\n"
@@ -236,6 +258,7 @@ def main() -> None:
     parser.add_argument("--table", help="a [[knowledge]] name with a {column}; default: the first in the config")
     parser.add_argument("--epochs", type=float, default=2.0, help="of training the judge (default: %(default)s)")
     parser.add_argument("--importance-samples", type=int, default=16, help="of C, for Bayes (default: %(default)s)")
+    parser.add_argument("--latents", type=int, default=0, help="judge images with so many latents of real ones too")
     parser.add_argument("--judge-only", action="store_true", help="leave the model's own classifiers out")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
@@ -253,8 +276,15 @@ def main() -> None:
         epochs=options.epochs,
         importance_samples=options.importance_samples,
         judge_only=options.judge_only,
+        latents=options.latents,
     )
     print(json.dumps(results, indent=2) if options.json else markdown(results), end="\n" if options.json else "")
+
+
+def _grey(T: Tensor, experiment: Experiment) -> Tensor:
+    """Values in [0, 1] in grey levels, uint8."""
+    grey = (T * experiment.levels).floor().nan_to_num(0.0)
+    return grey.clamp(0, experiment.levels - 1).to(torch.uint8).cpu()
 
 
 def _scaled(T: Tensor) -> Tensor:

@@ -95,6 +95,18 @@ def test_samples_are_in_grey_levels_and_as_many_as_asked_for(script: ModuleType,
     assert not torch.equal(T[0], T[script.CHUNK]), "every chunk has its own noise"
 
 
+def test_with_all_latents_an_image_is_itself_and_without_any_a_sample(
+    script: ModuleType, experiment: Experiment
+) -> None:
+    names, dataset = script.classes_of(experiment, None)
+    real = script.labelled(experiment, names, dataset=dataset, split="validation")
+    dims = real.T[0].numel()
+    whole, half, none = (script.redrawn(experiment, real, first, temperature=1.0) for first in (dims, dims // 2, 0))
+    assert torch.equal(whole.T, real.T) and torch.equal(none.classes, real.classes)
+    same = [(each.T == real.T).flatten(1)[:, : dims // 2].double().mean() for each in (half, none)]
+    assert same[0] == 1 and same[1] < 0.5
+
+
 def test_a_table_that_is_not_there_is_named(script: ModuleType, experiment: Experiment) -> None:
     with pytest.raises(TzkError, match=r"got digit-\{label\}"):
         script.classes_of(experiment, "letter-{label}")

@@ -49,7 +49,7 @@ def trainer(made: TzK, batches: Vectors, mixed_precision: str | None = "bfloat16
 
 def test_products_are_of_the_other_type_and_what_is_trained_is_not() -> None:
     batches = Vectors(16)
-    plain = model(batches, {"type": "affine"})
+    plain = model(batches, {"type": "affine"}, {"type": "tiled-convolution"})
     mixed = copy.deepcopy(plain)
     of_plain, of_mixed = trainer(plain, batches, None), trainer(mixed, batches)
     for _ in range(5):
@@ -57,6 +57,26 @@ def test_products_are_of_the_other_type_and_what_is_trained_is_not() -> None:
         bits = abs(float(actual.value.detach() - expected.value.detach())) / (16 * math.log(2))
         assert 0 < bits < 1e-2, "close, and not the same"
     assert all(parameter.dtype == parameter.grad.dtype == torch.float32 for parameter in mixed.flow.parameters())
+
+
+@pytest.mark.parametrize("emphasis", [0.0, 10.0])
+def test_knowledge_types_stay_in_float32(emphasis: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the flow's last product leaves z in the other type."""
+    batches = Vectors(16)
+    batches.T /= 16
+    made = TzK(SharedFlow((16,), Product(16)))
+    knowledge = build_knowledge("low-rank", made.latent_shape, name="a", dims=4, hidden=4)
+    made.add("a", knowledge)
+    seen = set()
+
+    def features(z: Tensor) -> Tensor:
+        seen.add((z.dtype, torch.is_autocast_enabled("cpu")))
+        return z[:, :4]
+
+    monkeypatch.setattr(knowledge, "features", features)
+    settings = Settings(steps=100, mixed_precision="bfloat16", emphasis=emphasis)
+    Trainer(made, batches, settings, levels=None).advance()
+    assert seen == {(torch.float32, False)}
 
 
 def test_another_objective_is_refused_before_anything_is_trained() -> None:
@@ -73,6 +93,17 @@ def test_another_objective_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(TzkError, match="bfloat16 changes the objective of the first batch by .* at most 0.001"):
         trainer(made, batches).advance()
     assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+class Product(Transform):
+    """A product with a matrix of determinant 1."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(dims))
+
+    def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return inputs @ self.weight, inputs.new_zeros(len(inputs))
 
 
 class Strict(Transform):

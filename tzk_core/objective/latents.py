@@ -77,10 +77,13 @@ class Unencoded:
 
 
 def _encoded(flow: SharedFlow, T: Tensor) -> tuple[Tensor, Tensor]:
-    """z and log|det dz/dT| of T, of which there may be none."""
+    """z and log|det dz/dT| of T, of which there may be none.
+
+    They are of the type of T, also under `torch.autocast`.
+    """
     if len(T):
         z, logabsdet = flow.encode(T)
-        return z, logabsdet
+        return z.to(T), logabsdet.to(T)
     return T.new_empty(0, *flow.latent_shape), T.new_empty(0)  # many a transform does not take a batch of none
 
 

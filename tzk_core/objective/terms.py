@@ -12,6 +12,7 @@ With a = log p_enc and b = log p_dec, both less log q of what was filled in,
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -49,9 +50,15 @@ class Terms(NamedTuple):
 
 
 def terms(flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float) -> Terms:
-    """Eq. 5 on a routed batch, without data-dependent control flow: one graph for `torch.compile`."""
+    """Eq. 5 on a routed batch, without data-dependent control flow: one graph for `torch.compile`.
+
+    Under `torch.autocast` that is for the shared flow alone: log-odds and densities of knowledge types are a few
+    products of the logarithms that the constraint compares.
+    """
     encoded = encode(flow, batch, routing, wording=wording, emphasis=emphasis)
-    return knowledge_terms(prior(encoded), encoded).finish(encoded)
+    device = encoded.z.device.type
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        return knowledge_terms(prior(encoded), encoded).finish(encoded)
 
 
 class Encoded(NamedTuple):

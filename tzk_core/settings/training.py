@@ -55,8 +55,8 @@ class StepsTable(Table):
     )
     mixed_precision: Literal["bfloat16"] | None = Field(
         default=None,
-        description="The type of matrix products in a step, all else being float32. The first batch is evaluated in "
-        "both, and training is refused if that changes its bits per dim by more than 0.001.",
+        description="The type of the shared flow's matrix products in a step, all else being float32. The first batch "
+        "is evaluated in both, and training is refused if that changes its bits per dim by more than 0.001.",
     )
     processes: int = Field(
         default=1,

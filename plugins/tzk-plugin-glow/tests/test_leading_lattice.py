@@ -10,6 +10,7 @@ from glow_images import check_jacobian, disturbed, grey
 from tzk_plugin_glow.lattice import DENSITIES, GreyLevels, quarters
 from tzk_plugin_glow.lead import INFORMED, LeadingLattice
 from tzk_plugin_glow.multiscale import multiscale
+from tzk_plugin_glow.network import ConvolutionalNet
 
 from tzk_core.build import build_flow
 from tzk_core.errors import TzkError
@@ -23,10 +24,9 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0) -> SharedFlow:
-    return build_flow(
-        shape, "multiscale", widths=[6], blocks=[1], components=2, steps=steps, coupling_width=6, lead=lead, summary=4
-    )
+def small(shape: tuple[int, ...] = (1, 8, 8), lead: int = 1, steps: int = 0, *, canvas: bool = False) -> SharedFlow:
+    sizes = {"widths": [6], "blocks": [1], "components": 2, "coupling_width": 6, "summary": 4}
+    return build_flow(shape, "multiscale", steps=steps, lead=lead, canvas=canvas, **sizes)
 
 
 @pytest.mark.parametrize("density", DENSITIES)
@@ -73,8 +73,9 @@ def test_the_density_integrates_to_one() -> None:
     assert total == pytest.approx(1, abs=1e-3)
 
 
-def test_the_first_latents_are_a_code_that_all_pixels_follow() -> None:
-    flow = disturbed(small())
+@pytest.mark.parametrize("canvas", [False, True])
+def test_the_first_latents_are_a_code_that_all_pixels_follow(*, canvas: bool) -> None:
+    flow = disturbed(small(canvas=canvas))
     T = grey((1, 8, 8))
     z, _ = flow.encode(T)
     moved = torch.cat([z[:, :4] + 2, z[:, 4:]], 1)
@@ -82,6 +83,19 @@ def test_the_first_latents_are_a_code_that_all_pixels_follow() -> None:
     quarter = (image - T).abs()[..., ::2, ::2]
     assert quarter.amax((1, 2, 3)).min() > 1e-4  # the coarsest pixels but the last are given the code
     torch.testing.assert_close(flow.encode(image)[0], moved, rtol=0, atol=1e-6)
+
+
+def test_a_canvas_gives_every_place_a_shift_of_its_own_and_starts_with_none() -> None:
+    arguments = {"zero": False, "last": 1, "places": (4, 4), "code": 3}
+    plain, drawn = (ConvolutionalNet(1, 2, 6, canvas=canvas, **arguments) for canvas in (False, True))
+    drawn.load_state_dict(plain.state_dict(), strict=False)
+    inputs, code = torch.randn(5, 1, 4, 4), torch.randn(5, 3)
+    assert torch.equal(drawn(inputs, code), plain(inputs, code))
+    with torch.no_grad():
+        drawn.canvas.weight.view(6, 4, 4, 3)[:, 0, 0] = torch.randn(6, 3)
+    moved = (drawn(inputs, code) - plain(inputs, code)).abs().amax((0, 1)) > 0
+    assert moved[:2, :2].all(), "the place, and those that the convolution of a block brings it to"
+    assert not moved[2:].any() and not moved[:, 2:].any()
 
 
 def test_the_code_sees_the_whole_image_but_the_pixels_set_apart_only_move_it() -> None:

@@ -9,10 +9,10 @@ import torch
 from glow_images import disturbed, grey
 from torch import Tensor
 from torch.distributions import Normal
+from tzk_plugin_glow.knots import tops_of
 from tzk_plugin_glow.lattice import pixel_map
 from tzk_plugin_glow.pixels import FLOOR
 from tzk_plugin_glow.quadratic import QuadraticMap
-from tzk_plugin_glow.trapezoids import tops_of
 
 import tzk_core
 from tzk_core.build import build_flow, build_knowledge

@@ -12,7 +12,7 @@ def tzk_flow_layers() -> list[FlowLayer]:
             ("actnorm", "actnorm:ActNorm", "a scale and shift of each channel, started from data (Glow)"),
             ("pointwise-convolution", "convolution:PointwiseConvolution", "an invertible 1x1 convolution (Glow)"),
             ("image-coupling", "coupling:Coupling", "couplings of images: affine, mixtures of logistics, splines"),
-            ("grey-levels", "lattice:GreyLevels", "a discretised mixture of logistics for every element (PixelCNN++)"),
+            ("grey-levels", "lattice:GreyLevels", "the CDF of grey levels, or of a spline, for every element"),
             ("variational-dequantisation", "dequantisation:Dequantisation", "learned noise in grey levels (Flow++)"),
         )
     ]

@@ -1,9 +1,10 @@
-"""Grey levels to Gaussians by the CDF of a discretised mixture of logistics."""
+"""Grey levels to Gaussians by their CDF, and mixtures of logistics as their distribution."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from abc import abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,14 @@ BOUND = 7.0
 """Of the log-scales of logistics, where grey levels are spread over (-1, 1)."""
 
 
+class Cell(NamedTuple):
+    """log P of grey levels, and the probabilities of all darker and all brighter ones."""
+
+    log_probability: Tensor
+    below: Tensor
+    above: Tensor
+
+
 class GreyMixture(NamedTuple):
     """log π, μ and 1/s of the components, (batch, components, c, h, w)."""
 
@@ -25,13 +34,58 @@ class GreyMixture(NamedTuple):
     sharpness: Tensor
 
 
-class GreyMap(PixelMap):
+class GreyLevelMap(PixelMap):
     """z = Φ⁻¹(F(x)) for grey levels x = `levels` T, with F their CDF.
 
-    F has the density P(k) on the cell (k, k + 1) of every grey level k. P is the discretised mixture of logistics of
-    PixelCNN++ (Salimans et al. 2017, Section 2.1), with a share of `FLOOR` that is uniform. The tails belong to the
-    darkest and brightest level. F is piecewise linear, so that a uniform density in a cell is met exactly. Under
-    uniform dequantisation log p(T) is then the log-probability of the grey levels: nothing is lost to the noise.
+    F has the density P(k) on the cell (k, k + 1) of every grey level k. It is piecewise linear, so that a uniform
+    density in a cell is met exactly. Under uniform dequantisation log p(T) is then the log-probability of the grey
+    levels: nothing is lost to the noise. What P is, subclasses say.
+    """
+
+    @abstractmethod
+    def distributions(self, parameters: Tensor) -> Any:
+        """What `cells` and `below` look at, from the parameters."""
+
+    @abstractmethod
+    def cells(self, level: Tensor, distributions: Any) -> Cell:
+        """P of levels, (batch, c, h, w), and what is on both sides of them."""
+
+    @abstractmethod
+    def below(self, level: Tensor, distributions: Any) -> tuple[Tensor, Tensor]:
+        """F at the lower edge of `level`, and 1 - F there."""
+
+    def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
+        x = values * self.levels
+        level = x.detach().floor().clamp(0, self.levels - 1)
+        noise = x - level
+        log_probability, below, above = self.cells(level, self.distributions(parameters))
+        probability = log_probability.exp()
+        log_density = log_probability + math.log(self.levels)
+        return Cumulative(log_density, below + noise * probability, above + (1 - noise) * probability)
+
+    def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """The level by bisection, exactly; within its cell F is linear."""
+        distributions = self.distributions(parameters)
+        cdf, survival = torch.special.ndtr(z), torch.special.ndtr(-z)
+        with torch.no_grad():
+            level = torch.zeros_like(z)
+            for bit in reversed(range((self.levels - 1).bit_length())):
+                higher = (level + 2**bit).clamp_max(self.levels - 1)
+                below, above = self.below(higher, distributions)
+                level = torch.where(torch.where(z < 0, below <= cdf, above >= survival), higher, level)
+        log_probability, below, above = self.cells(level, distributions)
+        probability = log_probability.exp()
+        noise = torch.where(z < 0, (cdf - below) / probability, 1 - (survival - above) / probability)
+        margin = torch.finfo(z.dtype).eps * self.levels / 2
+        values = (level + noise.clamp(margin, 1 - margin)) / self.levels
+        return values, log_probability + math.log(self.levels)
+
+
+class GreyMap(GreyLevelMap):
+    """Grey levels by a discretised mixture of logistics.
+
+    That of PixelCNN++ (Salimans et al. 2017, Section 2.1). A share of `FLOOR` is uniform. The tails belong to the
+    darkest and brightest level.
 
     Values are (batch, c, h, w), parameters (batch, 3 components, c, h, w): logits of the weights, means, log-scales.
     """
@@ -56,33 +110,7 @@ class GreyMap(PixelMap):
         level = (values.detach() * self.levels).floor().clamp(0, last)
         return torch.cat([level * (2 / last) - 1, (level == 0).to(level), (level == last).to(level)], 1)
 
-    def cumulative(self, values: Tensor, parameters: Tensor) -> Cumulative:
-        x = values * self.levels
-        level = x.detach().floor().clamp(0, self.levels - 1)
-        noise = x - level
-        log_probability, below, above = self._cell(level, self._mixture(parameters))
-        probability = log_probability.exp()
-        log_density = log_probability + math.log(self.levels)
-        return Cumulative(log_density, below + noise * probability, above + (1 - noise) * probability)
-
-    def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """The level by bisection, exactly; within its cell F is linear."""
-        mixture = self._mixture(parameters)
-        cdf, survival = torch.special.ndtr(z), torch.special.ndtr(-z)
-        with torch.no_grad():
-            level = torch.zeros_like(z)
-            for bit in reversed(range((self.levels - 1).bit_length())):
-                higher = (level + 2**bit).clamp_max(self.levels - 1)
-                below, above = self._below(higher, mixture)
-                level = torch.where(torch.where(z < 0, below <= cdf, above >= survival), higher, level)
-        log_probability, below, above = self._cell(level, mixture)
-        probability = log_probability.exp()
-        noise = torch.where(z < 0, (cdf - below) / probability, 1 - (survival - above) / probability)
-        margin = torch.finfo(z.dtype).eps * self.levels / 2
-        values = (level + noise.clamp(margin, 1 - margin)) / self.levels
-        return values, log_probability + math.log(self.levels)
-
-    def _mixture(self, parameters: Tensor) -> GreyMixture:
+    def distributions(self, parameters: Tensor) -> GreyMixture:
         logits, means, raw = parameters.chunk(3, 1)
         return GreyMixture(functional.log_softmax(logits, 1), means, torch.exp(-soft_bound(raw, BOUND)))
 
@@ -92,13 +120,10 @@ class GreyMap(PixelMap):
         half = 1 / (self.levels - 1)
         return (centre - half) * mixture.sharpness, (centre + half) * mixture.sharpness
 
-    def _cell(self, level: Tensor, mixture: GreyMixture) -> tuple[Tensor, Tensor, Tensor]:
-        """log P(level), and the probabilities of all darker and all brighter levels.
-
-        σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)), which cancels nowhere.
-        """
-        log_weights, _, sharpness = mixture
-        lower, upper = self._edges(level, mixture)
+    def cells(self, level: Tensor, distributions: GreyMixture) -> Cell:
+        """P of levels, as σ(b) - σ(a) = σ(b) σ(-a) (1 - exp(a - b)), which cancels nowhere."""
+        log_weights, _, sharpness = distributions
+        lower, upper = self._edges(level, distributions)
         darkest, brightest = (level == 0).unsqueeze(1), (level == self.levels - 1).unsqueeze(1)
         up, down = functional.logsigmoid(upper), functional.logsigmoid(-lower)
         width = torch.log(-torch.expm1(-sharpness * (2 / (self.levels - 1))))
@@ -109,12 +134,11 @@ class GreyMap(PixelMap):
         below = torch.where(darkest, 0.0, weights * torch.sigmoid(lower)).sum(1)
         above = torch.where(brightest, 0.0, weights * torch.sigmoid(-upper)).sum(1)
         darker, brighter = level / self.levels, (self.levels - 1 - level) / self.levels
-        return log_probability, (1 - FLOOR) * below + FLOOR * darker, (1 - FLOOR) * above + FLOOR * brighter
+        return Cell(log_probability, (1 - FLOOR) * below + FLOOR * darker, (1 - FLOOR) * above + FLOOR * brighter)
 
-    def _below(self, level: Tensor, mixture: GreyMixture) -> tuple[Tensor, Tensor]:
-        """F at the lower edge of `level`, and 1 - F there."""
-        lower, _ = self._edges(level, mixture)
-        weights = mixture.log_weights.exp()
+    def below(self, level: Tensor, distributions: GreyMixture) -> tuple[Tensor, Tensor]:
+        lower, _ = self._edges(level, distributions)
+        weights = distributions.log_weights.exp()
         darkest = (level == 0).unsqueeze(1)
         below = torch.where(darkest, 0.0, weights * torch.sigmoid(lower)).sum(1)
         above = torch.where(darkest, weights, weights * torch.sigmoid(-lower)).sum(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from nflows.transforms.base import Transform
@@ -13,20 +13,22 @@ from torch.nn import functional
 from tzk_core.errors import TzkError, nearest
 from tzk_core.transforms.composite import initialise
 from tzk_core.transforms.layer import Layer
+from tzk_plugin_glow.grey_shares import GreyShares
 from tzk_plugin_glow.greys import GreyMap
 from tzk_plugin_glow.network import ConvolutionalNet
 from tzk_plugin_glow.pixels import PixelMap
 from tzk_plugin_glow.quadratic import RAMP, QuadraticMap
 
-DENSITIES = ("grey-levels", "quadratic-spline")
+DENSITIES = ("grey-levels", "grey-shares", "quadratic-spline")
 
 
 def pixel_map(density: str, components: int, levels: int, *, ramp: float = RAMP) -> PixelMap:
     """The family of maps of pixels of that name.
 
     Args:
-        density: "grey-levels" codes them exactly; "quadratic-spline" is a continuous density.
-        components: logistics in a mixture, or trapezoids in a spline.
+        density: "grey-levels" and "grey-shares" code them exactly, by logistics and by shares of fixed components.
+            "quadratic-spline" is a continuous density.
+        components: logistics in a mixture, knots of shares, or trapezoids in a spline.
         ramp: of a spline, see `QuadraticMap`.
 
     Raises:
@@ -34,6 +36,8 @@ def pixel_map(density: str, components: int, levels: int, *, ramp: float = RAMP)
     """
     if density == "grey-levels":
         return GreyMap(components, levels)
+    if density == "grey-shares":
+        return GreyShares(components, levels)
     if density == "quadratic-spline":
         return QuadraticMap(components, levels, ramp)
     raise TzkError(
@@ -102,6 +106,7 @@ class Lattice(Layer):
     flat: z is a vector, first the vector of `inner`, so that the coarsest latents lead, then d, then b and c.
     code: the length of a code, (batch, code), which all networks take as an input.
     code_rows: rows of b that this layer leaves out, as the code encodes them.
+    canvas: the code says what is where, see `ConvolutionalNet`.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Lattice(Layer):
         flat: bool = False,
         code: int = 0,
         code_rows: int = 0,
+        canvas: bool = False,
     ) -> None:
         super().__init__()
         channels, height, width_of_image = shape
@@ -126,12 +132,13 @@ class Lattice(Layer):
         self.output_shape = (math.prod(shape) - code_rows * channels * self.part[2],) if flat else tuple(shape)
         self.map = pixel_map(density, components, levels, ramp=ramp)
         places = self.part[1:]
-        count = self.map.count * channels
+        count, seen = self.map.count * channels, self.map.features_of_channel * channels
 
         def network(inputs: int, outputs: int) -> ConvolutionalNet:
-            return ConvolutionalNet(inputs, outputs, width, blocks=blocks, last=1, places=places, code=code)
+            given: dict[str, Any] = {"places": places, "code": code, "canvas": canvas}
+            return ConvolutionalNet(inputs, outputs, width, blocks=blocks, last=1, **given)
 
-        self.diagonal, self.between = network(3 * channels, count), network(6 * channels, 2 * count)
+        self.diagonal, self.between = network(seen, count), network(2 * seen, 2 * count)
         for net in (self.diagonal, self.between):
             net.start_at(self.map.start())
         self.inner = inner

@@ -97,10 +97,10 @@ class LeadingLattice(Layer):
         networks: dict[str, Any] = {"width": width, "blocks": blocks, "code": self.code, "code_rows": rows}
         self.lattice = Lattice(shape, inner, flat=True, **pixels, **networks)
         self.output_shape = (math.prod(shape),)
-        count = self.map.count * channels
-        self.pixels = ConvolutionalNet(9 * channels, count, 16, last=1, places=(rows, columns // 2))
+        count, seen = self.map.count * channels, self.map.features_of_channel * channels
+        self.pixels = ConvolutionalNet(3 * seen, count, 16, last=1, places=(rows, columns // 2))
         self.pixels.start_at(self.map.start())
-        self.summary = Summary((12 * channels, *half[1:]), 2 * self.code, summary)
+        self.summary = Summary((4 * seen, *half[1:]), 2 * self.code, summary)
 
     @property
     def map(self) -> PixelMap:

@@ -35,6 +35,8 @@ class ConvolutionalNet(nn.Module):
     places: (h, w), for a learned bias at every place, for images whose contents are centred.
     code: the length of a vector, (batch, code), which shifts the channels before every block, at all places alike.
         Calls without it shift nothing.
+    canvas: the code also shifts the channels before the first block, at every place by itself. So it can say where
+        something is, as the first layer of a decoder does. It needs `places`.
     """
 
     def __init__(
@@ -48,16 +50,19 @@ class ConvolutionalNet(nn.Module):
         last: int = 3,
         places: tuple[int, ...] | None = None,
         code: int = 0,
+        canvas: bool = False,
     ) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.places = None if places is None else nn.Parameter(torch.zeros(width, *places))
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.shifts = nn.Linear(code, blocks * width) if code else None
+        self.canvas = nn.Linear(code, self.places.numel()) if code and canvas and self.places is not None else None
         self.last = nn.Conv2d(width, outputs, last, padding=last // 2)
-        if self.shifts is not None:
-            nn.init.zeros_(self.shifts.weight)
-            nn.init.zeros_(self.shifts.bias)
+        for layer in (self.shifts, self.canvas):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
         if zero:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
@@ -72,6 +77,8 @@ class ConvolutionalNet(nn.Module):
         hidden = self.first(inputs.contiguous(memory_format=torch.channels_last))
         if self.places is not None:
             hidden = hidden + self.places
+        if self.canvas is not None and code is not None:
+            hidden = hidden + self.canvas(code).unflatten(1, hidden.shape[1:])
         if self.shifts is None or code is None:
             for block in self.blocks:
                 hidden = block(hidden)

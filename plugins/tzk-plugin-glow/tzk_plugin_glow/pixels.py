@@ -48,13 +48,13 @@ class PixelMap(ABC):
 
     @abstractmethod
     def features(self, values: Tensor) -> Tensor:
-        """What networks see of pixels: brightness over [-1, 1], darkest, brightest.
+        """What networks see of pixels: brightness over [-1, 1], then what else tells levels apart.
 
         Args:
             values: (batch, channels, h, w) in [0, 1].
 
         Returns:
-            (batch, 3 channels, h, w).
+            (batch, features_of_channel * channels, h, w).
         """
 
     @abstractmethod

@@ -9,15 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tzk_core.errors import TzkError
+from tzk_plugin_glow.knots import EVEN, histogram, tops_of
 from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
-from tzk_plugin_glow.trapezoids import histogram, tops_of
+from tzk_plugin_glow.shares import around, gather, sums
 
 RAMP = 1 / 64
 """Length of the ramps of levels that have trapezoids of their own, in grey levels. Half of it is lost: log(1 + 1/128)
 nats for every pixel of such a level between others that are rare."""
-
-EVEN = 0.01
-"""Share of the uniform distribution in what is fitted to data."""
 
 
 class _Place(NamedTuple):
@@ -43,7 +41,7 @@ class QuadraticMap(PixelMap, nn.Module):
     and nowhere else. So the density is continuous and linear between knots, and F is a quadratic spline (Müller et al.
     2019, "Neural importance sampling", Section 4.3), whose inverse is closed. A share of `FLOOR` is uniform.
 
-    The knots are shared by all pixels. `fit` sets them from data (see `trapezoids.tops_of`): what images have much of,
+    The knots are shared by all pixels. `fit` sets them from data (see `knots.tops_of`): what images have much of,
     such as the darkest level, has a trapezoid of its own, with a short ramp outside of it. That takes the place of a
     stretch of the grey levels which makes the narrow interval wide.
 
@@ -93,12 +91,11 @@ class QuadraticMap(PixelMap, nn.Module):
         areas, below_knot = self._areas()
         shares = self._shares(parameters, areas)
         piece, length, place, first, second = self._locate(values)
-        at_left, at_right = _gather(shares, first), _gather(shares, second)
+        before, at_left, at_right, after = around(shares, first, second)
         low, high = at_left / areas[first], at_right / areas[second]
         rest = 1 - place
-        before, after = _around(shares)
-        cdf = _gather(before, first) + at_left * below_knot[piece]
-        survival = _gather(after, second) + at_right * (1 - below_knot[piece + 1])
+        cdf = before + at_left * below_knot[piece]
+        survival = after + at_right * (1 - below_knot[piece + 1])
         half = (high - low) / 2
         return Cumulative(
             torch.log(low * rest + high * place),
@@ -109,7 +106,7 @@ class QuadraticMap(PixelMap, nn.Module):
     def quantile(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         areas, below_knot = self._areas()
         shares = self._shares(parameters, areas)
-        before, after = _around(shares)
+        before, after = sums(shares)
         doubled, part = shares.repeat_interleave(2, 1), below_knot.view(-1, *[1] * (z.dim() - 1))
         cdf = before.repeat_interleave(2, 1) + doubled * part
         survival = after.repeat_interleave(2, 1) + doubled * (1 - part)
@@ -117,9 +114,9 @@ class QuadraticMap(PixelMap, nn.Module):
         lower = (z < 0).unsqueeze(1)
         reached = torch.where(lower, cdf <= target.unsqueeze(1), survival >= rest.unsqueeze(1))
         piece = reached[:, 1:-1].sum(1)
-        rise = torch.where(z < 0, target - _gather(cdf, piece), _gather(survival, piece) - rest).clamp_min(0)
+        rise = torch.where(z < 0, target - gather(cdf, piece), gather(survival, piece) - rest).clamp_min(0)
         first, second = piece // 2, (piece + 1) // 2
-        low, high = _gather(shares, first) / areas[first], _gather(shares, second) / areas[second]
+        low, high = gather(shares, first) / areas[first], gather(shares, second) / areas[second]
         left, right = self.knots[piece], self.knots[piece + 1]
         length = right - left
         slope = (high - low) / length.clamp_min(torch.finfo(z.dtype).tiny)
@@ -151,13 +148,3 @@ class QuadraticMap(PixelMap, nn.Module):
         areas = ramps[:-1] + gaps[::2] + ramps[1:]
         below = torch.stack([ramps[:-1] / areas, 1 - ramps[1:] / areas], 1).flatten()
         return areas, below
-
-
-def _around(shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of `shares`, (batch, count, …), before and after each, without cancellation in either tail."""
-    return shares.cumsum(1) - shares, shares.flip(1).cumsum(1).flip(1) - shares
-
-
-def _gather(table: Tensor, index: Tensor) -> Tensor:
-    """`table`, (batch, n, …), at `index`, (batch, …)."""
-    return table.gather(1, index.unsqueeze(1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Where the knots of quadratic splines go, from a histogram of grey levels."""
+"""Where the knots of densities of pixels go, from a histogram of grey levels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from torch import Tensor
 
 HEAVY = 4.0
 """A level of more pixels than this many times the median level has a trapezoid of its own."""
+
+CLEAR = 1.25
+"""A level is off a line between others where one of both is this many times the other."""
+
+EVEN = 0.01
+"""Share of the uniform distribution in what is fitted to data."""
 
 Top = tuple[float, float]
 """The ends of the top of a trapezoid, in grey levels; of a triangle they are equal."""
@@ -86,3 +92,48 @@ def _light_tops(weights: Tensor, ends: Top, number: int) -> list[Top]:
     place = (level + (shares - cdf[level]) / (cdf[level + 1] - cdf[level])) / len(weights)
     points = [ends[0], *(ends[0] + place * (ends[1] - ends[0])).tolist(), ends[1]]
     return [(point, point) for point in points]
+
+
+def knots_of(counts: Tensor, number: int) -> Tensor:
+    """Grey levels between which a histogram is about linear.
+
+    The heavy levels are knots. Others, up to half of all, go where the line through those before is furthest from the
+    counts, as long as it is off by a factor of `CLEAR` there. So a frequent level gets one, and its two neighbours, and
+    is then alone. The rest halves what has most pixels, or most levels.
+
+    Args:
+        counts: the histogram, (levels,).
+        number: of knots, at least two and at most `levels`.
+
+    Returns:
+        (number,), increasing, the first and the last level among them.
+    """
+    last = len(counts) - 1
+    knots = {0, last, *_heavy(counts, most=(number - 1) // 2)}
+    while len(knots) < number // 2:
+        line = _between(sorted(knots), counts)
+        off = torch.where(torch.maximum(counts, line) > CLEAR * torch.minimum(counts, line), (counts - line).abs(), 0)
+        if not off.any():
+            break
+        knots.add(int(off.argmax()))
+    ordered = sorted(knots)
+    weights = counts / counts.sum().clamp_min(1) + 1 / len(counts)
+    for alone in ordered:
+        weights[alone] = 0
+    while len(ordered) < number:
+        gaps = [float(weights[left + 1 : right].sum()) for left, right in pairwise(ordered)]
+        left = ordered[max(range(len(gaps)), key=gaps.__getitem__)]
+        inside = weights[left + 1 : ordered[ordered.index(left) + 1]].cumsum(0)
+        middle = left + 1 + int(torch.searchsorted(inside, inside[-1] / 2))
+        weights[middle] = 0
+        ordered = sorted([*ordered, middle])
+    return torch.tensor(ordered)
+
+
+def _between(knots: list[int], counts: Tensor) -> Tensor:
+    """The counts at knots, and the lines between them, (levels,)."""
+    places = torch.tensor(knots)
+    level = torch.arange(len(counts))
+    first = torch.searchsorted(places[1:-1].contiguous(), level, right=True)
+    left, right = places[first], places[first + 1]
+    return torch.lerp(counts[left], counts[right], (level - left).to(counts) / (right - left))
