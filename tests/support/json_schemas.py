@@ -31,7 +31,7 @@ _SAYS_NOTHING = {"description", "title", "default", "deprecated", "$schema", "$d
 
 def fits(value: Any, schema: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
     """Whether a value fits a schema within `whole`, whose definitions it refers to; a keyword not known here fails."""
-    known = {"$ref", "anyOf", "type", "properties", "required", "additionalProperties", "items"}
+    known = {"$ref", "anyOf", "type", "properties", "required", "additionalProperties", "propertyNames", "items"}
     assert schema.keys() <= known | _LAWS.keys() | _SAYS_NOTHING, schema.keys()
     if "$ref" in schema and not fits(value, whole["$defs"][schema["$ref"].removeprefix("#/$defs/")], whole):
         return False
@@ -49,6 +49,8 @@ def fits(value: Any, schema: Mapping[str, Any], whole: Mapping[str, Any]) -> boo
 def _table_fits(table: Mapping[str, Any], schema: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
     rest = schema.get("additionalProperties", True)
     rest = {True: {}, False: None}.get(rest, rest) if isinstance(rest, bool) else rest
+    if not all(fits(key, schema.get("propertyNames", {}), whole) for key in table):
+        return False
     inner = {key: schema.get("properties", {}).get(key, rest) for key in table}
     return set(schema.get("required", ())) <= table.keys() and all(
         of is not None and fits(table[key], of, whole) for key, of in inner.items()
