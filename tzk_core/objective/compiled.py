@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -22,27 +23,15 @@ from tzk_core.tensors import like_of
 from tzk_core.transforms.flow_step import Around, computed_by, gradients_around, values_around
 
 
-class CompiledSteps:
-    """`terms.terms`, in which the operations around the matrix products of flow steps are compiled.
+class _Compiled(ABC):
+    """`terms.terms` with something compiled; where that fails, `terms` takes its place and `failure` says why.
 
-    They are compiled once for all steps, forward and backward, for one knowledge type and for many at once. The graphs
-    serve batches of any size, but of a single sample. All else is as it is, and any knowledge types may take part.
-
-    device: the type of it, which is to be "cpu".
-    required, failure: as of `CompiledTerms`.
-    backend: that of `torch.compile`.
+    required: whether the first call raises `TzkError` instead.
     """
 
-    def __init__(self, device: str = "cpu", *, required: bool = True, backend: str = "inductor") -> None:
-        if device != "cpu":
-            raise TzkError(f'compile = "steps" is for a CPU, got {device}: write compile = true, or "auto"')
+    def __init__(self, *, required: bool) -> None:
         self.required = required
         self.failure: str | None = None
-        values = torch.compile(values_around, fullgraph=True, backend=backend)
-        gradients = torch.compile(gradients_around, fullgraph=True, backend=backend)
-        self._around = Around(
-            partial(_for_any_batch, values, (1, 1, 1)), partial(_for_any_batch, gradients, (1, 0, 1, 1))
-        )
 
     @property
     def graphs(self) -> int:
@@ -52,15 +41,58 @@ class CompiledSteps:
     def __call__(
         self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
     ) -> Terms:
-        evaluate = partial(terms, flow, batch, routing, wording=wording, emphasis=emphasis)
-        if self.failure is not None:
-            return evaluate()
-        try:
-            with computed_by(self._around):
-                return evaluate()
-        except TorchDynamoException as error:
-            self.failure = failure_of(error, required=self.required)
-            return evaluate()
+        if self.failure is None:
+            try:
+                return self._evaluate(flow, batch, routing, wording=wording, emphasis=emphasis)
+            except TorchDynamoException as error:
+                self.failure = self._failure_of(error)
+        return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
+
+    @abstractmethod
+    def _evaluate(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms:
+        """The terms, compiled."""
+
+    def _failure_of(self, error: TorchDynamoException) -> str:
+        """Why this torch or this machine cannot compile.
+
+        Raises:
+            TzkError: if compiling is required.
+        """
+        failure = f"torch {torch.__version__}: {' '.join(str(error).split(chr(10) * 2)[0].split())}"
+        if self.required:
+            raise TzkError(
+                f'the step cannot be compiled here, {failure}. Write compile = false, or "auto", which goes on without'
+            ) from error
+        return failure
+
+
+class CompiledSteps(_Compiled):
+    """`terms.terms`, in which the operations around the matrix products of flow steps are compiled.
+
+    They are compiled once for all steps, forward and backward, for one knowledge type and for many at once. The graphs
+    serve batches of any size, but of a single sample. All else is as it is, and any knowledge types may take part.
+
+    device: the type of it, which is to be "cpu".
+    backend: that of `torch.compile`.
+    """
+
+    def __init__(self, device: str = "cpu", *, required: bool = True, backend: str = "inductor") -> None:
+        if device != "cpu":
+            raise TzkError(f'compile = "steps" is for a CPU, got {device}: write compile = true, or "auto"')
+        super().__init__(required=required)
+        values = torch.compile(values_around, fullgraph=True, backend=backend)
+        gradients = torch.compile(gradients_around, fullgraph=True, backend=backend)
+        self._around = Around(
+            partial(_for_any_batch, values, (1, 1, 1)), partial(_for_any_batch, gradients, (1, 0, 1, 1))
+        )
+
+    def _evaluate(
+        self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
+    ) -> Terms:
+        with computed_by(self._around):
+            return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
 
     def clear_idle(self, model: TzK, names: Iterable[str]) -> None:
         """Do nothing: knowledge types that no sample may have get no gradient."""
@@ -79,50 +111,25 @@ def _for_any_batch(function: Callable[..., Any], fixed: Sequence[int], *argument
     return function(*tensors, *arguments[len(fixed) :])
 
 
-def failure_of(error: TorchDynamoException, *, required: bool) -> str:
-    """Why this torch or this machine cannot compile.
-
-    Raises:
-        TzkError: if compiling is required.
-    """
-    failure = f"torch {torch.__version__}: {' '.join(str(error).split(chr(10) * 2)[0].split())}"
-    if required:
-        raise TzkError(
-            f'the step cannot be compiled here, {failure}. Write compile = false, or "auto", which goes on without'
-        ) from error
-    return failure
-
-
-class CompiledTerms:
+class CompiledTerms(_Compiled):
     """`terms.terms` by `torch.compile`, whole: forward and backward, the shared flow in it.
 
     How many samples have a knowledge type differs from batch to batch. `sizes` keeps the same types together in all
     of them, and the number of samples is symbolic in the graph, so that it serves them all. Another graph is made only
     for a batch of another form: of another size, or with some T or some exclusive label missing where there was none.
 
-    Where this torch or this machine cannot compile it, `terms` takes its place and `failure` says why.
-
-    required: whether the first call raises `TzkError` instead.
     backend: that of `torch.compile`.
     """
 
     def __init__(self, *, required: bool = False, backend: str = "inductor") -> None:
-        self.required = required
-        self.failure: str | None = None
+        super().__init__(required=required)
         self.sizes: dict[str, int] = {}
         self._seen_by_all: dict[str, set[str]] = {}  # by knowledge, the parameters that p(κ given z) depends on
         self._terms = torch.compile(terms, fullgraph=True, backend=backend)
 
-    @property
-    def graphs(self) -> int:
-        """How many graphs were made in this process."""
-        return int(counters["stats"]["unique_graphs"])
-
-    def __call__(
+    def _evaluate(
         self, flow: SharedFlow, batch: Encodable, routing: Routing, *, wording: Wording, emphasis: float
     ) -> Terms:
-        if self.failure is not None:
-            return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
         for route in routing.routes:
             rectangle = route.rectangle
             samples: list[Any] = [rectangle.rows, rectangle.real, route.known, route.noise, route.observed]
@@ -130,12 +137,8 @@ class CompiledTerms:
                 if tensor is not None:
                     torch._dynamo.mark_dynamic(tensor, 1)
         # two rectangles that are as long as each other in the first batch are not in the next
-        try:
-            with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-                return self._terms(flow, batch, routing, wording=wording, emphasis=emphasis)
-        except TorchDynamoException as error:
-            self.failure = failure_of(error, required=self.required)
-            return terms(flow, batch, routing, wording=wording, emphasis=emphasis)
+        with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
+            return self._terms(flow, batch, routing, wording=wording, emphasis=emphasis)
 
     def clear_idle(self, model: TzK, names: Iterable[str]) -> None:
         """Drop the gradients of knowledge types that no sample of the batch may have.

@@ -107,7 +107,7 @@ class ShardedFlow:
                 f"shard = true in [training] is for a flow with layers of at least {LEAST:,} parameters, and this one "
                 "has none: leave it out"
             )
-        sharded._exchange({piece.whole: piece.own for piece in sharded.pieces}, sharded._cut)
+        sharded._take_parts()
         sharded._forget()
         return sharded
 
@@ -157,20 +157,20 @@ class ShardedFlow:
         """
         self._gather(take=take)
         if state:
-            self._exchange({piece.own: piece.whole for piece in self.pieces}, self._joined, take=take)
+            self._take_whole(take=take)
         try:
             yield
         finally:
             if take:
                 self._put(whole=False)
                 if state:
-                    self._exchange({piece.whole: piece.own for piece in self.pieces}, self._cut)
+                    self._take_parts()
                 self._forget()
 
     def unite(self) -> None:
         """Have the whole flow in all processes again, with the state of its optimiser."""
         self._gather(take=True)
-        self._exchange({piece.own: piece.whole for piece in self.pieces}, self._joined, take=True)
+        self._take_whole(take=True)
 
     def _gather(self, *, take: bool) -> None:
         for piece in self.pieces:
@@ -194,25 +194,33 @@ class ShardedFlow:
             piece.whole.data = absent(piece.whole.data)
             piece.whole.grad = None
 
-    def _cut(self, piece: Piece, state: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: piece.cut(value) for key, value in state.items()}
-
-    def _joined(self, piece: Piece, state: Mapping[str, Any], *, take: bool) -> dict[str, Any]:
-        return {key: piece.joined(value, self.world, take=take) for key, value in state.items()}
-
-    def _exchange(self, to: Mapping[Tensor, nn.Parameter], change: Any, *, take: bool = True) -> None:
-        """Have the optimiser move other tensors, with its state of the former ones."""
-        of = {id(one): piece for piece in self.pieces for one in (piece.own, piece.whole)}
-        states: dict[Any, Any] = self.optimizer.state  # type: ignore[attr-defined]
-        for old, new in to.items():
-            if old in states:
-                arguments = {} if change == self._cut else {"take": take}
-                changed = change(of[id(old)], states[old], **arguments)
+    def _take_whole(self, *, take: bool) -> None:
+        """Have the optimiser move whole parameters, where they are taken."""
+        states = self._states
+        for piece in self.pieces:
+            if piece.own in states:
+                joined = {key: piece.joined(value, self.world, take=take) for key, value in states[piece.own].items()}
                 if take:
-                    states[new] = changed
-                    del states[old]
-        for group in self.optimizer.param_groups if take else ():
+                    states[piece.whole] = joined
+                    del states[piece.own]
+        if take:
+            self._move({piece.own: piece.whole for piece in self.pieces})
+
+    def _take_parts(self) -> None:
+        """Have the optimiser move the rows of this process, the reverse of `_take_whole`."""
+        states = self._states
+        for piece in self.pieces:
+            if piece.whole in states:
+                states[piece.own] = {key: piece.cut(value) for key, value in states.pop(piece.whole).items()}
+        self._move({piece.whole: piece.own for piece in self.pieces})
+
+    def _move(self, to: Mapping[Any, nn.Parameter]) -> None:
+        for group in self.optimizer.param_groups:
             group["params"] = [to.get(parameter, parameter) for parameter in group["params"]]
+
+    @property
+    def _states(self) -> dict[Any, Any]:
+        return self.optimizer.state  # type: ignore[attr-defined]
 
 
 def sharded_flow(flow: SharedFlow, optimizer: Optimiser, *, settings: Settings, world: World) -> ShardedFlow | None:
