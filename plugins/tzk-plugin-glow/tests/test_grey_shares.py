@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from glow_images import disturbed, grey
+from pixel_map_laws import assert_increasing_map, line, log_density
 from torch import Tensor
 from torch.distributions import Normal
 from tzk_plugin_glow.grey_shares import FLAGS, GreyShares
@@ -46,11 +47,6 @@ def shares(components: int, levels: int, spread: float = 1.5) -> tuple[GreyShare
 
 def every_level(levels: int, noise: float = 0.5) -> Tensor:
     return ((torch.arange(levels) + noise) / levels).double().view(-1, 1, 1, 1)
-
-
-def log_density(map: GreyShares, values: Tensor, parameters: Tensor) -> Tensor:
-    z, logabsdet = map.forward(values, parameters.expand(len(values), *parameters.shape[1:]))
-    return (Normal(0.0, 1.0).log_prob(z) + logabsdet).flatten()
 
 
 def expected(map: GreyShares, parameters: Tensor) -> Tensor:
@@ -97,15 +93,7 @@ def test_uniform_noise_costs_nothing() -> None:
 @pytest.mark.parametrize(("components", "levels"), SIZES)
 def test_is_an_increasing_map_with_its_own_derivative_and_inverse(components: int, levels: int) -> None:
     map, parameters = shares(components, levels)
-    values = ((torch.arange(levels * 20) + 0.5) / (levels * 20)).double().view(-1, 1, 1, 1).requires_grad_()
-    parameters = parameters.expand(len(values), -1, -1, -1, -1)
-    z, logabsdet = map.forward(values, parameters)
-    slope = torch.autograd.grad(z.sum(), values)[0]
-    torch.testing.assert_close(slope.log(), logabsdet, rtol=0, atol=1e-8)
-    assert (z.flatten().diff() > 0).all()
-    back, inverse_logabsdet = map.inverse(z.detach(), parameters)
-    torch.testing.assert_close(back, values.detach(), rtol=0, atol=1e-9)
-    torch.testing.assert_close(inverse_logabsdet, -logabsdet.detach(), rtol=0, atol=1e-6)
+    assert_increasing_map(map, line(levels * 20), parameters, back_to=1e-9)
 
 
 def test_in_float32_likely_levels_come_back() -> None:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from glow_images import disturbed, grey
+from pixel_map_laws import assert_increasing_map, line, log_density
 from torch import Tensor
-from torch.distributions import Normal
 from tzk_plugin_glow.knots import tops_of
 from tzk_plugin_glow.lattice import pixel_map
 from tzk_plugin_glow.pixels import FLOOR
@@ -41,28 +41,11 @@ def spline(components: int, levels: int, spread: float = 1.5) -> tuple[Quadratic
     return map, (map.start() + spread * torch.randn(map.count)).double().view(1, -1, 1, 1, 1)
 
 
-def log_density(map: QuadraticMap, values: Tensor, parameters: Tensor) -> Tensor:
-    z, logabsdet = map.forward(values, parameters.expand(len(values), *parameters.shape[1:]))
-    return (Normal(0.0, 1.0).log_prob(z) + logabsdet).flatten()
-
-
-def line(count: int) -> Tensor:
-    return ((torch.arange(count) + 0.5) / count).double().view(-1, 1, 1, 1)
-
-
 @pytest.mark.parametrize("components", [2, 3, 7, 32])
 @pytest.mark.parametrize("levels", [2, 16, 256])
 def test_is_an_increasing_map_with_its_own_derivative_and_inverse(components: int, levels: int) -> None:
     map, parameters = spline(components, levels)
-    values = line(3000).requires_grad_()
-    parameters = parameters.expand(len(values), -1, -1, -1, -1)
-    z, logabsdet = map.forward(values, parameters)
-    slope = torch.autograd.grad(z.sum(), values)[0]
-    torch.testing.assert_close(slope.log(), logabsdet, rtol=0, atol=1e-8)
-    assert (z.flatten().diff() > 0).all()
-    back, inverse_logabsdet = map.inverse(z.detach(), parameters)
-    torch.testing.assert_close(back, values.detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(inverse_logabsdet, -logabsdet.detach(), rtol=0, atol=1e-6)
+    assert_increasing_map(map, line(3000), parameters, back_to=1e-10)
 
 
 def test_the_density_integrates_to_one_by_its_knots() -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tzk_core.errors import TzkError
+from tzk_plugin_glow.fitted import FittedMap
 from tzk_plugin_glow.greys import Cell, GreyLevelMap
-from tzk_plugin_glow.knots import EVEN, histogram, knots_of
+from tzk_plugin_glow.knots import EVEN, knots_of
 from tzk_plugin_glow.pixels import FLOOR
 from tzk_plugin_glow.shares import around, gather, sums
 
@@ -39,7 +40,7 @@ class _Shares:
         return sums(self.shares)
 
 
-class GreyShares(GreyLevelMap, nn.Module):
+class GreyShares(FittedMap, GreyLevelMap):
     """Grey levels with a probability that is linear between knots, which are grey levels.
 
     It is a mixture of fixed components, one a knot. That of a knot is highest there, and falls linearly to nothing at
@@ -55,7 +56,6 @@ class GreyShares(GreyLevelMap, nn.Module):
     knots: Tensor
     shares: Tensor
     flags: Tensor
-    fitted: Tensor
 
     def __init__(self, components: int, levels: int) -> None:
         super().__init__(levels)
@@ -68,21 +68,13 @@ class GreyShares(GreyLevelMap, nn.Module):
         self.register_buffer("flags", torch.linspace(0, levels - 1, FLAGS).round().long())
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
-    def start(self) -> Tensor:
-        return torch.zeros(self.count)
-
-    @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        if self.fitted or not values.numel():
-            return
-        counts = histogram(values, self.levels)
+    def _take(self, counts: Tensor) -> None:
         self.knots.copy_(knots_of(counts, self.count))
         frequent = counts.argsort(descending=True, stable=True)[:FLAGS].sort().values
         self.flags[: len(frequent)] = frequent.to(self.flags)
         components = self._components()
         masses = (1 - EVEN) * counts / counts.sum() + EVEN / self.levels
         self.shares.copy_(components @ masses.to(components))
-        self.fitted.fill_(value=True)
 
     def features(self, values: Tensor) -> Tensor:
         """Brightness of the level alone, and which of the frequent levels it is."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tzk_core.errors import TzkError
-from tzk_plugin_glow.knots import EVEN, histogram, tops_of
-from tzk_plugin_glow.pixels import FLOOR, Cumulative, PixelMap
+from tzk_plugin_glow.fitted import FittedMap
+from tzk_plugin_glow.knots import EVEN, tops_of
+from tzk_plugin_glow.pixels import FLOOR, Cumulative
 from tzk_plugin_glow.shares import around, gather, sums
 
 RAMP = 1 / 64
@@ -34,7 +35,7 @@ class _Place(NamedTuple):
     second: Tensor
 
 
-class QuadraticMap(PixelMap, nn.Module):
+class QuadraticMap(FittedMap):
     """z = Φ⁻¹(F(T)) with the density of F a mixture of trapezoids on [0, 1].
 
     Parameters are the logits of their shares, less those of the shares in the data. Neighbours overlap in their ramps
@@ -51,7 +52,6 @@ class QuadraticMap(PixelMap, nn.Module):
 
     knots: Tensor
     shares: Tensor
-    fitted: Tensor
 
     def __init__(self, components: int, levels: int, ramp: float = RAMP) -> None:
         super().__init__(levels)
@@ -65,21 +65,13 @@ class QuadraticMap(PixelMap, nn.Module):
         self.register_buffer("shares", self._areas()[0].clone())
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
-    def start(self) -> Tensor:
-        return torch.zeros(self.count)
-
-    @torch.no_grad()
-    def fit(self, values: Tensor) -> None:
-        if self.fitted or not values.numel():
-            return
-        counts = histogram(values, self.levels)
+    def _take(self, counts: Tensor) -> None:
         self.knots.copy_(tops_of(counts, self.count, self.ramp).flatten())
         masses = (counts / counts.sum()).to(self.knots)
         at = self._locate((torch.arange(self.levels).to(self.knots) + 0.5) / self.levels)
         self.shares.copy_(self._areas()[0] * EVEN)
         self.shares.index_add_(0, at.first, (1 - EVEN) * masses * (1 - at.place))
         self.shares.index_add_(0, at.second, (1 - EVEN) * masses * at.place)
-        self.fitted.fill_(value=True)
 
     def features(self, values: Tensor) -> Tensor:
         x = values * self.levels
