@@ -10,7 +10,19 @@ import pytest
 import torch
 from in_processes import in_processes
 from models import LAYERS
-from test_world import NAN, SIZE, Batches, assert_same, files, interrupted, outcome, resumed, trained, weights
+from test_world import (
+    NAN,
+    SIZE,
+    Batches,
+    assert_same,
+    files,
+    interrupted,
+    interrupted_everywhere,
+    outcome,
+    resumed_everywhere,
+    trained,
+    weights,
+)
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.knowledge.elsewhere import Elsewhere
@@ -201,14 +213,6 @@ def test_four_processes_train_what_they_divide_as_one_does(tmp_path: Path) -> No
     assert_train_as_one(cases, 4, tmp_path)
 
 
-def interrupted_everywhere(world: World, folder: Path) -> None:
-    interrupted(trainer("validated", world), folder)
-
-
-def resumed_everywhere(world: World, folder: Path) -> dict[str, Any]:
-    return weights(resumed(trainer("validated", world), folder))
-
-
 @pytest.mark.slow
 def test_checkpoints_of_divided_knowledge_are_of_any_number_of_processes(tmp_path: Path) -> None:
     """Three leave one, two resume it, and so does one; and two resume what one left. Files are those of one process."""
@@ -216,7 +220,7 @@ def test_checkpoints_of_divided_knowledge_are_of_any_number_of_processes(tmp_pat
     for folder in (of_one, of_three):
         folder.mkdir()
     expected = weights(trained(trainer("validated")))
-    in_processes(3, interrupted_everywhere, of_three)
+    in_processes(3, interrupted_everywhere, trainer, of_three)
     for part in ("checkpoint", "best"):
         assert "nan" not in str(load_trainer(of_three / part)) and (of_three / part / "core.safetensors").exists()
     one = trainer("validated")
@@ -226,9 +230,9 @@ def test_checkpoints_of_divided_knowledge_are_of_any_number_of_processes(tmp_pat
     assert_same_to_the_bit(load_trainer(again / "checkpoint"), load_trainer(of_three / "checkpoint"))
     assert_same(weights(trained(one)), expected, "three, then one")
     interrupted(trainer("validated"), of_one)
-    for found in in_processes(2, resumed_everywhere, of_one):
+    for found in in_processes(2, resumed_everywhere, trainer, of_one):
         assert_same(found, expected, "one, then two")
-    assert_same(in_processes(2, resumed_everywhere, of_three)[0], expected, "three, then two")
+    assert_same(in_processes(2, resumed_everywhere, trainer, of_three)[0], expected, "three, then two")
 
 
 def diverged(world: World, folder: Path) -> dict[str, Any]:

@@ -13,7 +13,20 @@ from models import small
 from test_owners import CASES as OWNED
 from test_owners import assert_same_to_the_bit
 from test_owners import many as owned
-from test_world import CASES, STOPPED, TWO, Batches, assert_same, files, interrupted, outcome, resumed, trained, weights
+from test_world import (
+    CASES,
+    STOPPED,
+    TWO,
+    Batches,
+    assert_same,
+    files,
+    interrupted,
+    interrupted_everywhere,
+    outcome,
+    resumed_everywhere,
+    trained,
+    weights,
+)
 
 from tzk_core import TzkError, build_flow
 from tzk_core.storage.checkpoint import load_trainer
@@ -103,14 +116,6 @@ def test_four_processes_of_which_one_has_no_row_of_a_layer(tmp_path: Path) -> No
     assert_train_as_one(["missing κ and C, clipped", "validated"], 4, tmp_path)
 
 
-def interrupted_everywhere(world: World, folder: Path) -> None:
-    interrupted(trainer("validated", world), folder)
-
-
-def resumed_everywhere(world: World, folder: Path) -> dict[str, Any]:
-    return weights(resumed(trainer("validated", world), folder))
-
-
 @pytest.mark.slow
 def test_checkpoints_of_shards_are_of_any_number_of_processes(tmp_path: Path) -> None:
     """What two have left, one reads and writes again to the byte; either resumes what the other left."""
@@ -118,7 +123,7 @@ def test_checkpoints_of_shards_are_of_any_number_of_processes(tmp_path: Path) ->
     of_one.mkdir()
     of_two.mkdir()
     expected = weights(trained(trainer("validated", shard=False)))
-    in_processes(2, interrupted_everywhere, of_two)
+    in_processes(2, interrupted_everywhere, trainer, of_two)
     one = trainer("validated", shard=False)
     one.resume(of_two)
     assert one.step == STOPPED
@@ -127,7 +132,7 @@ def test_checkpoints_of_shards_are_of_any_number_of_processes(tmp_path: Path) ->
     assert_same_to_the_bit(load_trainer(again / "checkpoint"), load_trainer(of_two / "checkpoint"))
     assert_same(weights(trained(one)), expected, "two, then one")
     interrupted(trainer("validated", shard=False), of_one)
-    for found in in_processes(2, resumed_everywhere, of_one):
+    for found in in_processes(2, resumed_everywhere, trainer, of_one):
         assert_same(found, expected, "one, then two")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,15 @@ def resumed(made: Trainer, folder: Path) -> dict[str, Any]:
 
 
 RESUMED = "validated"
+
+
+def interrupted_everywhere(world: World, make: Callable[[str, World], Trainer], folder: Path) -> None:
+    """In each process, `interrupted` of what `make` makes."""
+    interrupted(make(RESUMED, world), folder)
+
+
+def resumed_everywhere(world: World, make: Callable[[str, World], Trainer], folder: Path) -> dict[str, Any]:
+    return weights(resumed(make(RESUMED, world), folder))
 
 
 def resumed_and_interrupted(world: World, of_one: Path, of_several: Path) -> dict[str, Any]:
