@@ -14,8 +14,8 @@ from test_world import CASES, SIZE, TWO, Batches, assert_same, files, interrupte
 from tzk_core import Observations, TzK
 from tzk_core.objective.owned import owners_of
 from tzk_core.storage.checkpoint import load_trainer
-from tzk_core.training.division import TABLES_FROM, owners
 from tzk_core.training.observers import Observer, Progress
+from tzk_core.training.ownership import TABLES_FROM, owners
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
 from tzk_core.world import ALONE, World

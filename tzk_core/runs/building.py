@@ -29,10 +29,10 @@ from tzk_core.runs.settings import settings_of
 from tzk_core.runs.tables import chosen_device, datasets_of, domain_of, shape_of
 from tzk_core.settings import KnowledgeTable
 from tzk_core.storage.budget import Budget
-from tzk_core.training.division import owners
 from tzk_core.training.initialisation import initialise
 from tzk_core.training.optimizers import trains_knowledge_by_adam
 from tzk_core.training.owned_modules import divisible
+from tzk_core.training.ownership import owners
 from tzk_core.training.parameter_tables import groups_of
 from tzk_core.training.steps import Steps
 from tzk_core.world import ALONE, World
@@ -114,6 +114,8 @@ def _elsewhere(
             likes[key] = build(expanded)
         everything[expanded.name] = Elsewhere(likes[key])
     tabled = {name for group in groups_of(everything) for name in group}
+    if not tabled:
+        return {}  # the others are built in every process
     alone = {each.name: build(each) for each in data.annotation.knowledge if each.name not in tabled}
     of = owners(data.batches.batch(0), world.size, settings=settings, tabled=tabled, modules=divisible(alone))
     return {

@@ -14,8 +14,8 @@ from tzk_core import names as naming
 from tzk_core.errors import TzkError
 from tzk_core.files import check_regular
 from tzk_core.storage.index import Index
-from tzk_core.storage.manifest import MANIFEST, check_format, check_hash, read_manifest, sharing
-from tzk_core.storage.schema import CHECKED_AT_ONCE, TOGETHER_FORMAT, Manifest, first_problem, gap
+from tzk_core.storage.manifest import MANIFEST, check_format, check_hash, nameless, read_manifest, sharing
+from tzk_core.storage.schema import CHECKED_AT_ONCE, TOGETHER_FORMAT, Manifest, first_problem, gap, one_file
 
 LONG = 2**22
 """A manifest of fewer bytes is read at once."""
@@ -98,12 +98,12 @@ class _Filling:
         self._take()
         for key, name in self._folded.items():
             if key in self._index:
-                raise _damaged(self._path, f"{key!r} and {name!r} would be one file where a file system folds case")
+                raise _damaged(self._path, one_file(key, name))
 
     def _take(self) -> None:
         form = self._head["format"]
         if wrong := _problem(self._head, self._some) or gap(self._some, self._end, form):
-            raise _damaged(self._path, f"it does not name the files of the model and their hashes ({wrong})")
+            raise nameless(self._path, wrong)
         for name, entry in self._some.items():
             self._index.add(name, entry)
             self._end += entry["size"] if form == TOGETHER_FORMAT else 0

@@ -53,9 +53,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise TzkError(f"{path} is damaged ({error})") from None
     check_format(manifest, path)
     if wrong := manifest_problem(manifest):
-        raise TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
+        raise nameless(path, wrong)
     check_hash(manifest.pop(_ITSELF, None), manifest, path)
     return manifest
+
+
+def nameless(path: Path, wrong: str) -> TzkError:
+    """The error for a manifest of another structure, with what is wrong first."""
+    return TzkError(f"{path} is damaged: it does not name the files of the model and their hashes ({wrong})")
 
 
 def check_format(manifest: Any, path: Path) -> None:

@@ -107,13 +107,18 @@ class Manifest(_Strict):
             if (entry.offset is None or entry.size is None) == (self.format == TOGETHER_FORMAT):
                 raise ValueError(f"offset and size of {name!r} belong to format {TOGETHER_FORMAT}, and to no other")
             if (other := folded.setdefault(naming.key(name), name)) != name:
-                raise ValueError(f"{other!r} and {name!r} would be one file where a file system folds case")
+                raise ValueError(one_file(other, name))
         return self
 
 
 def file_of(name: str) -> str:
     """The file of a knowledge type."""
     return f"knowledge/{name}.safetensors"
+
+
+def one_file(first: str, second: str) -> str:
+    """What is wrong with two names that differ by case alone."""
+    return f"{first!r} and {second!r} would be one file where a file system folds case"
 
 
 def first_problem(model: type[BaseModel], value: Any) -> str:
@@ -143,7 +148,7 @@ def manifest_problem(value: Any) -> str:
             return wrong
         for name in some:
             if (other := folded.setdefault(naming.key(name), name)) != name:
-                return f"{other!r} and {name!r} would be one file where a file system folds case"
+                return one_file(other, name)
     return _gap(value)
 
 

@@ -13,9 +13,9 @@ from tzk_core.knowledge import Knowledge
 from tzk_core.model import TzK
 from tzk_core.objective.owned import Owners
 from tzk_core.training.batches import Batches
-from tzk_core.training.division import owners
 from tzk_core.training.optimizers import Optimiser, parts_of, trained_tensors, trains_knowledge_by_adam
 from tzk_core.training.owned_modules import OwnedModules, divisible
+from tzk_core.training.ownership import owners
 from tzk_core.training.parameter_tables import ParameterTables
 from tzk_core.training.settings import Settings
 from tzk_core.training.sharding import ShardedFlow, sharded_flow

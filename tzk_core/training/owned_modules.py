@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tzk_core.knowledge import Knowledge
-from tzk_core.training.dividing import absent
+from tzk_core.training.gathering import absent
 from tzk_core.world import World
 
 State = list[tuple[Tensor, dict[str, Any]]]

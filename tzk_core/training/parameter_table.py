@@ -20,7 +20,7 @@ from tzk_core.knowledge.collection import KnowledgeDict
 from tzk_core.knowledge.elsewhere import Elsewhere
 from tzk_core.knowledge.stacking import States, state_of
 from tzk_core.storage.clone import copy_around
-from tzk_core.training.dividing import gathered
+from tzk_core.training.gathering import gathered
 from tzk_core.world import World
 
 

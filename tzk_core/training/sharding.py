@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tzk_core.errors import TzkError
 from tzk_core.model import SharedFlow
 from tzk_core.observations import Observations
-from tzk_core.training.dividing import absent, gathered
+from tzk_core.training.gathering import absent, gathered
 from tzk_core.training.optimizers import Optimiser, chosen
 from tzk_core.training.settings import Settings
 from tzk_core.world import World

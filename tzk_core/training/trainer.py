@@ -16,7 +16,7 @@ from tzk_core.storage.atomic import is_there
 from tzk_core.storage.checkpoint import load_checkpoint, load_trainer, save_checkpoint
 from tzk_core.storage.places import BEST, LAST
 from tzk_core.storage.shared_flow import check_same_flow
-from tzk_core.training.dividing import present
+from tzk_core.training.gathering import present
 from tzk_core.training.memory import peak_memory
 from tzk_core.training.metrics import STEP
 from tzk_core.training.observers import Checkpoint, EachStep, Logged, Observer, Progress, Start

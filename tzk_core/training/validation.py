@@ -21,7 +21,7 @@ from tzk_core.objective.owned import Owners
 from tzk_core.objective.shard import Shard
 from tzk_core.observations import Observations
 from tzk_core.random_streams import seeded, stream
-from tzk_core.training.dividing import present
+from tzk_core.training.gathering import present
 from tzk_core.units import bits_per_dim
 from tzk_core.world import ALONE, World
 

@@ -1,4 +1,4 @@
-"""Knowledge types in tables, divided among processes and together again."""
+"""Tables whose rows processes have divided, and what stands for the rows of others."""
 
 from __future__ import annotations
 
