@@ -12,7 +12,7 @@ from tzk_plugin_glow.pixels import PixelMap
 
 
 class FittedMap(PixelMap, nn.Module):
-    """A map whose parameters are the logits of shares, less those of the shares in data.
+    """A map by logits of shares, less those of the shares in data.
 
     fitted: whether data were seen; a buffer, so that a map which was loaded is not fitted again.
     """
