@@ -38,7 +38,7 @@ from train_step import NAMES, SHAPE, Made, perturbed_model
 from tzk_core import TzK, build_flow, build_knowledge
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
-from tzk_core.world import ALONE, World
+from tzk_core.world import ALONE, World, end_process
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "joint-glow-cpu.toml"
 CHECKED = 3
@@ -122,6 +122,7 @@ def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
         seconds = time.process_time() - began
         connections[rank].send(((value, world.reduced - before[0], world.sent - before[1]), seconds))
     dist.destroy_process_group()
+    end_process(0)
 
 
 def compared(several: Several, one: Trainer) -> dict[str, float]:

@@ -39,7 +39,7 @@ from tzk_core.objective.owned import owners_of
 from tzk_core.storage.clone import copy_around
 from tzk_core.training.settings import Settings
 from tzk_core.training.trainer import Trainer
-from tzk_core.world import World
+from tzk_core.world import World, end_process
 
 FEW = 10
 BUILT = 300
@@ -97,6 +97,7 @@ def _work(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
     Path(folder, f"{rank}.json").write_text(json.dumps(report))
     if count > 1:
         dist.destroy_process_group()
+        end_process(0)
 
 
 def measured(world: World, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:

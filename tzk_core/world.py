@@ -5,11 +5,13 @@ torch is imported once there are several.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tzk_core.errors import TzkError
 
@@ -146,6 +148,10 @@ def numbered() -> bool:
     return RANK in os.environ and SIZE in os.environ
 
 
+_met: list[World] = []
+"""The worlds that this process has joined, of several processes."""
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """Within the block, the world of the environment, as torchrun sets it; `ALONE` without.
@@ -177,8 +183,26 @@ def joined() -> Iterator[World]:
             f"the {os.environ[SIZE]} processes of this command could not meet at {where} "
             f"({_first_line(error)}): start them by torchrun, and look whether that port is free and can be reached"
         ) from error
-    yield World(dist.get_rank(), dist.get_world_size())
+    _met.append(World(dist.get_rank(), dist.get_world_size()))
+    yield _met[-1]
     dist.destroy_process_group()  # not after an error: others may wait for this process, and its end tells them
+
+
+def met_others() -> bool:
+    """Whether this process has `joined` others, in a block that may have ended."""
+    return bool(_met)
+
+
+def end_process(status: int) -> NoReturn:
+    """End this process with this status, once what was registered for its end is done.
+
+    Threads of torch's gloo outlive the process group, and abort about 1 of 20 processes while Python ends (SIGABRT):
+    so Python's own end is left out.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def _talking(call: Callable[[], Any]) -> None:

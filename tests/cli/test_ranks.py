@@ -201,6 +201,29 @@ def test_a_process_that_is_about_to_end_ignores_signals() -> None:
             signal.signal(number, handler)
 
 
+def test_one_of_several_processes_ends_before_python_tears_down() -> None:
+    """Threads of gloo abort it else, now and then; what was registered for its end is done, and its status stays."""
+    code = (
+        "import atexit, sys\n"
+        "from tzk_core import world\n"
+        "from tzk_core.cli import main\n"
+        "class Late:\n"
+        "    def __del__(self): print('torn down')\n"
+        "late = Late()\n"
+        "sys.modules['late'] = late\n"
+        "atexit.register(print, 'registered')\n"
+        "world._met += [world.World(1, 2)] * int(sys.argv.pop())\n"
+        "main()\n"
+    )
+    ended = {}
+    for met in (0, 1):
+        words = [sys.executable, "-c", code, "describe", "no-such-part", str(met)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        ended[met] = done.returncode, done.stdout.split("\n")[-3:-1]
+    assert ended[0] == (2, ["registered", "torn down"]) and ended[1][0] == 2
+    assert ended[1][1][-1] == "registered"
+
+
 @pytest.mark.slow
 def test_results_of_several_processes_are_those_of_one(
     config: Path, tmp_path: Path, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from tzk_core.world import World
+from tzk_core.world import World, end_process
 
 PATIENCE = 900
 """Seconds until processes that wait for one another are ended, on however busy a machine."""
@@ -51,4 +51,5 @@ def _call(  # noqa: PLR0917 -- torch.multiprocessing passes them by position
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count, timeout=timedelta(seconds=PATIENCE)
     )
     torch.save(function(World(rank, count), *arguments), folder / f"{rank}.pt")
-    dist.destroy_process_group()  # as `joined` does: at its end Python aborts where gloo's threads still run
+    dist.destroy_process_group()
+    end_process(0)

@@ -16,6 +16,7 @@ from tzk_core.errors import TzkError, nearest
 from tzk_core.moved import home
 from tzk_core.plugins import Command, Registered, UnknownPart, registry
 from tzk_core.plugins.isolation import threads_left
+from tzk_core.world import end_process, met_others
 
 
 class Program(click.Group):
@@ -65,7 +66,7 @@ class Program(click.Group):
                 sys.exit(_report(error))
             except SystemExit as ended:
                 if not args and not kwargs:  # a program of its own, not a call from another
-                    _end_threads(ended.code)
+                    _end(ended.code)
                 raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -105,12 +106,18 @@ def _report(error: Exception) -> int:
     return status
 
 
-def _end_threads(status: Any) -> None:
-    """End the program where threads that plugins have left behind would keep it from ending."""
+def _end(status: Any) -> None:
+    """End the program at once where threads would keep it from ending, or abort it.
+
+    They are those that plugins have left behind, and those of torch in one of several processes.
+    """
+    number = status if isinstance(status, int) else int(status is not None)
+    if met_others():
+        end_process(number)
     if threads_left():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(status if isinstance(status, int) else int(status is not None))
+        os._exit(number)
 
 
 def _plugin_commands() -> list[tuple[str, Registered]]:
