@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -52,12 +51,10 @@ class Stack:
 
     def frozen(self) -> Stack:
         """The same knowledge types with parameters that receive no gradient; their arguments still do."""
-        other = copy.copy(self)
-        other._state = {key: value.detach() for key, value in self._state.items()}
+        state = {key: value.detach() for key, value in self._state.items()}
         if self._as_it_is:
-            other._as_it_is = False
-            other._state = {key: value.unsqueeze(0) for key, value in other._state.items()}
-        return other
+            state = {key: value.unsqueeze(0) for key, value in state.items()}
+        return Stack(dict.fromkeys(self.names, self._first), state, self.not_vmappable)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, shared: Sequence[int] = ()) -> Any:
         """Evaluate function(knowledge type, *arguments) on all, with a leading dimension for the knowledge types.

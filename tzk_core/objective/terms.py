@@ -12,6 +12,7 @@ With a = log p_enc and b = log p_dec, both less log q of what was filled in,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -106,6 +107,18 @@ class Total(NamedTuple):
     sums: tuple[Tensor, ...] = ()
     candidates: tuple[tuple[int, str, Candidate], ...] = ()
 
+    def and_sums(self, sums: Tensor) -> Total:
+        """The same with the sums of one more route."""
+        return self._with((*self.sums, sums), self.candidates)
+
+    def and_candidates(self, candidates: Sequence[tuple[int, str, Candidate]]) -> Total:
+        """The same with more candidates."""
+        return self._with(self.sums, (*self.candidates, *candidates))
+
+    def _with(self, sums: tuple[Tensor, ...], candidates: tuple[tuple[int, str, Candidate], ...]) -> Total:
+        """The same but for these; torch 2.6 does not compile `_replace`."""
+        return Total(self.log_capacity, self.penalty, self.labels, self.prior_weight, sums, candidates)
+
     def plus(
         self,
         at: Tensor | None = None,
@@ -198,7 +211,7 @@ def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
     """Add κ^i = 1, or missing: ½ (a_i + b_i) - λ_i |a_i - b_i|."""
     route, rectangle = site.route, site.route.rectangle
     if not rectangle.rows.shape[1]:
-        return total._replace(sums=(*total.sums, encoded.z.new_zeros(len(rectangle.names), 4)))
+        return total.and_sums(encoded.z.new_zeros(len(rectangle.names), 4))
     z, at = rectangle.take(encoded.z), rectangle.rows.flatten()
     presence = _presence_of_samples(encoded, site, z)
     if encoded.emphasis:
@@ -215,7 +228,7 @@ def present_terms(total: Total, encoded: Encoded, site: Site) -> Total:
     decided = rectangle.real
     if route.groups:
         candidates, decided = _candidates(encoded, site, z=z, decoder=sides.decoder)
-        total = total._replace(candidates=(*total.candidates, *candidates))
+        total = total.and_candidates(candidates)
     sides, share = summed_over_presence(sides, presence, route.known, is_literal=wording.is_literal)
     return _constrained(total, encoded, route, sides=sides, share=share, decided=decided)
 
@@ -289,7 +302,7 @@ def _constrained(
     present = route.known & data
     sums = (_only(data, gap.abs()), data, _only(present, sides.log_ratio), present)
     by_knowledge = torch.stack([values.detach().to(encoded.z).sum(1) for values in sums], 1)
-    return total._replace(sums=(*total.sums, by_knowledge))
+    return total.and_sums(by_knowledge)
 
 
 def _added(total: Tensor, at: Tensor | None, values: Tensor | None) -> Tensor:
