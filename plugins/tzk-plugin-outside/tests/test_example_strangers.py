@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from commands import output_of, tzk
 from torch import Tensor
+from tzk_plugin_outside.evidence import dequantised
 
+from tzk_core.data.glyphs import GlyphDigits, GlyphLetters
+
+CONFIG = """
+name = "digits"
+flow = { steps = 1, tile = 4 }
+datasets = [{ name = "digits", type = "glyph-digits", size = 16, train = 200, validation = 60, test = 20 }]
+training = { steps = 3, batch_size = 64, initialisation = 128 }
+
+[[knowledge]]
+name = "digit-{label}"
+type = "gaussian"
+hidden = 4
+present = { dataset = "digits", label = "each" }
+"""
 FOLDER = Path(__file__).parents[3] / "examples" / "knowledge"
 
 
@@ -61,3 +79,24 @@ def test_the_network_learns_what_can_be_told(modules: tuple[ModuleType, ModuleTy
     network = modules[1].Network(x, classes, epochs=20)
     assert torch.equal(network.log_probabilities(x).argmax(1), classes)
     assert torch.equal(network.score(x), network.log_probabilities(x).max(1).values)
+
+
+def test_the_program_has_the_numbers_of_the_command(
+    modules: tuple[ModuleType, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run of its own kind, on its own images and on others."""
+    pytest.importorskip("tzk_plugin_features")
+    pytest.importorskip("tzk_plugin_omniglot")
+    (tmp_path / "digits.toml").write_text(CONFIG)
+    output_of("run", tmp_path / "digits.toml", "--out", tmp_path / "run")
+    glyphs = [made(16, train=200, validation=60, test=10).split("test").T for made in (GlyphDigits, GlyphLetters)]
+    np.savez(tmp_path / "both.npz", T=torch.cat(glyphs).numpy())
+    command = ("score", tmp_path / "run", tmp_path / "both.npz", "--statistic", "dose", "--json")
+    said = [each["statistic"] for each in json.loads(tzk(*command).stdout)["images"]]
+    strangers = importlib.import_module("strangers")  # beside the modules
+    monkeypatch.setitem(strangers.LABEL, "digits", "label")
+    experiment, dose = strangers.opened(tmp_path / "run")
+    statistics = dose.statistics(dequantised(torch.cat(glyphs), strangers.LEVELS, seed=0))
+    assert statistics["dose"].tolist() == pytest.approx(said, rel=1e-4, abs=1e-4)
+    images, classes = strangers.trained_on(experiment, "digits")
+    assert len(images) == len(classes) == 200 and sorted(classes.unique().tolist()) == list(range(10))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from tzk_core.config import Config
+    from tzk_core.model import TzK
     from tzk_core.world import World
     from tzk_plugin_outside.reading import Read
     from tzk_plugin_outside.scores import Scored
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--statistic",
     metavar="NAME",
     help="What is compared with the threshold: best (the default), ratio, mixture, presence, joint, likelihood, "
-    "typicality or complexity; `tzk ood` says of each what it is.",
+    "typicality, complexity or dose, which is fitted to the run's training images; `tzk ood` says of each what it is.",
 )
 @click.option(
     "--false-alarms",
@@ -139,6 +140,7 @@ def _scored(
     """
     import tzk_core  # not needed to say what the command takes
     from tzk_plugin_outside.calibration import calibration
+    from tzk_plugin_outside.dose_of_run import dose_of_run
     from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
     from tzk_plugin_outside.novelty import Novelty, usable
     from tzk_plugin_outside.reading import readers_of, source_of
@@ -152,22 +154,23 @@ def _scored(
     source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
     samples = importance_samples or config.evaluation.importance_samples
     settings: dict[str, Any] = {"importance_samples": samples, "seed": seed}
-    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
-    for name in names:
-        model.find(name)
+    names = _names(model, knowledge)
     statistic, levels = usable(statistic, names), source.levels
 
     batches = _begun(source.batches(world))  # what cannot be read is refused before a threshold is chosen
+    dose = None
+    if statistic == "dose" and threshold is None:
+        dose = dose_of_run(folder.path, config, model, limit=validation, world=world)
 
     def evidence_of(number: int) -> tuple[Read, Evidence | None]:
         read = next(batches)
         if not len(read.T):
             return read, None
         T = dequantised(read.T, levels, seed)
-        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, **settings)
+        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, dose=dose, **settings)
 
     if threshold is None:
-        chosen_on = calibration(folder.path, config, limit=validation, world=world, **settings)
+        chosen_on = calibration(folder.path, config, limit=validation, dose=dose, world=world, **settings)
         inside = chosen_on.inside(names)
         novelty = Novelty.from_validation(model, names, inside, false_alarms=false_alarms, statistic=statistic)
     else:
@@ -179,6 +182,14 @@ def _scored(
             scored.add(read, found)
     source.check_some(scored.unreadable)
     return scored
+
+
+def _names(model: TzK, knowledge: Sequence[str]) -> tuple[str, ...]:
+    """Those asked for, or all. Raises `TzkError` for one that the model has not."""
+    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
+    for name in names:
+        model.find(name)
+    return names
 
 
 def _begun(batches: Iterator[Read]) -> Iterator[Read]:
