@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 
 pytest.importorskip("tzk_plugin_features")
+from tzk_plugin_outside.densities import Regression, StateDensity
 from tzk_plugin_outside.dose import FEATURES, Dose, _unit
-from tzk_plugin_outside.gaussian import Gaussian, Regression
 from tzk_plugin_outside.patches import PatchDensity
 from tzk_plugin_outside.roc import roc_area
 from tzk_plugin_outside.states import OF_FLOW, state_names, states
@@ -63,19 +64,34 @@ def test_without_knowledge_there_are_the_states_of_the_flow() -> None:
     assert states(model, torch.zeros(2, 3, dtype=torch.float64)).shape == (2, len(OF_FLOW))
 
 
-def test_typicality_does_not_depend_on_units() -> None:
+def test_the_density_of_statistics_is_a_mixture_of_gaussians_whatever_their_units() -> None:
     values = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values[:, 2] += 0.9 * values[:, 1]
+    density = _density(values)
+    inverse = torch.linalg.inv(density.components.whitenings)
+    mixture = MixtureSameFamily(
+        Categorical(logits=density.log_weights),
+        MultivariateNormal(density.components.means, scale_tril=inverse),
+    )
+    by_hand = mixture.log_prob(density.standardised(values)) + 1.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(density(values), by_hand)
     other = values * torch.tensor([2.0, 1e4, 1e-3]) - torch.tensor([1.0, 0.0, 7.0])
-    plain, scaled = (_gaussian(each).typicality(each) for each in (values, other))
-    torch.testing.assert_close(plain, scaled)
-    assert -plain.mean().item() == pytest.approx(3, rel=0.1)  # of three dimensions, up to the shrinkage
+    torch.testing.assert_close(_density(other)(other), density(values))
 
 
-def _gaussian(values: Tensor) -> Gaussian:
-    gaussian = Gaussian(values.shape[1])
-    gaussian.fit(values)
-    return gaussian
+def test_several_gaussians_leave_room_between_them() -> None:
+    """What lies between two clusters of statistics is strange, which a single Gaussian has for the most usual."""
+    values = torch.randn(800, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values[:400, 0] += 30
+    density = _density(values)
+    between = torch.tensor([[15.0, 0.0]], dtype=torch.float64)
+    assert density(between) < density(values).min()
+
+
+def _density(values: Tensor) -> StateDensity:
+    density = StateDensity(values.shape[1])
+    density.fit(values, torch.Generator().manual_seed(1))
+    return density
 
 
 def test_a_regression_finds_a_line_and_not_its_noise() -> None:

@@ -17,14 +17,14 @@ from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 from tzk_core.random_streams import stream
 from tzk_plugin_outside.complexity import code_length
-from tzk_plugin_outside.gaussian import Gaussian, Regression
+from tzk_plugin_outside.densities import Regression, StateDensity
 from tzk_plugin_outside.patches import PatchDensity
 from tzk_plugin_outside.states import state_names, states
 
 IMAGES = 15_000
 """Training images at most."""
 
-EXPECTED = 5
+APART = 5
 """One in so many of them is for the regression of the features' log-density, whose density does not know them."""
 
 STATES = 3000
@@ -33,8 +33,11 @@ STATES = 3000
 FITTED, COMPONENTS = 6000, 100
 """Images that the features are fitted to, and Gaussians of their density."""
 
-FEATURES = 0.5
-"""The weight of the features' shortfall. It was chosen on corruptions of validation images of MNIST and of Omniglot."""
+EXPECTED, FEATURES = 0.5, 0.5
+"""The share of what is expected of the features that is taken off, and the weight of their shortfall.
+
+Both are the best of a grid on corruptions of validation images of MNIST and of Omniglot (`docs/knowledge/strangers.md`).
+"""
 
 FALSE_ALARMS = 0.05
 """The quantile of validation images that sets the unit of a part."""
@@ -44,7 +47,7 @@ FALSE_ALARMS = 0.05
 class Parts:
     """What the score is made of, (n,) each, large for usual images.
 
-    features: their log-density less what is expected by the statistics.
+    features: their log-density less a share of what is expected by the statistics.
     density: of the features, before that.
     table: the single statistics, (n, k).
     """
@@ -74,8 +77,8 @@ class Fitted(nn.Module):
         self.features = PatchFeatures(shape, filters=48, patch=7, channels=12, grid=4)
         self.mixture = Components(COMPONENTS, self.features.dims)
         self.patches = PatchDensity(shape[0])
-        self.gaussian = Gaussian(count)
-        self.of_model, self.without_model = Gaussian(statistics), Gaussian(count - statistics)
+        self.states = StateDensity(count)
+        self.of_model, self.without_model = StateDensity(statistics), StateDensity(count - statistics)
         self.expected = Regression(count)
         self.register_buffer("log_weights", torch.zeros(COMPONENTS, dtype=torch.float64))
         self.register_buffer("units", torch.ones(2, 2, dtype=torch.float64))
@@ -90,9 +93,9 @@ class Fitted(nn.Module):
 class Dose:
     """How usual an image is, by densities of its statistics and features.
 
-    There are two parts. One is the typicality of the statistics `names` under a Gaussian. The other is the log-density
-    of the features of `tzk-plugin-features` under a mixture of Gaussians, less what a linear regression expects of it
-    by the statistics. Without that, simple images have usual features, whatever they show.
+    There are two parts. One is the log-density of the statistics `names`. The other is that of the features of
+    `tzk-plugin-features`, less half of what a linear regression expects of it by the statistics: without that, simple
+    images have usual features, whatever they show. Both densities are mixtures of Gaussians.
 
     The shortfall of a part is how far it lies below its median on validation images, in units of the distance from the
     median to the 5 % quantile. The score is minus the weighted sum of both shortfalls. Nothing is fitted to anything
@@ -130,16 +133,16 @@ class Dose:
             TzkError: unless the model is one of images, which have some contrast.
         """
         dose, source = cls.unfitted(model, levels=levels), stream(seed, "dose")
-        fitted, apart = dose.fitted, min(len(train), IMAGES) // EXPECTED
+        fitted, apart = dose.fitted, min(len(train), IMAGES) // APART
         others = train[apart:IMAGES]
         fitted.features.fit(others[:FITTED], source)
         y = torch.cat([fitted.features(part) for part in others.split(500)])
         fitted.log_weights = fitted.mixture.fit(y, shrinkage=0.2, trust=20.0, generator=source).log()
         fitted.patches.fit(others[: STATES // 2], source)
         table, count = dose.table(train[:STATES]), len(state_names(model))
-        fitted.gaussian.fit(table)
-        fitted.of_model.fit(table[:, :count])
-        fitted.without_model.fit(table[:, count:])
+        fitted.states.fit(table, source)
+        fitted.of_model.fit(table[:, :count], source)
+        fitted.without_model.fit(table[:, count:], source)
         apart = min(apart, STATES)
         fitted.expected.fit(table[:apart], fitted.density(train[:apart]))
         own = dose.parts(validation)
@@ -155,7 +158,8 @@ class Dose:
     def parts(self, T: Tensor) -> Parts:
         """The `Parts` of images, (n, *shape)."""
         table, density = self.table(T), self.fitted.density(T)
-        return Parts(self.fitted.gaussian.typicality(table), density - self.fitted.expected(table), density, table)
+        features = density - EXPECTED * self.fitted.expected(table)
+        return Parts(self.fitted.states(table), features, density, table)
 
     def combined(self, parts: Parts) -> Tensor:
         """The score, (n,), at most 0; what is not a number is the least usual."""
@@ -171,11 +175,11 @@ class Dose:
         """By name, (n,) each, large for usual images: everything there is.
 
         That is the score, its parts, log p(T), the features without what is expected of them, and the statistics of
-        the model, and those of patches with the length, which need no model, each under a Gaussian of its own. Then
+        the model, and those of patches with the length, which need no model, each by a density of its own. Then
         come statistics alone: minus the distance from the mean, in standard deviations.
         """
         fitted, parts = self.fitted, self.parts(T)
-        single = dict(zip(self.names, -fitted.gaussian.standardised(parts.table).abs().T, strict=True))
+        single = dict(zip(self.names, -fitted.states.standardised(parts.table).abs().T, strict=True))
         count = len(state_names(self.model))
         return {
             "dose": self.combined(parts),
@@ -183,8 +187,8 @@ class Dose:
             "features": parts.features,
             "features' density": parts.density,
             "likelihood": parts.table[:, 0],
-            "model alone": fitted.of_model.typicality(parts.table[:, :count]),
-            "patches and length alone": fitted.without_model.typicality(parts.table[:, count:]),
+            "model alone": fitted.of_model(parts.table[:, :count]),
+            "patches and length alone": fitted.without_model(parts.table[:, count:]),
         } | single
 
     def table(self, T: Tensor) -> Tensor:
