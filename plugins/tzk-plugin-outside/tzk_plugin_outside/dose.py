@@ -36,7 +36,7 @@ FITTED, COMPONENTS = 6000, 100
 EXPECTED, FEATURES = 0.5, 0.5
 """The share of what is expected of the features that is taken off, and the weight of their shortfall.
 
-Both are the best of a grid on corruptions of validation images of MNIST and of Omniglot (`docs/knowledge/strangers.md`).
+They are the best of a grid on corruptions of validation images, of MNIST and Omniglot (`docs/knowledge/strangers.md`).
 """
 
 FALSE_ALARMS = 0.05
