@@ -22,7 +22,7 @@ from tzk_core.model import TzK
 
 pytest.importorskip("tzk_plugin_features")
 from tzk_plugin_outside.densities import Regression, StateDensity
-from tzk_plugin_outside.dose import FEATURES, Dose, _unit
+from tzk_plugin_outside.dose import FEATURES, Dose, unit_of
 from tzk_plugin_outside.patches import PatchDensity
 from tzk_plugin_outside.roc import roc_area
 from tzk_plugin_outside.states import OF_FLOW, state_names, states
@@ -162,7 +162,7 @@ def test_a_shortfall_of_both_parts_adds_and_what_is_no_number_is_the_strangest(d
     parts.states[:] = median - unit * torch.tensor([0.0, 2.0, -3.0, torch.nan])
     parts.features[:] = other - width * torch.tensor([0.0, 1.5, -4.0, 0.0])
     assert dose.combined(parts).tolist() == pytest.approx([0, -2 - 1.5 * FEATURES, 0, -torch.inf], abs=1e-5)
-    assert _unit(torch.arange(101.0)) == (50, 45)
+    assert unit_of(torch.arange(101.0)) == (50, 45)
 
 
 def test_real_values_are_refused() -> None:

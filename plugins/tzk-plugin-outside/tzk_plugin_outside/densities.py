@@ -43,11 +43,11 @@ class StateDensity(nn.Module):
 
     log_weights: Tensor
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, components: int = COMPONENTS) -> None:
         super().__init__()
         self.standardised = Standardised(count)
-        self.components = Components(COMPONENTS, count).double()
-        self.register_buffer("log_weights", torch.zeros(COMPONENTS, dtype=torch.float64))
+        self.components = Components(components, count).double()
+        self.register_buffer("log_weights", torch.zeros(components, dtype=torch.float64))
 
     def fit(self, values: Tensor, generator: torch.Generator) -> None:
         """Fit to values, (n, k), of float64."""

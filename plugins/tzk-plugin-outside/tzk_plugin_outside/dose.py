@@ -146,7 +146,7 @@ class Dose:
         apart = min(apart, STATES)
         fitted.expected.fit(table[:apart], fitted.density(train[:apart]))
         own = dose.parts(validation)
-        fitted.units = torch.tensor([_unit(own.states), _unit(own.features)], dtype=torch.float64)
+        fitted.units = torch.tensor([unit_of(own.states), unit_of(own.features)], dtype=torch.float64)
         return dose
 
     @property
@@ -179,7 +179,7 @@ class Dose:
         come statistics alone: minus the distance from the mean, in standard deviations.
         """
         fitted, parts = self.fitted, self.parts(T)
-        single = dict(zip(self.names, -fitted.states.standardised(parts.table).abs().T, strict=True))
+        single = dict(zip(self.names, -fitted.states.standardised(parts.table).abs().T.contiguous(), strict=True))
         count = len(state_names(self.model))
         return {
             "dose": self.combined(parts),
@@ -197,7 +197,7 @@ class Dose:
         return torch.cat([states(self.model, T), patches, code_length(T, self.levels)[:, None]], 1)
 
 
-def _unit(values: Tensor) -> tuple[float, float]:
+def unit_of(values: Tensor) -> tuple[float, float]:
     """The median, and its distance from the quantile `FALSE_ALARMS`."""
     median, low = values.median().item(), values.quantile(FALSE_ALARMS).item()
     return median, max(median - low, 1e-9)
