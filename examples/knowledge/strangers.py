@@ -80,7 +80,10 @@ def trained_on(experiment: Experiment, name: str) -> tuple[Tensor, Tensor]:
 
 
 def outside(name: str, test: Tensor, *, limit: int, seed: int) -> dict[str, Tensor]:
-    """Sets that the model of `name`, which has these test images, has never seen, by name."""
+    """Sets that the model of `name` has never seen, by name.
+
+    test: its own test images.
+    """
     other = "omniglot" if name == "mnist" else "mnist"
     source = stream(seed, "noise")
     letters, signs = (

@@ -1,4 +1,4 @@
-"""How the score of strangers.py was chosen: variants of it on corruptions of a model's own validation images.
+"""Variants of the score of strangers.py, on corruptions of a model's own validation images.
 
     python examples/knowledge/strangers_choice.py --mnist runs/mnist --omniglot runs/omniglot --json choice.json
 
@@ -34,7 +34,7 @@ EXPECTED, FEATURES = (0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.5, 0.75, 1.0)
 
 
 class Images:
-    """What the variants are made of: the parts of validation images, and of corruptions of some of them."""
+    """Parts of validation images, and of corruptions of some of them."""
 
     def __init__(self, run: Path, name: str, seed: int) -> None:
         experiment, self.dose = opened(run)
@@ -101,7 +101,7 @@ def chosen_from(images: Images) -> dict[str, Any]:
 
 
 def of_simple_images(images: Images) -> dict[str, Any]:
-    """The features' log-density of validation images by the length of their code: its medians by quarters."""
+    """Medians of the features' log-density by quarters of the code's length."""
     length, values = images.validation.table[:, -1].contiguous(), images.validation.density
     bounds = length.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=length.dtype))
     quarter = torch.bucketize(length, bounds)

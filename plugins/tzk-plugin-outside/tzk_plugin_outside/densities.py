@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tzk_plugin_features.mixture import Components
 
 COMPONENTS = 32
-"""Gaussians of the statistics. Held-out likelihood rises up to it (`docs/knowledge/strangers.md`)."""
+"""Gaussians of the statistics, beyond which held-out likelihood hardly rises (`docs/knowledge/strangers.md`)."""
 
 SHRINKAGE, TRUST = 0.02, 5.0
 """Of the covariances of the Gaussians, as `Components.fit` has them."""

@@ -94,7 +94,7 @@ class Dose:
     """How usual an image is, by densities of its statistics and features.
 
     There are two parts. One is the log-density of the statistics `names`. The other is that of the features of
-    `tzk-plugin-features`, less half of what a linear regression expects of it by the statistics: without that, simple
+    `tzk-plugin-features`, less half of what a linear regression on the statistics expects of it. Without that, simple
     images have usual features, whatever they show. Both densities are mixtures of Gaussians.
 
     The shortfall of a part is how far it lies below its median on validation images, in units of the distance from the
@@ -174,9 +174,9 @@ class Dose:
     def statistics(self, T: Tensor) -> dict[str, Tensor]:
         """By name, (n,) each, large for usual images: everything there is.
 
-        That is the score, its parts, log p(T), the features without what is expected of them, and the statistics of
-        the model, and those of patches with the length, which need no model, each by a density of its own. Then
-        come statistics alone: minus the distance from the mean, in standard deviations.
+        That is the score, its parts, the density of the features and log p(T). The statistics of the model follow, and
+        those of patches with the length, which need no model, each by a density of its own. Then come statistics
+        alone: minus the distance from the mean, in standard deviations.
         """
         fitted, parts = self.fitted, self.parts(T)
         single = dict(zip(self.names, -fitted.states.standardised(parts.table).abs().T.contiguous(), strict=True))

@@ -44,10 +44,10 @@ class TrainingImages(NamedTuple):
 
 
 def dose_of_run(folder: Path, config: Config, model: TzK, *, limit: int, world: World = ALONE) -> Dose:
-    """`Dose` of a run, from its folder or else fitted to all its data sets together.
+    """`Dose` of a run, from its folder or else fitted to its data.
 
-    The stored one is used if it was fitted by the same model, tables of data sets and limit. A fitted one is stored if
-    the folder can be written.
+    It is of all its data sets together. The stored one is used if it was fitted by the same model, tables of data sets
+    and limit. A fitted one is stored if the folder can be written.
 
     Args:
         model: that of the run.
@@ -95,7 +95,7 @@ def fitted_dose(experiment: Experiment, limit: int) -> Dose:
 
 
 def training_images(experiment: Experiment) -> TrainingImages:
-    """The training images that `dose` is fitted to, in random order: as many of each data set."""
+    """The training images that `dose` is fitted to, in random order."""
     from tzk_plugin_outside.dose import IMAGES  # it takes a plugin that need not be installed
 
     seed, share = experiment.config.seed, max(1, IMAGES // len(experiment.datasets))

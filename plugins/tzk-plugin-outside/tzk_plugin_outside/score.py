@@ -17,8 +17,6 @@ from tzk_core.runs.folder import RunFolder
 from tzk_plugin_outside.options import importance_samples_option, validation_option
 
 if TYPE_CHECKING:
-    import torch
-
     from tzk_core.config import Config
     from tzk_core.model import TzK
     from tzk_core.world import World
@@ -138,18 +136,14 @@ def _scored(
 
     Processes take batches in turn. The first has the scores of all, and all know what cannot be read.
     """
-    import tzk_core  # not needed to say what the command takes
-    from tzk_plugin_outside.calibration import calibration
+    from tzk_plugin_outside.calibration import calibration  # not needed to say what the command takes
     from tzk_plugin_outside.dose_of_run import dose_of_run
     from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
     from tzk_plugin_outside.novelty import Novelty, usable
     from tzk_plugin_outside.reading import readers_of, source_of
     from tzk_plugin_outside.scores import Scored
 
-    config, device = _config(folder, needs_data=threshold is None)
-    model = tzk_core.load(folder.path).to(device)
-    for knowledge_type in model.opaque.values():
-        output.warning(f"not scored: {knowledge_type.reason}")
+    config, model = _opened(folder, needs_data=threshold is None)
     source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
     source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
     samples = importance_samples or config.evaluation.importance_samples
@@ -197,11 +191,12 @@ def _begun(batches: Iterator[Read]) -> Iterator[Read]:
     return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
-def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:
-    """The config of the run, and the device that it names.
+def _opened(folder: RunFolder, *, needs_data: bool) -> tuple[Config, TzK]:
+    """The config of the run, and its model on the device that this names.
 
     Without data, parts of it need not be installed.
     """
+    import tzk_core
     from tzk_core.config import load_run_config
     from tzk_core.runs.opened import usable_config
     from tzk_core.runs.tables import chosen_device
@@ -209,4 +204,7 @@ def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.devic
     config, notes = usable_config(folder.path) if needs_data else (load_run_config(folder.config), [])
     for note in notes:
         output.warning(note)
-    return config, chosen_device(config.device)
+    model = tzk_core.load(folder.path).to(chosen_device(config.device))
+    for knowledge_type in model.opaque.values():
+        output.warning(f"not scored: {knowledge_type.reason}")
+    return config, model
