@@ -167,7 +167,14 @@ def test_a_shortfall_of_both_parts_adds_and_what_is_no_number_is_the_strangest(d
 
 def test_real_values_are_refused() -> None:
     with pytest.raises(TzkError, match="dose expects a model of images"):
-        Dose.fit(small(()), torch.zeros(4, 3), torch.zeros(4, 3), levels=256)
+        Dose.fit(small(()), torch.zeros(60, 3), torch.zeros(4, 3), levels=256)
+
+
+def test_too_few_training_images_are_refused(dose: Dose) -> None:
+    with pytest.raises(TzkError, match="at least 50 training images; got 49"):
+        Dose.fit(dose.model, digits("train")[:49], digits("validation"), levels=256)
+    few = Dose.fit(dose.model, digits("train")[:50], digits("validation"), levels=256)
+    assert few.score(digits("test")).isfinite().all()
 
 
 def test_ood_has_a_row_of_it(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from tzk_plugin_outside.densities import Regression, StateDensity
 from tzk_plugin_outside.patches import PatchDensity
 from tzk_plugin_outside.states import state_names, states
 
-IMAGES = 15_000
-"""Training images at most."""
+LEAST, IMAGES = 50, 15_000
+"""Training images at least, and at most."""
 
 APART = 5
 """One in so many of them is for the regression of the features' log-density, whose density does not know them."""
@@ -130,8 +130,10 @@ class Dose:
                 are used: shuffle them.
 
         Raises:
-            TzkError: unless the model is one of images, which have some contrast.
+            TzkError: unless the model is one of images, which have some contrast, and there are at least `LEAST`.
         """
+        if len(train) < LEAST:
+            raise TzkError(f"dose is fitted to at least {LEAST} training images; got {len(train)}")
         dose, source = cls.unfitted(model, levels=levels), stream(seed, "dose")
         fitted, apart = dose.fitted, min(len(train), IMAGES) // APART
         others = train[apart:IMAGES]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # it takes a plugin that need not be installed
 
 STORED = "dose.npz"
 FORMAT = 1
+"""Of the file; a change of what is fitted raises it, so that older ones are fitted again."""
 
 
 class TrainingImages(NamedTuple):
