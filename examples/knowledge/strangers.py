@@ -6,10 +6,10 @@ One is of MNIST alone, one of Omniglot alone.
     tzk run examples/ood/omniglot.toml --out runs/omniglot
     python examples/knowledge/strangers.py --mnist runs/mnist --omniglot runs/omniglot --json strangers.json
 
-The score is `dose` of tzk-plugin-outside. It is fitted to training images of the model's own data, and its units and
-thresholds to validation images. Statistics and method were chosen on corruptions of validation images (--corruptions)
-and committed before any outside set was read. The rivals of stranger_rivals.py see the same training images. Figures
-are areas under ROC curves, on test images.
+The score is `dose` of tzk-plugin-outside, which the run keeps: `tzk score RUN IMAGES --statistic dose` has it.
+It is fitted to training images of the model's own data, and its units and thresholds to validation images. Statistics
+and method were chosen on corruptions of validation images (--corruptions). The rivals of stranger_rivals.py see the
+same training images. Figures are areas under ROC curves, on test images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,18 +28,23 @@ from stranger_rivals import Nearest, Network, Principal
 from torch import Tensor
 from torch.nn import functional
 from tzk_plugin_omniglot.omniglot import Omniglot
-from tzk_plugin_outside.dose import IMAGES, Dose
+from tzk_plugin_outside.dose import Dose
+from tzk_plugin_outside.dose_of_run import dose_of_run, training_images
+from tzk_plugin_outside.evidence import dequantised
 from tzk_plugin_outside.roc import roc_area, threshold
 
-import tzk_core
 from tzk_core.cli import edge
-from tzk_core.data.dequantise import dequantise
 from tzk_core.data.glyphs import GlyphLetters, GlyphSigns
 from tzk_core.data.mnist import Mnist
 from tzk_core.data.protocol import Samples
 from tzk_core.random_streams import stream
+from tzk_core.runs.experiment import Experiment
+from tzk_core.runs.opened import open_run
 
 LEVELS, SIZE, FALSE_ALARMS = 256, 32, 0.05
+VALIDATION = 2000
+"""Validation images at most, as `tzk score` has it."""
+
 LABEL = {"mnist": "label", "omniglot": "alphabet"}
 
 
@@ -49,19 +53,6 @@ class Score(Protocol):
 
     def score(self, images: Tensor) -> Tensor:
         """(n,), of images, (n, 1, side, side), in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """The data of a model, uint8 (n, 1, 32, 32) each.
-
-    classes: of `train`, (n,).
-    """
-
-    train: Tensor
-    classes: Tensor
-    validation: Tensor
-    test: Tensor
 
 
 def some(samples: Samples, limit: int, seed: int) -> Tensor:
@@ -75,22 +66,24 @@ def dataset(name: str) -> Mnist | Omniglot:
     return Omniglot(size=SIZE, validation=1000, seed=0)
 
 
-def own(name: str, limit: int, seed: int) -> Own:
-    """The splits that the configs of both runs train, choose and test on."""
-    source = dataset(name)
-    train = source.split("train")
-    classes = torch.from_numpy(np.unique(train.labels[LABEL[name]], return_inverse=True)[1])
-    order = torch.randperm(len(classes), generator=stream(seed, "some"))[:IMAGES]
-    return Own(
-        train.T[order],
-        classes[order],
-        some(source.split("validation"), limit, seed),
-        some(source.split("test"), limit, seed),
-    )
+def opened(run: Path) -> tuple[Experiment, Dose]:
+    """A run, and the score that is fitted to it."""
+    experiment = open_run(run)
+    return experiment, dose_of_run(run, experiment.config, experiment.model, limit=VALIDATION)
 
 
-def outside(name: str, mine: Own, *, limit: int, seed: int) -> dict[str, Tensor]:
-    """Sets that the model of `name` has never seen, by name."""
+def trained_on(experiment: Experiment, name: str) -> tuple[Tensor, Tensor]:
+    """The training images of `dose`, (n, 1, 32, 32), and their classes, (n,)."""
+    chosen = training_images(experiment)
+    labels = experiment.train_samples[name].labels[LABEL[name]][[row for _, row in chosen.rows]]
+    return chosen.T, torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+
+
+def outside(name: str, test: Tensor, *, limit: int, seed: int) -> dict[str, Tensor]:
+    """Sets that the model of `name` has never seen, by name.
+
+    test: its own test images.
+    """
     other = "omniglot" if name == "mnist" else "mnist"
     source = stream(seed, "noise")
     letters, signs = (
@@ -99,7 +92,7 @@ def outside(name: str, mine: Own, *, limit: int, seed: int) -> dict[str, Tensor]
     )
     sets = {other: some(dataset(other).split("test"), limit, seed), "letters": letters, "signs": signs}
     if name == "mnist":
-        sets["mirror images"] = mine.test.flip(3)
+        sets["mirror images"] = test.flip(3)
     noise = torch.randint(LEVELS, (min(limit, 500), 1, SIZE, SIZE), generator=source)
     grey = torch.arange(0, LEVELS, max(1, LEVELS // limit)).view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE)
     return sets | {"noise": noise.to(torch.uint8), "constants": grey.to(torch.uint8)}
@@ -116,30 +109,26 @@ def rows(inside: Mapping[str, Tensor], there: Mapping[str, Mapping[str, Tensor]]
 def of_run(name: str, run: Path, *, limit: int, seed: int, corruptions: bool) -> dict[str, Any]:
     """Areas of all scores of a model and its rivals, and detections."""
     started = time.process_time()
-    mine = own(name, limit, seed)
-
-    def grey(T: Tensor, what: str) -> Tensor:
-        return dequantise(T, stream(seed, "strangers", what), LEVELS)
-
-    train = grey(mine.train, "train")
-    dose = Dose(tzk_core.load(run), train, grey(mine.validation, "validation"), levels=LEVELS, seed=seed)
+    experiment, dose = opened(run)
+    train, classes = trained_on(experiment, name)
     rivals: dict[str, Score] = {
-        "softmax of a network": Network(train, mine.classes, seed=seed),
+        "softmax of a network": Network(train, classes, seed=seed),
         "nearest in pixels": Nearest(train),
         "principal directions": Principal(train),
     }
+    split = some(experiment.datasets[name].split("validation" if corruptions else "test"), limit, seed)
     if corruptions:
-        inside = mine.validation[: len(mine.validation) // 2]
-        sets = corrupted(mine.validation[len(inside) :], stream(seed, "corruptions"))
+        inside = split[: len(split) // 2]
+        sets = corrupted(split[len(inside) :], stream(seed, "corruptions"))
     else:
-        inside, sets = mine.test, outside(name, mine, limit=limit, seed=seed)
+        inside, sets = split, outside(name, split, limit=limit, seed=seed)
 
-    def scores(T: Tensor, what: str) -> dict[str, Tensor]:
-        x = grey(T, what)
+    def scores(T: Tensor) -> dict[str, Tensor]:
+        x = dequantised(T, LEVELS, seed)
         return dose.statistics(x) | {rival: score.score(x) for rival, score in rivals.items()}
 
-    here, there = scores(inside, "inside"), {what: scores(T, what) for what, T in sets.items()}
-    limits = threshold(dose.validation, FALSE_ALARMS)
+    here, there = scores(inside), {what: scores(T) for what, T in sets.items()}
+    limits = threshold(dose.score(experiment.samples(name, "validation", VALIDATION)[0]), FALSE_ALARMS)
     result: dict[str, Any] = {
         "counts": {"inside": len(inside)} | {what: len(T) for what, T in sets.items()},
         "areas": rows(here, there),
@@ -147,7 +136,7 @@ def of_run(name: str, run: Path, *, limit: int, seed: int, corruptions: bool) ->
         "detected": {what: (values["dose"] < limits).double().mean().item() for what, values in there.items()},
     }
     if name == "mnist" and not corruptions:
-        result["ceiling"] = {"mirror images": _told_mirrors(train, grey(mine.test, "inside"), seed)}
+        result["ceiling"] = {"mirror images": _told_mirrors(train, dequantised(inside, LEVELS, seed), seed)}
     return result | {"rivals": list(rivals), "seconds": time.process_time() - started}
 
 

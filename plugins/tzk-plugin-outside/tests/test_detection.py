@@ -13,7 +13,14 @@ from torch import Tensor
 from two_sided import exact, world
 from tzk_plugin_outside.comparison import detections
 from tzk_plugin_outside.complexity import code_length
-from tzk_plugin_outside.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, statistics
+from tzk_plugin_outside.detection import (
+    NEED_DATA,
+    NEED_KNOWLEDGE,
+    ON_REQUEST,
+    STATISTICS,
+    Reference,
+    statistics,
+)
 from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
 from tzk_plugin_outside.novelty import Novelty
 from tzk_plugin_outside.roc import roc_area
@@ -23,6 +30,7 @@ from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 
 SAMPLES = 5
+PLAIN = set(STATISTICS) - set(ON_REQUEST)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def test_without_knowledge_there_is_likelihood_and_what_needs_none() -> None:
     T = observations().sigmoid()
     found = evidence(model, T, levels=256)
     said = statistics(found, Reference.of(model, [], {"one": found}))
-    assert set(said) == {"likelihood", "typicality", "complexity"} == set(STATISTICS) - set(NEED_KNOWLEDGE)
+    assert set(said) == {"likelihood", "typicality", "complexity"} == PLAIN - set(NEED_KNOWLEDGE)
     assert Novelty.from_threshold(model, [], -3.0).statistic == "likelihood"
     with pytest.raises(TzkError, match="'best' is about knowledge, and this model has none"):
         Novelty.from_threshold(model, [], -3.0, statistic="best")
@@ -141,11 +149,12 @@ def test_complexity_is_added_to_the_likelihood() -> None:
     assert found[1] > found[0] + 1000
 
 
-@pytest.mark.parametrize("statistic", [*STATISTICS])
+@pytest.mark.parametrize("statistic", STATISTICS)
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_the_threshold_calls_the_stated_share_of_validation_data_none(model: TzK, statistic: str, share: float) -> None:
     T = observations(90).sigmoid()
     found = evidence(model, T, importance_samples=SAMPLES, levels=256)
+    found = replace(found, dose=-found.log_prob.double().abs())  # of some model of images
     validation = {"a": found.take(torch.arange(40)), "b": found.take(torch.arange(40, 90))}
     novelty = Novelty.from_validation(model, found.knowledge, validation, false_alarms=share, statistic=statistic)
     verdicts = novelty.verdicts(Evidence.joined([*validation.values()]))
@@ -173,6 +182,8 @@ def test_a_threshold_of_ones_own_needs_no_data(model: TzK) -> None:
         Novelty.from_threshold(model, ["k0"], 0.0, statistic="ratios")
     with pytest.raises(TzkError, match="'complexity' needs grey levels"):
         Novelty.from_threshold(model, ["k0", "k1"], 0.0, statistic="complexity").verdicts(found)
+    with pytest.raises(TzkError, match="'dose' is fitted to training images and not in this evidence"):
+        Novelty.from_validation(model, ["k0", "k1"], {"a": found}, statistic="dose")
 
 
 def test_detections_are_counted_at_the_threshold_of_validation_data(model: TzK) -> None:
@@ -189,7 +200,7 @@ def test_detections_are_counted_at_the_threshold_of_validation_data(model: TzK) 
         assert int((chosen_on < row["threshold"]).sum()) == 20
         assert row["detected"] == pytest.approx((there < row["threshold"]).double().mean().item())
         assert row["false_alarms"] == pytest.approx((here < row["threshold"]).double().mean().item())
-    assert {row["statistic"] for row in rows} == set(STATISTICS) - {"complexity"}
+    assert {row["statistic"] for row in rows} == PLAIN - {"complexity"}
     plain = next(row for row in rows if row["statistic"] == "likelihood")
     assert plain["area"] > 0.7  # three times as wide: most of it is unlikely
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from tzk_core.errors import TzkError
 from tzk_core.model import TzK
 
 pytest.importorskip("tzk_plugin_features")
-from tzk_plugin_outside.dose import Dose, Gaussian, _unit
+from tzk_plugin_outside.densities import Regression, StateDensity
+from tzk_plugin_outside.dose import FEATURES, Dose, unit_of
 from tzk_plugin_outside.patches import PatchDensity
 from tzk_plugin_outside.roc import roc_area
 from tzk_plugin_outside.states import OF_FLOW, state_names, states
@@ -35,7 +37,7 @@ def digits(split: str) -> Tensor:
 def dose() -> Dose:
     """Of a flow that was not trained, so that what it detects is due to the densities of its statistics."""
     model = TzK(build_flow((1, 16, 16), layers=[{"type": "logit"}, {"type": "affine"}], seed=0))
-    return Dose(model, digits("train"), digits("validation"), levels=256)
+    return Dose.fit(model, digits("train"), digits("validation"), levels=256)
 
 
 def test_states_by_their_formulas() -> None:
@@ -62,18 +64,51 @@ def test_without_knowledge_there_are_the_states_of_the_flow() -> None:
     assert states(model, torch.zeros(2, 3, dtype=torch.float64)).shape == (2, len(OF_FLOW))
 
 
-def test_typicality_does_not_depend_on_units() -> None:
+def test_the_density_of_statistics_is_a_mixture_of_gaussians_whatever_their_units() -> None:
     values = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values[:, 2] += 0.9 * values[:, 1]
+    density = _density(values)
+    inverse = torch.linalg.inv(density.components.whitenings)
+    mixture = MixtureSameFamily(
+        Categorical(logits=density.log_weights),
+        MultivariateNormal(density.components.means, scale_tril=inverse),
+    )
+    by_hand = mixture.log_prob(density.standardised(values)) + 1.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(density(values), by_hand)
     other = values * torch.tensor([2.0, 1e4, 1e-3]) - torch.tensor([1.0, 0.0, 7.0])
-    plain, scaled = (Gaussian.of(each).typicality(each) for each in (values, other))
-    torch.testing.assert_close(plain, scaled)
-    assert -plain.mean().item() == pytest.approx(3, rel=0.1)  # of three dimensions, up to the shrinkage
+    torch.testing.assert_close(_density(other)(other), density(values))
+
+
+def test_several_gaussians_leave_room_between_them() -> None:
+    """What lies between two clusters of statistics is strange, which a single Gaussian has for the most usual."""
+    values = torch.randn(800, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values[:400, 0] += 30
+    density = _density(values)
+    between = torch.tensor([[15.0, 0.0]], dtype=torch.float64)
+    assert density(between) < density(values).min()
+
+
+def _density(values: Tensor) -> StateDensity:
+    density = StateDensity(values.shape[1])
+    density.fit(values, torch.Generator().manual_seed(1))
+    return density
+
+
+def test_a_regression_finds_a_line_and_not_its_noise() -> None:
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=source, dtype=torch.float64) * torch.tensor([1.0, 5.0, 1e-3]) + 7
+    noise = torch.randn(4000, generator=source, dtype=torch.float64)
+    line = 3 + x @ torch.tensor([2.0, -0.5, 0.0], dtype=torch.float64)
+    regression = Regression(3)
+    regression.fit(x, line + noise)
+    assert (line + noise - regression(x)).var() == pytest.approx(1, rel=0.05)
+    assert (line - regression(x)).std() < 0.03 * line.std()  # the ridge shrinks slopes by 2 %
 
 
 def test_the_density_of_patches_is_a_mixture_of_gaussians() -> None:
     images = digits("train")[:60]
-    density = PatchDensity(images, torch.Generator().manual_seed(0))
+    density = PatchDensity(1)
+    density.fit(images, torch.Generator().manual_seed(0))
     inverse = torch.linalg.inv(density.components.whitenings.double())
     covariance = inverse @ inverse.transpose(1, 2)
     covariance = 0.5 * (covariance + covariance.transpose(1, 2))
@@ -99,7 +134,7 @@ def test_the_density_of_patches_is_a_mixture_of_gaussians() -> None:
 
 def test_flat_images_have_no_density_of_patches() -> None:
     with pytest.raises(TzkError, match="images with some contrast"):
-        PatchDensity(torch.zeros(3, 1, 16, 16), torch.Generator().manual_seed(0))
+        PatchDensity(1).fit(torch.zeros(3, 1, 16, 16), torch.Generator().manual_seed(0))
 
 
 def test_own_images_are_usual_and_others_are_not(dose: Dose) -> None:
@@ -112,7 +147,7 @@ def test_own_images_are_usual_and_others_are_not(dose: Dose) -> None:
     assert (inside <= 0).all() and (inside == 0).double().mean() > 0.1
     for other in (noise, constant, moved):
         assert roc_area(inside, dose.score(other)).area > 0.97
-    assert roc_area(inside, dose.validation).area == pytest.approx(0.5, abs=0.1)
+    assert roc_area(inside, dose.score(digits("validation"))).area == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_score_does_not_depend_on_other_images(dose: Dose) -> None:
@@ -123,16 +158,23 @@ def test_a_score_does_not_depend_on_other_images(dose: Dose) -> None:
 
 def test_a_shortfall_of_both_parts_adds_and_what_is_no_number_is_the_strangest(dose: Dose) -> None:
     parts = dose.parts(digits("test")[:4])
-    (median, unit), (other, width) = dose.units["states"], dose.units["features"]
+    (median, unit), (other, width) = dose.fitted.units.tolist()
     parts.states[:] = median - unit * torch.tensor([0.0, 2.0, -3.0, torch.nan])
     parts.features[:] = other - width * torch.tensor([0.0, 1.5, -4.0, 0.0])
-    assert dose.combined(parts).tolist() == pytest.approx([0, -3.5, 0, -torch.inf], abs=1e-5)
-    assert _unit(torch.arange(101.0)) == (50, 45)
+    assert dose.combined(parts).tolist() == pytest.approx([0, -2 - 1.5 * FEATURES, 0, -torch.inf], abs=1e-5)
+    assert unit_of(torch.arange(101.0)) == (50, 45)
 
 
 def test_real_values_are_refused() -> None:
     with pytest.raises(TzkError, match="dose expects a model of images"):
-        Dose(small(()), torch.zeros(4, 3), torch.zeros(4, 3), levels=256)
+        Dose.fit(small(()), torch.zeros(60, 3), torch.zeros(4, 3), levels=256)
+
+
+def test_too_few_training_images_are_refused(dose: Dose) -> None:
+    with pytest.raises(TzkError, match="at least 50 training images; got 49"):
+        Dose.fit(dose.model, digits("train")[:49], digits("validation"), levels=256)
+    few = Dose.fit(dose.model, digits("train")[:50], digits("validation"), levels=256)
+    assert few.score(digits("test")).isfinite().all()
 
 
 def test_ood_has_a_row_of_it(tmp_path: Path) -> None:

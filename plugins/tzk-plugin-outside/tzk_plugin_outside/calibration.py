@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from tzk_core.storage.places import checkpoint_in
 from tzk_core.storage.stored import manifest_of
 from tzk_core.world import ALONE, World
 from tzk_plugin_outside.evidence import Evidence, evidence
+
+if TYPE_CHECKING:  # it takes a plugin that need not be installed
+    from tzk_plugin_outside.dose import Dose
 
 STORED = "validation-evidence.npz"
 FORMAT = 1
@@ -68,6 +72,7 @@ def calibration(
     importance_samples: int,
     seed: int,
     limit: int | None = None,
+    dose: Dose | None = None,
     world: World = ALONE,
 ) -> Calibration:
     """The `Calibration` of a run, from its folder or else computed.
@@ -77,32 +82,43 @@ def calibration(
 
     Args:
         limit: at most so many validation samples of each data set, chosen by the config's seed; all by default.
+        dose: of the run, with this limit; the evidence then has this score.
         world: whose processes, which are to call it together, compute it together; the first stores it.
 
     Raises `TzkError` if the data cannot be had, or no data set has a validation split.
     """
-    manifest = manifest_of(checkpoint_in(folder))
     made_from = {
         "format": FORMAT,
-        "core": manifest["core"]["sha256"],
-        "knowledge": {name: entry["sha256"] for name, entry in manifest["knowledge"].items()},
-        "datasets": [table.model_dump(mode="json") for table in config.datasets],
+        **model_and_data(folder, config),
         "present": [table.model_dump(mode="json") for table in config.knowledge],
         "importance_samples": importance_samples,
         "seed": seed,
         "limit": limit,
     }
-    stored = world.of_first(_stored(folder / STORED, json.dumps(made_from, sort_keys=True)) if world.first else None)
+    plain, with_dose = (json.dumps(made_from | more, sort_keys=True) for more in ({}, {"dose": True}))
+    usable = {with_dose} if dose is not None else {plain, with_dose}
+    stored = world.of_first(_stored(folder / STORED, usable) if world.first else None)
     if stored is not None:
         return stored
-    computed = _computed(folder, config, importance_samples=importance_samples, seed=seed, limit=limit, world=world)
+    settings: dict[str, Any] = {"importance_samples": importance_samples, "seed": seed, "dose": dose}
+    computed = _computed(folder, config, settings, limit=limit, world=world)
     if world.first:
-        _store(folder / STORED, json.dumps(made_from, sort_keys=True), computed)
+        _store(folder / STORED, plain if dose is None else with_dose, computed)
     return computed
 
 
+def model_and_data(folder: Path, config: Config) -> dict[str, Any]:
+    """What tells the model of a run and its data sets from others."""
+    manifest = manifest_of(checkpoint_in(folder))
+    return {
+        "core": manifest["core"]["sha256"],
+        "knowledge": {name: entry["sha256"] for name, entry in manifest["knowledge"].items()},
+        "datasets": [table.model_dump(mode="json") for table in config.datasets],
+    }
+
+
 def _computed(
-    folder: Path, config: Config, *, importance_samples: int, seed: int, limit: int | None, world: World
+    folder: Path, config: Config, settings: dict[str, Any], *, limit: int | None, world: World
 ) -> Calibration:
     try:
         known = list(manifest_of(checkpoint_in(folder))["knowledge"])
@@ -118,14 +134,7 @@ def _computed(
         if not len(samples):
             continue
         T, presence = experiment.samples(name, "validation", limit)
-        evidences[name] = evidence(
-            experiment.model,
-            T,
-            importance_samples=importance_samples,
-            seed=seed,
-            levels=experiment.levels,
-            world=world,
-        )
+        evidences[name] = evidence(experiment.model, T, levels=experiment.levels, world=world, **settings)
         columns = [_column(presence, experiment.knowledge_names, knowledge) for knowledge in evidences[name].knowledge]
         present[name] = torch.stack(columns, 1) if columns else torch.zeros(len(T), 0, dtype=torch.bool)
     if not evidences:
@@ -141,14 +150,14 @@ def _column(presence: Tensor, names: Sequence[str], name: str) -> Tensor:
     return presence[:, names.index(name)] == 1 if name in names else torch.zeros(len(presence), dtype=torch.bool)
 
 
-def _stored(file: Path, made_from: str) -> Calibration | None:
+def _stored(file: Path, made_from: Collection[str]) -> Calibration | None:
     """The calibration in the file.
 
     None where it is missing, damaged, no file, or about something else.
     """
     with contextlib.suppress(*UNREADABLE, KeyError, TypeError, TzkError):
         arrays = read_arrays(file)
-        if str(arrays["made_from"]) != made_from:
+        if str(arrays["made_from"]) not in made_from:
             return None
         names, knowledge = [str(name) for name in arrays["datasets"]], tuple(map(str, arrays["knowledge"]))
         evidences, present = {}, {}
@@ -165,9 +174,11 @@ def _stored(file: Path, made_from: str) -> Calibration | None:
 def _check_table(evidence: Evidence, present: Tensor) -> None:
     """Raise ValueError unless all columns are about the same samples and knowledge."""
     rows, table = (len(evidence),), (len(evidence), len(evidence.knowledge))
-    lengths = rows if evidence.code_length is None else tuple(evidence.code_length.shape)
+    lengths = {
+        tuple(column.shape) for column in (evidence.log_prob, evidence.code_length, evidence.dose) if column is not None
+    }
     tables = {tuple(tensor.shape) for tensor in (evidence.log_ratio, evidence.log_presence, present)}
-    if evidence.log_prob.shape != rows or lengths != rows or tables != {table} or present.dtype != torch.bool:
+    if lengths != {rows} or tables != {table} or present.dtype != torch.bool:
         raise ValueError("the columns do not fit each other")
 
 

@@ -21,11 +21,14 @@ STATISTICS = {
     "mixture": "log of the mean of p(T given K) over knowledge types, weighed by p(κ=1)",
     "presence": "the largest log p(κ=1 given T)",
     "joint": "typicality of log p(T), ratio and length together, by Mahalanobis distance",
+    "dose": "how usual statistics of the model, of patches and features are, by densities of training images",
 }
 """The meanings of the statistics, by name."""
 
 NEED_KNOWLEDGE = ("ratio", "best", "mixture", "presence", "joint")
-NEED_DATA = ("typicality", "joint")
+NEED_DATA = ("typicality", "joint", "dose")
+ON_REQUEST = ("dose",)
+"""Those that are fitted to training images, and are part of the evidence only where they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def statistics(evidence: Evidence, reference: Reference) -> dict[str, Tensor]:
         values["typicality"] = _typicality(features[:, :1], [(m[:1], c[:1, :1]) for m, c in reference.moments.values()])
         if evidence.knowledge:
             values["joint"] = _typicality(features, list(reference.moments.values()))
+    if evidence.dose is not None:
+        values["dose"] = evidence.dose
     return {name: values[name] for name in STATISTICS if name in values}
 
 

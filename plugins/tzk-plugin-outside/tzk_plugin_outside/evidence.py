@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from tzk_core.random_streams import stream
 from tzk_core.world import ALONE, World
 from tzk_plugin_outside.complexity import code_length
 
+if TYPE_CHECKING:  # it takes a plugin that need not be installed
+    from tzk_plugin_outside.dose import Dose
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -28,6 +32,7 @@ class Evidence:
         the Jacobian cancels.
     log_presence: log p(κ=1 given T), (n, knowledge).
     code_length: of the grey levels compressed without loss, (n,); None where there are none.
+    dose: the score of that name, (n,); None unless it was asked for.
     """
 
     knowledge: tuple[str, ...]
@@ -35,6 +40,7 @@ class Evidence:
     log_ratio: Tensor
     log_presence: Tensor
     code_length: Tensor | None = None
+    dose: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.log_prob)
@@ -49,19 +55,26 @@ class Evidence:
             self.log_ratio[rows][:, columns],
             self.log_presence[rows][:, columns],
             None if self.code_length is None else self.code_length[rows],
+            None if self.dose is None else self.dose[rows],
         )
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
         """The rows of all parts, one after the other; they are about the same knowledge."""
-        lengths = [part.code_length for part in parts if part.code_length is not None]
         return cls(
             parts[0].knowledge,
             torch.cat([part.log_prob for part in parts]),
             torch.cat([part.log_ratio for part in parts]),
             torch.cat([part.log_presence for part in parts]),
-            torch.cat(lengths) if len(lengths) == len(parts) else None,
+            _joined([part.code_length for part in parts]),
+            _joined([part.dose for part in parts]),
         )
+
+
+def _joined(columns: Sequence[Tensor | None]) -> Tensor | None:
+    """One column of all, or None where a part has none."""
+    present = [column for column in columns if column is not None]
+    return torch.cat(present) if len(present) == len(columns) else None
 
 
 @torch.no_grad()
@@ -75,6 +88,7 @@ def evidence(
     levels: int | None = None,
     chunk: int = 256,
     first: int = 0,
+    dose: Dose | None = None,
     world: World = ALONE,
 ) -> Evidence:
     """`Evidence` of observations for some knowledge types, or all.
@@ -86,6 +100,7 @@ def evidence(
         T: (n, *shape), in the scale of the model.
         levels: the grey levels that T was dequantised from, None for real-valued data.
         first: what errors call row 0, where T is a part of more.
+        dose: of this model, whose score is then part of the evidence.
         world: whose processes, which are to call it together, take chunks in turn; all have the evidence of all.
 
     Raises:
@@ -102,8 +117,9 @@ def evidence(
     check_observations(T, model.shape)
     parts = T.split(chunk)
 
-    def of_part(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def of_part(number: int) -> tuple[Tensor, ...]:
         z, logabsdet = model.flow.encode(parts[number].to(like))
+        check_domain(logabsdet, first=first + chunk * number)
         log_prob_z = model.flow.base.log_prob(z)
         log_ratios = [
             log_prob_present_from(member, z, noise.expand(len(z), -1, -1)) - log_prob_z
@@ -112,16 +128,15 @@ def evidence(
         present = [presence.present for presence in presence_given(model, names, z).values()]
         return (
             (log_prob_z + logabsdet).cpu(),
-            logabsdet.cpu(),
             torch.stack(log_ratios, 1).cpu() if log_ratios else torch.zeros(len(z), 0),
             torch.stack(present, 1).cpu() if present else torch.zeros(len(z), 0),
+            *(() if dose is None else (dose.score(parts[number]),)),
         )
 
     columns = zip(*world.in_turn(len(parts), of_part), strict=True)
-    prior, logabsdet, ratio, presence = (torch.cat(column) for column in columns)
-    check_domain(logabsdet, first=first)
+    prior, ratio, presence, *usual = (torch.cat(column) for column in columns)
     lengths = None if levels is None else code_length(T, levels)
-    return Evidence(names, prior, ratio, presence, lengths)
+    return Evidence(names, prior, ratio, presence, lengths, *usual)
 
 
 def dequantised(T: Tensor, levels: int | None, seed: int = 0) -> Tensor:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from tzk_core.errors import TzkError
 from tzk_core.model import TzK
-from tzk_plugin_outside.detection import NEED_DATA, NEED_KNOWLEDGE, STATISTICS, Reference, check_statistic, statistics
+from tzk_plugin_outside.detection import (
+    NEED_DATA,
+    NEED_KNOWLEDGE,
+    ON_REQUEST,
+    STATISTICS,
+    Reference,
+    check_statistic,
+    statistics,
+)
 from tzk_plugin_outside.evidence import Evidence
 from tzk_plugin_outside.roc import threshold as threshold_at
 
@@ -124,6 +132,8 @@ def usable(name: str | None, knowledge: Sequence[str]) -> str:
 
 def _values(evidence: Evidence, reference: Reference, statistic: str) -> Tensor:
     values = statistics(evidence, reference)
+    if statistic not in values and statistic in ON_REQUEST:
+        raise TzkError(f"{statistic!r} is fitted to training images and not in this evidence: make that with it")
     if statistic not in values:
         raise TzkError(f"{statistic!r} needs grey levels, and this model's data have none: take another statistic")
     return values[statistic]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,8 +79,6 @@ def command(
     folder = RunFolder.open(run)
     if written is not None and not written.is_dir():
         raise TzkError(f"-o is expected to name a folder that is there; {written} is none")
-    if scores and importlib.util.find_spec("tzk_plugin_features") is None:
-        raise TzkError("the score 'dose' takes tzk-plugin-features: pip install tzk-plugin-features, or leave it out")
     report = _report(
         folder,
         outside,
@@ -123,6 +120,7 @@ def _report(
     from tzk_core.runs.tables import datasets_of
     from tzk_plugin_outside.calibration import calibration  # these import torch
     from tzk_plugin_outside.comparison import detections
+    from tzk_plugin_outside.dose_of_run import dose_of_run
     from tzk_plugin_outside.evidence import Evidence, evidence
 
     config = load_config(folder.config, finished=True)
@@ -135,13 +133,15 @@ def _report(
         model.find(name)
     _check_comparable(others, experiment, outside)
     samples = importance_samples or config.evaluation.importance_samples
-    chosen_on = calibration(folder.path, config, importance_samples=samples, seed=seed, limit=validation).inside(names)
+    fitted = dose_of_run(folder.path, config, model, limit=validation) if dose else None
+    settings: dict[str, Any] = {"importance_samples": samples, "seed": seed, "dose": fitted}
+    chosen_on = calibration(folder.path, config, limit=validation, **settings).inside(names)
 
     images = _images(experiment, split, limit)
 
     def gathered(name: str, dataset: Any) -> Evidence:
         T = images(name, dataset)
-        return evidence(model, T, names, importance_samples=samples, seed=seed, levels=experiment.levels)
+        return evidence(model, T, names, levels=experiment.levels, **settings)
 
     inside = {name: gathered(name, dataset) for name, dataset in experiment.datasets.items()}
     joined = Evidence.joined(list(inside.values()))
@@ -161,8 +161,6 @@ def _report(
         other = gathered(name, dataset)
         rows = detections(model, names, chosen_on, inside=joined, outside=other, false_alarms=false_alarms)
         report["outside"].append({"dataset": name, "count": len(other), "statistics": rows})
-    if dose:
-        _add_dose(report, experiment, limit=validation, images=images, others=others)
     return report
 
 
@@ -178,13 +176,6 @@ def _images(experiment: Experiment, split: str, limit: int | None) -> Callable[[
         return dequantise(chosen.T, stream(seed, "evaluation", name, split), experiment.levels)
 
     return images
-
-
-def _add_dose(report: dict[str, Any], experiment: Experiment, **arguments: Any) -> None:
-    """Append the rows of `dose`, whose module takes a plugin that need not be installed."""
-    from tzk_plugin_outside.dose_of_run import add_dose
-
-    add_dose(report, experiment, **arguments)
 
 
 def _check_comparable(others: Mapping[str, Dataset], experiment: Experiment, file: Path) -> None:

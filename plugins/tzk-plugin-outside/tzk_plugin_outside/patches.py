@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tzk_plugin_features.mixture import Components
 
@@ -18,23 +18,38 @@ LEAST = -1e3
 """Log-densities of patches below it count as it, so that one patch does not decide everything."""
 
 
-class PatchDensity:
-    """A mixture of Gaussians over patches that have some contrast.
+class PatchDensity(nn.Module):
+    """A mixture of Gaussians over patches that have some contrast; buffers alone.
 
     It is fitted to training images without labels. `names` are the statistics of one image. They are mean and standard
     deviation of the log-density of its patches, the mean of the five lowest, and the log of the number of patches.
     """
 
     names = ("patches, mean", "patches, deviation", "patches, lowest", "patches, number")
+    mean: Tensor
+    scale: Tensor
+    log_weights: Tensor
 
-    def __init__(self, images: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        dims = channels * SIZE * SIZE
+        self.components = Components(COMPONENTS, dims)
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("log_weights", torch.zeros(COMPONENTS, dtype=torch.float64))
+
+    def fit(self, images: Tensor, generator: torch.Generator) -> None:
+        """Fit to images, (n, channels, height, width).
+
+        Raises:
+            TzkError: for images with too little contrast.
+        """
         patches, some = _patches(images)
         patches = patches[some]
         if len(patches) < COMPONENTS:
             raise TzkError(f"the density of patches takes images with some contrast; these have {len(patches)} such")
         patches = patches[torch.randperm(len(patches), generator=generator)[:PATCHES]]
         self.mean, self.scale = patches.mean(0), patches.std()
-        self.components = Components(COMPONENTS, patches.shape[1])
         weights = self.components.fit(
             (patches - self.mean) / self.scale, shrinkage=0.01, trust=1.0, generator=generator
         )

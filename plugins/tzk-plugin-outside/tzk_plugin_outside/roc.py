@@ -68,4 +68,4 @@ def _checked(values: Tensor, what: str) -> Tensor:
         raise TzkError(f"values {what} are expected as (n,), n at least 1; got {tuple(values.shape)}")
     if values.isnan().any():
         raise TzkError(f"values {what} hold nan, first at {int(values.isnan().nonzero()[0])}")
-    return values.double()
+    return values.double().contiguous()

@@ -17,9 +17,8 @@ from tzk_core.runs.folder import RunFolder
 from tzk_plugin_outside.options import importance_samples_option, validation_option
 
 if TYPE_CHECKING:
-    import torch
-
     from tzk_core.config import Config
+    from tzk_core.model import TzK
     from tzk_core.world import World
     from tzk_plugin_outside.reading import Read
     from tzk_plugin_outside.scores import Scored
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     "--statistic",
     metavar="NAME",
     help="What is compared with the threshold: best (the default), ratio, mixture, presence, joint, likelihood, "
-    "typicality or complexity; `tzk ood` says of each what it is.",
+    "typicality, complexity or dose, which is fitted to the run's training images; `tzk ood` says of each what it is.",
 )
 @click.option(
     "--false-alarms",
@@ -137,37 +136,35 @@ def _scored(
 
     Processes take batches in turn. The first has the scores of all, and all know what cannot be read.
     """
-    import tzk_core  # not needed to say what the command takes
-    from tzk_plugin_outside.calibration import calibration
+    from tzk_plugin_outside.calibration import calibration  # not needed to say what the command takes
+    from tzk_plugin_outside.dose_of_run import dose_of_run
     from tzk_plugin_outside.evidence import Evidence, dequantised, evidence
     from tzk_plugin_outside.novelty import Novelty, usable
     from tzk_plugin_outside.reading import readers_of, source_of
     from tzk_plugin_outside.scores import Scored
 
-    config, device = _config(folder, needs_data=threshold is None)
-    model = tzk_core.load(folder.path).to(device)
-    for knowledge_type in model.opaque.values():
-        output.warning(f"not scored: {knowledge_type.reason}")
+    config, model = _opened(folder, needs_data=threshold is None)
     source = source_of(path, readers_of(config, model.shape, folder.read_record().get("observations")), like)
     source = replace(source, files=world.of_first(source.files))  # a folder may change meanwhile
     samples = importance_samples or config.evaluation.importance_samples
     settings: dict[str, Any] = {"importance_samples": samples, "seed": seed}
-    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
-    for name in names:
-        model.find(name)
+    names = _names(model, knowledge)
     statistic, levels = usable(statistic, names), source.levels
 
     batches = _begun(source.batches(world))  # what cannot be read is refused before a threshold is chosen
+    dose = None
+    if statistic == "dose" and threshold is None:
+        dose = dose_of_run(folder.path, config, model, limit=validation, world=world)
 
     def evidence_of(number: int) -> tuple[Read, Evidence | None]:
         read = next(batches)
         if not len(read.T):
             return read, None
         T = dequantised(read.T, levels, seed)
-        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, **settings)
+        return read.without_T(), evidence(model, T, names, levels=levels, first=read.first, dose=dose, **settings)
 
     if threshold is None:
-        chosen_on = calibration(folder.path, config, limit=validation, world=world, **settings)
+        chosen_on = calibration(folder.path, config, limit=validation, dose=dose, world=world, **settings)
         inside = chosen_on.inside(names)
         novelty = Novelty.from_validation(model, names, inside, false_alarms=false_alarms, statistic=statistic)
     else:
@@ -181,16 +178,25 @@ def _scored(
     return scored
 
 
+def _names(model: TzK, knowledge: Sequence[str]) -> tuple[str, ...]:
+    """Those asked for, or all. Raises `TzkError` for one that the model has not."""
+    names = tuple(dict.fromkeys(knowledge)) or tuple(name for name, _ in model.named_knowledge())
+    for name in names:
+        model.find(name)
+    return names
+
+
 def _begun(batches: Iterator[Read]) -> Iterator[Read]:
     """The same, of which the first is read."""
     return itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
-def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.device]:
-    """The config of the run, and the device that it names.
+def _opened(folder: RunFolder, *, needs_data: bool) -> tuple[Config, TzK]:
+    """The config of the run, and its model on the device that this names.
 
     Without data, parts of it need not be installed.
     """
+    import tzk_core
     from tzk_core.config import load_run_config
     from tzk_core.runs.opened import usable_config
     from tzk_core.runs.tables import chosen_device
@@ -198,4 +204,7 @@ def _config(folder: RunFolder, *, needs_data: bool) -> tuple[Config, torch.devic
     config, notes = usable_config(folder.path) if needs_data else (load_run_config(folder.config), [])
     for note in notes:
         output.warning(note)
-    return config, chosen_device(config.device)
+    model = tzk_core.load(folder.path).to(chosen_device(config.device))
+    for knowledge_type in model.opaque.values():
+        output.warning(f"not scored: {knowledge_type.reason}")
+    return config, model

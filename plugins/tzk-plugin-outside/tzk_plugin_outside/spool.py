@@ -14,7 +14,7 @@ from tzk_plugin_outside.evidence import Evidence
 IN_MEMORY = 2**22
 """Bytes in memory before a file is made; the scores of a few thousand images are less."""
 
-_TENSORS = ("log_prob", "log_ratio", "log_presence", "code_length")
+_TENSORS = ("log_prob", "log_ratio", "log_presence", "code_length", "dose")
 _LENGTH = 8
 
 
