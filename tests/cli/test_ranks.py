@@ -24,6 +24,7 @@ from tzk_core.storage.stored import step_of
 
 CONFIG = """
 name = "moons"
+pictures = { draw = [] }
 
 [flow]
 layers = [{ type = "affine" }, { type = "symlog" }]

@@ -20,6 +20,7 @@ __all__ = ["start"]  # a fixture
 
 CONFIG = """
 name = "digits"
+pictures = { draw = [] }
 flow = { steps = 2, tile = 4 }
 datasets = [{ name = "digits", type = "glyph-digits", train = 300, validation = 300, test = 60 }]
 training = { steps = 4, batch_size = 64, initialisation = 128 }
