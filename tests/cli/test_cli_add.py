@@ -94,7 +94,7 @@ def test_the_new_folder_evaluates_samples_and_trains_jointly(added: tuple[Path, 
     for row in results(added[0])["rows"]:
         assert ours[row["name"]] == row["bits_per_image"], row["name"]
     assert tzk("sample", added[0], "--knowledge", "sign-sun", "-n", 4, "-o", tmp_path / "s.png").exit_code == 0
-    joint = tzk("run", added[0] / "config.toml", "training.steps=1", "--out", tmp_path / "joint")
+    joint = tzk("run", added[0] / "config.toml", "training.steps=1", "pictures.draw=[]", "--out", tmp_path / "joint")
     assert joint.exit_code == 0, joint.output
     assert set(tzk_core.load(tmp_path / "joint").knowledge) == set(tzk_core.load(added[0]).knowledge)
 
@@ -102,6 +102,7 @@ def test_the_new_folder_evaluates_samples_and_trains_jointly(added: tuple[Path, 
 def test_data_and_knowledge_of_the_run_are_named_in_a_further_addition(added: tuple[Path, str], folder: Path):
     spec = """
 name = "again-more"
+pictures = { draw = [] }
 [[knowledge]]
 name = "round"
 type = "gaussian"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import output_of, tzk
-from running import PATIENCE, PROC, Running, start, until
+from running import PATIENCE, PROC, Running, ended, one_thread, start, until
 
 from tzk_core import TzkError
 from tzk_core.cli import interrupts, ranks
@@ -24,6 +24,7 @@ from tzk_core.storage.stored import step_of
 
 CONFIG = """
 name = "moons"
+pictures = { draw = [] }
 
 [flow]
 layers = [{ type = "affine" }, { type = "symlog" }]
@@ -65,7 +66,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-__all__ = ["start"]  # a fixture
+__all__ = ["one_thread", "start"]  # fixtures
 
 
 @needs_proc
@@ -101,9 +102,7 @@ def test_any_process_may_be_interrupted_or_killed(config: Path, tmp_path: Path, 
     status, out, err = program.ended()
     assert status == 128 + signal.SIGINT and out.count("interrupted; what was reached is in") == 1, err
 
-    program = start("run", run, "--resume", "--processes", 1, "training.minutes=1e-9")
-    status, out, err = program.ended()
-    assert status == 0, err
+    output_of("run", run, "--resume", "--processes", 1, "training.minutes=1e-9")
     rows = (run / "metrics.csv").read_text().splitlines()
     steps = [int(row.split(",")[0]) for row in rows[1:]]
     assert steps == sorted(set(steps)) and (step_of(run / LAST) or 0) > step
@@ -215,26 +214,26 @@ def test_one_of_several_processes_ends_before_python_tears_down() -> None:
         "world._met += [world.World(1, 2)] * int(sys.argv.pop())\n"
         "main()\n"
     )
-    ended = {}
+    left = {}
     for met in (0, 1):
         words = [sys.executable, "-c", code, "describe", "no-such-part", str(met)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        ended[met] = done.returncode, done.stdout.split("\n")[-3:-1]
-    assert ended[0] == (2, ["registered", "torn down"]) and ended[1][0] == 2
-    assert ended[1][1][-1] == "registered"
+        left[met] = done.returncode, done.stdout.split("\n")[-3:-1]
+    assert left[0] == (2, ["registered", "torn down"]) and left[1][0] == 2
+    assert left[1][1][-1] == "registered"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_results_of_several_processes_are_those_of_one(
-    config: Path, tmp_path: Path, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+    config: Path, tmp_path: Path, start: Callable[..., Running]
 ) -> None:
-    """Those of `tzk eval`, which reads the same checkpoint, in one process and in two."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    """Those of `tzk eval`, which reads the same checkpoint, in one process, which is this one, and in two."""
     run, words = tmp_path / "run", ["datasets.two-moons.test=600", "training.steps=10", "--processes", 2]
     status, _, err = start("run", config, "--out", run, *words).ended()
     assert status == 0, err
     for count in (1, 2):
-        status, out, err = start("eval", run, "--json", "--processes", count).ended()
+        status, out, err = ended(start, count, "eval", run, "--json", "--processes", count)
         assert status == 0 and out.strip() == (run / "results.json").read_text().strip(), err
 
 
@@ -253,7 +252,7 @@ def test_knowledge_is_added_in_several_processes(config: Path, tmp_path: Path, s
     models = []
     for count in (1, 2):
         out = tmp_path / f"in-{count}"
-        status, printed, err = start("add", run, spec, "--out", out, f"training.processes={count}").ended()
+        status, printed, err = ended(start, count, "add", run, spec, "--out", out, f"training.processes={count}")
         assert status == 0, err
         assert printed.count(str(out / "results.md")) == 1
         models.append(load(out))

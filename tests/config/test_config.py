@@ -38,6 +38,13 @@ def test_written_and_read_again_is_the_same_config():
     assert config_from(tables(config.to_toml())) == config
 
 
+def test_pictures_that_are_asked_for_by_none_are_none_again():
+    """An empty list where the default is not one: a run that is resumed or added to draws nothing either."""
+    config = config_from(tables(), overrides=["pictures.draw=[]"])
+    assert config.pictures.draw == () != config_from(tables()).pictures.draw
+    assert config_from(tables(config.to_toml())) == config
+
+
 def test_a_flow_by_layers_is_written_and_read_again():
     text = JOINT.replace("[flow]\nsteps = 3", '[[flow.layers]]\ntype = "logit"\n\n[[flow.layers]]\ntype = "symlog"')
     config = config_from(tables(text))

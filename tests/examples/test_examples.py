@@ -157,13 +157,19 @@ def test_toys_say_what_length_of_training_there_is(capsys: pytest.CaptureFixture
 
 
 COMPOSE = ["training.steps=3", "training.batch_size=64", "evaluation.limit=30", "evaluation.importance_samples=2"]
-COMPOSE += ["datasets.0.train=200", "datasets.0.test=60"]
+COMPOSE += ["datasets.0.train=200", "datasets.0.test=60", "pictures.draw=[]"]
 
 
-def test_a_composition_is_judged(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a few steps on what compositions are of."""
+    folder = tmp_path_factory.mktemp("compose") / "run"
     output_of("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(folder))
-    printed = printed_by(EXAMPLES / "compose.py", str(folder), "--number", "16", "--glyphs", "300")
+    return folder
+
+
+def test_a_composition_is_judged(composed: Path) -> None:
+    printed = printed_by(EXAMPLES / "compose.py", str(composed), "--number", "16", "--glyphs", "300")
     assert "of the classes right" in printed
     for members in ("digit-3 and thick", "digit-3 and not slanted", "digit-3 and thick and not slanted"):
         for side in ("decoder", "encoder"):
@@ -172,7 +178,7 @@ def test_a_composition_is_judged(tmp_path: Path) -> None:
 
 
 def test_a_composition_that_is_refused_leaves_the_others_in_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    composed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     populate = Composition.populate
 
@@ -182,7 +188,6 @@ def test_a_composition_that_is_refused_leaves_the_others_in_the_table(
         return populate(self, *arguments, **more)
 
     monkeypatch.setattr(Composition, "populate", refusing)
-    output_of("run", str(EXAMPLES / "compose.toml"), *COMPOSE, "--out", str(tmp_path / "run"))
-    printed = printed_by(EXAMPLES / "compose.py", str(tmp_path / "run"), "--number", "16", "--glyphs", "300")
+    printed = printed_by(EXAMPLES / "compose.py", str(composed), "--number", "16", "--glyphs", "300")
     assert printed.count(" refused |" * 4) == 3 and "(decoder): too few" in printed
     assert "digit-3 and thick (encoder): effective sample size" in printed

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 
 from tzk_core import Observations, TzK, TzkError, build_flow, build_knowledge
 from tzk_core.objective.compiled import CompiledSteps, CompiledTerms
@@ -84,6 +85,9 @@ def assert_same(compiled: Trainer, plain: Trainer, steps: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+IN_ORDER = torch._inductor.config.patch(compile_threads=1)  # type: ignore[attr-defined]
+"""One piece of C++ after another: processes for several at once would import torch each."""
+
 PAPER = {"recipe": "paper", "steps": 2, "tile": 4}
 
 
@@ -115,13 +119,15 @@ def test_machine_code_gives_what_the_plain_step_gives() -> None:
         trainer(batches, flow, knowledge_type="gaussian", backend=backend, emphasis=5.0)
         for backend in ("inductor", None)
     )
-    assert_same(compiled, plain, 4)
+    with IN_ORDER:
+        assert_same(compiled, plain, 4)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler writes C++, and no g++ is here")
 def test_machine_code_around_matrix_products_gives_what_the_plain_step_gives() -> None:
-    _assert_steps_compiled("inductor", 4)
+    with IN_ORDER:
+        _assert_steps_compiled("inductor", 4)
 
 
 def test_what_is_around_matrix_products_is_compiled_once_for_every_step_and_batch() -> None:

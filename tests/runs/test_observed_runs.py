@@ -26,6 +26,7 @@ from tzk_core.training.observers import Checkpoint, End, Logged, Observer, Start
 
 CONFIG = """
 name = "moons"
+pictures = { draw = [] }
 
 [[flow.layers]]
 type = "affine"
@@ -228,7 +229,7 @@ def test_a_run_is_evaluated_after_the_plugin_is_gone(here: Path, plugin: list) -
 
 
 def test_added_knowledge_is_watched_by_the_spec(here: Path) -> None:
-    assert tzk("run", "moons.toml", "--out", "run").exit_code == 0
+    assert tzk("run", "moons.toml", 'pictures.draw=["plane-of-c"]', "--out", "run").exit_code == 0
     Path("more.toml").write_text(
         'name = "more"\n[[knowledge]]\nname = "more"\ntype = "gaussian"\npresent = { dataset = "moons" }\n'
         '[training]\nsteps = 2\nbatch_size = 16\n[[observers]]\ntype = "diary"\n'

@@ -244,6 +244,7 @@ TABLES = {
     "knowledge": [{"name": "moons", "type": "gaussian", "hidden": 4, "present": {"dataset": "moons"}}],
     "training": {"steps": 12, "batch_size": 16, "log_every": 2, "validate_every": 4, "initialisation": 32},
     "evaluation": {"importance_samples": 2},
+    "pictures": {"draw": []},
 }
 
 

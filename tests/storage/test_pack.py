@@ -33,6 +33,7 @@ CONFIG: dict[str, Any] = {
 }
 ADDITION = """
 name = "more"
+pictures = { draw = [] }
 datasets = [{ name = "signs", type = "glyph-signs", size = 8, train = 40, test = 20, validation = 10 }]
 [[knowledge]]
 name = "signs"

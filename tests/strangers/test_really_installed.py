@@ -41,6 +41,7 @@ CONFIG: dict[str, Any] = {
     ],
     "training": {"steps": 2, "batch_size": 16, "initialisation": 16},
     "evaluation": {"importance_samples": 2},
+    "pictures": {"draw": []},
 }
 
 

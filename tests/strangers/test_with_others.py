@@ -57,6 +57,7 @@ def quickstart() -> dict[str, Any]:
     tables["training"] |= TRAINING | {"warmup": 1}
     tables["evaluation"]["importance_samples"] = 2
     tables["flow"]["steps"] = 1
+    tables["pictures"] = {"draw": []}
     for table in tables["knowledge"]:
         table["steps"] = 1
     return tables
@@ -120,6 +121,7 @@ def with_plugins() -> dict[str, Any]:
             },
         ],
         "training": TRAINING,
+        "pictures": {"draw": []},
         "evaluation": {
             "importance_samples": 2,
             "partitions": {"sets": ["digits", "stars"]},

@@ -12,6 +12,7 @@ from commands import tzk
 
 CONFIG = """
 name = "glyphs"
+pictures = { draw = [] }
 
 [flow]
 steps = 2
@@ -82,6 +83,9 @@ importance_samples = 2
 partitions = { "mixture of signs" = ["sign-*"] }
 """
 
+DRAWN = 'pictures.draw=["samples", "density", "reconstructions", "plane-of-c", "training-curves"]'
+"""All that is drawn by default; the run on digits draws nothing, and so does what is added to it."""
+
 EACH_SIGN = SPEC[SPEC.index('[[knowledge]]\nname = "sign-') : SPEC.index("[training]")]
 MIXTURE = SPEC[SPEC.index("partitions") :]
 SIGNS = ["sign-arrow", "sign-hash", "sign-plus", "sign-sun", "sign-times"]
@@ -104,7 +108,7 @@ def run(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def added(run: Path, folder: Path) -> tuple[Path, str]:
     """What adding signs to it left, and what was printed."""
-    result = added_to(run, folder / "new", SPEC)
+    result = added_to(run, folder / "new", SPEC, DRAWN)
     assert result.exit_code == 0, result.output
     return folder / "new", result.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,15 +20,23 @@ from tzk_core.world import World, end_process
 PATIENCE = 900
 """Seconds until processes that wait for one another are ended, on however busy a machine."""
 
+FORKED = sys.platform == "linux"
+"""Whether processes come from one that has imported torch, which takes each of them seconds otherwise."""
+
+IMPORTED = ["torch._dynamo", "torch.distributed", "torch.multiprocessing", "tzk_core.training.trainer"]
+"""What that one imports: what trains, and what torch itself imports once there is an optimiser."""
+
 
 def in_processes(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What function(world, *arguments) returns in each process, by rank; None for one that ends before.
 
     The function is to be at the top of a module.
     """
+    torch.multiprocessing.set_forkserver_preload(IMPORTED)
+    method = "forkserver" if FORKED else "spawn"
     with tempfile.TemporaryDirectory() as folder:
         context = torch.multiprocessing.start_processes(
-            _call, (Path(folder), count, function, arguments), nprocs=count, join=False, start_method="spawn"
+            _call, (Path(folder), count, function, arguments), nprocs=count, join=False, start_method=method
         )
         end = time.monotonic() + PATIENCE
         try:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import torch
+from commands import tzk
 
 Value = TypeVar("Value")
 
@@ -86,6 +88,16 @@ def until(look: Callable[[], Value | None], what: str) -> Value:
 
 
 @pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread here and in programs that are started, whose sums are then in one order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def start() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
@@ -96,3 +108,11 @@ def start() -> Iterator[Callable[..., Running]]:
     yield begin
     for program in started:
         program.end()
+
+
+def ended(start: Callable[..., Running], count: int, *words: object) -> tuple[int, str, str]:
+    """The exit status of `tzk words`, which works in `count` processes, and what it prints; one is this process."""
+    if count > 1:
+        return start(*words).ended()
+    here = tzk(*words)
+    return here.exit_code, here.stdout, here.stderr

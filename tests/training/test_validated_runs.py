@@ -23,6 +23,7 @@ from tzk_core.storage.checkpoint import load_checkpoint, load_trainer
 
 CONFIG = """
 name = "small"
+pictures = {{ draw = [] }}
 
 [[flow.layers]]
 type = "affine"

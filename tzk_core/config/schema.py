@@ -215,7 +215,7 @@ ARRAYS = {
 
 
 def _written(table: Table) -> dict[str, Any]:
-    """The table as TOML holds it, without what is None or empty.
+    """The table as TOML holds it, without what is None, or empty as by default.
 
     The arguments of a part stand among the table's own keys; those whose names are such keys, in `arguments`.
     """
@@ -224,7 +224,7 @@ def _written(table: Table) -> dict[str, Any]:
         if isinstance(table, FlowTable) and key == "recipe" and table.layers is not None:
             continue
         value = _plain(getattr(table, key))
-        if value is not None and value != {} and value != []:
+        if value not in ((None, {}, []) if not _default(table, key) else (None,)):
             written[key] = value
     if isinstance(table, PartTable):
         arguments = {key: value for key, value in table.arguments.items() if value is not None}
@@ -233,6 +233,10 @@ def _written(table: Table) -> dict[str, Any]:
         if apart := {key: value for key, value in arguments.items() if key in taken}:
             written["arguments"] = apart
     return written
+
+
+def _default(table: Table, key: str) -> Any:
+    return type(table).model_fields[key].get_default(call_default_factory=True)
 
 
 def _plain(value: Any) -> Any:

@@ -53,7 +53,7 @@ def one_hot(count: int) -> Tensor:
 @EVERY
 @CONTEXT
 def test_it_is_a_transform(name: str, context: int | None) -> None:
-    shape = (1, 4, 4) if name in IMAGES else (1, 2, 3)
+    shape = (1, 4, 4) if name in IMAGES else (1, 2, 2)
     inputs = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     classes = None if context is None else one_hot(3)
     check_transform(perturbed(name, shape, context), inputs, classes, perturbation=0.1, large=3)

@@ -134,7 +134,7 @@ def log_ndtr(z: Tensor) -> tuple[Tensor, Tensor]:
     a = (-z).clamp_min(5.0 if single else 50.0)
     fraction = a
     for term in range(DEPTH, 0, -1):
-        fraction = a + term / fraction
+        fraction = a + fraction.reciprocal() * term  # as term / fraction, which torch has in Python
     far_mills = -fraction.log()
     near = z.clamp_min(-5.0 if single else -50.0)
     log_p = (0.5 * torch.erfc(-math.sqrt(0.5) * near)).log() if single else torch.special.log_ndtr(near)

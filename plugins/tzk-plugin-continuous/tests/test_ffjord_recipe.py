@@ -185,7 +185,7 @@ def test_counting_evaluations_changes_no_step() -> None:
 def test_a_run_leaves_the_column_the_table_and_the_estimate(tmp_path: Path) -> None:
     config = Path(__file__).parents[3] / "examples/continuous/two-moons.toml"
     short = ["training.steps=4", "training.validate_every=2", "training.log_every=1", "flow.hidden=8"]
-    short += ["datasets.0.test=20", "datasets.0.validation=20", "evaluation.importance_samples=2"]
+    short += ["datasets.0.test=20", "datasets.0.validation=20", "evaluation.importance_samples=2", "pictures.draw=[]"]
     output_of("run", config, *short, "--out", tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
     assert float(rows[0]["term/function-evaluations"]) == 16  # four steps of rk4

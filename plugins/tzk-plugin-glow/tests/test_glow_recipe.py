@@ -124,6 +124,7 @@ def test_learns_and_every_parameter_takes_part() -> None:
     assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in flow.parameters())
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_compiles_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixture, "ITERATIONS", 4)  # a graph has them all: fewer trace faster
     torch.compiler.reset()

@@ -93,6 +93,7 @@ def test_stacked_knowledge_is_evaluated_with_the_operators(monkeypatch: pytest.M
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_shared_flow_compiles_as_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, fused = both("paper", monkeypatch)
     T = torch.rand(4, 1, 8, 8, dtype=torch.float64)

@@ -14,6 +14,7 @@ from tzk_core.testing import check_metric, check_plugin
 
 CONFIG = """
 name = "digits"
+pictures = { draw = [] }
 plugins = ["tzk-plugin-outside"]
 [flow]
 steps = 1

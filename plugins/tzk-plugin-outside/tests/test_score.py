@@ -31,6 +31,7 @@ from tzk_core.runs.experiment import Experiment
 
 CONFIG = """
 name = "digits"
+pictures = { draw = [] }
 
 [flow]
 steps = 2

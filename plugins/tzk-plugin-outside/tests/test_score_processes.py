@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from commands import output_of
 from PIL import Image
-from running import PROC, Running, start
+from running import PROC, Running, ended, one_thread, start
 from tzk_plugin_outside.calibration import STORED
 
 from tzk_core.data.glyphs import GlyphDigits
 
-__all__ = ["start"]  # a fixture
+__all__ = ["one_thread", "start"]  # fixtures
 
 CONFIG = """
 name = "digits"
+pictures = { draw = [] }
 flow = { steps = 2, tile = 4 }
 datasets = [{ name = "digits", type = "glyph-digits", train = 300, validation = 300, test = 60 }]
 training = { steps = 4, batch_size = 64, initialisation = 128 }
@@ -44,11 +45,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_several_processes_write_what_one_does(
-    run: Path, tmp_path: Path, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_several_processes_write_what_one_does(run: Path, tmp_path: Path, start: Callable[..., Running]) -> None:
     """To the byte: scores, the threshold that they chose together, and what could not be read."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     images = tmp_path / "images"
     images.mkdir()
     for number, image in enumerate(GlyphDigits(test=COUNT).split("test").T):
@@ -59,8 +58,8 @@ def test_several_processes_write_what_one_does(
     for count in (1, 2, 3):
         (run / STORED).unlink(missing_ok=True)
         file = tmp_path / f"in-{count}.csv"
-        program = start("score", run, images, "--csv", file, "--json", "--processes", count)
-        status, out, err = program.ended()
+        words = ["score", run, images, "--csv", file, "--json", "--processes", count]
+        status, out, err = ended(start, count, *words)
         assert status == 1 and err.count("error: ") == 2 and "3.png" in err and "300.png" in err, err
         written.append((file.read_bytes(), out, err, (run / STORED).read_bytes()))
     assert written[0][0].count(b"\n") == 1 + COUNT - 2

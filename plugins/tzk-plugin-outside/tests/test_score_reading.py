@@ -25,6 +25,7 @@ from tzk_core.world import World
 
 CONFIG = """
 name = "t"
+pictures = {{ draw = [] }}
 [flow]
 [[flow.layers]]
 type = "affine"

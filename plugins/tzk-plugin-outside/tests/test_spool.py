@@ -78,5 +78,5 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytes
         return most
 
     peak(1)
-    few, many = peak(4), peak(24)
-    assert (many - few) / (20 * BATCH) < 20  # bytes an image; the lines of the table take 1,000
+    few, many = peak(2), peak(12)
+    assert (many - few) / (10 * BATCH) < 20  # bytes an image; the lines of the table take 1,000
