@@ -8,7 +8,8 @@ They are "and" and "not" of 2, 3 and 4 knowledge types.
 A sample is right if it shows all present members and no absent one. The judge is fitted on real glyphs of another seed,
 and its own accuracy on real test glyphs, printed first, bounds what can be measured. The rival takes samples of the
 model's p(T), and accepts each with the product of the probabilities of independent classifiers of its members. Both are
-measured as they are ("exact") and with all ratios taken to the power --guidance ("guided").
+measured as they are ("exact") and with all ratios taken to the power --guidance ("guided"). "Among" is the composition
+that is led by the mixture of the digits, one of which every glyph is, where it asks for none.
 
 The compositions are drawn by seed (`drawn`): factors, values and negations at random. Those of the seed 0 are for
 choosing (--split validation), those of the seed 1 for the figures, without what both have.
@@ -43,7 +44,9 @@ SIZES = (2, 3, 4)
 REAL = 24_000  # real glyphs whose variance is compared with
 MOST_TRIES = 10_000  # samples of p(T) that the rival may look at for one composition
 CHUNK = 2000
-LEARNERS = ("exact", "guided", "rejection", "guided rejection")
+LEARNERS = ("exact", "exact among", "guided", "guided among", "rejection", "guided rejection")
+
+DIGIT_MEMBERS = tuple(f"digit-{label}" for label in DIGITS)
 
 Row = dict[str, Any]
 Shown = dict[str, Tensor]
@@ -70,7 +73,7 @@ def drawn(seed: int) -> list[Asked]:
     A digit is present; the class of another factor is absent in one of three cases. At least one member is present.
     """
     source, found = random.Random(seed), []
-    values = {"digit": [f"digit-{label}" for label in DIGITS], **CLASSES}
+    values = {"digit": list(DIGIT_MEMBERS), **CLASSES}
     for size in SIZES:
         asked: list[Asked] = []
         while len(asked) < EACH:
@@ -89,11 +92,19 @@ def compositions(split: str) -> list[Asked]:
     return chosen if split == "validation" else [asked for asked in drawn(1) if asked not in chosen]
 
 
-def composed(model: tzk_core.TzK, judge: Judge, asked: Asked, *, guidance: float, options: argparse.Namespace) -> Row:
+def composed(
+    model: tzk_core.TzK,
+    judge: Judge,
+    asked: Asked,
+    *,
+    options: argparse.Namespace,
+    guidance: float = 1.0,
+    among: tuple[str, ...] = (),
+) -> Row:
     """Judged samples of a composition; a refusal counts as nothing right."""
     started = time.process_time()
     try:
-        composition = model.compose(*asked.present, without=asked.absent, guidance=guidance)
+        composition = model.compose(*asked.present, without=asked.absent, guidance=guidance, among=among)
         population = composition.populate(seed=0, settings=Tempering(particles=options.particles))
         images = composition.sample(options.number, population)
     except TzkError as error:
@@ -181,13 +192,19 @@ def measure(model: tzk_core.TzK, options: argparse.Namespace) -> Row:
     results["compositions"] = {}
     for one in asked:
         row: Row = {"members": _size(one), "real variance": _variance(real[one.right(known)])}
-        row["exact"] = composed(model, judge, one, guidance=1.0, options=options)
-        row["guided"] = composed(model, judge, one, guidance=options.guidance, options=options)
+        for learner, guidance in (("exact", 1.0), ("guided", options.guidance)):
+            row[learner] = composed(model, judge, one, guidance=guidance, options=options)
+            row[f"{learner} among"] = (
+                row[learner]
+                if _asks_for_a_digit(one)
+                else composed(model, judge, one, guidance=guidance, among=DIGIT_MEMBERS, options=options)
+            )
         if chunks:
             row["rejection"] = rejected(chunks, seconds, one, number=options.number)
             row["guided rejection"] = rejected(chunks, seconds, one, number=options.number, guidance=options.guidance)
         results["compositions"][str(one)] = row
-        print(f"{one}: {row['exact']['right']:.1%}, guided {row['guided']['right']:.1%}", file=sys.stderr, flush=True)
+        rights = ", ".join(f"{learner} {row[learner]['right']:.1%}" for learner in LEARNERS[:4])
+        print(f"{one}: {rights}", file=sys.stderr, flush=True)
     results["means"] = dict(means(results["compositions"].values()))
     return results
 
@@ -235,7 +252,8 @@ def _line(name: str, row: Row) -> str:
     """The line of a composition; a dash where there is no sample."""
     shares = [row[learner]["right"] if learner in row else None for learner in LEARNERS]
     cells = [name, *("—" if share is None else f"{share:.1%}" for share in shares)]
-    effective = [f"{row[side]['effective']:.0f}" if "effective" in row[side] else "refused" for side in LEARNERS[:2]]
+    sides = row["exact"], row["guided"]
+    effective = [f"{side['effective']:.0f}" if "effective" in side else "refused" for side in sides]
     rival = row.get("rejection", {})
     cells += [f"{row['exact'].get('particles', '—')}, {' and '.join(effective)}"]
     return "| " + " | ".join([*cells, f"{rival.get('accepted', '—')} of {rival.get('tries', '—')}"]) + " |"
@@ -248,6 +266,10 @@ def _variance(images: Tensor) -> float:
 
 def _share(values: Tensor) -> float:
     return values.double().mean().item()
+
+
+def _asks_for_a_digit(asked: Asked) -> bool:
+    return any(name in DIGIT_MEMBERS for name in asked.present)
 
 
 def _size(asked: Asked) -> int:

@@ -255,6 +255,13 @@ def test_samples_given_several_knowledge_types(run: Path, tmp_path: Path, monkey
     assert tzk("sample", run, "--knowledge", "digit-7", "-n", 4).exit_code == 0
     assert Path("digits-and-digit-7.png").read_bytes() == Path("digit-7.png").read_bytes()
 
+    among = [f"--among=digit-{i}" for i in range(2)]
+    mixed = tzk("sample", run, "--knowledge", "digits", *among, "--particles", 64, "-n", 4, "-o", "mixed.png")
+    assert mixed.exit_code == 0 and "on digits" in mixed.stdout, mixed.output
+    assert Path("mixed.png").read_bytes() != Path("digit-7.png").read_bytes()
+    refused = tzk("sample", run, "--knowledge", "digits", among[0], "-o", "none.png")
+    assert refused.exit_code == 2 and "got 'digit-0' alone" in refused.stderr
+
     weighed = tzk("sample", run, "--without", "digit-3", "--side", "encoder", "--particles", 64, "-n", 4)
     assert weighed.stdout.endswith("prior-not-digit-3.png\n"), weighed.output
     refused = tzk("sample", run, "--knowledge", "digit-7", "--without", "digits", "-o", "none.png")

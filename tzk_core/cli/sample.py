@@ -57,6 +57,11 @@ class Characteristics(click.ParamType):  # type: ignore[type-arg]  # generic in 
     "--knowledge", multiple=True, help="A knowledge type, such as digit-7; several are all meant. None: the prior."
 )
 @click.option("--without", multiple=True, help="A knowledge type that is to be absent; may be given several times.")
+@click.option(
+    "--among",
+    multiple=True,
+    help="Knowledge types of which exactly one is present: samples start as those of one of them. Given twice or more.",
+)
 @click.option("-n", "--number", type=click.IntRange(min=1), default=64, show_default=True, help="How many samples.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same samples.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Scales the noise.")
@@ -98,6 +103,7 @@ def command(
     run: Path,
     knowledge: tuple[str, ...],
     without: tuple[str, ...],
+    among: tuple[str, ...],
     number: int,
     seed: int,
     temperature: float,
@@ -121,12 +127,13 @@ def command(
     title = _title(knowledge, without)
     file = _checked_file(file, title, tuple(model.shape), number=number)
     reports: list[str] = []
-    if len(knowledge) > 1 or without or (knowledge and guidance != 1):
+    if len(knowledge) > 1 or without or among or (knowledge and guidance != 1):
         compose = partial(
             _compose,
             model,
             knowledge,
             without,
+            among=among,
             C=C,
             side=side,
             temperature=temperature,
@@ -231,6 +238,7 @@ def _compose(
     knowledge: tuple[str, ...],
     without: tuple[str, ...],
     *,
+    among: tuple[str, ...],
     C: dict[str, Tensor],
     side: Literal["decoder", "encoder"],
     temperature: float,
@@ -241,9 +249,9 @@ def _compose(
     seed: int,
 ) -> tuple[Tensor, str]:
     """Samples of a composition, and what to say of the particles that they come from."""
-    chosen_density: dict[str, Any] = {"side": side, "temperature": temperature, "guidance": guidance}
+    chosen_density: dict[str, Any] = {"side": side, "temperature": temperature, "guidance": guidance, "among": among}
     composition = model.compose(*knowledge, without=without, characteristics=C, **chosen_density)
-    if len(composition.present) < 2 and not composition.absent and guidance == 1:
+    if len(composition.present) < 2 and not composition.absent and not among and guidance == 1:
         samples = model.sample(number, knowledge, C or None, temperature=temperature, seed=seed)
         return samples, f"{composition} is all that counts: it implies the rest\n"
     chosen = {"type": "smc", "particles": max(number, particles)} if sampler == "smc" else sampler

@@ -14,8 +14,9 @@ from tzk_core.errors import TzkError
 from tzk_core.inputs import characteristics_rows
 from tzk_core.knowledge.base import Knowledge, discriminate
 from tzk_core.knowledge.collection import KnowledgeDict
-from tzk_core.knowledge.importance import log_prob_present, log_prob_present_from
+from tzk_core.knowledge.importance import log_prob_present_from
 from tzk_core.model.flow import SharedFlow
+from tzk_core.model.leads import Lead, MemberLead, MixtureLead, PriorLead
 from tzk_core.model.samplers import Sampler, SequentialMonteCarlo, Target, sampler_of
 from tzk_core.model.smc import Population, Tempering, systematic
 from tzk_core.random_streams import stream
@@ -51,6 +52,10 @@ class Composition:
     is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All other ratios
     being bounded, there is always a normaliser.
 
+    With `among`, knowledge types of which exactly one is present, their mixture leads in its place: p(z) is taken for
+    Σ p(κ) p(z given κ=1), by which the particles start, and every member enters by its ratio. In a consistent model
+    that is the same. In another it is better where each of these draws well and what all of them share does not.
+
     With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
     other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
     and particles run away to where p(z) is least.
@@ -67,6 +72,7 @@ class Composition:
         guidance: power of all ratios, as of classifier guidance (Dhariwal & Nichol 2021). The leader enters once as
             p(z given K)/p(z), and beyond that as its encoder. Above 1 samples are clearer, and less varied than the
             composition; scores need 1.
+        among: names of two knowledge types or more, none of them among `present`.
 
     Raises:
         TzkError: for unknown names, with the nearest, for members that contradict one another, and for a guidance of
@@ -84,6 +90,7 @@ class Composition:
         side: Side = "encoder",
         temperature: float = 1.0,
         guidance: float = 1.0,
+        among: Names = (),
     ) -> None:
         if side not in ("decoder", "encoder"):
             raise TzkError(f"a composition takes the ratios of the 'decoder' or the 'encoder'; got {side!r}")
@@ -100,6 +107,19 @@ class Composition:
         self.present = tuple(
             sorted(counted, key=lambda name: (name not in fixed, knowledge.find(name).log_odds.item(), name))
         )
+        self.among = _alternatives(knowledge, among, self.present)
+        if self.among and side == "decoder":
+            raise TzkError('with among all members enter by the ratios of encoders: leave out side = "decoder"')
+        self.lead = self._lead()
+
+    def _lead(self) -> Lead:
+        """What the particles start from: a mixture, the member that is the rarest, or the prior."""
+        if self.among:
+            return MixtureLead([MemberLead(name, self.knowledge.find(name)) for name in self.among])
+        if not self.present:
+            return PriorLead(self.flow)
+        name = self.present[0]
+        return MemberLead(name, self.knowledge.find(name), self.characteristics.get(name))
 
     @property
     def like(self) -> Tensor:
@@ -108,12 +128,15 @@ class Composition:
 
     def log_ratio(self, z: Tensor, importance_samples: int = 64, seed: int = 0) -> Tensor:
         """log of the product of all ratios at z, (batch, *latent_shape): (batch,), in nats."""
-        total = torch.zeros(len(z)).to(z)
-        for name in self.present:
-            side: Side = "decoder" if name == self.present[0] else self.side
-            generator = stream(seed, "importance", name)
-            total = total + self._ratio(name, z, side=side, samples=importance_samples, generator=generator)
+        total = self.lead.log_prob(z, samples=importance_samples, seed=seed) - self.flow.base.log_prob(z)
+        for name in self.present[self._leading :]:
+            total = total + self._ratio(name, z, samples=importance_samples, seed=seed)
         return total + self._absence(z)
+
+    @property
+    def _leading(self) -> int:
+        """How many of the present members lead, 0 or 1; they come first."""
+        return 0 if self.among else min(1, len(self.present))
 
     def score(
         self, T: Tensor, population: Population | None = None, *, importance_samples: int = 64, seed: int = 0
@@ -243,14 +266,13 @@ class Composition:
             raise TzkError(f"characteristics have no use for {name!r}, {why}: leave them out")
         return characteristics_rows(C, 1, knowledge.characteristics, name=name, like=self.like)
 
-    def _ratio(self, name: str, z: Tensor, *, side: Side, samples: int, generator: torch.Generator) -> Tensor:
-        """log p(z given K)/p(z) of one present member, (batch,), by decoder or encoder."""
+    def _ratio(self, name: str, z: Tensor, *, samples: int, seed: int) -> Tensor:
+        """log p(z given K)/p(z) of a present member that does not lead, (batch,), by decoder or encoder."""
         knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
-        if side == "encoder":
+        if self.side == "encoder":
             return self._encoder(knowledge, C, z)
-        if C is not None:
-            return knowledge.log_prob_latent(z, C.expand(len(z), -1)) - self.flow.base.log_prob(z)
-        return log_prob_present(knowledge, z, samples, generator=generator) - self.flow.base.log_prob(z)
+        log_prob = MemberLead(name, knowledge, C).log_prob(z, samples=samples, seed=seed)
+        return log_prob - self.flow.base.log_prob(z)
 
     def _encoder(self, knowledge: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""
@@ -285,17 +307,15 @@ class Composition:
 
         That of the leader is 1 less, since the particles start as its samples.
         """
-        powers = {name: self.guidance - (name == self.present[0]) for name in self.present}
+        powers = {name: self.guidance - (at < self._leading) for at, name in enumerate(self.present)}
         return {name: power for name, power in powers.items() if power != 0}
 
     def _sizes(self, samples: int) -> list[int]:
-        """Dimensions of a particle's noise: of z, the leader's C, and every integral."""
-        sizes = [math.prod(self.flow.latent_shape)]
-        for name in self.present:
-            free = name not in self.characteristics
-            if name == self.present[0]:
-                sizes.append(self.knowledge.find(name).characteristics if free else 0)
-            elif self.side == "decoder":
+        """Dimensions of a particle's noise: of z, of what leads beside it, and every integral."""
+        sizes = [math.prod(self.flow.latent_shape), self.lead.dims]
+        if self.side == "decoder":
+            for name in self.present[self._leading :]:
+                free = name not in self.characteristics
                 sizes.append(samples * self.knowledge.find(name).characteristics if free else 0)
         return sizes
 
@@ -303,15 +323,7 @@ class Composition:
         """z of particles, (n, *latent_shape), from the first dimensions of their noise."""
         dims = math.prod(self.flow.latent_shape)
         gaussian = noise[:, :dims].reshape(-1, *self.flow.latent_shape)
-        if not self.present:
-            base = self.flow.base
-            return base.from_noise(self.temperature * base.from_gaussian(gaussian))
-        lead = self.knowledge.find(self.present[0])
-        if self.present[0] in self.characteristics:
-            C = self.characteristics[self.present[0]].expand(len(noise), -1)
-        else:
-            C = lead.imagine(noise[:, dims : dims + lead.characteristics])
-        return lead.decode(C, self.temperature * lead.latent.from_gaussian(gaussian))
+        return self.lead.latent(gaussian, noise[:, dims : dims + self.lead.dims], self.temperature)
 
     def _log_weight(self, noise: Tensor, sizes: Sequence[int]) -> Tensor:
         """log of the ratios of all members by `_powers`, (n,); -inf where not finite."""
@@ -340,6 +352,18 @@ def _check_guidance(guidance: float, side: Side) -> None:
         raise TzkError(f"guidance is the power of all ratios, expected as 1 or more; got {guidance}")
     if guidance != 1 and side == "decoder":
         raise TzkError('guidance needs ratios that have a bound: leave out side = "decoder", or take guidance = 1')
+
+
+def _alternatives(knowledge: KnowledgeDict, among: Names, present: Sequence[str]) -> tuple[str, ...]:
+    """The names of `among`, checked, without duplicates, in their order."""
+    names = tuple(dict.fromkeys(listed(among)))
+    for name in names:
+        knowledge.find(name)
+        if name in present:
+            raise TzkError(f"{name!r} is present, which leaves no choice among {', '.join(names)}: leave one out")
+    if len(names) == 1:
+        raise TzkError(f"among takes two knowledge types or more, of which one is present; got {names[0]!r} alone")
+    return names
 
 
 def _by_name(characteristics: Tensor | Mapping[str, Tensor] | None, present: Sequence[str]) -> Mapping[str, Tensor]:

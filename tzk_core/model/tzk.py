@@ -136,6 +136,7 @@ class TzK(nn.Module):
         side: Side = "encoder",
         temperature: float = 1.0,
         guidance: float = 1.0,
+        among: Names = (),
     ) -> Composition:
         """p(T given all of `knowledge` present and all of `without` absent).
 
@@ -154,6 +155,7 @@ class TzK(nn.Module):
             side=side,
             temperature=temperature,
             guidance=guidance,
+            among=among,
         )
 
     def encode(self, T: Tensor) -> Tensor:
