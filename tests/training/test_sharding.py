@@ -42,6 +42,10 @@ from tzk_core.world import ALONE, World
 WHOLE = ["missing κ and C, clipped", "unlabelled samples left out", "exclusive", "a table of many", "validated"]
 """Cases of `test_world` whose T is all observed."""
 
+gathers = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="torch before 2.7 cannot gather shards on CPUs"
+)
+
 DIVIDED = "exclusive"
 """One of `test_owners`, whose knowledge types have one owner each."""
 
@@ -106,16 +110,19 @@ def assert_train_as_one(cases: list[str], count: int, folder: Path) -> None:
         assert not math.isnan(expected["log"][-1]["objective"])
 
 
+@gathers
 @pytest.mark.slow
 def test_two_processes_train_a_flow_in_shards_as_one_does(tmp_path: Path) -> None:
     assert_train_as_one([*WHOLE, "owned"], 2, tmp_path)
 
 
+@gathers
 @pytest.mark.slow
 def test_four_processes_of_which_one_has_no_row_of_a_layer(tmp_path: Path) -> None:
     assert_train_as_one(["missing κ and C, clipped", "validated"], 4, tmp_path)
 
 
+@gathers
 @pytest.mark.slow
 def test_checkpoints_of_shards_are_of_any_number_of_processes(tmp_path: Path) -> None:
     """What two have left, one reads and writes again to the byte; either resumes what the other left."""
@@ -142,6 +149,7 @@ def in_float32(world: World = ALONE) -> dict[str, Any]:
     return made.model.state_dict()
 
 
+@gathers
 @pytest.mark.slow
 def test_float32_is_trained_in_shards_too() -> None:
     """By another reduction of torch's than float64."""
@@ -169,6 +177,7 @@ def diverged(world: World) -> dict[str, Any]:
     return {"said": str(raised.value), "step": made.step, **outcome(made, [])}
 
 
+@gathers
 @pytest.mark.slow
 def test_what_spoils_one_shard_sends_all_back() -> None:
     first, second = in_processes(2, diverged)
@@ -217,3 +226,10 @@ def test_what_cannot_be_in_shards_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     steps.sharded = ShardedFlow(world, steps.optimizer)
     with pytest.raises(TzkError, match="T is all observed, and some of this one is missing"):
         steps.advance()
+
+
+def test_a_torch_that_cannot_gather_shards_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "Stream", object)
+    with pytest.raises(TzkError, match="shard = true needs torch 2.7 or later on CPUs, and this is"):
+        sharding._check_torch(torch.device("cpu"))
+    sharding._check_torch(torch.device("cuda"))

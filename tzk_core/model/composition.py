@@ -52,9 +52,9 @@ class Composition:
     is the rarest leads: it enters as p(z given K)/p(z), and the particles start as its own samples. All other ratios
     being bounded, there is always a normaliser.
 
-    With `among`, knowledge types of which exactly one is present, their mixture leads in its place: p(z) is taken for
-    Σ p(κ) p(z given κ=1), by which the particles start, and every member enters by its ratio. In a consistent model
-    that is the same. In another it is better where each of these draws well and what all of them share does not.
+    `among` names knowledge types of which exactly one is present. Then their mixture leads. It is taken for p(z), and
+    every member enters by its ratio. In a consistent model that is the same. In another it is better where each of
+    these draws well, and what all of them share does not.
 
     With side = "decoder" all present members enter as p(z given K)/p(z). In a consistent model that is the same. In any
     other nothing bounds it: where two conditionals are wider than p(z), the product of their ratios has no normaliser,
@@ -113,7 +113,7 @@ class Composition:
         self.lead = self._lead()
 
     def _lead(self) -> Lead:
-        """What the particles start from: a mixture, the member that is the rarest, or the prior."""
+        """What the particles start from."""
         if self.among:
             return MixtureLead([MemberLead(name, self.knowledge.find(name)) for name in self.among])
         if not self.present:
@@ -267,7 +267,7 @@ class Composition:
         return characteristics_rows(C, 1, knowledge.characteristics, name=name, like=self.like)
 
     def _ratio(self, name: str, z: Tensor, *, samples: int, seed: int) -> Tensor:
-        """log p(z given K)/p(z) of a present member that does not lead, (batch,), by decoder or encoder."""
+        """log p(z given K)/p(z), (batch,), of a present member that does not lead."""
         knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
         if self.side == "encoder":
             return self._encoder(knowledge, C, z)

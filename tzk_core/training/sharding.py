@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from nflows.transforms.base import Transform
 from torch import Tensor, nn
 
@@ -98,6 +99,7 @@ class ShardedFlow:
         """Divide a flow that all processes have, with the state of its optimiser."""
         from torch.distributed.device_mesh import init_device_mesh  # these take a second
 
+        _check_torch(flow.like.device)
         mesh = init_device_mesh(flow.like.device.type, (world.size,))
         sharded = cls(world, optimizer)
         for holder, number, layer in layers_of(flow.transform):
@@ -133,6 +135,7 @@ class ShardedFlow:
         gradients = []
         for piece in self.pieces:
             given: Any = piece.sharded.grad
+            piece.own.data = piece.sharded.to_local().detach()  # type: ignore[attr-defined]  # torch may have moved it
             piece.sharded.grad = None
             if given is not None:
                 piece.own.grad = given.to_local().detach() * self.world.size  # torch has their mean
@@ -255,6 +258,12 @@ def check_observed(observations: Observations) -> None:
             "shard = true in [training] is for batches whose T is all observed, and some of this one is missing: leave "
             "it out"
         )
+
+
+def _check_torch(device: torch.device) -> None:
+    """Raise `TzkError` where this torch cannot gather shards: 2.6 has no events on CPUs."""
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise TzkError(f"shard = true needs torch 2.7 or later on CPUs, and this is {torch.__version__}: leave it out")
 
 
 def layers_of(transform: nn.Module) -> Iterator[tuple[nn.ModuleList, int, Transform]]:
