@@ -70,7 +70,8 @@ class MemberLead:
 class MixtureLead:
     """Knowledge types of which exactly one is present, mixed by p(κ=1).
 
-    The density is Σ p(κ=1) p(z given κ=1) / Σ p(κ=1). In a consistent model that is p(z) wherever one of them is. The last number of a sample's noise chooses which.
+    The density is Σ p(κ=1) p(z given κ=1) / Σ p(κ=1). In a consistent model that is p(z) wherever one of them is. The
+    last number of a sample's noise chooses which.
     """
 
     def __init__(self, members: Sequence[MemberLead]) -> None:
