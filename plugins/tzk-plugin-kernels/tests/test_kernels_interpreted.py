@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -9,11 +10,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed; torch brings it on Linux"
-)
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(int(number) for number in version.split(".")[:2])
+
+
+def _installed() -> str:
+    return importlib.metadata.version("triton") if importlib.util.find_spec("triton") is not None else ""
+
+
+pytestmark = [
+    pytest.mark.skipif(not _installed(), reason="Triton is not installed; torch brings it on Linux"),
+    pytest.mark.skipif(
+        bool(_installed()) and _release(_installed()) <= (3, 5) and _release(numpy.__version__) >= (2, 4),
+        reason="the interpreter of Triton up to 3.5 needs NumPy before 2.4",
+    ),
+]
 
 ROUNDINGS = 50
 """Relative differences in units of the type's rounding: 6e-6 in float32. The largest found was 10."""
