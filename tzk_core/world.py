@@ -196,8 +196,8 @@ def met_others() -> bool:
 def end_process(status: int) -> NoReturn:
     """End this process with this status, once what was registered for its end is done.
 
-    Threads of torch's gloo outlive the process group, and abort about 1 of 20 processes while Python ends (SIGABRT):
-    so Python's own end is left out.
+    Python's own end is left out: it waits for threads, and those of torch's gloo, which outlive the process group,
+    abort about 1 of 20 processes meanwhile (SIGABRT).
     """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

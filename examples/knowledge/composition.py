@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from glyph_judges import CLASSES, Judge, classifiers, members, pixels, shown
+from glyph_judges import CLASSES, DIGIT_MEMBERS, Judge, classifiers, members, pixels, shown
 from results_files import write_results
 from torch import Tensor
 
 import tzk_core
 from tzk_core.cli import edge
 from tzk_core.data.dequantise import dequantise
-from tzk_core.data.glyphs import DIGITS, GlyphDigits
+from tzk_core.data.glyphs import GlyphDigits
 from tzk_core.errors import TzkError
 from tzk_core.model.smc import Tempering
 from tzk_core.random_streams import stream
@@ -45,8 +45,6 @@ REAL = 24_000  # real glyphs whose variance is compared with
 MOST_TRIES = 10_000  # samples of p(T) that the rival may look at for one composition
 CHUNK = 2000
 LEARNERS = ("exact", "exact among", "guided", "guided among", "rejection", "guided rejection")
-
-DIGIT_MEMBERS = tuple(f"digit-{label}" for label in DIGITS)
 
 Row = dict[str, Any]
 Shown = dict[str, Tensor]

@@ -11,6 +11,7 @@ from tzk_core.data.glyphs import CLASS_EDGE, DIGITS, GlyphDigits
 from tzk_core.data.protocol import Samples
 
 WIDTH, RIDGE = 5.0, 1e-3  # of 3, 5 and 8, and of 0.001 and 0.01, what judged validation glyphs best
+DIGIT_MEMBERS = tuple(f"digit-{label}" for label in DIGITS)
 CLASSES = {"thickness": ("thin", "thick"), "slant": ("left", "right"), "scale": ("small", "large")}
 """Members that are the lower and the upper class of a factor."""
 
@@ -27,13 +28,14 @@ def pixels(samples: Samples) -> Tensor:
 
 def members() -> tuple[str, ...]:
     """All members of compositions: digits, and classes of factors."""
-    return (*(f"digit-{label}" for label in DIGITS), *FACTOR)
+    return (*DIGIT_MEMBERS, *FACTOR)
 
 
 def shown(samples: Samples) -> dict[str, Tensor]:
     """Which members each glyph shows, (n,) bool by name, from what generated it."""
     labels = samples.labels["label"]
-    digits = {f"digit-{label}": torch.tensor([other == label for other in labels]) for label in DIGITS}
+    each = zip(DIGIT_MEMBERS, DIGITS, strict=True)
+    digits = {name: torch.tensor([other == label for other in labels]) for name, label in each}
     return {**digits, **_classes({factor: samples.characteristics[factor] for factor in CLASSES})}
 
 
@@ -69,7 +71,7 @@ class Judge:
         """(n,) bool by member."""
         answers = self._predict(images)
         best = answers[:, : len(DIGITS)].argmax(1)
-        digits = {f"digit-{label}": best == number for number, label in enumerate(DIGITS)}
+        digits = {name: best == number for number, name in enumerate(DIGIT_MEMBERS)}
         return {**digits, **_classes({name: answers[:, len(DIGITS) + i] for i, name in enumerate(CLASSES)})}
 
 

@@ -169,21 +169,33 @@ def written(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of_runs(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the runs of both models, and of where figures go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, help="the run of a model of MNIST alone")
     parser.add_argument("--omniglot", type=Path, help="the run of a model of Omniglot's background alphabets alone")
-    parser.add_argument("--corruptions", action="store_true", help="validation images, corrupted, and no outside set")
-    parser.add_argument("--limit", type=int, default=2000, help="images of a set at most (default: %(default)s)")
     parser.add_argument("--machine", default="", help="a description of the machine, for the record")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to write the figures; a table goes beside it, as .md")
-    options = parser.parse_args()
+    return parser
 
-    torch.set_flush_denormal(True)
+
+def runs_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Path]:
+    """The runs that were given, by the name of their data."""
     runs = {name: run for name in LABEL if (run := getattr(options, name))}
     if not runs:
         parser.error("expected --mnist RUN, --omniglot RUN or both")
+    return runs
+
+
+def main() -> None:
+    parser = options_of_runs(__doc__)
+    parser.add_argument("--corruptions", action="store_true", help="validation images, corrupted, and no outside set")
+    parser.add_argument("--limit", type=int, default=2000, help="images of a set at most (default: %(default)s)")
+    options = parser.parse_args()
+
+    torch.set_flush_denormal(True)
+    runs = runs_of(parser, options)
     words = [f"--{name} runs/{run.name}" for name, run in runs.items()] + ["--corruptions"] * options.corruptions
     results: dict[str, Any] = {
         "format": 1,

@@ -9,7 +9,6 @@ of validation images, in nats.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from corruptions import corrupted
 from results_files import write_results
-from strangers import LABEL, LEVELS, opened, some
+from strangers import LEVELS, opened, options_of_runs, runs_of, some
 from torch import Tensor
 from tzk_plugin_outside.densities import StateDensity
 from tzk_plugin_outside.dose import STATES, Parts, unit_of
@@ -139,18 +138,11 @@ def _cells(row: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in LABEL:
-        parser.add_argument(f"--{name}", type=Path, help=f"the run of a model of {name} alone")
-    parser.add_argument("--machine", default="", help="a description of the machine, for the record")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="where to write the figures; a table goes beside it, as .md")
+    parser = options_of_runs(__doc__)
     options = parser.parse_args()
 
     torch.set_flush_denormal(True)
-    runs = {name: run for name in LABEL if (run := getattr(options, name))}
-    if not runs:
-        parser.error("expected --mnist RUN, --omniglot RUN or both")
+    runs = runs_of(parser, options)
     words = " ".join(f"--{name} runs/{run.name}" for name, run in runs.items())
     results: dict[str, Any] = {
         "format": 1,

@@ -111,13 +111,8 @@ def _end(status: Any) -> None:
 
     They are those that plugins have left behind, and those of torch in one of several processes.
     """
-    number = status if isinstance(status, int) else int(status is not None)
-    if met_others():
-        end_process(number)
-    if threads_left():
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(number)
+    if met_others() or threads_left():
+        end_process(status if isinstance(status, int) else int(status is not None))
 
 
 def _plugin_commands() -> list[tuple[str, Registered]]:

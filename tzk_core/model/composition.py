@@ -128,9 +128,14 @@ class Composition:
 
     def log_ratio(self, z: Tensor, importance_samples: int = 64, seed: int = 0) -> Tensor:
         """log of the product of all ratios at z, (batch, *latent_shape): (batch,), in nats."""
-        total = self.lead.log_prob(z, samples=importance_samples, seed=seed) - self.flow.base.log_prob(z)
+        log_prior, sizes = self.flow.base.log_prob(z), {"samples": importance_samples, "seed": seed}
+        total = self.lead.log_ratio(z, log_prior, **sizes)
         for name in self.present[self._leading :]:
-            total = total + self._ratio(name, z, samples=importance_samples, seed=seed)
+            knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
+            if self.side == "encoder":
+                total = total + self._encoder(knowledge, C, z)
+            else:
+                total = total + MemberLead(name, knowledge, C).log_ratio(z, log_prior, **sizes)
         return total + self._absence(z)
 
     @property
@@ -265,14 +270,6 @@ class Composition:
             why = "which others imply" if implied else "which is not among the knowledge"
             raise TzkError(f"characteristics have no use for {name!r}, {why}: leave them out")
         return characteristics_rows(C, 1, knowledge.characteristics, name=name, like=self.like)
-
-    def _ratio(self, name: str, z: Tensor, *, samples: int, seed: int) -> Tensor:
-        """log p(z given K)/p(z), (batch,), of a present member that does not lead."""
-        knowledge, C = self.knowledge.find(name), self.characteristics.get(name)
-        if self.side == "encoder":
-            return self._encoder(knowledge, C, z)
-        log_prob = MemberLead(name, knowledge, C).log_prob(z, samples=samples, seed=seed)
-        return log_prob - self.flow.base.log_prob(z)
 
     def _encoder(self, knowledge: Knowledge, C: Tensor | None, z: Tensor) -> Tensor:
         """log p(κ=1[, C] given z)/p(κ=1[, C]), (batch,)."""

@@ -25,8 +25,13 @@ class Lead(Protocol):
     def latent(self, noise: Tensor, more: Tensor, temperature: float) -> Tensor:
         """z, (n, *latent_shape), from standard Gaussian noise, (n, *latent_shape), and more of it, (n, dims)."""
 
-    def log_prob(self, z: Tensor, *, samples: int, seed: int) -> Tensor:
-        """log-density of z, (batch,), in nats; an integral over C takes so many samples."""
+    def log_ratio(self, z: Tensor, log_prior: Tensor, *, samples: int, seed: int) -> Tensor:
+        """log of its ratio to p(z), (batch,), in nats.
+
+        Args:
+            log_prior: log p(z), (batch,).
+            samples: of an integral over C.
+        """
 
 
 class PriorLead:
@@ -41,8 +46,8 @@ class PriorLead:
         base = self.flow.base
         return base.from_noise(temperature * base.from_gaussian(noise))
 
-    def log_prob(self, z: Tensor, *, samples: int, seed: int) -> Tensor:
-        return self.flow.base.log_prob(z)
+    def log_ratio(self, z: Tensor, log_prior: Tensor, *, samples: int, seed: int) -> Tensor:
+        return torch.zeros_like(log_prior)
 
 
 class MemberLead:
@@ -61,10 +66,11 @@ class MemberLead:
         C = self.knowledge.imagine(more[:, : self.dims]) if self.C is None else self.C.expand(len(noise), -1)
         return self.knowledge.decode(C, temperature * self.knowledge.latent.from_gaussian(noise))
 
-    def log_prob(self, z: Tensor, *, samples: int, seed: int) -> Tensor:
+    def log_ratio(self, z: Tensor, log_prior: Tensor, *, samples: int, seed: int) -> Tensor:
         if self.C is not None:
-            return self.knowledge.log_prob_latent(z, self.C.expand(len(z), -1))
-        return log_prob_present(self.knowledge, z, samples, generator=stream(seed, "importance", self.name))
+            return self.knowledge.log_prob_latent(z, self.C.expand(len(z), -1)) - log_prior
+        generator = stream(seed, "importance", self.name)
+        return log_prob_present(self.knowledge, z, samples, generator=generator) - log_prior
 
 
 class MixtureLead:
@@ -93,6 +99,6 @@ class MixtureLead:
                 z[rows] = member.latent(noise[rows], more[rows], temperature)
         return z
 
-    def log_prob(self, z: Tensor, *, samples: int, seed: int) -> Tensor:
-        each = [member.log_prob(z, samples=samples, seed=seed) for member in self.members]
+    def log_ratio(self, z: Tensor, log_prior: Tensor, *, samples: int, seed: int) -> Tensor:
+        each = [member.log_ratio(z, log_prior, samples=samples, seed=seed) for member in self.members]
         return (torch.stack(each, 1) + self._log_shares()).logsumexp(1)

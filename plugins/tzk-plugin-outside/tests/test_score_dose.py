@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import output_of, refused, tzk
+from digit_runs import digits_run
 from running import Running, start
 
 import tzk_core
@@ -27,28 +28,12 @@ from tzk_plugin_outside.roc import roc_area, threshold
 
 __all__ = ["start"]  # a fixture
 
-CONFIG = """
-name = "digits"
-flow = { steps = 2, tile = 4 }
-datasets = [{ name = "digits", type = "glyph-digits", train = 600, validation = 120, test = 60 }]
-training = { steps = 10, batch_size = 64, initialisation = 128 }
-evaluation = { importance_samples = 2 }
-
-[[knowledge]]
-name = "digit-{label}"
-type = "gaussian"
-hidden = 8
-present = { dataset = "digits", label = "each" }
-"""
 COUNT = 40
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "digits.toml").write_text(CONFIG)
-    output_of("run", folder / "digits.toml", "--out", folder / "run")
-    return folder / "run"
+    return digits_run(tmp_path_factory.mktemp("runs"), train=600, validation=120, steps=10)
 
 
 @pytest.fixture(scope="module")

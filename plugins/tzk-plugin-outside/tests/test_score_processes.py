@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import output_of
+from digit_runs import digits_run
 from PIL import Image
 from running import PROC, Running, ended, one_thread, start
 from tzk_plugin_outside.calibration import STORED
@@ -18,30 +18,13 @@ from tzk_core.data.glyphs import GlyphDigits
 
 __all__ = ["one_thread", "start"]  # fixtures
 
-CONFIG = """
-name = "digits"
-pictures = { draw = [] }
-flow = { steps = 2, tile = 4 }
-datasets = [{ name = "digits", type = "glyph-digits", train = 300, validation = 300, test = 60 }]
-training = { steps = 4, batch_size = 64, initialisation = 128 }
-evaluation = { importance_samples = 2 }
-
-[[knowledge]]
-name = "digit-{label}"
-type = "gaussian"
-hidden = 8
-present = { dataset = "digits", label = "each" }
-"""
 COUNT = 600
 """Images: two batches and a part of one."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "digits.toml").write_text(CONFIG)
-    output_of("run", folder / "digits.toml", "--out", folder / "run")
-    return folder / "run"
+    return digits_run(tmp_path_factory.mktemp("runs"), train=300, validation=300, steps=4)
 
 
 @pytest.mark.slow
